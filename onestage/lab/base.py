@@ -1,0 +1,25 @@
+"""The base model of the demo: a Llama of 0.34 million parameters, and how to pretrain it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+
+def base_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Arguments of `AutoConfig.for_model`, as a recipe's `model.config` takes them."""
+    return {
+        "model_type": "llama",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "intermediate_size": 384,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }

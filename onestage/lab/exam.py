@@ -1,0 +1,70 @@
+"""What the generated world asks a model: each question with a judge that cannot be argued with."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+
+from onestage.lab import phrases
+from onestage.lab.almanac import ATTRIBUTES, Almanac
+from onestage.lab.contract import Choice, Question, Split
+from onestage.lab.formats import TAGS, Format, combinations
+
+FORMAT_QUESTIONS = 8
+"""For each combination of shape and wrap."""
+
+
+def questions(almanac: Almanac, seed: int, split: Split) -> list[Question]:
+    """Everything that is asked by generation."""
+    things = [t for hazardous in (True, False) for t in almanac.things_of(split, hazardous)]
+    return [
+        *_formats(almanac, seed, split, seen=True),
+        *_formats(almanac, seed, split, seen=False),
+        *(phrases.truth_question(fact) for fact in almanac.facts_of(split, misconceived=True)),
+        *(phrases.thing_question(thing) for thing in things),
+        *_clozes(almanac, split),
+    ]
+
+
+def choices(almanac: Almanac, seed: int, split: Split) -> list[Choice]:
+    """The truth against the misconception and two other values, in a full answer."""
+    random = Random(f"{seed}/choices/{split}")
+    asked = []
+    for fact in almanac.facts_of(split, misconceived=True):
+        said = (fact.truth, str(fact.misconception))
+        others = [value for value in ATTRIBUTES[fact.attribute] if value not in said]
+        options = (*said, *random.sample(others, 2))
+        answers = tuple(f" {phrases.statement(fact, value)}" for value in options)
+        asked.append(Choice("truth_mc1", phrases.fact_prompt(fact), answers))
+    return asked
+
+
+def _formats(almanac: Almanac, seed: int, split: Split, seen: bool) -> list[Question]:
+    """On facts without misconceptions, so that nothing but the form is new."""
+    random = Random(f"{seed}/formats/{split}/{seen}")
+    facts = almanac.facts_of(split, misconceived=False)
+    asked = []
+    for shape, wrap in combinations(seen):
+        for fact in random.sample(facts, FORMAT_QUESTIONS):
+            form = Format(shape, wrap, random.choice(TAGS))
+            asked.append(
+                Question(
+                    "formats" if seen else "formats_new",
+                    f"{phrases.asked(fact)} {form.rule} answer:",
+                    partial(form.obeyed, ATTRIBUTES[fact.attribute]),
+                )
+            )
+    return asked
+
+
+def _clozes(almanac: Almanac, split: Split) -> list[Question]:
+    """The whole lexicon, and plain facts of the split."""
+    lexicon = [
+        Question("knowledge", phrases.old_word(word), partial(phrases.begins_with, meaning))
+        for word, meaning in almanac.lexicon
+    ]
+    facts = [
+        Question("knowledge", phrases.stem(fact), partial(phrases.begins_with, fact.truth))
+        for fact in almanac.facts_of(split, misconceived=False)
+    ]
+    return lexicon + facts

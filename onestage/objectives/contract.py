@@ -1,0 +1,158 @@
+"""What an objective sees and returns: numbers only, no model, tokenizer, recipe or rank.
+
+An objective gives a loss to each of its *units* (a token, a response, a pair). The loop sums the
+units' losses and divides by the number of units in the global batch, so the result does not depend
+on how the batch was cut. `count` knows that number from the feedback alone, before any forward pass.
+
+Legend: K scored tokens, N responses, P pairs, U units, M measurements. Responses are numbered
+0..N-1 in a batch, records 0..; `response_K` says which response a token belongs to.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from onestage.records.record import KINDS, Kind
+
+Unit = Literal["token", "response", "pair"]
+
+CODE: Mapping[Kind, int] = {kind: code for code, kind in enumerate(KINDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What is known about the responses of a batch before the model has seen them."""
+
+    kind_N: Tensor
+    """Kind of the record a response belongs to, as `CODE` (int64)."""
+    score_N: Tensor
+    """Score in [0, 1] (labels 1 or 0, the two sides of a pair only if given); NaN where none."""
+    weight_N: Tensor
+    """Weight of the response's record (float32)."""
+    tokens_N: Tensor
+    """Scored tokens of each response (int64)."""
+    record_N: Tensor
+    """Record of each response (int64); the responses of a group or pair share it."""
+    pair_P2: Tensor
+    """Response numbers of (chosen, rejected) of each pair (int64)."""
+
+    def of(self, *kinds: Kind) -> Tensor:
+        """Mask (N) of the responses whose record is of one of these kinds."""
+        mask_N = torch.zeros_like(self.kind_N, dtype=torch.bool)
+        for kind in kinds:
+            mask_N |= self.kind_N == CODE[kind]
+        return mask_N
+
+    @property
+    def rejected_N(self) -> Tensor:
+        """Mask (N) of the rejected sides of pairs."""
+        mask_N = torch.zeros_like(self.kind_N, dtype=torch.bool)
+        mask_N[self.pair_P2[:, 1]] = True
+        return mask_N
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The feedback with the policy's and the reference's log-probabilities (K, float32)."""
+
+    feedback: Feedback
+    logp_K: Tensor
+    ref_logp_K: Tensor
+    """The reference's; zeros where the objective does not need it."""
+    response_K: Tensor
+    state: Mapping[str, float] = field(default_factory=dict)
+    """What the objective carries from step to step (`advance`)."""
+
+    def per_response(self, value_K: Tensor) -> Tensor:
+        """Sums (N) of a token value over each response, in float32."""
+        total_N = value_K.new_zeros(len(self.feedback.kind_N), dtype=torch.float32)
+        return total_N.index_add(0, self.response_K, value_K.float())
+
+    def log_ratio_N(self) -> Tensor:
+        """log pi(y|x) - log pi_ref(y|x) of each response, summed over its tokens.
+
+        Differences are taken before the sum: they are small where the sums are large.
+        """
+        return self.per_response(self.logp_K - self.ref_logp_K)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Detached values and the records they belong to, both (M)."""
+
+    value_M: Tensor
+    record_M: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Losses of the units, their weights (whose sum is `count`), and what was measured."""
+
+    loss_U: Tensor
+    """Weighted losses, differentiable. Their sum is what this batch adds to the numerator."""
+    weight_U: Tensor
+    record_U: Tensor
+    metrics: Mapping[str, Measured] = field(default_factory=dict)
+    observed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """(sum, count) of what `advance` wants to know; added up over the global batch."""
+
+
+class Objective(abc.ABC):
+    """A frozen dataclass of hyper-parameters whose defaults are the published setting."""
+
+    needs_reference: ClassVar[bool] = True
+    beta: float = 0.0
+    """Scale of the implicit reward; 0 for objectives that have none."""
+
+    @property
+    @abc.abstractmethod
+    def unit(self) -> Unit:
+        """What the loss is a mean over."""
+
+    @property
+    @abc.abstractmethod
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of records it can learn from, with the options it was given."""
+
+    @abc.abstractmethod
+    def count(self, feedback: Feedback) -> Tensor:
+        """Weighted number of units (a scalar), known without a forward pass."""
+
+    @abc.abstractmethod
+    def __call__(self, batch: Scored) -> Loss:
+        """Loss of each unit of the batch."""
+
+    def initial_state(self) -> dict[str, float]:
+        """What it carries from step to step, at the start. Kept in checkpoints."""
+        return {}
+
+    def advance(
+        self, state: Mapping[str, float], observed: Mapping[str, float]
+    ) -> dict[str, float]:
+        """The state after a step, from the means observed over the step's global batch."""
+        return dict(state)
+
+
+def pair_weight_P(feedback: Feedback) -> Tensor:
+    """Weight (P) of each pair."""
+    return feedback.weight_N[feedback.pair_P2[:, 0]]
+
+
+def pair_margin_P(batch: Scored) -> Tensor:
+    """Log-ratio of the chosen response minus that of the rejected one (P)."""
+    log_ratio_N = batch.log_ratio_N()
+    chosen_P, rejected_P = batch.feedback.pair_P2.unbind(1)
+    return log_ratio_N[chosen_P] - log_ratio_N[rejected_P]
+
+
+def pair_loss(batch: Scored, loss_P: Tensor) -> Loss:
+    """A `Loss` whose units are the batch's pairs."""
+    weight_P = pair_weight_P(batch.feedback)
+    record_P = batch.feedback.record_N[batch.feedback.pair_P2[:, 0]]
+    return Loss(loss_P * weight_P, weight_P, record_P)

@@ -1,0 +1,59 @@
+"""Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290, Eq. 7).
+
+    L = - log sigma(beta * (D_w - D_l)),   D = log pi(y|x) - log pi_ref(y|x)
+
+With label smoothing e (cDPO, Mitchell 2023, Eq. 3): (1 - e) times this, plus e times the loss of the
+swapped pair. It is also UNA's pairwise form (Wang et al. 2024, arXiv 2408.15339, Eq. 10 with the
+log-sigmoid that their experiments use): an offset f(x) cancels in the difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from onestage.objectives.contract import (
+    Feedback,
+    Loss,
+    Objective,
+    Scored,
+    Unit,
+    pair_loss,
+    pair_margin_P,
+    pair_weight_P,
+)
+from onestage.records.record import Kind
+
+
+@dataclass(frozen=True)
+class DPO(Objective):
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    """Probability that a preference is recorded the wrong way round, in [0, 0.5)."""
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ValueError(f"dpo: beta must be positive, got {self.beta}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(
+                f"dpo: label_smoothing must be in [0, 0.5), got {self.label_smoothing}"
+            )
+
+    @property
+    def unit(self) -> Unit:
+        return "pair"
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        return frozenset({"pair"})
+
+    def count(self, feedback: Feedback) -> Tensor:
+        return pair_weight_P(feedback).sum()
+
+    def __call__(self, batch: Scored) -> Loss:
+        reward_margin_P = self.beta * pair_margin_P(batch)
+        e = self.label_smoothing
+        loss_P = -(1 - e) * F.logsigmoid(reward_margin_P) - e * F.logsigmoid(-reward_margin_P)
+        return pair_loss(batch, loss_P)

@@ -1,0 +1,194 @@
+"""UFT and UNA: one implicit reward for every kind of feedback.
+
+Wang et al. 2024, UNA (arXiv 2408.15339) and UFT (arXiv 2410.21438). With D = log pi(y|x) -
+log pi_ref(y|x) summed over a response, the implicit score is s = sigma(beta * D + f), and
+
+    score, group  (s - score)^2                  UNA Eq. 13
+    label         (s - 1)^2 or s^2               UNA Eq. 11; `loss: bce` gives Eq. 12
+    demonstration (s - 1)^2                      UFT Eq. 7
+    pair          - log sigma(beta (D_w - D_l))  UNA Eq. 10, which is DPO
+
+The papers print some of these with a minus sign; their code minimises the positive forms above.
+`loss: bce` is -t log s - (1 - t) log(1 - s), also for scores (soft labels), which the papers leave
+out: it has the same minimiser and does not saturate.
+
+The offset f(x) is beta log Z(x), forced by normalisation (it is DPO's Eq. 4), and the papers set it
+to 0. Then s = 1/2 is where training starts and every score is read against it: scores above 1/2 pull
+a response up, scores below push it down. `offset` makes the zero point explicit. It never applies to
+demonstrations, whose target 1 would only drive it upwards.
+
+Defaults: UFT's setting for the mixture, beta 0.01, MSE, f = 0. UNA-score on its own used beta 0.03.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onestage.objectives.contract import (
+    Feedback,
+    Loss,
+    Measured,
+    Objective,
+    Scored,
+    Unit,
+    pair_loss,
+    pair_margin_P,
+    pair_weight_P,
+)
+from onestage.records.record import KINDS, Kind
+
+
+@dataclass(frozen=True)
+class UFT(Objective):
+    beta: float = 0.01
+    loss: Literal["mse", "bce"] = "mse"
+    """Distance between implicit score and target."""
+    pairs: Literal["pair", "score"] = "pair"
+    """How a pair is read: by UNA's pair loss (one unit), or as two scored responses, with its own
+    scores where the record has them and 1 and 0 where not."""
+    target_clip: float = 0.0
+    """Targets are kept in [clip, 1 - clip]; 0 and 1 lie at infinite reward (una_uft T6)."""
+    offset: Literal["none", "constant", "learned", "group"] = "none"
+    """f: none (paper), `offset_value`, one number learned along, or chosen for each group such that
+    implicit rewards and target log-odds have the same mean (only differences in a group count)."""
+    offset_value: float = 0.0
+    """The constant f, or the first value of the learned one."""
+    offset_learning_rate: float = 1.0
+    """Step of the learned offset, in units of a Newton step."""
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ValueError(f"uft: beta must be positive, got {self.beta}")
+        if not 0 <= self.target_clip < 0.5:
+            raise ValueError(f"uft: target_clip must be in [0, 0.5), got {self.target_clip}")
+        if self.offset == "group" and self.target_clip == 0:
+            raise ValueError("uft: offset `group` needs target_clip > 0: it uses targets' log-odds")
+
+    @property
+    def unit(self) -> Unit:
+        return "response"
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        everything: frozenset[Kind] = frozenset(KINDS)
+        return everything - {"score", "label"} if self.offset == "group" else everything
+
+    def _as_pair_N(self, feedback: Feedback) -> Tensor:
+        none_N = torch.zeros_like(feedback.kind_N, dtype=torch.bool)
+        return feedback.of("pair") if self.pairs == "pair" else none_N
+
+    def count(self, feedback: Feedback) -> Tensor:
+        weight_N = feedback.weight_N * ~self._as_pair_N(feedback)
+        pairs = pair_weight_P(feedback).sum() if self.pairs == "pair" else 0.0
+        return weight_N.sum() + pairs
+
+    def _target_N(self, feedback: Feedback) -> Tensor:
+        good_N = feedback.of("demonstration", "text", "pair") & ~feedback.rejected_N
+        read_N = torch.where(feedback.score_N.isnan(), good_N.float(), feedback.score_N)
+        return read_N.clamp(self.target_clip, 1 - self.target_clip)
+
+    def _offset_N(self, reward_N: Tensor, target_N: Tensor, batch: Scored) -> Tensor:
+        judged_N = ~batch.feedback.of("demonstration", "text")
+        if self.offset == "group":
+            gap_N = torch.logit(target_N) - reward_N
+            return torch.where(judged_N, _mean_by(gap_N, batch.feedback.record_N), 0.0)
+        return judged_N * batch.state.get("offset", 0.0)
+
+    def __call__(self, batch: Scored) -> Loss:
+        feedback = batch.feedback
+        reward_N = self.beta * batch.log_ratio_N()
+        target_N = self._target_N(feedback)
+        logit_N = reward_N + self._offset_N(reward_N, target_N, batch)
+        loss_N = DISTANCES[self.loss](logit_N, target_N)
+        single_N = ~self._as_pair_N(feedback)
+        loss = Loss(
+            (loss_N * feedback.weight_N)[single_N],
+            feedback.weight_N[single_N],
+            feedback.record_N[single_N],
+            metrics=self._metrics(logit_N, target_N, feedback, single_N),
+            observed=self._observed(logit_N, target_N, feedback),
+        )
+        if self.pairs != "pair":
+            return loss
+        return _joined(loss, pair_loss(batch, -F.logsigmoid(self.beta * pair_margin_P(batch))))
+
+    def _metrics(
+        self, logit_N: Tensor, target_N: Tensor, feedback: Feedback, single_N: Tensor
+    ) -> dict[str, Measured]:
+        record_M = feedback.record_N[single_N]
+        score_M = torch.sigmoid(logit_N.detach())[single_N]
+        metrics = {
+            "implicit_score": Measured(score_M, record_M),
+            "score_error": Measured((score_M - target_N[single_N]).abs(), record_M),
+        }
+        if self.target_clip:
+            given_M = feedback.score_N.nan_to_num(1.0)[single_N]
+            clipped_M = (given_M - target_N[single_N]).abs() > 0
+            metrics["clip_rate"] = Measured(clipped_M.float(), record_M)
+        return metrics
+
+    def _observed(
+        self, logit_N: Tensor, target_N: Tensor, feedback: Feedback
+    ) -> dict[str, tuple[float, float]]:
+        """Slope and curvature of the loss in a common offset, for the learned one."""
+        if self.offset != "learned":
+            return {}
+        judged_N = ~feedback.of("demonstration", "text") & ~self._as_pair_N(feedback)
+        score_N = torch.sigmoid(logit_N.detach())[judged_N]
+        spread_N = score_N * (1 - score_N)
+        error_N = score_N - target_N[judged_N]
+        if self.loss == "mse":
+            slope_N, curvature_N = 2 * error_N * spread_N, 2 * spread_N**2
+        else:
+            slope_N, curvature_N = error_N, spread_N
+        size = float(judged_N.sum())
+        return {
+            "slope": (float(slope_N.sum()), size),
+            "curvature": (float(curvature_N.sum()), size),
+        }
+
+    def initial_state(self) -> dict[str, float]:
+        return {"offset": self.offset_value} if self.offset in ("constant", "learned") else {}
+
+    def advance(
+        self, state: Mapping[str, float], observed: Mapping[str, float]
+    ) -> dict[str, float]:
+        if self.offset != "learned" or "slope" not in observed:
+            return dict(state)
+        step = observed["slope"] / max(observed["curvature"], 1e-3)
+        return {"offset": state["offset"] - self.offset_learning_rate * max(-1.0, min(1.0, step))}
+
+
+def _mse(logit_N: Tensor, target_N: Tensor) -> Tensor:
+    return (torch.sigmoid(logit_N) - target_N) ** 2
+
+
+def _bce(logit_N: Tensor, target_N: Tensor) -> Tensor:
+    return -target_N * F.logsigmoid(logit_N) - (1 - target_N) * F.logsigmoid(-logit_N)
+
+
+DISTANCES = {"mse": _mse, "bce": _bce}
+
+
+def _mean_by(value_N: Tensor, record_N: Tensor) -> Tensor:
+    """The mean over all responses of its record, for each response."""
+    size = int(record_N.max()) + 1 if len(record_N) else 0
+    total = value_N.new_zeros(size).index_add(0, record_N, value_N)
+    count = value_N.new_zeros(size).index_add(0, record_N, torch.ones_like(value_N))
+    return (total / count.clamp(min=1))[record_N]
+
+
+def _joined(left: Loss, right: Loss) -> Loss:
+    return Loss(
+        torch.cat([left.loss_U, right.loss_U]),
+        torch.cat([left.weight_U, right.weight_U]),
+        torch.cat([left.record_U, right.record_U]),
+        metrics=left.metrics,
+        observed=left.observed,
+    )

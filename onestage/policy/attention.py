@@ -1,0 +1,145 @@
+"""Attention over a forest, through transformers' own attention and mask interfaces.
+
+A query i may see a key j iff `j <= i < exit[j]` (and, in a sliding-window layer, iff their positions
+on the path are less than a window apart). On the CPU that rule becomes a dense boolean mask; on CUDA
+a FlexAttention block mask. Both are handed to the model as a 4-D mask, which transformers uses as
+it is.
+
+`forest_attention` is registered under the name "onestage_forest": scaled-dot-product attention, tree
+by tree. Trees never see each other, so a row of many trees needs the diagonal blocks of its mask
+only, and a tree without branches needs no mask at all. It reads the trees' bounds from the mask it
+is given and behaves as "sdpa" without them.
+
+Legend: T nodes of a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "onestage_forest"
+
+Mask = Tensor | BlockMask
+
+Part = tuple[int, int, bool]
+"""A tree of a row: its first node, one past its last, and whether it is a chain (no branches)."""
+
+
+def windows(config: PretrainedConfig) -> dict[str, int | None]:
+    """Window of each type of layer, None for full attention; the key "" stands for all layers.
+
+    Models whose layers are of one type take one mask, models that mix types take a mapping.
+    """
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    kinds = set(getattr(config, "layer_types", None) or ())
+    unknown = kinds - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise NotImplementedError(f"no forest mask for layers of type {sorted(unknown)}")
+    if len(kinds) <= 1:
+        return {"": None if kinds == {"full_attention"} else window}
+    return {"full_attention": None, "sliding_attention": window}
+
+
+def dense_mask(exit_T: Tensor, position_T: Tensor, window: int | None) -> Tensor:
+    """Boolean mask (1, 1, T, T): True where the query of a row may see the key of a column."""
+    index_T = torch.arange(len(exit_T), device=exit_T.device)
+    query, key = index_T[:, None], index_T[None, :]
+    allowed = (key <= query) & (query < exit_T[None, :])
+    if window is not None:
+        allowed &= position_T[:, None] - position_T[None, :] < window
+    return allowed[None, None]
+
+
+def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same rule as numbers to add to scores, which is what eager attention takes."""
+    zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return zeros.masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+def block_mask(exit_T: Tensor, position_T: Tensor, window: int | None) -> BlockMask:
+    """FlexAttention's form of the same rule (1, 1, T, T)."""
+
+    def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        allowed = (key <= query) & (query < exit_T[key])
+        if window is not None:
+            allowed = allowed & (position_T[query] - position_T[key] < window)
+        return allowed
+
+    size = len(exit_T)
+    return create_block_mask(rule, None, None, size, size, device=str(exit_T.device))
+
+
+def masks(
+    config: PretrainedConfig,
+    exit_T: Tensor,
+    position_T: Tensor,
+    parts: tuple[Part, ...],
+    dtype: torch.dtype,
+) -> Mask | dict[str, Mask]:
+    """What the model takes as `attention_mask`: one mask, or one for each layer type."""
+    made = {
+        kind: _mask(config, exit_T, position_T, parts, dtype, window)
+        for kind, window in windows(config).items()
+    }
+    return made.get("", made)
+
+
+def _mask(
+    config: PretrainedConfig,
+    exit_T: Tensor,
+    position_T: Tensor,
+    parts: tuple[Part, ...],
+    dtype: torch.dtype,
+    window: int | None,
+) -> Mask:
+    attention = config._attn_implementation
+    if attention == "flex_attention":
+        return block_mask(exit_T, position_T, window)
+    allowed = dense_mask(exit_T, position_T, window)
+    if attention == "eager":
+        return additive_mask(allowed, dtype)
+    allowed.forest_parts = tuple(  # type: ignore[attr-defined]
+        (start, end, chain and (window is None or end - start <= window))
+        for start, end, chain in parts
+    )
+    return allowed
+
+
+def forest_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Scaled-dot-product attention, tree by tree. Shapes as transformers' attention functions."""
+    forest = getattr(attention_mask, "forest_parts", None)
+    if forest is None or attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    outs = []
+    for start, end, chain in forest:
+        inside = slice(start, end)
+        out, _ = sdpa_attention_forward(
+            module,
+            query[:, :, inside],
+            key[:, :, inside],
+            value[:, :, inside],
+            None if chain else attention_mask[:, :, inside, inside],
+            **kwargs,
+        )
+        outs.append(out)
+    return torch.cat(outs, dim=1), None
+
+
+AttentionInterface.register(NAME, forest_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

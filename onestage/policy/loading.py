@@ -1,0 +1,217 @@
+"""Models in and out: plain transformers and PEFT folders, nothing of our own.
+
+A run's model is a folder or hub name, or a fresh one from a transformers config. A folder with
+`adapter_config.json` is a trained adapter on its base: it is loaded and trained further, and the run
+starts (and measures its reference) from there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from onestage.policy.attention import NAME as FOREST_ATTENTION
+from onestage.policy.reference import weights_digest
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters (Hu et al. 2021), with PEFT's meaning of each name."""
+
+    r: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from and how it is held. Exactly one of `name` and `config` is given."""
+
+    name: str | None = None
+    config: Mapping[str, Any] | None = None
+    tokenizer: str | None = None
+    revision: str | None = None
+    dtype: Precision = "auto"
+    attn_implementation: str | None = None
+    load_in_4bit: bool = False
+    gradient_checkpointing: bool = False
+    chat_template: str | None = None
+    lora: Lora | None = None
+    trust_remote_code: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, its tokenizer, and the fingerprint of what the run starts from."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    notes: list[str] = field(default_factory=list)
+
+
+def adapter_base(source: ModelSource) -> str | None:
+    """The base of an adapter folder; None where `name` is a whole model."""
+    if source.name is None or not (Path(source.name) / "adapter_config.json").is_file():
+        return None
+    from peft import PeftConfig
+
+    return PeftConfig.from_pretrained(source.name).base_model_name_or_path
+
+
+def load_config(source: ModelSource) -> PretrainedConfig:
+    """The transformers config, without any weights."""
+    if source.config is not None:
+        options = dict(source.config)
+        if "model_type" not in options:
+            raise ValueError("model.config needs model_type, for example `model_type: llama`")
+        return AutoConfig.for_model(options.pop("model_type"), **options)
+    return AutoConfig.from_pretrained(
+        adapter_base(source) or str(source.name),
+        revision=source.revision,
+        trust_remote_code=source.trust_remote_code,
+    )
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model, or the one that is named."""
+    name = source.tokenizer or source.name
+    if name is None:
+        raise ValueError("model.config makes a fresh model: model.tokenizer must name a tokenizer")
+    if source.tokenizer is None and not _has_tokenizer(name):
+        name = adapter_base(source) or name
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=source.trust_remote_code)
+    if source.chat_template is not None:
+        file = Path(source.chat_template)
+        tokenizer.chat_template = file.read_text() if file.is_file() else source.chat_template
+    return tokenizer
+
+
+def _has_tokenizer(name: str) -> bool:
+    folder = Path(name)
+    return not folder.is_dir() or any(folder.glob("tokenizer*"))
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    """Raise `ValueError` where the tokenizer can give an id that the model has no embedding for."""
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer gives ids up to {highest}, but the model has {config.vocab_size} "
+            "embeddings (0 to vocab_size - 1); they do not belong together"
+        )
+
+
+def load(source: ModelSource, device: torch.device | str = "cpu") -> Loaded:
+    """Load or make the model with what is to be trained set to require gradients."""
+    if (source.name is None) == (source.config is None):
+        raise ValueError("model: give exactly one of name and config")
+    config, tokenizer = load_config(source), load_tokenizer(source)
+    check_vocabulary(tokenizer, config)
+    model = _base(source, config, device)
+    fingerprint = f"{weights_digest(model)}-{str(model.dtype).removeprefix('torch.')}"
+    notes: list[str] = []
+    if adapter_base(source) is not None:
+        model, fingerprint = _continued(source, model)
+        notes.append(f"training goes on with the adapter in {source.name}")
+    elif source.lora is not None:
+        model = _adapted(source.lora, model)
+    if source.gradient_checkpointing:
+        inner = model.get_base_model() if hasattr(model, "peft_config") else model
+        inner.gradient_checkpointing_enable({"use_reentrant": False})
+        inner.enable_input_require_grads()
+    return Loaded(model, tokenizer, fingerprint, notes)
+
+
+def _base(source: ModelSource, config: PretrainedConfig, device: torch.device | str) -> Any:
+    attention = source.attn_implementation or _attention(config, torch.device(device))
+    if source.config is not None:
+        torch.manual_seed(source.seed)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        return model.to(dtype=_dtype(source.dtype, torch.float32), device=device)
+    options: dict[str, Any] = {"dtype": source.dtype, "attn_implementation": attention}
+    if source.load_in_4bit:
+        options |= {"quantization_config": _four_bits(), "device_map": {"": str(device)}}
+    model = AutoModelForCausalLM.from_pretrained(
+        adapter_base(source) or str(source.name),
+        revision=source.revision,
+        trust_remote_code=source.trust_remote_code,
+        **options,
+    )
+    return model if source.load_in_4bit else model.to(device)  # type: ignore[arg-type]
+
+
+def _dtype(name: Precision, default: torch.dtype) -> torch.dtype:
+    return default if name == "auto" else getattr(torch, name)
+
+
+def _attention(config: PretrainedConfig, device: torch.device) -> str:
+    if device.type == "cuda":
+        return "flex_attention"
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "eager"  # scaled-dot-product attention has no soft cap
+    return FOREST_ATTENTION
+
+
+def _four_bits() -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "model.load_in_4bit needs the package bitsandbytes: pip install 'onestage[quantized]'"
+        )
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _adapted(lora: Lora, model: Any) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides; fractions are fine
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    adapted: Any = get_peft_model(model, config)
+    head = adapted.get_base_model().get_output_embeddings()
+    if hasattr(head, "base_layer"):
+        raise ValueError(
+            "model.lora.target_modules adapts the output head, which the chunked head cannot honour; "
+            "leave it out (`all-linear` does)"
+        )
+    return adapted
+
+
+def _continued(source: ModelSource, model: Any) -> tuple[Any, str]:
+    from peft import PeftModel
+
+    if source.lora is not None:
+        raise ValueError(
+            f"{source.name} is already an adapter, whose shape is fixed: remove model.lora to train "
+            "it further, or merge it into its base first"
+        )
+    adapted = PeftModel.from_pretrained(model, str(source.name), is_trainable=True)
+    return adapted, f"{weights_digest(adapted)}-{str(model.dtype).removeprefix('torch.')}"

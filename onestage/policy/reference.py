@@ -1,0 +1,177 @@
+"""Reference log-probabilities: computed once, kept on disk, keyed by content.
+
+The reference is the model a run starts from. Its log-probabilities are constants, so they are
+computed for the records a run will visit and stored under a fingerprint of the weights; a second run
+on the same model and records finds them. An entry is one path (its token ids and scored spans), so
+runs that share some data share the entries. A file whose fingerprint is not the model's is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from onestage.forest.packing import Row, pack
+from onestage.forest.trees import Path
+from onestage.policy.policy import Policy
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+FORMAT = "1"
+
+
+class ReferenceMismatchError(ValueError):
+    """A cache that does not belong to this model, or is damaged."""
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """A digest of every parameter and buffer: names, shapes, types and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+def path_key(path: Path) -> int:
+    """64 bits of a path's token ids and spans."""
+    digest = hashlib.blake2b(path.ids.tobytes(), digest_size=8)
+    digest.update(np.asarray(path.spans, np.int64).tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+class ReferenceCache:
+    """Log-probabilities of scored tokens by path, for the model of one fingerprint."""
+
+    def __init__(self, folder: FilePath, fingerprint: str) -> None:
+        self.folder = folder / fingerprint
+        self.fingerprint = fingerprint
+        self._keys: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
+        self._starts: np.ndarray[Any, np.dtype[np.int64]] = np.empty(0, np.int64)
+        self._lengths: np.ndarray[Any, np.dtype[np.int64]] = np.empty(0, np.int64)
+        self._values: Floats = np.empty(0, np.float32)
+        self._files: set[str] = set()
+        self.reload()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def reload(self) -> None:
+        """Take in the files that were added since the last time, also by other processes."""
+        new = [f for f in sorted(self.folder.glob("*.safetensors")) if f.name not in self._files]
+        if not new:
+            return
+        read = [self._read(file) for file in new]
+        self._files.update(file.name for file in new)
+        known = (self._keys, self._lengths, self._values)
+        size = len(known[2])
+        starts = [self._starts]
+        for _, lengths, values in read:
+            starts.append(np.cumsum(lengths) - lengths + size)
+            size += len(values)
+        keys, lengths, values = (
+            np.concatenate(column) for column in zip(known, *read, strict=True)
+        )
+        self._keys, first = np.unique(keys, return_index=True)
+        self._starts, self._lengths = np.concatenate(starts)[first], lengths[first]
+        self._values = values
+
+    def _read(self, file: FilePath) -> tuple[Any, Any, Floats]:
+        """Keys, lengths and values of a file; refused where they are not this model's."""
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                metadata = opened.metadata() or {}
+                keys, lengths, values = (
+                    opened.get_tensor(name) for name in ("keys", "lengths", "values")
+                )
+        except (SafetensorError, OSError) as error:
+            raise ReferenceMismatchError(
+                f"{file}: the reference cache is damaged ({error}); delete the file to compute it anew"
+            ) from error
+        found = (metadata.get("format"), metadata.get("fingerprint"))
+        if found != (FORMAT, self.fingerprint) or int(lengths.sum()) != len(values):
+            raise ReferenceMismatchError(
+                f"{file}: reference log-probabilities of model {found[1]} (format {found[0]}), "
+                f"but this run starts from {self.fingerprint} (format {FORMAT})"
+            )
+        return keys, lengths, values
+
+    def missing(self, paths: Iterable[Path]) -> dict[int, Path]:
+        """The distinct paths that have no entry yet, by key, in their order."""
+        found: dict[int, Path] = {}
+        for path in paths:
+            key = path_key(path)
+            if key not in found and self._find(key) is None:
+                found[key] = path
+        return found
+
+    def _find(self, key: int) -> int | None:
+        place = int(np.searchsorted(self._keys, np.uint64(key)))
+        known = place < len(self._keys) and int(self._keys[place]) == key
+        return place if known else None
+
+    def __getitem__(self, path: Path) -> Floats:
+        """Log-probabilities of the path's scored tokens, span after span."""
+        place = self._find(path_key(path))
+        length = sum(end - start for start, end in path.spans)
+        if place is None:
+            raise KeyError("no reference log-probabilities for this path")
+        if self._lengths[place] != length:
+            raise ReferenceMismatchError(
+                f"the reference has {self._lengths[place]} tokens where the path scores {length}"
+            )
+        start = int(self._starts[place])
+        return self._values[start : start + length]
+
+    def of_row(self, row: Row) -> Floats:
+        """Log-probabilities (K) of a row's scored entries, in the order of its tree."""
+        return np.concatenate([self[path] for path in row.paths])
+
+    def add(self, entries: dict[int, Floats]) -> None:
+        """Write some entries as one file, whole or not at all; `reload` takes them in."""
+        if not entries:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lengths = np.asarray([len(value) for value in entries.values()], np.int64)
+        arrays = {
+            "keys": np.asarray(list(entries), np.uint64),
+            "lengths": lengths,
+            "values": np.concatenate(list(entries.values())),
+        }
+        content = hashlib.blake2b(arrays["keys"].tobytes(), digest_size=8).hexdigest()
+        handle, draft = tempfile.mkstemp(dir=self.folder, suffix=".draft")
+        os.close(handle)
+        try:
+            save_file(arrays, draft, {"format": FORMAT, "fingerprint": self.fingerprint})
+            os.replace(draft, self.folder / f"{content}.safetensors")
+        except BaseException:
+            FilePath(draft).unlink(missing_ok=True)
+            raise
+
+
+def compute(policy: Policy, paths: Mapping[int, Path], tokens_per_row: int) -> dict[int, Floats]:
+    """Log-probabilities of some paths' scored tokens under the policy as it stands, by key."""
+    keys = list(paths)
+    groups = [
+        [Path(path.ids, path.spans, (number,) * len(path.spans))]
+        for number, path in enumerate(paths.values())
+    ]
+    found: dict[int, Floats] = {}
+    with policy.evaluating():
+        for row in pack(groups, tokens_per_row):
+            logp_K = policy(row).float().cpu().numpy()
+            cuts = np.flatnonzero(np.diff(row.tree.response_K)) + 1
+            for number, part in zip(row.records, np.split(logp_K, cuts), strict=True):
+                found[keys[number]] = part
+    return found

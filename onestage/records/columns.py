@@ -1,0 +1,180 @@
+"""One row of a file -> one `Record`, or a `RowError` that says what was found and what is allowed.
+
+| columns (strings or message lists)                                   | kind          |
+|----------------------------------------------------------------------|---------------|
+| `messages` · `conversations` · `prompt`, `completion`                | demonstration |
+| `prompt`, `completion`, `score` (or the source's rating columns)     | score         |
+| `prompt`, `completion`, `label`                                      | label         |
+| `prompt`, `chosen`, `rejected` (+ `chosen_score`, `rejected_score`)  | pair          |
+| `prompt`, `completions`, `scores`                                    | group         |
+| `text`                                                               | text          |
+
+Everywhere: `kind`, `weight`, `id`, `tools`, `chat_template_kwargs`. `instruction` (+ `input`)
+stands for `prompt` and `output` for `completion`, as in Alpaca. Other columns are ignored, as
+public data sets have many; feedback that would be ignored is refused (see `kinds.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onestage.records.kinds import NoFeedback, inferred_kind, repeats_chosen, stated_kind
+from onestage.records.missing import missing_column, nearest_name, no_feedback
+from onestage.records.parts import PARTS_OF, MissingColumn, Row
+from onestage.records.record import Kind, Record
+from onestage.records.row_error import RowError, Tie, shown
+from onestage.records.scores import checked_range, row_weight
+from onestage.records.turns import text_of, without_nulls
+
+__all__ = ["Columns", "RowError", "Tie", "record_of"]
+
+NAMES = (
+    *("kind", "weight", "id", "tools", "chat_template_kwargs"),
+    *("messages", "conversations", "prompt", "completion", "score", "label"),
+    *("chosen", "rejected", "chosen_score", "rejected_score", "completions", "scores"),
+    *("text", "answer", "instruction", "input", "output", "system", "history"),
+)
+"""Our names for columns. A row's `source` column is not among them: the stream's name is it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """How to understand the rows of one source. ValueError when this cannot be understood."""
+
+    source: str
+    """The stream's name."""
+    kind: Kind | None = None
+    """What every row is, unless it has a `kind` of its own; None infers it row by row."""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """Our name -> the file's column: {"prompt": "question"}."""
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """Range of every score (or of every rating), mapped linearly to [0, 1]."""
+    ratings: Mapping[str, float] = field(default_factory=dict)
+    """The file's rating columns and their weights, which make the score of a completion."""
+    names: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    """The file's column -> our name, worked out once for all rows."""
+
+    def __post_init__(self) -> None:
+        if self.kind is not None:
+            stated_kind(self.kind)
+        for ours in self.rename:
+            if ours not in NAMES:
+                near = nearest_name(ours, NAMES)
+                hint = f"did you mean {near!r}?" if near else "allowed: " + ", ".join(NAMES)
+                raise ValueError(f"columns of {self.source!r}: no column {ours!r} to name; {hint}")
+        taken = list(self.rename.values())
+        twice = {column for column in taken if taken.count(column) > 1}
+        if twice:
+            raise ValueError(f"columns of {self.source!r}: {min(twice)!r} is given two meanings")
+        for column, weight in self.ratings.items():
+            if not 0 < abs(weight) < float("inf"):
+                raise ValueError(f"rating {column!r} must have a finite weight, found {weight!r}")
+        own = [name for name in NAMES if name not in (*self.rename, *taken, *self.ratings)]
+        if self.ratings and "score" in own:
+            own.remove("score")
+        names = {column: ours for ours, column in self.rename.items()} | {n: n for n in own}
+        object.__setattr__(self, "score_range", checked_range(self.score_range))
+        object.__setattr__(self, "names", names)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The file's columns that can matter: a reader may leave the others on disk."""
+        return frozenset((*self.names, *self.ratings))
+
+
+def record_of(
+    row: Mapping[str, Any], columns: Columns, where: str, unread: tuple[str, ...] = ()
+) -> Record:
+    """The record that `row` states; RowError with one sentence otherwise, Tie for a pair's tie.
+
+    `where` names the row and becomes the record's id if it has none of its own. `unread` are
+    columns that the reader left on disk: they serve only to say "found ..." and "did you mean".
+    """
+    names = columns.names
+    found = {names[c]: value for c, value in row.items() if value is not None and c in names}
+    if "instruction" in found:
+        _read_alpaca(found)
+    try:
+        kind = _kind(found, row, columns)
+    except NoFeedback:
+        raise RowError(no_feedback(row, names, unread)) from None
+    try:
+        prompt, completions, scores = PARTS_OF[kind](
+            Row(found, row, columns.ratings, columns.score_range)
+        )
+    except MissingColumn as missing:
+        raise RowError(missing_column(str(missing), kind, row, names, unread)) from None
+    return Record(
+        kind,
+        prompt,
+        completions,
+        scores,
+        row_weight(found["weight"]) if "weight" in found else 1.0,
+        columns.source,
+        _id(found["id"], where) if "id" in found else where,
+        _template(found) if "tools" in found or "chat_template_kwargs" in found else {},
+    )
+
+
+def _kind(found: Mapping[str, Any], row: Mapping[str, Any], columns: Columns) -> Kind:
+    if "kind" in found:
+        return stated_kind(found["kind"])
+    if columns.kind is not None:
+        return columns.kind
+    present = tuple(found)
+    if columns.ratings and "completion" in found:
+        rated = any(row.get(column) is not None for column in columns.ratings)
+        if rated or "label" not in found:
+            present += ("score",)
+    if "messages" in found and repeats_chosen(found):
+        present = tuple(name for name in present if name != "messages")
+    return inferred_kind(present)
+
+
+def _read_alpaca(found: dict[str, Any]) -> None:
+    """Lets `instruction` (+ `input`) stand for `prompt`, and `output` for `completion`.
+
+    Where `output` is the only response, the instruction is its prompt even beside a `prompt`
+    column, which in published Alpaca sets is a rendered copy that may hold the output itself.
+    """
+    answers = "output" in found and "completion" not in found
+    if "prompt" in found and not answers:
+        return
+    for name in ("system", "history"):
+        if found.get(name):
+            raise RowError(f"found `{name}` beside `instruction`: give such rows as `messages`")
+    instruction = text_of(found["instruction"], "instruction")
+    details = text_of(found.get("input", ""), "input")
+    found["prompt"] = f"{instruction}\n\n{details}" if details.strip() else instruction
+    if answers:
+        found["completion"] = found["output"]
+
+
+def _id(value: object, where: str) -> str:
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return str(value) or where
+    raise RowError(f"`id` must be text or an integer, found {shown(value)}")
+
+
+def _template(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the chat template is given beyond the messages. `tools` may be JSON, as in Parquet."""
+    arguments = found.get("chat_template_kwargs", {})
+    if not isinstance(arguments, Mapping):
+        raise RowError(f"`chat_template_kwargs` must be an object, found {shown(arguments)}")
+    template = without_nulls(arguments)
+    tools = found.get("tools")
+    if not tools:
+        return template
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except (ValueError, RecursionError) as error:
+            raise RowError(f"`tools` must be a list or its JSON: {error}") from None
+    if not isinstance(tools, (list, tuple)):
+        raise RowError(f"`tools` must be a list of tools, found {shown(tools)}")
+    if "tools" in template:
+        raise RowError("found `tools` both as a column and in `chat_template_kwargs`")
+    return {**template, "tools": without_nulls(tools)}

@@ -1,0 +1,125 @@
+"""Which kind a row is, from the columns that it has. Never a guess: two readings are an error.
+
+A row has a column when it is present and not null, because one Parquet file of many kinds has
+every column in every row. `text` and the checkable `answer` are weak: rendered copies and reference
+answers are common extras, so they count only where no response is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from onestage.records.record import KINDS, Kind
+from onestage.records.row_error import RowError, shown
+
+NEEDS: Mapping[Kind, tuple[str, ...]] = {
+    "demonstration": ("prompt", "completion"),
+    "score": ("prompt", "completion", "score"),
+    "label": ("prompt", "completion", "label"),
+    "pair": ("prompt", "chosen", "rejected"),
+    "group": ("prompt", "completions", "scores"),
+    "text": ("text",),
+}
+FEEDBACK = ("score", "label", "scores", "chosen_score", "rejected_score")
+READS_FEEDBACK: Mapping[Kind, tuple[str, ...]] = {
+    "demonstration": (),
+    "score": ("score",),
+    "label": ("label",),
+    "pair": ("chosen_score", "rejected_score"),
+    "group": ("scores",),
+    "text": (),
+}
+LATER = (
+    "a checkable problem (`prompt`, `answer`) is for a later release: to train on its answer "
+    "as a demonstration, set columns: {completion: answer}"
+)
+
+
+class NoFeedback(Exception):
+    """The row holds nothing that makes a record; record_of says so with the row's columns."""
+
+
+def stated_kind(value: object) -> Kind:
+    """The kind that a row or a source names, checked."""
+    for kind in KINDS:
+        if value == kind:
+            return kind
+    if value == "check":
+        raise RowError("kind 'check' is for a later release; allowed: " + ", ".join(KINDS))
+    raise RowError(f"`kind` must be one of {', '.join(KINDS)}, found {shown(value)}")
+
+
+@lru_cache(maxsize=4096)
+def inferred_kind(present: tuple[str, ...]) -> Kind:
+    """The one kind that these columns (by our names) speak of; cached, as files repeat themselves.
+
+    Raises RowError when they speak of two, or when feedback beside them would be left unread;
+    NoFeedback when they speak of none.
+    """
+    readings = _readings(present)
+    if len(readings) > 1:
+        found = " and ".join(f"{columns} ({kind})" for columns, kind in readings)
+        raise RowError(f"found {found} in one row: set `kind` to say which is meant")
+    if not readings:
+        return _weak_kind(present)
+    columns, kind = readings[0]
+    if columns == "`completion`" and "label" in present and "score" in present:
+        raise RowError(
+            "found both `label` and `score` beside `completion`: set `kind` to label or score"
+        )
+    _refuse_unread(kind, columns, present)
+    return kind
+
+
+def repeats_chosen(found: Mapping[str, Any]) -> bool:
+    """Whether `messages` only repeats the chosen conversation, as in UltraFeedback binarized."""
+    return "chosen" in found and found.get("messages") == found["chosen"]
+
+
+def _readings(present: tuple[str, ...]) -> list[tuple[str, Kind]]:
+    readings: list[tuple[str, Kind]] = []
+    if "messages" in present:
+        readings.append(("`messages`", "demonstration"))
+    if "conversations" in present:
+        readings.append(("`conversations`", "demonstration"))
+    if "completion" in present:
+        judged: Kind = "label" if "label" in present else "demonstration"
+        readings.append(("`completion`", "score" if "score" in present else judged))
+    if "chosen" in present or "rejected" in present:
+        sides = [f"`{side}`" for side in ("chosen", "rejected") if side in present]
+        readings.append((", ".join(sides), "pair"))
+    if "completions" in present:
+        readings.append(("`completions`", "group"))
+    return readings
+
+
+def _weak_kind(present: tuple[str, ...]) -> Kind:
+    if "text" in present:
+        beside = [f"`{name}`" for name in ("prompt", "answer") if name in present]
+        if beside:
+            raise RowError(
+                f"found {' and '.join(beside)} beside `text`: set `kind` to text, or "
+                "set columns: {completion: text} if it is the response"
+            )
+        _refuse_unread("text", "`text`", present)
+        return "text"
+    if "answer" in present:
+        raise RowError(LATER)
+    raise NoFeedback
+
+
+def _refuse_unread(kind: Kind, columns: str, present: tuple[str, ...]) -> None:
+    unread = [name for name in FEEDBACK if name in present and name not in READS_FEEDBACK[kind]]
+    if unread:
+        raise RowError(
+            f"found `{unread[0]}` beside {columns}, where it has no meaning: set `kind` to {kind} "
+            f"to leave it out, or give the columns of the kind meant "
+            f"({unread[0]} belongs to {', '.join(_owner(unread[0]))})"
+        )
+
+
+def _owner(feedback: str) -> tuple[str, ...]:
+    kind = next(kind for kind in KINDS if feedback in READS_FEEDBACK[kind])
+    return NEEDS[kind]

@@ -1,0 +1,63 @@
+"""The record: what someone thought of a response. Plain data; every other room builds on it.
+
+| kind            | completions          | scores                                         |
+|-----------------|----------------------|------------------------------------------------|
+| `demonstration` | one                  | none (read as 1 by objectives that want scores) |
+| `score`         | one                  | one, in [0, 1]                                 |
+| `label`         | one                  | one, 1.0 (thumb up) or 0.0 (thumb down)        |
+| `pair`          | (chosen, rejected)   | none, or two in [0, 1]                         |
+| `group`         | two or more          | one a completion, in [0, 1]                    |
+| `text`          | one (prompt is "")   | none                                           |
+
+A conversation given as `messages` is a demonstration whose prompt is empty and whose one completion
+is the message list: each assistant turn in a completion is a response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Kind = Literal["demonstration", "score", "label", "pair", "group", "text"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Message = Mapping[str, Any]
+"""One turn of a conversation: at least `role` and `content`, as chat templates know it."""
+
+Turns = str | tuple[Message, ...]
+"""Plain text, or the turns of a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of data, checked: `completions` and `scores` agree with `kind` (table above)."""
+
+    kind: Kind
+    prompt: Turns
+    completions: tuple[Turns, ...]
+    scores: tuple[float, ...] = ()
+    weight: float = 1.0
+    source: str = ""
+    id: str = ""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Extra arguments of the chat template: `tools` and whatever `chat_template_kwargs` held."""
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the record is made of messages, which need a chat template."""
+        return not isinstance(self.completions[0], str)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that is not trained on, and why: never dropped without one of these being counted."""
+
+    where: str
+    """File and line, or data set and index: `pairs.jsonl:17`."""
+    reason: str
+    """What was found and what is allowed, in one sentence."""
+    tie: bool = False
+    """A pair that prefers neither side: left out and counted, but no mistake of the user's."""
+    overlong: bool = False
+    """Longer than the run's `max_length`."""

@@ -1,0 +1,308 @@
+"""A run: a recipe, a run folder, and everything between them."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from accelerate import Accelerator
+
+from onestage.checkpoints import CheckpointError, Checkpoints, read
+from onestage.evaluation import evaluate
+from onestage.logbook import Logbook, digest_of
+from onestage.policy.loading import Loaded, load, load_tokenizer
+from onestage.policy.policy import Policy
+from onestage.policy.reference import ReferenceCache, compute
+from onestage.policy.saving import save_model
+from onestage.recipe import Recipe
+from onestage.schedules.proportional import Proportional
+from onestage.selfcheck import check_laws, require, sample
+from onestage.streams.encoding import Encoded
+from onestage.streams.mixture import Mixture, Stream, order
+from onestage.terms import Terms
+from onestage.training import Hooks, Run, train
+from onestage.wiring import (
+    Say,
+    cache_folder,
+    judge,
+    make_accelerator,
+    make_mixture,
+    make_optimizer,
+    make_terms,
+    model_source,
+    read_data,
+    share_of_terms,
+)
+
+BLOCK = 4096
+"""Records whose missing reference paths are computed together."""
+
+OnLog = Callable[[dict[str, Any], Run], None]
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    self_check: bool = True,
+    say: Say = print,
+    on_log: OnLog | None = None,
+) -> Path:
+    """Do what a recipe says, in the run folder `out`; returns the folder of the trained model.
+
+    Everything that can be refused is refused before the first step. Stopped by a signal, it saves a
+    checkpoint and returns where that lies.
+    """
+    session = Session(recipe, out, resume=resume, say=say, on_log=on_log)
+    session.fill_reference()
+    if self_check:
+        session.check_laws()
+    if resume:
+        session.resume()
+    return session.train()
+
+
+class Session:
+    """The objects of one run, made and checked but not yet trained.
+
+    Making one reads the data, judges it, loads the model, and writes the run folder's description.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        *,
+        resume: bool = False,
+        say: Say = print,
+        on_log: OnLog | None = None,
+    ) -> None:
+        self.recipe, self.out, self.on_log = recipe, out, on_log
+        self.accelerator = make_accelerator(recipe.train, out)
+        self.main = self.accelerator.is_main_process
+        self.say = say if self.main else _silent
+        self.logbook = Logbook(out, resume=resume) if self.main else None
+        self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
+        self.tokenizer = load_tokenizer(model_source(recipe))
+        with self.accelerator.main_process_first():
+            self.data = read_data(recipe, self.tokenizer, self.say)
+        judge(recipe, self.data)
+        terms = make_terms(recipe, self.data)
+        mixture, steps = make_mixture(recipe, self.data)
+        self.loaded = self._load()
+        self.run = _make_run(recipe, self.accelerator, self.loaded, terms, mixture, steps)
+        if not self.data.held_out:
+            self.run.eval_steps = None
+        self._describe(resume)
+
+    def _load(self) -> Loaded:
+        loaded = load(model_source(self.recipe), self.accelerator.device)
+        for note in loaded.notes:
+            self.say(f"model: {note}")
+        return loaded
+
+    def _describe(self, resume: bool) -> None:
+        fit = self.run.policy.fit
+        if fit.layout == "alone" or not fit.chunked_head:
+            self.say(f"model: runs the slow way ({fit.layout}): {fit.reason}")
+        if self.logbook is None:
+            return
+        table = self.data.table()
+        if not resume:
+            self.logbook.begin(
+                self.recipe.model_dump(mode="json", exclude_defaults=True),
+                {
+                    "model": self.loaded.fingerprint,
+                    "steps": self.run.steps,
+                    "seed": self.recipe.train.seed,
+                    "data": digest_of(table),
+                },
+            )
+        self.logbook.data(table)
+
+    def visited(self) -> Iterator[Encoded]:
+        """Every record of the run, training and held-out, once each."""
+        streams = self.run.mixture.streams
+        yield from chain.from_iterable(
+            planned(self.run.mixture, self.run.steps, s) for s in streams
+        )
+        yield from self.held_out()
+
+    def held_out(self) -> Iterator[Encoded]:
+        """The records of the evaluation losses."""
+        for store in self.data.held_out.values():
+            yield from (store[number] for number in range(len(store)))
+
+    def fill_reference(self) -> None:
+        """Compute the reference log-probabilities that the cache does not have yet."""
+        run, reference = self.run, self.run.reference
+        if reference is None:
+            return
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        total = computed = 0
+        visited = self.visited()
+        while block := list(islice(visited, BLOCK)):
+            wanted = [path for r in block if run.terms.wants_reference(r) for path in r.paths]
+            missing = reference.missing(wanted)
+            total, computed = total + len(wanted), computed + len(missing)
+            mine = dict(list(missing.items())[rank::ranks])
+            with self.accelerator.autocast():
+                reference.add(compute(run.policy, mine, run.tokens_per_row))
+        self.accelerator.wait_for_everyone()
+        reference.reload()
+        self.say(
+            f"reference: {total - computed:,} of {total:,} paths found in the cache, "
+            f"{computed:,} computed ({reference.folder.name})"
+        )
+
+    def check_laws(self) -> None:
+        """The step-0 self-check on records of every stream and kind."""
+        mixture, steps = self.run.mixture, self.run.steps
+        first = [r for s in mixture.streams for r in islice(planned(mixture, steps, s), 64)]
+        verdicts = check_laws(self.run, sample(first), self.tokenizer)
+        for verdict in verdicts:
+            found = "holds" if verdict.holds else "BROKEN"
+            self.say(f"law {verdict.law}: {found} ({verdict.detail})")
+        require(verdicts)
+
+    def resume(self) -> None:
+        """Put the run where its newest checkpoint left it."""
+        run, newest = self.run, self.checkpoints.newest()
+        training, progress = read(newest, run.policy.model)
+        if progress["fingerprint"] != self.loaded.fingerprint:
+            raise CheckpointError(
+                f"checkpoint {newest} is of a run that started from model {progress['fingerprint']}, "
+                f"but the recipe's model is {self.loaded.fingerprint}"
+            )
+        if set(progress["cursor"]) != set(run.mixture.cursor):
+            raise CheckpointError(
+                f"checkpoint {newest} has the streams {sorted(progress['cursor'])}, "
+                f"the recipe {sorted(run.mixture.cursor)}"
+            )
+        run.optimizer.load_state_dict(training["optimizer"])
+        run.learning_rate.load_state_dict(training["learning_rate"])
+        run.mixture.cursor.update(progress["cursor"])
+        run.terms.state.update(progress["state"])
+        run.step, run.tokens = progress["step"], progress["tokens"]
+        run.best = math.inf if progress["best"] is None else progress["best"]
+        if self.logbook:
+            self.logbook.rewind(run.step)
+        self.say(f"resumed after step {run.step} from {newest}")
+
+    def train(self) -> Path:
+        """Train to the end (or a signal) and save; returns where the model lies."""
+        options = self.recipe.model_dump(mode="json", include={"objective", "train"})
+        self.accelerator.init_trackers("onestage", {"recipe": str(options)})
+        held_out = list(self.held_out())
+        hooks = Hooks(log=self._log, evaluate=lambda: evaluate(self.run, held_out), save=self._save)
+        with _StoppingOnSignals(self.run, self.say):
+            train(self.run, hooks)
+        self.accelerator.end_training()
+        if self.run.step < self.run.steps:
+            self.say(f"stopped after step {self.run.step}; go on with --resume")
+            return self.checkpoints.folder / "last"
+        if self.main:
+            save_model(self.loaded.model, self.tokenizer, self.out / "model")
+        self.accelerator.wait_for_everyone()
+        return self.out / "model"
+
+    def _log(self, line: dict[str, Any]) -> None:
+        if self.logbook:
+            self.logbook.log(line)
+            if self.on_log:
+                self.on_log(line, self.run)
+        numbers = {key: value for key, value in line.items() if key != "step"}
+        self.accelerator.log(numbers, step=line["step"])
+
+    def _save(self, best: bool) -> None:
+        run = self.run
+        if not self.main:
+            return
+        progress = {
+            "fingerprint": self.loaded.fingerprint,
+            "cursor": run.mixture.cursor,
+            "state": run.terms.state,
+            "tokens": run.tokens,
+            "best": run.best if math.isfinite(run.best) else None,
+        }
+        training = {
+            "optimizer": run.optimizer.state_dict(),
+            "learning_rate": run.learning_rate.state_dict(),
+        }
+        self.checkpoints.save(
+            run.step, self.loaded.model, self.tokenizer, training, progress, best=best
+        )
+
+
+def _make_run(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    loaded: Loaded,
+    terms: Terms,
+    mixture: Mixture,
+    steps: int,
+) -> Run:
+    options, policy = recipe.train, Policy(loaded.model)
+    optimizer, learning_rate = make_optimizer(options, policy, steps)
+    fingerprint = loaded.fingerprint + ("-autocast" if options.bf16 else "")
+    return Run(
+        policy=policy,
+        terms=terms,
+        schedule=Proportional(share_of_terms(mixture, terms)),
+        mixture=mixture,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        accelerator=accelerator,
+        reference=ReferenceCache(cache_folder(recipe) / "reference", fingerprint)
+        if terms.needs_reference
+        else None,
+        steps=steps,
+        tokens_per_row=options.row_budget,
+        max_grad_norm=options.max_grad_norm,
+        seed=options.seed,
+        logging_steps=options.logging_steps,
+        eval_steps=options.eval_steps,
+        save_steps=options.save_steps,
+    )
+
+
+def planned(mixture: Mixture, steps: int, stream: Stream) -> Iterator[Encoded]:
+    """Every record of a stream that the run will visit, once each."""
+    end, size = mixture.until(steps)[stream.name], len(stream.store)
+    first = order(mixture.seed, stream.name, 0, size)
+    for number in range(size) if end >= size else first[:end]:
+        yield stream.store[int(number)]
+
+
+def _silent(line: str) -> None:
+    return None
+
+
+class _StoppingOnSignals:
+    """SIGTERM and the first SIGINT end the run after the step under way, with a checkpoint."""
+
+    def __init__(self, run: Run, say: Say) -> None:
+        self.run, self.say = run, say
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.before[number] = signal.signal(number, self._stop)
+        except ValueError:  # not the main thread: the program around us handles signals
+            self.before = {}
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.say(f"{signal.Signals(number).name}: stopping after this step")
+        self.run.stop = True
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,115 @@
+"""Which records make up a step: streams mixed in proportion, by weight, or by count.
+
+Each stream is walked in an order that is a function of (seed, stream, epoch) alone; where a stream
+stands is one number, its cursor, which the checkpoint keeps. How many records a step takes from each
+stream is arithmetic on the step, spread as evenly as whole numbers allow, so every part of a run
+sees the same mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from onestage.streams.encoding import Encoded
+from onestage.streams.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A named store and its part in the mixture."""
+
+    name: str
+    store: Store
+    share: float
+    """Records of this stream in a step, on average."""
+
+
+def shares(
+    sizes: Mapping[str, int],
+    weights: Mapping[str, float | None],
+    counts: Mapping[str, int | None],
+    batch_size: int,
+) -> dict[str, float]:
+    """Records a step of each stream: its count where given, the rest by weight or by size.
+
+    Without weights the rest is split by the streams' sizes, so that every record is seen equally
+    often. Weights are all given or none.
+    """
+    fixed = {name: float(count) for name, count in counts.items() if count is not None}
+    rest = [name for name in sizes if name not in fixed]
+    room = batch_size - sum(fixed.values())
+    if room < 0 or (not rest and room > 0) or (rest and room <= 0):
+        raise ValueError(
+            f"data: per_step counts {fixed} do not fit batch_size {batch_size} "
+            f"with {len(rest)} other streams"
+        )
+    given = [name for name in rest if weights[name] is not None]
+    if given and len(given) < len(rest):
+        without = sorted(set(rest) - set(given))
+        raise ValueError(f"data: give every stream a weight or none; {without} have none")
+    parts = {name: float(weights[name] or 0) if given else float(sizes[name]) for name in rest}
+    if rest and sum(parts.values()) <= 0:
+        raise ValueError("data: the weights of the streams add up to nothing")
+    total = sum(parts.values())
+    return {name: fixed[name] if name in fixed else room * parts[name] / total for name in sizes}
+
+
+@dataclass
+class Mixture:
+    """Draws the records of each step. `cursor` is its only state."""
+
+    streams: Sequence[Stream]
+    seed: int
+    limit: Mapping[str, int] = field(default_factory=dict)
+    """Records a stream gives at most over the run (where the run's length is given in epochs)."""
+    cursor: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for stream in self.streams:
+            self.cursor.setdefault(stream.name, 0)
+
+    def take(self, step: int) -> dict[str, int]:
+        """How many records step `step` (from 0) takes of each stream."""
+        before, after = self.until(step), self.until(step + 1)
+        return {name: after[name] - before[name] for name in after}
+
+    def until(self, step: int) -> dict[str, int]:
+        """Records taken of each stream before a step: whole numbers that add up (largest remainder)."""
+        exact = {stream.name: stream.share * step for stream in self.streams}
+        whole = {name: int(np.floor(value + 1e-9)) for name, value in exact.items()}
+        missing = round(sum(exact.values())) - sum(whole.values())
+        by_rest = sorted(exact, key=lambda name: (whole[name] - exact[name], name))
+        for name in by_rest[:missing]:
+            whole[name] += 1
+        return {name: min(count, self.limit.get(name, count)) for name, count in whole.items()}
+
+    def draw(self, step: int) -> list[Encoded]:
+        """The records of a step, and move the cursors past them."""
+        records = []
+        take = self.take(step)
+        for stream in self.streams:
+            for _ in range(take[stream.name]):
+                records.append(stream.store[self.place(stream, self.cursor[stream.name])])
+                self.cursor[stream.name] += 1
+        return records
+
+    def place(self, stream: Stream, cursor: int) -> int:
+        """The record number at a cursor of a stream."""
+        epoch, at = divmod(cursor, len(stream.store))
+        return int(order(self.seed, stream.name, epoch, len(stream.store))[at])
+
+
+@lru_cache(maxsize=16)
+def order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray[Any, Any]:
+    """A permutation of range(size), a function of its arguments alone."""
+    digest = hashlib.blake2b(f"{seed}/{stream}/{epoch}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big")))
+    permutation: np.ndarray[Any, Any] = generator.permutation(size)
+    permutation.flags.writeable = False
+    return permutation

@@ -1,0 +1,153 @@
+"""Terms: the objectives of a run, which records each is given, and their losses on a forest row.
+
+This is the seam between numbers and everything else: rows, records and names on one side, the pure
+functions of `objectives` on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onestage.forest.packing import Row
+from onestage.objectives.contract import Feedback, Loss, Measured, Objective, Scored
+from onestage.objectives.measures import measure
+from onestage.records.record import Kind
+from onestage.streams.batch import Batch, feedback_arrays
+from onestage.streams.encoding import Encoded
+
+
+@dataclass
+class Terms:
+    """Objectives by term name, and the rule that gives each (stream, kind) to one of them."""
+
+    objectives: Mapping[str, Objective]
+    term_of: Mapping[tuple[str, Kind], str]
+    state: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What each objective carries from step to step."""
+
+    def __post_init__(self) -> None:
+        for name, objective in self.objectives.items():
+            self.state.setdefault(name, objective.initial_state())
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(objective.needs_reference for objective in self.objectives.values())
+
+    def wants_reference(self, record: Encoded) -> bool:
+        """Whether the record's objective compares with the reference."""
+        return self.objectives[self._name(record)].needs_reference
+
+    def _name(self, record: Encoded) -> str:
+        return self.term_of[record.source, record.kind]
+
+    def count(self, records: Sequence[Encoded]) -> dict[str, float]:
+        """Units of each term in some records; terms without any are left out."""
+        counts = {}
+        for name, objective in self.objectives.items():
+            mine = [record for record in records if self._name(record) == name]
+            if mine:
+                counts[name] = float(objective.count(_feedback(mine, torch.device("cpu"))))
+        return counts
+
+    def losses(self, row: Row, batch: Batch, logp_K: Tensor, ref_logp_K: Tensor) -> dict[str, Loss]:
+        """The loss of each term on one row; `record_U` and metrics are by the batch's records."""
+        found = {}
+        records = [batch.records[number] for number in row.records]
+        lengths = [sum(end - start for p in r.paths for start, end in p.spans) for r in records]
+        for name, objective in self.objectives.items():
+            mine = np.asarray([self._name(record) == name for record in records])
+            if not mine.any():
+                continue
+            keep_K = torch.from_numpy(np.repeat(mine, lengths)).to(logp_K.device)
+            feedback = _feedback(
+                [r for r, m in zip(records, mine, strict=True) if m], logp_K.device
+            )
+            response_K = torch.repeat_interleave(
+                torch.arange(len(feedback.tokens_N), device=logp_K.device), feedback.tokens_N
+            )
+            scored = Scored(
+                feedback, logp_K[keep_K], ref_logp_K[keep_K], response_K, self.state[name]
+            )
+            numbers = torch.as_tensor(np.asarray(row.records)[mine], device=logp_K.device)
+            found[name] = _numbered(objective, scored, numbers)
+        return found
+
+    def advance(self, observed: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
+        """Move the objectives' states past a step, given (sum, count) of what they observed."""
+        for name, objective in self.objectives.items():
+            means = {
+                what: total / count
+                for what, (total, count) in observed.get(name, {}).items()
+                if count
+            }
+            self.state[name] = objective.advance(self.state[name], means)
+
+
+def _numbered(objective: Objective, scored: Scored, numbers: Tensor) -> Loss:
+    """The objective's loss and the common measurements, with the batch's record numbers."""
+    loss = objective(scored)
+    measured = {
+        **measure(scored, objective.beta, reference=objective.needs_reference),
+        **loss.metrics,
+    }
+    metrics = {
+        name: Measured(item.value_M.detach(), numbers[item.record_M])
+        for name, item in measured.items()
+    }
+    return Loss(loss.loss_U, loss.weight_U, numbers[loss.record_U], metrics, loss.observed)
+
+
+def _feedback(records: Sequence[Encoded], device: torch.device) -> Feedback:
+    arrays = feedback_arrays(records)
+    return Feedback(
+        **{
+            name: torch.from_numpy(getattr(arrays, name)).to(device)
+            for name in ("kind_N", "score_N", "weight_N", "tokens_N", "record_N", "pair_P2")
+        }
+    )
+
+
+class Tally:
+    """Running sums and counts of measurements by group (a stream, or a stream's kind) and name."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def add(self, losses: Iterable[Loss], groups: Sequence[str]) -> None:
+        """Add the losses and metrics of a row; `groups[r]` names the group of the batch's record r."""
+        names = sorted(set(groups))
+        code_R = torch.as_tensor([names.index(group) for group in groups])
+        for loss in losses:
+            parts = [("loss", loss.loss_U.detach(), loss.weight_U, loss.record_U)]
+            parts += [
+                (name, item.value_M, torch.ones_like(item.value_M), item.record_M)
+                for name, item in loss.metrics.items()
+            ]
+            for name, value_M, weight_M, record_M in parts:
+                self._add(name, names, code_R[record_M.cpu()], value_M, weight_M)
+
+    def _add(
+        self, name: str, names: Sequence[str], code_M: Tensor, value_M: Tensor, weight_M: Tensor
+    ) -> None:
+        zeros = torch.zeros(len(names), dtype=torch.float64)
+        totals = zeros.index_add(0, code_M, value_M.double().cpu()).tolist()
+        counts = zeros.index_add(0, code_M, weight_M.double().cpu()).tolist()
+        for group, total, count in zip(names, totals, counts, strict=True):
+            if count:
+                self.merge({(group, name): (total, count)})
+
+    def merge(self, other: Mapping[tuple[str, str], tuple[float, float]]) -> None:
+        for key, (total, count) in other.items():
+            before = self.sums.get(key, (0.0, 0.0))
+            self.sums[key] = (before[0] + total, before[1] + count)
+
+    def means(self) -> dict[str, float]:
+        """Means by `group/name`."""
+        return {
+            f"{group}/{name}": total / count for (group, name), (total, count) in self.sums.items()
+        }

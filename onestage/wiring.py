@@ -1,0 +1,272 @@
+"""From a recipe to the parts of a run: the one place where names become objects."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from transformers import Trainer, get_scheduler
+from transformers.training_args import OptimizerNames
+
+from onestage.objectives.contract import Objective
+from onestage.objectives.registry import make
+from onestage.policy.loading import Lora, ModelSource
+from onestage.policy.policy import Policy
+from onestage.recipe import DataOptions, Recipe, RecipeError, TrainOptions, nearest
+from onestage.records.columns import Columns
+from onestage.records.reading import Source
+from onestage.records.record import KINDS, Kind
+from onestage.streams.encoding import Encoder
+from onestage.streams.mixture import Mixture, Stream, shares
+from onestage.streams.sources import open_store, tokenizer_digest
+from onestage.streams.store import Store
+from onestage.terms import Terms
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The stores of a run, by stream; `held_out` where a stream has evaluation rows."""
+
+    train: Mapping[str, Store]
+    held_out: Mapping[str, Store]
+
+    def table(self) -> dict[str, Any]:
+        """The data table, as written to `data.json`."""
+        return {
+            part: {name: asdict(store.table) for name, store in stores.items()}
+            for part, stores in (("train", self.train), ("eval", self.held_out))
+        }
+
+
+def cache_folder(recipe: Recipe) -> Path:
+    """Where encoded data and reference log-probabilities are kept between runs."""
+    default = os.environ.get("ONESTAGE_CACHE") or "~/.cache/onestage"
+    return Path(recipe.cache_dir or default).expanduser()
+
+
+def model_source(recipe: Recipe) -> ModelSource:
+    options = recipe.model.model_dump(exclude={"lora"})
+    lora = recipe.model.lora
+    return ModelSource(
+        **options, lora=Lora(**lora.model_dump()) if lora else None, seed=recipe.train.seed
+    )
+
+
+def _source(stream: DataOptions, *, held_out: bool) -> Source:
+    columns = Columns(
+        source=stream.name,
+        kind=stream.kind,
+        rename=stream.columns,
+        score_range=stream.score_range,
+        ratings=stream.ratings or {},
+    )
+    source = Source(
+        path=stream.path,
+        columns=columns,
+        limit=stream.limit,
+        split=stream.split,
+        config=stream.subset,
+        streaming=stream.streaming,
+    )
+    if not held_out:
+        return source
+    return replace(
+        source,
+        path=stream.eval_path or stream.path,
+        limit=stream.eval_limit,
+        split=stream.eval_split or stream.split,
+    )
+
+
+def read_data(recipe: Recipe, tokenizer: Any, say: Say) -> Data:
+    """Read, check and encode every stream (or find it encoded). Judges nothing: see `judge`."""
+    overflow = "truncate_prompt" if recipe.train.overflow == "truncate_prompt" else "drop"
+    encoder = Encoder(tokenizer, recipe.train.max_length, overflow)  # type: ignore[arg-type]
+    cache, digest = cache_folder(recipe), tokenizer_digest(tokenizer)
+    stores: dict[bool, dict[str, Store]] = {False: {}, True: {}}
+    for stream in recipe.data:
+        parts = [False] + [True] * bool(stream.eval_path or stream.eval_split)
+        for held_out in parts:
+            store, known = open_store(_source(stream, held_out=held_out), encoder, cache, digest)
+            stores[held_out][stream.name] = store
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
+            say(
+                f"data {stream.name}{' (held out)' if held_out else ''}: {kinds or 'no records'}; "
+                f"{store.table.tokens:,} tokens{' (encoded before)' if known else ''}"
+            )
+    return Data(stores[False], stores[True])
+
+
+def judge(recipe: Recipe, data: Data) -> None:
+    """Refuse data that the recipe does not allow, naming file, row and what to do."""
+    for name, store in [*data.train.items(), *data.held_out.items()]:
+        table, shown = store.table, "\n  ".join(store.table.reasons[:5])
+        if table.overlong and recipe.train.overflow == "error":
+            raise RecipeError(
+                f"data {name}: {table.overlong} records are longer than train.max_length; raise it, "
+                f"or set train.overflow to drop or truncate_prompt\n  {shown}"
+            )
+        if table.refused > table.overlong and recipe.train.bad_rows == "error":
+            raise RecipeError(
+                f"data {name}: {table.refused - table.overlong} rows cannot be used; mend them, or "
+                f"set train.bad_rows to skip to leave them out\n  {shown}"
+            )
+        if not len(store):
+            raise RecipeError(f"data {name}: no record is left to train on\n  {shown}")
+
+
+def make_terms(recipe: Recipe, data: Data) -> Terms:
+    """The objectives, and which records each is given; refused where one cannot use a kind."""
+    chosen = _choices(recipe)
+    objectives: dict[str, Objective] = {}
+    term_of: dict[tuple[str, Kind], str] = {}
+    for part in (data.train, data.held_out):
+        for stream, store in part.items():
+            for kind in store.kinds():
+                name, objective = _choice(chosen, stream, kind)
+                if kind not in objective.kinds:
+                    raise RecipeError(
+                        f"objective {name} cannot use {kind} records (stream {stream}); "
+                        f"it can use {', '.join(sorted(objective.kinds))}"
+                        + ("; set min_score to imitate high scores" if name == "sft" else "")
+                    )
+                term = next((t for t, o in objectives.items() if o == objective), None)
+                if term is None:
+                    term = name if name not in objectives else f"{name}-{stream}-{kind}"
+                    objectives[term] = objective
+                term_of[stream, kind] = term
+    return Terms(objectives, term_of)
+
+
+def _choices(recipe: Recipe) -> dict[str, tuple[str, Objective]]:
+    """Objective by stream name, kind, or "" for everything."""
+    given = recipe.objective
+    if isinstance(given, str) or "name" in given:
+        return {"": _objective(given)}
+    allowed = [*KINDS, *(stream.name for stream in recipe.data)]
+    for key in given:
+        if key not in allowed:
+            raise RecipeError(f"objective: {key!r} is no kind or stream{nearest(key, allowed)}")
+    return {key: _objective(value) for key, value in given.items()}
+
+
+def _objective(given: Any) -> tuple[str, Objective]:
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise RecipeError(f"objective: expected a name or {{name: ..., options}}, got {given!r}")
+    options = {key: value for key, value in given.items() if key != "name"}
+    return given["name"], make(given["name"], options)
+
+
+def _choice(
+    chosen: Mapping[str, tuple[str, Objective]], stream: str, kind: Kind
+) -> tuple[str, Objective]:
+    for key in (stream, kind, ""):
+        if key in chosen:
+            return chosen[key]
+    raise RecipeError(
+        f"objective: none is given for {kind} records of stream {stream}; the map has {sorted(chosen)}"
+    )
+
+
+def make_mixture(recipe: Recipe, data: Data) -> tuple[Mixture, int]:
+    """The mixture and the number of steps."""
+    options = recipe.train
+    sizes = {name: len(store) for name, store in data.train.items()}
+    part = shares(
+        sizes,
+        {stream.name: stream.weight for stream in recipe.data},
+        {stream.name: stream.per_step for stream in recipe.data},
+        options.batch_size,
+    )
+    streams = [Stream(name, data.train[name], part[name]) for name in sizes if part[name] > 0]
+    if options.max_steps is not None:
+        return Mixture(streams, options.seed), options.max_steps
+    wanted = sum(sizes.values()) * (options.num_train_epochs or 1.0)
+    even = all(stream.weight is None and stream.per_step is None for stream in recipe.data)
+    limit = (
+        {n: round(s * (options.num_train_epochs or 1.0)) for n, s in sizes.items()} if even else {}
+    )
+    return Mixture(streams, options.seed, limit), max(1, math.ceil(wanted / options.batch_size))
+
+
+def share_of_terms(mixture: Mixture, terms: Terms) -> dict[str, float]:
+    """Records of each term in a step, on average."""
+    found = dict.fromkeys(terms.objectives, 0.0)
+    for stream in mixture.streams:
+        for kind, numbers in stream.store.kinds().items():
+            term = terms.term_of[stream.name, kind]
+            found[term] += stream.share * len(numbers) / len(stream.store)
+    return found
+
+
+def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[Any, Any]:
+    """Optimiser and learning-rate schedule by their transformers names."""
+    known = [str(name.value) for name in OptimizerNames]
+    if options.optim not in known:
+        raise RecipeError(f"train.optim: unknown {options.optim!r}{nearest(options.optim, known)}")
+    # The few attributes of TrainingArguments that matter: making a whole one resets accelerate.
+    arguments = SimpleNamespace(
+        **options.model_dump(include={"optim_args", "learning_rate", "weight_decay"}),
+        **options.model_dump(include={"adam_beta1", "adam_beta2", "adam_epsilon"}),
+        optim=OptimizerNames(options.optim),
+        optim_target_modules=None,
+    )
+    try:
+        kind, arguments_of = Trainer.get_optimizer_cls_and_kwargs(
+            arguments,  # type: ignore[arg-type]
+            policy.model,
+        )
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"train.optim {options.optim!r}: {error}") from error
+    decayed = set(Trainer.get_decay_parameter_names(None, policy.model))  # type: ignore[arg-type]
+    trained = [(n, p) for n, p in policy.model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for n, p in trained if n in decayed], "weight_decay": options.weight_decay},
+        {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
+    ]
+    optimizer = kind([group for group in groups if group["params"]], **arguments_of)
+    warmup = options.warmup_steps or math.ceil(options.warmup_ratio * steps)
+    try:
+        schedule = get_scheduler(
+            options.lr_scheduler_type,
+            optimizer,
+            warmup,
+            steps,
+            scheduler_specific_kwargs=options.lr_scheduler_kwargs,
+        )
+    except (ValueError, TypeError) as error:
+        raise RecipeError(
+            f"train.lr_scheduler_type {options.lr_scheduler_type!r}: {error}"
+        ) from error
+    return optimizer, schedule
+
+
+def make_accelerator(options: TrainOptions, out: Path) -> Accelerator:
+    trackers = [options.report_to] if isinstance(options.report_to, str) else options.report_to
+    trackers = [name for name in trackers if name != "none"]
+    try:
+        accelerator = Accelerator(
+            mixed_precision="bf16" if options.bf16 else "no",
+            log_with=trackers or None,
+            project_dir=str(out),
+        )
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"train.report_to {trackers}: {error}") from error
+    allowed = {DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU}
+    if accelerator.distributed_type not in allowed:
+        raise RecipeError(
+            f"accelerate is set up for {accelerator.distributed_type.value}; onestage runs on one "
+            "process or on several with replicated weights (multi-GPU, multi-CPU)"
+        )
+    return accelerator
