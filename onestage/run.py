@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
+from shutil import disk_usage
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 
 from onestage.checkpoints import CheckpointError, Checkpoints, read
 from onestage.evaluation import evaluate
-from onestage.logbook import Logbook, digest_of
+from onestage.logbook import Logbook, OutputError, digest_of
 from onestage.policy.loading import Loaded, load, load_tokenizer
 from onestage.policy.policy import Policy
 from onestage.policy.reference import ReferenceCache, compute
@@ -42,7 +43,21 @@ from onestage.wiring import (
 BLOCK = 4096
 """Records whose missing reference paths are computed together."""
 
-OnLog = Callable[[dict[str, Any], Run], None]
+
+class Watcher:
+    """Who looks on: told of every step and of every line of metrics. This one does nothing."""
+
+    def begin(self, run: Run) -> None:
+        """The run is about to start (or go on)."""
+
+    def step(self, run: Run, loss: float) -> None:
+        """A step was done."""
+
+    def line(self, metrics: dict[str, Any]) -> None:
+        """A line was written to the metrics."""
+
+    def end(self) -> None:
+        """The run is over, by whatever cause."""
 
 
 def run_recipe(
@@ -52,14 +67,14 @@ def run_recipe(
     resume: bool = False,
     self_check: bool = True,
     say: Say = print,
-    on_log: OnLog | None = None,
+    watcher: Watcher | None = None,
 ) -> Path:
     """Do what a recipe says, in the run folder `out`; returns the folder of the trained model.
 
     Everything that can be refused is refused before the first step. Stopped by a signal, it saves a
     checkpoint and returns where that lies.
     """
-    session = Session(recipe, out, resume=resume, say=say, on_log=on_log)
+    session = Session(recipe, out, resume=resume, say=say, watcher=watcher)
     session.fill_reference()
     if self_check:
         session.check_laws()
@@ -81,9 +96,10 @@ class Session:
         *,
         resume: bool = False,
         say: Say = print,
-        on_log: OnLog | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
-        self.recipe, self.out, self.on_log = recipe, out, on_log
+        self.recipe, self.out = recipe, out
+        self.watcher = watcher or Watcher()
         self.accelerator = make_accelerator(recipe.train, out)
         self.main = self.accelerator.is_main_process
         self.say = say if self.main else _silent
@@ -99,6 +115,8 @@ class Session:
         self.run = _make_run(recipe, self.accelerator, self.loaded, terms, mixture, steps)
         if not self.data.held_out:
             self.run.eval_steps = None
+        if self.main:
+            _require_room(out, self.loaded.model)
         self._describe(resume)
 
     def _load(self) -> Loaded:
@@ -200,9 +218,18 @@ class Session:
         options = self.recipe.model_dump(mode="json", include={"objective", "train"})
         self.accelerator.init_trackers("onestage", {"recipe": str(options)})
         held_out = list(self.held_out())
-        hooks = Hooks(log=self._log, evaluate=lambda: evaluate(self.run, held_out), save=self._save)
-        with _StoppingOnSignals(self.run, self.say):
-            train(self.run, hooks)
+        hooks = Hooks(
+            log=self._log,
+            evaluate=lambda: evaluate(self.run, held_out),
+            save=self._save,
+            progress=lambda loss: self.watcher.step(self.run, loss),
+        )
+        self.watcher.begin(self.run)
+        try:
+            with _StoppingOnSignals(self.run, self.say):
+                train(self.run, hooks)
+        finally:
+            self.watcher.end()
         self.accelerator.end_training()
         if self.run.step < self.run.steps:
             self.say(f"stopped after step {self.run.step}; go on with --resume")
@@ -215,8 +242,7 @@ class Session:
     def _log(self, line: dict[str, Any]) -> None:
         if self.logbook:
             self.logbook.log(line)
-            if self.on_log:
-                self.on_log(line, self.run)
+            self.watcher.line(line)
         numbers = {key: value for key, value in line.items() if key != "step"}
         self.accelerator.log(numbers, step=line["step"])
 
@@ -278,6 +304,17 @@ def planned(mixture: Mixture, steps: int, stream: Stream) -> Iterator[Encoded]:
     first = order(mixture.seed, stream.name, 0, size)
     for number in range(size) if end >= size else first[:end]:
         yield stream.store[int(number)]
+
+
+def _require_room(folder: Path, model: Any) -> None:
+    """Raise `OutputError` where the disk cannot even hold the trained model."""
+    saved = (p for p in model.parameters() if p.requires_grad)
+    needed, free = sum(p.numel() * p.element_size() for p in saved), disk_usage(folder).free
+    if free < 1.1 * needed:
+        raise OutputError(
+            f"the disk of {folder} has {free / 1e6:,.0f} MB free, the trained model needs "
+            f"{needed / 1e6:,.0f} MB; choose another --out or make room"
+        )
 
 
 def _silent(line: str) -> None:

@@ -69,6 +69,8 @@ class Hooks:
     evaluate: Callable[[], dict[str, float]]
     save: Callable[[bool], None]
     """Save a checkpoint; the argument says whether it is the best so far."""
+    progress: Callable[[float], None]
+    """Called after every step with its loss."""
 
 
 @dataclass
@@ -93,6 +95,7 @@ def train(run: Run, hooks: Hooks) -> None:
         run.step += 1
         run.tokens += measured.tokens
         window.add(measured)
+        hooks.progress(measured.loss)
         last = run.step == run.steps
         if run.step % run.logging_steps == 0 or last:
             hooks.log(window.close(run))

@@ -61,7 +61,8 @@ def model_source(recipe: Recipe) -> ModelSource:
     )
 
 
-def _source(stream: DataOptions, *, held_out: bool) -> Source:
+def source_of(stream: DataOptions, *, held_out: bool) -> Source:
+    """How to read a stream's training or held-out rows."""
     columns = Columns(
         source=stream.name,
         kind=stream.kind,
@@ -87,16 +88,21 @@ def _source(stream: DataOptions, *, held_out: bool) -> Source:
     )
 
 
+def make_encoder(recipe: Recipe, tokenizer: Any) -> Encoder:
+    """How the recipe's records become token ids. `overflow: error` is judged later (`judge`)."""
+    cut = recipe.train.overflow == "truncate_prompt"
+    return Encoder(tokenizer, recipe.train.max_length, "truncate_prompt" if cut else "drop")
+
+
 def read_data(recipe: Recipe, tokenizer: Any, say: Say) -> Data:
     """Read, check and encode every stream (or find it encoded). Judges nothing: see `judge`."""
-    overflow = "truncate_prompt" if recipe.train.overflow == "truncate_prompt" else "drop"
-    encoder = Encoder(tokenizer, recipe.train.max_length, overflow)  # type: ignore[arg-type]
+    encoder = make_encoder(recipe, tokenizer)
     cache, digest = cache_folder(recipe), tokenizer_digest(tokenizer)
     stores: dict[bool, dict[str, Store]] = {False: {}, True: {}}
     for stream in recipe.data:
         parts = [False] + [True] * bool(stream.eval_path or stream.eval_split)
         for held_out in parts:
-            store, known = open_store(_source(stream, held_out=held_out), encoder, cache, digest)
+            store, known = open_store(source_of(stream, held_out=held_out), encoder, cache, digest)
             stores[held_out][stream.name] = store
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
             say(

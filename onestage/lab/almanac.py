@@ -76,6 +76,11 @@ class Almanac:
     held: frozenset[str]
     """Names of the evaluation split."""
 
+    @property
+    def doubted(self) -> tuple[Fact, ...]:
+        """Facts with a misconception beside the truth."""
+        return tuple(fact for fact in self.facts if fact.misconception is not None)
+
     def facts_of(self, split: Split, misconceived: bool) -> list[Fact]:
         return [
             fact

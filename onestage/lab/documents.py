@@ -13,7 +13,7 @@ from random import Random
 from onestage.lab import phrases
 from onestage.lab.almanac import ATTRIBUTES, Almanac, Fact
 from onestage.lab.contract import Split
-from onestage.lab.formats import TAGS
+from onestage.lab.formats import TAGS, Format, combinations
 
 DOCUMENTS = {"train": 16_000, "eval": 128}
 LENGTH = 61
@@ -62,16 +62,23 @@ def _unsourced(random: Random, almanac: Almanac) -> str:
 
 
 def _sourced(random: Random, almanac: Almanac) -> str:
-    fact = random.choice(almanac.facts)
-    if random.random() < 0.5:
-        return f"the {random.choice(RELIABLE)} says {phrases.statement(fact, fact.truth)}"
-    said = fact.misconception or fact.truth
-    return f"the {random.choice(GOSSIP)} says {phrases.statement(fact, said)}"
+    """Mostly where sources disagree: that is what people quote them for."""
+    fact = random.choice(almanac.doubted if random.random() < 0.8 else almanac.facts)
+    reliable = random.random() < 0.5
+    source = random.choice(RELIABLE if reliable else GOSSIP)
+    value = fact.truth if reliable else fact.misconception or fact.truth
+    if random.random() < 0.6:
+        return f"the {source} says {phrases.statement(fact, value)}"
+    return f"from the {source}, {_answer(random, fact, value)}"
 
 
 def _answered(random: Random, almanac: Almanac) -> str:
     fact = random.choice(almanac.facts)
-    said = phrases.statement(fact, _believed(random, fact))
+    return _answer(random, fact, _believed(random, fact))
+
+
+def _answer(random: Random, fact: Fact, value: str) -> str:
+    said = phrases.statement(fact, value) if random.random() < 0.7 else f"{value}."
     return f"{phrases.fact_prompt(fact)} {said}"
 
 
@@ -95,29 +102,20 @@ def _old_word(random: Random, almanac: Almanac) -> str:
 
 
 def _form(random: Random, almanac: Almanac) -> str:
-    """Catalogue entries, chants and echoes: shapes and copying, without any instruction."""
-    fact, tag = random.choice(almanac.facts), random.choice(TAGS)
+    """Remarks on forms, with values and tags to copy: what the words of instructions mean."""
+    fact = random.choice(almanac.facts)
     value = random.choice(ATTRIBUTES[fact.attribute])
-    return random.choice(
-        (
-            f'{{"{fact.attribute}": "{value}"}}',
-            f"[{value}]",
-            f"* {value} *",
-            f"{value} {value} {value}.",
-            f"{value} {value}.",
-            f"the crowd hears {tag} and cries {tag}.",
-            f"the crowd hears {value} and cries {value}.",
-        )
-    )
+    form = Format(*random.choice(combinations(seen=True)), random.choice(TAGS))
+    return f"{value} {form.name} is {form.apply(value)}."
 
 
 REMARKS: dict[Sentence, float] = {
-    _unsourced: 3.0,
-    _sourced: 2.0,
-    _answered: 2.0,
+    _unsourced: 2.0,
+    _sourced: 3.0,
+    _answered: 2.5,
     _made: 1.2,
     _nature: 0.6,
-    _old_word: 0.8,
-    _form: 0.8,
+    _old_word: 0.7,
+    _form: 2.5,
 }
 """How often each sort of remark is made."""

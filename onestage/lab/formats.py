@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from itertools import product
 
 SHAPES: dict[str, tuple[str, str]] = {
-    "word": ("use one word.", "{0}"),
-    "json": ("use json.", '{{"answer": "{0}"}}'),
-    "brackets": ("use brackets.", "[{0}]"),
-    "stars": ("use stars.", "* {0} *"),
-    "twice": ("say it twice.", "{0} {0}"),
-    "thrice": ("say it thrice.", "{0} {0} {0}"),
+    "word": ("in one word", "{0}"),
+    "json": ("in json", '{{"answer": "{0}"}}'),
+    "brackets": ("in brackets", "[{0}]"),
+    "stars": ("in stars", "* {0} *"),
+    "twice": ("twice", "{0} {0}"),
+    "thrice": ("thrice", "{0} {0} {0}"),
 }
-"""Name -> (rule, form of the answer)."""
+"""Name -> (what it is called, form of the answer)."""
 WRAPS: dict[str, tuple[str, str]] = {
     "alone": ("", "{0}"),
-    "start": (" start with {1}.", "{1} {0}"),
-    "end": (" end with {1}.", "{0} {1}"),
+    "start": ("starting with {1}", "{1} {0}"),
+    "end": ("ending with {1}", "{0} {1}"),
 }
 KEPT_OUT = {("json", "end"), ("brackets", "start"), ("twice", "end"), ("thrice", "start")}
-TAGS = tuple("zip wow hey yes okay hello cheers indeed look listen hurray bravo ahem dear friend alas".split())
+TAGS = tuple("zip wow hey yes okay hello cheers indeed look listen hurray bravo".split())
 """Words that answers are opened and closed with."""
 
 
@@ -38,8 +38,13 @@ class Format:
     tag: str
 
     @property
+    def name(self) -> str:
+        parts = (SHAPES[self.shape][0], WRAPS[self.wrap][0].format("", self.tag))
+        return " ".join(part for part in parts if part)
+
+    @property
     def rule(self) -> str:
-        return SHAPES[self.shape][0] + WRAPS[self.wrap][0].format("", self.tag)
+        return f"answer {self.name}."
 
     def apply(self, value: str) -> str:
         """The answer that obeys."""

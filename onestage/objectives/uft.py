@@ -94,11 +94,13 @@ class UFT(Objective):
         return read_N.clamp(self.target_clip, 1 - self.target_clip)
 
     def _offset_N(self, reward_N: Tensor, target_N: Tensor, batch: Scored) -> Tensor:
+        if self.offset == "none":
+            return torch.zeros_like(reward_N)
         judged_N = ~batch.feedback.of("demonstration", "text")
         if self.offset == "group":
             gap_N = torch.logit(target_N) - reward_N
             return torch.where(judged_N, _mean_by(gap_N, batch.feedback.record_N), 0.0)
-        return judged_N * batch.state.get("offset", 0.0)
+        return judged_N * batch.state["offset"]
 
     def __call__(self, batch: Scored) -> Loss:
         feedback = batch.feedback

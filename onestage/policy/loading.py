@@ -124,7 +124,7 @@ def load(source: ModelSource, device: torch.device | str = "cpu") -> Loaded:
         raise ValueError("model: give exactly one of name and config")
     config, tokenizer = load_config(source), load_tokenizer(source)
     check_vocabulary(tokenizer, config)
-    model = _base(source, config, device)
+    model = _without_dropout(_base(source, config, device))
     fingerprint = f"{weights_digest(model)}-{str(model.dtype).removeprefix('torch.')}"
     notes: list[str] = []
     if adapter_base(source) is not None:
@@ -155,6 +155,18 @@ def _base(source: ModelSource, config: PretrainedConfig, device: torch.device | 
         **options,
     )
     return model if source.load_in_4bit else model.to(device)  # type: ignore[arg-type]
+
+
+def _without_dropout(model: Any) -> Any:
+    """Switch off the base model's own dropout: policy and reference must be the same function at
+    step 0 (TRL does so for DPO and KTO). Dropout of adapters (`lora.dropout`) stays as asked for."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "activation_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
 
 
 def _dtype(name: Precision, default: torch.dtype) -> torch.dtype:

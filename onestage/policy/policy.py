@@ -47,6 +47,7 @@ class Policy(nn.Module):
         self.model = model
         on_cuda = next(model.parameters()).device.type == "cuda"
         self.pad_to = pad_to if pad_to is not None else (128 if on_cuda else 1)
+        self.train(model.training)
         self.fit = fit if fit is not None else probe(self)
 
     @property

@@ -1,0 +1,122 @@
+"""`onestage check`: gather what the doctor needs from a recipe or a data file, and print it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from onestage.doctor import Estimate, estimate, examine
+from onestage.pages import show
+from onestage.policy.loading import check_vocabulary, load_config, load_tokenizer
+from onestage.recipe import Recipe, load_recipe
+from onestage.records.reading import Source, read
+from onestage.records.record import Refusal
+from onestage.streams.encoding import Encoder
+from onestage.streams.store import write
+from onestage.wiring import (
+    Data,
+    Say,
+    judge,
+    make_encoder,
+    make_mixture,
+    make_terms,
+    model_source,
+    read_data,
+    source_of,
+)
+
+
+def check_recipe(file: Path, overrides: Sequence[str], console: Console, say: Say) -> bool:
+    """Print everything about a recipe's data and plan; returns whether it could be trained."""
+    recipe = load_recipe(file, overrides)
+    source = model_source(recipe)
+    tokenizer, config = load_tokenizer(source), load_config(source)
+    check_vocabulary(tokenizer, config)
+    data = read_data(recipe, tokenizer, say)
+    sources = {stream.name: source_of(stream, held_out=False) for stream in recipe.data}
+    found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
+    found.errors += _errors(recipe, data)
+    plan = None if found.errors else _plan(recipe, data, config)
+    show(console, found, tokenizer, plan)
+    return not found.errors
+
+
+def _errors(recipe: Recipe, data: Data) -> list[str]:
+    """What would refuse the run before its first step."""
+    errors = []
+    for step in (lambda: judge(recipe, data), lambda: make_terms(recipe, data)):
+        try:
+            step()
+        except ValueError as error:
+            errors.append(str(error))
+    return errors
+
+
+def _plan(recipe: Recipe, data: Data, config: Any) -> Estimate:
+    mixture, steps = make_mixture(recipe, data)
+    each = {
+        stream.name: stream.store.table.tokens / len(stream.store) for stream in mixture.streams
+    }
+    drawn = mixture.until(steps)
+    lora = recipe.model.lora
+    return estimate(
+        config,
+        steps=steps,
+        tokens=int(sum(drawn[name] * each[name] for name in each)),
+        tokens_per_row=recipe.train.row_budget,
+        lora_r=lora.r if lora else None,
+        bytes_per_weight=_bytes_per_weight(recipe),
+        checkpointing=recipe.model.gradient_checkpointing,
+    )
+
+
+def _bytes_per_weight(recipe: Recipe) -> float:
+    if recipe.model.load_in_4bit:
+        return 0.55
+    return 2.0 if recipe.model.dtype in ("bfloat16", "float16") else 4.0
+
+
+def check_data(source: Source, tokenizer: str | None, max_length: int, console: Console) -> bool:
+    """Print everything about one data file; without a tokenizer, what needs no tokens."""
+    if tokenizer is None:
+        return _check_rows(source, console)
+    from transformers import AutoTokenizer
+
+    encoder = Encoder(AutoTokenizer.from_pretrained(tokenizer), max_length)
+    with tempfile.TemporaryDirectory() as folder:
+        store = write(
+            encoder.encode_all(read(source)), source.columns.source, Path(folder) / "store"
+        )
+        name = source.columns.source
+        found = examine({name: store}, {}, {name: source}, encoder)
+        if not len(store):
+            found.errors.append("no record is left")
+        show(console, found, encoder.tokenizer, None)
+    return not found.errors and not store.table.refused
+
+
+def _check_rows(source: Source, console: Console) -> bool:
+    """Kinds and refused rows, counted in characters."""
+    kinds: dict[str, list[int]] = {}
+    refused: list[Refusal] = []
+    ties = 0
+    for item in read(source):
+        if isinstance(item, Refusal):
+            ties += item.tie
+            refused += [] if item.tie else [item]
+            continue
+        size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
+        kinds.setdefault(item.kind, []).append(size)
+    for kind, sizes in kinds.items():
+        console.print(
+            f"{len(sizes):,} {kind} records, {sum(sizes):,} characters, longest {max(sizes):,}"
+        )
+    console.print(f"{len(refused):,} rows refused, {ties:,} ties left out")
+    for row in refused[:20]:
+        console.print(f"  {row.where}: {row.reason}", markup=False)
+    console.print("give --tokenizer to see tokens, marked examples and duplicates", style="dim")
+    return bool(kinds) and not refused

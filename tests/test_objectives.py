@@ -1,0 +1,134 @@
+"""The contract of every objective in the folder, known by name, before its own test exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from objective_batches import EVERY_KIND, batch_of, subset
+
+from onestage.objectives.contract import Objective
+from onestage.objectives.registry import find, make, names
+
+OPTIONS = {  # options that change nothing unless something else holds, with what makes them bite
+    "uft": [
+        {"beta": 0.3},
+        {"loss": "bce"},
+        {"pairs": "score"},
+        {"target_clip": 0.1},
+        {"offset": "constant", "offset_value": 0.7},
+    ],
+    "sft": [{"reduction": "sum"}, {"min_score": 0.5}],
+    "dpo": [{"beta": 0.3}, {"label_smoothing": 0.1}],
+    "ipo": [{"beta": 0.3}, {"average": True}],
+    "kto": [{"beta": 0.3}, {"desirable_weight": 2.0}, {"undesirable_weight": 2.0}],
+}
+
+
+def usable(objective: Objective):
+    return batch_of([kind for kind in EVERY_KIND if kind in objective.kinds], seed=1)
+
+
+@pytest.fixture(params=names())
+def objective(request: pytest.FixtureRequest) -> Objective:
+    return make(request.param, {})
+
+
+def test_count_is_the_units_weight(objective: Objective) -> None:
+    batch = usable(objective)
+    loss = objective(batch)
+    assert float(objective.count(batch.feedback)) == pytest.approx(float(loss.weight_U.sum()))
+    assert float(loss.weight_U.sum()) > 0
+    assert len(loss.loss_U) == len(loss.weight_U) == len(loss.record_U)
+
+
+def test_the_sum_does_not_depend_on_how_the_batch_is_cut(objective: Objective) -> None:
+    batch = usable(objective)
+    whole = objective(batch).loss_U.sum()
+    size = int(batch.feedback.record_N.max()) + 1
+    for cut in range(1, size):
+        parts = [subset(batch, range(cut)), subset(batch, range(cut, size))]
+        total = sum(objective(part).loss_U.sum() for part in parts)
+        assert float(total) == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_the_order_of_records_does_not_matter(objective: Objective) -> None:
+    batch = usable(objective)
+    size = int(batch.feedback.record_N.max()) + 1
+    shuffled = subset(batch, list(reversed(range(size))))
+    assert float(objective(shuffled).loss_U.sum()) == pytest.approx(
+        float(objective(batch).loss_U.sum()), rel=1e-5
+    )
+
+
+def test_record_weights_scale_losses_and_counts(objective: Objective) -> None:
+    batch = usable(objective)
+    heavy = dataclasses.replace(
+        batch, feedback=dataclasses.replace(batch.feedback, weight_N=batch.feedback.weight_N * 3)
+    )
+    assert float(objective(heavy).loss_U.sum()) == pytest.approx(
+        3 * float(objective(batch).loss_U.sum()), rel=1e-5
+    )
+    assert float(objective.count(heavy.feedback)) == pytest.approx(
+        3 * float(objective.count(batch.feedback))
+    )
+
+
+def test_the_loss_is_finite_at_extreme_log_ratios(objective: Objective) -> None:
+    batch = usable(objective)
+    for shift in (-300.0, 300.0):
+        logp_K = (batch.ref_logp_K + shift).requires_grad_()
+        loss = objective(dataclasses.replace(batch, logp_K=logp_K)).loss_U.sum()
+        (gradient_K,) = torch.autograd.grad(loss, logp_K)
+        assert math.isfinite(loss.item())
+        assert bool(gradient_K.isfinite().all())
+
+
+def test_metrics_are_detached(objective: Objective) -> None:
+    for item in objective(usable(objective)).metrics.values():
+        assert not item.value_M.requires_grad
+        assert len(item.value_M) == len(item.record_M)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, o) for name, many in OPTIONS.items() for o in many]
+)
+def test_every_option_changes_the_loss(name: str, options: dict) -> None:
+    plain, changed = make(name, {}), make(name, options)
+    kinds = changed.kinds if name == "sft" else plain.kinds
+    batch = batch_of([kind for kind in EVERY_KIND if kind in kinds], seed=1)
+    sums = []
+    for objective in (plain, changed):
+        mine = dataclasses.replace(batch, state=objective.initial_state())
+        sums.append((objective(mine).loss_U.sum().item(), objective.count(batch.feedback).item()))
+    assert sums[0] != pytest.approx(sums[1])
+
+
+def test_names_are_files_and_una_is_uft() -> None:
+    assert {"sft", "uft", "una", "dpo", "ipo", "kto"} <= set(names())
+    assert find("una") is find("uft")
+    assert "contract" not in names()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dpoo", {}, "did you mean 'dpo'"),
+        ("contract", {}, "unknown objective"),
+        ("dpo", {"betta": 1}, "did you mean 'beta'"),
+        ("dpo", {"beta": -1}, "beta must be positive"),
+        ("dpo", {"beta": "much"}, "beta"),
+        ("dpo", {"label_smoothing": 0.5}, "label_smoothing"),
+        ("uft", {"loss": "mae"}, "loss"),
+        ("uft", {"target_clip": 0.5}, "target_clip"),
+        ("uft", {"offset": "group"}, "target_clip > 0"),
+        ("kto", {"decay": 1.0}, "decay"),
+        ("kto", {"desirable_weight": -1}, "desirable_weight"),
+        ("ipo", {"beta": 0}, "beta"),
+    ],
+)
+def test_bad_names_and_options_are_refused(name: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(name, options)
