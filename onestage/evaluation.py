@@ -30,7 +30,7 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
             for row in batch.rows[rank::ranks]:
                 with run.accelerator.autocast():
                     logp_K = run.policy(row)
-                reference = reference_of(run.reference, row, logp_K)
+                reference = reference_of(run, row, batch, logp_K)
                 losses = run.terms.losses(row, batch, logp_K, reference)
                 tally.add(losses.values(), groups)
                 for name, loss in losses.items():

@@ -230,14 +230,15 @@ class Session:
                 train(self.run, hooks)
         finally:
             self.watcher.end()
-        self.accelerator.end_training()
+        saved = self.out / "model"
         if self.run.step < self.run.steps:
             self.say(f"stopped after step {self.run.step}; go on with --resume")
-            return self.checkpoints.folder / "last"
-        if self.main:
-            save_model(self.loaded.model, self.tokenizer, self.out / "model")
+            saved = self.checkpoints.folder / "last"
+        elif self.main:
+            save_model(self.loaded.model, self.tokenizer, saved)
         self.accelerator.wait_for_everyone()
-        return self.out / "model"
+        self.accelerator.end_training()
+        return saved
 
     def _log(self, line: dict[str, Any]) -> None:
         if self.logbook:

@@ -82,7 +82,7 @@ def _starts_at_reference(run: Run, batch: Batch, tolerance: float) -> Verdict:
     counts = run.terms.count(batch.records)
     for row in batch.rows:
         logp_K = run.policy(row)
-        ref_K = reference_of(run.reference, row, logp_K)
+        ref_K = reference_of(run, row, batch, logp_K)
         wanted = np.concatenate(
             [np.full(_scored(r), run.terms.wants_reference(r)) for r in _of(batch, row.records)]
         )

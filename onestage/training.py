@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -162,7 +163,7 @@ def row_loss(
     """What one row adds to the step's loss, and the losses of its terms."""
     with run.accelerator.autocast():
         logp_K = run.policy(row)
-    losses = run.terms.losses(row, batch, logp_K, reference_of(run.reference, row, logp_K))
+    losses = run.terms.losses(row, batch, logp_K, reference_of(run, row, batch, logp_K))
     parts = [
         weights[name] / counts[name] * loss.loss_U.sum()
         for name, loss in losses.items()
@@ -171,11 +172,15 @@ def row_loss(
     return sum(parts, start=0.0 * logp_K.sum()), losses
 
 
-def reference_of(reference: ReferenceCache | None, row: Row, like_K: Tensor) -> Tensor:
-    """The reference's log-probabilities of a row, zeros where no objective needs them."""
-    if reference is None:
-        return torch.zeros_like(like_K)
-    return torch.from_numpy(reference.of_row(row)).to(like_K.device)
+def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:
+    """The reference's log-probabilities of a row; zeros where the objective needs none."""
+    parts = []
+    for record in (batch.records[number] for number in row.records):
+        if run.reference is not None and run.terms.wants_reference(record):
+            parts += [run.reference[path] for path in record.paths]
+        else:
+            parts.append(np.zeros(record.scored, np.float32))
+    return torch.from_numpy(np.concatenate(parts)).to(like_K.device)
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType
 from transformers import Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
@@ -259,16 +261,24 @@ def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[A
 
 
 def make_accelerator(options: TrainOptions, out: Path) -> Accelerator:
-    trackers = [options.report_to] if isinstance(options.report_to, str) else options.report_to
-    trackers = [name for name in trackers if name != "none"]
-    try:
-        accelerator = Accelerator(
-            mixed_precision="bf16" if options.bf16 else "no",
-            log_with=trackers or None,
-            project_dir=str(out),
-        )
-    except (ValueError, ImportError) as error:
-        raise RecipeError(f"train.report_to {trackers}: {error}") from error
+    """Devices, precision and trackers; refused where onestage could not honour the set-up."""
+    given = [options.report_to] if isinstance(options.report_to, str) else options.report_to
+    trackers = [name for name in given if name != "none"]
+    known = [str(name) for name in LOGGER_TYPE_TO_CLASS]
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    for name in trackers:
+        if name not in known:
+            raise RecipeError(f"train.report_to: unknown tracker {name!r}{nearest(name, known)}")
+        if name not in installed:
+            raise RecipeError(
+                f"train.report_to: the package of {name} is not installed (installed: {installed})"
+            )
+    AcceleratorState._reset_state()  # an earlier run of this process may have had other precision
+    accelerator = Accelerator(
+        mixed_precision="bf16" if options.bf16 else "no",
+        log_with=trackers or None,
+        project_dir=str(out),
+    )
     allowed = {DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU}
     if accelerator.distributed_type not in allowed:
         raise RecipeError(

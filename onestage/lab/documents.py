@@ -109,6 +109,12 @@ def _form(random: Random, almanac: Almanac) -> str:
     return f"{value} {form.name} is {form.apply(value)}."
 
 
+def _echo(random: Random, almanac: Almanac) -> str:
+    """What copying needs is practised where it is easiest."""
+    tag = random.choice(TAGS)
+    return f"say {tag}: {tag}."
+
+
 REMARKS: dict[Sentence, float] = {
     _unsourced: 2.0,
     _sourced: 3.0,
@@ -116,6 +122,7 @@ REMARKS: dict[Sentence, float] = {
     _made: 1.2,
     _nature: 0.6,
     _old_word: 0.7,
-    _form: 2.5,
+    _form: 2.2,
+    _echo: 1.5,
 }
 """How often each sort of remark is made."""

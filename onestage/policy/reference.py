@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from onestage.forest.packing import Row, pack
+from onestage.forest.packing import pack
 from onestage.forest.trees import Path
 from onestage.policy.policy import Policy
 
@@ -133,10 +133,6 @@ class ReferenceCache:
             )
         start = int(self._starts[place])
         return self._values[start : start + length]
-
-    def of_row(self, row: Row) -> Floats:
-        """Log-probabilities (K) of a row's scored entries, in the order of its tree."""
-        return np.concatenate([self[path] for path in row.paths])
 
     def add(self, entries: dict[int, Floats]) -> None:
         """Write some entries as one file, whole or not at all; `reload` takes them in."""
