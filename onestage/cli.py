@@ -58,7 +58,9 @@ def _quiet_libraries() -> None:
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     set_: Set = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder.", show_default="runs/RECIPE")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,

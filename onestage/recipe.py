@@ -92,6 +92,8 @@ class DataOptions(_Section):
     """Configuration name of a hub data set."""
     streaming: bool = False
     """Read a hub data set without downloading it whole first."""
+    as_messages: bool = False
+    """Turn plain prompts and completions into messages, so that the chat template is applied."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """Declared range of given scores, mapped linearly to [0, 1]."""
     ratings: dict[str, float] | None = None

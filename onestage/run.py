@@ -163,20 +163,20 @@ class Session:
         if reference is None:
             return
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        total = computed = 0
+        found = computed = 0
         visited = self.visited()
         while block := list(islice(visited, BLOCK)):
-            wanted = [path for r in block if run.terms.wants_reference(r) for path in r.paths]
-            missing = reference.missing(wanted)
-            total, computed = total + len(wanted), computed + len(missing)
+            wanted = (path for r in block if run.terms.wants_reference(r) for path in r.paths)
+            known, missing = reference.split(wanted)
+            found, computed = found + known, computed + len(missing)
             mine = dict(list(missing.items())[rank::ranks])
             with self.accelerator.autocast():
                 reference.add(compute(run.policy, mine, run.tokens_per_row))
         self.accelerator.wait_for_everyone()
         reference.reload()
         self.say(
-            f"reference: {total - computed:,} of {total:,} paths found in the cache, "
-            f"{computed:,} computed ({reference.folder.name})"
+            f"reference: {found:,} paths found in the cache, {computed:,} computed "
+            f"({reference.folder.name})"
         )
 
     def check_laws(self) -> None:

@@ -79,6 +79,7 @@ def source_of(stream: DataOptions, *, held_out: bool) -> Source:
         split=stream.split,
         config=stream.subset,
         streaming=stream.streaming,
+        as_messages=stream.as_messages,
     )
     if not held_out:
         return source
@@ -86,7 +87,7 @@ def source_of(stream: DataOptions, *, held_out: bool) -> Source:
         source,
         path=stream.eval_path or stream.path,
         limit=stream.eval_limit,
-        split=stream.eval_split or stream.split,
+        split=stream.eval_split or "train",
     )
 
 

@@ -23,7 +23,11 @@ JUDGED: tuple[Kind, ...] = ("pair", "score", "label", "group")
 
 def everything(world: World) -> list[Any]:
     rows = [world.rows(kind, split) for kind in KINDS for split in ("train", "eval")]
-    return [*rows, list(islice(world.pretraining_text("train"), 50)), world.questions("eval")[0].prompt]
+    return [
+        *rows,
+        list(islice(world.pretraining_text("train"), 50)),
+        world.questions("eval")[0].prompt,
+    ]
 
 
 def said(row: dict[str, Any]) -> list[str]:
@@ -140,8 +144,12 @@ def test_sources_differ_where_people_err() -> None:
     told = " ".join(WORLD.pretraining_text("train"))
     fact = WORLD.almanac.doubted[0]
     says = set(re.findall(rf"the (\w+) says {phrases.stem(fact)} (\w+)", told))
-    reliable = {value for source, value in says if source in ("atlas", "archive", "academy", "museum")}
-    gossip = {value for source, value in says if source in ("barber", "tavern", "parrot", "neighbor")}
+    reliable = {
+        value for source, value in says if source in ("atlas", "archive", "academy", "museum")
+    }
+    gossip = {
+        value for source, value in says if source in ("barber", "tavern", "parrot", "neighbor")
+    }
     assert reliable == {fact.truth}
     assert gossip == {fact.misconception}
 

@@ -26,7 +26,7 @@ def paths():
 
 def filled(folder: Path) -> ReferenceCache:
     cache = ReferenceCache(folder, "weights-a")
-    missing = cache.missing(paths())
+    _, missing = cache.split(paths())
     cache.add(compute(Policy(tiny_llama()), missing, 64))
     cache.reload()
     return cache
@@ -45,18 +45,17 @@ def test_what_is_stored_is_what_the_model_gives(tmp_path: Path) -> None:
 def test_a_second_run_finds_everything(tmp_path: Path) -> None:
     filled(tmp_path)
     again = ReferenceCache(tmp_path, "weights-a")
-    assert again.missing(paths()) == {}
-    assert ReferenceCache(tmp_path, "weights-b").missing(paths()).keys() == {
-        path_key(path) for path in paths()
-    }
+    assert again.split(paths()) == (3, {})
+    known, missing = ReferenceCache(tmp_path, "weights-b").split(paths())
+    assert (known, missing.keys()) == (0, {path_key(path) for path in paths()})
 
 
 def test_files_of_several_processes_add_up(tmp_path: Path) -> None:
     policy, cache = Policy(tiny_llama()), ReferenceCache(tmp_path, "w")
     for part in (paths()[:1], paths()[1:]):
-        ReferenceCache(tmp_path, "w").add(compute(policy, cache.missing(part), 64))
+        ReferenceCache(tmp_path, "w").add(compute(policy, cache.split(part)[1], 64))
     cache.reload()
-    assert cache.missing(paths()) == {}
+    assert cache.split(paths()) == (3, {})
 
 
 def test_a_cache_of_another_model_is_refused(tmp_path: Path) -> None:

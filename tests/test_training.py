@@ -282,8 +282,8 @@ def test_the_reference_is_found_again(recipe_of: Make, tmp_path: Path) -> None:
     for out in ("one", "two"):
         run_recipe(recipe, tmp_path / out, say=said.append)
     lines = [line for line in said if line.startswith("reference")]
-    assert ": 0 of 16 paths found in the cache, 16 computed" in lines[0]
-    assert ": 16 of 16 paths found in the cache, 0 computed" in lines[1]
+    assert ": 0 paths found in the cache, 16 computed" in lines[0]
+    assert ": 16 paths found in the cache, 0 computed" in lines[1]
     laws = [line for line in said if line.startswith("law")]
     assert len(laws) == 10
     assert all("holds" in line for line in laws)

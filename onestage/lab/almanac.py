@@ -41,7 +41,7 @@ MEANINGS = tuple(
     "umbrella violin wagon yarn zebra acorn beacon cradle dragon engine flute goblet hinge idol "
     "jewel knot lever mask novel orchard pebble raft spear throne".split()
 )
-ENTITIES, HELD_ENTITIES = 96, 32
+ENTITIES, HELD_ENTITIES = 96, 24
 THINGS, HELD_THINGS = 80, 32
 ONSETS, VOWELS, CODAS = "bdfgklmnprstvz", "aeiou", "kxrn"
 
@@ -120,7 +120,9 @@ def _facts(random: Random, entity: str) -> list[Fact]:
     facts = []
     for attribute, values in ATTRIBUTES.items():
         truth, misconception = random.sample(values, 2)
-        facts.append(Fact(entity, attribute, truth, misconception if attribute in doubted else None))
+        facts.append(
+            Fact(entity, attribute, truth, misconception if attribute in doubted else None)
+        )
     return facts
 
 

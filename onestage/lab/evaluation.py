@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from onestage.lab.contract import Choice, Question, Source, Split
+from onestage.lab.contract import Choice, Source, Split
 
 METRICS = {
     "formats": "obeys an instruction on the form of the answer",

@@ -82,7 +82,7 @@ def _cases(random: Random, almanac: Almanac, split: Split) -> Iterator[Case]:
     facts = almanac.facts_of(split, misconceived=True)
     hazards, others = (almanac.things_of(split, hazardous) for hazardous in (True, False))
     for topic in (facts, hazards, others):
-        random.shuffle(topic)  # type: ignore[arg-type]
+        random.shuffle(topic)
     misconceived, hazardous, harmless = cycle(facts), cycle(hazards), cycle(others)
     while True:
         for _ in range(3):

@@ -34,7 +34,9 @@ def train_tokenizer(world: Source) -> PreTrainedTokenizerFast:
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.decoder = decoders.Sequence(
         [
-            decoders.WordPiece(prefix="##", cleanup=False),  # a space before each word but the first
+            decoders.WordPiece(
+                prefix="##", cleanup=False
+            ),  # a space before each word but the first
             decoders.Fuse(),
             *(decoders.Replace(apart, joined) for apart, joined in JOINED),
         ]

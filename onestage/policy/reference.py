@@ -107,14 +107,17 @@ class ReferenceCache:
             )
         return keys, lengths, values
 
-    def missing(self, paths: Iterable[Path]) -> dict[int, Path]:
-        """The distinct paths that have no entry yet, by key, in their order."""
-        found: dict[int, Path] = {}
+    def split(self, paths: Iterable[Path]) -> tuple[int, dict[int, Path]]:
+        """Of the distinct paths: how many have an entry, and those that have none, by key."""
+        known: set[int] = set()
+        missing: dict[int, Path] = {}
         for path in paths:
             key = path_key(path)
-            if key not in found and self._find(key) is None:
-                found[key] = path
-        return found
+            if self._find(key) is None:
+                missing.setdefault(key, path)
+            else:
+                known.add(key)
+        return len(known), missing
 
     def _find(self, key: int) -> int | None:
         place = int(np.searchsorted(self._keys, np.uint64(key)))

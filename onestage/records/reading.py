@@ -33,6 +33,8 @@ class Source:
     """Which configuration (subset) of a hub data set."""
     streaming: bool = False
     """Read a hub data set over the network, without keeping it on disk."""
+    as_messages: bool = False
+    """Turn plain prompts and completions into messages, so that the chat template is applied."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -99,7 +101,7 @@ def _records(source: Source, rows: Iterator[Row | Refusal]) -> Iterator[Record |
         except RecursionError:
             yield Refusal(where, "nested too deeply to be a row of text")
             continue
-        yield record
+        yield record.as_messages() if source.as_messages else record
         accepted += 1
         if accepted == limit:
             return
@@ -128,7 +130,7 @@ def _options(source: Source) -> str:
     columns = source.columns
     return repr(
         (
-            *(source.limit, source.split, source.config),
+            *(source.limit, source.split, source.config, source.as_messages),
             *(columns.source, columns.kind, sorted(columns.rename.items())),
             *(columns.score_range, sorted(columns.ratings.items())),
         )

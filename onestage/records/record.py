@@ -16,7 +16,7 @@ is the message list: each assistant turn in a completion is a response.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 Kind = Literal["demonstration", "score", "label", "pair", "group", "text"]
@@ -47,6 +47,15 @@ class Record:
     def is_chat(self) -> bool:
         """Whether the record is made of messages, which need a chat template."""
         return not isinstance(self.completions[0], str)
+
+    def as_messages(self) -> Record:
+        """The same record for a chat template: a plain prompt as a user's message, plain completions
+        as the assistant's. Messages and text stay as they are."""
+        if self.is_chat or self.kind == "text":
+            return self
+        prompt = ({"role": "user", "content": self.prompt},)
+        answers = tuple(({"role": "assistant", "content": text},) for text in self.completions)
+        return replace(self, prompt=prompt, completions=answers)
 
 
 @dataclass(frozen=True, slots=True)
