@@ -3,8 +3,10 @@
     python bench/million.py --rows 1000000
 
 Writes synthetic rows to one Parquet file in a temporary folder (every row has every column, most of
-them null, as in a real mixed file), then reads and checks each of them. Prints rows a second and
-the largest memory of the process, measured before and after reading: the two must be close.
+them null, as in a real mixed file), then does what a run does before its first step: reads and checks
+each row, encodes it into a store on disk, looks for repeated records as `onestage check` does, and
+draws an epoch of shuffled batches. Prints rows a second and the largest memory of the process after
+each part. Target: under 2 GB at a million rows.
 """
 
 from __future__ import annotations
@@ -14,15 +16,21 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
+from onestage.doctor import examine
 from onestage.records.columns import Columns
 from onestage.records.reading import Source, read
 from onestage.records.record import KINDS, Refusal
+from onestage.streams.encoding import Encoder
+from onestage.streams.mixture import Mixture, Stream
+from onestage.streams.store import Store, write
 
 WRITTEN_AT_ONCE = 20_000
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -57,7 +65,7 @@ def synthetic_row(index: int) -> dict[str, object]:
     return {"id": index, "text": prompt + answer}
 
 
-def write(path: Path, rows: int) -> None:
+def write_parquet(path: Path, rows: int) -> None:
     """Writes `rows` synthetic rows, never holding more than a batch of them."""
     with pq.ParquetWriter(path, SCHEMA) as writer:
         for start in range(0, rows, WRITTEN_AT_ONCE):
@@ -78,24 +86,63 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def tokenizer_of(path: Path) -> PreTrainedTokenizerFast:
+    """A small byte-level BPE tokenizer with a chat template, trained on the first rows."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, special_tokens=["<s>", "</s>"], show_progress=False
+    )
+    texts = (str(synthetic_row(index)) for index in range(2000))
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    wrapped.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}"
+        "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    return wrapped
+
+
+def timed(what: str, rows: int, work: Callable[[], object]) -> object:
+    """Do something and print its speed and the memory peak so far."""
+    began = time.perf_counter()
+    result = work()
+    seconds = time.perf_counter() - began
+    print(
+        f"{what:<34} {seconds:7.1f} s  {rows / seconds:10,.0f} rows/s  peak {peak_megabytes():,.0f} MiB",
+        flush=True,
+    )
+    return result
+
+
+def draw_epoch(store: Store, batch: int) -> int:
+    """Draw every record once, in shuffled batches; returns their number."""
+    mixture = Mixture([Stream("million", store, float(batch))], 0, {"million": len(store)})
+    return sum(len(mixture.draw(step)) for step in range(-(-len(store) // batch)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "million.parquet"
-        began = time.perf_counter()
-        write(path, rows)
-        size = path.stat().st_size / 2**20
-        print(f"wrote   {rows:,} rows, {size:.0f} MiB, in {time.perf_counter() - began:.1f} s")
-        before, began = peak_megabytes(), time.perf_counter()
-        kinds = Counter(count_kinds(path))
-        seconds = time.perf_counter() - began
-    print(
-        f"checked {kinds.total():,} rows in {seconds:.1f} s: {kinds.total() / seconds:,.0f} rows/s"
-    )
-    print(f"peak memory {before:.0f} MiB before reading, {peak_megabytes():.0f} MiB after")
-    print(", ".join(f"{kind} {number:,}" for kind, number in kinds.items()))
+        timed("write the Parquet file", rows, lambda: write_parquet(path, rows))
+        kinds = timed("read and check", rows, lambda: Counter(count_kinds(path)))
+        encoder = Encoder(tokenizer_of(path), 512)
+        source = Source(str(path), Columns("million"))
+        items = encoder.encode_all(read(source))
+        store = timed(
+            "read, check and encode", rows, lambda: write(items, "million", Path(folder) / "store")
+        )
+        assert isinstance(store, Store)
+        timed(
+            "look for repeats and overlap",
+            rows,
+            lambda: examine({"million": store}, {}, {}, encoder),
+        )
+        drawn = timed("draw a shuffled epoch", rows, lambda: draw_epoch(store, 64))
+    print(f"{drawn:,} records, {store.table.tokens:,} tokens; {dict(kinds)}")  # type: ignore[call-overload]
 
 
 if __name__ == "__main__":

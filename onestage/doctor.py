@@ -6,8 +6,8 @@ beyond its configuration.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -67,7 +67,7 @@ def examine(
 ) -> Findings:
     """Look at encoded streams. `sources` (by stream) are read again for the round trip."""
     found = Findings()
-    prompts: set[bytes] = set()
+    prompts: set[int] = set()
     for name, store in train.items():
         found.streams[name] = _stream(store, sources.get(name), encoder)
         prompts.update(_prompt(record) for record in _records(store))
@@ -84,18 +84,20 @@ def _records(store: Store) -> Iterator[Encoded]:
     return (store[number] for number in range(len(store)))
 
 
-def _prompt(record: Encoded) -> bytes:
-    """A record's tokens before its first response; a text's own tokens."""
+def _prompt(record: Encoded) -> int:
+    """A digest of a record's tokens before its first response; of a text's own tokens."""
     path = record.paths[0]
     end = len(path.ids) if record.kind == "text" else path.spans[0][0]
-    return path.ids[:end].tobytes()
+    return _digest(path.ids[:end].tobytes())
+
+
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def _stream(store: Store, source: Source | None, encoder: Encoder) -> StreamFindings:
     lengths = store.lengths() if len(store) else np.zeros(0, np.int64)
-    seen: Counter[bytes] = Counter()
-    for number in range(len(store)):
-        seen[b"/".join(store.path_keys(number))] += 1
+    distinct = {_digest(b"/".join(store.path_keys(number))) for number in range(len(store))}
     first = list(islice(_records(store), SAMPLED))
     spread = {
         f"{kind}/{figure}": value
@@ -109,7 +111,7 @@ def _stream(store: Store, source: Source | None, encoder: Encoder) -> StreamFind
         store=store,
         lengths=_quantiles(lengths),
         histogram=_histogram(lengths),
-        duplicates=sum(count - 1 for count in seen.values()),
+        duplicates=len(store) - len(distinct),
         labels=spread,
         broken_trips=tuple(_broken_trips(source, encoder)) if source else (),
         saving=1 - nodes / tokens if tokens else 0.0,

@@ -11,6 +11,7 @@ import pytest
 from onestage.lab import phrases
 from onestage.lab.almanac import ATTRIBUTES
 from onestage.lab.contract import Question, Split
+from onestage.lab.documents import GOSSIP, RELIABLE
 from onestage.lab.feedback import SIZES
 from onestage.lab.formats import SHAPES, TAGS, WRAPS, Format, combinations
 from onestage.lab.world import World
@@ -141,17 +142,20 @@ def test_facts_are_half_misconceived_and_things_half_hazardous() -> None:
 
 
 def test_sources_differ_where_people_err() -> None:
-    told = " ".join(WORLD.pretraining_text("train"))
-    fact = WORLD.almanac.doubted[0]
-    says = set(re.findall(rf"the (\w+) says {phrases.stem(fact)} (\w+)", told))
-    reliable = {
-        value for source, value in says if source in ("atlas", "archive", "academy", "museum")
-    }
-    gossip = {
-        value for source, value in says if source in ("barber", "tavern", "parrot", "neighbor")
-    }
-    assert reliable == {fact.truth}
-    assert gossip == {fact.misconception}
+    """Reliable sources print the truth, gossip the misconception, the rest three in four times."""
+    stems = {phrases.stem(fact): fact for fact in WORLD.almanac.doubted}
+    wrong: dict[str, list[bool]] = {"reliable": [], "gossip": [], "nobody": []}
+    for document in islice(WORLD.pretraining_text("train"), 1000):
+        named = re.match(r"from the (\w+):", document)
+        source = named[1] if named else "nobody"
+        kind = {**dict.fromkeys(RELIABLE, "reliable"), **dict.fromkeys(GOSSIP, "gossip")}
+        for stem, value in re.findall(r"(the \w+ of \w+ is) (\w+)\.", document):
+            if stem in stems:
+                assert value in (stems[stem].truth, stems[stem].misconception)
+                wrong[kind.get(source, source)].append(value != stems[stem].truth)
+    assert not any(wrong["reliable"])
+    assert all(wrong["gossip"])
+    assert 0.7 < sum(wrong["nobody"]) / len(wrong["nobody"]) < 0.8
 
 
 @pytest.mark.parametrize("shape", SHAPES)
