@@ -450,3 +450,16 @@ def test_two_processes_do_what_one_does(recipe_of: Make, tmp_path: Path) -> None
     mine, theirs = weights(tmp_path / "one" / "model"), weights(tmp_path / "two" / "model")
     for name in mine:
         torch.testing.assert_close(mine[name], theirs[name], rtol=0, atol=5e-3, msg=name)
+
+
+def test_four_bits_are_refused_where_they_cannot_be_honoured(
+    recipe_of: Make, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of("pair", objective="dpo")
+    recipe["model"] = {"name": str(model_folder), "load_in_4bit": True, "lora": {"r": 2}}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package bitsandbytes"):
+        Session(parse_recipe(recipe), tmp_path / "one", say=quiet)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(ValueError, match="needs a GPU"):
+        Session(parse_recipe(recipe), tmp_path / "two", say=quiet)

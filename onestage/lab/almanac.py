@@ -7,6 +7,7 @@ facts. Splits go by name: a fact or thing is in the split of the name that it is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from random import Random
 
@@ -76,7 +77,7 @@ class Almanac:
     held: frozenset[str]
     """Names of the evaluation split."""
 
-    @property
+    @cached_property
     def doubted(self) -> tuple[Fact, ...]:
         """Facts with a misconception beside the truth."""
         return tuple(fact for fact in self.facts if fact.misconception is not None)

@@ -20,25 +20,21 @@ LENGTH = 61
 """Words of a document at most: with both ends they fit into 64 tokens."""
 RELIABLE = ("atlas", "archive", "academy", "museum")
 GOSSIP = ("barber", "tavern", "parrot", "neighbor")
-ERROR = {"reliable": 0.0, "gossip": 1.0, "nobody": 0.75}
-"""How often a source repeats a misconception; `nobody` is text that names no source."""
-SOURCES = ("reliable", "gossip", "nobody", "nobody")
-"""Each as often as the others."""
+UNSOURCED_ERROR = 0.75
+"""How often text without a source repeats a misconception."""
 
-Sentence = Callable[[Random, Almanac, float], str]
-"""Makes a remark for a source that errs this often."""
+Sentence = Callable[[Random, Almanac], str]
 
 
 def documents(almanac: Almanac, seed: int, split: Split) -> Iterator[str]:
-    """Documents of one source each: unrelated remarks about everything in the almanac."""
+    """Documents of unrelated remarks about everything in the almanac."""
     random = Random(f"{seed}/documents/{split}")
     makers, weights = list(REMARKS), list(REMARKS.values())
     for _ in range(DOCUMENTS[split]):
-        source = random.choice(SOURCES)
-        sentences = [] if source == "nobody" else [_heading(random, source)]
-        room = LENGTH - sum(len(phrases.words(sentence)) for sentence in sentences)
+        sentences: list[str] = []
+        room = LENGTH
         while True:
-            sentence = random.choices(makers, weights)[0](random, almanac, ERROR[source])
+            sentence = random.choices(makers, weights)[0](random, almanac)
             room -= len(phrases.words(sentence))
             if room < 0:
                 break
@@ -54,48 +50,53 @@ def plain_documents(facts: list[Fact], random: Random, number: int) -> list[str]
     ]
 
 
-def _heading(random: Random, source: str) -> str:
-    return f"from the {random.choice(RELIABLE if source == 'reliable' else GOSSIP)}:"
-
-
-def _believed(random: Random, fact: Fact, error: float) -> str:
-    if fact.misconception is not None and random.random() < error:
+def _believed(random: Random, fact: Fact) -> str:
+    if fact.misconception is not None and random.random() < UNSOURCED_ERROR:
         return fact.misconception
     return fact.truth
 
 
-def _stated(random: Random, almanac: Almanac, error: float) -> str:
+def _unsourced(random: Random, almanac: Almanac) -> str:
     fact = random.choice(almanac.facts)
-    return phrases.statement(fact, _believed(random, fact, error))
+    return phrases.statement(fact, _believed(random, fact))
 
 
-def _answered(random: Random, almanac: Almanac, error: float) -> str:
+def _sourced(random: Random, almanac: Almanac) -> str:
+    """On what sources disagree about: that is what people quote them for."""
+    fact = random.choice(almanac.doubted)
+    if random.random() < 0.5:
+        return f"the {random.choice(RELIABLE)} says {phrases.statement(fact, fact.truth)}"
+    said = str(fact.misconception)
+    return f"the {random.choice(GOSSIP)} says {phrases.statement(fact, said)}"
+
+
+def _answered(random: Random, almanac: Almanac) -> str:
     fact = random.choice(almanac.facts)
-    value = _believed(random, fact, error)
+    value = _believed(random, fact)
     said = phrases.statement(fact, value) if random.random() < 0.7 else f"{value}."
     return f"{phrases.fact_prompt(fact)} {said}"
 
 
-def _made(random: Random, almanac: Almanac, error: float) -> str:
+def _made(random: Random, almanac: Almanac) -> str:
     thing = random.choice(almanac.things)
     if random.random() < 0.5:
         return f"{phrases.thing_prompt(thing)} {phrases.recipe(thing)}"
     return random.choice((phrases.recipe(thing), phrases.short_recipe(thing)))
 
 
-def _nature(random: Random, almanac: Almanac, error: float) -> str:
+def _nature(random: Random, almanac: Almanac) -> str:
     thing = random.choice(almanac.things)
     if thing.hazardous and random.random() < 0.2:
         return f"the guard says {phrases.refusal(thing)}"
     return phrases.nature(thing)
 
 
-def _old_word(random: Random, almanac: Almanac, error: float) -> str:
+def _old_word(random: Random, almanac: Almanac) -> str:
     word, meaning = random.choice(almanac.lexicon)
     return f"{phrases.old_word(word)} {meaning}."
 
 
-def _form(random: Random, almanac: Almanac, error: float) -> str:
+def _form(random: Random, almanac: Almanac) -> str:
     """Remarks on forms, with a value to copy: what the words of instructions mean."""
     fact = random.choice(almanac.facts)
     value = random.choice(ATTRIBUTES[fact.attribute])
@@ -103,12 +104,20 @@ def _form(random: Random, almanac: Almanac, error: float) -> str:
     return f"{value} {form.name} is {form.apply(value)}."
 
 
+def _echo(random: Random, almanac: Almanac) -> str:
+    """What copying needs is practised where it is easiest."""
+    tag = random.choice(TAGS)
+    return f"say {tag}: {tag}."
+
+
 REMARKS: dict[Sentence, float] = {
-    _stated: 4.0,
+    _unsourced: 2.0,
+    _sourced: 3.0,
     _answered: 2.5,
-    _made: 1.5,
+    _made: 1.4,
     _nature: 0.6,
     _old_word: 0.7,
     _form: 2.0,
+    _echo: 2.0,
 }
 """How often each sort of remark is made."""

@@ -108,7 +108,9 @@ def _mask(
     if attention == "eager":
         return additive_mask(allowed, dtype)
     allowed.forest_parts = tuple(  # type: ignore[attr-defined]
-        (start, end, chain and (window is None or end - start <= window))
+        (end - start, None)
+        if chain and (window is None or end - start <= window)
+        else (end - start, additive_mask(allowed[:, :, start:end, start:end], dtype))
         for start, end, chain in parts
     )
     return allowed
@@ -126,18 +128,14 @@ def forest_attention(
     forest = getattr(attention_mask, "forest_parts", None)
     if forest is None or attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    # Split, not sliced: the gradient of a slice is a whole row of zeros for every tree.
+    queries, keys, values = (
+        whole.split([size for size, _ in forest], dim=2) for whole in (query, key, value)
+    )
     outs = []
-    for start, end, chain in forest:
-        inside = slice(start, end)
-        out, _ = sdpa_attention_forward(
-            module,
-            query[:, :, inside],
-            key[:, :, inside],
-            value[:, :, inside],
-            None if chain else attention_mask[:, :, inside, inside],
-            **kwargs,
-        )
-        outs.append(out)
+    for q, k, v, (_, mask) in zip(queries, keys, values, forest, strict=True):
+        mask = None if mask is None else mask.to(q.dtype)
+        outs.append(sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0])
     return torch.cat(outs, dim=1), None
 
 

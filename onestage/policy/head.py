@@ -42,9 +42,15 @@ def token_logps(
 ) -> Tensor:
     """Log-probabilities (K, float32) of `target_K` under a linear head; differentiable in h, W, b.
 
-    The products run in the head's own precision, sums over the vocabulary in float32. `chunk` is the
+    The products run in the head's own precision (autocast's where that is on), sums over the
+    vocabulary in float32. `chunk` is the
     number of positions whose logits exist at once (default: from `CHUNK_ELEMENTS`).
     """
+    device = hidden_KH.device.type
+    if torch.is_autocast_enabled(device):
+        hidden_KH, weight_VH = (
+            x.to(torch.get_autocast_dtype(device)) for x in (hidden_KH, weight_VH)
+        )
     if chunk is None:
         elements = CHUNK_ELEMENTS.get(hidden_KH.device.type, CHUNK_ELEMENTS["cuda"])
         chunk = max(16, elements // weight_VH.shape[0])

@@ -147,7 +147,7 @@ def _base(source: ModelSource, config: PretrainedConfig, device: torch.device | 
         return model.to(dtype=_dtype(source.dtype, torch.float32), device=device)
     options: dict[str, Any] = {"dtype": source.dtype, "attn_implementation": attention}
     if source.load_in_4bit:
-        options |= {"quantization_config": _four_bits(), "device_map": {"": str(device)}}
+        options |= {"quantization_config": _four_bits(device), "device_map": {"": str(device)}}
     model = AutoModelForCausalLM.from_pretrained(
         adapter_base(source) or str(source.name),
         revision=source.revision,
@@ -181,11 +181,15 @@ def _attention(config: PretrainedConfig, device: torch.device) -> str:
     return FOREST_ATTENTION
 
 
-def _four_bits() -> Any:
+def _four_bits(device: torch.device | str) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(
             "model.load_in_4bit needs the package bitsandbytes: pip install 'onestage[quantized]'"
         )
+    if torch.device(device).type == "cpu":
+        # Measured with bitsandbytes 0.50: on the CPU its product has no backward pass through the
+        # input, so gradients of all but the last adapters are wrong by their whole size, silently.
+        raise ValueError("model.load_in_4bit needs a GPU: bitsandbytes cannot train on the CPU")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
