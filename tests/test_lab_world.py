@@ -142,17 +142,17 @@ def test_facts_are_half_misconceived_and_things_half_hazardous() -> None:
 
 
 def test_sources_differ_where_people_err() -> None:
-    """Reliable sources print the truth, gossip the misconception, the rest three in four times."""
-    stems = {phrases.stem(fact): fact for fact in WORLD.almanac.doubted}
+    """Reliable sources print the truth, gossip the misconception, the rest it three in four times."""
+    facts = {phrases.stem(fact): fact for fact in WORLD.almanac.doubted}
     wrong: dict[str, list[bool]] = {"reliable": [], "gossip": [], "nobody": []}
+    kinds = {**dict.fromkeys(RELIABLE, "reliable"), **dict.fromkeys(GOSSIP, "gossip")}
+    said = r"(?:the (\w+) says )?(the \w+ of \w+ is) (\w+)\."
     for document in islice(WORLD.pretraining_text("train"), 1000):
-        named = re.match(r"from the (\w+):", document)
-        source = named[1] if named else "nobody"
-        kind = {**dict.fromkeys(RELIABLE, "reliable"), **dict.fromkeys(GOSSIP, "gossip")}
-        for stem, value in re.findall(r"(the \w+ of \w+ is) (\w+)\.", document):
-            if stem in stems:
-                assert value in (stems[stem].truth, stems[stem].misconception)
-                wrong[kind.get(source, source)].append(value != stems[stem].truth)
+        for source, stem, value in re.findall(said, document):
+            if stem in facts:
+                assert value in (facts[stem].truth, facts[stem].misconception)
+                wrong[kinds.get(source, "nobody")].append(value != facts[stem].truth)
+    assert wrong["reliable"]
     assert not any(wrong["reliable"])
     assert all(wrong["gossip"])
     assert 0.7 < sum(wrong["nobody"]) / len(wrong["nobody"]) < 0.8
