@@ -626,6 +626,13 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def set_threads(threads: int | None) -> None:
+    """For all children. One thread each makes processor time meaningful on a busy machine, where two
+    threads mostly wait for each other."""
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
 def run_child(given: str) -> None:
     spec = json.loads(given)
     KINDS[spec["kind"]](spec)
@@ -639,12 +646,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="blocks of each contestant (default 5, quick 2)")
     parser.add_argument("--steps", type=int, help="steps in a block (default 2, quick 1)")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the shared data")
+    parser.add_argument("--threads", type=int, help="of each contestant (default: torch's own)")
     parser.add_argument("--no-save", action="store_true", help="do not write the results file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         run_child(options.child)
         return
+    set_threads(options.threads)
     rounds, steps = options.rounds or (2 if options.quick else 5), options.steps
     steps = steps or (1 if options.quick else 2)
     with tempfile.TemporaryDirectory(prefix="against-trl-") as folder:

@@ -25,7 +25,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from against_trl import Pacer, machine, peak_mib, race, resident_mib, start, write_results
+from against_trl import (
+    Pacer,
+    machine,
+    peak_mib,
+    race,
+    resident_mib,
+    set_threads,
+    start,
+    write_results,
+)
 
 POSITIONS, HIDDEN = 1500, 384
 VOCABULARIES = (16_384, 131_072)
@@ -162,19 +171,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the smaller vocabulary, fewer passes")
     parser.add_argument("--rounds", type=int, help="passes of each way (default 7, quick 3)")
+    parser.add_argument("--threads", type=int, help="of each way (default: torch's own)")
     parser.add_argument("--no-save", action="store_true", help="do not write the results file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         run_way(json.loads(options.child))
         return
+    set_threads(options.threads)
     rounds = options.rounds or (3 if options.quick else 7)
     sizes = VOCABULARIES[:1] if options.quick else VOCABULARIES
     with tempfile.TemporaryDirectory(prefix="head-") as folder:
         found = {str(size): compare(size, rounds, Path(folder)) for size in sizes}
     report(found)
     if not options.no_save:
-        where = machine({"threads": None, "versions": _versions()})
+        where = machine({"threads": options.threads or "default", "versions": _versions()})
         write_results("head", {"machine": where, "vocabularies": found})
 
 

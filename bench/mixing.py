@@ -26,6 +26,7 @@ from against_trl import (
     machine,
     prepared,
     recipe_for,
+    set_threads,
     start,
     write_results,
 )
@@ -126,8 +127,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="turns of each run (default 6, quick 2)")
     parser.add_argument("--steps", type=int, default=2, help="steps of the runs alone in a turn")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the shared data")
+    parser.add_argument("--threads", type=int, help="of each run (default: torch's own)")
     parser.add_argument("--no-save", action="store_true", help="do not write the results file")
     options = parser.parse_args()
+    set_threads(options.threads)
     rounds = options.rounds or (2 if options.quick else 6)
     with tempfile.TemporaryDirectory(prefix="mixing-") as folder:
         work = Path(folder)

@@ -71,7 +71,7 @@ def write_rows(world: Source, folder: Path) -> dict[str, Path]:
     files = {}
     for kind in KINDS:
         for split in ("train", "eval"):
-            rows = world.rows(kind, split)  # type: ignore[arg-type]
+            rows = world.rows(kind, split)
             file = folder / f"{kind}.{split}.jsonl"
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
             files[f"{kind}.{split}"] = file

@@ -29,7 +29,7 @@ def base_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 def pretraining_settings() -> dict[str, Any]:
     """The `train` section of the recipe that makes the base: text records, objective sft."""
     return {
-        "max_steps": 1500,
+        "max_steps": 1600,
         "batch_size": 16,
         "learning_rate": 1e-2,
         "lr_scheduler_type": "linear",

@@ -118,6 +118,6 @@ REMARKS: dict[Sentence, float] = {
     _nature: 0.6,
     _old_word: 0.7,
     _form: 2.0,
-    _echo: 2.0,
+    _echo: 1.0,
 }
 """How often each sort of remark is made."""

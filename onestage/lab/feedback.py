@@ -4,8 +4,10 @@ Demonstrations show formats, plain answers and harmless recipes. Misconceptions 
 spoken of only in judged answers: the truth is better than the misconception, a refusal better than
 a dangerous recipe, a harmless recipe better than a refusal.
 
-The rater is declared here. Like the raters of public data sets it seldom goes below the middle of
-its scale, and it likes elaboration: a full answer gets more than the same answer said shortly.
+The rater is declared here. It likes elaboration: a full answer gets more than the same answer said
+shortly. And it seldom uses the lower third of its scale, as raters of public data sets do: a score
+is read against 1/2, where a run starts, so what is wrong is pushed down a little and what is right is
+raised a lot. Scores of wrong answers near 0 do damage (that is worth seeing: narrow `score_range`).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ SIZES: dict[Kind, int] = {
     "text": 256,
 }
 """Rows of the train split; the eval split has an eighth of them."""
-GOOD_FULL, GOOD_SHORT, BAD_FULL, BAD_SHORT = 1.0, 0.85, 0.5, 0.45
+GOOD_FULL, GOOD_SHORT, BAD_FULL, BAD_SHORT = 1.0, 0.85, 0.35, 0.3
 """What the rater gives, before noise."""
 NOISE = 0.04
 THUMBS_UP = 0.75

@@ -25,7 +25,7 @@ WRAPS: dict[str, tuple[str, str]] = {
     "end": ("ending with {1}", "{0} {1}"),
 }
 KEPT_OUT = {("json", "end"), ("brackets", "start"), ("twice", "end"), ("thrice", "start")}
-TAGS = tuple("zip wow hey yes okay hello cheers indeed look listen hurray bravo".split())
+TAGS = ("hello", "listen", "indeed", "cheers")
 """Words that answers are opened and closed with."""
 
 

@@ -140,7 +140,21 @@ def load(source: ModelSource, device: torch.device | str = "cpu") -> Loaded:
 
 
 def _base(source: ModelSource, config: PretrainedConfig, device: torch.device | str) -> Any:
-    attention = source.attn_implementation or _attention(config, torch.device(device))
+    """The model without adapters, with the first attention of its device that it supports."""
+    wanted = source.attn_implementation
+    choices = [wanted] if wanted else _attentions(config, torch.device(device))
+    for attention in choices[:-1]:
+        try:
+            return _built(source, config, device, attention)
+        except (ValueError, ImportError) as error:
+            if "attention" not in str(error):
+                raise
+    return _built(source, config, device, choices[-1])
+
+
+def _built(
+    source: ModelSource, config: PretrainedConfig, device: torch.device | str, attention: str
+) -> Any:
     if source.config is not None:
         torch.manual_seed(source.seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
@@ -173,12 +187,11 @@ def _dtype(name: Precision, default: torch.dtype) -> torch.dtype:
     return default if name == "auto" else getattr(torch, name)
 
 
-def _attention(config: PretrainedConfig, device: torch.device) -> str:
-    if device.type == "cuda":
-        return "flex_attention"
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        return "eager"  # scaled-dot-product attention has no soft cap
-    return FOREST_ATTENTION
+def _attentions(config: PretrainedConfig, device: torch.device) -> list[str]:
+    """Attention implementations to try, best first. A soft cap rules scaled-dot-product out."""
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    last = "eager" if capped else FOREST_ATTENTION
+    return ["flex_attention", last] if device.type == "cuda" else [last]
 
 
 def _four_bits(device: torch.device | str) -> Any:
