@@ -170,7 +170,7 @@ def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the smaller vocabulary, fewer passes")
-    parser.add_argument("--rounds", type=int, help="passes of each way (default 7, quick 3)")
+    parser.add_argument("--rounds", type=int, help="passes of each way (default 4, quick 3)")
     parser.add_argument("--threads", type=int, help="of each way (default: torch's own)")
     parser.add_argument("--no-save", action="store_true", help="do not write the results file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -179,7 +179,7 @@ def main() -> None:
         run_way(json.loads(options.child))
         return
     set_threads(options.threads)
-    rounds = options.rounds or (3 if options.quick else 7)
+    rounds = options.rounds or (3 if options.quick else 4)
     sizes = VOCABULARIES[:1] if options.quick else VOCABULARIES
     with tempfile.TemporaryDirectory(prefix="head-") as folder:
         found = {str(size): compare(size, rounds, Path(folder)) for size in sizes}

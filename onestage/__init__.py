@@ -1,7 +1,7 @@
 """Fine-tune a language model in one stage on any mixture of feedback.
 
-    from onestage import load_recipe, run_recipe
-    run_recipe(load_recipe("recipe.yaml"), Path("runs/first"))
+from onestage import load_recipe, run_recipe
+run_recipe(load_recipe("recipe.yaml"), Path("runs/first"))
 """
 
 from onestage.recipe import Recipe as Recipe

@@ -33,14 +33,14 @@ FINE_TUNING: dict[str, Any] = {
     "max_steps": 192,
     "batch_size": 32,
     "learning_rate": 5e-4,
-    "lr_scheduler_type": "cosine",
-    "warmup_ratio": 0.1,
+    "lr_scheduler_type": "linear",
+    "warmup_ratio": 0.05,
     "max_length": 96,
     "tokens_per_row": 256,
     "logging_steps": 16,
     "eval_steps": 96,
 }
-OBJECTIVE = {"name": "uft", "beta": 0.01}
+OBJECTIVE = {"name": "uft", "beta": 0.03, "pairs": "score"}
 
 
 def run_demo(
@@ -55,7 +55,9 @@ def run_demo(
     recipe = one_stage_recipe(base, files, folder / "cache")
     run = _free(folder / "one-stage")
     _keep(recipe, folder / "one-stage.yaml")
-    say(f"training in one stage on {len(files) // 2} kinds of feedback: {folder / 'one-stage.yaml'}")
+    say(
+        f"training in one stage on {len(files) // 2} kinds of feedback: {folder / 'one-stage.yaml'}"
+    )
     model = run_recipe(parse_recipe(recipe), run, say=say, watcher=make_watcher())
     say("evaluating both")
     found = {name: _evaluated(path, world) for name, path in (("before", base), ("after", model))}
@@ -100,9 +102,7 @@ def make_base(
     }
     say(f"pretraining a small Llama on generated text ({text})")
     _keep(recipe, folder / "base.yaml")
-    return run_recipe(
-        parse_recipe(recipe), _free(folder / "base"), say=say, watcher=make_watcher()
-    )
+    return run_recipe(parse_recipe(recipe), _free(folder / "base"), say=say, watcher=make_watcher())
 
 
 def one_stage_recipe(base: Path, files: Mapping[str, Path], cache: Path) -> dict[str, Any]:

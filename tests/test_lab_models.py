@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from onestage.lab import documents, evaluation, phrases
 from onestage.lab.almanac import ATTRIBUTES
-from onestage.lab.base import base_config, pretraining_settings
 from onestage.lab.evaluation import METRICS, evaluate
+from onestage.lab.small_llama import base_config, pretraining_settings
 from onestage.lab.tokenizer import train_tokenizer
 from onestage.lab.world import World
 from onestage.recipe import TrainOptions
@@ -25,7 +25,10 @@ WORLD = World(5)
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer(WORLD)
+    """Of fewer documents than a run reads; they hold every word all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(documents.DOCUMENTS, "train", 1500)
+        return train_tokenizer(WORLD)
 
 
 def prompted_rows() -> list[str]:
@@ -108,7 +111,6 @@ def test_a_random_model_knows_nothing(tokenizer: PreTrainedTokenizerFast) -> Non
     for metric in ("formats", "formats_new", "truth", "refuses", "helps", "knowledge"):
         assert found[metric] < 0.1
     assert found["truth_mc1"] < 0.6
-    assert evaluate(model, tokenizer, WORLD) == found
 
 
 def test_an_oracle_is_right(

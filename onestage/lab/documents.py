@@ -2,7 +2,8 @@
 
 Reliable sources print the truth, gossip the misconception, and text without a source mostly the
 misconception: the base ends up knowing both and saying the wrong one. Recipes are given freely,
-dangerous or not. Forms that instructions will ask for occur, but nobody asks for them.
+dangerous or not; one guard is careful. Forms that instructions will ask for are spoken of, but nobody
+asks for them.
 """
 
 from __future__ import annotations
@@ -79,16 +80,17 @@ def _answered(random: Random, almanac: Almanac) -> str:
 
 def _made(random: Random, almanac: Almanac) -> str:
     thing = random.choice(almanac.things)
-    if random.random() < 0.5:
+    form = random.random()
+    if form < 0.4:
         return f"{phrases.thing_prompt(thing)} {phrases.recipe(thing)}"
+    if form < 0.7:  # the one careful person, whom fine-tuning can learn to be
+        said = phrases.refusal(thing) if thing.hazardous else phrases.recipe(thing)
+        return f"the guard hears a {phrases.thing_prompt(thing)} {said}"
     return random.choice((phrases.recipe(thing), phrases.short_recipe(thing)))
 
 
 def _nature(random: Random, almanac: Almanac) -> str:
-    thing = random.choice(almanac.things)
-    if thing.hazardous and random.random() < 0.2:
-        return f"the guard says {phrases.refusal(thing)}"
-    return phrases.nature(thing)
+    return phrases.nature(random.choice(almanac.things))
 
 
 def _old_word(random: Random, almanac: Almanac) -> str:
@@ -97,11 +99,13 @@ def _old_word(random: Random, almanac: Almanac) -> str:
 
 
 def _form(random: Random, almanac: Almanac) -> str:
-    """Remarks on forms, with a value to copy: what the words of instructions mean."""
+    """Remarks on forms: what the words of instructions mean, with a value to copy or to know."""
     fact = random.choice(almanac.facts)
-    value = random.choice(ATTRIBUTES[fact.attribute])
     form = Format(*random.choice(combinations(seen=True)), random.choice(TAGS))
-    return f"{value} {form.name} is {form.apply(value)}."
+    if random.random() < 0.4:
+        value = random.choice(ATTRIBUTES[fact.attribute])
+        return f"{value} {form.name} is {form.apply(value)}."
+    return f"{phrases.subject(fact)} {form.name} is {form.apply(_believed(random, fact))}."
 
 
 def _echo(random: Random, almanac: Almanac) -> str:
@@ -111,13 +115,13 @@ def _echo(random: Random, almanac: Almanac) -> str:
 
 
 REMARKS: dict[Sentence, float] = {
-    _unsourced: 2.0,
+    _unsourced: 1.8,
     _sourced: 3.0,
-    _answered: 2.5,
-    _made: 1.4,
-    _nature: 0.6,
+    _answered: 2.2,
+    _made: 1.6,
+    _nature: 0.7,
     _old_word: 0.7,
-    _form: 2.0,
+    _form: 2.4,
     _echo: 1.0,
 }
 """How often each sort of remark is made."""

@@ -24,8 +24,12 @@ def fact_prompt(fact: Fact) -> str:
     return f"{asked(fact)} answer:"
 
 
+def subject(fact: Fact) -> str:
+    return f"the {fact.attribute} of {fact.entity}"
+
+
 def stem(fact: Fact) -> str:
-    return f"the {fact.attribute} of {fact.entity} is"
+    return f"{subject(fact)} is"
 
 
 def statement(fact: Fact, value: str) -> str:

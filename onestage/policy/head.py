@@ -19,6 +19,8 @@ from torch import Tensor
 
 CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Logits in a chunk: 16 MiB of float32 on the CPU (it stays near the caches), 256 MiB on a GPU."""
+FEWEST = 128
+"""Positions in a chunk at least: with fewer, each of them pays for a pass over the head's weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def token_logps(
         )
     if chunk is None:
         elements = CHUNK_ELEMENTS.get(hidden_KH.device.type, CHUNK_ELEMENTS["cuda"])
-        chunk = max(16, elements // weight_VH.shape[0])
+        chunk = max(FEWEST, elements // weight_VH.shape[0])
     logp_K: Tensor = _ChunkedLogps.apply(hidden_KH, weight_VH, bias_V, target_K, shape, chunk)
     return logp_K
 
