@@ -15,7 +15,9 @@ with fused AdamW in float32 on the CPU:
 Each contestant is a process of its own (so peak memory is its own) that waits between steps; the
 parent lets them run one after another, a block of steps each, round after round (A B C A B C ...), so
 that a noisy machine is noisy for all of them. A step is timed from one to the next: fetching and
-collating the records is in it. Ratios are of medians. The first step of each is not counted.
+collating the records is in it. The first step of each is not counted. Steps differ much by their
+records (padding most of all), so a ratio is taken step by step, on the same records, and the median
+of these is given.
 
 Model FLOPs of a step, counted for onestage from what it computes, a multiply-add being two:
 
@@ -519,9 +521,10 @@ def figures(task: Task, children: Mapping[str, Child]) -> dict[str, Any]:
             "seconds_a_step": child.median,
             "seconds": child.timed,
             "steps_a_second": 1 / child.median,
-            "ratio_seconds": child.median / ours.median,
+            "ratio_seconds": _step_by_step(child.timed, ours.timed),
             "cpu_seconds_a_step": child.cpu_median,
-            "ratio_cpu_seconds": child.cpu_median / ours.cpu_median,
+            "ratio_cpu_seconds": _step_by_step(child.cpu_seconds[1:], ours.cpu_seconds[1:]),
+            "ratio_total_seconds": sum(child.timed) / sum(ours.timed),
             "tokens_a_second": tokens / sum(child.timed),
             "positions_a_step": statistics.mean(final["positions"][steps]),
             "tokens_a_step": statistics.mean(final["tokens"][steps]),
@@ -540,6 +543,10 @@ def figures(task: Task, children: Mapping[str, Child]) -> dict[str, Any]:
             entry["fraction_of_matmul"] = flops / sum(child.timed) / rate
         found["contestants"][name] = entry
     return found
+
+
+def _step_by_step(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
 TARGETS = [

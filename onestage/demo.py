@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 FINE_TUNING: dict[str, Any] = {
     "max_steps": 192,
     "batch_size": 32,
-    "learning_rate": 5e-4,
+    "learning_rate": 7e-4,
     "lr_scheduler_type": "linear",
     "warmup_ratio": 0.05,
     "max_length": 96,
