@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -80,14 +82,24 @@ class Mixture:
         return {name: after[name] - before[name] for name in after}
 
     def until(self, step: int) -> dict[str, int]:
-        """Records taken of each stream before a step: whole numbers that add up (largest remainder)."""
-        exact = {stream.name: stream.share * step for stream in self.streams}
-        whole = {name: int(np.floor(value + 1e-9)) for name, value in exact.items()}
-        missing = round(sum(exact.values())) - sum(whole.values())
-        by_rest = sorted(exact, key=lambda name: (whole[name] - exact[name], name))
-        for name in by_rest[:missing]:
-            whole[name] += 1
-        return {name: min(count, self.limit.get(name, count)) for name, count in whole.items()}
+        """Records taken of each stream before a step.
+
+        The k-th record of a stream falls due at time (k - 1/2) / part, and records are taken in the
+        order of their times. So the sequence is one, of which every step is a piece: counts never
+        fall, and at most half a record a stream separates them from the exact proportions in time.
+        """
+        parts = {stream.name: Fraction(stream.share) for stream in self.streams}
+        total = sum(parts.values())
+        wanted = round(total * step)
+        half = Fraction(1, 2)
+        taken = {name: floor(part * wanted / total + half) for name, part in parts.items()}
+        while sum(taken.values()) < wanted:
+            name = min(taken, key=lambda name: ((taken[name] + half) / parts[name], name))
+            taken[name] += 1
+        while sum(taken.values()) > wanted:
+            name = max(taken, key=lambda name: ((taken[name] - half) / parts[name], name))
+            taken[name] -= 1
+        return {name: min(count, self.limit.get(name, count)) for name, count in taken.items()}
 
     def draw(self, step: int) -> list[Encoded]:
         """The records of a step, and move the cursors past them."""
