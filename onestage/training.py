@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,8 +82,14 @@ class Step:
     loss: float
     grad_norm: float
     nodes: int
-    tokens: int
+    """Tokens that were computed: shared ones once."""
+    tokens_of: Counter[str]
+    """Tokens of the records by stream, shared ones as often as they stand."""
     tally: Tally = field(default_factory=Tally)
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_of.total()
 
 
 def train(run: Run, hooks: Hooks) -> None:
@@ -128,8 +135,10 @@ def take_step(run: Run, parameters: Sequence[Tensor], records: Sequence[Encoded]
     torch.manual_seed(_step_seed(run.seed, run.step))  # dropout; the same after a resume
     batch = pack_records(records, run.tokens_per_row)
     weights, counts = run.schedule.weights(run.step), run.terms.count(records)
-    measured = Step(0.0, 0.0, sum(map(len, batch.rows)), sum(r.tokens for r in records))
+    measured = Step(0.0, 0.0, sum(map(len, batch.rows)), Counter())
     streams = [record.source for record in records]
+    for record in records:
+        measured.tokens_of[record.source] += record.tokens
     observed: list[dict[str, Any]] = []
     total = torch.zeros((), device=run.policy.device)
     rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
@@ -260,6 +269,7 @@ class _Window:
             for sums in gather_object([tally.sums]):
                 merged.merge(sums)
             tally = merged
+        tokens_of = sum((step.tokens_of for step in self.steps), Counter())
         clipped = sum(step.grad_norm > run.max_grad_norm > 0 for step in self.steps)
         line = {
             "step": run.step,
@@ -268,10 +278,10 @@ class _Window:
             "learning_rate": run.learning_rate.get_last_lr()[0],
             "grad_norm": sum(step.grad_norm for step in self.steps) / size,
             "grad_clip_rate": clipped / size,
-            "forest_saving": 1
-            - sum(step.nodes for step in self.steps) / sum(step.tokens for step in self.steps),
+            "forest_saving": 1 - sum(step.nodes for step in self.steps) / tokens_of.total(),
             "tokens_per_second": (run.tokens - self.tokens) / (now - self.since),
             **{f"state/{t}/{k}": v for t, s in run.terms.state.items() for k, v in s.items()},
+            **{f"{stream}/tokens": count for stream, count in tokens_of.items()},
             **tally.means(),
         }
         self.steps, self.since, self.tokens = [], now, run.tokens

@@ -59,6 +59,8 @@ def test_one_run_on_every_kind(recipe_of: Make, tmp_path: Path) -> None:
     assert {"pairs/margin", "pairs/accuracy", "pairs/chosen_log_ratio"} <= found
     assert {"pairs/rejected_log_ratio", "labels/label_accuracy", "tokens"} <= found
     assert lines[-1]["tokens"] > lines[0]["tokens"] > 0
+    parts = [v for line in lines for k, v in line.items() if k.endswith("/tokens")]
+    assert sum(parts) == lines[-1]["tokens"]
     assert {"grad_norm", "grad_clip_rate", "tokens_per_second", "learning_rate"} <= found
 
 
@@ -361,6 +363,16 @@ def test_resuming_what_is_not_there_or_of_another_model(recipe_of: Make, tmp_pat
     recipe["train"]["seed"] = 7  # another fresh model
     with pytest.raises(CheckpointError, match="started from model"):
         go(recipe, tmp_path / "out", resume=True)
+
+
+def test_a_template_that_drops_responses_stops_the_run(recipe_of: Make, tmp_path: Path) -> None:
+    recipe = recipe_of("demonstration", objective="sft")
+    recipe["model"]["chat_template"] = (
+        "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    )
+    with pytest.raises(RecipeError, match=r"2 rows cannot be used.*\n.*drops or rewrites the response"):
+        go(recipe, tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
 
 
 def test_a_used_or_unwritable_folder_is_refused(recipe_of: Make, tmp_path: Path) -> None:
