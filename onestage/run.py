@@ -144,6 +144,10 @@ class Session:
             )
         self.logbook.data(table)
 
+    def _contents(self) -> dict[str, str]:
+        """What each training stream was encoded from: the name of its store."""
+        return {name: store.folder.name for name, store in self.data.train.items()}
+
     def visited(self) -> Iterator[Encoded]:
         """Every record of the run, training and held-out, once each."""
         streams = self.run.mixture.streams
@@ -198,10 +202,12 @@ class Session:
                 f"checkpoint {newest} is of a run that started from model {progress['fingerprint']}, "
                 f"but the recipe's model is {self.loaded.fingerprint}"
             )
-        if set(progress["cursor"]) != set(run.mixture.cursor):
+        before, now = progress["data"], self._contents()
+        if before != now:
+            changed = sorted(k for k in before | now if before.get(k) != now.get(k))
             raise CheckpointError(
-                f"checkpoint {newest} has the streams {sorted(progress['cursor'])}, "
-                f"the recipe {sorted(run.mixture.cursor)}"
+                f"checkpoint {newest} was made with other data: {changed} differ in content, limits "
+                "or tokenizer, so the run could not go on where it stopped"
             )
         run.optimizer.load_state_dict(training["optimizer"])
         run.learning_rate.load_state_dict(training["learning_rate"])
@@ -253,6 +259,7 @@ class Session:
             return
         progress = {
             "fingerprint": self.loaded.fingerprint,
+            "data": self._contents(),
             "cursor": run.mixture.cursor,
             "state": run.terms.state,
             "tokens": run.tokens,

@@ -365,12 +365,23 @@ def test_resuming_what_is_not_there_or_of_another_model(recipe_of: Make, tmp_pat
         go(recipe, tmp_path / "out", resume=True)
 
 
+def test_resuming_with_other_data_is_refused(recipe_of: Make, tmp_path: Path) -> None:
+    recipe = recipe_of("demonstration", objective="sft", train__save_steps=2)
+    go(recipe, tmp_path / "out")
+    with Path(recipe["data"][0]["path"]).open("a") as file:
+        file.write('{"prompt": "new", "completion": " row"}\n')
+    with pytest.raises(CheckpointError, match=r"other data: \['demonstrations'\]"):
+        go(recipe, tmp_path / "out", resume=True)
+
+
 def test_a_template_that_drops_responses_stops_the_run(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("demonstration", objective="sft")
     recipe["model"]["chat_template"] = (
         "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
     )
-    with pytest.raises(RecipeError, match=r"2 rows cannot be used.*\n.*drops or rewrites the response"):
+    with pytest.raises(
+        RecipeError, match=r"2 rows cannot be used.*\n.*drops or rewrites the response"
+    ):
         go(recipe, tmp_path / "out")
     assert not (tmp_path / "out" / "model").exists()
 

@@ -52,16 +52,20 @@ def path_key(path: Path) -> int:
 
 
 class ReferenceCache:
-    """Log-probabilities of scored tokens by path, for the model of one fingerprint."""
+    """Log-probabilities of scored tokens by path, for the model of one fingerprint.
+
+    In memory there is an index of a few bytes a path; the values stay in their files.
+    """
 
     def __init__(self, folder: FilePath, fingerprint: str) -> None:
         self.folder = folder / fingerprint
         self.fingerprint = fingerprint
-        self._keys: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
-        self._starts: np.ndarray[Any, np.dtype[np.int64]] = np.empty(0, np.int64)
-        self._lengths: np.ndarray[Any, np.dtype[np.int64]] = np.empty(0, np.int64)
-        self._values: Floats = np.empty(0, np.float32)
         self._files: set[str] = set()
+        self._opened: list[Any] = []
+        """The values of each file, still on disk; its place here is its number in the index."""
+        self._keys: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
+        self._places: np.ndarray[Any, np.dtype[np.int64]] = np.empty((0, 3), np.int64)
+        """File number, first value and number of values of each key."""
         self.reload()
 
     def __len__(self) -> int:
@@ -69,38 +73,32 @@ class ReferenceCache:
 
     def reload(self) -> None:
         """Take in the files that were added since the last time, also by other processes."""
-        new = [f for f in sorted(self.folder.glob("*.safetensors")) if f.name not in self._files]
-        if not new:
-            return
-        read = [self._read(file) for file in new]
-        self._files.update(file.name for file in new)
-        known = (self._keys, self._lengths, self._values)
-        size = len(known[2])
-        starts = [self._starts]
-        for _, lengths, values in read:
-            starts.append(np.cumsum(lengths) - lengths + size)
-            size += len(values)
-        keys, lengths, values = (
-            np.concatenate(column) for column in zip(known, *read, strict=True)
-        )
-        self._keys, first = np.unique(keys, return_index=True)
-        self._starts, self._lengths = np.concatenate(starts)[first], lengths[first]
-        self._values = values
+        keys, places = [self._keys], [self._places]
+        for file in sorted(self.folder.glob("*.safetensors")):
+            if file.name in self._files:
+                continue
+            found, lengths, values = self._read(file)
+            number = np.full_like(lengths, len(self._opened))
+            keys.append(found)
+            places.append(np.stack([number, np.cumsum(lengths) - lengths, lengths], axis=1))
+            self._files.add(file.name)
+            self._opened.append(values)
+        self._keys, first = np.unique(np.concatenate(keys), return_index=True)
+        self._places = np.concatenate(places)[first]
 
-    def _read(self, file: FilePath) -> tuple[Any, Any, Floats]:
-        """Keys, lengths and values of a file; refused where they are not this model's."""
+    def _read(self, file: FilePath) -> tuple[Any, Any, Any]:
+        """Keys, lengths and (still on disk) values of a file; refused where not this model's."""
         try:
-            with safe_open(file, framework="numpy") as opened:
-                metadata = opened.metadata() or {}
-                keys, lengths, values = (
-                    opened.get_tensor(name) for name in ("keys", "lengths", "values")
-                )
+            opened = safe_open(file, framework="numpy")
+            metadata = opened.metadata() or {}
+            keys, lengths = opened.get_tensor("keys"), opened.get_tensor("lengths")
+            values = opened.get_slice("values")
         except (SafetensorError, OSError) as error:
             raise ReferenceMismatchError(
                 f"{file}: the reference cache is damaged ({error}); delete the file to compute it anew"
             ) from error
         found = (metadata.get("format"), metadata.get("fingerprint"))
-        if found != (FORMAT, self.fingerprint) or int(lengths.sum()) != len(values):
+        if found != (FORMAT, self.fingerprint) or [int(lengths.sum())] != values.get_shape():
             raise ReferenceMismatchError(
                 f"{file}: reference log-probabilities of model {found[1]} (format {found[0]}), "
                 f"but this run starts from {self.fingerprint} (format {FORMAT})"
@@ -130,12 +128,13 @@ class ReferenceCache:
         length = sum(end - start for start, end in path.spans)
         if place is None:
             raise KeyError("no reference log-probabilities for this path")
-        if self._lengths[place] != length:
+        file, start, stored = (int(value) for value in self._places[place])
+        if stored != length:
             raise ReferenceMismatchError(
-                f"the reference has {self._lengths[place]} tokens where the path scores {length}"
+                f"the reference has {stored} tokens where the path scores {length}"
             )
-        start = int(self._starts[place])
-        return self._values[start : start + length]
+        values: Floats = self._opened[file][start : start + length]
+        return values
 
     def add(self, entries: dict[int, Floats]) -> None:
         """Write some entries as one file, whole or not at all; `reload` takes them in."""
