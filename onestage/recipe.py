@@ -39,8 +39,9 @@ class LoraOptions(_Section):
 class ModelOptions(_Section):
     name: str | None = None
     """A folder or hub id; a folder that holds an adapter is trained further."""
-    config: dict[str, Any] | None = None
-    """A fresh model instead: `model_type` and the arguments of its transformers config."""
+    config: dict[str, Any] | str | None = None
+    """A fresh model instead: `model_type` and the arguments of its transformers config, or a
+    `config.json` (or the folder or hub id that has one)."""
     tokenizer: str | None = None
     """A folder or hub id; default: the model's own."""
     revision: str | None = None
@@ -76,7 +77,7 @@ class DataOptions(_Section):
     columns: dict[str, str] = {}
     """Our column name -> the file's."""
     weight: float | None = Field(None, ge=0)
-    """Part in the mixture; give it to every stream or to none (then: by size)."""
+    """Part in the mixture. When any stream has one, the others count 1; else parts go by size."""
     per_step: int | None = Field(None, ge=1)
     """Exactly this many records of the stream in every step."""
     limit: int | None = Field(None, ge=1)
@@ -174,6 +175,9 @@ class Recipe(_Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"data: stream names must differ, found {twice} more than once")
+        evaluated = any(stream.eval_path or stream.eval_split for stream in self.data)
+        if self.train.eval_steps and not evaluated:
+            raise ValueError("train.eval_steps needs a stream with eval_path or eval_split")
         clash = sorted(set(names) & set(KINDS))
         if clash and isinstance(self.objective, dict) and set(clash) & set(self.objective):
             raise ValueError(f"data: {clash} name both a stream and a kind in the objective map")

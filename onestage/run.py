@@ -113,8 +113,6 @@ class Session:
         mixture, steps = make_mixture(recipe, self.data)
         self.loaded = self._load()
         self.run = _make_run(recipe, self.accelerator, self.loaded, terms, mixture, steps)
-        if not self.data.held_out:
-            self.run.eval_steps = None
         if self.main:
             _require_room(out, self.loaded.model)
         self._describe(resume)
@@ -129,6 +127,8 @@ class Session:
         fit = self.run.policy.fit
         if fit.layout == "alone" or not fit.chunked_head:
             self.say(f"model: runs the slow way ({fit.layout}): {fit.reason}")
+        parts = ", ".join(f"{s.share:.2f} {s.name}" for s in self.run.mixture.streams)
+        self.say(f"{self.run.steps:,} steps, a step has on average {parts}")
         if self.logbook is None:
             return
         table = self.data.table()

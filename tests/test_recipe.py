@@ -37,6 +37,7 @@ def go(recipe: dict[str, Any], tmp_path: Path) -> None:
         ({"train": {"max_length": 100, "tokens_per_row": 50}}, "must hold the longest path"),
         ({"train": {"max_steps": 5, "num_train_epochs": 1}}, "not both"),
         ({"train": {"overflow": "cut"}}, "train.overflow"),
+        ({"train": {"eval_steps": 5}}, "needs a stream with eval_path"),
         ({"model": {}}, "exactly one of model.name and model.config"),
         ({"model": {"name": "a", "config": {}}}, "exactly one"),
         ({"model": {"config": {"model_type": "llama"}}}, "needs model.tokenizer"),
@@ -241,3 +242,12 @@ def test_plain_strings_can_go_through_the_chat_template(recipe_of: Make) -> None
     chosen = tokenizer.decode(data.train["pairs"][0].paths[0].ids)
     assert chosen.startswith("<s><|user|>\nQuestion: sea? Answer:</s>\n<|assistant|>\n The answer")
     assert tokenizer.decode(data.train["texts"][0].paths[0].ids).startswith("<s>Roses")
+
+
+def test_a_fresh_model_from_a_config_file(
+    recipe_of: Make, model_folder: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of("demonstration", objective="sft")
+    recipe["model"]["config"] = str(model_folder / "config.json")
+    go(recipe, tmp_path)
+    assert (tmp_path / "out" / "model" / "config.json").is_file()

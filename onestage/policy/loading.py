@@ -43,7 +43,7 @@ class ModelSource:
     """Where a model comes from and how it is held. Exactly one of `name` and `config` is given."""
 
     name: str | None = None
-    config: Mapping[str, Any] | None = None
+    config: Mapping[str, Any] | str | None = None
     tokenizer: str | None = None
     revision: str | None = None
     dtype: Precision = "auto"
@@ -77,6 +77,8 @@ def adapter_base(source: ModelSource) -> str | None:
 
 def load_config(source: ModelSource) -> PretrainedConfig:
     """The transformers config, without any weights."""
+    if isinstance(source.config, str):
+        return AutoConfig.from_pretrained(source.config, revision=source.revision)
     if source.config is not None:
         options = dict(source.config)
         if "model_type" not in options:

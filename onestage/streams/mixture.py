@@ -41,7 +41,7 @@ def shares(
     """Records a step of each stream: its count where given, the rest by weight or by size.
 
     Without weights the rest is split by the streams' sizes, so that every record is seen equally
-    often. Weights are all given or none.
+    often. When any stream has a weight, the others count 1.
     """
     fixed = {name: float(count) for name, count in counts.items() if count is not None}
     rest = [name for name in sizes if name not in fixed]
@@ -51,15 +51,18 @@ def shares(
             f"data: per_step counts {fixed} do not fit batch_size {batch_size} "
             f"with {len(rest)} other streams"
         )
-    given = [name for name in rest if weights[name] is not None]
-    if given and len(given) < len(rest):
-        without = sorted(set(rest) - set(given))
-        raise ValueError(f"data: give every stream a weight or none; {without} have none")
-    parts = {name: float(weights[name] or 0) if given else float(sizes[name]) for name in rest}
+    weighed = any(weights[name] is not None for name in rest)
+    parts = {name: _part(weights[name], sizes[name], weighed) for name in rest}
     if rest and sum(parts.values()) <= 0:
         raise ValueError("data: the weights of the streams add up to nothing")
     total = sum(parts.values())
     return {name: fixed[name] if name in fixed else room * parts[name] / total for name in sizes}
+
+
+def _part(weight: float | None, size: int, weighed: bool) -> float:
+    if not weighed:
+        return float(size)
+    return 1.0 if weight is None else float(weight)
 
 
 @dataclass
