@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from shutil import disk_usage
-from types import FrameType
 from typing import Any
 
 from accelerate import Accelerator
@@ -23,6 +21,7 @@ from onestage.policy.saving import save_model
 from onestage.recipe import Recipe
 from onestage.schedules.proportional import Proportional
 from onestage.selfcheck import check_laws, require, sample
+from onestage.signals import StoppingOnSignals
 from onestage.streams.encoding import Encoded
 from onestage.streams.mixture import Mixture, Stream, order
 from onestage.terms import Terms
@@ -232,7 +231,7 @@ class Session:
         )
         self.watcher.begin(self.run)
         try:
-            with _StoppingOnSignals(self.run, self.say):
+            with StoppingOnSignals(self.run, self.say):
                 train(self.run, hooks)
         finally:
             self.watcher.end()
@@ -327,27 +326,3 @@ def _require_room(folder: Path, model: Any) -> None:
 
 def _silent(line: str) -> None:
     return None
-
-
-class _StoppingOnSignals:
-    """SIGTERM and the first SIGINT end the run after the step under way, with a checkpoint."""
-
-    def __init__(self, run: Run, say: Say) -> None:
-        self.run, self.say = run, say
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self._stop)
-        except ValueError:  # not the main thread: the program around us handles signals
-            self.before = {}
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.say(f"{signal.Signals(number).name}: stopping after this step")
-        self.run.stop = True
-        signal.signal(number, self.before[number])
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

@@ -15,7 +15,7 @@ LEVELS = [
     {"policy", "streams", "objectives", "schedules", "recipe", "logbook"},
     {"terms", "checkpoints"},
     {"training"},
-    {"evaluation", "selfcheck"},
+    {"evaluation", "selfcheck", "signals"},
     {"wiring"},
     {"run", "doctor", "scoring"},
     {"lab", "pages"},
