@@ -6,7 +6,6 @@ those have one. An unknown key is refused with the nearest known one.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from onestage.nearest import nearest
 from onestage.records.record import KINDS, Kind
 
 ObjectiveChoice = str | dict[str, Any]
@@ -275,10 +275,3 @@ def _known_keys(place: Sequence[Any]) -> list[str]:
         options = [annotation, *get_args(annotation)]
         section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
     return list(section.model_fields)
-
-
-def nearest(given: str, known: Sequence[str]) -> str:
-    """`; did you mean ...` with the nearest known word, and all of them."""
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (known: {', '.join(sorted(known))})"

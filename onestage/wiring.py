@@ -17,11 +17,12 @@ from accelerate.utils import DistributedType
 from transformers import Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
 
+from onestage.nearest import nearest
 from onestage.objectives.contract import Objective
 from onestage.objectives.registry import make
 from onestage.policy.loading import Lora, ModelSource
 from onestage.policy.policy import Policy
-from onestage.recipe import DataOptions, Recipe, RecipeError, TrainOptions, nearest
+from onestage.recipe import DataOptions, Recipe, RecipeError, TrainOptions
 from onestage.records.columns import Columns
 from onestage.records.reading import Source
 from onestage.records.record import KINDS, Kind

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "onestage"
 FILES = sorted(ROOT.rglob("*.py"))
 
 LEVELS = [
-    {"records", "forest"},
+    {"records", "forest", "nearest"},
     {"policy", "streams", "objectives", "schedules", "recipe", "logbook"},
     {"terms", "checkpoints"},
     {"training"},

@@ -7,7 +7,6 @@ list to keep.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 import onestage.objectives
+from onestage.nearest import nearest
 from onestage.objectives.contract import Objective
 
 ALIASES = {"una": "uft"}
@@ -31,7 +31,7 @@ def names() -> list[str]:
 def find(name: str) -> type[Objective]:
     """The class behind a name; `ValueError` with the nearest known name if there is none."""
     if name not in names():
-        raise ValueError(f"unknown objective {name!r}{_nearest(name, names())}")
+        raise ValueError(f"unknown objective {name!r}{nearest(name, names())}")
     module = importlib.import_module(f"onestage.objectives.{ALIASES.get(name, name)}")
     found = [
         value
@@ -51,7 +51,7 @@ def make(name: str, options: Mapping[str, Any]) -> Objective:
     known = [field.name for field in dataclasses.fields(objective)]  # type: ignore[arg-type]
     for key in options:
         if key not in known:
-            raise ValueError(f"objective {name}: unknown option {key!r}{_nearest(key, known)}")
+            raise ValueError(f"objective {name}: unknown option {key!r}{nearest(key, known)}")
     try:
         return TypeAdapter(objective).validate_python(dict(options))
     except ValidationError as error:
@@ -60,9 +60,3 @@ def make(name: str, options: Mapping[str, Any]) -> Objective:
             for p in error.errors()
         ]
         raise ValueError("; ".join(problems)) from error
-
-
-def _nearest(given: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (known: {', '.join(sorted(known)) or 'none'})"
