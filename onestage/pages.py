@@ -132,7 +132,7 @@ def plan(what: Estimate) -> Table:
         "steps": f"{what.steps:,}",
         "tokens": f"{what.tokens:,}",
         "parameters": f"{what.parameters:,} ({what.trained:,} trained)",
-        "memory": f"{what.memory_gb:,.1f} GB",
+        "memory": f"{what.memory_gb:,.1f} GB beside the libraries",
         "time": f"{_duration(what.seconds)} ({what.basis})",
     }
     for name, value in rows.items():
