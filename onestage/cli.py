@@ -311,7 +311,7 @@ def make_watcher() -> Any:
 
         def step(self, run: Any, loss: float) -> None:
             rate = (run.tokens - self.tokens) / (time.perf_counter() - self.since)
-            self.progress.update(self.task, completed=run.step + 0, loss=loss, rate=rate)
+            self.progress.update(self.task, completed=run.step, loss=loss, rate=rate)
 
         def end(self) -> None:
             self.progress.stop()

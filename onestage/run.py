@@ -14,7 +14,13 @@ from accelerate import Accelerator
 from onestage.checkpoints import CheckpointError, Checkpoints, read
 from onestage.evaluation import evaluate
 from onestage.logbook import Logbook, OutputError, digest_of
-from onestage.policy.loading import Loaded, load, load_tokenizer
+from onestage.policy.loading import (
+    Loaded,
+    check_vocabulary,
+    load,
+    load_config,
+    load_tokenizer,
+)
 from onestage.policy.policy import Policy
 from onestage.policy.reference import ReferenceCache, compute
 from onestage.policy.saving import save_model
@@ -29,6 +35,7 @@ from onestage.training import Hooks, Run, train
 from onestage.wiring import (
     Say,
     cache_folder,
+    choices,
     judge,
     make_accelerator,
     make_mixture,
@@ -104,7 +111,9 @@ class Session:
         self.say = say if self.main else _silent
         self.logbook = Logbook(out, resume=resume) if self.main else None
         self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
+        choices(recipe)  # a mistyped objective is refused before data are read
         self.tokenizer = load_tokenizer(model_source(recipe))
+        check_vocabulary(self.tokenizer, load_config(model_source(recipe)))
         with self.accelerator.main_process_first():
             self.data = read_data(recipe, self.tokenizer, self.say)
         judge(recipe, self.data)
@@ -117,7 +126,7 @@ class Session:
         self._describe(resume)
 
     def _load(self) -> Loaded:
-        loaded = load(model_source(self.recipe), self.accelerator.device)
+        loaded = load(model_source(self.recipe), self.accelerator.device, self.tokenizer)
         for note in loaded.notes:
             self.say(f"model: {note}")
         return loaded

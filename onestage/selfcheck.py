@@ -84,7 +84,10 @@ def _starts_at_reference(run: Run, batch: Batch, tolerance: float) -> Verdict:
         logp_K = run.policy(row)
         ref_K = reference_of(run, row, batch, logp_K)
         wanted = np.concatenate(
-            [np.full(_scored(r), run.terms.wants_reference(r)) for r in _of(batch, row.records)]
+            [
+                np.full(record.scored, run.terms.wants_reference(record))
+                for record in (batch.records[number] for number in row.records)
+            ]
         )
         gap_K = (logp_K - ref_K).abs()[torch.from_numpy(wanted).to(logp_K.device)]
         worst = max(worst, gap_K.max().item() if len(gap_K) else 0.0)
@@ -101,14 +104,6 @@ def _starts_at_reference(run: Run, batch: Batch, tolerance: float) -> Verdict:
         worst <= tolerance,
         f"largest |log-ratio| of a token {worst:.1e}; loss {now:.6f}, at zero reward {start:.6f}",
     )
-
-
-def _of(batch: Batch, numbers: Sequence[int]) -> list[Encoded]:
-    return [batch.records[number] for number in numbers]
-
-
-def _scored(record: Encoded) -> int:
-    return record.scored
 
 
 def _forest_is_naive(run: Run, batch: Batch, tolerance: float) -> Verdict:
@@ -137,11 +132,12 @@ def _head_is_exact(run: Run, batch: Batch, tolerance: float) -> Verdict:
 def _responses_are_separate(run: Run, records: Sequence[Encoded], tolerance: float) -> Verdict:
     """Change the last token of the first record's first response; look at all the others."""
     name = "4 responses are separate"
-    batch = pack_records(records, max(run.tokens_per_row, sum(r.tokens for r in records)))
+    one_row = max(run.tokens_per_row, sum(record.tokens for record in records))
+    batch = pack_records(records, one_row)
     if sum(len(record.scores) for record in records) < 2:
         return Verdict(name, True, "the sample has one response only")
     changed = [_with_other_end(records[0]), *records[1:]]
-    other = pack_records(changed, max(run.tokens_per_row, sum(r.tokens for r in records)))
+    other = pack_records(changed, one_row)
     before, after = (torch.cat([run.policy(row) for row in found.rows]) for found in (batch, other))
     same_K = torch.cat([torch.from_numpy(row.tree.response_K != 0) for row in batch.rows]).to(
         before.device

@@ -136,7 +136,7 @@ def judge(recipe: Recipe, data: Data) -> None:
 
 def make_terms(recipe: Recipe, data: Data) -> Terms:
     """The objectives, and which records each is given; refused where one cannot use a kind."""
-    chosen = _choices(recipe)
+    chosen = choices(recipe)
     objectives: dict[str, Objective] = {}
     term_of: dict[tuple[str, Kind], str] = {}
     for part in (data.train, data.held_out):
@@ -157,7 +157,7 @@ def make_terms(recipe: Recipe, data: Data) -> Terms:
     return Terms(objectives, term_of)
 
 
-def _choices(recipe: Recipe) -> dict[str, tuple[str, Objective]]:
+def choices(recipe: Recipe) -> dict[str, tuple[str, Objective]]:
     """Objective by stream name, kind, or "" for everything."""
     given = recipe.objective
     if isinstance(given, str) or "name" in given:

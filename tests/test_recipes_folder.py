@@ -15,7 +15,7 @@ from onestage.records.reading import read
 from onestage.records.record import Record
 from onestage.run import run_recipe
 from onestage.streams.encoding import Encoded, Encoder
-from onestage.wiring import _choices, source_of
+from onestage.wiring import choices, source_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "recipes"))
 def test_a_recipe_parses_and_its_objectives_exist(file: Path) -> None:
     recipe = load_recipe(file)
     assert recipe.description
-    assert _choices(recipe)
+    assert choices(recipe)
 
 
 HELPSTEER = [

@@ -75,19 +75,21 @@ def _clusters(records: Sequence[Sequence[Path]], budget: int) -> list[_Cluster]:
     first = [
         paths[min(range(len(paths)), key=keys[r].__getitem__)] for r, paths in enumerate(records)
     ]
-    sizes = [len(plant(paths, keys[r])) for r, paths in enumerate(records)]
+    alone = [_Cluster([r], plant(paths, keys[r])) for r, paths in enumerate(records)]
     members: list[list[int]] = []
     size, last = 0, -1
     for record in sorted(range(len(records)), key=lambda r: sort_key(first[r])):
         shared = shared_length(first[last].ids, first[record].ids) if members else 0
-        if shared >= WORTH_SHARING and size + sizes[record] - shared <= budget:
+        if shared >= WORTH_SHARING and size + len(alone[record].tree) - shared <= budget:
             members[-1].append(record)
-            size += sizes[record] - shared
+            size += len(alone[record].tree) - shared
         else:
             members.append([record])
-            size = sizes[record]
+            size = len(alone[record].tree)
         last = record
-    return [_cluster(group, records, keys) for group in members]
+    return [
+        alone[group[0]] if len(group) == 1 else _cluster(group, records, keys) for group in members
+    ]
 
 
 def _cluster(

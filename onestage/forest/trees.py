@@ -85,29 +85,26 @@ def plant(paths: Sequence[Path], keys: Sequence[bytes] | None = None) -> Tree:
     order = sorted(range(len(paths)), key=keys.__getitem__)
     tokens: list[Ids] = []
     starts: list[tuple[int, int, int]] = []  # (depth where new nodes begin, first new node, count)
-    exits: list[tuple[int, int]] = []
+    exit_T = np.empty(sum(len(path.ids) for path in paths), dtype=np.int64)
     nodes_of: dict[int, Ints] = {}
     branch = np.empty(0, dtype=np.int64)  # node index at each depth of the current path
     size, previous = 0, None
     for index in order:
         ids = paths[index].ids
         depth = 0 if previous is None else shared_length(previous, ids)
-        exits += [(int(node), size) for node in branch[depth:]]
+        exit_T[branch[depth:]] = size
         fresh = np.arange(size, size + len(ids) - depth, dtype=np.int64)
         branch = np.concatenate([branch[:depth], fresh])
         tokens.append(ids[depth:])
         starts.append((depth, int(branch[depth - 1]) if depth else -1, len(fresh)))
         nodes_of[index] = branch
         size, previous = size + len(fresh), ids
-    exit_T = np.full(size, size, dtype=np.int64)
-    if exits:
-        closed = np.asarray(exits, dtype=np.int64)
-        exit_T[closed[:, 0]] = closed[:, 1]
+    exit_T[branch] = size
     return Tree(
         token_T=np.concatenate(tokens).astype(np.int64),
         position_T=np.concatenate([np.arange(depth, depth + n) for depth, _, n in starts]),
         parent_T=_parents(starts, size),
-        exit_T=exit_T,
+        exit_T=exit_T[:size],
         **_entries(paths, nodes_of),
     )
 

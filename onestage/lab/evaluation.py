@@ -14,9 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from onestage.lab.contract import Choice, Source, Split
+from onestage.policy.sampling import Sampling, sample
 
 METRICS = {
     "formats": "obeys an instruction on the form of the answer",
@@ -61,18 +62,8 @@ def answers(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
 ) -> Iterator[str]:
     """Greedy continuations, in order, without the prompt and special tokens."""
-    config = GenerationConfig(
-        max_new_tokens=ANSWER_LENGTH,
-        do_sample=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    for start in range(0, len(prompts), BATCH):
-        batch = _padded(tokenizer, prompts[start : start + BATCH], "left", model.device)
-        out = model.generate(**batch, generation_config=config)
-        width = batch["input_ids"].shape[1]
-        yield from tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    greedy = Sampling(max_new_tokens=ANSWER_LENGTH, temperature=0, batch_size=BATCH)
+    return iter(sample(model, tokenizer, prompts, greedy))
 
 
 def _chosen_rightly(
@@ -106,7 +97,7 @@ def _log_probabilities(
 ) -> Iterator[Tensor]:
     """For each text, the log-probability of its second to last token (T)."""
     for start in range(0, len(texts), BATCH):
-        batch = _padded(tokenizer, texts[start : start + BATCH], "right", model.device)
+        batch = _padded(tokenizer, texts[start : start + BATCH], model.device)
         logits = model(**batch).logits[:, :-1].float()
         target = batch["input_ids"][:, 1:, None]
         logp = F.log_softmax(logits, dim=-1).gather(2, target)[..., 0]
@@ -115,9 +106,9 @@ def _log_probabilities(
 
 
 def _padded(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], side: str, device: Any
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: Any
 ) -> dict[str, Tensor]:
-    batch = tokenizer(list(texts), padding=True, padding_side=side, return_tensors="pt")
+    batch = tokenizer(list(texts), padding=True, padding_side="right", return_tensors="pt")
     return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
 
 

@@ -120,11 +120,18 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
         )
 
 
-def load(source: ModelSource, device: torch.device | str = "cpu") -> Loaded:
-    """Load or make the model with what is to be trained set to require gradients."""
+def load(
+    source: ModelSource,
+    device: torch.device | str = "cpu",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Loaded:
+    """Load or make the model with what is to be trained set to require gradients.
+
+    `tokenizer`: the source's, where it was loaded before.
+    """
     if (source.name is None) == (source.config is None):
         raise ValueError("model: give exactly one of name and config")
-    config, tokenizer = load_config(source), load_tokenizer(source)
+    config, tokenizer = load_config(source), tokenizer or load_tokenizer(source)
     check_vocabulary(tokenizer, config)
     model = _without_dropout(_base(source, config, device))
     fingerprint = f"{weights_digest(model)}-{str(model.dtype).removeprefix('torch.')}"
