@@ -296,7 +296,7 @@ def _make_run(
     return Run(
         policy=policy,
         terms=terms,
-        schedule=Proportional(share_of_terms(mixture, terms)),
+        schedule=Proportional(share_of_terms(mixture, terms), steps, options.seed),
         mixture=mixture,
         optimizer=optimizer,
         learning_rate=learning_rate,

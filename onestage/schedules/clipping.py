@@ -1,0 +1,64 @@
+"""By how much a step's gradient is scaled down: clipping that keeps the terms' weights.
+
+Clipping each step on its own, as usual, shrinks the steps of the term with the larger gradients more:
+ALRIGHT's expected step is then no longer that of Mix (xright.md T13: suboptimality .0720 against
+.0001). A factor that is common to all terms, from the running norm of each, clips as much on average
+and keeps the weights; a gradient that is out of line with those of its own term is still cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Clip = Literal["auto", "step", "common"]
+
+SPIKE = 4.0
+"""A gradient this many times its own term's running norm is cut back to that."""
+APART = 1.5
+"""`auto`: norms that differ by more than this factor are clipped in common."""
+
+
+@dataclass
+class Clipping:
+    """Factors for gradients of known norm. `limit` 0: no clipping at all."""
+
+    limit: float
+    how: Literal["step", "auto", "common"] = "step"
+    rate: float = 0.1
+    """How much a new norm counts against those before."""
+    norm: dict[str, float] = field(default_factory=dict)
+    """Running gradient norm of each term (of each set of terms that make up a step)."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """Steps of each."""
+
+    def factor(self, terms: Sequence[str], norm: float) -> float:
+        """What to multiply a step's gradient of norm `norm` by, at most 1; then remember the norm."""
+        if not self.limit > 0 or not norm > 0:
+            return 1.0
+        key = "+".join(terms)
+        before = self.norm.get(key)
+        wanted = min(1.0, self.limit / norm)
+        if before is not None and self.how != "step" and self._apart():
+            spike = min(1.0, SPIKE * before / norm)
+            wanted = min(1.0, self.limit / self._mean()) * spike
+        seen = norm if before is None else min(norm, SPIKE * before)
+        self.norm[key] = seen if before is None else before + self.rate * (seen - before)
+        self.steps[key] = self.steps.get(key, 0) + 1
+        return wanted
+
+    def _apart(self) -> bool:
+        largest, smallest = max(self.norm.values()), min(self.norm.values())
+        return self.how == "common" or largest > APART * smallest
+
+    def _mean(self) -> float:
+        """The expected norm of a step, over the terms as often as they were stepped on."""
+        total = sum(self.steps.values())
+        return sum(self.norm[key] * count / total for key, count in self.steps.items())
+
+    def state(self) -> dict[str, Any]:
+        return {"norm": dict(self.norm), "steps": dict(self.steps)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.norm, self.steps = dict(state["norm"]), dict(state["steps"])

@@ -1,0 +1,49 @@
+"""MAXRIGHT: each step trains on the term with the largest weighted suboptimality.
+
+    i_t = argmax_i lambda_i (f_i(theta) - f_i*);  theta <- theta - alpha grad f_{i_t}    (not times lambda)
+
+Fernando et al. 2024 (arXiv 2410.15483), algorithm 3 and its memory-efficient form with period k: a
+subgradient step on the weighted Chebyshev function max_i lambda_i (f_i - f_i*). As published
+(`decide: same_batch`) the batch that decides is the batch that is trained on, which picks an objective
+*because* its batch is hard and moves the point it settles on (xright.md 2.4; `onestage lab convex`
+measures it); `independent` records or a running mean (`ema`, the default) do not.
+A tie goes to the term written first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onestage.schedules.contract import only
+from onestage.schedules.suboptimality import Decide, Suboptimality
+
+
+@dataclass
+class Maxright(Suboptimality):
+    decide: Decide = "ema"
+    """The loss that decides: `same_batch` as published, `independent` records, or an `ema`."""
+
+    def __post_init__(self) -> None:
+        if self.decide != "ema" and self.ema_rate is not None:
+            raise ValueError(f"maxright: ema_rate is of decide: ema, not of {self.decide}")
+        super().__post_init__()
+
+    @property
+    def rate(self) -> float:
+        return super().rate if self.decide == "ema" else 1.0
+
+    @property
+    def measured_on(self) -> Literal["next", "apart"]:  # type: ignore[override]
+        return "next" if self.decide == "same_batch" else "apart"
+
+    def refresh(self, step: int) -> Sequence[str]:
+        if self.decide != "same_batch":
+            return super().refresh(step)
+        due = step % self.refresh_steps == 0 or not self.values
+        return [term for term, part in self.share.items() if part] if due else []
+
+    def weights(self, step: int) -> dict[str, float]:
+        distance = self.suboptimality()
+        return only(max(distance, key=lambda term: distance[term]), self.weight)

@@ -1,0 +1,42 @@
+"""Sequential: one term after the other, with the same adapter and optimiser state throughout.
+
+Fernando et al. 2024 (arXiv 2410.15483), algorithm 1, in the form that xright.md T19 asks for: their
+stages take a fresh adapter and a fresh Adam each, which is `stages:` here. Term i gets the part
+lambda_i of the steps, in the order given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onestage.nearest import nearest
+from onestage.schedules.contract import Schedule, only
+
+
+@dataclass
+class Sequential(Schedule):
+    order: list[str] | None = None
+    """The terms, first to last; default: as the weights are written."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order is None:
+            self.order = list(self.weight)
+        if sorted(self.order) != sorted(self.weight):
+            odd = [term for term in self.order if term not in self.weight]
+            hint = nearest(odd[0], list(self.weight)) if odd else ""
+            raise ValueError(
+                f"sequential: order {self.order} must name each of {list(self.weight)} once{hint}"
+            )
+
+    def weights(self, step: int) -> dict[str, float]:
+        order, share = self.order or [], self.share
+        before = 0.0
+        for term in order:
+            before += share[term]
+            if step < round(before * self.steps):
+                return only(term, self.weight)
+        return only([term for term in order if share[term]][-1], self.weight)
+
+    def raise_weight(self, term: str, factor: float) -> None:
+        raise ValueError("sequential trains one term after the other: no weight can be raised")
