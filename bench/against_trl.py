@@ -295,10 +295,9 @@ def _work_of(session: Any, steps: int) -> dict[str, Any]:
     import numpy as np
 
     from onestage.streams.batch import pack_records
-    from onestage.streams.mixture import Mixture
 
     run, config = session.run, session.run.policy.base.config
-    mixture = Mixture(run.mixture.streams, run.mixture.seed)
+    mixture = run.feeds.together
     base = run.policy.base.base_model
     body = sum(p.numel() for p in base.layers.parameters())
     found: dict[str, list[float]] = {

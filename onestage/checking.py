@@ -11,6 +11,7 @@ from rich.console import Console
 
 from onestage.doctor import Estimate, estimate, examine
 from onestage.pages import show
+from onestage.planning import make_plan
 from onestage.policy.loading import check_vocabulary, load_config, load_tokenizer
 from onestage.recipe import Recipe, load_recipe
 from onestage.records.reading import Source, read
@@ -22,8 +23,6 @@ from onestage.wiring import (
     Say,
     judge,
     make_encoder,
-    make_mixture,
-    make_terms,
     model_source,
     read_data,
     source_of,
@@ -48,7 +47,7 @@ def check_recipe(file: Path, overrides: Sequence[str], console: Console, say: Sa
 def _errors(recipe: Recipe, data: Data) -> list[str]:
     """What would refuse the run before its first step."""
     errors = []
-    for step in (lambda: judge(recipe, data), lambda: make_terms(recipe, data)):
+    for step in (lambda: judge(recipe, data), lambda: make_plan(recipe, data)):
         try:
             step()
         except ValueError as error:
@@ -57,16 +56,12 @@ def _errors(recipe: Recipe, data: Data) -> list[str]:
 
 
 def _plan(recipe: Recipe, data: Data, config: Any) -> Estimate:
-    mixture, steps = make_mixture(recipe, data)
-    each = {
-        stream.name: stream.store.table.tokens / len(stream.store) for stream in mixture.streams
-    }
-    drawn = mixture.until(steps)
+    plan = make_plan(recipe, data)
     lora = recipe.model.lora
     return estimate(
         config,
-        steps=steps,
-        tokens=int(sum(drawn[name] * each[name] for name in each)),
+        steps=plan.steps,
+        tokens=int(plan.tokens()),
         tokens_per_row=recipe.train.row_budget,
         lora_r=lora.r if lora else None,
         bytes_per_weight=_bytes_per_weight(recipe),

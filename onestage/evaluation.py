@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -37,17 +38,45 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
                     terms.add([loss], [name] * len(part))
     _gather(tally, ranks)
     _gather(terms, ranks)
-    weights = run.schedule.weights(run.step)
-    means = {
-        name: total / count for (name, what), (total, count) in terms.sums.items() if what == "loss"
-    }
-    weight = sum(weights[name] for name in means)
-    overall = sum(weights[name] * value for name, value in means.items()) / (weight or 1.0)
+    share = run.schedule.share
+    means = _losses(terms)
+    weight = sum(share[name] for name in means)
+    overall = sum(share[name] * value for name, value in means.items()) / (weight or 1.0)
     by_stream = Tally()
     for (group, what), value in tally.sums.items():
         if what == "loss":
             by_stream.merge({(group.rsplit("/", 1)[0], what): value})
-    return {"eval/loss": overall, **by_stream.means(), **tally.means()}
+    by_term = {f"eval/terms/{name}": value for name, value in means.items()}
+    return {"eval/loss": overall, **by_term, **by_stream.means(), **tally.means()}
+
+
+def measure(run: Run, names: Sequence[str]) -> dict[str, float]:
+    """Losses of some terms, as the schedule wants them measured; NaN where there is nothing to do."""
+    records = run.feeds.look(names, run.schedule.measured_on)
+    found = term_losses(run, records)
+    return {name: found.get(name, math.nan) for name in names}
+
+
+def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
+    """Mean loss of each term on some records; the same on every process."""
+    terms = Tally()
+    rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
+    with run.policy.evaluating():
+        batch = pack_records(records, run.tokens_per_row)
+        for row in batch.rows[rank::ranks]:
+            with run.accelerator.autocast():
+                logp_K = run.policy(row)
+            losses = run.terms.losses(row, batch, logp_K, reference_of(run, row, batch, logp_K))
+            for name, loss in losses.items():
+                terms.add([loss], [name] * len(records))
+    _gather(terms, ranks)
+    return _losses(terms)
+
+
+def _losses(terms: Tally) -> dict[str, float]:
+    return {
+        name: total / count for (name, what), (total, count) in terms.sums.items() if what == "loss"
+    }
 
 
 def _gather(tally: Tally, ranks: int) -> None:

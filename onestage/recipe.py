@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from onestage.nearest import nearest
 from onestage.records.record import KINDS, Kind
+from onestage.schedules.clipping import Clip
 
 ObjectiveChoice = str | dict[str, Any]
+ScheduleChoice = str | dict[str, Any]
 
 
 class RecipeError(ValueError):
@@ -117,6 +119,15 @@ class TrainOptions(_Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are clipped to this norm; 0 turns it off."""
+    clip: Clip = "auto"
+    """`step`: each step on its own. `common`: by a factor common to all terms, which keeps their
+    weights. `auto`: common where a schedule draws one term a step and the terms' norms differ."""
+    average: Literal["none", "ema", "tail"] = "none"
+    """Average the iterates: `model/` is then the average, `model_last/` the last iterate."""
+    average_decay: float = Field(0.999, gt=0, lt=1)
+    """Of `ema`, per step."""
+    average_start: float = Field(0.5, ge=0, lt=1)
+    """Part of the run after which `tail` averaging begins."""
     optim: str = "adamw_torch_fused"
     """An optimiser by its transformers name."""
     optim_args: str | None = None
@@ -163,6 +174,8 @@ class Recipe(_Section):
     data: list[DataOptions] = Field(min_length=1)
     objective: ObjectiveChoice = "uft"
     """A name, a table `{name: dpo, beta: 0.1}`, or a map from kind or stream name to either."""
+    schedule: ScheduleChoice = "proportional"
+    """A name, or a table `{name: alright, weights: {dpo: 0.25, sft: 0.75}}` with its options."""
     train: TrainOptions = Field(default_factory=lambda: TrainOptions.model_validate({}))
     cache_dir: str | None = None
     """Encoded data and reference log-probabilities; default $ONESTAGE_CACHE or ~/.cache/onestage."""
@@ -220,7 +233,7 @@ def _set(content: dict[str, Any], override: str) -> None:
         if isinstance(target, list):
             target = _item(target, section, override)
             continue
-        if isinstance(target.get(section), str) and section == "objective":
+        if isinstance(target.get(section), str) and section in ("objective", "schedule"):
             target[section] = {"name": target[section]}
         target = target.setdefault(section, {})
         if not isinstance(target, dict | list):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
-from accelerate import Accelerator
-
+from onestage.assembly import make_run
 from onestage.checkpoints import CheckpointError, Checkpoints, read
-from onestage.evaluation import evaluate
+from onestage.evaluation import evaluate, measure
 from onestage.logbook import Logbook, OutputError, digest_of
+from onestage.planning import choices, make_plan, schedule_of
 from onestage.policy.loading import (
     Loaded,
     check_vocabulary,
@@ -21,29 +21,19 @@ from onestage.policy.loading import (
     load_config,
     load_tokenizer,
 )
-from onestage.policy.policy import Policy
-from onestage.policy.reference import ReferenceCache, compute
+from onestage.policy.reference import compute
 from onestage.policy.saving import save_model
 from onestage.recipe import Recipe
-from onestage.schedules.proportional import Proportional
 from onestage.selfcheck import check_laws, require, sample
 from onestage.signals import StoppingOnSignals
 from onestage.streams.encoding import Encoded
-from onestage.streams.mixture import Mixture, Stream, order
-from onestage.terms import Terms
 from onestage.training import Hooks, Run, train
 from onestage.wiring import (
     Say,
-    cache_folder,
-    choices,
     judge,
     make_accelerator,
-    make_mixture,
-    make_optimizer,
-    make_terms,
     model_source,
     read_data,
-    share_of_terms,
 )
 
 BLOCK = 4096
@@ -111,16 +101,16 @@ class Session:
         self.say = say if self.main else _silent
         self.logbook = Logbook(out, resume=resume) if self.main else None
         self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
-        choices(recipe)  # a mistyped objective is refused before data are read
+        choices(recipe)  # a mistyped objective or schedule is refused before data are read
+        schedule_of(recipe)
         self.tokenizer = load_tokenizer(model_source(recipe))
         check_vocabulary(self.tokenizer, load_config(model_source(recipe)))
         with self.accelerator.main_process_first():
             self.data = read_data(recipe, self.tokenizer, self.say)
         judge(recipe, self.data)
-        terms = make_terms(recipe, self.data)
-        mixture, steps = make_mixture(recipe, self.data)
+        self.plan = make_plan(recipe, self.data)
         self.loaded = self._load()
-        self.run = _make_run(recipe, self.accelerator, self.loaded, terms, mixture, steps)
+        self.run = make_run(recipe, self.accelerator, self.loaded, self.plan)
         if self.main:
             _require_room(out, self.loaded.model)
         self._describe(resume)
@@ -135,8 +125,7 @@ class Session:
         fit = self.run.policy.fit
         if fit.layout == "alone" or not fit.chunked_head:
             self.say(f"model: runs the slow way ({fit.layout}): {fit.reason}")
-        parts = ", ".join(f"{s.share:.2f} {s.name}" for s in self.run.mixture.streams)
-        self.say(f"{self.run.steps:,} steps, a step has on average {parts}")
+        self.say(self.plan.describe())
         if self.logbook is None:
             return
         table = self.data.table()
@@ -158,11 +147,12 @@ class Session:
 
     def visited(self) -> Iterator[Encoded]:
         """Every record of the run, training and held-out, once each."""
-        streams = self.run.mixture.streams
-        yield from chain.from_iterable(
-            planned(self.run.mixture, self.run.steps, s) for s in streams
-        )
+        yield from chain.from_iterable(self._planned())
         yield from self.held_out()
+
+    def _planned(self) -> Iterator[Iterator[Encoded]]:
+        schedule, steps = self.run.schedule, self.run.steps
+        return self.run.feeds.planned(schedule.draws(steps), schedule.looks(steps), 0)
 
     def held_out(self) -> Iterator[Encoded]:
         """The records of the evaluation losses."""
@@ -193,8 +183,7 @@ class Session:
 
     def check_laws(self) -> None:
         """The step-0 self-check on records of every stream and kind."""
-        mixture, steps = self.run.mixture, self.run.steps
-        first = [r for s in mixture.streams for r in islice(planned(mixture, steps, s), 64)]
+        first = [record for records in self._planned() for record in islice(records, 64)]
         verdicts = check_laws(self.run, sample(first), self.tokenizer)
         for verdict in verdicts:
             found = "holds" if verdict.holds else "BROKEN"
@@ -219,7 +208,11 @@ class Session:
             )
         run.optimizer.load_state_dict(training["optimizer"])
         run.learning_rate.load_state_dict(training["learning_rate"])
-        run.mixture.cursor.update(progress["cursor"])
+        run.feeds.restore(progress["feeds"])
+        run.schedule.restore(progress["schedule"])
+        run.clipping.restore(progress["clipping"])
+        if run.average:
+            run.average.restore(training["average"])
         run.terms.state.update(progress["state"])
         run.step, run.tokens = progress["step"], progress["tokens"]
         run.best = math.inf if progress["best"] is None else progress["best"]
@@ -234,7 +227,9 @@ class Session:
         held_out = list(self.held_out())
         hooks = Hooks(
             log=self._log,
-            evaluate=lambda: evaluate(self.run, held_out),
+            measure=lambda names: measure(self.run, names),
+            evaluate=lambda: self._evaluate(held_out),
+            probe=lambda: {},
             save=self._save,
             progress=lambda loss: self.watcher.step(self.run, loss),
         )
@@ -249,10 +244,27 @@ class Session:
             self.say(f"stopped after step {self.run.step}; go on with --resume")
             saved = self.checkpoints.folder / "last"
         elif self.main:
-            save_model(self.loaded.model, self.tokenizer, saved)
+            self._save_model(saved)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return saved
+
+    def _save_model(self, folder: Path) -> None:
+        if self.run.average and self.run.average.mean:
+            save_model(self.loaded.model, self.tokenizer, folder.with_name("model_last"))
+            with self.run.average.in_place():
+                save_model(self.loaded.model, self.tokenizer, folder)
+        else:
+            save_model(self.loaded.model, self.tokenizer, folder)
+
+    def _evaluate(self, held_out: Sequence[Encoded]) -> dict[str, float]:
+        """Losses of the last iterate, and of the average where one is kept."""
+        found = evaluate(self.run, held_out)
+        if self.run.average and self.run.average.mean:
+            with self.run.average.in_place():
+                averaged = evaluate(self.run, held_out)
+            found |= {f"average_{name}": value for name, value in averaged.items()}
+        return found
 
     def _log(self, line: dict[str, Any]) -> None:
         if self.logbook:
@@ -268,7 +280,9 @@ class Session:
         progress = {
             "fingerprint": self.loaded.fingerprint,
             "data": self._contents(),
-            "cursor": run.mixture.cursor,
+            "feeds": run.feeds.state(),
+            "schedule": run.schedule.state(),
+            "clipping": run.clipping.state(),
             "state": run.terms.state,
             "tokens": run.tokens,
             "best": run.best if math.isfinite(run.best) else None,
@@ -277,49 +291,11 @@ class Session:
             "optimizer": run.optimizer.state_dict(),
             "learning_rate": run.learning_rate.state_dict(),
         }
+        if run.average:
+            training["average"] = run.average.state()
         self.checkpoints.save(
             run.step, self.loaded.model, self.tokenizer, training, progress, best=best
         )
-
-
-def _make_run(
-    recipe: Recipe,
-    accelerator: Accelerator,
-    loaded: Loaded,
-    terms: Terms,
-    mixture: Mixture,
-    steps: int,
-) -> Run:
-    options, policy = recipe.train, Policy(loaded.model)
-    optimizer, learning_rate = make_optimizer(options, policy, steps)
-    fingerprint = loaded.fingerprint + ("-autocast" if options.bf16 else "")
-    return Run(
-        policy=policy,
-        terms=terms,
-        schedule=Proportional(share_of_terms(mixture, terms), steps, options.seed),
-        mixture=mixture,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        accelerator=accelerator,
-        reference=ReferenceCache(cache_folder(recipe) / "reference", fingerprint)
-        if terms.needs_reference
-        else None,
-        steps=steps,
-        tokens_per_row=options.row_budget,
-        max_grad_norm=options.max_grad_norm,
-        seed=options.seed,
-        logging_steps=options.logging_steps,
-        eval_steps=options.eval_steps,
-        save_steps=options.save_steps,
-    )
-
-
-def planned(mixture: Mixture, steps: int, stream: Stream) -> Iterator[Encoded]:
-    """Every record of a stream that the run will visit, once each."""
-    end, size = mixture.until(steps)[stream.name], len(stream.store)
-    first = order(mixture.seed, stream.name, 0, size)
-    for number in range(size) if end >= size else first[:end]:
-        yield stream.store[int(number)]
 
 
 def _require_room(folder: Path, model: Any) -> None:

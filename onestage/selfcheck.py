@@ -78,7 +78,7 @@ def _starts_at_reference(run: Run, batch: Batch, tolerance: float) -> Verdict:
     name = "1 policy = reference"
     if run.reference is None:
         return Verdict(name, True, "no objective of this run uses a reference")
-    weights, worst, start, now = run.schedule.weights(0), 0.0, 0.0, 0.0
+    weights, worst, start, now = run.schedule.share, 0.0, 0.0, 0.0
     counts = run.terms.count(batch.records)
     for row in batch.rows:
         logp_K = run.policy(row)

@@ -40,16 +40,17 @@ class Terms:
 
     def wants_reference(self, record: Encoded) -> bool:
         """Whether the record's objective compares with the reference."""
-        return self.objectives[self._name(record)].needs_reference
+        return self.objectives[self.name_of(record)].needs_reference
 
-    def _name(self, record: Encoded) -> str:
+    def name_of(self, record: Encoded) -> str:
+        """The term a record belongs to."""
         return self.term_of[record.source, record.kind]
 
     def count(self, records: Sequence[Encoded]) -> dict[str, float]:
         """Units of each term in some records; terms without any are left out."""
         counts = {}
         for name, objective in self.objectives.items():
-            mine = [record for record in records if self._name(record) == name]
+            mine = [record for record in records if self.name_of(record) == name]
             if mine:
                 counts[name] = float(objective.count(_feedback(mine, torch.device("cpu"))))
         return counts
@@ -60,7 +61,7 @@ class Terms:
         records = [batch.records[number] for number in row.records]
         lengths = [sum(end - start for p in r.paths for start, end in p.spans) for r in records]
         for name, objective in self.objectives.items():
-            mine = np.asarray([self._name(record) == name for record in records])
+            mine = np.asarray([self.name_of(record) == name for record in records])
             if not mine.any():
                 continue
             keep_K = torch.from_numpy(np.repeat(mine, lengths)).to(logp_K.device)

@@ -1,17 +1,16 @@
 """The loop. It names no objective, no schedule and no task.
 
-A step: draw records, pack them into forest rows, and for each row add up the units' losses, each
-divided by the number of its units in the whole step. So the result depends neither on how records
-fall into rows nor on how rows fall to processes.
+A step: ask the schedule which terms to train on, draw their records, pack them into forest rows, and
+for each row add up the units' losses, each divided by the number of its units in the whole step. So
+the result depends neither on how records fall into rows nor on how rows fall to processes, and rows
+go through the model one after the other, so memory does not grow with the number of terms.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,18 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from onestage.averaging import Average
 from onestage.forest.packing import Row
+from onestage.objectives.contract import Loss
 from onestage.policy.policy import Policy
 from onestage.policy.reference import ReferenceCache
-from onestage.schedules.contract import Schedule
+from onestage.schedules.clipping import Clipping
+from onestage.schedules.contract import Schedule, active
+from onestage.steps import Step, Window
 from onestage.streams.batch import Batch, pack_records
 from onestage.streams.encoding import Encoded
-from onestage.streams.mixture import Mixture
-from onestage.terms import Tally, Terms
+from onestage.streams.feeds import Feeds
+from onestage.terms import Terms
 
 
 class NonFiniteError(RuntimeError):
@@ -41,18 +44,23 @@ class Run:
     policy: Policy
     terms: Terms
     schedule: Schedule
-    mixture: Mixture
+    feeds: Feeds
     optimizer: torch.optim.Optimizer
     learning_rate: Any
     accelerator: Accelerator
     reference: ReferenceCache | None
     steps: int
     tokens_per_row: int
-    max_grad_norm: float
+    clipping: Clipping
     seed: int
+    penalty: Callable[[Any], float] | None = None
+    """Adds the gradient of a penalty on the weights themselves, and returns its value."""
+    average: Average | None = None
+    """A running average of the trained weights."""
     logging_steps: int = 10
     eval_steps: int | None = None
     save_steps: int | None = None
+    probe_steps: int | None = None
     step: int = 0
     """Steps done."""
     tokens: int = 0
@@ -68,45 +76,37 @@ class Hooks:
     """What happens around the loop; each takes what it needs and changes nothing of the training."""
 
     log: Callable[[dict[str, Any]], None]
+    measure: Callable[[Sequence[str]], dict[str, float]]
+    """Losses of the named terms, by forward passes alone."""
     evaluate: Callable[[], dict[str, float]]
+    probe: Callable[[], dict[str, float]]
+    """Measurements that never change the training."""
     save: Callable[[bool], None]
     """Save a checkpoint; the argument says whether it is the best so far."""
     progress: Callable[[float], None]
     """Called after every step with its loss."""
 
 
-@dataclass
-class Step:
-    """What one step measured."""
-
-    loss: float
-    grad_norm: float
-    nodes: int
-    """Tokens that were computed: shared ones once."""
-    tokens_of: Counter[str]
-    """Tokens of the records by stream, shared ones as often as they stand."""
-    tally: Tally = field(default_factory=Tally)
-
-    @property
-    def tokens(self) -> int:
-        return self.tokens_of.total()
-
-
 def train(run: Run, hooks: Hooks) -> None:
     """Train until `run.steps`, or until `run.stop` is set. Raises `NonFiniteError`."""
     parameters = [p for p in run.policy.parameters() if p.requires_grad]
-    window = _Window(run.tokens)
+    window = Window(run.tokens)
     run.policy.train()
     while run.step < run.steps and not _stopping(run):
-        records = run.mixture.draw(run.step)
-        measured = take_step(run, parameters, records)
+        weights = decide(run, hooks.measure)
+        measured = take_step(run, parameters, run.feeds.draw(active(weights)), weights)
+        run.schedule.observe(run.step, measured.losses)
         run.step += 1
         run.tokens += measured.tokens
+        if run.average:
+            run.average.update(run.step)
         window.add(measured)
         hooks.progress(measured.loss)
         last = run.step == run.steps
         if run.step % run.logging_steps == 0 or last:
-            hooks.log(window.close(run))
+            hooks.log(window.close(run.step, run.tokens, run.learning_rate, run.terms.state))
+        if run.probe_steps and (run.step % run.probe_steps == 0 or last):
+            hooks.log({"step": run.step, **hooks.probe()})
         if run.eval_steps and (run.step % run.eval_steps == 0 or last):
             losses = hooks.evaluate()
             hooks.log({"step": run.step, **losses})
@@ -121,6 +121,14 @@ def train(run: Run, hooks: Hooks) -> None:
         hooks.save(False)
 
 
+def decide(run: Run, measure: Callable[[Sequence[str]], dict[str, float]]) -> dict[str, float]:
+    """The weights of the terms in this step; the schedule may want losses measured first."""
+    stale = run.schedule.refresh(run.step)
+    if stale:
+        run.schedule.observe(run.step, measure(stale))
+    return run.schedule.weights(run.step)
+
+
 def _stopping(run: Run) -> bool:
     """Whether any process was told to stop; all of them stop after the same step."""
     if run.accelerator.num_processes > 1:
@@ -130,28 +138,37 @@ def _stopping(run: Run) -> bool:
     return run.stop
 
 
-def take_step(run: Run, parameters: Sequence[Tensor], records: Sequence[Encoded]) -> Step:
+def take_step(
+    run: Run,
+    parameters: Sequence[Tensor],
+    records: Sequence[Encoded],
+    weights: Mapping[str, float],
+) -> Step:
     """One optimiser step on some records."""
     torch.manual_seed(_step_seed(run.seed, run.step))  # dropout; the same after a resume
-    batch = pack_records(records, run.tokens_per_row)
-    weights, counts = run.schedule.weights(run.step), run.terms.count(records)
-    measured = Step(0.0, 0.0, sum(map(len, batch.rows)), Counter())
+    batch, counts = pack_records(records, run.tokens_per_row), run.terms.count(records)
+    measured = Step(weights, sum(map(len, batch.rows)))
     streams = [record.source for record in records]
     for record in records:
         measured.tokens_of[record.source] += record.tokens
     observed: list[dict[str, Any]] = []
-    total = torch.zeros((), device=run.policy.device)
+    sum_T = torch.zeros(len(weights), device=run.policy.device)
     rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
     for row in batch.rows[rank::ranks]:
         loss, losses = row_loss(run, row, batch, weights, counts)
         run.accelerator.backward(loss)
-        total += loss.detach()
+        for place, name in enumerate(weights):
+            sum_T[place] += losses[name].loss_U.detach().sum() if name in losses else 0.0
         measured.tally.add(losses.values(), streams)
         observed.append({name: loss.observed for name, loss in losses.items()})
     if ranks > 1:
-        _add_over_ranks([total.unsqueeze(0)], parameters)
-    norm = _clip(parameters, run.max_grad_norm)
-    measured.loss, measured.grad_norm = total.item(), norm.item()
+        _add_over_ranks(sum_T, parameters)
+    sums = dict(zip(weights, sum_T.tolist(), strict=True))
+    measured.losses = {name: sums[name] / count for name, count in counts.items() if count}
+    measured.loss = sum(weights[name] * loss for name, loss in measured.losses.items())
+    if run.penalty:
+        measured.loss += run.penalty(run.policy.model)
+    measured.grad_norm, measured.clip_factor = _clip(run, parameters, active(weights))
     if not (math.isfinite(measured.loss) and math.isfinite(measured.grad_norm)):
         raise NonFiniteError(_blame(run, records, measured))
     run.optimizer.step()
@@ -168,7 +185,7 @@ def row_loss(
     batch: Batch,
     weights: Mapping[str, float],
     counts: Mapping[str, float],
-) -> tuple[Tensor, dict[str, Any]]:
+) -> tuple[Tensor, dict[str, Loss]]:
     """What one row adds to the step's loss, and the losses of its terms."""
     with run.accelerator.autocast():
         logp_K = run.policy(row)
@@ -176,7 +193,7 @@ def row_loss(
     parts = [
         weights[name] / counts[name] * loss.loss_U.sum()
         for name, loss in losses.items()
-        if counts[name]
+        if counts.get(name)
     ]
     return sum(parts, start=0.0 * logp_K.sum()), losses
 
@@ -196,12 +213,12 @@ def _step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % (1 << 63)
 
 
-def _add_over_ranks(extra: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
-    """Sum gradients (and `extra`) over all processes, in one flat message."""
+def _add_over_ranks(sum_T: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Sum gradients and the terms' loss sums over all processes, in one flat message."""
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    tensors = [*extra, *(p.grad for p in parameters if p.grad is not None)]
+    tensors = [sum_T, *(p.grad for p in parameters if p.grad is not None)]
     flat = torch.cat([tensor.flatten().float() for tensor in tensors])
     torch.distributed.all_reduce(flat)
     at = 0
@@ -210,9 +227,14 @@ def _add_over_ranks(extra: Sequence[Tensor], parameters: Sequence[Tensor]) -> No
         at += tensor.numel()
 
 
-def _clip(parameters: Sequence[Tensor], limit: float) -> Tensor:
-    """The gradients' norm before clipping it to `limit` (0: no clipping)."""
-    return torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf)
+def _clip(run: Run, parameters: Sequence[Tensor], terms: Sequence[str]) -> tuple[float, float]:
+    """Scale the gradients as the run's clipping says; their norm before, and the factor."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads).item()
+    factor = run.clipping.factor(terms, norm) if math.isfinite(norm) else 1.0
+    if factor < 1:
+        torch._foreach_mul_(grads, factor)
+    return norm, factor
 
 
 def _sum_observed(
@@ -231,13 +253,15 @@ def _sum_observed(
 def _blame(run: Run, records: Sequence[Encoded], measured: Step) -> str:
     """Which records of a step give a loss or gradient that is not finite on their own."""
     guilty = []
-    weights = run.schedule.weights(run.step)
     for record in records:
         run.optimizer.zero_grad(set_to_none=True)
         batch = pack_records([record], run.tokens_per_row)
-        total, _ = row_loss(run, batch.rows[0], batch, weights, run.terms.count([record]))
+        counts = run.terms.count([record])
+        total, _ = row_loss(run, batch.rows[0], batch, measured.weights, counts)
         run.accelerator.backward(total)
-        norm = _clip([p for p in run.policy.parameters() if p.requires_grad], 0.0)
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in run.policy.parameters() if p.grad is not None]
+        )
         if not (math.isfinite(total.item()) and math.isfinite(norm.item())):
             guilty.append(f"{record.source}:{record.id}")
     run.optimizer.zero_grad(set_to_none=True)
@@ -246,43 +270,3 @@ def _blame(run: Run, records: Sequence[Encoded], measured: Step) -> str:
         f"step {run.step + 1}: loss {measured.loss}, gradient norm {measured.grad_norm}; "
         f"records that do it: {named}. The model was not changed or saved; earlier checkpoints stay"
     )
-
-
-class _Window:
-    """What was measured since the last line of metrics."""
-
-    def __init__(self, tokens: int) -> None:
-        self.steps: list[Step] = []
-        self.since = time.perf_counter()
-        self.tokens = tokens
-
-    def add(self, step: Step) -> None:
-        self.steps.append(step)
-
-    def close(self, run: Run) -> dict[str, Any]:
-        now, size = time.perf_counter(), len(self.steps)
-        tally = Tally()
-        for step in self.steps:
-            tally.merge(step.tally.sums)
-        if run.accelerator.num_processes > 1:
-            merged = Tally()
-            for sums in gather_object([tally.sums]):
-                merged.merge(sums)
-            tally = merged
-        tokens_of = sum((step.tokens_of for step in self.steps), Counter())
-        clipped = sum(step.grad_norm > run.max_grad_norm > 0 for step in self.steps)
-        line = {
-            "step": run.step,
-            "loss": sum(step.loss for step in self.steps) / size,
-            "tokens": run.tokens,
-            "learning_rate": run.learning_rate.get_last_lr()[0],
-            "grad_norm": sum(step.grad_norm for step in self.steps) / size,
-            "grad_clip_rate": clipped / size,
-            "forest_saving": 1 - sum(step.nodes for step in self.steps) / tokens_of.total(),
-            "tokens_per_second": (run.tokens - self.tokens) / (now - self.since),
-            **{f"state/{t}/{k}": v for t, s in run.terms.state.items() for k, v in s.items()},
-            **{f"{stream}/tokens": count for stream, count in tokens_of.items()},
-            **tally.means(),
-        }
-        self.steps, self.since, self.tokens = [], now, run.tokens
-        return line

@@ -18,19 +18,14 @@ from transformers import Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
 
 from onestage.nearest import nearest
-from onestage.objectives.contract import Objective
-from onestage.objectives.registry import make
 from onestage.policy.loading import Lora, ModelSource
 from onestage.policy.policy import Policy
 from onestage.recipe import DataOptions, Recipe, RecipeError, TrainOptions
 from onestage.records.columns import Columns
 from onestage.records.reading import Source
-from onestage.records.record import KINDS, Kind
 from onestage.streams.encoding import Encoder
-from onestage.streams.mixture import Mixture, Stream, shares
 from onestage.streams.sources import open_store, tokenizer_digest
 from onestage.streams.store import Store
-from onestage.terms import Terms
 
 Say = Callable[[str], None]
 
@@ -132,92 +127,6 @@ def judge(recipe: Recipe, data: Data) -> None:
             )
         if not len(store):
             raise RecipeError(f"data {name}: no record is left to train on\n  {shown}")
-
-
-def make_terms(recipe: Recipe, data: Data) -> Terms:
-    """The objectives, and which records each is given; refused where one cannot use a kind."""
-    chosen = choices(recipe)
-    objectives: dict[str, Objective] = {}
-    term_of: dict[tuple[str, Kind], str] = {}
-    for part in (data.train, data.held_out):
-        for stream, store in part.items():
-            for kind in store.kinds():
-                name, objective = _choice(chosen, stream, kind)
-                if kind not in objective.kinds:
-                    raise RecipeError(
-                        f"objective {name} cannot use {kind} records (stream {stream}); "
-                        f"it can use {', '.join(sorted(objective.kinds))}"
-                        + ("; set min_score to imitate high scores" if name == "sft" else "")
-                    )
-                term = next((t for t, o in objectives.items() if o == objective), None)
-                if term is None:
-                    term = name if name not in objectives else f"{name}-{stream}-{kind}"
-                    objectives[term] = objective
-                term_of[stream, kind] = term
-    return Terms(objectives, term_of)
-
-
-def choices(recipe: Recipe) -> dict[str, tuple[str, Objective]]:
-    """Objective by stream name, kind, or "" for everything."""
-    given = recipe.objective
-    if isinstance(given, str) or "name" in given:
-        return {"": _objective(given)}
-    allowed = [*KINDS, *(stream.name for stream in recipe.data)]
-    for key in given:
-        if key not in allowed:
-            raise RecipeError(f"objective: {key!r} is no kind or stream{nearest(key, allowed)}")
-    return {key: _objective(value) for key, value in given.items()}
-
-
-def _objective(given: Any) -> tuple[str, Objective]:
-    if isinstance(given, str):
-        given = {"name": given}
-    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
-        raise RecipeError(f"objective: expected a name or {{name: ..., options}}, got {given!r}")
-    options = {key: value for key, value in given.items() if key != "name"}
-    return given["name"], make(given["name"], options)
-
-
-def _choice(
-    chosen: Mapping[str, tuple[str, Objective]], stream: str, kind: Kind
-) -> tuple[str, Objective]:
-    for key in (stream, kind, ""):
-        if key in chosen:
-            return chosen[key]
-    raise RecipeError(
-        f"objective: none is given for {kind} records of stream {stream}; the map has {sorted(chosen)}"
-    )
-
-
-def make_mixture(recipe: Recipe, data: Data) -> tuple[Mixture, int]:
-    """The mixture and the number of steps."""
-    options = recipe.train
-    sizes = {name: len(store) for name, store in data.train.items()}
-    part = shares(
-        sizes,
-        {stream.name: stream.weight for stream in recipe.data},
-        {stream.name: stream.per_step for stream in recipe.data},
-        options.batch_size,
-    )
-    streams = [Stream(name, data.train[name], part[name]) for name in sizes if part[name] > 0]
-    if options.max_steps is not None:
-        return Mixture(streams, options.seed), options.max_steps
-    wanted = sum(sizes.values()) * (options.num_train_epochs or 1.0)
-    even = all(stream.weight is None and stream.per_step is None for stream in recipe.data)
-    limit = (
-        {n: round(s * (options.num_train_epochs or 1.0)) for n, s in sizes.items()} if even else {}
-    )
-    return Mixture(streams, options.seed, limit), max(1, math.ceil(wanted / options.batch_size))
-
-
-def share_of_terms(mixture: Mixture, terms: Terms) -> dict[str, float]:
-    """Records of each term in a step, on average."""
-    found = dict.fromkeys(terms.objectives, 0.0)
-    for stream in mixture.streams:
-        for kind, numbers in stream.store.kinds().items():
-            term = terms.term_of[stream.name, kind]
-            found[term] += stream.share * len(numbers) / len(stream.store)
-    return found
 
 
 def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[Any, Any]:

@@ -56,6 +56,11 @@ LABELS = [
 ][:-1]  # not as many bad as good, so that a wrong mean shows
 
 
+def one_step(run: Any, parameters: list[Any]) -> Any:
+    weights = run.schedule.weights(run.step)
+    return take_step(run, parameters, run.feeds.draw(weights), weights)
+
+
 @dataclass(frozen=True)
 class Case:
     """The same loss by our name and by TRL's."""
@@ -187,8 +192,8 @@ def train_ours(case: Case, model: Path, folder: Path) -> Outcome:
     before = response_logps(run.policy, records)
     run.policy.train()
     losses = []
-    for step in range(STEPS):
-        losses.append(take_step(run, parameters, run.mixture.draw(step)).loss)
+    for _ in range(STEPS):
+        losses.append(one_step(run, parameters).loss)
         run.step += 1
     return Outcome(
         ids=[path.ids.tolist() for path in paths],

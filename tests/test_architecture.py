@@ -12,11 +12,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LEVELS = [
     {"records", "forest", "nearest"},
-    {"policy", "streams", "objectives", "schedules", "recipe", "logbook"},
-    {"terms", "checkpoints"},
+    {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
+    {"terms", "checkpoints", "recipe"},
+    {"steps"},
     {"training"},
     {"evaluation", "selfcheck", "signals"},
     {"wiring"},
+    {"planning"},
+    {"assembly"},
     {"run", "doctor", "scoring"},
     {"lab", "pages"},
     {"demo", "checking"},

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from conftest import make_tokenizer, write_recipe, write_rows
 
+from onestage.planning import make_plan, make_terms
 from onestage.recipe import RecipeError, load_recipe, parse_recipe
 from onestage.run import run_recipe
-from onestage.wiring import make_mixture, make_terms, read_data
+from onestage.wiring import read_data
 
 Make = Callable[..., dict[str, Any]]
 
@@ -194,13 +195,14 @@ def test_steps_from_epochs_weights_and_counts(recipe_of: Make) -> None:
     tokenizer = make_tokenizer()
     parsed = parse_recipe(recipe)
     data = read_data(parsed, tokenizer, quiet)
-    mixture, steps = make_mixture(parsed, data)
+    plan = make_plan(parsed, data)
+    mixture, steps = plan.feeds.together, plan.steps
     assert steps == 6
     drawn = [r.id for step in range(steps) for r in mixture.draw(step)]
     assert len(drawn) == 36
     assert all(drawn.count(one) == 2 for one in set(drawn))
     recipe["data"][0]["per_step"] = 1
-    mixture, _ = make_mixture(parse_recipe(recipe), data)
+    mixture = make_plan(parse_recipe(recipe), data).feeds.together
     assert mixture.take(0) == {"demonstrations": 1, "pairs": 5}
 
 

@@ -10,12 +10,13 @@ import pytest
 from conftest import REAL_DATA, make_tokenizer, write_rows
 
 from onestage.logbook import read_metrics
+from onestage.planning import choices
 from onestage.recipe import load_recipe, parse_recipe
 from onestage.records.reading import read
 from onestage.records.record import Record
 from onestage.run import run_recipe
 from onestage.streams.encoding import Encoded, Encoder
-from onestage.wiring import choices, source_of
+from onestage.wiring import source_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import token_path
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onestage.records.record import Refusal
 from onestage.streams.batch import feedback_arrays, pack_records
 from onestage.streams.encoding import Encoded
+from onestage.streams.feeds import Feeds
 from onestage.streams.mixture import Mixture, Stream, order, shares
 from onestage.streams.store import Store, balance, write
 
@@ -135,15 +137,64 @@ def test_bad_shares_are_refused(weights: dict, counts: dict, message: str) -> No
         shares({"a": 30, "b": 10}, weights, counts, 8)
 
 
-def test_a_cursor_is_all_the_state_there_is(tmp_path: Path) -> None:
-    store = store_of(tmp_path / "a", 11)
-    whole = Mixture([Stream("s", store, 4.0)], 3)
-    ids = [[r.id for r in whole.draw(step)] for step in range(8)]
-    resumed = Mixture([Stream("s", store, 4.0)], 3)
-    for step in range(3):
-        resumed.draw(step)
-    later = Mixture([Stream("s", store, 4.0)], 3, cursor=dict(resumed.cursor))
-    assert [[r.id for r in later.draw(step)] for step in range(3, 8)] == ids[3:]
+def feeds_of(tmp_path: Path) -> Feeds:
+    long = store_of(tmp_path / "a", 11)
+    short = write((record(50 + n) for n in range(3)), "s", tmp_path / "b")
+    own = {"x": Mixture([Stream("a", long, 4.0)], 3), "y": Mixture([Stream("b", short, 2.0)], 3)}
+    return Feeds(own, part=0.5)
+
+
+def names(records: list[Encoded]) -> list[str]:
+    return [record.id for record in records]
+
+
+def test_every_term_walks_at_its_own_pace(tmp_path: Path) -> None:
+    """Unequal lengths are no trouble, an idle term draws nothing, and nothing drawn is lost."""
+    feeds = feeds_of(tmp_path)
+    drawn = [names(feeds.draw([term])) for term in "xyyyxxy"]
+    assert [len(part) for part in drawn] == [4, 2, 2, 2, 4, 4, 2]
+    alone = feeds_of(tmp_path)
+    assert [drawn[0], drawn[4], drawn[5]] == [names(alone.draw(["x"])) for _ in range(3)]
+    seen = [name for place in (1, 2, 3, 6) for name in drawn[place]]
+    assert sorted(seen[:3]) == sorted(seen[3:6]) == sorted(set(seen))  # whole epochs of 3
+    assert len(names(alone.draw(["y", "x"]))) == 6
+
+
+def test_looking_changes_no_draw(tmp_path: Path) -> None:
+    feeds, other = feeds_of(tmp_path), feeds_of(tmp_path)
+    ahead = names(feeds.look(["x"], "next"))
+    apart = [names(feeds.look(["x", "y"], "apart")) for _ in range(4)]
+    assert all(len(part) == 3 for part in apart)  # half of 4 and half of 2
+    assert len({tuple(part) for part in apart}) > 1
+    assert ahead == names(feeds.draw(["x"])) == names(other.draw(["x"]))
+    assert feeds.looked == {"x": 4, "y": 4}
+
+
+def test_feeds_go_on_from_their_state(tmp_path: Path) -> None:
+    whole, first, later = (feeds_of(tmp_path) for _ in range(3))
+    for feeds in (whole, first):
+        feeds.draw(["x"]), feeds.look(["y"], "apart"), feeds.draw(["y", "x"])
+    later.restore(json.loads(json.dumps(first.state())))
+    for _ in range(3):
+        assert names(whole.draw(["x"])) == names(later.draw(["x"]))
+        assert names(whole.look(["y"], "apart")) == names(later.look(["y"], "apart"))
+
+
+@given(st.integers(0, 9), st.integers(0, 5), st.integers(0, 3))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_planned_covers_whatever_is_drawn(
+    tmp_path: Path, draws: int, looks: int, probes: int
+) -> None:
+    feeds = feeds_of(tmp_path)
+    planned = {
+        record.id
+        for part in feeds.planned({"x": draws, "y": 1}, {"x": looks}, probes)
+        for record in part
+    }
+    visited = [record for _ in range(draws) for record in feeds.draw(["x"])] + feeds.draw(["y"])
+    visited += [record for _ in range(looks) for record in feeds.look(["x"], "apart")]
+    visited += [record for number in range(probes) for record in feeds.probe(["x", "y"], number)]
+    assert planned == set(names(visited))
 
 
 def test_feedback_of_records() -> None:

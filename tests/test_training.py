@@ -129,10 +129,10 @@ def test_loss_and_gradient_do_not_depend_on_packing_or_order(
     recipe = recipe_of(objective=objective, train__batch_size=24)
     session = session_of(recipe, tmp_path / "out")
     run = session.run
-    take_step(
-        run, [p for p in run.policy.parameters()], run.mixture.draw(0)
-    )  # away from zero reward
-    records = run.mixture.draw(1)
+    terms, weights = list(run.terms.objectives), run.schedule.weights(0)
+    parameters = list(run.policy.parameters())
+    take_step(run, parameters, run.feeds.draw(terms), weights)  # away from zero reward
+    records = run.feeds.draw(terms)
     loss, grads = gradients(run, records, 4096)
     for other_records, size in ((records, 64), (list(reversed(records)), 200)):
         other_loss, other = gradients(run, other_records, size)

@@ -60,9 +60,18 @@ class Schedule(abc.ABC):
         """Terms whose losses the schedule wants measured before it decides on the step."""
         return ()
 
-    def observe(self, step: int, losses: Mapping[str, float]) -> None:
+    def observe(self, step: int, losses: Mapping[str, float]) -> None:  # noqa: B027 - most do not
         """Take in losses: those measured before step `step`, and those of its training batches
         (before the update)."""
+
+    def looks(self, steps: int) -> dict[str, int]:
+        """The most batches of each term that are measured `apart` in `steps` steps."""
+        return {}
+
+    @property
+    def measured_part(self) -> float:
+        """Size of a batch that is only measured, against one that is trained on."""
+        return 1.0
 
     def draws(self, steps: int) -> dict[str, int]:
         """The most batches each term draws in `steps` steps, where nothing is raised."""

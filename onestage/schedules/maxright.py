@@ -1,6 +1,6 @@
 """MAXRIGHT: each step trains on the term with the largest weighted suboptimality.
 
-    i_t = argmax_i lambda_i (f_i(theta) - f_i*);  theta <- theta - alpha grad f_{i_t}    (not times lambda)
+    i_t = argmax_i lambda_i (f_i - f_i*);  theta <- theta - alpha grad f_{i_t}     (not times lambda)
 
 Fernando et al. 2024 (arXiv 2410.15483), algorithm 3 and its memory-efficient form with period k: a
 subgradient step on the weighted Chebyshev function max_i lambda_i (f_i - f_i*). As published

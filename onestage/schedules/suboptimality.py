@@ -8,6 +8,7 @@ A term's loss is renewed for free whenever it is trained on, and measured by a f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,8 @@ class Suboptimality(Schedule):
     """f* of each term; 0 where not given."""
     refresh_steps: int = 10
     """No loss that decides is older than this many steps (k of the paper, over the whole run)."""
+    refresh_part: float = 0.25
+    """Records that a loss is measured on, as a part of a batch."""
     ema_rate: float | None = None
     """How much a new loss counts against those before, for each step that lies between; 1 replaces."""
     values: dict[str, float] = field(default_factory=dict, init=False)
@@ -46,6 +49,8 @@ class Suboptimality(Schedule):
             )
         if not 0 < self.rate <= 1:
             raise ValueError(f"schedule: ema_rate must lie in (0, 1], got {self.ema_rate}")
+        if not 0 < self.refresh_part <= 1:
+            raise ValueError(f"schedule: refresh_part must lie in (0, 1], got {self.refresh_part}")
         for term in self.optimum:
             if term not in self.weight:
                 known = list(self.weight)
@@ -69,6 +74,9 @@ class Suboptimality(Schedule):
 
     def observe(self, step: int, losses: Mapping[str, float]) -> None:
         for term, loss in losses.items():
+            if math.isnan(loss):  # measured on records that give this objective nothing to do
+                self.known_at[term] = step
+                continue
             if term in self.values:
                 gone = max(1, step - self.known_at[term])
                 rate = 1 - (1 - self.rate) ** gone
@@ -86,6 +94,15 @@ class Suboptimality(Schedule):
 
     def draws(self, steps: int) -> dict[str, int]:
         return {term: steps if part else 0 for term, part in self.share.items()}
+
+    def looks(self, steps: int) -> dict[str, int]:
+        most = -(-steps // self.refresh_steps)
+        apart = self.measured_on == "apart"
+        return {term: most for term, part in self.share.items() if part and apart}
+
+    @property
+    def measured_part(self) -> float:
+        return self.refresh_part if self.measured_on == "apart" else 1.0
 
     def state(self) -> dict[str, Any]:
         kept = {"values": dict(self.values), "known_at": dict(self.known_at)}

@@ -1,16 +1,15 @@
 """Which records make up a step: streams mixed in proportion, by weight, or by count.
 
-Each stream is walked in an order that is a function of (seed, stream, epoch) alone; where a stream
-stands is one number, its cursor, which the checkpoint keeps. How many records a step takes from each
-stream is arithmetic on the step, spread as evenly as whole numbers allow, so every part of a run
-sees the same mixture.
+Each stream is walked in an order that is a function of (seed, stream, epoch) alone. How many records a
+step takes from each stream is arithmetic on the step, spread as evenly as whole numbers allow, so every
+part of a run sees the same mixture, and a mixture has no state.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import floor
@@ -30,6 +29,14 @@ class Stream:
     store: Store
     share: float
     """Records of this stream in a step, on average."""
+    numbers: np.ndarray[Any, Any] | None = None
+    """Which records of the store; default all."""
+
+    def __len__(self) -> int:
+        return len(self.store) if self.numbers is None else len(self.numbers)
+
+    def __getitem__(self, place: int) -> Encoded:
+        return self.store[place if self.numbers is None else int(self.numbers[place])]
 
 
 def shares(
@@ -65,19 +72,16 @@ def _part(weight: float | None, size: int, weighed: bool) -> float:
     return 1.0 if weight is None else float(weight)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Mixture:
-    """Draws the records of each step. `cursor` is its only state."""
+    """The records of each step."""
 
     streams: Sequence[Stream]
     seed: int
     limit: Mapping[str, int] = field(default_factory=dict)
     """Records a stream gives at most over the run (where the run's length is given in epochs)."""
-    cursor: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for stream in self.streams:
-            self.cursor.setdefault(stream.name, 0)
+    purpose: str = ""
+    """Another purpose, another order."""
 
     def take(self, step: int) -> dict[str, int]:
         """How many records step `step` (from 0) takes of each stream."""
@@ -105,19 +109,33 @@ class Mixture:
         return {name: min(count, self.limit.get(name, count)) for name, count in taken.items()}
 
     def draw(self, step: int) -> list[Encoded]:
-        """The records of a step, and move the cursors past them."""
-        records = []
-        take = self.take(step)
-        for stream in self.streams:
-            for _ in range(take[stream.name]):
-                records.append(stream.store[self.place(stream, self.cursor[stream.name])])
-                self.cursor[stream.name] += 1
-        return records
+        """The records of a step."""
+        before, after = self.until(step), self.until(step + 1)
+        return [
+            stream[self._place(stream, cursor)]
+            for stream in self.streams
+            for cursor in range(before[stream.name], after[stream.name])
+        ]
 
-    def place(self, stream: Stream, cursor: int) -> int:
-        """The record number at a cursor of a stream."""
-        epoch, at = divmod(cursor, len(stream.store))
-        return int(order(self.seed, stream.name, epoch, len(stream.store))[at])
+    def planned(self, steps: int, name: str) -> Iterator[Encoded]:
+        """Every record of a stream that `steps` steps visit, once each."""
+        stream = next(stream for stream in self.streams if stream.name == name)
+        end, size = self.until(steps)[name], len(stream)
+        for place in range(size) if end >= size else self._order(stream, 0)[:end]:
+            yield stream[int(place)]
+
+    def part(self, fraction: float, purpose: str) -> Mixture:
+        """The same streams in another order, `fraction` of the records a step."""
+        streams = [replace(stream, share=stream.share * fraction) for stream in self.streams]
+        return Mixture(streams, self.seed, {}, purpose)
+
+    def _place(self, stream: Stream, cursor: int) -> int:
+        epoch, at = divmod(cursor, len(stream))
+        return int(self._order(stream, epoch)[at])
+
+    def _order(self, stream: Stream, epoch: int) -> np.ndarray[Any, Any]:
+        name = f"{self.purpose}/{stream.name}" if self.purpose else stream.name
+        return order(self.seed, name, epoch, len(stream))
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,54 @@
+"""A plan and a loaded model become a run."""
+
+from __future__ import annotations
+
+from accelerate import Accelerator
+
+from onestage.averaging import Average
+from onestage.planning import Plan
+from onestage.policy.loading import Loaded
+from onestage.policy.policy import Policy
+from onestage.policy.reference import ReferenceCache
+from onestage.recipe import Recipe
+from onestage.schedules.clipping import Clipping
+from onestage.training import Run
+from onestage.wiring import cache_folder, make_optimizer
+
+
+def make_run(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    loaded: Loaded,
+    plan: Plan,
+) -> Run:
+    """The parts of a run put together, ready for the loop."""
+    options, policy = recipe.train, Policy(loaded.model)
+    optimizer, learning_rate = make_optimizer(options, policy, plan.steps)
+    clip = options.clip
+    if clip == "auto" and not plan.schedule.one_at_a_time:
+        clip = "step"
+    average = None
+    if options.average != "none":
+        start = round(options.average_start * plan.steps) if options.average == "tail" else 0
+        average = Average(policy, options.average, decay=options.average_decay, start=start)
+    fingerprint = loaded.fingerprint + ("-autocast" if options.bf16 else "")
+    return Run(
+        policy=policy,
+        terms=plan.terms,
+        schedule=plan.schedule,
+        feeds=plan.feeds,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        accelerator=accelerator,
+        reference=ReferenceCache(cache_folder(recipe) / "reference", fingerprint)
+        if plan.terms.needs_reference
+        else None,
+        steps=plan.steps,
+        tokens_per_row=options.row_budget,
+        clipping=Clipping(options.max_grad_norm, clip),
+        average=average,
+        seed=options.seed,
+        logging_steps=options.logging_steps,
+        eval_steps=options.eval_steps,
+        save_steps=options.save_steps,
+    )

@@ -1,0 +1,298 @@
+"""What a run will train on and when: terms, their feeds, and the schedule that chooses among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onestage.nearest import nearest
+from onestage.objectives.contract import Objective
+from onestage.objectives.registry import make
+from onestage.recipe import Recipe, RecipeError
+from onestage.records.record import KINDS, Kind
+from onestage.schedules import registry
+from onestage.schedules.contract import Schedule
+from onestage.streams.feeds import Feeds
+from onestage.streams.mixture import Mixture, Stream, shares
+from onestage.terms import Terms
+from onestage.wiring import Data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arithmetic of a run, known before any model is loaded."""
+
+    terms: Terms
+    schedule: Schedule
+    feeds: Feeds
+    steps: int
+
+    def describe(self) -> str:
+        """Steps and what they draw."""
+        feeds = {"": self.feeds.together} if self.feeds.together else self.feeds.own
+        drawn = [
+            (f"{name}: " if name else "") + ", ".join(f"{s.share:.2f} {s.name}" for s in m.streams)
+            for name, m in feeds.items()
+            if m
+        ]
+        return f"{self.steps:,} steps; a batch has on average " + " | ".join(drawn)
+
+    def tokens(self) -> float:
+        """Tokens that the run will train on: an estimate, and at most where a schedule decides."""
+        draws = self.schedule.draws(self.steps)
+        together = self.feeds.together
+        walks = [(together, self.steps)] if together else []
+        walks += [] if together else [(self.feeds.own[name], draws[name]) for name in draws]
+        return sum(
+            count * stream.store.table.tokens / len(stream.store)
+            for mixture, batches in walks
+            for stream in mixture.streams
+            for count in [mixture.until(batches)[stream.name]]
+        )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A recipe's `schedule`, taken apart."""
+
+    name: str
+    weights: Mapping[str, float] | None
+    part: Any
+    """`lambda`, as given."""
+    options: Mapping[str, Any]
+
+
+def make_plan(recipe: Recipe, data: Data) -> Plan:
+    """Terms, schedule, feeds and number of steps; `ValueError` where they do not fit the data."""
+    chosen = schedule_of(recipe)
+    given = chosen.weights
+    if chosen.part is not None:
+        given = _lambda(chosen.part, make_terms(recipe, data))
+    terms = make_terms(recipe, data, list(given) if given else None)
+    mixed = registry.find(chosen.name).batch == "mixed"
+    own = {name: _own_mixture(recipe, data, terms, name) for name in terms.objectives}
+    together, steps = _together(recipe, data) if mixed else (None, _steps(recipe))
+    weight = share_of_terms(together, terms) if together else given
+    weight = weight or dict.fromkeys(terms.objectives, 1.0)
+    schedule = registry.make(chosen.name, weight, steps, recipe.train.seed, chosen.options)
+    for name, part in schedule.share.items():
+        if part and not own[name].streams:
+            raise RecipeError(
+                f"schedule: {name} has a weight but no stream to train on has records for it"
+            )
+    own = {name: mixture for name, mixture in own.items() if mixture.streams}
+    return Plan(terms, schedule, Feeds(own, together, schedule.measured_part), steps)
+
+
+def schedule_of(recipe: Recipe) -> _Choice:
+    """The schedule's name, weights and options; a mistyped name is refused here."""
+    given = {"name": recipe.schedule} if isinstance(recipe.schedule, str) else dict(recipe.schedule)
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise RecipeError(
+            f"schedule: expected a name or {{name: ..., weights: ...}}, got {recipe.schedule!r}"
+        )
+    registry.find(name)
+    weights, part = given.pop("weights", None), given.pop("lambda", None)
+    if weights is not None and part is not None:
+        raise RecipeError("schedule: give weights or lambda, not both")
+    if weights is not None and not (isinstance(weights, dict) and _all_numbers(weights)):
+        raise RecipeError(f"schedule.weights: expected {{term: number}}, got {weights!r}")
+    if (weights or part) is not None and registry.find(name).batch == "mixed":
+        raise RecipeError(
+            f"schedule {name} takes its weights from the data: give the streams of data a weight"
+        )
+    return _Choice(name, weights, part, given)
+
+
+def _all_numbers(weights: Mapping[str, Any]) -> bool:
+    return all(isinstance(w, int | float) and not isinstance(w, bool) for w in weights.values())
+
+
+def _lambda(given: Any, terms: Terms) -> dict[str, float]:
+    """`lambda: {dpo: 0.25}`: that term's weight; the other one, of two, has the rest."""
+    if not (isinstance(given, dict) and len(given) == 1 and _all_numbers(given)):
+        raise RecipeError(f"schedule.lambda: expected {{term: number in [0, 1]}}, got {given!r}")
+    ((term, value),) = given.items()
+    if not 0 <= value <= 1:
+        raise RecipeError(f"schedule.lambda: must lie in [0, 1], got {value} for {term}")
+    names = list(terms.objectives)
+    if term not in names or len(names) != 2:
+        raise RecipeError(
+            f"schedule.lambda: weighs one of two terms, got {term!r} and the terms {names}"
+        )
+    return {name: float(value) if name == term else 1.0 - value for name in names}
+
+
+def make_terms(recipe: Recipe, data: Data, keys: list[str] | None = None) -> Terms:
+    """The objectives, and which records each is given; refused where one cannot use a kind.
+
+    `keys`: names of streams, kinds or objectives, each of which becomes a term; default: every
+    distinct objective is one.
+    """
+    chosen = choices(recipe)
+    objectives: dict[str, Objective] = {}
+    term_of: dict[tuple[str, Kind], str] = {}
+    for part in (data.train, data.held_out):
+        for stream, store in part.items():
+            for kind in store.kinds():
+                name, objective = _choice(chosen, stream, kind)
+                if kind not in objective.kinds:
+                    raise RecipeError(
+                        f"objective {name} cannot use {kind} records (stream {stream}); "
+                        f"it can use {', '.join(sorted(objective.kinds))}"
+                        + ("; set min_score to imitate high scores" if name == "sft" else "")
+                    )
+                if keys is None:
+                    term = _term(objectives, name, objective, f"{name}-{stream}-{kind}")
+                else:
+                    term = _key(keys, stream, kind, name)
+                    if objectives.setdefault(term, objective) != objective:
+                        raise RecipeError(
+                            f"schedule.weights: {term} is one term but has several objectives; "
+                            "weigh streams or kinds instead"
+                        )
+                term_of[stream, kind] = term
+    if keys is not None:
+        _all_used(keys, objectives, [*data.train, *KINDS, *(name for name, _ in chosen.values())])
+    order = [key for key in keys or objectives if key in objectives]
+    return Terms({name: objectives[name] for name in order} | objectives, term_of)
+
+
+def _term(objectives: dict[str, Objective], name: str, objective: Objective, longer: str) -> str:
+    """The term of an objective: the one that has it already, or a new one."""
+    term = next((t for t, o in objectives.items() if o == objective), None)
+    if term is None:
+        term = name if name not in objectives else longer
+        objectives[term] = objective
+    return term
+
+
+def _key(keys: list[str], stream: str, kind: str, objective: str) -> str:
+    for key in (stream, kind, objective):
+        if key in keys:
+            return key
+    raise RecipeError(
+        f"schedule.weights: none is given for {kind} records of stream {stream} ({objective}); "
+        f"there are {keys}"
+    )
+
+
+def _all_used(keys: list[str], objectives: Mapping[str, Objective], known: list[str]) -> None:
+    for key in keys:
+        if key not in objectives:
+            allowed = sorted(set(known))
+            why = "has no records" if key in allowed else f"is unknown{nearest(key, allowed)}"
+            raise RecipeError(
+                f"schedule.weights: {key!r} {why}; weigh objectives, streams or kinds of the data"
+            )
+
+
+def choices(recipe: Recipe) -> dict[str, tuple[str, Objective]]:
+    """Objective by stream name, kind, or "" for everything."""
+    given = recipe.objective
+    if isinstance(given, str) or "name" in given:
+        return {"": _objective(given)}
+    allowed = [*KINDS, *(stream.name for stream in recipe.data)]
+    for key in given:
+        if key not in allowed:
+            raise RecipeError(f"objective: {key!r} is no kind or stream{nearest(key, allowed)}")
+    return {key: _objective(value) for key, value in given.items()}
+
+
+def _objective(given: Any) -> tuple[str, Objective]:
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise RecipeError(f"objective: expected a name or {{name: ..., options}}, got {given!r}")
+    options = {key: value for key, value in given.items() if key != "name"}
+    return given["name"], make(given["name"], options)
+
+
+def _choice(
+    chosen: Mapping[str, tuple[str, Objective]], stream: str, kind: Kind
+) -> tuple[str, Objective]:
+    for key in (stream, kind, ""):
+        if key in chosen:
+            return chosen[key]
+    raise RecipeError(
+        f"objective: none is given for {kind} records of stream {stream}; the map has {sorted(chosen)}"
+    )
+
+
+def _steps(recipe: Recipe) -> int:
+    if recipe.train.max_steps is None:
+        raise RecipeError(
+            "train.num_train_epochs counts passes over a mixture; with a schedule whose terms draw "
+            "batches of their own, give train.max_steps"
+        )
+    return recipe.train.max_steps
+
+
+def _together(recipe: Recipe, data: Data) -> tuple[Mixture, int]:
+    """One mixture over all streams, and the number of steps."""
+    options = recipe.train
+    sizes = {name: len(store) for name, store in data.train.items()}
+    part = _parts(recipe, sizes, options.batch_size)
+    streams = [Stream(name, data.train[name], part[name]) for name in sizes if part[name] > 0]
+    if options.max_steps is not None:
+        return Mixture(streams, options.seed), options.max_steps
+    wanted = sum(sizes.values()) * (options.num_train_epochs or 1.0)
+    even = all(stream.weight is None and stream.per_step is None for stream in recipe.data)
+    limit = (
+        {n: round(s * (options.num_train_epochs or 1.0)) for n, s in sizes.items()} if even else {}
+    )
+    return Mixture(streams, options.seed, limit), max(1, math.ceil(wanted / options.batch_size))
+
+
+def _own_mixture(recipe: Recipe, data: Data, terms: Terms, term: str) -> Mixture:
+    """The records of one term: whole streams, or those of a stream that the term is given."""
+    numbers = {}
+    for name, store in data.train.items():
+        mine = [n for kind, n in store.kinds().items() if terms.term_of[name, kind] == term]
+        if mine:
+            numbers[name] = np.sort(np.concatenate(mine))
+    if not numbers:
+        return Mixture([], recipe.train.seed)
+    sizes = {name: len(found) for name, found in numbers.items()}
+    counted = [stream.per_step for stream in recipe.data if stream.name in sizes]
+    counts = [count for count in counted if count is not None]
+    if all(stream.weight == 0 for stream in recipe.data if stream.name in sizes):
+        return Mixture([], recipe.train.seed)
+    size = sum(counts) if len(counts) == len(counted) else recipe.train.batch_size
+    part = _parts(recipe, sizes, size)
+    streams = [
+        Stream(
+            name,
+            data.train[name],
+            part[name],
+            None if size == len(data.train[name]) else numbers[name],
+        )
+        for name, size in sizes.items()
+        if part[name] > 0
+    ]
+    return Mixture(streams, recipe.train.seed)
+
+
+def _parts(recipe: Recipe, sizes: Mapping[str, int], batch_size: int) -> dict[str, float]:
+    streams = [stream for stream in recipe.data if stream.name in sizes]
+    return shares(
+        sizes,
+        {stream.name: stream.weight for stream in streams},
+        {stream.name: stream.per_step for stream in streams},
+        batch_size,
+    )
+
+
+def share_of_terms(mixture: Mixture, terms: Terms) -> dict[str, float]:
+    """Records of each term in a step, on average."""
+    found = dict.fromkeys(terms.objectives, 0.0)
+    for stream in mixture.streams:
+        for kind, numbers in stream.store.kinds().items():
+            term = terms.term_of[stream.name, kind]
+            found[term] += stream.share * len(numbers) / len(stream.store)
+    return found
