@@ -45,6 +45,10 @@ ELSEWHERE = {
     "save_steps": "test_training.py",
     "save_total_limit": "test_training.py",
     "report_to": "test_training.py",
+    "clip": "test_schedule_runs.py, test_schedules.py",
+    "average": "test_schedule_runs.py",
+    "average_decay": "test_schedule_runs.py",
+    "average_start": "test_schedule_runs.py",
 }
 BESIDE = {  # what an option needs to have an effect
     "warmup_ratio": {"lr_scheduler_type": "linear"},
