@@ -51,4 +51,5 @@ def make_run(
         logging_steps=options.logging_steps,
         eval_steps=options.eval_steps,
         save_steps=options.save_steps,
+        probe_steps=recipe.probe.steps if recipe.probe else None,
     )

@@ -78,7 +78,11 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     together, steps = _together(recipe, data) if mixed else (None, _steps(recipe))
     weight = share_of_terms(together, terms) if together else given
     weight = weight or dict.fromkeys(terms.objectives, 1.0)
-    schedule = registry.make(chosen.name, weight, steps, recipe.train.seed, chosen.options)
+    best = recipe.optimum.given if recipe.optimum else {}
+    for term in best:
+        if term not in weight:
+            raise RecipeError(f"optimum.given: no term {term!r}{nearest(term, list(weight))}")
+    schedule = registry.make(chosen.name, weight, steps, recipe.train.seed, chosen.options, best)
     for name, part in schedule.share.items():
         if part and not own[name].streams:
             raise RecipeError(
@@ -97,6 +101,8 @@ def schedule_of(recipe: Recipe) -> _Choice:
             f"schedule: expected a name or {{name: ..., weights: ...}}, got {recipe.schedule!r}"
         )
     registry.find(name)
+    if "optimum" in given:
+        raise RecipeError("schedule: f* stands in a section of its own, optimum: {given: {...}}")
     weights, part = given.pop("weights", None), given.pop("lambda", None)
     if weights is not None and part is not None:
         raise RecipeError("schedule: give weights or lambda, not both")

@@ -104,6 +104,45 @@ class DataOptions(_Section):
     range of each rating."""
 
 
+class ProbeOptions(_Section):
+    """Measurements that never change training, taken before step 0, every `steps`, and at the end."""
+
+    steps: int = Field(50, ge=1)
+    gradients: bool = True
+    """Norm, share and pairwise cosine of the objectives' gradients, each on a batch of its own."""
+    retention: list[DataOptions] = []
+    """Held-out text or prompts with answers, on which loss and KL to the start model are taken."""
+    task_tokens: int = Field(2048, ge=0)
+    """Scored tokens of each term's records on which the KL to the start model is taken."""
+
+
+class GuardOptions(_Section):
+    """A threshold on something the probe measures, and what to do above it."""
+
+    measure: str
+    """As in the metrics: `retention/NAME/kl`, `retention/NAME/loss_increase`, `task/TERM/kl`, ..."""
+    above: float
+    then: Literal["warn", "stop", "raise"] = "warn"
+    term: str | None = None
+    """Of `raise`: the term whose weight is raised, at every probe that finds too much."""
+    factor: float = Field(2.0, gt=1)
+    """Of `raise`."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> GuardOptions:
+        if (self.then == "raise") != (self.term is not None):
+            raise ValueError("guard: `then: raise` needs a term, and only it takes one")
+        return self
+
+
+class OptimumOptions(_Section):
+    """The best value f* of each term, for optimality gaps and for MAXRIGHT."""
+
+    given: dict[str, float] = {}
+    steps: int | None = Field(None, ge=1)
+    """Measure the others by runs of one term, so many steps long; cached by content."""
+
+
 class TrainOptions(_Section):
     max_steps: int | None = Field(None, ge=1)
     num_train_epochs: float | None = Field(None, gt=0)
@@ -176,6 +215,9 @@ class Recipe(_Section):
     """A name, a table `{name: dpo, beta: 0.1}`, or a map from kind or stream name to either."""
     schedule: ScheduleChoice = "proportional"
     """A name, or a table `{name: alright, weights: {dpo: 0.25, sft: 0.75}}` with its options."""
+    probe: ProbeOptions | None = None
+    guard: list[GuardOptions] = []
+    optimum: OptimumOptions | None = None
     train: TrainOptions = Field(default_factory=lambda: TrainOptions.model_validate({}))
     cache_dir: str | None = None
     """Encoded data and reference log-probabilities; default $ONESTAGE_CACHE or ~/.cache/onestage."""
@@ -191,6 +233,8 @@ class Recipe(_Section):
         evaluated = any(stream.eval_path or stream.eval_split for stream in self.data)
         if self.train.eval_steps and not evaluated:
             raise ValueError("train.eval_steps needs a stream with eval_path or eval_split")
+        if self.guard and self.probe is None:
+            raise ValueError("guard: watches what the probe measures; add a probe section")
         clash = sorted(set(names) & set(KINDS))
         if clash and isinstance(self.objective, dict) and set(clash) & set(self.objective):
             raise ValueError(f"data: {clash} name both a stream and a kind in the objective map")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from shutil import disk_usage
@@ -11,8 +11,10 @@ from typing import Any
 
 from onestage.assembly import make_run
 from onestage.checkpoints import CheckpointError, Checkpoints, read
-from onestage.evaluation import evaluate, measure
+from onestage.evaluation import measure
 from onestage.logbook import Logbook, OutputError, digest_of
+from onestage.lookout import Lookout, probes_of
+from onestage.optimum import with_optimum
 from onestage.planning import choices, make_plan, schedule_of
 from onestage.policy.loading import (
     Loaded,
@@ -70,10 +72,16 @@ def run_recipe(
     Everything that can be refused is refused before the first step. Stopped by a signal, it saves a
     checkpoint and returns where that lies.
     """
+
+    def alone(one: Recipe, folder: Path) -> Path:
+        return run_recipe(one, folder, self_check=False, say=_silent)
+
+    recipe = with_optimum(recipe, alone, say)
     session = Session(recipe, out, resume=resume, say=say, watcher=watcher)
     session.fill_reference()
     if self_check:
         session.check_laws()
+    session.lookout()  # told against the model as it starts, so before resuming
     if resume:
         session.resume()
     return session.train()
@@ -100,6 +108,7 @@ class Session:
         self.main = self.accelerator.is_main_process
         self.say = say if self.main else _silent
         self.logbook = Logbook(out, resume=resume) if self.main else None
+        self._lookout: Lookout | None = None
         self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
         choices(recipe)  # a mistyped objective or schedule is refused before data are read
         schedule_of(recipe)
@@ -152,7 +161,10 @@ class Session:
 
     def _planned(self) -> Iterator[Iterator[Encoded]]:
         schedule, steps = self.run.schedule, self.run.steps
-        return self.run.feeds.planned(schedule.draws(steps), schedule.looks(steps), 0)
+        draws, looks = schedule.draws(steps), schedule.looks(steps)
+        if any(guard.then == "raise" for guard in self.recipe.guard):
+            draws = dict.fromkeys(draws, steps)  # nobody knows how often a raised term is drawn
+        return self.run.feeds.planned(draws, looks, probes_of(self.recipe, steps))
 
     def held_out(self) -> Iterator[Encoded]:
         """The records of the evaluation losses."""
@@ -190,6 +202,12 @@ class Session:
             self.say(f"law {verdict.law}: {found} ({verdict.detail})")
         require(verdicts)
 
+    def lookout(self) -> Lookout:
+        """What watches the run; made at the first call, which must be before the first step."""
+        if self._lookout is None:
+            self._lookout = Lookout(self.recipe, self.run, self.data, self.say)
+        return self._lookout
+
     def resume(self) -> None:
         """Put the run where its newest checkpoint left it."""
         run, newest = self.run, self.checkpoints.newest()
@@ -224,16 +242,19 @@ class Session:
         """Train to the end (or a signal) and save; returns where the model lies."""
         options = self.recipe.model_dump(mode="json", include={"objective", "train"})
         self.accelerator.init_trackers("onestage", {"recipe": str(options)})
-        held_out = list(self.held_out())
+        lookout = self.lookout()
         hooks = Hooks(
             log=self._log,
             measure=lambda names: measure(self.run, names),
-            evaluate=lambda: self._evaluate(held_out),
-            probe=lambda: {},
+            evaluate=lookout.evaluate,
+            probe=lookout.probe,
             save=self._save,
             progress=lambda loss: self.watcher.step(self.run, loss),
         )
         self.watcher.begin(self.run)
+        first = lookout.first() if self.run.step == 0 else {}
+        if first:
+            self._log({"step": 0, **first})
         try:
             with StoppingOnSignals(self.run, self.say):
                 train(self.run, hooks)
@@ -256,15 +277,6 @@ class Session:
                 save_model(self.loaded.model, self.tokenizer, folder)
         else:
             save_model(self.loaded.model, self.tokenizer, folder)
-
-    def _evaluate(self, held_out: Sequence[Encoded]) -> dict[str, float]:
-        """Losses of the last iterate, and of the average where one is kept."""
-        found = evaluate(self.run, held_out)
-        if self.run.average and self.run.average.mean:
-            with self.run.average.in_place():
-                averaged = evaluate(self.run, held_out)
-            found |= {f"average_{name}": value for name, value in averaged.items()}
-        return found
 
     def _log(self, line: dict[str, Any]) -> None:
         if self.logbook:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,14 +34,19 @@ Say = Callable[[str], None]
 class Data:
     """The stores of a run, by stream; `held_out` where a stream has evaluation rows."""
 
-    train: Mapping[str, Store]
-    held_out: Mapping[str, Store]
+    train: dict[str, Store]
+    held_out: dict[str, Store]
+    retention: dict[str, Store] = field(default_factory=dict)
+    """What is only watched, by the probe."""
 
     def table(self) -> dict[str, Any]:
         """The data table, as written to `data.json`."""
+        parts = {"train": self.train, "eval": self.held_out}
+        if self.retention:
+            parts["retention"] = self.retention
         return {
             part: {name: asdict(store.table) for name, store in stores.items()}
-            for part, stores in (("train", self.train), ("eval", self.held_out))
+            for part, stores in parts.items()
         }
 
 
@@ -97,23 +102,30 @@ def read_data(recipe: Recipe, tokenizer: Any, say: Say) -> Data:
     """Read, check and encode every stream (or find it encoded). Judges nothing: see `judge`."""
     encoder = make_encoder(recipe, tokenizer)
     cache, digest = cache_folder(recipe), tokenizer_digest(tokenizer)
-    stores: dict[bool, dict[str, Store]] = {False: {}, True: {}}
-    for stream in recipe.data:
-        parts = [False] + [True] * bool(stream.eval_path or stream.eval_split)
-        for held_out in parts:
-            store, known = open_store(source_of(stream, held_out=held_out), encoder, cache, digest)
-            stores[held_out][stream.name] = store
-            kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
-            say(
-                f"data {stream.name}{' (held out)' if held_out else ''}: {kinds or 'no records'}; "
-                f"{store.table.tokens:,} tokens{' (encoded before)' if known else ''}"
-            )
-    return Data(stores[False], stores[True])
+    found = Data({}, {}, {})
+    wanted = [("", stream, False, found.train) for stream in recipe.data]
+    wanted += [
+        (" (held out)", stream, True, found.held_out)
+        for stream in recipe.data
+        if stream.eval_path or stream.eval_split
+    ]
+    watched = recipe.probe.retention if recipe.probe else []
+    wanted += [(" (retention)", stream, False, found.retention) for stream in watched]
+    for note, stream, held_out, stores in wanted:
+        store, known = open_store(source_of(stream, held_out=held_out), encoder, cache, digest)
+        stores[stream.name] = store
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
+        say(
+            f"data {stream.name}{note}: {kinds or 'no records'}; "
+            f"{store.table.tokens:,} tokens{' (encoded before)' if known else ''}"
+        )
+    return found
 
 
 def judge(recipe: Recipe, data: Data) -> None:
     """Refuse data that the recipe does not allow, naming file, row and what to do."""
-    for name, store in [*data.train.items(), *data.held_out.items()]:
+    stores = [*data.train.items(), *data.held_out.items(), *data.retention.items()]
+    for name, store in stores:
         table, shown = store.table, "\n  ".join(store.table.reasons[:5])
         if table.overlong and recipe.train.overflow == "error":
             raise RecipeError(

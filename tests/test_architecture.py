@@ -11,15 +11,16 @@ ROOT = Path(__file__).parents[1] / "onestage"
 FILES = sorted(ROOT.rglob("*.py"))
 
 LEVELS = [
-    {"records", "forest", "nearest"},
+    {"records", "forest", "nearest", "tradeoff"},
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
-    {"terms", "checkpoints", "recipe"},
+    {"terms", "checkpoints", "recipe", "guard"},
     {"steps"},
     {"training"},
     {"evaluation", "selfcheck", "signals"},
     {"wiring"},
     {"planning"},
-    {"assembly"},
+    {"assembly", "probing", "optimum"},
+    {"lookout"},
     {"run", "doctor", "scoring"},
     {"lab", "pages"},
     {"demo", "checking"},

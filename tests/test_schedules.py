@@ -21,7 +21,8 @@ OPTIONS: dict[str, dict[str, Any]] = {"chord": {"supervised": "sft"}}
 
 def schedule(name: str, weight: dict[str, float] | None = None, **options: Any) -> Any:
     steps, seed = options.pop("steps", 100), options.pop("seed", 0)
-    return make(name, weight or TWO, steps, seed, {**OPTIONS.get(name, {}), **options})
+    optimum = options.pop("optimum", None)
+    return make(name, weight or TWO, steps, seed, {**OPTIONS.get(name, {}), **options}, optimum)
 
 
 def follow(found: Schedule, steps: int, losses: Any) -> list[dict[str, float]]:
@@ -218,7 +219,7 @@ BAD = {
     "rate of another": ("maxright", TWO, {"decide": "same_batch", "ema_rate": 0.1}, "of decide"),
     "part": ("maxright", TWO, {"refresh_part": 1.5}, "refresh_part"),
     "decide": ("maxright", TWO, {"decide": "both"}, "'ema', 'independent' or 'same_batch'"),
-    "optimum": ("maxright", TWO, {"optimum": {"dop": 0.1}}, "did you mean 'dpo'"),
+    "optimum": ("maxright", TWO, {"optimum": {"dpo": 0.1}}, "unknown option 'optimum'"),
     "temperature": ("smooth_maxright", TWO, {"temperature": 0}, "must be > 0, got 0"),
     "order": ("sequential", TWO, {"order": ["dpo"]}, "name each of"),
     "chord term": ("chord", {"dpo": 1, "kto": 1}, {"supervised": "sfk"}, "no term 'sfk'"),

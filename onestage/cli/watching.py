@@ -25,7 +25,8 @@ def make_watcher() -> Any:
                 TextColumn("step"),
                 MofNCompleteColumn(),
                 BarColumn(),
-                TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} tokens/s  left"),
+                TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} tokens/s  "),
+                TextColumn("{task.fields[kept]}  left"),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
@@ -34,13 +35,17 @@ def make_watcher() -> Any:
         def begin(self, run: Any) -> None:
             self.since, self.tokens = time.perf_counter(), run.tokens
             self.task = self.progress.add_task(
-                "train", total=run.steps, completed=run.step, loss=0.0, rate=0.0
+                "train", total=run.steps, completed=run.step, loss=0.0, rate=0.0, kept=""
             )
             self.progress.start()
 
         def step(self, run: Any, loss: float) -> None:
             rate = (run.tokens - self.tokens) / (time.perf_counter() - self.since)
             self.progress.update(self.task, completed=run.step, loss=loss, rate=rate)
+
+        def line(self, metrics: dict[str, Any]) -> None:
+            if "loss" not in metrics and "eval/loss" not in metrics and hasattr(self, "task"):
+                self.progress.update(self.task, kept=kept(metrics))
 
         def end(self) -> None:
             self.progress.stop()
@@ -56,6 +61,9 @@ def make_watcher() -> Any:
 
         def line(self, metrics: dict[str, Any]) -> None:
             step = metrics["step"]
+            if "loss" not in metrics and "eval/loss" not in metrics:
+                say(f"step {step}/{self.steps}  {kept(metrics)}")
+                return
             if "eval/loss" in metrics:
                 say(f"step {step}/{self.steps}  eval loss {metrics['eval/loss']:.4f}")
                 return
@@ -68,3 +76,19 @@ def make_watcher() -> Any:
 
     make: Callable[[], Watcher] = Bar if sys.stderr.isatty() else Lines
     return make()
+
+
+def kept(metrics: dict[str, Any]) -> str:
+    """What a probe found, in a few words: what was kept, and whether objectives pull apart."""
+    parts = []
+    for name, value in metrics.items():
+        if value is None:
+            continue
+        place, _, what = name.rpartition("/")
+        if what == "loss_increase":
+            parts.append(f"{place.removeprefix('retention/')} loss {value:+.3f}")
+        elif what == "kl":
+            parts.append(f"{place.split('/')[-1]} KL {value:.3f}")
+        elif place.startswith("probe/cosine"):
+            parts.append(f"cos({place.split('/')[-1]}, {what}) {value:+.2f}")
+    return ", ".join(parts)

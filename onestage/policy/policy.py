@@ -74,18 +74,36 @@ class Policy(nn.Module):
         """The whole row in one forward pass."""
         tree = row.tree
         node_U, entry_K = np.unique(tree.node_K, return_inverse=True)
+        source_U, target_U = (
+            self._tensor(array[node_U]) for array in (tree.parent_T, tree.token_T)
+        )
+        logp_U = self._score(self._inputs(row), source_U, target_U, chunked)
+        return logp_U[self._tensor(entry_K)]
+
+    def _inputs(self, row: Row) -> dict[str, Any]:
         token_T, position_T, exit_T = self._padded(row)
-        inputs = {
+        mask = masks(self.base.config, exit_T, position_T, self._parts(row), self.dtype)
+        return {
             "input_ids": token_T[None],
             "position_ids": position_T[None],
-            "attention_mask": masks(
-                self.base.config, exit_T, position_T, self._parts(row), self.dtype
-            ),
+            "attention_mask": mask,
         }
-        logp_U = self._score(
-            inputs, self._tensor(tree.parent_T[node_U]), self._tensor(tree.token_T[node_U]), chunked
-        )
-        return logp_U[self._tensor(entry_K)]
+
+    def states(self, row: Row) -> tuple[Tensor, Tensor]:
+        """Final hidden states (K, H) from which the row's scored tokens (K) are predicted."""
+        if self.fit.layout == "forest":
+            tree = row.tree
+            hidden = self.base.base_model(**self._inputs(row), use_cache=False).last_hidden_state
+            parent_K, token_K = tree.parent_T[tree.node_K], tree.token_T[tree.node_K]
+            return hidden[0, self._tensor(parent_K)], self._tensor(token_K)
+        hidden_parts, target_parts = [], []
+        for path in row.paths:
+            at_K = np.concatenate([np.arange(start, end) for start, end in path.spans])
+            ids = self._tensor(path.ids.astype(np.int64))
+            hidden = self.base.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
+            hidden_parts.append(hidden[0, self._tensor(at_K - 1)])
+            target_parts.append(ids[self._tensor(at_K)])
+        return torch.cat(hidden_parts), torch.cat(target_parts)
 
     def alone(self, path: Path, *, chunked: bool = True) -> Tensor:
         """One path in the model's plain causal forward pass; its spans' tokens one after another."""

@@ -15,7 +15,7 @@ from onestage.nearest import nearest
 from onestage.schedules.contract import Schedule
 
 NOT_SCHEDULES = {"contract", "registry", "clipping", "suboptimality"}
-GIVEN = {"weight", "steps", "seed", "raised", "values", "known_at", "best"}
+GIVEN = {"weight", "steps", "seed", "raised", "optimum", "values", "known_at", "best"}
 """Fields that are not a recipe's options."""
 
 
@@ -43,9 +43,17 @@ def find(name: str) -> type[Schedule]:
 
 
 def make(
-    name: str, weight: Mapping[str, float], steps: int, seed: int, options: Mapping[str, Any]
+    name: str,
+    weight: Mapping[str, float],
+    steps: int,
+    seed: int,
+    options: Mapping[str, Any],
+    optimum: Mapping[str, float] | None = None,
 ) -> Schedule:
-    """A schedule with its options checked: names, types and ranges."""
+    """A schedule with its options checked: names, types and ranges.
+
+    `optimum`: f* of the terms, for the schedules that look at them.
+    """
     schedule = find(name)
     known = [field.name for field in dataclasses.fields(schedule) if field.name not in GIVEN]
     for key in options:
@@ -53,6 +61,8 @@ def make(
             raise ValueError(f"schedule {name}: unknown option {key!r}{nearest(key, known)}")
     try:
         given = {**options, "weight": dict(weight), "steps": steps, "seed": seed}
+        if any(field.name == "optimum" for field in dataclasses.fields(schedule)):
+            given["optimum"] = dict(optimum or {})
         return TypeAdapter(schedule).validate_python(given)
     except ValidationError as error:
         problems = [

@@ -1,0 +1,111 @@
+"""What a run is watched by: evaluation losses, gaps to the best, probes, and the guards that act.
+
+Made before the first step (also of a run that is resumed), because much of it is told against the
+model that the run starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from onestage.evaluation import evaluate, term_losses
+from onestage.guard import Guard, act
+from onestage.probing import Probe
+from onestage.recipe import Recipe, RecipeError
+from onestage.streams.encoding import Encoded
+from onestage.tradeoff import gaps, ideal_distance, normalised
+from onestage.training import Run
+from onestage.wiring import Data
+
+
+class Lookout:
+    """Raises `RecipeError` or `ValueError` where a guard or a given f* contradicts the run."""
+
+    def __init__(self, recipe: Recipe, run: Run, data: Data, say: Callable[[str], None]) -> None:
+        self.run, self.say = run, say
+        self.held_out = [store[n] for store in data.held_out.values() for n in range(len(store))]
+        self.best = dict(recipe.optimum.given) if recipe.optimum else {}
+        self.guards = [Guard(**guard.model_dump()) for guard in recipe.guard]
+        self._probe = _make_probe(recipe, run, data, self.held_out) if recipe.probe else None
+        for guard in self.guards:
+            guard.check(self._probe.names() if self._probe else [], run.schedule)
+        self.start = self._standing() if self.best else {}
+        """Losses of the terms before the first step, where an f* is known."""
+        for term, best in self.best.items():
+            if term in self.start and best > self.start[term]:
+                raise RecipeError(
+                    f"optimum.given: f* of {term} is {best}, but the model starts with a loss of "
+                    f"{self.start[term]:.6g}; f* is the lowest that can be reached"
+                )
+
+    def first(self) -> dict[str, float]:
+        """What is known before the first step; empty where nobody asked."""
+        found = self._probe() if self._probe else {}
+        return found | (self.evaluate() if self.start and self.held_out else {})
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out losses of the last iterate, and of the average where one is kept; gaps."""
+        found = evaluate(self.run, self.held_out)
+        if self.run.average and self.run.average.mean:
+            with self.run.average.in_place():
+                averaged = evaluate(self.run, self.held_out)
+            found |= {f"average_{name}": value for name, value in averaged.items()}
+        return found | self._tradeoff(_of_terms(found))
+
+    def probe(self) -> dict[str, float]:
+        """The probe's measurements; the guards act on them."""
+        found = self._probe() if self._probe else {}
+        if act(self.guards, found, self.run.schedule, self.say):
+            self.run.stop = True
+        return found
+
+    def _standing(self) -> dict[str, float]:
+        """Held-out loss of each term; on some of its training records where there are none."""
+        found = term_losses(self.run, self.run.feeds.probe(self.run.feeds.own, 0))
+        return found | _of_terms(evaluate(self.run, self.held_out))
+
+    def _tradeoff(self, losses: dict[str, float]) -> dict[str, float]:
+        gap, part = gaps(losses, self.best), normalised(losses, self.best, self.start)
+        found = {f"gap/{term}": value for term, value in gap.items()}
+        found |= {f"gap_normalised/{term}": value for term, value in part.items()}
+        for name, values in (("ideal_distance", gap), ("ideal_distance_normalised", part)):
+            if len(values) > 1:
+                found[name] = ideal_distance(values)
+        return found
+
+
+def probes_of(recipe: Recipe, steps: int) -> int:
+    """Batches of each term that a run draws only to look at them, besides the schedule's."""
+    if recipe.probe:
+        return steps // recipe.probe.steps + 1
+    return int(recipe.optimum is not None)
+
+
+def _make_probe(recipe: Recipe, run: Run, data: Data, held_out: Sequence[Encoded]) -> Probe:
+    options = recipe.probe
+    assert options is not None
+    task = {}
+    for name in run.feeds.own if options.task_tokens else ():
+        mine = [record for record in held_out if run.terms.name_of(record) == name]
+        mine = mine or [r for r in run.feeds.probe([name], 0) if run.terms.name_of(r) == name]
+        task[name] = up_to(mine, options.task_tokens)
+    kept = {name: [store[n] for n in range(len(store))] for name, store in data.retention.items()}
+    return Probe(run, kept, {n: t for n, t in task.items() if t}, gradients=options.gradients)
+
+
+def up_to(records: Iterable[Encoded], tokens: int) -> list[Encoded]:
+    """The first records, up to a number of scored tokens."""
+    found: list[Encoded] = []
+    left = tokens
+    for record in records:
+        left -= record.scored
+        if left < 0:
+            break
+        found.append(record)
+    return found
+
+
+def _of_terms(losses: dict[str, float]) -> dict[str, float]:
+    """The terms' held-out losses among evaluation results."""
+    mark = "eval/terms/"
+    return {name.removeprefix(mark): v for name, v in losses.items() if name.startswith(mark)}

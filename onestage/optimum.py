@@ -1,0 +1,116 @@
+"""f*: the best each term can do, found by short runs of that term alone.
+
+Fernando et al. 2024 take the evaluation loss after training on one objective with the same budget
+(xright.md 1.8). Here it is the lowest held-out loss such a run reaches, or its lowest training loss
+where a term has no held-out rows. The runs are cached by the content of model, data and settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from onestage.logbook import digest_of, read_metrics, write_json
+from onestage.planning import make_plan
+from onestage.policy.loading import load_tokenizer
+from onestage.recipe import Recipe, RecipeError
+from onestage.wiring import Data, Say, cache_folder, model_source, read_data
+
+EVALUATIONS = 8
+"""Times that a run of one term is evaluated."""
+
+
+def with_optimum(recipe: Recipe, train: Callable[[Recipe, Path], Path], say: Say) -> Recipe:
+    """The recipe with f* given for every term that has a weight, measured where it was not."""
+    if recipe.optimum is None or recipe.optimum.steps is None:
+        return recipe
+    steps = recipe.optimum.steps
+    data = read_data(recipe, load_tokenizer(model_source(recipe)), _silent)
+    plan = make_plan(recipe, data)
+    found = dict(recipe.optimum.given)
+    for term, weight in plan.schedule.weight.items():
+        if weight and term not in found:
+            alone = single(recipe, term, list(plan.schedule.weight), steps)
+            found[term], known = _measured(alone, term, data, train)
+            how = "found in the cache" if known else f"measured in {steps} steps"
+            say(f"optimum of {term}: {found[term]:.6g} ({how})")
+    options = recipe.optimum.model_copy(update={"given": found, "steps": None})
+    return recipe.model_copy(update={"optimum": options})
+
+
+def single(recipe: Recipe, term: str, terms: list[str], steps: int) -> Recipe:
+    """The recipe of a run of one term alone, with everything that does not bear on it taken out."""
+    held_out = any(stream.eval_path or stream.eval_split for stream in recipe.data)
+    train: dict[str, Any] = {
+        "max_steps": steps,
+        "num_train_epochs": None,
+        "eval_steps": max(1, steps // EVALUATIONS) if held_out else None,
+        "logging_steps": max(1, steps // EVALUATIONS),
+        **{"save_steps": None, "average": "none", "report_to": []},
+    }
+    if recipe.schedule == "proportional" and len(terms) == 1:
+        schedule: Any = "proportional"
+    else:
+        schedule = {"name": "mix", "weights": {name: float(name == term) for name in terms}}
+    return recipe.model_copy(
+        update={
+            "schedule": schedule,
+            "train": recipe.train.model_copy(update=train),
+            "description": "",
+            **{"probe": None, "guard": [], "optimum": None},
+        }
+    )
+
+
+def _measured(
+    recipe: Recipe, term: str, data: Data, train: Callable[[Recipe, Path], Path]
+) -> tuple[float, bool]:
+    cache = cache_folder(recipe)
+    given = recipe.model_dump(mode="json", exclude={"cache_dir", "data"})
+    stores = [store.folder.name for part in (data.train, data.held_out) for store in part.values()]
+    parts = [stream.model_dump(include={"name", "weight", "per_step"}) for stream in recipe.data]
+    start = _content(recipe.model.name)
+    folder = cache / "optimum" / digest_of([given, stores, parts, start, term])
+    file = folder / "optimum.json"
+    if file.is_file():
+        return float(json.loads(file.read_text())["value"]), True
+    main = PartialState().is_main_process
+    if main:
+        shutil.rmtree(folder, ignore_errors=True)  # a run that was cut off
+    train(recipe, folder)
+    value = _lowest(folder, term)
+    if main:
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        write_json(file, {"term": term, "value": value})
+    return value, False
+
+
+def _lowest(folder: Path, term: str) -> float:
+    lines = read_metrics(folder)
+    losses = [line[f"eval/terms/{term}"] for line in lines if f"eval/terms/{term}" in line]
+    losses = losses or [line["loss"] for line in lines if "loss" in line]
+    if not losses or any(loss is None for loss in losses):
+        raise RecipeError(f"optimum: the run of {term} alone in {folder} has no finite losses")
+    return min(losses)
+
+
+def _content(name: str | None) -> str:
+    """A digest of a model folder's weights; the name itself for a hub model."""
+    folder = Path(name or "")
+    if name is None or not folder.is_dir():
+        return str(name)
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _silent(line: str) -> None:
+    return None
