@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from accelerate import Accelerator
 
 from onestage.averaging import Average
@@ -24,9 +26,8 @@ def make_run(
     """The parts of a run put together, ready for the loop."""
     options, policy = recipe.train, Policy(loaded.model)
     optimizer, learning_rate = make_optimizer(options, policy, plan.steps)
-    clip = options.clip
-    if clip == "auto" and not plan.schedule.one_at_a_time:
-        clip = "step"
+    alone = plan.schedule.one_at_a_time
+    clip = ("common" if alone else "step") if options.clip == "auto" else options.clip
     average = None
     if options.average != "none":
         start = round(options.average_start * plan.steps) if options.average == "tail" else 0
@@ -51,5 +52,6 @@ def make_run(
         logging_steps=options.logging_steps,
         eval_steps=options.eval_steps,
         save_steps=options.save_steps,
+        max_tokens=options.max_tokens or math.inf,
         probe_steps=recipe.probe.steps if recipe.probe else None,
     )

@@ -147,8 +147,11 @@ class TrainOptions(_Section):
     max_steps: int | None = Field(None, ge=1)
     num_train_epochs: float | None = Field(None, gt=0)
     """Used when max_steps is not given; then 1 by default."""
+    max_tokens: int | None = Field(None, ge=1)
+    """End the run after the step that reaches so many tokens, if that comes before max_steps. What
+    only sees max_steps (learning rates, `sequential`, `tail`) goes by steps all the same."""
     batch_size: int = Field(32, ge=1)
-    """Records in a step, over all streams and processes."""
+    """Records in a step, over all streams and processes; of each term, where terms draw their own."""
     learning_rate: float = Field(5e-5, gt=0)
     lr_scheduler_type: str = "linear"
     lr_scheduler_kwargs: dict[str, Any] = {}
@@ -160,7 +163,7 @@ class TrainOptions(_Section):
     """Gradients are clipped to this norm; 0 turns it off."""
     clip: Clip = "auto"
     """`step`: each step on its own. `common`: by a factor common to all terms, which keeps their
-    weights. `auto`: common where a schedule draws one term a step and the terms' norms differ."""
+    weights. `auto`: common where a schedule draws one term a step at random (ALRIGHT)."""
     average: Literal["none", "ema", "tail"] = "none"
     """Average the iterates: `model/` is then the average, `model_last/` the last iterate."""
     average_decay: float = Field(0.999, gt=0, lt=1)

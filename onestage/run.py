@@ -177,6 +177,10 @@ class Session:
         if reference is None:
             return
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        # All processes must see the same entries missing, or some would be computed by nobody.
+        self.accelerator.wait_for_everyone()
+        reference.reload()
+        self.accelerator.wait_for_everyone()
         found = computed = 0
         visited = self.visited()
         while block := list(islice(visited, BLOCK)):
@@ -261,7 +265,7 @@ class Session:
         finally:
             self.watcher.end()
         saved = self.out / "model"
-        if self.run.step < self.run.steps:
+        if not self.run.done:
             self.say(f"stopped after step {self.run.step}; go on with --resume")
             saved = self.checkpoints.folder / "last"
         elif self.main:

@@ -61,6 +61,7 @@ class Run:
     eval_steps: int | None = None
     save_steps: int | None = None
     probe_steps: int | None = None
+    max_tokens: float = math.inf
     step: int = 0
     """Steps done."""
     tokens: int = 0
@@ -69,6 +70,10 @@ class Run:
     """Lowest evaluation loss so far."""
     stop: bool = False
     """Set from outside (a signal) to stop after the step under way."""
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.steps or self.tokens >= self.max_tokens
 
 
 @dataclass
@@ -88,11 +93,11 @@ class Hooks:
 
 
 def train(run: Run, hooks: Hooks) -> None:
-    """Train until `run.steps`, or until `run.stop` is set. Raises `NonFiniteError`."""
+    """Train until the run is done, or until `run.stop` is set. Raises `NonFiniteError`."""
     parameters = [p for p in run.policy.parameters() if p.requires_grad]
     window = Window(run.tokens)
     run.policy.train()
-    while run.step < run.steps and not _stopping(run):
+    while not run.done and not _stopping(run):
         weights = decide(run, hooks.measure)
         measured = take_step(run, parameters, run.feeds.draw(active(weights)), weights)
         run.schedule.observe(run.step, measured.losses)
@@ -102,7 +107,7 @@ def train(run: Run, hooks: Hooks) -> None:
             run.average.update(run.step)
         window.add(measured)
         hooks.progress(measured.loss)
-        last = run.step == run.steps
+        last = run.done
         if run.step % run.logging_steps == 0 or last:
             hooks.log(window.close(run.step, run.tokens, run.learning_rate, run.terms.state))
         if run.probe_steps and (run.step % run.probe_steps == 0 or last):
@@ -117,7 +122,7 @@ def train(run: Run, hooks: Hooks) -> None:
                 continue
         if run.save_steps and run.step % run.save_steps == 0:
             hooks.save(False)
-    if run.stop and run.step < run.steps:
+    if run.stop and not run.done:
         hooks.save(False)
 
 
@@ -126,7 +131,10 @@ def decide(run: Run, measure: Callable[[Sequence[str]], dict[str, float]]) -> di
     stale = run.schedule.refresh(run.step)
     if stale:
         run.schedule.observe(run.step, measure(stale))
-    return run.schedule.weights(run.step)
+    weights = run.schedule.weights(run.step)
+    if run.schedule.measured_on == "next":
+        run.feeds.skip(term for term in stale if not weights[term])
+    return weights
 
 
 def _stopping(run: Run) -> bool:

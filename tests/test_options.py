@@ -31,6 +31,7 @@ TRAINING: dict[str, Any] = {
     "batch_size": 3,
     "bf16": True,
     "max_steps": 2,
+    "max_tokens": 50,
     "num_train_epochs": 1.0,
     "lr_scheduler_kwargs": {"num_cycles": 2},
     "optim_args": "momentum=0.9",

@@ -22,7 +22,7 @@ from onestage.recipe import RecipeError, load_recipe, parse_recipe
 from onestage.run import Session, Watcher, run_recipe
 from onestage.schedules.contract import active
 from onestage.streams.batch import pack_records
-from onestage.training import row_loss, take_step
+from onestage.training import decide, row_loss, take_step
 from onestage.wiring import read_data
 
 Make = Callable[..., dict[str, Any]]
@@ -187,6 +187,26 @@ def test_published_maxright_decides_on_the_batch_that_it_trains_on(
     assert measured.losses["sft"] == pytest.approx(seen["sft"], rel=1e-5)
     apart = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "apart").run
     assert measure(apart, ["sft"])["sft"] != pytest.approx(seen["sft"], rel=1e-3)
+
+
+def test_published_maxright_never_sees_again_what_it_looked_at_and_did_not_want(
+    two: Make, tmp_path: Path
+) -> None:
+    recipe = two({"name": "maxright", "decide": "same_batch", "refresh_steps": 1})
+    run = session_of(recipe, tmp_path / "out").run
+    weights = decide(run, lambda names: measure(run, names))
+    run.feeds.draw(active(weights))
+    assert active(weights) == ["sft"]
+    assert run.feeds.drawn == {"dpo": 1, "sft": 1}
+    other = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "other").run
+    other.feeds.draw(active(decide(other, lambda names: measure(other, names))))
+    assert other.feeds.drawn == {"sft": 1}
+
+
+def test_auto_clips_in_common_under_alright_alone(two: Make, tmp_path: Path) -> None:
+    for name in ("alright", "mix", "maxright"):
+        run = session_of(two(SCHEDULES[name]), tmp_path / name).run
+        assert run.clipping.how == ("common" if name == "alright" else "step")
 
 
 def test_streams_and_kinds_can_be_weighed(recipe_of: Make, tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Clip = Literal["auto", "step", "common"]
+"""`auto`: common where a schedule draws one term a step at random, else each step on its own."""
 
 SPIKE = 4.0
 """A gradient this many times its own term's running norm is cut back to that."""
-APART = 1.5
-"""`auto`: norms that differ by more than this factor are clipped in common."""
 
 
 @dataclass
@@ -25,7 +24,7 @@ class Clipping:
     """Factors for gradients of known norm. `limit` 0: no clipping at all."""
 
     limit: float
-    how: Literal["step", "auto", "common"] = "step"
+    how: Literal["step", "common"] = "step"
     rate: float = 0.1
     """How much a new norm counts against those before."""
     norm: dict[str, float] = field(default_factory=dict)
@@ -40,17 +39,13 @@ class Clipping:
         key = "+".join(terms)
         before = self.norm.get(key)
         wanted = min(1.0, self.limit / norm)
-        if before is not None and self.how != "step" and self._apart():
+        if before is not None and self.how == "common":
             spike = min(1.0, SPIKE * before / norm)
             wanted = min(1.0, self.limit / self._mean()) * spike
         seen = norm if before is None else min(norm, SPIKE * before)
         self.norm[key] = seen if before is None else before + self.rate * (seen - before)
         self.steps[key] = self.steps.get(key, 0) + 1
         return wanted
-
-    def _apart(self) -> bool:
-        largest, smallest = max(self.norm.values()), min(self.norm.values())
-        return self.how == "common" or largest > APART * smallest
 
     def _mean(self) -> float:
         """The expected norm of a step, over the terms as often as they were stepped on."""

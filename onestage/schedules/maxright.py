@@ -6,7 +6,8 @@ Fernando et al. 2024 (arXiv 2410.15483), algorithm 3 and its memory-efficient fo
 subgradient step on the weighted Chebyshev function max_i lambda_i (f_i - f_i*). As published
 (`decide: same_batch`) the batch that decides is the batch that is trained on, which picks an objective
 *because* its batch is hard and moves the point it settles on (xright.md 2.4; `onestage lab convex`
-measures it); `independent` records or a running mean (`ema`, the default) do not.
+measures it); `independent` records or a running mean (`ema`, the default) do not. As published, too,
+a batch that was measured and then not trained on is not seen again; nothing else throws records away.
 A tie goes to the term written first.
 """
 

@@ -3,7 +3,9 @@
     s_i = lambda_i (f_i - f_i*)
 
 A term's loss is renewed for free whenever it is trained on, and measured by a forward pass once it is
-`refresh_steps` old. f_i* is given, measured by runs of one objective, or 0; a lower loss lowers it.
+`refresh_steps` old. f_i* is given or measured by runs of one objective, and then stands; where it is
+not known it is 0, and lowered should a loss fall below that. (An f* that noisy losses may lower creeps
+away from the best: `onestage lab convex` measures what that does.)
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from typing import Any, Literal
 from onestage.nearest import nearest
 from onestage.schedules.contract import Schedule
 
-EMA_RATE = 0.1
-"""About ten steps of memory."""
+EMA_RATE = 0.05
+"""About twenty steps of memory: the best of .2, .1 and .05 on the convex bench (docs/convex.md)."""
 
 Decide = Literal["ema", "independent", "same_batch"]
 
@@ -82,10 +84,11 @@ class Suboptimality(Schedule):
                 rate = 1 - (1 - self.rate) ** gone
                 loss = self.values[term] + rate * (loss - self.values[term])
             self.values[term], self.known_at[term] = loss, step
-            self.best[term] = min(self.best[term], loss)
+            if term not in self.optimum:
+                self.best[term] = min(self.best[term], loss)
 
     def suboptimality(self) -> dict[str, float]:
-        """lambda_i (f_i - f_i*) of every term with a weight; never negative."""
+        """lambda_i (f_i - f_i*) of every term with a weight; below 0 where f* was given too high."""
         return {
             term: part * (self.values.get(term, self.best[term]) - self.best[term])
             for term, part in self.share.items()

@@ -1,7 +1,8 @@
 """Which records a step gets: every term has a feed, walked at that term's own pace.
 
 No feed needs the length of another, a term that is not trained on draws nothing, and nothing that was
-drawn is thrown away. How far each feed has been walked is all the state there is.
+drawn is thrown away, unless a schedule says so (`skip`). How far each feed has been walked is all the
+state there is.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class Feeds:
             records += self._feed(name).draw(self.drawn.get(name, 0))
             self.drawn[name] = self.drawn.get(name, 0) + 1
         return records
+
+    def skip(self, terms: Iterable[str]) -> None:
+        """Pass over the next batch of each of the terms, which was looked at and not wanted."""
+        for name in terms:
+            self.drawn[name] = self.drawn.get(name, 0) + 1
 
     def look(self, terms: Iterable[str], where: Literal["next", "apart"]) -> list[Encoded]:
         """Records to measure the terms on: what they would train on next, or others."""

@@ -1,0 +1,397 @@
+"""The trade-off between imitation and preferences: sequential, Mix, ALRIGHT, MAXRIGHT and UFT.
+
+    python bench/tradeoff.py real        # SFT on gpteacher_roleplay, DPO on hh_harmless_pairs
+    python bench/tradeoff.py lab         # the same two objectives in the generated world
+    python bench/tradeoff.py page        # tables and figures of docs/trade-off.md from the results
+
+Fernando et al. 2024 (arXiv 2410.15483), figure 3, at the size of a laptop. Every run of a comparison
+starts from the same small pretrained Llama (one for each seed), is full fine-tuning with AdamW at a
+constant learning rate, and trains on the same number of tokens (`real`) or updates (`lab`). lambda is
+the weight of DPO: of its loss (Mix), of its steps (sequential), its probability (ALRIGHT), its factor
+(MAXRIGHT), its share of the records (UFT).
+
+Care that the published comparison did not take (xright.md T2, T3, T14): gaps on held-out rows and on
+training rows; gaps normalised by the start; the same three learning rates tried for every method at
+lambda = .5 on a seed that is not reported, the best by normalised held-out ideal distance kept; f* by
+runs of one objective at the same budget, the lowest evaluation of any of the three learning rates.
+Retention is the loss on gsm8k text, which the base was pretrained on and no run sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parents[1] / "shared" / "data"
+RESULTS = HERE / "results"
+LAMBDAS = (0.01, 0.25, 0.5, 0.75, 0.99)
+RATES = (3e-4, 1e-3, 3e-3)
+BETA = 0.1
+TUNING_SEED = 100
+ROWS = 150
+"""Held-out rows, and training rows, that a loss is taken on."""
+VOCABULARY, MAX_LENGTH = 2048, 320
+
+METHODS: dict[str, dict[str, Any]] = {
+    "DPO then SFT": {"name": "sequential", "order": ["dpo", "sft"]},
+    "SFT then DPO": {"name": "sequential", "order": ["sft", "dpo"]},
+    "Mix": {"name": "mix"},
+    "ALRIGHT": {"name": "alright"},
+    "MAXRIGHT published": {"name": "maxright", "decide": "same_batch"},
+    "MAXRIGHT": {"name": "maxright"},
+    "UFT": {"name": "proportional"},
+}
+
+
+def schedule_of(method: str, part: float) -> Any:
+    """The recipe's schedule; UFT's lambda stands in the data's weights."""
+    found = dict(METHODS[method])
+    return found if method == "UFT" else {**found, "weights": {"dpo": part, "sft": 1 - part}}
+
+
+def recipe_of(
+    base: Path, files: Mapping[str, Path], cache: Path, method: str, part: float, train: Any
+) -> dict[str, Any]:
+    """One run. Streams of weight 0 are only there to be evaluated, by SFT and DPO whatever trains."""
+    joint = method == "UFT"
+    streams = [
+        {"name": "demos", "path": str(files["demos"]), "weight": 1 - part if joint else 1},
+        {"name": "pairs", "path": str(files["pairs"]), "weight": part if joint else 1},
+    ]
+    objective: dict[str, Any] = {key: {"name": "uft", "beta": BETA} for key in ("demos", "pairs")}
+    if not joint:
+        objective = {"demos": "sft", "pairs": {"name": "dpo", "beta": BETA}}
+    for kind, loss in (("demos", "sft"), ("pairs", {"name": "dpo", "beta": BETA})):
+        for split in ("held", "seen"):
+            name, file = f"{kind}_{split}", str(files[f"{kind}_{split}"])
+            streams.append({"name": name, "path": file, "weight": 0, "eval_path": file})
+            objective[name] = loss
+    recipe = {
+        "model": {"name": str(base)},
+        "data": streams,
+        "objective": objective,
+        "schedule": schedule_of(method, part),
+        "train": {
+            **{"lr_scheduler_type": "constant", "max_length": MAX_LENGTH, "overflow": "drop"},
+            **{"tokens_per_row": 1024, "logging_steps": 1_000_000, "eval_steps": 1_000_000},
+            **train,
+        },
+        "cache_dir": str(cache),
+    }
+    if "kept" in files:
+        kept = {"name": "kept", "path": str(files["kept"])}
+        recipe["probe"] = {
+            **{"steps": 1_000_000, "gradients": False, "task_tokens": 0},
+            "retention": [kept],
+        }
+    return recipe
+
+
+def run_one(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Train one recipe in this process; what it ends with."""
+    import resource
+
+    from onestage.logbook import read_metrics
+    from onestage.recipe import parse_recipe
+    from onestage.run import run_recipe
+
+    out, recipe = Path(job["out"]), job["recipe"]
+    began = time.perf_counter()
+    if not (out / "model").exists():
+        run_recipe(parse_recipe(recipe), out, self_check=False, say=lambda line: None)
+    seconds = time.perf_counter() - began
+    ends: dict[str, Any] = {}
+    for line in read_metrics(out):
+        if line["step"]:
+            ends |= line
+    found = {
+        **{key: ends.get(f"eval/{key}/loss") for key in EVALUATED},
+        "retention_loss": ends.get("retention/kept/loss"),
+        "retention_kl": ends.get("retention/kept/kl"),
+        **{"steps": ends["step"], "tokens": ends["tokens"], "seconds": seconds},
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    for file in (out / "model").glob("*.safetensors"):
+        file.unlink()  # the figures are kept, the weights are not
+    return {**{k: v for k, v in job.items() if k not in ("recipe", "out")}, **found}
+
+
+EVALUATED = ("demos_held", "demos_seen", "pairs_held", "pairs_seen")
+
+
+def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> list[dict[str, Any]]:
+    """All jobs, dealt to some one-thread processes; finished ones are found again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    children = []
+    for number in range(processes):
+        mine = folder / f"jobs-{number}.json"
+        mine.write_text(json.dumps(jobs[number::processes]))
+        command = [sys.executable, __file__, "work", str(mine)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        children.append(subprocess.Popen(command, env=environment))
+    if any(child.wait() for child in children):
+        raise SystemExit("a worker failed")
+    done = {}
+    for number in range(processes):
+        for line in (folder / f"jobs-{number}.done.jsonl").read_text().splitlines():
+            found = json.loads(line)
+            done[found["key"]] = found
+    return [done[job["key"]] for job in jobs]
+
+
+def worker(file: Path) -> None:
+    """Run the jobs of a file, one line of results each."""
+    import torch
+
+    torch.set_num_threads(1)
+    done = file.with_suffix(".done.jsonl")
+    known = {}
+    if done.exists():
+        known = {json.loads(line)["key"]: line for line in done.read_text().splitlines()}
+    jobs = json.loads(file.read_text())
+    with done.open("w") as out:
+        for number, job in enumerate(jobs):
+            line = known.get(job["key"]) or json.dumps(run_one(job))
+            out.write(line + "\n")
+            out.flush()
+            print(f"{number + 1}/{len(jobs)} {line[:300]}", flush=True)
+
+
+# --- Real data ------------------------------------------------------------------------------------
+
+
+def read_rows(name: str) -> list[dict[str, Any]]:
+    with gzip.open(DATA / f"{name}.jsonl.gz", "rt") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def real_files(folder: Path) -> dict[str, Path]:
+    """Training, held-out and seen rows, text to pretrain on, and text to be kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    demos, pairs = read_rows("gpteacher_roleplay.train"), read_rows("hh_harmless_pairs.train")
+    math = [f"{row['question']}\n{row['answer']}" for row in read_rows("gsm8k.train")]
+    answers = [
+        f"{row['prompt']}\n{answer}"
+        for row in read_rows("alpaca_eval_scored.train")
+        for answer in row["completions"]
+    ]
+    text = [f"{row['prompt']} {row['completion']}" for row in demos]
+    text += [row["prompt"] + row[side] for row in pairs for side in ("chosen", "rejected")]
+    text += math + answers
+    return {
+        "demos": write_rows(folder / "demos.jsonl", demos),
+        "pairs": write_rows(folder / "pairs.jsonl", pairs),
+        "demos_held": write_rows(
+            folder / "demos_held.jsonl", read_rows("gpteacher_roleplay.eval")[:ROWS]
+        ),
+        "pairs_held": write_rows(
+            folder / "pairs_held.jsonl", read_rows("hh_harmless_pairs.eval")[:ROWS]
+        ),
+        "demos_seen": write_rows(folder / "demos_seen.jsonl", demos[:ROWS]),
+        "pairs_seen": write_rows(folder / "pairs_seen.jsonl", pairs[:ROWS]),
+        "kept": write_rows(folder / "kept.jsonl", [{"text": one} for one in math[:100]]),
+        "text": write_rows(folder / "text.jsonl", [{"text": one} for one in text]),
+    }
+
+
+def real_base(folder: Path, files: Mapping[str, Path], seed: int, steps: int) -> Path:
+    """A small Llama pretrained on the text of the training rows, gsm8k and AlpacaEval answers."""
+    from onestage.recipe import parse_recipe
+    from onestage.run import run_recipe
+
+    out, tokenizer = folder / f"base-{seed}", folder / "tokenizer"
+    if (out / "model").is_dir():
+        return out / "model"
+    if not tokenizer.is_dir():
+        command = [sys.executable, str(HERE.parent / "recipes" / "train_tokenizer.py")]
+        command += [str(tokenizer), "--vocab-size", str(VOCABULARY), str(files["text"])]
+        subprocess.run(command, check=True)
+    config = {
+        **{"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 96},
+        **{"intermediate_size": 288, "num_hidden_layers": 2, "num_attention_heads": 4},
+        **{"max_position_embeddings": 1024, "bos_token_id": 0, "eos_token_id": 1},
+        "tie_word_embeddings": True,
+    }
+    train = {
+        **{"max_steps": steps, "batch_size": 16, "learning_rate": 4e-3, "warmup_ratio": 0.05},
+        **{"lr_scheduler_type": "cosine", "max_length": MAX_LENGTH, "overflow": "drop"},
+        **{"tokens_per_row": 1024, "logging_steps": 50, "seed": seed},
+    }
+    recipe = {
+        "model": {"config": config, "tokenizer": str(tokenizer)},
+        "data": [{"name": "text", "path": str(files["text"])}],
+        "objective": "sft",
+        "train": train,
+        "cache_dir": str(folder / "cache"),
+    }
+    return run_recipe(parse_recipe(recipe), out, self_check=False)
+
+
+def tokens_of(results: Mapping[str, Any]) -> float:
+    return results["tokens"] / results["steps"]
+
+
+def compare(
+    name: str,
+    bases: Mapping[int, Path],
+    files: Mapping[int, Mapping[str, Path]],
+    folder: Path,
+    budget: int,
+    processes: int,
+) -> dict[str, Any]:
+    """f* and learning rates on one seed, then every method, lambda and seed at equal tokens."""
+    cache = folder / "cache"
+
+    def job(stage: str, method: str, part: float, rate: float, seed: int) -> dict[str, Any]:
+        steps = max(1, round(budget / per_step(method, part)))
+        train = {"max_steps": steps, "learning_rate": rate, "seed": seed, "batch_size": 8}
+        if METHODS[method]["name"] == "maxright":
+            train |= {"max_steps": 1_000_000, "max_tokens": budget}
+        recipe = recipe_of(bases[seed], files[seed], cache, method, part, train)
+        if METHODS[method]["name"] == "maxright" and best:
+            values = {"sft": best[seed]["demos_seen"], "dpo": best[seed]["pairs_seen"]}
+            recipe["optimum"] = {"given": values}
+        key = f"{stage}-{method}-{part}-{rate}-{seed}".replace(" ", "_")
+        told = {"method": method, "lambda": part, "rate": rate, "seed": seed}
+        return {"key": key, "out": str(folder / "runs" / key), "recipe": recipe, **told}
+
+    def per_step(method: str, part: float) -> float:
+        """Mean tokens of a step of 8 records, from how long the records are."""
+        if METHODS[method]["name"] == "mix":
+            return 8 * (length["demos"] + length["pairs"])
+        return 8 * (part * length["pairs"] + (1 - part) * length["demos"])
+
+    best: dict[int, dict[str, float]] = {}
+    length = lengths(bases, files, cache)
+    singles = [
+        job("single", "ALRIGHT", part, rate, seed)
+        for seed in bases
+        for part in (0.0, 1.0)
+        for rate in RATES
+    ]
+    alone = work(singles, folder / "single", processes)
+    for seed in bases:
+        best[seed] = {
+            key: min(one[key] for one in alone if one["seed"] == seed) for key in EVALUATED
+        }
+    start = {seed: start_of(bases[seed], files[seed], cache, folder, seed) for seed in bases}
+    trials = [job("tune", method, 0.5, rate, TUNING_SEED) for method in METHODS for rate in RATES]
+    tuned = work(trials, folder / "tune", processes)
+    rates = {}
+    for method in METHODS:
+        mine = [one for one in tuned if one["method"] == method]
+        distance = {one["rate"]: distances(one, best, start)["held_normalised"] for one in mine}
+        rates[method] = min(distance, key=lambda rate: distance[rate])
+    jobs = [
+        job("run", method, part, rates[method], seed)
+        for seed in bases
+        if seed != TUNING_SEED
+        for part in LAMBDAS
+        for method in METHODS
+    ]
+    runs = work(jobs, folder / "run", processes)
+    return {
+        **{"name": name, "budget": budget, "rates": rates, "best": best, "start": start},
+        "tuning": [one | distances(one, best, start) for one in tuned],
+        "runs": [one | distances(one, best, start) for one in runs],
+        "singles": alone,
+    }
+
+
+def lengths(bases: Any, files: Any, cache: Path) -> dict[str, float]:
+    """Mean tokens of a record of each stream, by reading them as a run would."""
+    from transformers import AutoTokenizer
+
+    from onestage.recipe import parse_recipe
+    from onestage.wiring import read_data
+
+    seed = next(iter(bases))
+    recipe = parse_recipe(recipe_of(bases[seed], files[seed], cache, "Mix", 0.5, {"max_steps": 1}))
+    data = read_data(recipe, AutoTokenizer.from_pretrained(bases[seed]), print)
+    return {n: data.train[n].table.tokens / len(data.train[n]) for n in ("demos", "pairs")}
+
+
+def start_of(base: Path, files: Any, cache: Path, folder: Path, seed: int) -> dict[str, float]:
+    """The base's own losses: a run whose one step moves nothing."""
+    train = {"max_steps": 1, "learning_rate": 1e-12, "seed": seed, "batch_size": 2}
+    recipe = recipe_of(base, files, cache, "Mix", 0.5, train)
+    job = {"key": f"start-{seed}", "out": str(folder / "runs" / f"start-{seed}"), "recipe": recipe}
+    (found,) = work([job], folder / f"start-{seed}", 1)
+    return {key: found[key] for key in (*EVALUATED, "retention_loss")}
+
+
+def distances(one: Mapping[str, Any], best: Any, start: Any) -> dict[str, float]:
+    """Gaps and ideal distances of a run on held-out and on seen rows."""
+    from onestage.tradeoff import gaps, ideal_distance, normalised
+
+    found = {}
+    for split in ("held", "seen"):
+        keys = (f"demos_{split}", f"pairs_{split}")
+        losses, low, high = (
+            {key: source[key] for key in keys}
+            for source in (one, best[one["seed"]], start[one["seed"]])
+        )
+        raw, part = gaps(losses, low), normalised(losses, low, high)
+        found |= {f"gap_{key}": value for key, value in raw.items()}
+        found |= {f"part_{key}": value for key, value in part.items()}
+        found[f"{split}_raw"] = ideal_distance(raw)
+        found[f"{split}_normalised"] = ideal_distance(part)
+    return found
+
+
+def real(options: argparse.Namespace) -> None:
+    folder = options.work / "real"
+    shared = real_files(folder / "data")
+    seeds = [TUNING_SEED, *range(options.seeds)]
+    bases = {seed: real_base(folder, shared, seed, options.pretraining) for seed in seeds}
+    files = {key: {k: v for k, v in shared.items() if k != "text"} for key in seeds}
+    found = compare("real", bases, files, folder, options.tokens, options.processes)
+    write(RESULTS / "tradeoff_real.json", found, options)
+
+
+def write(file: Path, found: dict[str, Any], options: argparse.Namespace) -> None:
+    from onestage.logbook import environment
+
+    told = {k: v for k, v in environment().items() if k in ("versions", "machine", "git")}
+    command = {k: v for k, v in vars(options).items() if isinstance(v, int | str)}
+    file.write_text(json.dumps({**found, "options": command, **told}, indent=1) + "\n")
+    print(file)
+
+
+def mean(values: list[float]) -> float:
+    return statistics.fmean(values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["real", "lab", "page", "work"])
+    parser.add_argument("file", nargs="?", type=Path, help="of a worker: its jobs")
+    parser.add_argument("--work", type=Path, default=Path("runs/tradeoff"))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=250_000)
+    parser.add_argument("--pretraining", type=int, default=700, help="steps of the base")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    if options.what == "work":
+        worker(options.file)
+    elif options.what == "real":
+        real(options)
+
+
+if __name__ == "__main__":
+    main()
