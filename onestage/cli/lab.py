@@ -35,7 +35,8 @@ def convex(
         bool | None,
         typer.Option(
             "--full/--quick",
-            help="T up to 50,000 and all seeds everywhere, or T up to 1,000 and few seeds. "
+            help="T up to 50,000 and all seeds everywhere, or T up to 1,000, few seeds and no tables "
+            "over k. "
             "[default: between the two]",
         ),
     ] = None,
@@ -43,7 +44,8 @@ def convex(
     """Compare schedules where all optima are known: tables, convex.json and convex.svg."""
     with plain_errors():
         from onestage.lab import convex_page
-        from onestage.lab.convex_bench import Size, bench, trajectories
+        from onestage.lab.convex_bench import bench, trajectories
+        from onestage.lab.convex_tables import Size
 
         convex_page.require_matplotlib()
         start = time.perf_counter()

@@ -16,7 +16,9 @@ C cells, D dimensions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +120,7 @@ class Problem:
             theta = new
         return theta
 
+    @cached_property
     def optima(self) -> tuple[float, float]:
         """f1*, f2*."""
         return float(self.first.loss(self.argmin(1.0))), float(self.second.loss(self.argmin(0.0)))
@@ -128,7 +131,7 @@ class Problem:
 
     def gaps(self, theta: Floats) -> tuple[Floats, Floats]:
         """(f1 - f1*, f2 - f2*)."""
-        best1, best2 = self.optima()
+        best1, best2 = self.optima
         return self.first.loss(theta) - best1, self.second.loss(theta) - best2
 
     def ideal_distance(self, theta: Floats) -> Floats:
@@ -138,14 +141,30 @@ class Problem:
         """argmin max{lambda (f1 - f1*), (1-lambda)(f2 - f2*)}, and mu.
 
         The point is argmin F_mu for the mu at which both are equal; mu is the share of DPO steps of
-        a MAXRIGHT that stands there, since its steps are not weighted. Found by bisection: a larger
-        mu makes f1 smaller and f2 larger.
+        a MAXRIGHT that stands there, since its steps are not weighted.
         """
+        return self._balance(lambda gap1, gap2, mu: lam * gap1 - (1 - lam) * gap2)
+
+    def smooth_chebyshev(self, lam: float, tau: float) -> tuple[Floats, float]:
+        """argmin tau log(exp(lambda (f1 - f1*) / tau) + exp((1-lambda)(f2 - f2*) / tau)), and mu.
+
+        Stationary where mu : 1 - mu are the log-sum-exp's own weights of f1 and f2.
+        """
+        prior = math.log(lam / (1 - lam))
+        return self._balance(
+            lambda gap1, gap2, mu: (
+                prior + (lam * gap1 - (1 - lam) * gap2) / tau - math.log(mu / (1 - mu))
+            )
+        )
+
+    def _balance(self, excess: Callable[[float, float, float], float]) -> tuple[Floats, float]:
+        """The argmin F_mu at which `excess` of (gap1, gap2, mu) is 0: bisection, as it falls in mu
+        (a larger mu makes f1 smaller and f2 larger)."""
         low, high = 0.0, 1.0
         for _ in range(60):
             mu = (low + high) / 2
             gap1, gap2 = self.gaps(self.argmin(mu))
-            low, high = (mu, high) if lam * gap1 > (1 - lam) * gap2 else (low, mu)
+            low, high = (mu, high) if excess(float(gap1), float(gap2), mu) > 0 else (low, mu)
         return self.argmin(mu), mu
 
     def forgetting(self, lam: float, kept: int) -> tuple[float, float, float]:
@@ -157,7 +176,7 @@ class Problem:
         slope = forgotten.gradient(end)
         smooth = lam * self.first.smoothness() + (1 - lam) * self.second.smoothness()
         lower = weight**2 * float(slope @ slope) / (2 * smooth)
-        upper = weight * (float(forgotten.loss(end)) - self.optima()[1 - kept])
+        upper = weight * (float(forgotten.loss(end)) - self.optima[1 - kept])
         return lower, float(self.gap(end, lam)), upper
 
 

@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 
 from onestage.lab import convex
 from onestage.lab.convex import Floats
-from onestage.lab.convex_bench import Table
+from onestage.lab.convex_tables import Table
 
 MISSING = "figures need matplotlib: pip install 'onestage[figures]'"
 COLOURS = {"dpo": "#1f6fb4", "sft": "#c9601a", "line": "#3b3b3b", "other": "#7b3fa0"}

@@ -20,6 +20,7 @@ from onestage.schedules.contract import Schedule, active
 from onestage.schedules.maxright import Maxright
 from onestage.schedules.mix import Mix
 from onestage.schedules.sequential import Sequential
+from onestage.schedules.smooth_maxright import SmoothMaxright
 from onestage.schedules.suboptimality import Suboptimality
 
 BLOCK = 500
@@ -262,7 +263,7 @@ def deciding(
     ema_rate: float | None = None,
 ) -> Callable[[int], Maxright]:
     """A maker of MAXRIGHT schedules that know f1* and f2*."""
-    optimum = dict(zip(TERMS, problem.optima(), strict=True))
+    optimum = dict(zip(TERMS, problem.optima, strict=True))
 
     def make(seed: int) -> Maxright:
         return Maxright(
@@ -273,6 +274,26 @@ def deciding(
             refresh_steps=refresh_steps,
             ema_rate=ema_rate,
             decide=decide,
+        )
+
+    return make
+
+
+def smoothly(
+    problem: Problem, steps: int, lam: float, temperature: float
+) -> Callable[[int], SmoothMaxright]:
+    """A maker of smooth MAXRIGHT schedules that know f1* and f2* and take losses as they are."""
+    optimum = dict(zip(TERMS, problem.optima, strict=True))
+
+    def make(seed: int) -> SmoothMaxright:
+        return SmoothMaxright(
+            weight(lam),
+            steps,
+            seed=seed,
+            optimum=optimum,
+            refresh_steps=1,
+            ema_rate=1.0,
+            temperature=temperature,
         )
 
     return make
