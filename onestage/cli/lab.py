@@ -41,7 +41,7 @@ def convex(
         ),
     ] = None,
 ) -> None:
-    """Compare schedules where all optima are known: tables, convex.json and convex.svg."""
+    """Compare schedules where all optima are known: tables, a figure, and both as files."""
     with plain_errors():
         from onestage.lab import convex_page
         from onestage.lab.convex_bench import bench, trajectories
@@ -60,4 +60,4 @@ def convex(
         command = shlex.join(["onestage", *sys.argv[1:]])
         settings = {"command": command, "seeds": size.seeds, "seconds": seconds}
         convex_page.write_numbers(out / "convex.json", list(tables.values()), settings)
-        say(f"{out}: convex.svg, convex.json, {seconds} s")
+        say(f"{out}: convex.svg, convex.json, convex.md, {seconds} s")

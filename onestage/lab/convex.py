@@ -98,7 +98,7 @@ class Problem:
         return self.first, self.second
 
     def project(self, theta: Floats) -> Floats:
-        return np.clip(theta, -self.radius, self.radius)
+        return np.minimum(np.maximum(theta, -self.radius), self.radius)
 
     def mixture(self, theta: Floats, lam: float) -> Floats:
         """F_lambda."""
@@ -161,7 +161,7 @@ class Problem:
         """The argmin F_mu at which `excess` of (gap1, gap2, mu) is 0: bisection, as it falls in mu
         (a larger mu makes f1 smaller and f2 larger)."""
         low, high = 0.0, 1.0
-        for _ in range(60):
+        for _ in range(45):
             mu = (low + high) / 2
             gap1, gap2 = self.gaps(self.argmin(mu))
             low, high = (mu, high) if excess(float(gap1), float(gap2), mu) > 0 else (low, mu)

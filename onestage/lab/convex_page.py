@@ -47,12 +47,14 @@ def cell(value: Any) -> str:
 def markdown(table: Table) -> str:
     """For a page of documentation."""
     rows = [table.columns, ["---"] * len(table.columns), *(map(cell, row) for row in table.rows)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"**{table.title}**\n\n{lines}\n\n{table.note}\n"
 
 
 def write_numbers(file: Path, tables: Sequence[Table], settings: dict[str, Any]) -> None:
-    """All tables as JSON, unrounded."""
+    """All tables as JSON, unrounded, and beside it as Markdown."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".md").write_text("\n".join(map(markdown, tables)))
     whole = {**settings, "tables": {table.name: asdict(table) for table in tables}}
     file.write_text(json.dumps(whole, indent=1) + "\n")
 

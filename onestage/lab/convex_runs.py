@@ -53,7 +53,7 @@ class Recorder:
         self.steps, self.every = steps, max(1, steps // points)
         self.sum, self.tail = np.zeros((seeds, dimensions)), np.zeros((seeds, dimensions))
         self.path: list[Floats] = []
-        self.trained, self.clipped = np.zeros(2), np.zeros(2)
+        self.trained, self.clipped = np.zeros((seeds, 2)), np.zeros((seeds, 2))
 
     def step(self, step: int, theta_SD: Floats, weight_SO: Floats, factor_S: Floats) -> None:
         self.sum += theta_SD
@@ -61,8 +61,9 @@ class Recorder:
             self.tail += theta_SD
         if step % self.every == 0:
             self.path.append(theta_SD)
-        self.trained += (weight_SO > 0).mean(0)
-        self.clipped += ((weight_SO > 0) * factor_S[:, None]).mean(0)
+        used_SO = weight_SO > 0
+        self.trained += used_SO
+        self.clipped += used_SO * factor_S[:, None]
 
     def run(self, theta_SD: Floats) -> Run:
         return Run(
@@ -70,8 +71,8 @@ class Recorder:
             average_SD=self.sum / self.steps,
             tail_SD=self.tail / (self.steps - self.steps // 2),
             path_NSD=np.array([*self.path, theta_SD]),
-            trained=self.trained / self.steps,
-            clipped=self.clipped / np.maximum(self.trained, 1),
+            trained=self.trained.mean(0) / self.steps,
+            clipped=self.clipped.sum(0) / np.maximum(self.trained.sum(0), 1),
         )
 
 
