@@ -17,7 +17,7 @@ LEVELS = [
     {"training"},
     {"evaluation", "selfcheck", "signals"},
     {"wiring"},
-    {"run", "doctor", "scoring"},
+    {"run", "doctor", "scoring", "merging"},
     {"lab", "pages"},
     {"demo", "checking"},
     {"cli"},
