@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from onestage.merging.comparison import distance
 from onestage.merging.examples import Example, good_examples, read_records
 from onestage.merging.family import floating_tensors, load_family
 from onestage.merging.merge import Merging, merge
-from onestage.merging.methods import combiner, slerp
+from onestage.merging.methods import DENSITY, combiner, slerp
 from onestage.records.columns import Columns
 from onestage.records.reading import Source
 
@@ -254,6 +255,16 @@ def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
+
+
+def test_help_says_the_defaults_that_hold() -> None:
+    text = call("merge", "--help").replace("│ ", "")
+    for field in fields(Adaptive):
+        if field.name != "tokens_per_row":
+            assert f"--{field.name.replace('_', '-')} " in text
+            assert f"[default: ({float(field.default):g})]" in text
+    assert "equal; 1 with deltas" in text
+    assert f"({DENSITY})" in text
 
 
 def test_distances_are_what_they_say() -> None:

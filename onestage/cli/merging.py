@@ -30,16 +30,17 @@ def merge(
     ] = "linear",
     weights: Annotated[
         list[float] | None,
-        typer.Option(help="Weight of a model, once for each. [default: equal; 1 with deltas]"),
+        typer.Option(help="Weight of a model, once for each.", show_default="equal; 1 with deltas"),
     ] = None,
     density: Annotated[
-        float | None, typer.Option(help="ties, dare: share of entries kept. [default: 0.2]")
+        float | None, typer.Option(help="ties, dare: share of entries kept.", show_default="0.2")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="The base of whole models. [default: the adapters' own]")
+        str | None, typer.Option(help="The base of whole models.", show_default="the adapters' own")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="dare: of what is dropped; ama: of the order. [default: 0]")
+        int | None,
+        typer.Option(help="dare: of what is dropped; ama: of the order.", show_default="0"),
     ] = None,
     data: Annotated[
         str | None,
@@ -60,29 +61,29 @@ def merge(
     ] = None,
     blocks: Annotated[
         int | None,
-        typer.Option(help="Blocks of layers. [default: 3]", rich_help_panel=ADAPTIVE),
+        typer.Option(help="Blocks of layers.", show_default="3", rich_help_panel=ADAPTIVE),
     ] = None,
     mean: Annotated[
         float | None,
-        typer.Option(help="Mean share of PRE-TRAINED. [default: 0.2]", rich_help_panel=ADAPTIVE),
+        typer.Option(
+            help="Mean share of PRE-TRAINED.", show_default="0.2", rich_help_panel=ADAPTIVE
+        ),
     ] = None,
     epsilon: Annotated[
         float | None,
-        typer.Option(help="Keeps the shares near. [default: 0.2]", rich_help_panel=ADAPTIVE),
+        typer.Option(help="Keeps the shares near.", show_default="0.2", rich_help_panel=ADAPTIVE),
     ] = None,
     penalty: Annotated[
         float | None,
-        typer.Option(help="On their distance. [default: 0.0001]", rich_help_panel=ADAPTIVE),
+        typer.Option(help="On their distance.", show_default="0.0001", rich_help_panel=ADAPTIVE),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of Adam. [default: 0.05]", rich_help_panel=ADAPTIVE)
+        float | None, typer.Option(help="Of Adam.", show_default="0.05", rich_help_panel=ADAPTIVE)
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="[default: 1]", rich_help_panel=ADAPTIVE)
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(show_default="1", rich_help_panel=ADAPTIVE)] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Responses a step. [default: 8]", rich_help_panel=ADAPTIVE),
+        typer.Option(help="Responses a step.", show_default="8", rich_help_panel=ADAPTIVE),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:

@@ -86,7 +86,9 @@ def shares_of(v_K: Tensor, mean: float, epsilon: float) -> Tensor:
 def bounds_of(layers: int, blocks: int) -> tuple[tuple[int, int], ...]:
     """Layers [first, end) of each block, as equal as they can be."""
     if blocks > layers:
-        raise ValueError(f"--blocks {blocks}, but the model has {layers} layers")
+        raise ValueError(
+            f"--blocks {blocks}, but the model has {layers} layers: give at most as many"
+        )
     cuts = [round(layers * k / blocks) for k in range(blocks + 1)]
     return tuple(itertools.pairwise(cuts))
 

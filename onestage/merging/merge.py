@@ -199,8 +199,10 @@ def _combine(family: Family, options: dict[str, Any]) -> dict[str, float]:
                 torch.zeros_like(tensor, dtype=torch.float32) if d is None else d for d in deltas
             ]
             if any(delta is not None for delta in deltas):
-                change = combine([delta.cpu() for delta in known]).to(tensor.device)
-                tensor.copy_(tensor.float() + change)
+                # What is drawn at random is drawn on the CPU: the same on every device.
+                place = "cpu" if options["method"] in RANDOM else tensor.device
+                change = combine([delta.to(place) for delta in known])
+                tensor.copy_(tensor.float() + change.to(tensor.device))
     return _shares(counts, family)
 
 

@@ -49,24 +49,22 @@ def combiner(method: str, weights: Sequence[float], density: float = DENSITY) ->
 
     The random ones draw from torch's global generator.
     """
-    scale = torch.tensor(weights, dtype=torch.float32)
-    if method == LINEAR:
-        shares = scale / scale.sum()
-        return lambda deltas: merge_utils.task_arithmetic(list(deltas), shares)
     if method == SLERP:
         return lambda deltas: slerp(*deltas, share=weights[1] / sum(weights))
-    if method not in TRIMMED:
-        return lambda deltas: merge_utils.task_arithmetic(list(deltas), scale)
-    function: Any = getattr(merge_utils, method)
+    whole = sum(weights) if method == LINEAR else 1.0
+    name = "task_arithmetic" if method == LINEAR else method
+    function: Any = getattr(merge_utils, name)
+    options = {"density": density} if method in TRIMMED else {}
 
-    def trimmed(deltas: Sequence[Tensor]) -> Tensor:
+    def combine(deltas: Sequence[Tensor]) -> Tensor:
+        scale = torch.tensor([weight / whole for weight in weights], device=deltas[0].device)
         with warnings.catch_warnings():
             # A density of 1 is asked for by name; PEFT warns that nothing is pruned.
             warnings.filterwarnings("ignore", message="The density")
-            merged: Tensor = function(list(deltas), scale, density)
+            merged: Tensor = function(list(deltas), scale, **options)
         return merged
 
-    return trimmed
+    return combine
 
 
 def slerp(first: Tensor, second: Tensor, *, share: float) -> Tensor:
