@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -335,10 +336,10 @@ def test_counters_are_left_as_they_are(kin: dict[str, Path]) -> None:
 # AMA
 
 
-def example(ids: list[int], start: int) -> Example:
+def example(ids: list[int], start: int, weight: float = 1.0) -> Example:
     from onestage.forest.trees import Path as TokenPath
 
-    return Example(TokenPath(np.asarray(ids, np.int32), ((start, len(ids)),), (0,)), 1.0)
+    return Example(TokenPath(np.asarray(ids, np.int32), ((start, len(ids)),), (0,)), weight)
 
 
 def test_shares_keep_their_mean() -> None:
@@ -397,7 +398,7 @@ def test_ama_gradient_is_that_of_finite_differences() -> None:
     """One step of Adam moves v_k by the sign of its gradient, which is checked by differences."""
     pre, aligned = tiny_llama(), perturbed(tiny_llama(), 7, 0.1)
     delta = {n: t - pre.state_dict()[n] for n, t in floating_tensors(aligned).items()}
-    examples = [example([0, 5, 9, 30, 12, 44, 1], 2), example([0, 8, 9, 77], 2)]
+    examples = [example([0, 5, 9, 30, 12, 44, 1], 2), example([0, 8, 9, 77], 2, 3.0)]
 
     def loss(v: torch.Tensor) -> float:
         shares, block = shares_of(v, 0.2, 0.2), block_of(pre, list(delta), 2)
@@ -409,8 +410,8 @@ def test_ama_gradient_is_that_of_finite_differences() -> None:
             for item in examples:
                 ids = torch.from_numpy(item.path.ids.astype(np.int64))[None]
                 logp = torch.log_softmax(model(input_ids=ids).logits[0, 1:-1], -1)
-                total -= logp.gather(1, ids[0, 2:, None]).sum().item()
-        return total / 7
+                total -= item.weight * logp.gather(1, ids[0, 2:, None]).sum().item()
+        return total / (5 * 1 + 2 * 3)
 
     start = torch.full((2,), math.log(0.2 / 0.8))
     found, _ = find_shares(pre, delta, examples, Adaptive(blocks=2, penalty=0, learning_rate=0.05))
@@ -422,25 +423,31 @@ def test_ama_gradient_is_that_of_finite_differences() -> None:
     assert found.after == pytest.approx(loss(better), rel=1e-4)
 
 
+@pytest.mark.parametrize(("pre", "aligned"), [("base", "sft"), ("sft", "pref"), ("one", "two")])
 def test_ama_command(
-    kin: dict[str, Path], tmp_path: Path, rows: dict[str, list[dict[str, Any]]]
+    pre: str,
+    aligned: str,
+    kin: dict[str, Path],
+    tmp_path: Path,
+    rows: dict[str, list[dict[str, Any]]],
 ) -> None:
     mixed = [*rows["pair"], *rows["demonstration"], *rows["label"]]
     data = write_rows(tmp_path / "good.jsonl", mixed)
     text = call(
-        *("merge", kin["base"], kin["sft"], "--method", "ama", "--out", tmp_path / "out"),
+        *("merge", kin[pre], kin[aligned], "--method", "ama", "--out", tmp_path / "out"),
         *("--data", data, "--blocks", 2, "--mean", 0.3),
     )
     assert "layers 0 to 0:" in text
     found = json.loads((tmp_path / "out" / "merge.json").read_text())["found"]
     assert sum(found["shares"]) / 2 == pytest.approx(0.3, abs=1e-6)
     assert found["shares"][0] != found["shares"][1]
-    base, sft = weights(kin["base"]), whole(kin, "sft")
+    theirs = [whole(kin, n) if n in ("sft", "pref") else weights(kin[n]) for n in (pre, aligned)]
     first, second = found["shares"]
     expected = {}
-    for name in base:
-        share = second if ".layers.1." in name else first
-        expected[name] = share * base[name] + (1 - share) * sft[name]
+    for name in theirs[0]:
+        last = ".layers.1." in name or name in ("model.norm.weight", "lm_head.weight")
+        share = second if last else first
+        expected[name] = share * theirs[0][name] + (1 - share) * theirs[1][name]
     assert_weights(tmp_path / "out", expected)
 
 
@@ -511,6 +518,10 @@ Refused = Callable[[dict[str, Path], Path], list[Any]]
         ("{one} {two} --method ama --data {data} --epochs 0", "--epochs must be 1 or more"),
         ("{one} {two} --method ama --data {data} --epsilon -1", "--epsilon must be 0 or more"),
         ("{one} {two} --data {empty}", "no row can be used"),
+        ("{one} {two} --data {data} --max-length 2", "no row can be used"),
+        ("{one} {two} --data {nowhere}", "nowhere"),
+        ("{sft} {orphan}", "orphan_base"),
+        ("{one} {quantised}", "{quantised} is quantised"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
@@ -525,6 +536,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
 @pytest.fixture(scope="module")
 def strangers(kin: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The kin, and what does not fit with them."""
@@ -535,6 +550,10 @@ def strangers(kin: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     deep = LlamaConfig(**{**TINY, "num_hidden_layers": 3})
     from_config = AutoModelForCausalLM.from_config
     data = write_rows(root / "data.jsonl", [{"prompt": "a", "completion": " b"}])
+    orphan = shutil.copytree(kin["sft"], root / "orphan")
+    edit(orphan / "adapter_config.json", base_model_name_or_path=str(root / "orphan_base"))
+    quantised = shutil.copytree(kin["two"], root / "quantised")
+    edit(quantised / "config.json", quantization_config={"quant_method": "bitsandbytes"})
     return kin | {
         "stranger": make_adapter(kin["one"], root / "stranger", 5),
         "rank": make_adapter(kin["base"], root / "rank", 5, r=2),
@@ -543,6 +562,8 @@ def strangers(kin: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         "wide": save(from_config(wide), root / "wide"),
         "deep": save(from_config(deep), root / "deep"),
         "words": save(tiny_llama(), root / "words", vocab_size=300),
+        "orphan": orphan,
+        "quantised": quantised,
         "nowhere": root / "nowhere",
         "data": data,
         "empty": write_rows(root / "empty.jsonl", [{"prompt": "a"}]),
