@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_tokenizer, sharpen, tiny_llama, write_rows
+from conftest import CHAT, TINY, make_tokenizer, sharpen, tiny_llama, write_rows
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
 from onestage.cli import app
 from onestage.merging import merge as merging
-from onestage.merging.adaptive import Adaptive, block_of, bounds_of, find_shares, shares_of
-from onestage.merging.comparison import distance
-from onestage.merging.examples import Example, good_examples, read_records
+from onestage.merging.adaptive import Adaptive, block_of, bounds_of, find_shares, pulls, shares_of
+from onestage.merging.comparison import distance, logits_of
+from onestage.merging.examples import Example, good_examples, prompts, read_records
 from onestage.merging.family import floating_tensors, load_family
 from onestage.merging.merge import Merging, merge
 from onestage.merging.methods import DENSITY, combiner, slerp
@@ -268,6 +267,34 @@ def test_help_says_the_defaults_that_hold() -> None:
     assert f"({DENSITY})" in text
 
 
+@pytest.mark.parametrize("first", ["base", "sft"])
+def test_distances_are_from_the_models_themselves(
+    first: str, kin: dict[str, Path], tmp_path: Path
+) -> None:
+    names = [str(kin[first]), str(kin["pref"])]
+    merged = merge(Merging(names, tmp_path / "out", "task_arithmetic"))
+    chosen = prompts(make_tokenizer())
+    result = logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), chosen)
+    assert len(result) == sum(len(ids) for ids in chosen)
+    found = {row.name: row.logit for row in merged.distances}
+    assert len(found) == (2 if first == "base" else 3)
+    for name in {first, "pref", "base"}:
+        model: Any = AutoModelForCausalLM.from_pretrained(kin["base"])
+        if name != "base":
+            model = PeftModel.from_pretrained(model, str(kin[name]))
+        expected = (logits_of(model.eval(), chosen) - result).abs().max().item()
+        label = f"{kin['base']} (base)" if name == "base" != first else str(kin[name])
+        assert found[label] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_chat_template_is_kept(kin: dict[str, Path], tmp_path: Path) -> None:
+    plain = shutil.copytree(kin["one"], tmp_path / "plain")
+    (plain / "chat_template.jinja").unlink()
+    assert _tokenizer(plain).chat_template is None
+    merge(Merging([str(plain), str(kin["two"])], tmp_path / "out"))
+    assert _tokenizer(tmp_path / "out").chat_template == CHAT
+
+
 def test_distances_are_what_they_say() -> None:
     theirs, merged = torch.zeros(2, 2), torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])
     found = distance("m", theirs, merged, None)
@@ -364,22 +391,25 @@ def test_blocks_hold_every_tensor() -> None:
     assert block["transformer.h.1.ln_1.weight"] == block["transformer.ln_f.weight"] == 1
 
 
-def test_ama_gives_the_block_back_that_the_responses_ask_for() -> None:
-    """The aligned model has a ruined second layer: the likelihood of the pre-trained model's own
-    greedy continuations wants the pre-trained one there, at the cost of the first."""
+Asked = tuple[Any, dict[str, torch.Tensor], list[Example]]
+
+
+@pytest.fixture
+def ruined() -> Asked:
+    """A pre-trained model, the delta of an aligned one whose second layer is ruined, and the
+    pre-trained model's own greedy continuations: they want the pre-trained second layer."""
     pre, aligned = tiny_llama(), tiny_llama()
     perturbed(aligned.model.layers[1], 6, 0.3)
-    delta = {
-        name: tensor - dict(pre.state_dict())[name]
-        for name, tensor in floating_tensors(aligned).items()
-    }
+    state = pre.state_dict()
+    delta = {name: tensor - state[name] for name, tensor in floating_tensors(aligned).items()}
+    starts = torch.tensor([[0, 30 + n, 60 + n] for n in range(8)])
     with torch.no_grad():
-        ids = pre.generate(
-            torch.tensor([[0, 30 + n, 60 + n] for n in range(8)]),
-            max_new_tokens=12,
-            do_sample=False,
-        )
-    examples = [example(row.tolist(), 3) for row in ids]
+        ids = pre.generate(starts, max_new_tokens=12, do_sample=False)
+    return pre, delta, [example(row.tolist(), 3) for row in ids]
+
+
+def test_ama_gives_the_block_back_that_the_responses_ask_for(ruined: Asked) -> None:
+    pre, delta, examples = ruined
     before = {name: tensor.clone() for name, tensor in pre.state_dict().items()}
     how = Adaptive(blocks=2, learning_rate=0.2, epochs=5, batch_size=4, mean=0.4)
     found, _ = find_shares(pre, delta, examples, how)
@@ -388,10 +418,38 @@ def test_ama_gives_the_block_back_that_the_responses_ask_for() -> None:
     assert found.after < found.before
     for name, tensor in pre.state_dict().items():
         assert torch.equal(tensor, before[name])
-    stiff, _ = find_shares(
-        pre, delta, examples, Adaptive(blocks=2, penalty=100, learning_rate=1e-3)
-    )
-    assert stiff.shares == pytest.approx((0.2, 0.2), abs=1e-3)
+
+
+def test_the_penalty_keeps_the_shares_at_their_mean(ruined: Asked) -> None:
+    shares = {}
+    for penalty in (0.0, 10.0):
+        how = Adaptive(blocks=2, learning_rate=0.02, epochs=10, penalty=penalty)
+        found, _ = find_shares(*ruined, how)
+        shares[penalty] = found.shares
+    assert shares[0.0][1] > 0.21
+    assert shares[10.0] == pytest.approx((0.2, 0.2), abs=0.004)
+
+
+def test_the_penalty_is_the_authors_for_their_26_layers() -> None:
+    """25 / (|l - 13| + 1): a block of one layer each at 12 and 13, and the three at the end."""
+    assert pulls([(12, 13), (13, 14)], 26).tolist() == [25 / 2, 25]
+    last = pulls([(23, 26)], 26).item()
+    assert last == pytest.approx(25 / 11 + 25 / 12 + 25 / 13)
+
+
+@pytest.mark.parametrize(
+    ("options", "seed"),
+    [({"epochs": 2}, 0), ({"batch_size": 3}, 0), ({}, 1), ({"epsilon": 0.5}, 0)],
+)
+def test_options_of_ama_change_what_is_found(
+    options: dict[str, Any], seed: int, ruined: Asked
+) -> None:
+    common = {"blocks": 2, "batch_size": 4}
+    found, _ = find_shares(*ruined, Adaptive(**common))
+    other, _ = find_shares(*ruined, Adaptive(**(common | options)), seed)
+    again, _ = find_shares(*ruined, Adaptive(**common))
+    assert found.shares == again.shares
+    assert abs(found.shares[0] - other.shares[0]) > 1e-6
 
 
 def test_ama_gradient_is_that_of_finite_differences() -> None:
@@ -473,8 +531,6 @@ def test_good_sides(tmp_path: Path, rows: dict[str, list[dict[str, Any]]]) -> No
 
 
 # Bad input
-
-Refused = Callable[[dict[str, Path], Path], list[Any]]
 
 
 @pytest.mark.parametrize(

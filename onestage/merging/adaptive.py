@@ -153,7 +153,7 @@ def find_shares(
     v_K = torch.full((how.blocks,), math.log(how.mean / (1 - how.mean)), device=policy.device)
     v_K.requires_grad_()
     optimiser = torch.optim.Adam([v_K], lr=how.learning_rate)
-    pull_K = _pulls(bounds, model.config.num_hidden_layers).to(policy.device)
+    pull_K = pulls(bounds, model.config.num_hidden_layers).to(policy.device)
     order = np.random.default_rng(seed)
 
     def loss_of(chosen: Sequence[Example], *, train: bool) -> float:
@@ -192,8 +192,8 @@ def _scored(example: Example) -> int:
     return sum(end - start for start, end in example.path.spans)
 
 
-def _pulls(bounds: Sequence[tuple[int, int]], layers: int) -> Tensor:
-    """Weight of each block in the penalty: w_l summed over its layers."""
+def pulls(bounds: Sequence[tuple[int, int]], layers: int) -> Tensor:
+    """Weight of each block in the penalty (K): w_l summed over its layers."""
     pull_L = [(layers - 1) / (abs(layer - layers / 2) + 1) for layer in range(layers)]
     return torch.tensor([sum(pull_L[first:end]) for first, end in bounds])
 
