@@ -82,7 +82,7 @@ def _good_paths(record: Encoded, min_score: float | None) -> Sequence[Path]:
         least = min_score if min_score is not None else float("inf")
         scored = zip(record.paths, record.scores, strict=True)
         return [path for path, score in scored if score >= least]
-    return record.paths
+    return record.paths if record.kind in ("demonstration", "text") else ()
 
 
 def prompts(tokenizer: Any, records: Sequence[Encoded] = ()) -> list[np.ndarray[Any, Any]]:
