@@ -21,7 +21,7 @@ LEVELS = [
     {"planning"},
     {"assembly", "probing", "optimum"},
     {"lookout"},
-    {"run", "doctor", "scoring"},
+    {"run", "doctor", "scoring", "merging"},
     {"lab", "pages"},
     {"demo", "checking"},
     {"cli"},

@@ -1,7 +1,8 @@
-"""The command line: `onestage train | check | score | sample | demo | lab`, a file for each group."""
+"""The command line: `onestage train | check | score | sample | merge | lab | demo`, by groups of commands."""
 
 from onestage.cli import training  # isort: skip
-from onestage.cli import demonstration, lab, models
+from onestage.cli import models  # isort: skip
+from onestage.cli import demonstration, lab, merging
 from onestage.cli.terminal import app
 
-__all__ = ["app", "demonstration", "lab", "models", "training"]
+__all__ = ["app", "demonstration", "lab", "merging", "models", "training"]

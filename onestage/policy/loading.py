@@ -253,3 +253,9 @@ def _continued(source: ModelSource, model: Any) -> tuple[Any, str]:
         )
     adapted = PeftModel.from_pretrained(model, str(source.name), is_trainable=True)
     return adapted, f"{weights_digest(adapted)}-{str(model.dtype).removeprefix('torch.')}"
+
+
+def load_whole(source: ModelSource, device: torch.device | str = "cpu") -> Any:
+    """A model without adapters, as it stands: not hashed, no gradients, in evaluation mode."""
+    model = _without_dropout(_base(source, load_config(source), device))
+    return model.requires_grad_(False).eval()
