@@ -47,6 +47,9 @@ class ModelOptions(_Section):
     revision: str | None = None
     lora: LoraOptions | None = None
     """Train low-rank adapters; absent: all weights."""
+    adapter: Literal["same", "merge", "stack"] = "same"
+    """What becomes of the adapter in `name`: trained further (then no `lora`), merged into its base,
+    or kept as it is under a new one (`lora`)."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision the weights are held in."""
     load_in_4bit: bool = False
@@ -62,8 +65,13 @@ class ModelOptions(_Section):
             raise ValueError("give exactly one of model.name and model.config")
         if self.config is not None and self.tokenizer is None:
             raise ValueError("model.config makes a fresh model and needs model.tokenizer")
-        if self.load_in_4bit and self.lora is None:
+        going_on = self.adapter == "same" and "adapter" in self.model_fields_set
+        if self.load_in_4bit and self.lora is None and not going_on:
             raise ValueError("model.load_in_4bit trains adapters only: add model.lora")
+        if self.adapter != "same" and self.config is not None:
+            raise ValueError(f"model.adapter: {self.adapter} needs model.name, an adapter folder")
+        if self.adapter == "stack" and self.lora is None:
+            raise ValueError("model.adapter: stack trains a new adapter: add model.lora")
         return self
 
 
@@ -158,12 +166,33 @@ class TrainOptions(_Section):
         return self.tokens_per_row or max(self.max_length, 1024)
 
 
+class StageOptions(BaseModel):
+    """A run of `stages`. Beside these keys, any section of the recipe, for this stage only."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    """Of its folder."""
+    streams: list[str] | None = Field(None, min_length=1)
+    """The streams of `data` it trains on; default: all."""
+    adapter: Literal["same", "merge", "stack"] | None = None
+    """What becomes of the adapter that the stage before leaves (as `model.adapter`)."""
+    reference: str | None = None
+    """`start` (the stage's own start model), `first` (the model the whole recipe started from), an
+    earlier stage's name, or a folder or hub id."""
+
+
 class Recipe(_Section):
     model: ModelOptions
     data: list[DataOptions] = Field(min_length=1)
     objective: ObjectiveChoice = "uft"
     """A name, a table `{name: dpo, beta: 0.1}`, or a map from kind or stream name to either."""
     train: TrainOptions = Field(default_factory=lambda: TrainOptions.model_validate({}))
+    reference: str = "start"
+    """The model that losses compare with: `start`, the one the run starts from, or a folder or hub id
+    of another with the same vocabulary."""
+    stages: list[StageOptions] | None = Field(None, min_length=1)
+    """Runs one after another, each from the model of the one before. See docs/stages.md."""
     cache_dir: str | None = None
     """Encoded data and reference log-probabilities; default $ONESTAGE_CACHE or ~/.cache/onestage."""
     description: str = ""

@@ -10,21 +10,24 @@ from shutil import disk_usage
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import release_memory
 
 from onestage.checkpoints import CheckpointError, Checkpoints, read
 from onestage.evaluation import evaluate
 from onestage.logbook import Logbook, OutputError, digest_of
 from onestage.policy.loading import (
     Loaded,
+    check_trained,
     check_vocabulary,
     load,
     load_config,
     load_tokenizer,
 )
 from onestage.policy.policy import Policy
-from onestage.policy.reference import ReferenceCache, compute
 from onestage.policy.saving import save_model
-from onestage.recipe import Recipe
+from onestage.policy.starting import needs_folder, started
+from onestage.recipe import Recipe, RecipeError
+from onestage.references import cache_of, check_reference, fill_cache, load_other
 from onestage.schedules.proportional import Proportional
 from onestage.selfcheck import check_laws, require, sample
 from onestage.signals import StoppingOnSignals
@@ -32,9 +35,9 @@ from onestage.streams.encoding import Encoded
 from onestage.streams.mixture import Mixture, Stream, order
 from onestage.terms import Terms
 from onestage.training import Hooks, Run, train
+from onestage.watcher import Watcher
 from onestage.wiring import (
     Say,
-    cache_folder,
     choices,
     judge,
     make_accelerator,
@@ -45,25 +48,6 @@ from onestage.wiring import (
     read_data,
     share_of_terms,
 )
-
-BLOCK = 4096
-"""Records whose missing reference paths are computed together."""
-
-
-class Watcher:
-    """Who looks on: told of every step and of every line of metrics. This one does nothing."""
-
-    def begin(self, run: Run) -> None:
-        """The run is about to start (or go on)."""
-
-    def step(self, run: Run, loss: float) -> None:
-        """A step was done."""
-
-    def line(self, metrics: dict[str, Any]) -> None:
-        """A line was written to the metrics."""
-
-    def end(self) -> None:
-        """The run is over, by whatever cause."""
 
 
 def run_recipe(
@@ -81,12 +65,9 @@ def run_recipe(
     checkpoint and returns where that lies.
     """
     session = Session(recipe, out, resume=resume, say=say, watcher=watcher)
-    session.fill_reference()
-    if self_check:
-        session.check_laws()
-    if resume:
-        session.resume()
-    return session.train()
+    saved = session.go(self_check=self_check)
+    session.accelerator.state.destroy_process_group()
+    return saved
 
 
 class Session:
@@ -111,9 +92,15 @@ class Session:
         self.say = say if self.main else _silent
         self.logbook = Logbook(out, resume=resume) if self.main else None
         self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
+        if recipe.stages:
+            raise RecipeError("a recipe with stages is several runs: onestage.run_stages does them")
+        self.resuming = resume
         choices(recipe)  # a mistyped objective is refused before data are read
-        self.tokenizer = load_tokenizer(model_source(recipe))
-        check_vocabulary(self.tokenizer, load_config(model_source(recipe)))
+        source = model_source(recipe)
+        check_trained(source)
+        self.tokenizer, config = load_tokenizer(source), load_config(source)
+        check_vocabulary(self.tokenizer, config)
+        check_reference(recipe, self.tokenizer, config)
         with self.accelerator.main_process_first():
             self.data = read_data(recipe, self.tokenizer, self.say)
         judge(recipe, self.data)
@@ -121,12 +108,23 @@ class Session:
         mixture, steps = make_mixture(recipe, self.data)
         self.loaded = self._load()
         self.run = _make_run(recipe, self.accelerator, self.loaded, terms, mixture, steps)
+        self.other = load_other(
+            recipe, self.accelerator.device, self.tokenizer, needed=terms.needs_reference
+        )
+        self.reference = (self.other or self.loaded).fingerprint
+        if self.run.reference is not None:
+            self.run.reference = cache_of(recipe, self.reference)
         if self.main:
             _require_room(out, self.loaded.model)
         self._describe(resume)
 
     def _load(self) -> Loaded:
-        loaded = load(model_source(self.recipe), self.accelerator.device, self.tokenizer)
+        source, folder = model_source(self.recipe), self.out / "start"
+        if needs_folder(source):
+            with self.accelerator.main_process_first():
+                keep = self.resuming or not self.main
+                source = started(source, self.tokenizer, folder, keep=keep)
+        loaded = load(source, self.accelerator.device, self.tokenizer)
         for note in loaded.notes:
             self.say(f"model: {note}")
         return loaded
@@ -145,12 +143,22 @@ class Session:
                 self.recipe.model_dump(mode="json", exclude_defaults=True),
                 {
                     "model": self.loaded.fingerprint,
+                    "reference": self.reference if self.run.reference is not None else None,
                     "steps": self.run.steps,
                     "seed": self.recipe.train.seed,
                     "data": digest_of(table),
                 },
             )
         self.logbook.data(table)
+
+    def go(self, *, self_check: bool = True) -> Path:
+        """All that is left to do; returns where the model lies."""
+        self.fill_reference()
+        if self_check:
+            self.check_laws()
+        if self.resuming:
+            self.resume()
+        return self.train()
 
     def _contents(self) -> dict[str, str]:
         """What each training stream was encoded from: the name of its store."""
@@ -170,32 +178,23 @@ class Session:
             yield from (store[number] for number in range(len(store)))
 
     def fill_reference(self) -> None:
-        """Compute the reference log-probabilities that the cache does not have yet."""
-        run, reference = self.run, self.run.reference
-        if reference is None:
-            return
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        found = computed = 0
-        visited = self.visited()
-        while block := list(islice(visited, BLOCK)):
-            wanted = (path for r in block if run.terms.wants_reference(r) for path in r.paths)
-            known, missing = reference.split(wanted)
-            found, computed = found + known, computed + len(missing)
-            mine = dict(list(missing.items())[rank::ranks])
-            with self.accelerator.autocast():
-                reference.add(compute(run.policy, mine, run.tokens_per_row))
-        self.accelerator.wait_for_everyone()
-        reference.reload()
-        self.say(
-            f"reference: {found:,} paths found in the cache, {computed:,} computed "
-            f"({reference.folder.name})"
-        )
+        """Compute the reference log-probabilities that the cache does not have yet.
+
+        Another model that is the reference is dropped here: it has said all it will be asked.
+        """
+        policy = self.other.policy if self.other else self.run.policy
+        fill_cache(self.run, self.visited(), policy, self.say)
+        if self.other:
+            del policy
+            self.other = None
+            release_memory()  # a device keeps what was freed unless told
 
     def check_laws(self) -> None:
         """The step-0 self-check on records of every stream and kind."""
         mixture, steps = self.run.mixture, self.run.steps
         first = [r for s in mixture.streams for r in islice(planned(mixture, steps, s), 64)]
-        verdicts = check_laws(self.run, sample(first), self.tokenizer)
+        other = None if self.reference == self.loaded.fingerprint else self.recipe.reference
+        verdicts = check_laws(self.run, sample(first), self.tokenizer, other)
         for verdict in verdicts:
             found = "holds" if verdict.holds else "BROKEN"
             self.say(f"law {verdict.law}: {found} ({verdict.detail})")
@@ -209,6 +208,11 @@ class Session:
             raise CheckpointError(
                 f"checkpoint {newest} is of a run that started from model {progress['fingerprint']}, "
                 f"but the recipe's model is {self.loaded.fingerprint}"
+            )
+        if progress["reference"] != self.reference:
+            raise CheckpointError(
+                f"checkpoint {newest} is of a run whose reference was {progress['reference']}, "
+                f"but the recipe's is {self.reference}"
             )
         before, now = progress["data"], self._contents()
         if before != now:
@@ -251,7 +255,8 @@ class Session:
         elif self.main:
             save_model(self.loaded.model, self.tokenizer, saved)
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         return saved
 
     def _log(self, line: dict[str, Any]) -> None:
@@ -267,6 +272,7 @@ class Session:
             return
         progress = {
             "fingerprint": self.loaded.fingerprint,
+            "reference": self.reference,
             "data": self._contents(),
             "cursor": run.mixture.cursor,
             "state": run.terms.state,
@@ -292,7 +298,6 @@ def _make_run(
 ) -> Run:
     options, policy = recipe.train, Policy(loaded.model)
     optimizer, learning_rate = make_optimizer(options, policy, steps)
-    fingerprint = loaded.fingerprint + ("-autocast" if options.bf16 else "")
     return Run(
         policy=policy,
         terms=terms,
@@ -301,9 +306,7 @@ def _make_run(
         optimizer=optimizer,
         learning_rate=learning_rate,
         accelerator=accelerator,
-        reference=ReferenceCache(cache_folder(recipe) / "reference", fingerprint)
-        if terms.needs_reference
-        else None,
+        reference=cache_of(recipe, loaded.fingerprint) if terms.needs_reference else None,
         steps=steps,
         tokens_per_row=options.row_budget,
         max_grad_norm=options.max_grad_norm,

@@ -13,12 +13,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"records", "forest", "nearest"},
     {"policy", "streams", "objectives", "schedules", "recipe", "logbook"},
-    {"terms", "checkpoints"},
+    {"terms", "checkpoints", "stage_plan"},
     {"training"},
-    {"evaluation", "selfcheck", "signals"},
+    {"evaluation", "selfcheck", "signals", "watcher"},
     {"wiring"},
+    {"references"},
     {"run", "doctor", "scoring"},
-    {"lab", "pages"},
+    {"lab", "pages", "stages"},
     {"demo", "checking"},
     {"cli"},
 ]

@@ -27,15 +27,16 @@ def train(
         bool, typer.Option("--no-self-check", help="Skip the step-0 laws.")
     ] = False,
 ) -> None:
-    """Train what a recipe says, in one stage."""
+    """Train what a recipe says, in one stage or in the stages it lists."""
     with plain_errors():
         from onestage.recipe import load_recipe
         from onestage.run import run_recipe
+        from onestage.stages import run_stages
 
         quiet_libraries()
         content = load_recipe(recipe, set_ or [])
         folder = out or Path("runs") / recipe.stem
-        saved = run_recipe(
+        saved = (run_stages if content.stages else run_recipe)(
             content,
             folder,
             resume=resume,
