@@ -95,7 +95,8 @@ def fill_cache(run: Run, records: Iterable[Encoded], policy: Policy, say: Say) -
         wanted = (path for r in block if run.terms.wants_reference(r) for path in r.paths)
         known, missing = reference.split(wanted)
         found, computed = found + known, computed + len(missing)
-        mine = dict(list(missing.items())[rank::ranks])
+        # By key, not by place: processes that opened the cache at different times miss different paths.
+        mine = {key: path for key, path in missing.items() if key % ranks == rank}
         with run.accelerator.autocast():
             reference.add(compute(policy, mine, run.tokens_per_row))
     run.accelerator.wait_for_everyone()

@@ -89,6 +89,8 @@ def _config_of_sum(model: Any, ranks: dict[str, int]) -> Any:
     ((usual, _),) = Counter(ranks.values()).most_common(1)
     others = {name: rank for name, rank in ranks.items() if rank != usual}
     config = copy.deepcopy(model.peft_config[TRAINED])
+    config.base_model_name_or_path = model.peft_config[FROZEN].base_model_name_or_path
+    config.revision = model.peft_config[FROZEN].revision
     config.r, config.lora_alpha = usual, usual
     config.rank_pattern, config.alpha_pattern = others, dict(others)
     config.target_modules = _shortest(model, set(ranks))
