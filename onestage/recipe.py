@@ -266,12 +266,13 @@ def _item(streams: list[Any], name: str, override: str) -> Any:
 
 
 def _place(streams: list[Any], name: str, override: str) -> int:
-    """A stream by its name or number."""
+    """A stream or stage by its name or number."""
     for number, stream in enumerate(streams):
         if name == str(number) or (isinstance(stream, dict) and stream.get("name") == name):
             return number
     known = [stream.get("name") for stream in streams if isinstance(stream, dict)]
-    raise RecipeError(f"--set {override!r}: no stream {name!r}; there are {known}")
+    what = "stage" if override.startswith("stages.") else "stream"
+    raise RecipeError(f"--set {override!r}: no {what} {name!r}; there are {known}")
 
 
 def _number(value: Any) -> Any:

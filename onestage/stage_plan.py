@@ -51,6 +51,8 @@ def plan(recipe: Recipe, out: Path, *, from_adapter: bool = False) -> list[Stage
     taken = sorted({"start", "first"} & set(names))
     if taken:
         raise RecipeError(f"stages: the name {taken[0]!r} already means a reference")
+    if options and recipe.reference != "start":
+        raise RecipeError("reference: with stages each stage says its own")
     made: list[Stage] = []
     for number, stage in enumerate(options, 1):
         try:
@@ -78,8 +80,7 @@ def _stage(
         content["objective"] = {k: v for k, v in content["objective"].items() if k not in left}
     had_adapter = before[-1].leaves_adapter if before else from_adapter
     content["model"] = _model(recipe, options, own.get("model", {}), folder, before, had_adapter)
-    word = options.reference or (recipe.reference if "reference" in whole else None)
-    content["reference"] = _reference(recipe, word, folder, before)
+    content["reference"] = _reference(recipe, options.reference, folder, before)
     parsed = parse_recipe(content)
     goes_on = had_adapter and parsed.model.adapter == "same"
     objective = own.get("objective")
@@ -87,7 +88,7 @@ def _stage(
         name=options.name,
         folder=folder,
         recipe=parsed,
-        says_reference=word is not None or not before,
+        says_reference=options.reference is not None or not before,
         own_map=objective if isinstance(objective, dict) and "name" not in objective else {},
         lora=parsed.model.lora or (before[-1].lora if goes_on and before else None),
         leaves_adapter=parsed.model.lora is not None or goes_on,

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_tokenizer, tiny_llama
+from conftest import make_tokenizer, tiny_llama, write_recipe
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 from onestage.checkpoints import CheckpointError
+from onestage.cli import app
 from onestage.logbook import OutputError, read_metrics
 from onestage.policy.policy import Policy
 from onestage.policy.stacking import FROZEN, TRAINED, activate, is_stacked
@@ -69,14 +71,17 @@ def gap(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 class Memory(Watcher):
-    """Keeps the logits of each stage's model at its end, and those of its last adapter alone."""
+    """Keeps the logits of each stage's model at its ends, and those of its last adapter alone."""
 
     def __init__(self) -> None:
+        self.starts: list[torch.Tensor] = []
         self.logits: list[torch.Tensor] = []
         self.alone: list[torch.Tensor | None] = []
 
     def begin(self, run: Run) -> None:
         self.run = run
+        self.starts.append(logits(run.policy.model))
+        run.policy.train()
 
     def end(self) -> None:
         model = self.run.policy.model
@@ -128,6 +133,7 @@ def test_every_stage_reloads_as_it_was_in_memory(
     names = ["1-sft", "2-dpo", "3-kto"][: len(policies) + 1]
     for number, name in enumerate(names):
         mine = memory.logits[number]
+        assert gap(memory.starts[number], before) < 1e-5  # it begins where the one before ended
         for folder in (out / name / "model", out / name / "checkpoints" / "last" / "model"):
             assert gap(reloaded(folder), mine) < 1e-5, folder
         assert gap(base, mine) > 1e-2
@@ -330,6 +336,7 @@ def test_killed_before_the_first_checkpoint_of_a_stage(
 BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
     "twice": ([SFT, {**SFT}], r"names must differ, found \['sft'\]"),
     "reserved": ([{**SFT, "name": "first"}], "'first' already means a reference"),
+    "top reference": ([SFT], "reference: with stages each stage says its own"),
     "unknown key": ([{**SFT, "adaptor": "same"}], r"stages.sft: adaptor: .*mean 'adapter'"),
     "unknown nested": (
         [{**SFT, "train": {"max_step": 1}}],
@@ -385,7 +392,10 @@ def test_bad_stages_are_refused_before_the_first_begins(
     case: str, recipe_of: Make, model_folder: Path, tmp_path: Path
 ) -> None:
     stages, message = BAD[case]
-    recipe = parse_recipe(staged(recipe_of, model_folder, *stages))
+    content = staged(recipe_of, model_folder, *stages)
+    if case == "top reference":
+        content["reference"] = str(model_folder)
+    recipe = parse_recipe(content)
     with pytest.raises(RecipeError, match=message):
         run_stages(recipe, tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
@@ -402,6 +412,28 @@ def test_a_stage_overrides_single_keys(recipe_of: Make, model_folder: Path, tmp_
     facts = json.loads((tmp_path / "out" / "1-only" / "manifest.json").read_text())
     assert facts["seed"] == 5
     assert lines[0]["learning_rate"] == pytest.approx(2e-2)
+
+
+def test_check_and_train_by_command(recipe_of: Make, model_folder: Path, tmp_path: Path) -> None:
+    recipe = staged(recipe_of, model_folder, *with_policies(["stack"]))
+    file = write_recipe(tmp_path / "r.yaml", recipe)
+    call = CliRunner().invoke
+    checked = call(app, ["check", str(file)])
+    assert checked.exit_code == 0, checked.output
+    assert [checked.output.count(f"stage {name} ") for name in ("sft", "dpo")] == [1, 1]
+    assert checked.output.count("ready to train") == 2
+    command = ["train", str(file), "--out", str(tmp_path / "out"), "--no-self-check"]
+    done = call(app, [*command, "--set", "stages.dpo.train.max_steps=2"])
+    assert done.exit_code == 0, done.output
+    assert [len(read_metrics(tmp_path / "out" / n)) for n in ("1-sft", "2-dpo")] == [3, 2]
+    again = call(app, [*command, "--resume", "--set", "stages.dpo.train.max_steps=2"])
+    assert again.output.count("done before") == 2
+    refused = call(app, ["train", str(file), "--set", "stages.dpp.train.max_steps=2"])
+    assert "no stage 'dpp'; there are ['sft', 'dpo']" in refused.output
+    del recipe["stages"][1]["reference"]
+    refused = call(app, ["check", str(write_recipe(file, recipe))])
+    assert refused.exit_code == 1
+    assert "stages.dpo: objective dpo compares with a reference" in " ".join(refused.output.split())
 
 
 def test_a_single_run_refuses_stages(recipe_of: Make, model_folder: Path, tmp_path: Path) -> None:
