@@ -19,6 +19,7 @@ from onestage.checkpoints import CheckpointError, Checkpoints
 from onestage.logbook import OutputError, digest_of, read_json, write_json, write_text
 from onestage.policy.loading import (
     adapter_base,
+    check_lora,
     check_trained,
     check_vocabulary,
     load_config,
@@ -80,6 +81,7 @@ def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:
     for stage in stages:
         try:
             choices(stage.recipe)
+            check_lora(model_source(stage.recipe), config)
             if not Path(stage.recipe.reference).is_relative_to(out.resolve()):
                 check_reference(stage.recipe, tokenizer, config)
             with make_accelerator(stage.recipe.train, out).main_process_first():

@@ -380,6 +380,14 @@ BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "objective": ([{**SFT, "objective": "sfd"}], "stages.sft: .*mean 'sft'"),
     "optimiser": ([{**SFT, "train": {"optim": "adamm"}}], "stages.sft: train.optim: unknown"),
+    "layers": (
+        [SFT, {**DPO, "adapter": "stack", "model": {"lora": {"target_modules": ["query"]}}}],
+        "stages.dpo: Target modules .*query.* not found",
+    ),
+    "head": (
+        [SFT, {**DPO, "adapter": "merge", "model": {"lora": {"target_modules": ["lm_head"]}}}],
+        "stages.dpo: model.lora.target_modules adapts the output head",
+    ),
     "held out": (
         [{**SFT, "train": {"eval_steps": 2}}],
         "stages.sft: train.eval_steps needs a stream",

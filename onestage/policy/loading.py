@@ -178,6 +178,16 @@ def load(
     return Loaded(model, tokenizer, fingerprint, notes)
 
 
+def check_lora(source: ModelSource, config: PretrainedConfig) -> None:
+    """Raise `ValueError` where the model has no layers such as `lora` names; makes no weights."""
+    if source.lora is not None:
+        with torch.device("meta"):
+            shape = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=source.trust_remote_code
+            )
+            _adapted(source.lora, shape)
+
+
 def load_whole(
     source: ModelSource, config: PretrainedConfig, device: torch.device | str = "cpu"
 ) -> Any:
