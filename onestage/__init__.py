@@ -10,9 +10,13 @@ from onestage.recipe import parse_recipe as parse_recipe
 
 
 def __getattr__(name: str) -> object:
-    """`run_recipe` and `Session`, loaded when asked for: they bring torch and transformers along."""
+    """What runs recipes, loaded when asked for: it brings torch and transformers along."""
     if name in ("run_recipe", "Session"):
         from onestage import run
 
         return getattr(run, name)
+    if name == "run_stages":
+        from onestage.stages import run_stages
+
+        return run_stages
     raise AttributeError(f"module 'onestage' has no attribute {name!r}")

@@ -10,11 +10,11 @@ from onestage.averaging import Average
 from onestage.planning import Plan
 from onestage.policy.loading import Loaded
 from onestage.policy.policy import Policy
-from onestage.policy.reference import ReferenceCache
 from onestage.recipe import Recipe
+from onestage.references import cache_of
 from onestage.schedules.clipping import Clipping
 from onestage.training import Run
-from onestage.wiring import cache_folder, make_optimizer
+from onestage.wiring import make_optimizer
 
 
 def make_run(
@@ -32,7 +32,6 @@ def make_run(
     if options.average != "none":
         start = round(options.average_start * plan.steps) if options.average == "tail" else 0
         average = Average(policy, options.average, decay=options.average_decay, start=start)
-    fingerprint = loaded.fingerprint + ("-autocast" if options.bf16 else "")
     return Run(
         policy=policy,
         terms=plan.terms,
@@ -41,9 +40,7 @@ def make_run(
         optimizer=optimizer,
         learning_rate=learning_rate,
         accelerator=accelerator,
-        reference=ReferenceCache(cache_folder(recipe) / "reference", fingerprint)
-        if plan.terms.needs_reference
-        else None,
+        reference=cache_of(recipe, loaded.fingerprint) if plan.terms.needs_reference else None,
         steps=plan.steps,
         tokens_per_row=options.row_budget,
         clipping=Clipping(options.max_grad_norm, clip),

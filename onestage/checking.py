@@ -10,12 +10,15 @@ from typing import Any
 from rich.console import Console
 
 from onestage.doctor import Estimate, estimate, examine
+from onestage.options import LoraOptions
 from onestage.pages import show
 from onestage.planning import make_plan
-from onestage.policy.loading import check_vocabulary, load_config, load_tokenizer
+from onestage.policy.loading import adapter_base, check_vocabulary, load_config, load_tokenizer
 from onestage.recipe import Recipe, load_recipe
 from onestage.records.reading import Source, read
 from onestage.records.record import Refusal
+from onestage.stage_plan import Stage, plan
+from onestage.stages import check_stage
 from onestage.streams.encoding import Encoder
 from onestage.streams.store import write
 from onestage.wiring import (
@@ -35,18 +38,38 @@ def check_recipe(file: Path, overrides: Sequence[str], console: Console, say: Sa
     source = model_source(recipe)
     tokenizer, config = load_tokenizer(source), load_config(source)
     check_vocabulary(tokenizer, config)
+    if not recipe.stages:
+        return _check_run(recipe, None, tokenizer, config, console, say)
+    good = True
+    for stage in plan(recipe, file.parent, from_adapter=adapter_base(source) is not None):
+        console.rule(f"stage {stage.name}")
+        good &= _check_run(stage.recipe, stage, tokenizer, config, console, say)
+    return good
+
+
+def _check_run(
+    recipe: Recipe, stage: Stage | None, tokenizer: Any, config: Any, console: Console, say: Say
+) -> bool:
+    """Print everything about one run, which may be a stage of several."""
     data = read_data(recipe, tokenizer, say)
     sources = {stream.name: source_of(stream, held_out=False) for stream in recipe.data}
     found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
-    found.errors += _errors(recipe, data)
-    plan = None if found.errors else _plan(recipe, data, config)
-    show(console, found, tokenizer, plan)
+    found.errors += _errors(recipe, stage, data)
+    lora = stage.lora if stage else recipe.model.lora
+    cost = None if found.errors else _cost(recipe, data, config, lora)
+    show(console, found, tokenizer, cost)
     return not found.errors
 
 
-def _errors(recipe: Recipe, data: Data) -> list[str]:
+def _errors(recipe: Recipe, stage: Stage | None, data: Data) -> list[str]:
     """What would refuse the run before its first step."""
     errors = []
+    if stage is not None:
+        try:
+            check_stage(stage, data)
+        except ValueError as error:
+            errors.append(f"stages.{stage.name}: {error}")
+        return errors
     for step in (lambda: judge(recipe, data), lambda: make_plan(recipe, data)):
         try:
             step()
@@ -55,9 +78,8 @@ def _errors(recipe: Recipe, data: Data) -> list[str]:
     return errors
 
 
-def _plan(recipe: Recipe, data: Data, config: Any) -> Estimate:
+def _cost(recipe: Recipe, data: Data, config: Any, lora: LoraOptions | None) -> Estimate:
     plan = make_plan(recipe, data)
-    lora = recipe.model.lora
     return estimate(
         config,
         steps=plan.steps,

@@ -2,7 +2,8 @@
 
 `checkpoints/step-000100/` holds `model/` (an ordinary model folder), `training.pt` (optimiser and
 learning-rate schedule), `progress.json` (step, cursors, objectives' states), and `files.json` with
-the size and digest of each file, by which a damaged checkpoint is known. The links `last` and `best`
+the size and digest of each file, by which a damaged checkpoint is known. Of stacked adapters `model/`
+holds the sum, and `trained.safetensors` the one that is trained. The links `last` and `best`
 point to two of them.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from onestage.policy.saving import fill_model, restore_weights, write_folder
+from onestage.policy.saving import fill_exact, fill_model, restore_weights, write_folder
 
 
 class CheckpointError(ValueError):
@@ -48,6 +49,7 @@ class Checkpoints:
         def fill(draft: Path) -> None:
             (draft / "model").mkdir()
             fill_model(model, tokenizer, draft / "model")
+            fill_exact(model, draft)
             torch.save(dict(training), draft / "training.pt")
             (draft / "progress.json").write_text(json.dumps({**progress, "step": step}, indent=1))
             files = {str(file.relative_to(draft)): _facts(file) for file in _files(draft)}
@@ -98,7 +100,7 @@ class Checkpoints:
 
 def read(checkpoint: Path, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Restore the weights into `model`; return (training, progress) as they were saved."""
-    restore_weights(model, checkpoint / "model")
+    restore_weights(model, checkpoint)
     training = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=True)
     return training, json.loads((checkpoint / "progress.json").read_text())
 

@@ -25,7 +25,8 @@ from onestage.lab.tokenizer import train_tokenizer
 from onestage.lab.world import World
 from onestage.recipe import parse_recipe
 from onestage.records.record import KINDS
-from onestage.run import Watcher, run_recipe
+from onestage.run import run_recipe
+from onestage.watcher import Watcher
 
 Say = Callable[[str], None]
 

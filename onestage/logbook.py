@@ -44,6 +44,10 @@ def write_json(file: Path, content: Any) -> None:
     write_text(file, json.dumps(content, indent=1) + "\n")
 
 
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
 class Logbook:
     """One run folder. `folder` is made here; refused where it holds a run, unless resumed."""
 

@@ -63,7 +63,7 @@ def single(recipe: Recipe, term: str, terms: list[str], steps: int) -> Recipe:
             "schedule": schedule,
             "train": recipe.train.model_copy(update=train),
             "description": "",
-            **{"probe": None, "guard": [], "optimum": None},
+            **{"probe": None, "guard": [], "optimum": None, "stages": []},
         }
     )
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
+from accelerate.utils import release_memory
+
 from onestage.assembly import make_run
 from onestage.checkpoints import CheckpointError, Checkpoints, read
 from onestage.evaluation import measure
@@ -18,18 +20,21 @@ from onestage.optimum import with_optimum
 from onestage.planning import choices, make_plan, schedule_of
 from onestage.policy.loading import (
     Loaded,
+    check_trained,
     check_vocabulary,
     load,
     load_config,
     load_tokenizer,
 )
-from onestage.policy.reference import compute
 from onestage.policy.saving import save_model
-from onestage.recipe import Recipe
+from onestage.policy.starting import needs_folder, started
+from onestage.recipe import Recipe, RecipeError
+from onestage.references import cache_of, check_reference, fill_cache, load_other
 from onestage.selfcheck import check_laws, require, sample
 from onestage.signals import StoppingOnSignals
 from onestage.streams.encoding import Encoded
-from onestage.training import Hooks, Run, train
+from onestage.training import Hooks, train
+from onestage.watcher import Watcher
 from onestage.wiring import (
     Say,
     judge,
@@ -37,25 +42,6 @@ from onestage.wiring import (
     model_source,
     read_data,
 )
-
-BLOCK = 4096
-"""Records whose missing reference paths are computed together."""
-
-
-class Watcher:
-    """Who looks on: told of every step and of every line of metrics. This one does nothing."""
-
-    def begin(self, run: Run) -> None:
-        """The run is about to start (or go on)."""
-
-    def step(self, run: Run, loss: float) -> None:
-        """A step was done."""
-
-    def line(self, metrics: dict[str, Any]) -> None:
-        """A line was written to the metrics."""
-
-    def end(self) -> None:
-        """The run is over, by whatever cause."""
 
 
 def run_recipe(
@@ -72,19 +58,19 @@ def run_recipe(
     Everything that can be refused is refused before the first step. Stopped by a signal, it saves a
     checkpoint and returns where that lies.
     """
+    session = Session(complete(recipe, say), out, resume=resume, say=say, watcher=watcher)
+    saved = session.go(self_check=self_check)
+    session.accelerator.state.destroy_process_group()
+    return saved
+
+
+def complete(recipe: Recipe, say: Say) -> Recipe:
+    """The recipe with what it asks to be measured before the run: f* of the terms."""
 
     def alone(one: Recipe, folder: Path) -> Path:
-        return run_recipe(one, folder, self_check=False, say=_silent)
+        return Session(one, folder, say=_silent).go(self_check=False)
 
-    recipe = with_optimum(recipe, alone, say)
-    session = Session(recipe, out, resume=resume, say=say, watcher=watcher)
-    session.fill_reference()
-    if self_check:
-        session.check_laws()
-    session.lookout()  # told against the model as it starts, so before resuming
-    if resume:
-        session.resume()
-    return session.train()
+    return with_optimum(recipe, alone, say)
 
 
 class Session:
@@ -110,22 +96,38 @@ class Session:
         self.logbook = Logbook(out, resume=resume) if self.main else None
         self._lookout: Lookout | None = None
         self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
+        if recipe.stages:
+            raise RecipeError("a recipe with stages is several runs: onestage.run_stages does them")
+        self.resuming = resume
         choices(recipe)  # a mistyped objective or schedule is refused before data are read
         schedule_of(recipe)
-        self.tokenizer = load_tokenizer(model_source(recipe))
-        check_vocabulary(self.tokenizer, load_config(model_source(recipe)))
+        source = model_source(recipe)
+        check_trained(source)
+        self.tokenizer, config = load_tokenizer(source), load_config(source)
+        check_vocabulary(self.tokenizer, config)
+        check_reference(recipe, self.tokenizer, config)
         with self.accelerator.main_process_first():
             self.data = read_data(recipe, self.tokenizer, self.say)
         judge(recipe, self.data)
         self.plan = make_plan(recipe, self.data)
         self.loaded = self._load()
         self.run = make_run(recipe, self.accelerator, self.loaded, self.plan)
+        needed = self.plan.terms.needs_reference
+        self.other = load_other(recipe, self.accelerator.device, self.tokenizer, needed=needed)
+        self.reference = (self.other or self.loaded).fingerprint
+        if self.run.reference is not None:
+            self.run.reference = cache_of(recipe, self.reference)
         if self.main:
             _require_room(out, self.loaded.model)
         self._describe(resume)
 
     def _load(self) -> Loaded:
-        loaded = load(model_source(self.recipe), self.accelerator.device, self.tokenizer)
+        source, folder = model_source(self.recipe), self.out / "start"
+        if needs_folder(source):
+            with self.accelerator.main_process_first():
+                keep = self.resuming or not self.main
+                source = started(source, self.tokenizer, folder, keep=keep)
+        loaded = load(source, self.accelerator.device, self.tokenizer)
         for note in loaded.notes:
             self.say(f"model: {note}")
         return loaded
@@ -143,12 +145,23 @@ class Session:
                 self.recipe.model_dump(mode="json", exclude_defaults=True),
                 {
                     "model": self.loaded.fingerprint,
+                    "reference": self.reference if self.run.reference is not None else None,
                     "steps": self.run.steps,
                     "seed": self.recipe.train.seed,
                     "data": digest_of(table),
                 },
             )
         self.logbook.data(table)
+
+    def go(self, *, self_check: bool = True) -> Path:
+        """All that is left to do; returns where the model lies."""
+        self.fill_reference()
+        if self_check:
+            self.check_laws()
+        self.lookout()  # told against the model as it starts, so before resuming
+        if self.resuming:
+            self.resume()
+        return self.train()
 
     def _contents(self) -> dict[str, str]:
         """What each training stream was encoded from: the name of its store."""
@@ -172,35 +185,22 @@ class Session:
             yield from (store[number] for number in range(len(store)))
 
     def fill_reference(self) -> None:
-        """Compute the reference log-probabilities that the cache does not have yet."""
-        run, reference = self.run, self.run.reference
-        if reference is None:
-            return
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        # All processes must see the same entries missing, or some would be computed by nobody.
-        self.accelerator.wait_for_everyone()
-        reference.reload()
-        self.accelerator.wait_for_everyone()
-        found = computed = 0
-        visited = self.visited()
-        while block := list(islice(visited, BLOCK)):
-            wanted = (path for r in block if run.terms.wants_reference(r) for path in r.paths)
-            known, missing = reference.split(wanted)
-            found, computed = found + known, computed + len(missing)
-            mine = dict(list(missing.items())[rank::ranks])
-            with self.accelerator.autocast():
-                reference.add(compute(run.policy, mine, run.tokens_per_row))
-        self.accelerator.wait_for_everyone()
-        reference.reload()
-        self.say(
-            f"reference: {found:,} paths found in the cache, {computed:,} computed "
-            f"({reference.folder.name})"
-        )
+        """Compute the reference log-probabilities that the cache does not have yet.
+
+        Another model that is the reference is dropped here: it has said all it will be asked.
+        """
+        policy = self.other.policy if self.other else self.run.policy
+        fill_cache(self.run, self.visited(), policy, self.say)
+        if self.other:
+            del policy
+            self.other = None
+            release_memory()  # a device keeps what was freed unless told
 
     def check_laws(self) -> None:
         """The step-0 self-check on records of every stream and kind."""
         first = [record for records in self._planned() for record in islice(records, 64)]
-        verdicts = check_laws(self.run, sample(first), self.tokenizer)
+        other = None if self.reference == self.loaded.fingerprint else self.recipe.reference
+        verdicts = check_laws(self.run, sample(first), self.tokenizer, other)
         for verdict in verdicts:
             found = "holds" if verdict.holds else "BROKEN"
             self.say(f"law {verdict.law}: {found} ({verdict.detail})")
@@ -220,6 +220,11 @@ class Session:
             raise CheckpointError(
                 f"checkpoint {newest} is of a run that started from model {progress['fingerprint']}, "
                 f"but the recipe's model is {self.loaded.fingerprint}"
+            )
+        if progress["reference"] != self.reference:
+            raise CheckpointError(
+                f"checkpoint {newest} is of a run whose reference was {progress['reference']}, "
+                f"but the recipe's is {self.reference}"
             )
         before, now = progress["data"], self._contents()
         if before != now:
@@ -271,7 +276,8 @@ class Session:
         elif self.main:
             self._save_model(saved)
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         return saved
 
     def _save_model(self, folder: Path) -> None:
@@ -295,6 +301,7 @@ class Session:
             return
         progress = {
             "fingerprint": self.loaded.fingerprint,
+            "reference": self.reference,
             "data": self._contents(),
             "feeds": run.feeds.state(),
             "schedule": run.schedule.state(),

@@ -1,6 +1,7 @@
 """The step-0 laws, checked on the run's own data before the first step. Seconds, and a verdict each.
 
 1. The policy equals the reference, so implicit rewards are 0 and every loss is its start value.
+   Where the recipe names another reference, the verdict says how far off it is, and where it starts.
 2. The packed forest gives each response the log-probabilities it has alone in the plain model.
 3. The chunked head equals full logits, in values and gradients.
 4. Changing a response changes no other response's log-probabilities.
@@ -9,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,15 +49,20 @@ def sample(records: Sequence[Encoded], each: int = 2, tokens: int = 4096) -> lis
     return chosen
 
 
-def check_laws(run: Run, records: Sequence[Encoded], tokenizer: Any) -> list[Verdict]:
-    """Verdicts on a sample of records; nothing is trained. Raises nothing: see `require`."""
+def check_laws(
+    run: Run, records: Sequence[Encoded], tokenizer: Any, other: str | None = None
+) -> list[Verdict]:
+    """Verdicts on a sample of records; nothing is trained. Raises nothing: see `require`.
+
+    `other`: the reference, where it is not the model the run starts from.
+    """
     batch = pack_records(records, run.tokens_per_row)
     tolerance = TOLERANCE[run.policy.dtype]
     if run.accelerator.mixed_precision != "no":
         tolerance = max(tolerance, TOLERANCE[torch.bfloat16])
     with run.policy.evaluating(), run.accelerator.autocast():
         verdicts = [
-            _starts_at_reference(run, batch, tolerance),
+            _starts_at_reference(run, batch, tolerance, other),
             _forest_is_naive(run, batch, tolerance),
         ]
     with run.accelerator.autocast():
@@ -74,7 +81,7 @@ def require(verdicts: Sequence[Verdict]) -> None:
         )
 
 
-def _starts_at_reference(run: Run, batch: Batch, tolerance: float) -> Verdict:
+def _starts_at_reference(run: Run, batch: Batch, tolerance: float, other: str | None) -> Verdict:
     name = "1 policy = reference"
     if run.reference is None:
         return Verdict(name, True, "no objective of this run uses a reference")
@@ -99,10 +106,12 @@ def _starts_at_reference(run: Run, batch: Batch, tolerance: float) -> Verdict:
                 if counts[term] and run.terms.objectives[term].needs_reference
             )
             now, start = (now + part, start) if at == "now" else (now, start + part)
+    instead = f"the reference is another model, {other}: " if other else ""
     return Verdict(
         name,
-        worst <= tolerance,
-        f"largest |log-ratio| of a token {worst:.1e}; loss {now:.6f}, at zero reward {start:.6f}",
+        math.isfinite(worst) if other else worst <= tolerance,
+        f"{instead}largest |log-ratio| of a token {worst:.1e}; "
+        f"loss {now:.6f}, at zero reward {start:.6f}",
     )
 
 

@@ -18,9 +18,10 @@ from transformers import Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
 
 from onestage.nearest import nearest
-from onestage.policy.loading import Lora, ModelSource
+from onestage.options import DataOptions, TrainOptions
+from onestage.policy.loading import Lora, ModelSource, adapter_base
 from onestage.policy.policy import Policy
-from onestage.recipe import DataOptions, Recipe, RecipeError, TrainOptions
+from onestage.recipe import Recipe, RecipeError
 from onestage.records.columns import Columns
 from onestage.records.reading import Source
 from onestage.streams.encoding import Encoder
@@ -62,6 +63,19 @@ def model_source(recipe: Recipe) -> ModelSource:
     return ModelSource(
         **options, lora=Lora(**lora.model_dump()) if lora else None, seed=recipe.train.seed
     )
+
+
+def reference_source(recipe: Recipe) -> ModelSource | None:
+    """The model that losses compare with, where it is not the one the run starts from."""
+    if recipe.reference == "start":
+        return None
+    mine = model_source(recipe)
+    other = replace(
+        mine, name=recipe.reference, config=None, tokenizer=None, chat_template=None, lora=None
+    )
+    other = replace(other, adapter="same", gradient_checkpointing=False)
+    shared = (adapter_base(other) or other.name) in (mine.name, adapter_base(mine))
+    return other if shared else replace(other, revision=None)
 
 
 def source_of(stream: DataOptions, *, held_out: bool) -> Source:

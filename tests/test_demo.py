@@ -11,7 +11,7 @@ from rich.console import Console
 from onestage import demo
 from onestage.lab.evaluation import METRICS
 from onestage.records.record import KINDS
-from onestage.run import Watcher
+from onestage.watcher import Watcher
 
 
 def test_the_demo_builds_trains_and_compares(

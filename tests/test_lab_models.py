@@ -17,7 +17,7 @@ from onestage.lab.evaluation import METRICS, evaluate
 from onestage.lab.small_llama import base_config, pretraining_settings
 from onestage.lab.tokenizer import train_tokenizer
 from onestage.lab.world import World
-from onestage.recipe import TrainOptions
+from onestage.options import TrainOptions
 from onestage.records.record import KINDS
 
 WORLD = World(5)

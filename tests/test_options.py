@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from onestage.logbook import read_metrics
-from onestage.recipe import LoraOptions, TrainOptions, parse_recipe
+from onestage.options import LoraOptions, TrainOptions
+from onestage.recipe import parse_recipe
 from onestage.run import run_recipe
 
 Make = Callable[..., dict[str, Any]]

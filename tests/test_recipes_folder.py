@@ -15,6 +15,7 @@ from onestage.recipe import load_recipe, parse_recipe
 from onestage.records.reading import read
 from onestage.records.record import Record
 from onestage.run import run_recipe
+from onestage.stage_plan import plan
 from onestage.streams.encoding import Encoded, Encoder
 from onestage.wiring import source_of
 
@@ -27,7 +28,8 @@ sys.path.insert(0, str(ROOT / "recipes"))
 def test_a_recipe_parses_and_its_objectives_exist(file: Path) -> None:
     recipe = load_recipe(file)
     assert recipe.description
-    assert choices(recipe)
+    runs = [stage.recipe for stage in plan(recipe, Path("out"))] if recipe.stages else [recipe]
+    assert all(choices(run) for run in runs)
 
 
 HELPSTEER = [

@@ -19,9 +19,10 @@ from transformers import AutoModelForCausalLM
 from onestage.checkpoints import CheckpointError
 from onestage.logbook import OutputError, read_metrics
 from onestage.recipe import RecipeError, parse_recipe
-from onestage.run import Session, Watcher, run_recipe
+from onestage.run import Session, run_recipe
 from onestage.streams.batch import pack_records
 from onestage.training import NonFiniteError, Run, reference_of, row_loss, take_step
+from onestage.watcher import Watcher
 
 Make = Callable[..., dict[str, Any]]
 

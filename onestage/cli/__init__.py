@@ -1,4 +1,4 @@
-"""The command line: `onestage train | check | score | sample | merge | lab | demo`, by groups of commands."""
+"""The command line: `onestage train | check | score | sample | merge | lab | demo`."""
 
 from onestage.cli import training  # isort: skip
 from onestage.cli import models  # isort: skip

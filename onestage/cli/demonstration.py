@@ -12,7 +12,6 @@ from onestage.cli.watching import make_watcher
 
 
 @app.command()
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the base model and the run are kept.")] = Path(
         "runs/demo"

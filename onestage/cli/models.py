@@ -14,7 +14,6 @@ from onestage.cli.terminal import app, complaints, console, plain_errors, quiet_
 
 
 @app.command()
-@app.command()
 def score(
     model: Annotated[str, typer.Option(help="A model folder, adapter folder, or hub id.")],
     data: Annotated[str, typer.Option(help="Records: a file, folder, glob, or hub data set.")],
@@ -45,7 +44,6 @@ def score(
         say(f"{out}: {lines:,} responses, {len(refused):,} rows left out")
 
 
-@app.command()
 @app.command()
 def sample(
     model: Annotated[str, typer.Option(help="A model folder, adapter folder, or hub id.")],

@@ -13,7 +13,6 @@ from onestage.cli.watching import make_watcher
 
 
 @app.command()
-@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     set_: Set = None,
@@ -27,15 +26,16 @@ def train(
         bool, typer.Option("--no-self-check", help="Skip the step-0 laws.")
     ] = False,
 ) -> None:
-    """Train what a recipe says, in one stage."""
+    """Train what a recipe says, in one stage or in the stages it lists."""
     with plain_errors():
         from onestage.recipe import load_recipe
         from onestage.run import run_recipe
+        from onestage.stages import run_stages
 
         quiet_libraries()
         content = load_recipe(recipe, set_ or [])
         folder = out or Path("runs") / recipe.stem
-        saved = run_recipe(
+        saved = (run_stages if content.stages else run_recipe)(
             content,
             folder,
             resume=resume,
@@ -46,7 +46,6 @@ def train(
         say(f"run folder {folder}, model {saved}")
 
 
-@app.command()
 @app.command()
 def check(
     what: Annotated[

@@ -15,7 +15,7 @@ from onestage.cli.terminal import say
 
 def make_watcher() -> Any:
     """A progress bar on a terminal, a line for each line of metrics elsewhere."""
-    from onestage.run import Watcher
+    from onestage.watcher import Watcher
 
     class Bar(Watcher):
         """Progress with loss, tokens a second and the time left."""

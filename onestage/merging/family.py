@@ -147,7 +147,7 @@ def load_family(
     tokenizer = _common_tokenizer(names)
     source = ModelSource(name=root)
     check_vocabulary(tokenizer, load_config(source))
-    target = load_whole(source, device)
+    target = _still(source, device)
     tensors = floating_tensors(target)
     wholes = {
         name: _whole(name, tensors, root, device)
@@ -253,7 +253,7 @@ def _common_tokenizer(names: Sequence[str]) -> Any:
 
 
 def _whole(name: str, tensors: dict[str, Tensor], root: str, device: torch.device | str) -> Whole:
-    model = load_whole(ModelSource(name=name), device)
+    model = _still(ModelSource(name=name), device)
     mine = floating_tensors(model)
     if only := sorted(mine.keys() ^ tensors.keys()):
         raise ValueError(
@@ -301,3 +301,8 @@ def _put_on(
                 )
             layers[name][weight] = layer
     return layers, wrapped.eval()
+
+
+def _still(source: ModelSource, device: torch.device | str) -> Any:
+    """A model without adapters, as it stands: no gradients, in evaluation mode."""
+    return load_whole(source, load_config(source), device).requires_grad_(False).eval()

@@ -2,7 +2,8 @@
 
 A run's model is a folder or hub name, or a fresh one from a transformers config. A folder with
 `adapter_config.json` is a trained adapter on its base: it is loaded and trained further, and the run
-starts (and measures its reference) from there.
+starts (and measures its reference) from there. `adapter` says whether it is trained further itself
+(`same`), merged into its base first (`merge`: see `starting`), or kept under a new one (`stack`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from transformers import (
 
 from onestage.policy.attention import NAME as FOREST_ATTENTION
 from onestage.policy.reference import weights_digest
+from onestage.policy.stacking import stack
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+AdapterPolicy = Literal["same", "merge", "stack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class ModelSource:
     gradient_checkpointing: bool = False
     chat_template: str | None = None
     lora: Lora | None = None
+    adapter: AdapterPolicy = "same"
+    """What becomes of an adapter that `name` holds."""
     trust_remote_code: bool = False
     seed: int = 0
 
@@ -75,6 +80,28 @@ def adapter_base(source: ModelSource) -> str | None:
     return PeftConfig.from_pretrained(source.name).base_model_name_or_path
 
 
+def check_adapter(source: ModelSource) -> None:
+    """Raise `ValueError` where the policy for an earlier adapter cannot be honoured."""
+    earlier = adapter_base(source) is not None
+    if not earlier and source.adapter != "same":
+        raise ValueError(
+            f"model.adapter: {source.adapter} needs an adapter folder, and {source.name} is none"
+        )
+    if earlier and source.adapter == "same" and source.lora is not None:
+        raise ValueError(
+            f"{source.name} is already an adapter, whose shape is fixed: remove model.lora to train "
+            "it further, or set model.adapter to merge or stack"
+        )
+
+
+def check_trained(source: ModelSource) -> None:
+    """As `check_adapter`, and refuse what could be loaded but not trained."""
+    check_adapter(source)
+    going_on = source.adapter == "same" and adapter_base(source) is not None
+    if source.load_in_4bit and source.lora is None and not going_on:
+        raise ValueError("model.load_in_4bit trains adapters only: add model.lora")
+
+
 def load_config(source: ModelSource) -> PretrainedConfig:
     """The transformers config, without any weights."""
     if isinstance(source.config, str):
@@ -96,7 +123,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     name = source.tokenizer or source.name
     if name is None:
         raise ValueError("model.config makes a fresh model: model.tokenizer must name a tokenizer")
-    if source.tokenizer is None and not _has_tokenizer(name):
+    if source.tokenizer is None and not has_tokenizer(name):
         name = adapter_base(source) or name
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=source.trust_remote_code)
     if source.chat_template is not None:
@@ -105,7 +132,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _has_tokenizer(name: str) -> bool:
+def has_tokenizer(name: str) -> bool:
     folder = Path(name)
     return not folder.is_dir() or any(folder.glob("tokenizer*"))
 
@@ -131,14 +158,17 @@ def load(
     """
     if (source.name is None) == (source.config is None):
         raise ValueError("model: give exactly one of name and config")
+    check_adapter(source)
     config, tokenizer = load_config(source), tokenizer or load_tokenizer(source)
     check_vocabulary(tokenizer, config)
-    model = _without_dropout(_base(source, config, device))
+    model = _without_dropout(load_whole(source, config, device))
     fingerprint = f"{weights_digest(model)}-{str(model.dtype).removeprefix('torch.')}"
     notes: list[str] = []
+    torch.manual_seed(source.seed)  # a fresh adapter is a function of the seed
     if adapter_base(source) is not None:
         model, fingerprint = _continued(source, model)
-        notes.append(f"training goes on with the adapter in {source.name}")
+        what = "goes on with" if source.adapter == "same" else "adds an adapter to"
+        notes.append(f"training {what} the adapter in {source.name}")
     elif source.lora is not None:
         model = _adapted(source.lora, model)
     if source.gradient_checkpointing:
@@ -148,7 +178,19 @@ def load(
     return Loaded(model, tokenizer, fingerprint, notes)
 
 
-def _base(source: ModelSource, config: PretrainedConfig, device: torch.device | str) -> Any:
+def check_lora(source: ModelSource, config: PretrainedConfig) -> None:
+    """Raise `ValueError` where the model has no layers such as `lora` names; makes no weights."""
+    if source.lora is not None:
+        with torch.device("meta"):
+            shape = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=source.trust_remote_code
+            )
+            _adapted(source.lora, shape)
+
+
+def load_whole(
+    source: ModelSource, config: PretrainedConfig, device: torch.device | str = "cpu"
+) -> Any:
     """The model without adapters, with the first attention of its device that it supports."""
     wanted = source.attn_implementation
     choices = [wanted] if wanted else _attentions(config, torch.device(device))
@@ -223,9 +265,17 @@ def _four_bits(device: torch.device | str) -> Any:
 
 
 def _adapted(lora: Lora, model: Any) -> Any:
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    config = LoraConfig(
+    adapted: Any = get_peft_model(model, _lora_config(lora))
+    _refuse_adapted_head(adapted)
+    return adapted
+
+
+def _lora_config(lora: Lora) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides; fractions are fine
         lora_dropout=lora.dropout,
@@ -233,29 +283,29 @@ def _adapted(lora: Lora, model: Any) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    adapted: Any = get_peft_model(model, config)
+
+
+def _refuse_adapted_head(adapted: Any) -> None:
     head = adapted.get_base_model().get_output_embeddings()
     if hasattr(head, "base_layer"):
         raise ValueError(
             "model.lora.target_modules adapts the output head, which the chunked head cannot honour; "
             "leave it out (`all-linear` does)"
         )
-    return adapted
 
 
 def _continued(source: ModelSource, model: Any) -> tuple[Any, str]:
+    """The model with its earlier adapter, to be trained itself or kept under a new one."""
     from peft import PeftModel
 
-    if source.lora is not None:
-        raise ValueError(
-            f"{source.name} is already an adapter, whose shape is fixed: remove model.lora to train "
-            "it further, or merge it into its base first"
-        )
-    adapted = PeftModel.from_pretrained(model, str(source.name), is_trainable=True)
-    return adapted, f"{weights_digest(adapted)}-{str(model.dtype).removeprefix('torch.')}"
-
-
-def load_whole(source: ModelSource, device: torch.device | str = "cpu") -> Any:
-    """A model without adapters, as it stands: not hashed, no gradients, in evaluation mode."""
-    model = _without_dropout(_base(source, load_config(source), device))
-    return model.requires_grad_(False).eval()
+    if source.adapter == "merge":
+        raise ValueError("a merged adapter is loaded from the folder it was merged into (starting)")
+    stacked = source.adapter == "stack"
+    adapted = PeftModel.from_pretrained(model, str(source.name), is_trainable=not stacked)
+    fingerprint = f"{weights_digest(adapted)}-{str(model.dtype).removeprefix('torch.')}"
+    if stacked:
+        if source.lora is None:
+            raise ValueError("model.adapter: stack trains a new adapter: add model.lora")
+        stack(adapted, _lora_config(source.lora))
+        _refuse_adapted_head(adapted)
+    return adapted, fingerprint

@@ -24,6 +24,7 @@ from onestage.forest.packing import Row, pack
 from onestage.forest.trees import Path
 from onestage.policy.attention import masks
 from onestage.policy.head import Shape, token_logps
+from onestage.policy.stacking import FROZEN, TRAINED, activate, is_stacked
 
 Layout = Literal["forest", "alone"]
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -160,7 +161,9 @@ class Policy(nn.Module):
 
     @contextlib.contextmanager
     def adapter_off(self) -> Iterator[None]:
-        """The base model without its adapters: the reference of a run that began with fresh ones.
+        """The model without the adapter that is trained: what a run with a fresh one starts from.
+
+        Under a stacked adapter that is the base with the earlier adapter, which stays on.
 
         Raises `ValueError` where switching adapters off does not give back the base.
         """
@@ -173,8 +176,15 @@ class Policy(nn.Module):
                 f"switching the adapter off does not give the base model back: modules_to_save "
                 f"{kept} and bias {config.bias!r} stay trained; the reference must be computed before"
             )
-        with self.model.disable_adapter():
+        if not is_stacked(self.model):
+            with self.model.disable_adapter():
+                yield
+            return
+        activate(self.model, FROZEN)
+        try:
             yield
+        finally:
+            activate(self.model, FROZEN, TRAINED)
 
     def _parts(self, row: Row) -> tuple[tuple[int, int, bool], ...]:
         size = len(row)

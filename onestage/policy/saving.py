@@ -11,6 +11,11 @@ from typing import Any
 
 import torch
 
+from onestage.policy.stacking import is_stacked, restore_trained, save_sum, save_trained
+
+TRAINED_FILE = "trained.safetensors"
+"""Of a checkpoint of stacked adapters: the trained one alone, from which a run goes on exactly."""
+
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Make a folder by filling a draft beside it and renaming; an older one is replaced at the end.
@@ -44,12 +49,25 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 def fill_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write model and tokenizer into an existing folder."""
-    model.save_pretrained(folder)
+    if is_stacked(model):
+        save_sum(model, folder)
+    else:
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def restore_weights(model: Any, folder: Path) -> None:
-    """Put the weights of a saved folder into a model of the same kind, in place and bit for bit."""
+def fill_exact(model: Any, folder: Path) -> None:
+    """Write into a checkpoint what its ordinary model folder does not hold bit for bit."""
+    if is_stacked(model):
+        save_trained(model, folder / TRAINED_FILE)
+
+
+def restore_weights(model: Any, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into a model of the same kind, in place and bit for bit."""
+    folder = checkpoint / "model"
+    if is_stacked(model):
+        restore_trained(model, checkpoint / TRAINED_FILE)
+        return
     if hasattr(model, "peft_config"):
         from peft.utils import load_peft_weights, set_peft_model_state_dict
 
