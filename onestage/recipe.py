@@ -41,7 +41,7 @@ class Recipe(Section):
     schedule: ScheduleChoice = "proportional"
     """A name, or a table `{name: alright, weights: {dpo: 0.25, sft: 0.75}}` with its options."""
     probe: ProbeOptions | None = None
-    guard: list[GuardOptions] = []
+    guard: list[GuardOptions] = []  # noqa: RUF012 - pydantic copies it
     optimum: OptimumOptions | None = None
     train: TrainOptions = Field(default_factory=lambda: TrainOptions.model_validate({}))
     reference: str = "start"

@@ -281,8 +281,6 @@ def test_clipping_each_step_changes_the_weights() -> None:
     assert gap("Mix", "step") < 3e-4
     assert gap("ALRIGHT", "none") < 5e-4
     assert gap("ALRIGHT", "common") < 5e-4
-    # `auto` clips in common only while the norms look apart: better than step, not as good
-    assert 5e-4 < gap("ALRIGHT", "auto") < 5e-3
 
 
 def test_runs_are_functions_of_the_seed() -> None:

@@ -161,9 +161,9 @@ def product(size: Size) -> Table:
             "late",
             "spread",
         ],
-        "`lowered`: a loss below f* lowers f* for good, as the schedule does by itself; `given`: f* "
-        "is put back before every decision. Late: mean distance of the iterates of the second half, and "
-        "their spread (standard deviation).",
+        "`given`: f* stands, as the schedule has it; `lowered`: a loss below f* lowers f* for good. "
+        "Late: mean distance of the iterates of the second half, and their spread (standard "
+        "deviation).",
     )
     seeds = (size.most + 2) // 3  # eighteen runs; their averages over steps hardly differ by seed
     for lam, optimum in ((0.5, "given"), (0.25, "given"), (0.25, "lowered")):

@@ -209,8 +209,8 @@ def maxright(
 
     Losses that it asks for are measured on the batch it would train on (`same_batch`), on one drawn
     apart, or exactly; the training batch's loss, before the update, is observed for free. `unchosen`:
-    what becomes of a batch that no step was taken on. `optimum`: `lowered` is the schedule's own way,
-    by which a noisy loss below f* lowers f* for good; `given` puts f* back before every decision.
+    what becomes of a batch that no step was taken on. `optimum`: `given` is the schedule's own way, by
+    which a given f* stands; with `lowered` a noisy loss below f* lowers f* for good.
     """
     rng, apart_rng = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
     theta = np.zeros((seeds, problem.dimensions))
@@ -235,8 +235,9 @@ def maxright(
             due = schedule.refresh(step)
             if due:
                 schedule.observe(step, {term: measured[TERMS.index(term)][s] for term in due})
-            if optimum == "given":
-                schedule.best = dict(schedule.optimum)
+            if optimum == "lowered":
+                best, now = schedule.best, schedule.values
+                schedule.best = {term: min(best[term], now.get(term, best[term])) for term in best}
             row = schedule.weights(step)
             weight_SO[s] = [row[term] for term in TERMS]
             schedule.observe(step, {term: trained[TERMS.index(term)][s] for term in active(row)})

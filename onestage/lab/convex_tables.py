@@ -147,11 +147,10 @@ def gaps_at(steps: int, seeds: int, seed: int = SEED) -> dict[str, Floats]:
     return found
 
 
-Clipped = Literal["none", "step", "auto", "common"]
+Clipped = Literal["none", "step", "common"]
 CLIPPED: dict[tuple[str, Clipped], float | None] = {
     ("ALRIGHT", "none"): 0.0,
     ("ALRIGHT", "step"): 0.0720,
-    ("ALRIGHT", "auto"): None,
     ("ALRIGHT", "common"): None,
     ("Mix", "none"): 0.0,
     ("Mix", "step"): 0.0001,
