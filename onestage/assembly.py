@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from onestage.averaging import Average
 from onestage.planning import Plan
 from onestage.policy.loading import Loaded
+from onestage.policy.penalty import DeltaL1
 from onestage.policy.policy import Policy
 from onestage.recipe import Recipe
 from onestage.references import cache_of
@@ -44,6 +45,7 @@ def make_run(
         steps=plan.steps,
         tokens_per_row=options.row_budget,
         clipping=Clipping(options.max_grad_norm, clip),
+        penalty=DeltaL1(options.delta_l1, loaded.model) if options.delta_l1 else None,
         average=average,
         seed=options.seed,
         logging_steps=options.logging_steps,

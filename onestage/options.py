@@ -163,6 +163,8 @@ class TrainOptions(Section):
     clip: Clip = "auto"
     """`step`: each step on its own. `common`: by a factor common to all terms, which keeps their
     weights. `auto`: common where a schedule draws one term a step at random (ALRIGHT)."""
+    delta_l1: float = Field(0.0, ge=0)
+    """Weight of an L1 penalty on what adapters add to the base (PAFT); part of the reported loss."""
     average: Literal["none", "ema", "tail"] = "none"
     """Average the iterates: `model/` is then the average, `model_last/` the last iterate."""
     average_decay: float = Field(0.999, gt=0, lt=1)

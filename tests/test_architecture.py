@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"records", "forest", "nearest", "tradeoff"},
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
-    {"terms", "checkpoints", "options", "guard"},
+    {"terms", "checkpoints", "options", "guard", "standing"},
     {"recipe"},
     {"steps", "stage_plan"},
     {"training"},

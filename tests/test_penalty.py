@@ -10,6 +10,8 @@ from conftest import tiny_llama
 from peft import LoraConfig, get_peft_model
 
 from onestage.policy.penalty import DeltaL1
+from onestage.recipe import parse_recipe
+from onestage.run import run_recipe
 
 
 def adapted(**options: Any) -> Any:
@@ -128,3 +130,25 @@ def test_models_without_plain_lora_are_refused() -> None:
         DeltaL1(0.1, tiny_llama())
     with pytest.raises(ValueError, match="knows plain LoRA"):
         DeltaL1(0.1, adapted(use_dora=True))
+
+
+def test_a_run_with_the_penalty_ends_with_a_smaller_delta(
+    recipe_of: Any, model_folder: Any, tmp_path: Any
+) -> None:
+    from safetensors.torch import load_file
+
+    sizes = []
+    for weight in (0.0, 1e-2):
+        recipe = recipe_of("demonstration", objective="sft", train__max_steps=12)
+        recipe["model"] = {"name": str(model_folder), "lora": {"r": 2}}
+        recipe["train"]["delta_l1"] = weight
+        folder = run_recipe(parse_recipe(recipe), tmp_path / str(weight), say=lambda line: None)
+        kept = load_file(folder / "adapter_model.safetensors")
+        pairs = [
+            (kept[key], kept[key.replace("lora_A", "lora_B")]) for key in kept if "lora_A" in key
+        ]
+        sizes.append(sum((b @ a).abs().sum().item() for a, b in pairs))
+    assert sizes[1] < 0.7 * sizes[0]
+    recipe["model"].pop("lora")
+    with pytest.raises(ValueError, match=r"set model\.lora"):
+        run_recipe(parse_recipe(recipe), tmp_path / "full", say=lambda line: None)
