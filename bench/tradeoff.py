@@ -367,6 +367,230 @@ def real(options: argparse.Namespace) -> None:
     write(RESULTS / "tradeoff_real.json", found, options)
 
 
+# --- The lab's world ------------------------------------------------------------------------------
+
+LENGTHS = (96, 192, 384, 768)
+"""Updates of a run; of Mix, whose updates take two batches, as many."""
+LAB = ("DPO then SFT", "SFT then DPO", "Mix", "ALRIGHT", "MAXRIGHT")
+
+
+def lab_files(folder: Path, seed: int) -> tuple[Path, dict[str, Path]]:
+    """The base model of a generated world, and its rows."""
+    from itertools import islice
+
+    from onestage.demo import make_base
+    from onestage.lab.world import World
+    from onestage.watcher import Watcher
+
+    home, world = folder / f"world-{seed}", World(seed)
+    (home / "data").mkdir(parents=True, exist_ok=True)
+    base = make_base(world, home, seed, print, Watcher)
+    found = {}
+    for name, kind in (("demos", "demonstration"), ("pairs", "pair")):
+        train = world.rows(kind, "train")  # type: ignore[arg-type]
+        found[name] = write_rows(home / f"{name}.jsonl", train)
+        found[f"{name}_seen"] = write_rows(home / f"{name}_seen.jsonl", train[:128])
+        held = world.rows(kind, "eval")  # type: ignore[arg-type]
+        found[f"{name}_held"] = write_rows(home / f"{name}_held.jsonl", held)
+    kept = [{"text": text} for text in islice(world.pretraining_text("eval"), 200)]
+    found["kept"] = write_rows(home / "kept.jsonl", kept)
+    return base, found
+
+
+def lab(options: argparse.Namespace) -> None:
+    """Ideal distance against the number of updates, lambda = .5."""
+    folder = options.work / "lab"
+    seeds = [TUNING_SEED, *range(options.seeds)]
+    made = {seed: lab_files(folder, seed) for seed in seeds}
+
+    def job(stage: str, method: str, part: float, rate: float, seed: int, steps: int) -> Any:
+        base, files = made[seed]
+        train = {"max_steps": steps, "learning_rate": rate, "seed": seed, "batch_size": 16}
+        recipe = recipe_of(base, files, folder / "cache", method, part, train)
+        recipe["train"]["tokens_per_row"] = 512
+        if method == "MAXRIGHT" and best:
+            values = {"sft": best[seed]["demos_held"], "dpo": best[seed]["pairs_held"]}
+            recipe["optimum"] = {"given": values}
+        key = f"{stage}-{method}-{part}-{rate}-{seed}-{steps}".replace(" ", "_")
+        told = {"method": method, "lambda": part, "rate": rate, "seed": seed, "updates": steps}
+        return {"key": key, "out": str(folder / "runs" / key), "recipe": recipe, **told}
+
+    best: dict[int, dict[str, float]] = {}
+    start = {seed: start_of(*made[seed], folder / "cache", folder, seed) for seed in seeds}
+    singles = [
+        job("single", "ALRIGHT", part, rate, seed, LENGTHS[-1])
+        for seed in seeds
+        for part in (0.0, 1.0)
+        for rate in LAB_RATES
+    ]
+    alone = work(singles, folder / "single", options.processes)
+    for seed in seeds:
+        mine = [start[seed], *(one for one in alone if one["seed"] == seed)]
+        best[seed] = {key: min(one[key] for one in mine) for key in EVALUATED}
+    trials = [job("tune", m, 0.5, r, TUNING_SEED, LENGTHS[2]) for m in LAB for r in LAB_RATES]
+    tuned = work(trials, folder / "tune", options.processes)
+    rates = {}
+    for method in LAB:
+        mine = [one for one in tuned if one["method"] == method]
+        distance = {one["rate"]: distances(one, best, start)["held_raw"] for one in mine}
+        rates[method] = min(distance, key=lambda rate: distance[rate])
+    jobs = [
+        job("run", method, 0.5, rates[method], seed, steps)
+        for steps in LENGTHS
+        for seed in seeds[1:]
+        for method in LAB
+    ]
+    runs = work(jobs, folder / "run", options.processes)
+    found = {
+        **{"name": "lab", "rates": rates, "best": best, "start": start},
+        "tuning": [one | distances(one, best, start) for one in tuned],
+        "runs": [one | distances(one, best, start) for one in runs],
+        "singles": alone,
+    }
+    write(RESULTS / "tradeoff_lab.json", found, options)
+
+
+LAB_RATES = (5e-4, 1e-3, 2e-3)
+
+
+# --- Tables and figures ---------------------------------------------------------------------------
+
+
+def told(values: list[float], digits: int = 3) -> str:
+    """Mean and half the range over seeds (with two seeds: the distance of each from the mean)."""
+    spread = (max(values) - min(values)) / 2
+    return f"{statistics.fmean(values):.{digits}f} ± {spread:.{digits}f}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def of(runs: list[dict[str, Any]], key: str, **where: Any) -> list[float]:
+    return [r[key] for r in runs if all(r[k.rstrip("_")] == v for k, v in where.items())]
+
+
+def real_page(found: dict[str, Any]) -> str:
+    from onestage.tradeoff import hypervolume
+
+    runs = found["runs"]
+    rows = []
+    for part in LAMBDAS:
+        for method in METHODS:
+            mine = [r for r in runs if r["method"] == method and r["lambda"] == part]
+            columns = ("gap_pairs_seen", "gap_demos_seen", "seen_raw", "seen_normalised")
+            columns += ("gap_pairs_held", "gap_demos_held", "retention_loss")
+            cells = [told([r[key] for r in mine]) for key in columns]
+            work = [f"{statistics.fmean(r[k] for r in mine):,.0f}" for k in ("tokens", "seconds")]
+            rows.append([f"{part:g}", method, *cells, *work])
+    header = ["lambda", "method", "DPO gap", "SFT gap", "ideal distance", "normalised"]
+    header += ["DPO gap, held out", "SFT gap, held out", "gsm8k loss", "tokens", "s"]
+    volume = []
+    for method in METHODS:
+        per_seed = []
+        for seed in sorted({r["seed"] for r in runs}):
+            mine = [r for r in runs if r["method"] == method and r["seed"] == seed]
+            points = [(r["part_pairs_seen"], r["part_demos_seen"]) for r in mine]
+            per_seed.append(hypervolume(points, (1.0, 1.0)))
+        mean_distance = [r["seen_normalised"] for r in runs if r["method"] == method]
+        rate = f"{found['rates'][method]:g}"
+        volume.append([method, rate, told(per_seed), f"{statistics.fmean(mean_distance):.3f}"])
+    names = ["method", "learning rate", "hypervolume of its front", "mean distance over lambda"]
+    memory, seeds = max(r["peak_mib"] for r in runs), len({r["seed"] for r in runs})
+    return "\n\n".join(
+        [
+            "Normalised gaps on training rows, the start being 1 and f* 0 (hypervolume: 1 is all):",
+            table(names, volume),
+            f"Everything (mean ± half the range over {seeds} seeds; peak memory "
+            f"of a worker process that ran all of these, {memory:,.0f} MiB):",
+            table(header, rows),
+        ]
+    )
+
+
+def lab_page(found: dict[str, Any]) -> str:
+    runs, rows = found["runs"], []
+    for method in LAB:
+        for key, name in (("held_raw", "ideal distance"), ("retention_loss", "text loss")):
+            cells = [told(of(runs, key, method=method, updates=steps)) for steps in LENGTHS]
+            rows.append([method, f"{found['rates'][method]:g}", name, *cells])
+    seeds = len({r["seed"] for r in runs})
+    start = statistics.fmean(one["retention_loss"] for one in found["start"].values())
+    return (
+        table(["method", "rate", "", *(f"T = {steps}" for steps in LENGTHS)], rows)
+        + f"\n\nMean ± half the range over {seeds} seeds; text loss at the start {start:.3f}."
+    )
+
+
+COLOURS = dict(
+    zip(METHODS, "#d62728 #ff9896 #2ca02c #1f77b4 #9467bd #8c564b #7f7f7f".split(), strict=True)
+)
+
+
+def figures(real_found: dict[str, Any] | None, lab_found: dict[str, Any] | None) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "onestage"
+    from matplotlib import pyplot
+
+    folder = HERE.parent / "docs" / "figures"
+    folder.mkdir(exist_ok=True)
+    if real_found:
+        figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6))
+        for axis, split in zip(axes, ("seen", "held"), strict=True):
+            for method, colour in COLOURS.items():
+                points = [
+                    [
+                        statistics.fmean(of(real_found["runs"], key, method=method, lambda_=part))
+                        for key in (f"gap_demos_{split}", f"gap_pairs_{split}")
+                    ]
+                    for part in LAMBDAS
+                ]
+                axis.plot(*zip(*points, strict=True), "o-", color=colour, label=method, ms=4)
+                for part, point in zip(LAMBDAS, points, strict=True):
+                    axis.annotate(f"{part:g}", point, fontsize=6, color=colour)
+            rows = "training rows" if split == "seen" else "held-out rows"
+            axis.set(xlabel="SFT gap", ylabel="DPO gap", title=f"Gaps to f* on {rows}")
+            axis.set_yscale("symlog", linthresh=0.1)
+        axes[0].legend(fontsize=7)
+        figure.tight_layout()
+        figure.savefig(folder / "tradeoff_real.svg", metadata={"Date": None})
+    if lab_found:
+        figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
+        for method in LAB:
+            for axis, key in zip(axes, ("held_raw", "retention_loss"), strict=True):
+                values = [of(lab_found["runs"], key, method=method, updates=t) for t in LENGTHS]
+                means = [statistics.fmean(v) for v in values]
+                axis.plot(LENGTHS, means, "o-", color=COLOURS[method], label=method)
+                low, high = [min(v) for v in values], [max(v) for v in values]
+                axis.fill_between(LENGTHS, low, high, color=COLOURS[method], alpha=0.12)
+                axis.set(xscale="log", xlabel="updates T", xticks=LENGTHS)
+                axis.set_xticks(LENGTHS, [str(t) for t in LENGTHS])
+        axes[0].set(yscale="log", title="Ideal distance on held-out rows")
+        axes[1].set(title="Loss on the world's pretraining text")
+        axes[0].legend(fontsize=8)
+        figure.tight_layout()
+        figure.savefig(folder / "tradeoff_lab.svg", metadata={"Date": None})
+
+
+def page(options: argparse.Namespace) -> None:
+    """Put tables between the marks of docs/trade-off.md, and draw the figures."""
+    file = HERE.parent / "docs" / "trade-off.md"
+    text, found = file.read_text(), {}
+    for name, make in (("real", real_page), ("lab", lab_page)):
+        results = RESULTS / f"tradeoff_{name}.json"
+        if not results.is_file():
+            continue
+        found[name] = json.loads(results.read_text())
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, rest = text.split(begin)
+        text = before + begin + "\n\n" + make(found[name]) + "\n\n" + end + rest.split(end)[1]
+    file.write_text(text)
+    figures(found.get("real"), found.get("lab"))
+
+
 def write(file: Path, found: dict[str, Any], options: argparse.Namespace) -> None:
     from onestage.logbook import environment
 
@@ -374,10 +598,6 @@ def write(file: Path, found: dict[str, Any], options: argparse.Namespace) -> Non
     command = {k: v for k, v in vars(options).items() if isinstance(v, int | str)}
     file.write_text(json.dumps({**found, "options": command, **told}, indent=1) + "\n")
     print(file)
-
-
-def mean(values: list[float]) -> float:
-    return statistics.fmean(values)
 
 
 def main() -> None:
@@ -392,8 +612,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "work":
         worker(options.file)
-    elif options.what == "real":
-        real(options)
+    else:
+        {"real": real, "lab": lab, "page": page}[options.what](options)
 
 
 if __name__ == "__main__":
