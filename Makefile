@@ -24,6 +24,7 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/head.py
 	$(BIN)/python bench/mixing.py
+	$(BIN)/python bench/schedules.py
 	$(BIN)/python bench/million.py
 	$(BIN)/python bench/against_trl.py
 

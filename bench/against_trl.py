@@ -270,6 +270,7 @@ def _versions() -> dict[str, str]:
 def run_onestage(spec: Spec) -> None:
     """onestage's own loop on a recipe."""
     pacer = Pacer()
+    from onestage.evaluation import measure
     from onestage.recipe import parse_recipe
     from onestage.run import Session
     from onestage.training import Hooks, train
@@ -279,43 +280,66 @@ def run_onestage(spec: Spec) -> None:
         session = Session(parse_recipe(recipe), Path(folder) / "run", say=print)
         session.fill_reference()
         losses: list[float] = []
+        drawn: list[Any] = []
+        draw = session.run.feeds.draw
+
+        def remembered(terms: Any) -> Any:
+            drawn.append(draw(terms))
+            return drawn[-1]
+
+        session.run.feeds.draw = remembered  # type: ignore[method-assign]
 
         def progress(loss: float) -> None:
             losses.append(loss)
             session.run.stop = pacer.step()
 
         pacer.ready()
-        train(session.run, Hooks(lambda line: None, dict, lambda best: None, progress))
+        hooks = Hooks(
+            log=lambda line: None,
+            measure=lambda names: measure(session.run, names),
+            evaluate=dict,
+            probe=dict,
+            save=lambda best: None,
+            progress=progress,
+        )
+        train(session.run, hooks)
         peak = peak_mib()
-        pacer.say({"peak_mib": peak, "losses": losses, **_work_of(session, len(losses))})
+        pacer.say({"peak_mib": peak, "losses": losses, **work_of(session, drawn)})
 
 
-def _work_of(session: Any, steps: int) -> dict[str, Any]:
-    """What each step computed: see the definition of model FLOPs above."""
+def work_of(session: Any, drawn: Sequence[Any]) -> dict[str, Any]:
+    """What each step, on these records, computed: see the definition of model FLOPs above."""
     import numpy as np
 
     from onestage.streams.batch import pack_records
 
     run, config = session.run, session.run.policy.base.config
-    mixture = run.feeds.together
     base = run.policy.base.base_model
     body = sum(p.numel() for p in base.layers.parameters())
-    found: dict[str, list[float]] = {
-        key: [] for key in ("flops", "positions", "tokens", "scored", "rows")
+    found: dict[str, list[Any]] = {
+        key: [] for key in ("flops", "flops_of", "positions", "tokens", "scored", "rows")
     }
-    for step in range(steps):
-        records = mixture.draw(step)
-        rows = pack_records(records, run.tokens_per_row).rows
+
+    def work(records: Sequence[Any]) -> tuple[int, int, int, int]:
+        """Model FLOPs, positions, scored positions and rows of some records."""
+        rows = pack_records(records, run.tokens_per_row).rows if records else ()
         nodes = sum(map(len, rows))
         scored = sum(len(np.unique(row.tree.node_K)) for row in rows)
         keys = sum(int((row.tree.position_T + 1).sum()) for row in rows)
         forward = 2 * body * nodes + 2 * config.vocab_size * config.hidden_size * scored
         forward += 4 * config.num_hidden_layers * config.hidden_size * keys
-        found["flops"].append(3 * forward)
+        return 3 * forward, nodes, scored, len(rows)
+
+    for records in drawn:
+        flops, nodes, scored, rows = work(records)
+        streams = {record.source for record in records}
+        each = {name: work([r for r in records if r.source == name])[0] for name in streams}
+        found["flops"].append(flops)
+        found["flops_of"].append(each)
         found["positions"].append(nodes)
         found["tokens"].append(sum(record.tokens for record in records))
         found["scored"].append(scored)
-        found["rows"].append(len(rows))
+        found["rows"].append(rows)
     return found
 
 
