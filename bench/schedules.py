@@ -3,14 +3,17 @@
     python bench/schedules.py            # about ten minutes on two cores
     python bench/schedules.py --quick
 
-The same Llama (23 M parameters, random weights), SFT on `gpteacher_roleplay` and DPO on `hh_harmless_pairs`,
-8 records of a term a step, full fine-tuning on the CPU. Each run is a process of its own; they take turns as
-in `against_trl.py`. Steps on demonstrations and on pairs differ in cost, so a run's seconds are compared
-with what the same records cost in Sequential: seconds per model FLOP (counted as in `against_trl.py`) of
-its steps on demonstrations and of its steps on pairs, times the run's FLOPs on each. What is left over is
-the price of the schedule. Under MAXRIGHT (k = 10, the defaults) one term always has the larger loss here,
-so the other one is measured every 10 steps: the dearest case. Targets: ALRIGHT and MAXRIGHT at most 2 %
-slower, Mix at most 5 %, and Mix's peak memory within 3 % of the larger objective alone.
+The same Llama (23 M parameters, random weights), SFT on `gpteacher_roleplay` and DPO on
+`hh_harmless_pairs`, 8 records of a term a step, full fine-tuning on the CPU. Each run is a process
+of its own; they take turns as in `against_trl.py`. Steps on demonstrations and on pairs differ in
+cost, so a run's seconds are compared with what the same records cost in Sequential: seconds per
+model FLOP (counted as in `against_trl.py`) of its steps on demonstrations and of its steps on
+pairs, times the run's FLOPs on each. What is left over is the price of the schedule. Under MAXRIGHT
+(k = 10, the defaults) one term always has the larger loss here, so the other one is measured every
+10 steps: the dearest case.
+
+Targets: ALRIGHT and MAXRIGHT at most 2 % slower, Mix at most 5 %, and Mix's peak memory within 3 %
+of the larger objective alone.
 """
 
 from __future__ import annotations

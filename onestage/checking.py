@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _errors(recipe: Recipe, stage: Stage | None, data: Data) -> list[str]:
 
 def _cost(recipe: Recipe, data: Data, config: Any, lora: LoraOptions | None) -> Estimate:
     plan = make_plan(recipe, data)
-    return estimate(
+    found = estimate(
         config,
         steps=plan.steps,
         tokens=int(plan.tokens()),
@@ -89,6 +90,7 @@ def _cost(recipe: Recipe, data: Data, config: Any, lora: LoraOptions | None) -> 
         bytes_per_weight=_bytes_per_weight(recipe),
         checkpointing=recipe.model.gradient_checkpointing,
     )
+    return replace(found, schedule=plan.describe())
 
 
 def _bytes_per_weight(recipe: Recipe) -> float:

@@ -209,6 +209,8 @@ class Estimate:
     memory_gb: float
     seconds: float
     basis: str
+    schedule: str = ""
+    """Who is trained on, and on how much at a time."""
 
 
 def parameters_of(config: PretrainedConfig) -> int:

@@ -114,6 +114,22 @@ class ProbeOptions(Section):
     task_tokens: int = Field(2048, ge=0)
     """Scored tokens of each term's records on which the KL to the start model is taken."""
 
+    @model_validator(mode="after")
+    def _watched(self) -> ProbeOptions:
+        names = [stream.name for stream in self.retention]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"probe.retention: names must differ, found {twice} more than once")
+        for stream in self.retention:
+            odd = stream.model_fields_set & {
+                *("weight", "per_step", "eval_path", "eval_limit", "eval_split")
+            }
+            if odd:
+                raise ValueError(
+                    f"probe.retention: {stream.name} is never trained on, {sorted(odd)} would do nothing"
+                )
+        return self
+
 
 class GuardOptions(Section):
     """A threshold on something the probe measures, and what to do above it."""

@@ -129,7 +129,7 @@ def plan(what: Estimate) -> Table:
     table.add_column()
     table.add_column()
     rows: Mapping[str, str] = {
-        "steps": f"{what.steps:,}",
+        "schedule": what.schedule,
         "tokens": f"{what.tokens:,}",
         "parameters": f"{what.parameters:,} ({what.trained:,} trained)",
         "memory": f"{what.memory_gb:,.1f} GB beside the libraries",

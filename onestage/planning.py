@@ -26,20 +26,27 @@ from onestage.wiring import Data
 class Plan:
     """The arithmetic of a run, known before any model is loaded."""
 
+    name: str
+    """Of the schedule."""
     terms: Terms
     schedule: Schedule
     feeds: Feeds
     steps: int
 
     def describe(self) -> str:
-        """Steps and what they draw."""
+        """Schedule, steps, and what a batch of each term holds."""
         feeds = {"": self.feeds.together} if self.feeds.together else self.feeds.own
         drawn = [
             (f"{name}: " if name else "") + ", ".join(f"{s.share:.2f} {s.name}" for s in m.streams)
             for name, m in feeds.items()
             if m
         ]
-        return f"{self.steps:,} steps; a batch has on average " + " | ".join(drawn)
+        share = {name: f"{part:.2f}" for name, part in self.schedule.share.items() if part}
+        weights = ", ".join(f"{name} {part}" for name, part in share.items())
+        return (
+            f"{self.steps:,} steps of {self.name} ({weights}); a batch has on average "
+            + "; ".join(drawn)
+        )
 
     def tokens(self) -> float:
         """Tokens that the run will train on: an estimate, and at most where a schedule decides."""
@@ -89,7 +96,7 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
                 f"schedule: {name} has a weight but no stream to train on has records for it"
             )
     own = {name: mixture for name, mixture in own.items() if mixture.streams}
-    return Plan(terms, schedule, Feeds(own, together, schedule.measured_part), steps)
+    return Plan(chosen.name, terms, schedule, Feeds(own, together, schedule.measured_part), steps)
 
 
 def schedule_of(recipe: Recipe) -> _Choice:

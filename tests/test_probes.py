@@ -178,6 +178,19 @@ def test_probes_of_a_proportional_run(probed: Make, tmp_path: Path) -> None:
     assert "probe/cosine/sft/dpo" in lines[-1]
 
 
+def test_retention_options_that_would_do_nothing_are_refused(probed: Make) -> None:
+    recipe = probed()
+    recipe["probe"]["retention"][0]["weight"] = 2.0
+    with pytest.raises(
+        RecipeError, match=r"kept is never trained on, \['weight'\] would do nothing"
+    ):
+        parse_recipe(recipe)
+    recipe = probed()
+    recipe["probe"]["retention"] *= 2
+    with pytest.raises(RecipeError, match="names must differ"):
+        parse_recipe(recipe)
+
+
 def guarded(probed: Make, **guard: Any) -> dict[str, Any]:
     recipe = probed()
     recipe["guard"] = [{"measure": "retention/kept/kl", "above": 1e-6, **guard}]

@@ -10,8 +10,9 @@ import pytest
 from conftest import REAL_DATA, make_tokenizer, write_rows
 
 from onestage.logbook import read_metrics
-from onestage.planning import choices
+from onestage.planning import choices, schedule_of
 from onestage.recipe import load_recipe, parse_recipe
+from onestage.records.columns import Columns, record_of
 from onestage.records.reading import read
 from onestage.records.record import Record
 from onestage.run import run_recipe
@@ -29,7 +30,20 @@ def test_a_recipe_parses_and_its_objectives_exist(file: Path) -> None:
     recipe = load_recipe(file)
     assert recipe.description
     runs = [stage.recipe for stage in plan(recipe, Path("out"))] if recipe.stages else [recipe]
-    assert all(choices(run) for run in runs)
+    assert all(choices(run) and schedule_of(run) for run in runs)
+
+
+def test_the_template_of_the_xright_authors() -> None:
+    """User and Assistant lines, and the response scored from its first token to its end token."""
+    tokenizer = make_tokenizer(chat=(ROOT / "recipes/templates/user_assistant.jinja").read_text())
+    rows = [{"prompt": "say sea", "completion": "the sea"}]
+    record = record_of(rows[0], Columns(source="s"), "f:1", ()).as_messages()
+    (encoded,) = Encoder(tokenizer, 128).encode_all([record])
+    (path,) = encoded.paths
+    ids = path.ids.tolist()
+    assert tokenizer.decode(ids) == "<s>User: say sea\nAssistant: the sea</s>"
+    ((start, end),) = path.spans
+    assert tokenizer.decode(ids[start:end]) == "the sea</s>"
 
 
 HELPSTEER = [

@@ -170,6 +170,11 @@ def test_looking_changes_no_draw(tmp_path: Path) -> None:
     assert feeds.looked == {"x": 4, "y": 4}
 
 
+def test_a_look_has_at_least_one_record(tmp_path: Path) -> None:
+    feeds = Feeds(feeds_of(tmp_path).own, part=0.01)
+    assert [len(feeds.look(["x"], "apart")) for _ in range(8)] == [1] * 8
+
+
 def test_feeds_go_on_from_their_state(tmp_path: Path) -> None:
     whole, first, later = (feeds_of(tmp_path) for _ in range(3))
     for feeds in (whole, first):

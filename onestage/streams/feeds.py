@@ -25,7 +25,7 @@ class Feeds:
     together: Mixture | None = None
     """One mixture over all streams: then every batch is drawn from that."""
     part: float = 1.0
-    """Size of a batch that is drawn to be looked at, against one that is trained on."""
+    """Size of a batch that is only looked at, against one that is trained on; a record at least."""
     drawn: dict[str, int] = field(default_factory=dict)
     """Batches drawn, by feed."""
     looked: dict[str, int] = field(default_factory=dict)
@@ -67,7 +67,8 @@ class Feeds:
         return self.together if self.together and name == TOGETHER else self.own[name]
 
     def _apart(self, name: str) -> Mixture:
-        return self.own[name].part(self.part, "look")
+        records = sum(stream.share for stream in self.own[name].streams)
+        return self.own[name].part(max(self.part, min(1.0, 1 / records)), "look")
 
     def _probed(self, name: str) -> Mixture:
         return self.own[name].part(1.0, "probe")
