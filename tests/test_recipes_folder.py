@@ -43,7 +43,9 @@ def test_the_template_of_the_xright_authors() -> None:
     ids = path.ids.tolist()
     assert tokenizer.decode(ids) == "<s>User: say sea\nAssistant: the sea</s>"
     ((start, end),) = path.spans
-    assert tokenizer.decode(ids[start:end]) == "the sea</s>"
+    # The template ends with a blank, which this tokenizer joins to the response's first token
+    # (xright.md T20): that token is scored whole.
+    assert tokenizer.decode(ids[start:end]) == " the sea</s>"
 
 
 HELPSTEER = [
