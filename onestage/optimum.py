@@ -1,8 +1,9 @@
 """f*: the best each term can do, found by short runs of that term alone.
 
 Fernando et al. 2024 take the evaluation loss after training on one objective with the same budget
-(xright.md 1.8). Here it is the lowest held-out loss such a run reaches, or its lowest training loss
-where a term has no held-out rows. The runs are cached by the content of model, data and settings.
+(xright.md 1.8). Here it is the lowest loss that such a run reaches: on held-out rows, for gaps, and on
+training rows, for schedules that decide by training losses (which a run soon brings below what can be
+reached on held-out ones). The runs are cached by the content of model, data and settings.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ def with_optimum(recipe: Recipe, train: Callable[[Recipe, Path], Path], say: Say
     steps = recipe.optimum.steps
     data = read_data(recipe, load_tokenizer(model_source(recipe)), _silent)
     plan = make_plan(recipe, data)
-    found = dict(recipe.optimum.given)
+    given, on_training = dict(recipe.optimum.given), dict(recipe.optimum.on_training)
     for term, weight in plan.schedule.weight.items():
-        if weight and term not in found:
+        if weight and term not in given:
             alone = single(recipe, term, list(plan.schedule.weight), steps)
-            found[term], known = _measured(alone, term, data, train)
+            held_out, trained, known = _measured(alone, term, data, train)
+            given[term] = held_out
+            on_training.setdefault(term, trained)
             how = "found in the cache" if known else f"measured in {steps} steps"
-            say(f"optimum of {term}: {found[term]:.6g} ({how})")
-    options = recipe.optimum.model_copy(update={"given": found, "steps": None})
+            say(f"optimum of {term}: {held_out:.6g}, on training rows {trained:.6g} ({how})")
+    found = {"given": given, "on_training": on_training, "steps": None}
+    options = recipe.optimum.model_copy(update=found)
     return recipe.model_copy(update={"optimum": options})
 
 
@@ -70,7 +74,8 @@ def single(recipe: Recipe, term: str, terms: list[str], steps: int) -> Recipe:
 
 def _measured(
     recipe: Recipe, term: str, data: Data, train: Callable[[Recipe, Path], Path]
-) -> tuple[float, bool]:
+) -> tuple[float, float, bool]:
+    """The term's lowest held-out and training loss, and whether they were known."""
     cache = cache_folder(recipe)
     given = recipe.model_dump(mode="json", exclude={"cache_dir", "data"})
     stores = [store.folder.name for part in (data.train, data.held_out) for store in part.values()]
@@ -79,25 +84,28 @@ def _measured(
     folder = cache / "optimum" / digest_of([given, stores, parts, start, term])
     file = folder / "optimum.json"
     if file.is_file():
-        return float(json.loads(file.read_text())["value"]), True
+        known = json.loads(file.read_text())
+        return float(known["held_out"]), float(known["training"]), True
     main = PartialState().is_main_process
     if main:
         shutil.rmtree(folder, ignore_errors=True)  # a run that was cut off
-    train(recipe, folder)
-    value = _lowest(folder, term)
+    if train(recipe, folder) != folder / "model":
+        raise RecipeError(f"stopped while f* of {term} was measured; nothing was begun")
+    held_out, trained = _lowest(folder, term)
     if main:
         shutil.rmtree(folder / "model", ignore_errors=True)
-        write_json(file, {"term": term, "value": value})
-    return value, False
+        write_json(file, {"term": term, "held_out": held_out, "training": trained})
+    return held_out, trained, False
 
 
-def _lowest(folder: Path, term: str) -> float:
+def _lowest(folder: Path, term: str) -> tuple[float, float]:
+    """Lowest held-out loss (training loss where there are no such rows) and lowest training loss."""
     lines = read_metrics(folder)
-    losses = [line[f"eval/terms/{term}"] for line in lines if f"eval/terms/{term}" in line]
-    losses = losses or [line["loss"] for line in lines if "loss" in line]
-    if not losses or any(loss is None for loss in losses):
+    losses = [line["loss"] for line in lines if "loss" in line]
+    held_out = [line[f"eval/terms/{term}"] for line in lines if f"eval/terms/{term}" in line]
+    if not losses or any(loss is None for loss in losses + held_out):
         raise RecipeError(f"optimum: the run of {term} alone in {folder} has no finite losses")
-    return min(losses)
+    return min(held_out or losses), min(losses)
 
 
 def _content(name: str | None) -> str:

@@ -154,6 +154,9 @@ class OptimumOptions(Section):
     """The best value f* of each term, for optimality gaps and for MAXRIGHT."""
 
     given: dict[str, float] = {}
+    """On held-out rows: what gaps are told against."""
+    on_training: dict[str, float] = {}
+    """On training rows, by whose losses MAXRIGHT decides; default: `given`."""
     steps: int | None = Field(None, ge=1)
     """Measure the others by runs of one term, so many steps long; cached by content."""
 

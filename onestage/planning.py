@@ -85,10 +85,10 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     together, steps = _together(recipe, data) if mixed else (None, _steps(recipe))
     weight = share_of_terms(together, terms) if together else given
     weight = weight or dict.fromkeys(terms.objectives, 1.0)
-    best = recipe.optimum.given if recipe.optimum else {}
+    best = recipe.optimum.given | recipe.optimum.on_training if recipe.optimum else {}
     for term in best:
         if term not in weight:
-            raise RecipeError(f"optimum.given: no term {term!r}{nearest(term, list(weight))}")
+            raise RecipeError(f"optimum: no term {term!r}{nearest(term, list(weight))}")
     schedule = registry.make(chosen.name, weight, steps, recipe.train.seed, chosen.options, best)
     for name, part in schedule.share.items():
         if part and not own[name].streams:

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import tiny_llama, token_path, write_recipe, write_rows
 from safetensors.torch import load_file
 
 from onestage.forest.packing import pack
 from onestage.guard import Guard, act
 from onestage.logbook import read_metrics
+from onestage.optimum import with_optimum
 from onestage.policy.divergence import Start
 from onestage.policy.policy import Fit, Policy
 from onestage.recipe import RecipeError, parse_recipe
@@ -301,11 +303,15 @@ def test_f_star_is_measured_by_runs_of_one_term_and_cached(probed: Make, tmp_pat
     assert told.endswith("(measured in 16 steps)")
     files = list((tmp_path / "cache" / "optimum").glob("*/optimum.json"))
     assert len(files) == 1
-    value = json.loads(files[0].read_text())["value"]
+    known = json.loads(files[0].read_text())
+    value = known["held_out"]
     alone = [x["eval/terms/sft"] for x in read_metrics(files[0].parent) if "eval/terms/sft" in x]
     assert value == min(alone) < lines[0]["eval/terms/sft"]
     assert lines[0]["gap/sft"] == pytest.approx(lines[0]["eval/terms/sft"] - value, rel=1e-5)
-    assert f"sft: {value:.4}"[:9] in (tmp_path / "one" / "recipe.yaml").read_text()
+    alone_losses = [x["loss"] for x in read_metrics(files[0].parent) if "loss" in x]
+    told = parse_recipe(yaml.safe_load((tmp_path / "one" / "recipe.yaml").read_text())).optimum
+    assert told.on_training == {"sft": known["training"]} == {"sft": min(alone_losses)}
+    assert told.given == {"dpo": 0.2, "sft": value}
     said.clear()
     go(recipe, tmp_path / "two", say=said.append)
     assert any("optimum of sft" in line and "found in the cache" in line for line in said)
@@ -313,6 +319,23 @@ def test_f_star_is_measured_by_runs_of_one_term_and_cached(probed: Make, tmp_pat
     said.clear()
     go(recipe, tmp_path / "three", say=said.append)
     assert any("measured in 16 steps" in line for line in said)
+
+
+def test_maxright_decides_by_the_f_star_of_training_rows(probed: Make, tmp_path: Path) -> None:
+    recipe = held_out(probed())
+    recipe["schedule"] = "maxright"
+    recipe["optimum"] = {"given": {"sft": 1.0, "dpo": 0.1}, "on_training": {"sft": 0.5}}
+    session = Session(parse_recipe(recipe), tmp_path / "out", say=quiet)
+    assert session.run.schedule.best == {"sft": 0.5, "dpo": 0.1}
+
+
+def test_a_measurement_of_f_star_that_was_cut_off_is_not_taken(
+    probed: Make, tmp_path: Path
+) -> None:
+    recipe = parse_recipe({**probed(), "optimum": {"steps": 5}})
+    with pytest.raises(RecipeError, match=r"stopped while f\* of sft was measured"):
+        with_optimum(recipe, lambda one, folder: folder / "checkpoints" / "last", quiet)
+    assert not list((tmp_path / "cache" / "optimum").glob("*/optimum.json"))
 
 
 def test_an_f_star_above_the_loss_is_refused(probed: Make, tmp_path: Path) -> None:
