@@ -138,7 +138,7 @@ class Mixture:
         return order(self.seed, name, epoch, len(stream))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray[Any, Any]:
     """A permutation of range(size), a function of its arguments alone."""
     digest = hashlib.blake2b(f"{seed}/{stream}/{epoch}".encode(), digest_size=16).digest()
