@@ -1,7 +1,7 @@
 """The trade-off between objectives, as numbers. Arithmetic only.
 
     gap_i = f_i - f_i*          normalised: (f_i - f_i*) / (f_i(start) - f_i*)
-    ideal distance = sqrt(sum_i gap_i^2)
+    ideal distance = sqrt(sum_i max(gap_i, 0)^2)
 
 Fernando et al. 2024 (arXiv 2410.15483) report raw gaps, whose scales differ (a sum of log-probabilities
 beside a mean over tokens; xright.md T14): the normalised form is 1 at the start and 0 at the best.
@@ -31,8 +31,11 @@ def normalised(
 
 
 def ideal_distance(gap: Mapping[str, float]) -> float:
-    """Euclidean distance from the point where every term is at its best."""
-    return math.sqrt(sum(value * value for value in gap.values()))
+    """Euclidean distance from the point where every term is at its best.
+
+    A term below its f* (which then was no optimum) is no distance away.
+    """
+    return math.sqrt(sum(max(value, 0.0) ** 2 for value in gap.values()))
 
 
 def front(points: Sequence[Sequence[float]]) -> list[int]:

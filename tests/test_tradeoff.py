@@ -26,6 +26,10 @@ def test_ideal_distance_reproduces_the_papers_bars() -> None:
     assert ideal_distance(gap) == pytest.approx(0.283, abs=5e-4)
 
 
+def test_a_loss_below_its_optimum_is_no_distance() -> None:
+    assert ideal_distance({"a": -5.0, "b": 3.0, "c": 4.0}) == 5
+
+
 def test_the_front() -> None:
     points = [(1.0, 4.0), (2.0, 2.0), (4.0, 1.0), (3.0, 3.0), (2.0, 2.5), (2.0, 2.0)]
     assert front(points) == [0, 1, 2, 5]
