@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1] / "onestage"
 FILES = sorted(ROOT.rglob("*.py"))
 
 LEVELS = [
-    {"records", "forest", "nearest", "tradeoff"},
+    {"nearest"},
+    {"records", "forest", "named", "tradeoff"},
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
     {"terms", "checkpoints", "options", "guard", "standing"},
     {"recipe"},

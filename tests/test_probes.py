@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import tiny_llama, token_path, write_recipe, write_rows
+from conftest import tiny_llama, token_path, train_on_two_processes, write_recipe, write_rows
 from safetensors.torch import load_file
 
 from onestage.forest.packing import pack
@@ -360,12 +357,7 @@ def test_two_processes_measure_what_one_does(probed: Make, tmp_path: Path) -> No
     recipe["optimum"] = {"given": {"sft": 1.0, "dpo": 0.1}}
     one = go(recipe, tmp_path / "one")
     file = write_recipe(tmp_path / "r.yaml", recipe)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command += ["-m", "onestage.cli", "train", str(file), "--out", str(tmp_path / "two")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    train_on_two_processes(file, tmp_path / "two")
     for left, right in zip(one, read_metrics(tmp_path / "two"), strict=True):
         assert left.keys() == right.keys()
         for key in left:

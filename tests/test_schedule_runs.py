@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import make_tokenizer, write_recipe, write_rows
+from conftest import make_tokenizer, train_on_two_processes, write_recipe, write_rows
 from safetensors.torch import load_file
 
 from onestage.evaluation import measure
@@ -352,12 +350,7 @@ def test_two_processes_choose_as_one_does(name: str, two: Make, tmp_path: Path) 
     recipe["train"]["tokens_per_row"] = 128
     one = go(recipe, tmp_path / "one")
     file = write_recipe(tmp_path / "r.yaml", {**recipe, "cache_dir": str(tmp_path / "cache2")})
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command += ["-m", "onestage.cli", "train", str(file), "--out", str(tmp_path / "two")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    train_on_two_processes(file, tmp_path / "two")
     two_ranks = read_metrics(tmp_path / "two")
     assert {line["weight/dpo"] for line in one} == {0.0, 1.0}
     for left, right in zip(one, two_ranks, strict=True):

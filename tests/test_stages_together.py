@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_recipe, write_rows
+from conftest import train_on_two_processes, write_recipe, write_rows
 from peft import AutoPeftModelForCausalLM
 
 from onestage.logbook import read_metrics
@@ -78,12 +75,7 @@ def test_two_processes_do_the_stages_of_one(staged: dict[str, Any], tmp_path: Pa
     run_stages(parse_recipe(staged), tmp_path / "one", say=quiet)
     staged["cache_dir"] = str(tmp_path / "cache2")
     file = write_recipe(tmp_path / "recipe.yaml", staged)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command += ["-m", "onestage.cli", "train", str(file), "--out", str(tmp_path / "two")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    train_on_two_processes(file, tmp_path / "two")
     for stage in ("1-text", "2-both"):
         one, two = (read_metrics(tmp_path / run / stage) for run in ("one", "two"))
         for left, right in zip(one, two, strict=True):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import write_recipe, write_rows
+from conftest import train_on_two_processes, write_recipe, write_rows
 from transformers import AutoModelForCausalLM
 
 from onestage.checkpoints import CheckpointError
@@ -459,12 +457,7 @@ def test_two_processes_do_what_one_does(recipe_of: Make, tmp_path: Path) -> None
     recipe["train"] |= {"eval_steps": 2, "save_steps": 2}
     one = go(recipe, tmp_path / "one")
     file = write_recipe(tmp_path / "recipe.yaml", {**recipe, "cache_dir": str(tmp_path / "cache2")})
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command += ["-m", "onestage.cli", "train", str(file), "--out", str(tmp_path / "two")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    train_on_two_processes(file, tmp_path / "two")
     two = read_metrics(tmp_path / "two")
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
