@@ -50,7 +50,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "Mix": {"name": "mix"},
     "ALRIGHT": {"name": "alright"},
     "MAXRIGHT published": {"name": "maxright", "decide": "same_batch"},
-    "MAXRIGHT": {"name": "maxright"},
+    "MAXRIGHT ema": {"name": "maxright", "decide": "ema"},
+    "MAXRIGHT": {"name": "maxright", "decide": "independent"},
     "UFT": {"name": "proportional"},
 }
 
@@ -134,21 +135,34 @@ EVALUATED = ("demos_held", "demos_seen", "pairs_held", "pairs_seen")
 def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> list[dict[str, Any]]:
     """All jobs, dealt to some one-thread processes; finished ones are found again."""
     folder.mkdir(parents=True, exist_ok=True)
+    done = _done(folder)
+    left = [job for job in jobs if job["key"] not in done]
     children = []
     for number in range(processes):
         mine = folder / f"jobs-{number}.json"
-        mine.write_text(json.dumps(jobs[number::processes]))
+        mine.write_text(json.dumps(left[number::processes]))
         command = [sys.executable, __file__, "work", str(mine)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         children.append(subprocess.Popen(command, env=environment))
     if any(child.wait() for child in children):
         raise SystemExit("a worker failed")
-    done = {}
-    for number in range(processes):
-        for line in (folder / f"jobs-{number}.done.jsonl").read_text().splitlines():
-            found = json.loads(line)
-            done[found["key"]] = found
+    done = _done(folder)
     return [done[job["key"]] for job in jobs]
+
+
+def _done(folder: Path) -> dict[str, Any]:
+    """Results by key, gathered in one file from those of the workers."""
+    found = {}
+    files = sorted(folder.glob("*done.jsonl"))
+    for file in files:
+        for line in file.read_text().splitlines():
+            result = json.loads(line)
+            found[result["key"]] = result
+    (folder / "done.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found.values()))
+    for file in files:
+        if file.name != "done.jsonl":
+            file.unlink()
+    return found
 
 
 def worker(file: Path) -> None:
@@ -157,13 +171,10 @@ def worker(file: Path) -> None:
 
     torch.set_num_threads(1)
     done = file.with_suffix(".done.jsonl")
-    known = {}
-    if done.exists():
-        known = {json.loads(line)["key"]: line for line in done.read_text().splitlines()}
     jobs = json.loads(file.read_text())
     with done.open("w") as out:
         for number, job in enumerate(jobs):
-            line = known.get(job["key"]) or json.dumps(run_one(job))
+            line = json.dumps(run_one(job))
             out.write(line + "\n")
             out.flush()
             print(f"{number + 1}/{len(jobs)} {line[:300]}", flush=True)
@@ -308,13 +319,14 @@ def compare(
         for method in METHODS
     ]
     runs = work(jobs, folder / "run", processes)
-    # One tuning seed chose different rates for the two forms of MAXRIGHT; each at the other's, too.
-    forms = ("MAXRIGHT published", "MAXRIGHT")
+    # One tuning seed may choose different rates for the forms of MAXRIGHT; each at the others', too.
+    forms = [method for method in METHODS if METHODS[method]["name"] == "maxright"]
     swapped = [
-        job("run", method, part, rates[other], seed)
-        for method, other in (forms, forms[::-1])
+        job("run", method, part, rate, seed)
+        for method in forms
+        for rate in sorted({rates[form] for form in forms} - {rates[method]})
         for seed in bases
-        if seed != TUNING_SEED and rates[method] != rates[other]
+        if seed != TUNING_SEED
         for part in LAMBDAS
     ]
     also = work(swapped, folder / "also", processes) if swapped else []
@@ -382,7 +394,7 @@ def real(options: argparse.Namespace) -> None:
 
 LENGTHS = (96, 192, 384, 768)
 """Updates of a run; of Mix, whose updates take two batches, as many."""
-LAB = ("DPO then SFT", "SFT then DPO", "Mix", "ALRIGHT", "MAXRIGHT")
+LAB = ("DPO then SFT", "SFT then DPO", "Mix", "ALRIGHT", "MAXRIGHT ema", "MAXRIGHT")
 
 
 def lab_files(folder: Path, seed: int) -> tuple[Path, dict[str, Path]]:
@@ -419,7 +431,7 @@ def lab(options: argparse.Namespace) -> None:
         train = {"max_steps": steps, "learning_rate": rate, "seed": seed, "batch_size": 16}
         recipe = recipe_of(base, files, folder / "cache", method, part, train)
         recipe["train"]["tokens_per_row"] = 512
-        if method == "MAXRIGHT" and best:
+        if METHODS[method]["name"] == "maxright" and best:
             values = {"sft": best[seed]["demos_held"], "dpo": best[seed]["pairs_held"]}
             recipe["optimum"] = {"given": values}
         key = f"{stage}-{method}-{part}-{rate}-{seed}-{steps}".replace(" ", "_")
@@ -515,7 +527,7 @@ def real_page(found: dict[str, Any]) -> str:
             *(statistics.fmean(r[key] for r in mine) for key in ("held_raw", "retention_loss")),
         ]
         cells = [f"{value:.3f}" for value in columns]
-        name = method if rate == found["rates"][method] else f"{method}, the other's rate"
+        name = method if rate == found["rates"][method] else f"{method}, another form's rate"
         volume.append([name, f"{rate:g}", told(per_seed), *cells])
     names = ["method", "learning rate", "hypervolume of its front", "ideal distance", "normalised"]
     names += ["worst weighted gap", "ideal distance, held out", "gsm8k loss"]
@@ -573,7 +585,11 @@ def lab_page(found: dict[str, Any]) -> str:
 
 
 COLOURS = dict(
-    zip(METHODS, "#d62728 #ff9896 #2ca02c #1f77b4 #9467bd #8c564b #7f7f7f".split(), strict=True)
+    zip(
+        METHODS,
+        "#d62728 #ff9896 #2ca02c #1f77b4 #9467bd #c5b0d5 #8c564b #7f7f7f".split(),
+        strict=True,
+    )
 )
 
 

@@ -223,7 +223,7 @@ BAD = {
     "zero": ("alright", {"a": 0.0, "b": 0.0}, {}, "not all 0"),
     "nan": ("mix", {"a": math.nan}, {}, "at least 0"),
     "k": ("maxright", TWO, {"refresh_steps": 0}, "refresh_steps must be at least 1, got 0"),
-    "rate": ("maxright", TWO, {"ema_rate": 0.0}, r"ema_rate must lie in \(0, 1\]"),
+    "rate": ("maxright", TWO, {"decide": "ema", "ema_rate": 0.0}, r"ema_rate must lie in \(0, 1\]"),
     "rate of another": ("maxright", TWO, {"decide": "same_batch", "ema_rate": 0.1}, "of decide"),
     "part": ("maxright", TWO, {"refresh_part": 1.5}, "refresh_part"),
     "decide": ("maxright", TWO, {"decide": "both"}, "'ema', 'independent' or 'same_batch'"),

@@ -6,7 +6,7 @@ Fernando et al. 2024 (arXiv 2410.15483), algorithm 3 and its memory-efficient fo
 subgradient step on the weighted Chebyshev function max_i lambda_i (f_i - f_i*). As published
 (`decide: same_batch`) the batch that decides is the batch that is trained on, which picks an objective
 *because* its batch is hard and moves the point it settles on (xright.md 2.4; `onestage lab convex`
-measures it); `independent` records or a running mean (`ema`, the default) do not. As published, too,
+measures it); `independent` records (the default) or a running mean (`ema`) do not. As published, too,
 a batch that was measured and then not trained on is not seen again; nothing else throws records away.
 A tie goes to the term written first.
 """
@@ -23,8 +23,9 @@ from onestage.schedules.suboptimality import Decide, Suboptimality
 
 @dataclass
 class Maxright(Suboptimality):
-    decide: Decide = "ema"
-    """The loss that decides: `same_batch` as published, `independent` records, or an `ema`."""
+    decide: Decide = "independent"
+    """The loss that decides: `same_batch` as published, of `independent` records, or an `ema` of
+    those. Which is best depends on the length of the run: docs/trade-off.md and docs/convex.md."""
 
     def __post_init__(self) -> None:
         if self.decide != "ema" and self.ema_rate is not None:
