@@ -5,12 +5,12 @@
 
 The same Llama (23 M parameters, random weights), SFT on `gpteacher_roleplay` and DPO on
 `hh_harmless_pairs`, 8 records of a term a step, full fine-tuning on the CPU. Each run is a process
-of its own; they take turns as in `against_trl.py`. Steps on demonstrations and on pairs differ in
-cost, so a run's seconds are compared with what the same records cost in Sequential: seconds per
-model FLOP (counted as in `against_trl.py`) of its steps on demonstrations and of its steps on
-pairs, times the run's FLOPs on each. What is left over is the price of the schedule. Under MAXRIGHT
-(k = 10, the defaults) one term always has the larger loss here, so the other one is measured every
-10 steps: the dearest case.
+of its own; they take turns as in `against_trl.py`. A term's n-th batch is the same in every run, so
+each step is compared with the same batch (the same two batches, for Mix) in a run that trains on
+that term alone: the sum over all matched steps, divided by that of the batches alone. Sequential
+stands beside as the measure of noise: it computes exactly the same. Under MAXRIGHT (k = 10, the
+defaults) one term always has the larger loss here, so the other one is measured every 10 steps: the
+dearest case.
 
 Targets: ALRIGHT and MAXRIGHT at most 2 % slower, Mix at most 5 %, and Mix's peak memory within 3 %
 of the larger objective alone.
@@ -75,28 +75,31 @@ def race(children: dict[str, Child], rounds: int, block: int) -> None:
 
 
 def figures(children: dict[str, Child]) -> dict[str, Any]:
-    """Seconds and FLOPs by kind of records, and the ratios."""
+    """Totals of each run, and what its records cost beside the runs that train on one term alone."""
     found: dict[str, Any] = {}
+    alone = {kind: children[f"{kind} alone"] for kind in FILES}
     for name, child in children.items():
-        kinds = child.final["flops_of"][1 : len(child.seconds)]
+        kinds = child.final["flops_of"]
         found[name] = {
             "steps": len(child.seconds) - 1,
             "tokens": sum(child.final["tokens"][1 : len(child.seconds)]),
-            "flops": {kind: sum(step.get(kind, 0) for step in kinds) for kind in FILES},
             "seconds": sum(child.seconds[1:]),
             "cpu_seconds": sum(child.cpu_seconds[1:]),
             "peak_mib": child.final["peak_mib"],
         }
-    base = children["sequential"]
-    kinds = base.final["flops_of"][1 : len(base.seconds)]
-    for key, spent in (("seconds", base.seconds[1:]), ("cpu_seconds", base.cpu_seconds[1:])):
-        rate = {}
-        for kind in FILES:
-            mine = [(s, step[kind]) for s, step in zip(spent, kinds, strict=True) if kind in step]
-            rate[kind] = sum(s for s, _ in mine) / sum(flops for _, flops in mine)
-        for name in ("alright", "maxright", "mix"):
-            expected = sum(rate[kind] * found[name]["flops"][kind] for kind in FILES)
-            found[name][f"ratio_{key}"] = found[name][key] / expected
+        for key in ("seconds", "cpu_seconds"):
+            spent, expected, place = [], [], dict.fromkeys(FILES, 0)
+            for step, seconds in enumerate(getattr(child, key)):
+                batches = [(kind, place[kind]) for kind in FILES if kind in kinds[step]]
+                for kind, _ in batches:
+                    place[kind] += 1
+                # The first step of every run warms it up; a batch must have been timed in both runs.
+                times = [getattr(alone[kind], key) for kind, _ in batches]
+                if step and all(0 < n < len(t) for (_, n), t in zip(batches, times, strict=True)):
+                    spent.append(seconds)
+                    expected.append(sum(t[n] for (_, n), t in zip(batches, times, strict=True)))
+            found[name][f"matched_{key}"] = len(spent)
+            found[name][f"ratio_{key}"] = sum(spent) / sum(expected)
     larger = max(found[f"{kind} alone"]["peak_mib"] for kind in FILES)
     found["mix"]["ratio_memory"] = found["mix"]["peak_mib"] / larger
     return found
@@ -107,7 +110,7 @@ def report(found: dict[str, Any]) -> None:
         print(
             f"{name:>22}: {entry['steps']} steps, {entry['tokens']:,} tokens, "
             f"{entry['seconds']:.1f} s, {entry['cpu_seconds']:.1f} s of processor, "
-            f"{entry['peak_mib']:,.0f} MiB"
+            f"{entry['peak_mib']:,.0f} MiB; {entry['ratio_cpu_seconds']:.3f} of the same records alone"
         )
     for name, bound in (("alright", 1.02), ("maxright", 1.02), ("mix", 1.05)):
         for key in ("ratio_seconds", "ratio_cpu_seconds"):
@@ -126,7 +129,7 @@ def main() -> None:
     parser.add_argument("--no-save", action="store_true", help="do not write the results file")
     options = parser.parse_args()
     set_threads(options.threads)
-    rounds, block = (2, 4) if options.quick else (6, 8)
+    rounds, block = (2, 4) if options.quick else (5, 8)
     steps = 1 + rounds * block
     with tempfile.TemporaryDirectory(prefix="schedules-") as folder:
         work = Path(folder)
