@@ -285,7 +285,7 @@ def test_gaps_and_ideal_distance(probed: Make, tmp_path: Path) -> None:
     last = lines[-1]
     assert last["gap/sft"] == pytest.approx(last["eval/terms/sft"] - 1.0, rel=1e-5)
     assert last["ideal_distance"] == pytest.approx(
-        math.hypot(last["gap/sft"], last["gap/dpo"]), rel=1e-6
+        math.hypot(last["gap/sft"], max(last["gap/dpo"], 0.0)), rel=1e-6
     )
     assert last["gap_normalised/sft"] == pytest.approx(last["gap/sft"] / lines[0]["gap/sft"])
 
