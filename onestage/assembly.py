@@ -11,8 +11,8 @@ from onestage.planning import Plan
 from onestage.policy.loading import Loaded
 from onestage.policy.penalty import DeltaL1
 from onestage.policy.policy import Policy
+from onestage.policy.reference import ReferenceCache
 from onestage.recipe import Recipe
-from onestage.references import cache_of
 from onestage.schedules.clipping import Clipping
 from onestage.training import Run
 from onestage.wiring import make_optimizer
@@ -23,6 +23,7 @@ def make_run(
     accelerator: Accelerator,
     loaded: Loaded,
     plan: Plan,
+    reference: ReferenceCache | None,
 ) -> Run:
     """The parts of a run put together, ready for the loop."""
     options, policy = recipe.train, Policy(loaded.model)
@@ -41,7 +42,7 @@ def make_run(
         optimizer=optimizer,
         learning_rate=learning_rate,
         accelerator=accelerator,
-        reference=cache_of(recipe, loaded.fingerprint) if plan.terms.needs_reference else None,
+        reference=reference,
         steps=plan.steps,
         tokens_per_row=options.row_budget,
         clipping=Clipping(options.max_grad_norm, clip),

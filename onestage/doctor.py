@@ -70,18 +70,14 @@ def examine(
     prompts: set[int] = set()
     for name, store in train.items():
         found.streams[name] = _stream(store, sources.get(name), encoder)
-        prompts.update(_prompt(record) for record in _records(store))
+        prompts.update(_prompt(record) for record in store)
         for kind, numbers in store.kinds().items():
             found.examples.setdefault(kind, store[int(numbers[0])])
     for name, store in held_out.items():
         found.held_out[name] = _stream(store, None, encoder)
-        found.overlap[name] = sum(_prompt(record) in prompts for record in _records(store))
+        found.overlap[name] = sum(_prompt(record) in prompts for record in store)
     found.warnings += list(_warnings(found))
     return found
-
-
-def _records(store: Store) -> Iterator[Encoded]:
-    return (store[number] for number in range(len(store)))
 
 
 def _prompt(record: Encoded) -> int:
@@ -98,7 +94,7 @@ def _digest(content: bytes) -> int:
 def _stream(store: Store, source: Source | None, encoder: Encoder) -> StreamFindings:
     lengths = store.lengths() if len(store) else np.zeros(0, np.int64)
     distinct = {_digest(b"/".join(store.path_keys(number))) for number in range(len(store))}
-    first = list(islice(_records(store), SAMPLED))
+    first = list(islice(store, SAMPLED))
     spread = {
         f"{kind}/{figure}": value
         for kind in store.kinds()

@@ -10,7 +10,7 @@ import torch
 from onestage.streams.batch import pack_records
 from onestage.streams.encoding import Encoded
 from onestage.terms import Tally
-from onestage.training import Run, reference_of
+from onestage.training import Run, row_terms
 
 CHUNK = 256
 """Records packed at once."""
@@ -29,10 +29,7 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
             batch = pack_records(part, run.tokens_per_row)
             groups = [f"eval/{record.source}/{record.kind}" for record in part]
             for row in batch.rows[rank::ranks]:
-                with run.accelerator.autocast():
-                    logp_K = run.policy(row)
-                reference = reference_of(run, row, batch, logp_K)
-                losses = run.terms.losses(row, batch, logp_K, reference)
+                _, losses = row_terms(run, row, batch)
                 tally.add(losses.values(), groups)
                 for name, loss in losses.items():
                     terms.add([loss], [name] * len(part))
@@ -64,9 +61,7 @@ def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     with run.policy.evaluating():
         batch = pack_records(records, run.tokens_per_row)
         for row in batch.rows[rank::ranks]:
-            with run.accelerator.autocast():
-                logp_K = run.policy(row)
-            losses = run.terms.losses(row, batch, logp_K, reference_of(run, row, batch, logp_K))
+            _, losses = row_terms(run, row, batch)
             for name, loss in losses.items():
                 terms.add([loss], [name] * len(records))
     _gather(terms, ranks)

@@ -7,6 +7,7 @@ model that the run starts from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from onestage.evaluation import evaluate, term_losses
 from onestage.guard import Guard, act
@@ -23,14 +24,16 @@ class Lookout:
 
     def __init__(self, recipe: Recipe, run: Run, data: Data, say: Callable[[str], None]) -> None:
         self.run, self.say = run, say
-        self.held_out = [store[n] for store in data.held_out.values() for n in range(len(store))]
+        self.held_out = list(chain.from_iterable(data.held_out.values()))
         self.best = dict(recipe.optimum.given) if recipe.optimum else {}
         self.guards = [Guard(**guard.model_dump()) for guard in recipe.guard]
         self._probe = _make_probe(recipe, run, data, self.held_out) if recipe.probe else None
         for guard in self.guards:
             guard.check(self._probe.names() if self._probe else [], run.schedule)
+        self._evaluated = evaluate(run, self.held_out) if self.best else {}
+        """What was evaluated before the first step, where an f* is known."""
         self.start = self._standing() if self.best else {}
-        """Losses of the terms before the first step, where an f* is known."""
+        """Losses of the terms then."""
         for term, best in self.best.items():
             if term in self.start and best > self.start[term]:
                 raise RecipeError(
@@ -41,7 +44,9 @@ class Lookout:
     def first(self) -> dict[str, float]:
         """What is known before the first step; empty where nobody asked."""
         found = self._probe() if self._probe else {}
-        return found | (self.evaluate() if self.start and self.held_out else {})
+        if self.held_out and self.start:
+            found |= self._evaluated | self._tradeoff(_of_terms(self._evaluated))
+        return found
 
     def evaluate(self) -> dict[str, float]:
         """Held-out losses of the last iterate, and of the average where one is kept; gaps."""
@@ -62,7 +67,7 @@ class Lookout:
     def _standing(self) -> dict[str, float]:
         """Held-out loss of each term; on some of its training records where there are none."""
         found = term_losses(self.run, self.run.feeds.probe(self.run.feeds.own, 0))
-        return found | _of_terms(evaluate(self.run, self.held_out))
+        return found | _of_terms(self._evaluated)
 
     def _tradeoff(self, losses: dict[str, float]) -> dict[str, float]:
         gap, part = gaps(losses, self.best), normalised(losses, self.best, self.start)
@@ -89,7 +94,7 @@ def _make_probe(recipe: Recipe, run: Run, data: Data, held_out: Sequence[Encoded
         mine = [record for record in held_out if run.terms.name_of(record) == name]
         mine = mine or [r for r in run.feeds.probe([name], 0) if run.terms.name_of(r) == name]
         task[name] = up_to(mine, options.task_tokens)
-    kept = {name: [store[n] for n in range(len(store))] for name, store in data.retention.items()}
+    kept = {name: list(store) for name, store in data.retention.items()}
     return Probe(run, kept, {n: t for n, t in task.items() if t}, gradients=options.gradients)
 
 

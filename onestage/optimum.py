@@ -21,7 +21,7 @@ from onestage.logbook import digest_of, read_metrics, write_json
 from onestage.planning import make_plan
 from onestage.policy.loading import load_tokenizer
 from onestage.recipe import Recipe, RecipeError
-from onestage.wiring import Data, Say, cache_folder, model_source, read_data
+from onestage.wiring import Data, Say, cache_folder, model_source, read_data, silent
 
 EVALUATIONS = 8
 """Times that a run of one term is evaluated."""
@@ -32,7 +32,7 @@ def with_optimum(recipe: Recipe, train: Callable[[Recipe, Path], Path], say: Say
     if recipe.optimum is None or recipe.optimum.steps is None:
         return recipe
     steps = recipe.optimum.steps
-    data = read_data(recipe, load_tokenizer(model_source(recipe)), _silent)
+    data = read_data(recipe, load_tokenizer(model_source(recipe)), silent)
     plan = make_plan(recipe, data)
     given, on_training = dict(recipe.optimum.given), dict(recipe.optimum.on_training)
     for term, weight in plan.schedule.weight.items():
@@ -118,7 +118,3 @@ def _content(name: str | None) -> str:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "blake2b").digest())
     return digest.hexdigest()
-
-
-def _silent(line: str) -> None:
-    return None

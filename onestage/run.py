@@ -41,6 +41,7 @@ from onestage.wiring import (
     make_accelerator,
     model_source,
     read_data,
+    silent,
 )
 
 
@@ -68,7 +69,7 @@ def complete(recipe: Recipe, say: Say) -> Recipe:
     """The recipe with what it asks to be measured before the run: f* of the terms."""
 
     def alone(one: Recipe, folder: Path) -> Path:
-        return Session(one, folder, say=_silent).go(self_check=False)
+        return Session(one, folder, say=silent).go(self_check=False)
 
     return with_optimum(recipe, alone, say)
 
@@ -92,7 +93,7 @@ class Session:
         self.watcher = watcher or Watcher()
         self.accelerator = make_accelerator(recipe.train, out)
         self.main = self.accelerator.is_main_process
-        self.say = say if self.main else _silent
+        self.say = say if self.main else silent
         self.logbook = Logbook(out, resume=resume) if self.main else None
         self._lookout: Lookout | None = None
         self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
@@ -111,12 +112,11 @@ class Session:
         judge(recipe, self.data)
         self.plan = make_plan(recipe, self.data)
         self.loaded = self._load()
-        self.run = make_run(recipe, self.accelerator, self.loaded, self.plan)
         needed = self.plan.terms.needs_reference
         self.other = load_other(recipe, self.accelerator.device, self.tokenizer, needed=needed)
         self.reference = (self.other or self.loaded).fingerprint
-        if self.run.reference is not None:
-            self.run.reference = cache_of(recipe, self.reference)
+        cache = cache_of(recipe, self.reference) if needed else None
+        self.run = make_run(recipe, self.accelerator, self.loaded, self.plan, cache)
         if self.main:
             _require_room(out, self.loaded.model)
         self._describe(resume)
@@ -181,8 +181,7 @@ class Session:
 
     def held_out(self) -> Iterator[Encoded]:
         """The records of the evaluation losses."""
-        for store in self.data.held_out.values():
-            yield from (store[number] for number in range(len(store)))
+        return chain.from_iterable(self.data.held_out.values())
 
     def fill_reference(self) -> None:
         """Compute the reference log-probabilities that the cache does not have yet.
@@ -330,7 +329,3 @@ def _require_room(folder: Path, model: Any) -> None:
             f"the disk of {folder} has {free / 1e6:,.0f} MB free, the trained model needs "
             f"{needed / 1e6:,.0f} MB; choose another --out or make room"
         )
-
-
-def _silent(line: str) -> None:
-    return None

@@ -41,6 +41,7 @@ from onestage.wiring import (
     make_optimizer,
     model_source,
     read_data,
+    silent,
 )
 
 
@@ -84,7 +85,7 @@ def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:
             if not Path(stage.recipe.reference).is_relative_to(out.resolve()):
                 check_reference(stage.recipe, tokenizer, config)
             with make_accelerator(stage.recipe.train, out).main_process_first():
-                data = read_data(stage.recipe, tokenizer, _silent)
+                data = read_data(stage.recipe, tokenizer, silent)
             check_stage(stage, data)
         except ValueError as error:
             raise RecipeError(f"stages.{stage.name}: {error}") from error
@@ -108,7 +109,7 @@ def run_stages(
     stages = plan(recipe, out, from_adapter=adapter_base(source) is not None)
     accelerator = make_accelerator(recipe.train, out)
     main = accelerator.is_main_process
-    tell: Say = say if main else _silent
+    tell: Say = say if main else silent
     if main:
         _require_folder(out, stages, resume)
     read_stages(recipe, stages, out)
@@ -196,7 +197,3 @@ def _link(link: Path, target: Path) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(os.path.relpath(target, link.parent.resolve()))
     os.replace(draft, link)
-
-
-def _silent(line: str) -> None:
-    return None

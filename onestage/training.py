@@ -195,15 +195,20 @@ def row_loss(
     counts: Mapping[str, float],
 ) -> tuple[Tensor, dict[str, Loss]]:
     """What one row adds to the step's loss, and the losses of its terms."""
-    with run.accelerator.autocast():
-        logp_K = run.policy(row)
-    losses = run.terms.losses(row, batch, logp_K, reference_of(run, row, batch, logp_K))
+    logp_K, losses = row_terms(run, row, batch)
     parts = [
         weights[name] / counts[name] * loss.loss_U.sum()
         for name, loss in losses.items()
         if counts.get(name)
     ]
     return sum(parts, start=0.0 * logp_K.sum()), losses
+
+
+def row_terms(run: Run, row: Row, batch: Batch) -> tuple[Tensor, dict[str, Loss]]:
+    """Log-probabilities (K) of a row, and the losses of its terms."""
+    with run.accelerator.autocast():
+        logp_K = run.policy(row)
+    return logp_K, run.terms.losses(row, batch, logp_K, reference_of(run, row, batch, logp_K))
 
 
 def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:

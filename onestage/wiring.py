@@ -31,6 +31,10 @@ from onestage.streams.store import Store
 Say = Callable[[str], None]
 
 
+def silent(line: str) -> None:
+    """Says nothing."""
+
+
 @dataclass(frozen=True)
 class Data:
     """The stores of a run, by stream; `held_out` where a stream has evaluation rows."""

@@ -33,9 +33,13 @@ class Feeds:
 
     def draw(self, terms: Iterable[str]) -> list[Encoded]:
         """The next batch of each of the terms, in the order of the feeds; moves on past them."""
+        if self.together:
+            feeds = {TOGETHER: self.together}
+        else:
+            feeds = {name: self.own[name] for name in self._ordered(terms)}
         records = []
-        for name in [TOGETHER] if self.together else self._ordered(terms):
-            records += self._feed(name).draw(self.drawn.get(name, 0))
+        for name, feed in feeds.items():
+            records += feed.draw(self.drawn.get(name, 0))
             self.drawn[name] = self.drawn.get(name, 0) + 1
         return records
 
@@ -62,9 +66,6 @@ class Feeds:
     def _ordered(self, terms: Iterable[str]) -> list[str]:
         wanted = set(terms)
         return [name for name in self.own if name in wanted]
-
-    def _feed(self, name: str) -> Mixture:
-        return self.together if self.together and name == TOGETHER else self.own[name]
 
     def _apart(self, name: str) -> Mixture:
         records = sum(stream.share for stream in self.own[name].streams)

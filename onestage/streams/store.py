@@ -115,6 +115,9 @@ class Store:
             cut=int(columns["cut"][number]),
         )
 
+    def __iter__(self) -> Iterator[Encoded]:
+        return (self[number] for number in range(len(self)))
+
     def _path(self, path: int) -> Path:
         ids = np.asarray(self._tokens[slice(*self._first_token[path : path + 2])])
         spans = self._columns["span"].reshape(-1, 3)[slice(*self._first_span[path : path + 2])]
