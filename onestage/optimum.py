@@ -19,7 +19,7 @@ from accelerate import PartialState
 
 from onestage.logbook import digest_of, read_metrics, write_json
 from onestage.planning import make_plan
-from onestage.policy.loading import load_tokenizer
+from onestage.policy.loading import adapter_base, load_tokenizer
 from onestage.recipe import Recipe, RecipeError
 from onestage.wiring import Data, Say, cache_folder, model_source, read_data, silent
 
@@ -80,8 +80,9 @@ def _measured(
     given = recipe.model_dump(mode="json", exclude={"cache_dir", "data"})
     stores = [store.folder.name for part in (data.train, data.held_out) for store in part.values()]
     parts = [stream.model_dump(include={"name", "weight", "per_step"}) for stream in recipe.data]
-    start = _content(recipe.model.name)
-    folder = cache / "optimum" / digest_of([given, stores, parts, start, term])
+    base = adapter_base(model_source(recipe))
+    models = [_content(name) for name in (recipe.model.name, base, recipe.reference)]
+    folder = cache / "optimum" / digest_of([given, stores, parts, models, term])
     file = folder / "optimum.json"
     if file.is_file():
         known = json.loads(file.read_text())

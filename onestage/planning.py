@@ -149,6 +149,8 @@ def make_terms(recipe: Recipe, data: Data, keys: list[str] | None = None) -> Ter
     """
     chosen = choices(recipe)
     objectives: dict[str, Objective] = {}
+    default: dict[str, Objective] = {}
+    """The terms that there are without keys; a key may name one of these, too."""
     term_of: dict[tuple[str, Kind], str] = {}
     for part in (data.train, data.held_out):
         for stream, store in part.items():
@@ -160,17 +162,18 @@ def make_terms(recipe: Recipe, data: Data, keys: list[str] | None = None) -> Ter
                         f"it can use {', '.join(sorted(objective.kinds))}"
                         + ("; set min_score to imitate high scores" if name == "sft" else "")
                     )
-                if keys is None:
-                    term = _term(objectives, name, objective, f"{name}-{stream}-{kind}")
-                else:
-                    term = _key(keys, stream, kind, name)
+                term = _term(default, name, objective, f"{name}-{stream}-{kind}")
+                if keys is not None:
+                    term = _key(keys, (stream, kind, term, name))
                     if objectives.setdefault(term, objective) != objective:
                         raise RecipeError(
                             f"schedule.weights: {term} is one term but has several objectives; "
                             "weigh streams or kinds instead"
                         )
                 term_of[stream, kind] = term
-    if keys is not None:
+    if keys is None:
+        objectives = default
+    else:
         _all_used(keys, objectives, [*data.train, *KINDS, *(name for name, _ in chosen.values())])
     order = [key for key in keys or objectives if key in objectives]
     return Terms({name: objectives[name] for name in order} | objectives, term_of)
@@ -185,10 +188,12 @@ def _term(objectives: dict[str, Objective], name: str, objective: Objective, lon
     return term
 
 
-def _key(keys: list[str], stream: str, kind: str, objective: str) -> str:
-    for key in (stream, kind, objective):
-        if key in keys:
-            return key
+def _key(keys: list[str], names: tuple[str, str, str, str]) -> str:
+    """The key of some records: the first of their names (stream, kind, term, objective) that is one."""
+    for name in names:
+        if name in keys:
+            return name
+    stream, kind, _, objective = names
     raise RecipeError(
         f"schedule.weights: none is given for {kind} records of stream {stream} ({objective}); "
         f"there are {keys}"

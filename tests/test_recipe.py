@@ -222,6 +222,22 @@ def test_one_objective_is_one_term_and_maps_are_read_stream_first(recipe_of: Mak
     assert set(terms.objectives) == {"dpo", "sft", "uft"}
 
 
+def test_the_names_of_default_terms_are_keys(recipe_of: Make) -> None:
+    """Two forms of one objective are two terms, which can be weighed by the names they have."""
+    recipe = recipe_of("pair", "demonstration", "label")
+    recipe["objective"] = {
+        "pair": "uft",
+        "label": {"name": "uft", "beta": 0.5},
+        "demonstration": "sft",
+    }
+    data = read_data(parse_recipe(recipe), make_tokenizer(), quiet)
+    default = make_terms(parse_recipe(recipe), data)
+    names = list(default.objectives)
+    assert names == ["uft", "sft", "uft-labels-label"]
+    again = make_terms(parse_recipe(recipe), data, names)
+    assert (again.term_of, again.objectives) == (default.term_of, default.objectives)
+
+
 def test_ratings_and_ranges_reach_the_scores(recipe_of: Make, tmp_path: Path) -> None:
     """HelpSteer2's weights: (3, 4, 4) is (0.65 * 3 + 0.8 * 4 + 0.45 * 4) / 7.6 = 0.9145."""
     recipe = recipe_of("score")
