@@ -34,9 +34,8 @@ from against_trl import (
     start,
     write_results,
 )
+from mixing import BATCH, FILES
 
-BATCH = 8
-FILES = {"demonstrations": "gpteacher_roleplay", "pairs": "hh_harmless_pairs"}
 OBJECTIVE = {"demonstrations": "sft", "pairs": {"name": "dpo", "beta": 0.1}}
 HALF = {"sft": 0.5, "dpo": 0.5}
 

@@ -301,16 +301,10 @@ def compare(
         for rate in RATES
     ]
     alone = work(singles, folder / "single", processes)
-    for seed in bases:
-        mine = [start[seed], *(one for one in alone if one["seed"] == seed)]
-        best[seed] = {key: min(one[key] for one in mine) for key in EVALUATED}
+    best |= lowest(start, alone)
     trials = [job("tune", method, 0.5, rate, TUNING_SEED) for method in METHODS for rate in RATES]
     tuned = work(trials, folder / "tune", processes)
-    rates = {}
-    for method in METHODS:
-        mine = [one for one in tuned if one["method"] == method]
-        distance = {one["rate"]: distances(one, best, start)["seen_normalised"] for one in mine}
-        rates[method] = min(distance, key=lambda rate: distance[rate])
+    rates = best_rates([one | distances(one, best, start) for one in tuned], "seen_normalised")
     jobs = [
         job("run", method, part, rates[method], seed)
         for seed in bases
@@ -336,6 +330,28 @@ def compare(
         "runs": [one | distances(one, best, start) for one in runs],
         "also": [one | distances(one, best, start) for one in also],
         "singles": alone,
+    }
+
+
+def lowest(
+    start: Mapping[int, Mapping[str, float]], runs: list[dict[str, Any]]
+) -> dict[int, dict[str, float]]:
+    """f* by seed: the lowest of each loss at the start and at the end of some runs."""
+    found = {}
+    for seed, losses in start.items():
+        mine = [losses, *(one for one in runs if one["seed"] == seed)]
+        found[seed] = {key: min(one[key] for one in mine) for key in EVALUATED}
+    return found
+
+
+def best_rates(tuned: list[dict[str, Any]], key: str) -> dict[str, float]:
+    """The learning rate of each method whose trial has the smallest `key`."""
+    methods = dict.fromkeys(one["method"] for one in tuned)
+    return {
+        method: min((one for one in tuned if one["method"] == method), key=lambda one: one[key])[
+            "rate"
+        ]
+        for method in methods
     }
 
 
@@ -447,16 +463,10 @@ def lab(options: argparse.Namespace) -> None:
         for rate in LAB_RATES
     ]
     alone = work(singles, folder / "single", options.processes)
-    for seed in seeds:
-        mine = [start[seed], *(one for one in alone if one["seed"] == seed)]
-        best[seed] = {key: min(one[key] for one in mine) for key in EVALUATED}
+    best |= lowest(start, alone)
     trials = [job("tune", m, 0.5, r, TUNING_SEED, LENGTHS[2]) for m in LAB for r in LAB_RATES]
     tuned = work(trials, folder / "tune", options.processes)
-    rates = {}
-    for method in LAB:
-        mine = [one for one in tuned if one["method"] == method]
-        distance = {one["rate"]: distances(one, best, start)["held_raw"] for one in mine}
-        rates[method] = min(distance, key=lambda rate: distance[rate])
+    rates = best_rates([one | distances(one, best, start) for one in tuned], "held_raw")
     jobs = [
         job("run", method, 0.5, rates[method], seed, steps)
         for steps in LENGTHS
@@ -562,11 +572,8 @@ def rebased(found: dict[str, Any]) -> list[dict[str, Any]]:
     In this world preferences are not learnt from pairs alone: the lowest held-out DPO losses are those
     of joint runs, so runs of one objective do not know f*.
     """
-    best = {}
-    for seed, start in found["start"].items():
-        mine = [start, *(r for r in found["singles"] + found["runs"] if str(r["seed"]) == seed)]
-        best[int(seed)] = {key: min(one[key] for one in mine) for key in EVALUATED}
     start = {int(seed): losses for seed, losses in found["start"].items()}
+    best = lowest(start, found["singles"] + found["runs"])
     return [run | distances(run, best, start) for run in found["runs"]]
 
 
