@@ -221,7 +221,8 @@ def prepare(spec: Spec) -> None:
 
     from onestage.records.columns import Columns
     from onestage.records.reading import Source, read
-    from onestage.streams.encoding import Encoded, Encoder
+    from onestage.streams.encoded import Encoded
+    from onestage.streams.encoding import Encoder
 
     work = Path(spec["work"])
     script = importlib.util.spec_from_file_location(

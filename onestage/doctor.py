@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from onestage.records.reading import Source, read
 from onestage.records.record import Record, Refusal
 from onestage.streams.batch import pack_records
-from onestage.streams.encoding import Encoded, Encoder
+from onestage.streams.encoded import Encoded
+from onestage.streams.encoding import Encoder
 from onestage.streams.store import Store, balance
 
 SAMPLED = 64

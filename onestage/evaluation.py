@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from onestage.streams.batch import pack_records
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.terms import Tally
 from onestage.training import Run, row_terms
 

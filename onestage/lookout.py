@@ -13,7 +13,7 @@ from onestage.evaluation import evaluate, term_losses
 from onestage.guard import Guard, act
 from onestage.probing import Probe
 from onestage.recipe import Recipe, RecipeError
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.tradeoff import gaps, ideal_distance, normalised
 from onestage.training import Run
 from onestage.wiring import Data

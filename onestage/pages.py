@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onestage.doctor import Estimate, Findings, StreamFindings
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 
 SHOWN_TOKENS = 240
 """Tokens of an example that are printed; the middle of a longer prompt is left out."""

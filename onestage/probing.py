@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onestage.policy.divergence import Moved, Start
 from onestage.streams.batch import pack_records
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.training import Run, row_loss
 
 

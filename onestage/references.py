@@ -24,7 +24,7 @@ from onestage.policy.loading import (
 from onestage.policy.policy import Policy
 from onestage.policy.reference import ReferenceCache, compute
 from onestage.recipe import Recipe, RecipeError
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.training import Run
 from onestage.wiring import Say, cache_folder, reference_source
 

@@ -32,7 +32,7 @@ from onestage.recipe import Recipe, RecipeError
 from onestage.references import cache_of, check_reference, fill_cache, load_other
 from onestage.selfcheck import check_laws, require, sample
 from onestage.signals import StoppingOnSignals
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.training import Hooks, train
 from onestage.watcher import Watcher
 from onestage.wiring import (

@@ -13,7 +13,8 @@ from onestage.policy.policy import Policy
 from onestage.records.reading import Source, read
 from onestage.records.record import Refusal
 from onestage.streams.batch import pack_records
-from onestage.streams.encoding import Encoded, Encoder
+from onestage.streams.encoded import Encoded
+from onestage.streams.encoding import Encoder
 
 BLOCK = 256
 

@@ -21,7 +21,7 @@ import torch
 from onestage.forest.trees import Path
 from onestage.policy.policy import TOLERANCE
 from onestage.streams.batch import Batch, pack_records
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.training import Run, reference_of
 
 

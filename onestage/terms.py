@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from onestage.forest.packing import Row
-from onestage.objectives.contract import Feedback, Loss, Measured, Objective, Scored
+from onestage.objectives.contract import Extra, Feedback, Loss, Measured, Objective, Scored, Told
 from onestage.objectives.measures import measure
 from onestage.records.record import Kind
 from onestage.streams.batch import Batch, feedback_arrays
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded, Floats
 
 
 @dataclass
@@ -52,10 +53,21 @@ class Terms:
         for name, objective in self.objectives.items():
             mine = [record for record in records if self.name_of(record) == name]
             if mine:
-                counts[name] = float(objective.count(_feedback(mine, torch.device("cpu"))))
+                counts[name] = float(objective.count(feedback_of(mine, torch.device("cpu"))))
         return counts
 
-    def losses(self, row: Row, batch: Batch, logp_K: Tensor, ref_logp_K: Tensor) -> dict[str, Loss]:
+    def reads(self, records: Iterable[Encoded]) -> frozenset[Extra]:
+        """What the objectives of some records read of the policy beside log-probabilities."""
+        return frozenset().union(*(self.objectives[self.name_of(r)].reads for r in records))
+
+    def losses(
+        self,
+        row: Row,
+        batch: Batch,
+        logp_K: Tensor,
+        ref_logp_K: Tensor,
+        extra: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> dict[str, Loss]:
         """The loss of each term on one row; `record_U` and metrics are by the batch's records."""
         found = {}
         records = [batch.records[number] for number in row.records]
@@ -65,14 +77,19 @@ class Terms:
             if not mine.any():
                 continue
             keep_K = torch.from_numpy(np.repeat(mine, lengths)).to(logp_K.device)
-            feedback = _feedback(
-                [r for r, m in zip(records, mine, strict=True) if m], logp_K.device
-            )
+            chosen = [record for record, m in zip(records, mine, strict=True) if m]
+            feedback = feedback_of(chosen, logp_K.device)
             response_K = torch.repeat_interleave(
                 torch.arange(len(feedback.tokens_N), device=logp_K.device), feedback.tokens_N
             )
             scored = Scored(
-                feedback, logp_K[keep_K], ref_logp_K[keep_K], response_K, self.state[name]
+                feedback,
+                logp_K[keep_K],
+                ref_logp_K[keep_K],
+                response_K,
+                self.state[name],
+                {name: value_K[keep_K] for name, value_K in extra.items()},
+                _kept(chosen, logp_K.device),
             )
             numbers = torch.as_tensor(np.asarray(row.records)[mine], device=logp_K.device)
             found[name] = _numbered(objective, scored, numbers)
@@ -100,15 +117,47 @@ def _numbered(objective: Objective, scored: Scored, numbers: Tensor) -> Loss:
         name: Measured(item.value_M.detach(), numbers[item.record_M])
         for name, item in measured.items()
     }
-    return Loss(loss.loss_U, loss.weight_U, numbers[loss.record_U], metrics, loss.observed)
+    told = loss.told
+    return Loss(
+        loss.loss_U,
+        loss.weight_U,
+        numbers[loss.record_U],
+        metrics,
+        loss.observed,
+        Told(told.value_M, told.weight_M, numbers[told.record_M]),
+    )
 
 
-def _feedback(records: Sequence[Encoded], device: torch.device) -> Feedback:
+def _kept(records: Sequence[Encoded], device: torch.device) -> dict[str, Tensor]:
+    """What is kept with sampled responses (K each); zeros for the tokens of other records."""
+    names = {name for record in records if record.sampled for name in record.sampled.kept}
+    found = {}
+    for name in sorted(names):
+        parts: list[Floats] = []
+        for record in records:
+            if record.sampled and name in record.sampled.kept:
+                parts += record.sampled.kept[name]
+            else:
+                parts.append(np.zeros(record.scored, np.float32))
+        found[name] = torch.from_numpy(np.concatenate(parts)).to(device)
+    return found
+
+
+def feedback_of(records: Sequence[Encoded], device: torch.device) -> Feedback:
+    """What is known about the responses of some records."""
     arrays = feedback_arrays(records)
     return Feedback(
         **{
             name: torch.from_numpy(getattr(arrays, name)).to(device)
-            for name in ("kind_N", "score_N", "weight_N", "tokens_N", "record_N", "pair_P2")
+            for name in (
+                "kind_N",
+                "score_N",
+                "weight_N",
+                "tokens_N",
+                "record_N",
+                "pair_P2",
+                "role_N",
+            )
         }
     )
 
@@ -124,7 +173,8 @@ class Tally:
         names = sorted(set(groups))
         code_R = torch.as_tensor([names.index(group) for group in groups])
         for loss in losses:
-            parts = [("loss", loss.loss_U.detach(), loss.weight_U, loss.record_U)]
+            told = loss.told
+            parts = [("loss", told.value_M, told.weight_M, told.record_M)]
             parts += [
                 (name, item.value_M, torch.ones_like(item.value_M), item.record_M)
                 for name, item in loss.metrics.items()

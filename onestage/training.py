@@ -28,7 +28,7 @@ from onestage.schedules.clipping import Clipping
 from onestage.schedules.contract import Schedule, active
 from onestage.steps import Step, Window
 from onestage.streams.batch import Batch, pack_records
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded, Floats
 from onestage.streams.feeds import Feeds
 from onestage.terms import Terms
 
@@ -109,7 +109,8 @@ def train(run: Run, hooks: Hooks) -> None:
         hooks.progress(measured.loss)
         last = run.done
         if run.step % run.logging_steps == 0 or last:
-            hooks.log(window.close(run.step, run.tokens, run.learning_rate, run.terms.state))
+            line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
+            hooks.log({**line, **run.feeds.report()})
         if run.probe_steps and (run.step % run.probe_steps == 0 or last):
             hooks.log({"step": run.step, **hooks.probe()})
         if run.eval_steps and (run.step % run.eval_steps == 0 or last):
@@ -160,19 +161,21 @@ def take_step(
     for record in records:
         measured.tokens_of[record.source] += record.tokens
     observed: list[dict[str, Any]] = []
-    sum_T = torch.zeros(len(weights), device=run.policy.device)
+    sum_2T = torch.zeros(2, len(weights), device=run.policy.device)
     rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
     for row in batch.rows[rank::ranks]:
         loss, losses = row_loss(run, row, batch, weights, counts)
         run.accelerator.backward(loss)
         for place, name in enumerate(weights):
-            sum_T[place] += losses[name].loss_U.detach().sum() if name in losses else 0.0
+            if name in losses:
+                told = losses[name].told
+                sum_2T[:, place] += torch.stack([told.value_M.sum(), told.weight_M.sum()])
         measured.tally.add(losses.values(), streams)
         observed.append({name: loss.observed for name, loss in losses.items()})
     if ranks > 1:
-        _add_over_ranks(sum_T, parameters)
-    sums = dict(zip(weights, sum_T.tolist(), strict=True))
-    measured.losses = {name: sums[name] / count for name, count in counts.items() if count}
+        _add_over_ranks(sum_2T, parameters)
+    sums = zip(weights, *sum_2T.tolist(), strict=True)
+    measured.losses = {name: total / weight for name, total, weight in sums if weight}
     measured.loss = sum(weights[name] * loss for name, loss in measured.losses.items())
     if run.penalty:
         measured.loss += run.penalty(run.policy.model)
@@ -206,16 +209,21 @@ def row_loss(
 
 def row_terms(run: Run, row: Row, batch: Batch) -> tuple[Tensor, dict[str, Loss]]:
     """Log-probabilities (K) of a row, and the losses of its terms."""
+    reads = run.terms.reads(batch.records[number] for number in row.records)
     with run.accelerator.autocast():
-        logp_K = run.policy(row)
-    return logp_K, run.terms.losses(row, batch, logp_K, reference_of(run, row, batch, logp_K))
+        found = run.policy.look(row, reads)
+    logp_K = found.pop("logp")
+    reference_K = reference_of(run, row, batch, logp_K)
+    return logp_K, run.terms.losses(row, batch, logp_K, reference_K, found)
 
 
 def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:
     """The reference's log-probabilities of a row; zeros where the objective needs none."""
-    parts = []
+    parts: list[Floats] = []
     for record in (batch.records[number] for number in row.records):
-        if run.reference is not None and run.terms.wants_reference(record):
+        if record.sampled is not None and "reference" in record.sampled.kept:
+            parts += record.sampled.kept["reference"]
+        elif run.reference is not None and run.terms.wants_reference(record):
             parts += [run.reference[path] for path in record.paths]
         else:
             parts.append(np.zeros(record.scored, np.float32))
@@ -226,12 +234,12 @@ def _step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % (1 << 63)
 
 
-def _add_over_ranks(sum_T: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Sum gradients and the terms' loss sums over all processes, in one flat message."""
+def _add_over_ranks(sum_2T: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Sum gradients and the terms' losses and weights over all processes, in one flat message."""
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    tensors = [sum_T, *(p.grad for p in parameters if p.grad is not None)]
+    tensors = [sum_2T, *(p.grad for p in parameters if p.grad is not None)]
     flat = torch.cat([tensor.flatten().float() for tensor in tensors])
     torch.distributed.all_reduce(flat)
     at = 0

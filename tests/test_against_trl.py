@@ -29,7 +29,7 @@ from onestage.policy.policy import Policy
 from onestage.recipe import parse_recipe
 from onestage.run import Session
 from onestage.streams.batch import pack_records
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.training import take_step
 
 pytest.importorskip("trl")

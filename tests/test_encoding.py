@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onestage.records.record import Record, Refusal
-from onestage.streams.encoding import Encoded, Encoder
+from onestage.streams.encoded import Encoded
+from onestage.streams.encoding import Encoder
 
 BOS, EOS = 0, 1
 

@@ -17,7 +17,8 @@ from onestage.records.reading import read
 from onestage.records.record import Record
 from onestage.run import run_recipe
 from onestage.stage_plan import plan
-from onestage.streams.encoding import Encoded, Encoder
+from onestage.streams.encoded import Encoded
+from onestage.streams.encoding import Encoder
 from onestage.wiring import source_of
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from onestage.records.record import Refusal
 from onestage.streams.batch import feedback_arrays, pack_records
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.streams.feeds import Feeds
 from onestage.streams.mixture import Mixture, Stream, order, shares
 from onestage.streams.store import Store, balance, write

@@ -11,7 +11,8 @@ import numpy as np
 from onestage.forest.trees import Path
 from onestage.records.reading import Source, read
 from onestage.records.record import Refusal
-from onestage.streams.encoding import Encoded, Encoder
+from onestage.streams.encoded import Encoded
+from onestage.streams.encoding import Encoder
 
 PROMPTS = (
     "Question: What is the capital of France?\nAnswer:",

@@ -27,7 +27,7 @@ from onestage.nearest import nearest
 from onestage.policy.saving import fill_model, write_folder
 from onestage.records.reading import Source
 from onestage.records.record import Refusal
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 
 ADAPTIVE = "ama"
 ZERO = 1e-5

@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,13 @@ from torch import Tensor
 from onestage.records.record import KINDS, Kind
 
 Unit = Literal["token", "response", "pair"]
+
+Role = Literal["response", "hint", "worked"]
+ROLE: Mapping[Role, int] = {"response": 0, "hint": 1, "worked": 2}
+Extra = Literal["entropy", "value"]
+"""Numbers of the policy for a token that are made only where an objective reads them: the entropy of its
+distribution (nats), and what the value head expects before it."""
+Known = Literal["logp", "reference", "entropy", "value"]
 
 CODE: Mapping[Kind, int] = {kind: code for code, kind in enumerate(KINDS)}
 
@@ -41,6 +48,9 @@ class Feedback:
     """Record of each response (int64); the responses of a group or pair share it."""
     pair_P2: Tensor
     """Response numbers of (chosen, rejected) of each pair (int64)."""
+    role_N: Tensor
+    """What each response is, as `ROLE` (int64): given in the data or sampled (`response`), or of a
+    checkable problem the `hint` that was given (its score is NaN) or the `worked` answer."""
 
     def of(self, *kinds: Kind) -> Tensor:
         """Mask (N) of the responses whose record is of one of these kinds."""
@@ -48,6 +58,10 @@ class Feedback:
         for kind in kinds:
             mask_N |= self.kind_N == CODE[kind]
         return mask_N
+
+    def are(self, role: Role) -> Tensor:
+        """Mask (N) of the responses of one role."""
+        return self.role_N == ROLE[role]
 
     @property
     def rejected_N(self) -> Tensor:
@@ -68,6 +82,10 @@ class Scored:
     response_K: Tensor
     state: Mapping[str, float] = field(default_factory=dict)
     """What the objective carries from step to step (`advance`)."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the objective `reads` of the policy beside logp (K each, float32)."""
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    """What it has made of sampled responses (`weigh`), before the first update on them (K each)."""
 
     def per_response(self, value_K: Tensor) -> Tensor:
         """Sums (N) of a token value over each response, in float32."""
@@ -91,6 +109,15 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """Weighted values, their weights, and the records they belong to, all (M)."""
+
+    value_M: Tensor
+    weight_M: Tensor
+    record_M: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """Losses of the units, their weights (whose sum is `count`), and what was measured."""
 
@@ -101,12 +128,26 @@ class Loss:
     metrics: Mapping[str, Measured] = field(default_factory=dict)
     observed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """(sum, count) of what `advance` wants to know; added up over the global batch."""
+    level: Told | None = None
+    """What is told as the loss, where the value of what is minimised says nothing: the surrogate of a
+    policy gradient is 0 at every policy, while its objective is the mean reward."""
+
+    @property
+    def told(self) -> Told:
+        """Values, weights and records of what the loss is told as, detached."""
+        if self.level is not None:
+            return self.level
+        return Told(self.loss_U.detach(), self.weight_U, self.record_U)
 
 
 class Objective(abc.ABC):
     """A frozen dataclass of hyper-parameters whose defaults are the published setting."""
 
-    needs_reference: ClassVar[bool] = True
+    needs_reference: bool = True
+    reads: frozenset[Extra] = frozenset()
+    """What its loss needs of the policy beside log-probabilities."""
+    uses_worked: bool = False
+    """Whether the worked answer of a checkable problem joins the sampled ones."""
     beta: float = 0.0
     """Scale of the implicit reward; 0 for objectives that have none."""
 
@@ -127,6 +168,16 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def __call__(self, batch: Scored) -> Loss:
         """Loss of each unit of the batch."""
+
+    def knows(self, again: bool) -> frozenset[Known]:
+        """What `weigh` needs to know of sampled responses. `again`: whether the policy is updated
+        before the last step that trains on them."""
+        return frozenset()
+
+    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+        """Numbers (K each) to keep with sampled responses, by name; made once, of everything that was
+        sampled together. In `batch`, log-probabilities it has not asked to know are zeros."""
+        return {}
 
     def initial_state(self) -> dict[str, float]:
         """What it carries from step to step, at the start. Kept in checkpoints."""

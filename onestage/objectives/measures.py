@@ -17,15 +17,19 @@ def measure(batch: Scored, beta: float, *, reference: bool) -> dict[str, Measure
     """
     feedback = batch.feedback
     batch = Scored(feedback, batch.logp_K.detach(), batch.ref_logp_K, batch.response_K)
-    record_N = feedback.record_N
+    record_N, own_N = feedback.record_N, feedback.are("response")
+    owner_M = record_N[own_N]
     logp_N = batch.per_response(batch.logp_K)
-    found = {"logp": Measured(logp_N / feedback.tokens_N, record_N)}
+    found = {"logp": Measured((logp_N / feedback.tokens_N)[own_N], owner_M)}
+    check_N = feedback.of("check") & own_N
+    if bool(check_N.any()):
+        found["reward"] = Measured(feedback.score_N[check_N], record_N[check_N])
     if not reference:
         return found
     log_ratio_N = batch.log_ratio_N()
-    found["log_ratio"] = Measured(log_ratio_N, record_N)
+    found["log_ratio"] = Measured(log_ratio_N[own_N], owner_M)
     if beta:
-        found["implicit_reward"] = Measured(beta * log_ratio_N, record_N)
+        found["implicit_reward"] = Measured(beta * log_ratio_N[own_N], owner_M)
     if len(feedback.pair_P2):
         chosen_P, rejected_P = feedback.pair_P2.unbind(1)
         owner_P = record_N[chosen_P]

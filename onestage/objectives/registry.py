@@ -9,7 +9,7 @@ import onestage.objectives
 from onestage.named import Registry
 from onestage.objectives.contract import Objective
 
-APART = frozenset({"contract", "registry", "measures"})
+APART = frozenset({"contract", "registry", "measures", "policy_gradient"})
 _REGISTRY = Registry(
     "objective",
     onestage.objectives,

@@ -12,7 +12,7 @@ Legend: T nodes of a row, K scored entries, U distinct scored nodes, H hidden si
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from onestage.forest.packing import Row, pack
 from onestage.forest.trees import Path
 from onestage.policy.attention import masks
-from onestage.policy.head import Shape, token_logps
+from onestage.policy.head import Shape, token_logps, token_logps_and_entropy
 from onestage.policy.stacking import FROZEN, TRAINED, activate, is_stacked
 
 Layout = Literal["forest", "alone"]
@@ -46,6 +46,7 @@ class Policy(nn.Module):
     def __init__(self, model: Any, *, fit: Fit | None = None, pad_to: int | None = None) -> None:
         super().__init__()
         self.model = model
+        self.value_head: nn.Linear | None = None
         on_cuda = next(model.parameters()).device.type == "cuda"
         self.pad_to = pad_to if pad_to is not None else (128 if on_cuda else 1)
         self.train(model.training)
@@ -67,19 +68,30 @@ class Policy(nn.Module):
 
     def forward(self, row: Row) -> Tensor:
         """Log-probabilities (K, float32) of the row's scored entries, in the order of its tree."""
+        return self.look(row)["logp"]
+
+    def look(self, row: Row, reads: Collection[str] = ()) -> dict[str, Tensor]:
+        """What the policy says of the row's scored entries (K each, float32): `logp`, and what else is
+        read: `entropy` of the distribution that the token comes from, `value` of the state before it."""
+        chunked = self.fit.chunked_head
         if self.fit.layout == "forest":
-            return self.packed(row, chunked=self.fit.chunked_head)
-        return torch.cat([self.alone(path, chunked=self.fit.chunked_head) for path in row.paths])
+            return self._packed(row, chunked, reads)
+        found = [self._alone(path, chunked, reads) for path in row.paths]
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
     def packed(self, row: Row, *, chunked: bool = True) -> Tensor:
-        """The whole row in one forward pass."""
+        """The log-probabilities, the whole row in one forward pass."""
+        return self._packed(row, chunked, ())["logp"]
+
+    def _packed(self, row: Row, chunked: bool, reads: Collection[str]) -> dict[str, Tensor]:
         tree = row.tree
         node_U, entry_K = np.unique(tree.node_K, return_inverse=True)
         source_U, target_U = (
             self._tensor(array[node_U]) for array in (tree.parent_T, tree.token_T)
         )
-        logp_U = self._score(self._inputs(row), source_U, target_U, chunked)
-        return logp_U[self._tensor(entry_K)]
+        found = self._score(self._inputs(row), source_U, target_U, chunked, reads)
+        entry = self._tensor(entry_K)
+        return {name: value_U[entry] for name, value_U in found.items()}
 
     def _inputs(self, row: Row) -> dict[str, Any]:
         token_T, position_T, exit_T = self._padded(row)
@@ -108,27 +120,54 @@ class Policy(nn.Module):
 
     def alone(self, path: Path, *, chunked: bool = True) -> Tensor:
         """One path in the model's plain causal forward pass; its spans' tokens one after another."""
+        return self._alone(path, chunked, ())["logp"]
+
+    def _alone(self, path: Path, chunked: bool, reads: Collection[str]) -> dict[str, Tensor]:
         at_K = np.concatenate([np.arange(start, end) for start, end in path.spans])
         ids = self._tensor(path.ids.astype(np.int64))
         target_K = ids[self._tensor(at_K)]
-        return self._score({"input_ids": ids[None]}, self._tensor(at_K - 1), target_K, chunked)
+        inputs = {"input_ids": ids[None]}
+        return self._score(inputs, self._tensor(at_K - 1), target_K, chunked, reads)
 
     def _score(
-        self, inputs: dict[str, Any], source_U: Tensor, target_U: Tensor, chunked: bool
-    ) -> Tensor:
+        self,
+        inputs: dict[str, Any],
+        source_U: Tensor,
+        target_U: Tensor,
+        chunked: bool,
+        reads: Collection[str],
+    ) -> dict[str, Tensor]:
         if not chunked:
+            if "value" in reads:
+                raise ValueError(
+                    f"a value head needs a model with a plain head ({self.fit.reason})"
+                )
             logits = self.base(**inputs, use_cache=False).logits[0, source_U].float()
-            chosen: Tensor = torch.log_softmax(logits, -1).gather(1, target_U[:, None])[:, 0]
-            return chosen
-        hidden = self.base.base_model(**inputs, use_cache=False).last_hidden_state
+            logp_UV = torch.log_softmax(logits, -1)
+            found = {"logp": logp_UV.gather(1, target_U[:, None])[:, 0]}
+            if "entropy" in reads:
+                found["entropy"] = -(logp_UV.exp() * logp_UV).sum(-1)
+            return found
+        hidden = self.base.base_model(**inputs, use_cache=False).last_hidden_state[0, source_U]
         head = self.base.get_output_embeddings()
-        return token_logps(
-            hidden[0, source_U],
-            head.weight,
-            target_U,
-            bias_V=getattr(head, "bias", None),
-            shape=head_shape(self.base.config),
-        )
+        shape = head_shape(self.base.config)
+        how: dict[str, Any] = {"bias_V": getattr(head, "bias", None), "shape": shape}
+        if "entropy" in reads:
+            logp_U, entropy_U = token_logps_and_entropy(hidden, head.weight, target_U, **how)
+            found = {"logp": logp_U, "entropy": entropy_U}
+        else:
+            found = {"logp": token_logps(hidden, head.weight, target_U, **how)}
+        if "value" in reads:
+            assert self.value_head is not None
+            found["value"] = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0].float()
+        return found
+
+    def add_value_head(self) -> None:
+        """A linear map from hidden states to expected rewards (PPO), 0 at the start."""
+        size = self.base.get_output_embeddings().weight.shape[1]
+        self.value_head = nn.Linear(size, 1, device=self.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
 
     def head_difference(self, path: Path) -> tuple[float, float]:
         """Largest difference of the chunked head from full logits on a path: values, gradients.

@@ -8,10 +8,12 @@
 | `prompt`, `chosen`, `rejected` (+ `chosen_score`, `rejected_score`)  | pair          |
 | `prompt`, `completions`, `scores`                                    | group         |
 | `text`                                                               | text          |
+| `prompt`, `answer` or other facts (+ `solution`, `completion`)       | check         |
 
 Everywhere: `kind`, `weight`, `id`, `tools`, `chat_template_kwargs`. `instruction` (+ `input`)
 stands for `prompt` and `output` for `completion`, as in Alpaca. Other columns are ignored, as
-public data sets have many; feedback that would be ignored is refused (see `kinds.py`).
+public data sets have many; feedback that would be ignored is refused (see `kinds.py`). Of a `check` row
+they are its facts, which rewards look at.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 from onestage.records.kinds import NoFeedback, inferred_kind, repeats_chosen, stated_kind
 from onestage.records.missing import missing_column, nearest_name, no_feedback
 from onestage.records.parts import PARTS_OF, MissingColumn, Row
+from onestage.records.problems import facts_of, solution_of
 from onestage.records.record import Kind, Record
 from onestage.records.row_error import RowError, Tie, shown
 from onestage.records.scores import checked_range, row_weight
@@ -36,6 +39,7 @@ NAMES = (
     *("messages", "conversations", "prompt", "completion", "score", "label"),
     *("chosen", "rejected", "chosen_score", "rejected_score", "completions", "scores"),
     *("text", "answer", "instruction", "input", "output", "system", "history"),
+    *("solution", "target"),
 )
 """Our names for columns. A row's `source` column is not among them: the stream's name is it."""
 
@@ -54,6 +58,8 @@ class Columns:
     """Range of every score (or of every rating), mapped linearly to [0, 1]."""
     ratings: Mapping[str, float] = field(default_factory=dict)
     """The file's rating columns and their weights, which make the score of a completion."""
+    facts: bool = False
+    """Whether rows may be `check` rows whose other columns a reward looks at."""
     names: Mapping[str, str] = field(init=False, repr=False, compare=False)
     """The file's column -> our name, worked out once for all rows."""
 
@@ -81,7 +87,9 @@ class Columns:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The file's columns that can matter: a reader may leave the others on disk."""
+        """The file's columns that can matter: a reader may leave the others on disk. Empty: all do."""
+        if self.facts or self.kind == "check":
+            return frozenset()
         return frozenset((*self.names, *self.ratings))
 
 
@@ -101,10 +109,9 @@ def record_of(
         kind = _kind(found, row, columns)
     except NoFeedback:
         raise RowError(no_feedback(row, names, unread)) from None
+    parts = Row(found, row, columns.ratings, columns.score_range)
     try:
-        prompt, completions, scores = PARTS_OF[kind](
-            Row(found, row, columns.ratings, columns.score_range)
-        )
+        prompt, completions, scores = PARTS_OF[kind](parts)
     except MissingColumn as missing:
         raise RowError(missing_column(str(missing), kind, row, names, unread)) from None
     return Record(
@@ -116,6 +123,7 @@ def record_of(
         columns.source,
         _id(found["id"], where) if "id" in found else where,
         _template(found) if "tools" in found or "chat_template_kwargs" in found else {},
+        *((solution_of(parts), facts_of(parts, names)) if kind == "check" else ()),
     )
 
 

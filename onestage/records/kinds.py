@@ -1,8 +1,9 @@
 """Which kind a row is, from the columns that it has. Never a guess: two readings are an error.
 
 A row has a column when it is present and not null, because one Parquet file of many kinds has
-every column in every row. `text` and the checkable `answer` are weak: rendered copies and reference
-answers are common extras, so they count only where no response is judged.
+every column in every row. `text` and what a checkable problem has (`answer`, `solution`,
+`target`) are weak: rendered copies and reference answers are common extras, so they count only where
+there is no response.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ NEEDS: Mapping[Kind, tuple[str, ...]] = {
     "pair": ("prompt", "chosen", "rejected"),
     "group": ("prompt", "completions", "scores"),
     "text": ("text",),
+    "check": ("prompt",),
 }
+CHECKED = ("answer", "solution", "target")
+"""Beside a `prompt` without a response, any of these says that the answer can be checked."""
 FEEDBACK = ("score", "label", "scores", "chosen_score", "rejected_score")
 READS_FEEDBACK: Mapping[Kind, tuple[str, ...]] = {
     "demonstration": (),
@@ -30,11 +34,8 @@ READS_FEEDBACK: Mapping[Kind, tuple[str, ...]] = {
     "pair": ("chosen_score", "rejected_score"),
     "group": ("scores",),
     "text": (),
+    "check": (),
 }
-LATER = (
-    "a checkable problem (`prompt`, `answer`) is for a later release: to train on its answer "
-    "as a demonstration, set columns: {completion: answer}"
-)
 
 
 class NoFeedback(Exception):
@@ -46,8 +47,6 @@ def stated_kind(value: object) -> Kind:
     for kind in KINDS:
         if value == kind:
             return kind
-    if value == "check":
-        raise RowError("kind 'check' is for a later release; allowed: " + ", ".join(KINDS))
     raise RowError(f"`kind` must be one of {', '.join(KINDS)}, found {shown(value)}")
 
 
@@ -105,8 +104,10 @@ def _weak_kind(present: tuple[str, ...]) -> Kind:
             )
         _refuse_unread("text", "`text`", present)
         return "text"
-    if "answer" in present:
-        raise RowError(LATER)
+    found = [f"`{name}`" for name in CHECKED if name in present]
+    if "prompt" in present and found:
+        _refuse_unread("check", ", ".join(found), present)
+        return "check"
     raise NoFeedback
 
 

@@ -142,6 +142,14 @@ def _text(row: Row) -> Parts:
     return "", (text,), ()
 
 
+def _check(row: Row) -> Parts:
+    prompt = prompt_of(row.need("prompt"))
+    if "completion" not in row.found:
+        return prompt, (), ()
+    prompt, worked = same_form(prompt, (row.response("completion"),))
+    return prompt, worked, ()
+
+
 PARTS_OF: Mapping[Kind, Callable[[Row], Parts]] = {
     "demonstration": _demonstration,
     "score": _score,
@@ -149,4 +157,5 @@ PARTS_OF: Mapping[Kind, Callable[[Row], Parts]] = {
     "pair": _pair,
     "group": _group,
     "text": _text,
+    "check": _check,
 }

@@ -8,6 +8,7 @@
 | `pair`          | (chosen, rejected)   | none, or two in [0, 1]                         |
 | `group`         | two or more          | one a completion, in [0, 1]                    |
 | `text`          | one (prompt is "")   | none                                           |
+| `check`         | none, or one worked answer | none: the policy answers, a reward judges |
 
 A conversation given as `messages` is a demonstration whose prompt is empty and whose one completion
 is the message list: each assistant turn in a completion is a response.
@@ -19,8 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-Kind = Literal["demonstration", "score", "label", "pair", "group", "text"]
+Kind = Literal["demonstration", "score", "label", "pair", "group", "text", "check"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+ANSWERED: tuple[Kind, ...] = KINDS[:-1]
+"""The kinds that come with responses; a `check` record gets its own while training."""
 
 Message = Mapping[str, Any]
 """One turn of a conversation: at least `role` and `content`, as chat templates know it."""
@@ -42,11 +45,16 @@ class Record:
     id: str = ""
     template: Mapping[str, Any] = field(default_factory=dict)
     """Extra arguments of the chat template: `tools` and whatever `chat_template_kwargs` held."""
+    solution: tuple[str, ...] = ()
+    """Of a `check` record: the sentences of a worked solution, from which hints are taken."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Of a `check` record: what a reward may look at (`answer`, `nums`, `target`, ...)."""
 
     @property
     def is_chat(self) -> bool:
         """Whether the record is made of messages, which need a chat template."""
-        return not isinstance(self.completions[0], str)
+        first = self.completions[0] if self.completions else self.prompt
+        return not isinstance(first, str)
 
     def as_messages(self) -> Record:
         """The same record for a chat template: a plain prompt as a user's message, plain completions

@@ -9,7 +9,7 @@ import numpy as np
 
 from onestage.forest.packing import Row, pack
 from onestage.records.record import KINDS
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,19 @@ def pack_records(records: Sequence[Encoded], tokens_per_row: int, *, share: bool
     return Batch(tuple(records), tuple(pack(paths, tokens_per_row, share=share)), first)
 
 
+def by_path(row: Row, batch: Batch, value_K: np.ndarray) -> dict[int, tuple[np.ndarray, ...]]:
+    """A value of each scored token of a row as the paths of its records have them, by record number."""
+    found, at = {}, 0
+    for number in row.records:
+        parts = []
+        for path in batch.records[number].paths:
+            size = sum(end - start for start, end in path.spans)
+            parts.append(value_K[at : at + size])
+            at += size
+        found[number] = tuple(parts)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class FeedbackArrays:
     """`objectives.contract.Feedback` as plain arrays, for some of a batch's records."""
@@ -45,6 +58,7 @@ class FeedbackArrays:
     tokens_N: np.ndarray
     record_N: np.ndarray
     pair_P2: np.ndarray
+    role_N: np.ndarray
 
 
 def feedback_arrays(records: Sequence[Encoded]) -> FeedbackArrays:
@@ -55,6 +69,7 @@ def feedback_arrays(records: Sequence[Encoded]) -> FeedbackArrays:
     scores: list[float] = []
     weights: list[float] = []
     pairs: list[tuple[int, int]] = []
+    roles: list[int] = []
     for number, record in enumerate(records):
         if record.kind == "pair":
             pairs.append((len(kinds), len(kinds) + 1))
@@ -67,6 +82,7 @@ def feedback_arrays(records: Sequence[Encoded]) -> FeedbackArrays:
         weights += [record.weight] * len(lengths)
         tokens += lengths
         owners += [number] * len(lengths)
+        roles += record.sampled.roles if record.sampled else [0] * len(lengths)
     return FeedbackArrays(
         np.asarray(kinds, np.int64),
         np.asarray(scores, np.float32),
@@ -74,4 +90,5 @@ def feedback_arrays(records: Sequence[Encoded]) -> FeedbackArrays:
         np.asarray(tokens, np.int64),
         np.asarray(owners, np.int64),
         np.asarray(pairs, np.int64).reshape(-1, 2),
+        np.asarray(roles, np.int64),
     )

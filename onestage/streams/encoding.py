@@ -16,6 +16,8 @@ import numpy as np
 
 from onestage.forest.trees import Ids, Path
 from onestage.records.record import Kind, Record, Refusal
+from onestage.streams.checks import encode_check
+from onestage.streams.encoded import Encoded, first_token
 from onestage.streams.template import Rendered, TemplateError, render
 
 Overflow = Literal["drop", "truncate_prompt"]
@@ -25,39 +27,14 @@ BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A record as token paths. Responses are numbered from 0; `scores` has one of each, NaN if none.
-
-    kind, weight, source, id: as in `Record`. A pair's paths are (chosen, rejected). `cut` is the
-    number of prompt tokens that were left out to fit.
-    """
-
-    kind: Kind
-    paths: tuple[Path, ...]
-    scores: tuple[float, ...]
-    weight: float
-    source: str
-    id: str
-    cut: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all paths, shared ones counted as often as they stand."""
-        return sum(len(path.ids) for path in self.paths)
-
-    @property
-    def scored(self) -> int:
-        """Scored tokens of all responses."""
-        return sum(end - start for path in self.paths for start, end in path.spans)
-
-
-@dataclass(frozen=True, slots=True)
 class Encoder:
     """How records become token ids. `max_length` bounds each path, special tokens included."""
 
     tokenizer: Any
     max_length: int
     overflow: Overflow = "drop"
+    room: int = 0
+    """Tokens that a sampled completion may have: a `check` record must leave room for them."""
 
     def __post_init__(self) -> None:
         if not getattr(self.tokenizer, "is_fast", False):
@@ -81,8 +58,8 @@ class Encoder:
     def _encode_batch(self, batch: Sequence[Record | Refusal]) -> Iterator[Encoded | Refusal]:
         rendered: list[list[Rendered] | Refusal] = []
         for record in batch:
-            if isinstance(record, Refusal):
-                rendered.append(record)
+            if isinstance(record, Refusal) or record.kind == "check":
+                rendered.append([] if isinstance(record, Record) else record)
                 continue
             try:
                 rendered.append(render(record, self.tokenizer))
@@ -94,6 +71,9 @@ class Encoder:
         for record, item in zip(batch, rendered, strict=True):
             if isinstance(item, Refusal) or isinstance(record, Refusal):
                 yield item if isinstance(item, Refusal) else record  # type: ignore[misc]
+                continue
+            if record.kind == "check":
+                yield encode_check(record, self.tokenizer, self.max_length, self.room)
                 continue
             encodings = [next(tokens) for _ in item]
             yield from self._assemble(record, item, encodings)
@@ -144,8 +124,8 @@ class Encoder:
         offsets = encoding.offsets
         spans = []
         for start, stop in rendered.spans:
-            first = _first_token(encoding, offsets, start, stop)
-            last = _first_token(encoding, offsets, stop, len(rendered.text))
+            first = first_token(encoding, offsets, start, stop)
+            last = first_token(encoding, offsets, stop, len(rendered.text))
             last = min(last, len(ids))
             if last <= first:
                 raise TemplateError("the response has no token of its own")
@@ -189,26 +169,6 @@ class Encoder:
                 record.source,
                 name,
             )
-
-
-def _first_token(encoding: Any, offsets: Sequence[tuple[int, int]], char: int, stop: int) -> int:
-    """Index of the first token that reaches beyond `char` (the length, if none does).
-
-    The text is scanned for a character that has a token; tokens just before it may be white space
-    whose offsets the tokenizer trimmed to nothing.
-    """
-    token = None
-    for position in range(char, stop):
-        token = encoding.char_to_token(position)
-        if token is not None:
-            break
-    if token is None:
-        token = len(offsets)
-        while token and offsets[token - 1] == (0, 0):
-            token -= 1
-    while token and offsets[token - 1][1] > char:
-        token -= 1
-    return int(token)
 
 
 def _numbered(kind: Kind, paths: Sequence[Path]) -> list[Path]:

@@ -7,11 +7,11 @@ state there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.streams.mixture import Mixture
 
 TOGETHER = ""
@@ -86,6 +86,18 @@ class Feeds:
         for mixture, count in walks:
             for stream in mixture.streams if count else ():
                 yield mixture.planned(count, stream.name)
+
+    def trial(self) -> list[Encoded]:
+        """A few sampled responses, to try everything on before the first step; here there are none."""
+        return []
+
+    def answered(self, records: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, float]]:
+        """The same records with responses, as they are evaluated, and what was measured doing so."""
+        return list(records), {}
+
+    def report(self) -> dict[str, float]:
+        """What was measured while sampling since the last report."""
+        return {}
 
     def state(self) -> dict[str, Any]:
         return {"drawn": dict(self.drawn), "looked": dict(self.looked)}

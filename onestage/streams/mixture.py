@@ -17,8 +17,30 @@ from typing import Any
 
 import numpy as np
 
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 from onestage.streams.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """How responses are used that cost a lot to sample: `batches` are sampled together, and gone through
+    `passes` times before the next ones."""
+
+    batches: int = 1
+    passes: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Draws until new responses are sampled."""
+        return self.batches * self.passes
+
+    def batch(self, draw: int) -> int:
+        """Which batch of the stream the `draw`-th draw (from 0) is given."""
+        return draw // self.steps * self.batches + draw % self.batches
+
+    def rollout(self, draw: int) -> int:
+        """How often was sampled before that draw."""
+        return draw // self.steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +53,8 @@ class Stream:
     """Records of this stream in a step, on average."""
     numbers: np.ndarray[Any, Any] | None = None
     """Which records of the store; default all."""
+    reuse: Reuse | None = None
+    """Of a stream whose responses are sampled."""
 
     def __len__(self) -> int:
         return len(self.store) if self.numbers is None else len(self.numbers)
@@ -110,12 +134,14 @@ class Mixture:
 
     def draw(self, step: int) -> list[Encoded]:
         """The records of a step."""
-        before, after = self.until(step), self.until(step + 1)
-        return [
-            stream[self._place(stream, cursor)]
-            for stream in self.streams
-            for cursor in range(before[stream.name], after[stream.name])
-        ]
+        records = []
+        for stream in self.streams:
+            batch = stream.reuse.batch(step) if stream.reuse else step
+            before, after = self.until(batch)[stream.name], self.until(batch + 1)[stream.name]
+            for cursor in range(before, after):
+                record = stream[self._place(stream, cursor)]
+                records.append(replace(record, visit=cursor) if record.asks else record)
+        return records
 
     def planned(self, steps: int, name: str) -> Iterator[Encoded]:
         """Every record of a stream that `steps` steps visit, once each."""

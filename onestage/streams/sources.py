@@ -12,7 +12,7 @@ from onestage.records.reading import Source, content_key, read
 from onestage.streams.encoding import Encoder
 from onestage.streams.store import Store, write
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -35,7 +35,8 @@ def open_store(source: Source, encoder: Encoder, cache: Path, digest: str) -> tu
         (cache / "tokens").mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="stream-", dir=cache / "tokens")) / "store"
     else:
-        name = "/".join((FORMAT, content, digest, str(encoder.max_length), encoder.overflow))
+        limits = (str(encoder.max_length), encoder.overflow, str(encoder.room))
+        name = "/".join((FORMAT, content, digest, *limits))
         key = hashlib.blake2b(
             f"{source.columns.source}/{name}".encode(), digest_size=16
         ).hexdigest()

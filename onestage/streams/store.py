@@ -21,7 +21,7 @@ import numpy as np
 
 from onestage.forest.trees import Path
 from onestage.records.record import KINDS, Kind, Refusal
-from onestage.streams.encoding import Encoded
+from onestage.streams.encoded import Encoded
 
 COLUMNS = {
     "kind": "b",  # a record: index in KINDS
@@ -29,6 +29,7 @@ COLUMNS = {
     "cut": "q",
     "paths": "q",  # a record: its number of paths
     "name": "q",  # a record: bytes of its id
+    "about": "q",  # a record: bytes of what a reward is told
     "length": "q",  # a path: its number of tokens
     "spans": "q",  # a path: its number of spans
     "span": "q",  # a span: start, end, response
@@ -91,9 +92,11 @@ class Store:
         }
         self._tokens = _mapped(folder / "tokens.bin", np.dtype(np.int32))
         self._names = _mapped(folder / "names.bin", np.dtype(np.uint8))
+        self._abouts = _mapped(folder / "abouts.bin", np.dtype(np.uint8))
         columns = self._columns
         self._first_path = _starts(columns["paths"])
         self._first_name = _starts(columns["name"])
+        self._first_about = _starts(columns["about"])
         self._first_response = _starts(columns["responses"])
         self._first_token = _starts(columns["length"])
         self._first_span = _starts(columns["spans"])
@@ -113,6 +116,7 @@ class Store:
             source=self.table.source,
             id=self.name(number),
             cut=int(columns["cut"][number]),
+            about=bytes(self._abouts[slice(*self._first_about[number : number + 2])]).decode(),
         )
 
     def __iter__(self) -> Iterator[Encoded]:
@@ -188,11 +192,15 @@ def _settle(draft: FilePath, folder: FilePath) -> None:
 def _write_into(draft: FilePath, items: Iterable[Encoded | Refusal], source: str) -> None:
     table = Table(source)
     columns = {name: array(code) for name, code in COLUMNS.items()}
-    with (draft / "tokens.bin").open("wb") as tokens, (draft / "names.bin").open("wb") as names:
+    with (
+        (draft / "tokens.bin").open("wb") as tokens,
+        (draft / "names.bin").open("wb") as names,
+        (draft / "abouts.bin").open("wb") as abouts,
+    ):
         for item in items:
             table.add(item)
             if isinstance(item, Encoded):
-                _append(item, columns, tokens, names)
+                _append(item, columns, tokens, names, abouts)
     for name, values in columns.items():
         with (draft / f"{name}.bin").open("wb") as file:
             values.tofile(file)
@@ -200,10 +208,16 @@ def _write_into(draft: FilePath, items: Iterable[Encoded | Refusal], source: str
 
 
 def _append(
-    item: Encoded, columns: dict[str, array[Any]], tokens: BinaryIO, names: BinaryIO
+    item: Encoded,
+    columns: dict[str, array[Any]],
+    tokens: BinaryIO,
+    names: BinaryIO,
+    abouts: BinaryIO,
 ) -> None:
-    name = item.id.encode()
+    name, about = item.id.encode(), item.about.encode()
     names.write(name)
+    abouts.write(about)
+    columns["about"].append(len(about))
     columns["kind"].append(KINDS.index(item.kind))
     columns["weight"].append(item.weight)
     columns["cut"].append(item.cut)

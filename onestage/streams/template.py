@@ -8,12 +8,16 @@ response, end token, in TRL's way. Nothing is tokenised here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onestage.records.record import Message, Record, Turns
 
 Span = tuple[int, int]
+NO_TEMPLATE = (
+    "the record is made of messages but the tokenizer has no chat template; "
+    "set model.chat_template to a Jinja file, or give prompt and completion as strings"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,32 @@ def render(record: Record, tokenizer: Any) -> list[Rendered]:
     if not record.is_chat:
         return [_plain(str(record.prompt), str(text), tokenizer) for text in record.completions]
     if not tokenizer.chat_template:
-        raise TemplateError(
-            "the record is made of messages but the tokenizer has no chat template; "
-            "set model.chat_template to a Jinja file, or give prompt and completion as strings"
-        )
+        raise TemplateError(NO_TEMPLATE)
     return [_chat(record, completion, tokenizer) for completion in record.completions]
+
+
+def generation_prompt(record: Record, tokenizer: Any) -> tuple[str, bool]:
+    """The text that a model is to continue, and whether the tokenizer is to add special tokens."""
+    if isinstance(record.prompt, str):
+        return record.prompt, True
+    if not tokenizer.chat_template:
+        raise TemplateError(NO_TEMPLATE)
+    return _apply(tokenizer, record.prompt, record.template, prompt=True), False
+
+
+def response_text(record: Record, solution: str, tokenizer: Any) -> str:
+    """The text of a checkable problem's worked answer with its end token: the completion, if it has
+    one, else the solution. Raises `TemplateError` where it does not begin with the solution."""
+    answers = record.completions or (
+        (solution,)
+        if isinstance(record.prompt, str)
+        else (({"role": "assistant", "content": solution},),)
+    )
+    (rendered,) = render(replace(record, completions=answers), tokenizer)
+    text = rendered.text[slice(*rendered.spans[-1])]
+    if not text.startswith(solution):
+        raise TemplateError(f"the worked answer {text[:60]!r} does not begin with the solution")
+    return text
 
 
 def _ended(text: str, tokenizer: Any) -> str:

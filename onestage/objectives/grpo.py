@@ -1,0 +1,51 @@
+"""GRPO: the rest of the group is the baseline.
+
+Shao et al. 2024, arXiv 2402.03300: of G completions of one prompt with rewards R,
+
+    A_i = (R_i - mean(R)) / (std(R) + eps)
+
+on every token of completion i, in the clipped surrogate of `policy_gradient`; std is that of a sample
+(n - 1), eps 1e-6, as in verl, on which UFT's experiments ran. Variants, as options:
+
+    DAPO (arXiv 2503.14476)      loss_type: dapo, epsilon_high: 0.28, beta: 0
+    Dr. GRPO (arXiv 2503.20783)  loss_type: dr_grpo, scale_rewards: none
+    GSPO (arXiv 2507.18071)      importance_sampling_level: sequence, loss_type: grpo, epsilon: 3e-4,
+                                 epsilon_high: 4e-4
+    as first published           loss_type: grpo, beta: 0.04
+
+Defaults are TRL's (token mean, no KL term).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onestage.objectives.contract import Feedback
+from onestage.objectives.policy_gradient import PolicyGradient, group_sums
+
+
+@dataclass(frozen=True)
+class GRPO(PolicyGradient):
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What centred rewards are divided by: the deviation in the group, in all that was sampled together
+    (arXiv 2508.08221), or nothing."""
+    eps: float = 1e-6
+
+    def advantage_N(self, reward_N: Tensor, feedback: Feedback) -> Tensor:
+        count_N = group_sums(torch.ones_like(reward_N), feedback)
+        centred_N = reward_N - group_sums(reward_N, feedback) / count_N
+        if self.scale_rewards == "none":
+            return centred_N
+        if self.scale_rewards == "batch":
+            own_N = feedback.are("response")
+            return centred_N / (_deviation(reward_N[own_N]) + self.eps)
+        square_N = group_sums(centred_N**2, feedback)
+        return centred_N / ((square_N / (count_N - 1).clamp(min=1)).sqrt() + self.eps)
+
+
+def _deviation(value_M: Tensor) -> Tensor:
+    return value_M.std() if len(value_M) > 1 else value_M.new_zeros(())

@@ -1,0 +1,72 @@
+"""What samples the policy: prompts in, completions out, whatever engine makes them.
+
+An engine is a dataclass of its options, one a file of this package (`Registry`). What is drawn depends
+on a request's `key` alone and not on what else is in its batch, up to the rounding of the model's own
+arithmetic: a run that was killed draws the same again, and so does one on more processes.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onestage.forest.trees import Ids
+from onestage.streams.encoded import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How tokens are drawn. Temperature 0 is greedy; the rest is as transformers names it."""
+
+    max_completion_length: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Completions wanted behind some token ids."""
+
+    ids: Ids
+    count: int
+    key: str
+    """Decides the random numbers of its completions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What was drawn."""
+
+    ids: Ids
+    """At least one; the end token is the last of them where it `ended`."""
+    ended: bool
+    """Whether it ended by itself, within the limit."""
+    logp: Floats
+    """The engine's log-probabilities of the tokens at temperature 1, to compare with the policy's."""
+
+
+class Sampler(abc.ABC):
+    """An engine, bound to a policy and its tokenizer."""
+
+    @abc.abstractmethod
+    def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
+        """The completions of each request, in order."""
+
+    def sync(self) -> None:  # noqa: B027 - an engine that runs the policy itself has nothing to do
+        """The policy's weights have changed."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of processes and connections."""
+
+
+def uniforms(key: str, number: int, count: int) -> Floats:
+    """`count` numbers in [0, 1) for the `number`-th completion of a request: a function of both."""
+    digest = hashlib.blake2b(f"{key}/{number}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big")))
+    return generator.random(count, dtype=np.float32)

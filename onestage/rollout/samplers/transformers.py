@@ -1,0 +1,190 @@
+"""Sampling with the policy's own transformers model, many rows at once.
+
+A request's prompt is read once, however many completions are wanted: its keys and values are then
+repeated. Prompts of similar length share a batch, padded on the left; rows that have ended leave it, so
+that a long completion does not make the others run along.
+
+Legend: B prompts of a batch, R rows (completions under way), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from onestage.rollout.samplers.contract import Completion, Decoding, Request, Sampler, uniforms
+
+SLACK = 0.25
+"""Rows that have ended are taken out when they are this part of the batch."""
+
+
+@dataclass
+class Transformers(Sampler):
+    model: Any
+    tokenizer: Any
+    batch_size: int = 64
+    """Completions under way at once."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        self.ends = end_ids(self.model, self.tokenizer)
+
+    @torch.no_grad()
+    def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
+        found: list[list[Completion]] = [[] for _ in requests]
+        training = self.model.training
+        self.model.eval()
+        try:
+            for batch in self._batches(requests):
+                rows = [(place, number) for place, numbers in batch for number in numbers]
+                drawn = self._draw([(requests[p], numbers) for p, numbers in batch], how)
+                for (place, _), completion in zip(rows, drawn, strict=True):
+                    found[place].append(completion)
+        finally:
+            self.model.train(training)
+        return found
+
+    def _batches(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, range]]]:
+        """Requests of similar length together: (which request, which of its completions)."""
+        batch: list[tuple[int, range]] = []
+        room = self.batch_size
+        for place in sorted(range(len(requests)), key=lambda p: -len(requests[p].ids)):
+            start = 0
+            while start < requests[place].count:
+                stop = min(requests[place].count, start + room)
+                batch.append((place, range(start, stop)))
+                room -= stop - start
+                start = stop
+                if not room:
+                    yield batch
+                    batch, room = [], self.batch_size
+        if batch:
+            yield batch
+
+    def _draw(self, batch: Sequence[tuple[Request, range]], how: Decoding) -> list[Completion]:
+        """Completions of the rows of a batch, in order."""
+        device = self.model.device
+        counts = [len(numbers) for _, numbers in batch]
+        logits_RV, cache, mask_RT = self._read([request.ids for request, _ in batch], counts)
+        size, longest = sum(counts), how.max_completion_length
+        chance = torch.from_numpy(
+            np.stack(
+                [uniforms(r.key, number, longest) for r, numbers in batch for number in numbers]
+            )
+        ).to(device)
+        ids = torch.zeros(size, longest, dtype=torch.int64, device=device)
+        logp = torch.zeros(size, longest, device=device)
+        length = torch.zeros(size, dtype=torch.int64, device=device)
+        ends = torch.tensor(self.ends, device=device)
+        warp = warpers(how)
+        alive = torch.arange(size, device=device)  # the row behind each place of the batch
+        open_R = torch.ones(size, dtype=torch.bool, device=device)  # places that have not ended
+        for at in range(longest):
+            token_R = choose(warp(ids, logits_RV.float()), chance[alive, at], how)
+            rows = alive[open_R]
+            ids[rows, at] = token_R[open_R]
+            logp_RV = torch.log_softmax(logits_RV.float(), -1)
+            logp[rows, at] = logp_RV.gather(1, token_R[:, None])[:, 0][open_R]
+            length[rows] = at + 1
+            open_R = open_R & ~torch.isin(token_R, ends)
+            left = int(open_R.sum())
+            if at + 1 == longest or not left:
+                break
+            if left <= (1 - SLACK) * len(alive):
+                keep = open_R.nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                alive, token_R, mask_RT, open_R = (
+                    x[keep] for x in (alive, token_R, mask_RT, open_R)
+                )
+            position_R = mask_RT.sum(-1)
+            mask_RT = torch.cat([mask_RT, mask_RT.new_ones(len(alive), 1)], 1)
+            logits_RV = self.model(
+                input_ids=token_R[:, None],
+                attention_mask=mask_RT,
+                position_ids=position_R[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+        ended = torch.isin(ids[torch.arange(size, device=device), length - 1], ends).tolist()
+        return [
+            Completion(
+                ids[row, :stop].to("cpu", torch.int32).numpy(),
+                ended[row],
+                logp[row, :stop].cpu().numpy(),
+            )
+            for row, stop in enumerate(length.tolist())
+        ]
+
+    def _read(
+        self, prompts: Sequence[np.ndarray[Any, Any]], counts: Sequence[int]
+    ) -> tuple[Tensor, Any, Tensor]:
+        """Logits (R, V) behind each row's prompt, the cache and the mask (R, T): a prompt read once."""
+        longest, device = max(len(ids) for ids in prompts), self.model.device
+        ids = np.zeros((len(prompts), longest), np.int64)
+        mask = np.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = prompt
+            mask[row, longest - len(prompt) :] = 1
+        mask_BT = torch.from_numpy(mask).to(device)
+        cache = DynamicCache(config=self.model.config)
+        logits_BV = self.model(
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=mask_BT,
+            position_ids=(mask_BT.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        row_R = torch.repeat_interleave(
+            torch.arange(len(prompts), device=device), torch.tensor(counts, device=device)
+        )
+        cache.batch_select_indices(row_R)
+        return logits_BV[row_R], cache, mask_BT[row_R]
+
+
+def warpers(how: Decoding) -> Any:
+    """transformers' own temperature and truncation, in its order."""
+    found = LogitsProcessorList()
+    if how.temperature not in (0.0, 1.0):
+        found.append(TemperatureLogitsWarper(how.temperature))
+    if how.top_k:
+        found.append(TopKLogitsWarper(how.top_k))
+    if how.top_p < 1:
+        found.append(TopPLogitsWarper(how.top_p))
+    if how.min_p > 0:
+        found.append(MinPLogitsWarper(how.min_p))
+    return found
+
+
+def choose(logits_RV: Tensor, chance_R: Tensor, how: Decoding) -> Tensor:
+    """A token (R) for each row: the likeliest, or the one on which `chance` falls in the cumulated
+    probabilities."""
+    if how.temperature == 0:
+        return logits_RV.argmax(-1)
+    total_RV = torch.softmax(logits_RV, -1).cumsum(-1)
+    whole_R1 = total_RV[:, -1:]
+    token_R = torch.searchsorted(total_RV, chance_R[:, None] * whole_R1, right=True)[:, 0]
+    last_R = (total_RV < whole_R1).sum(-1)  # the last token with any probability
+    return torch.minimum(token_R, last_R)
+
+
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The tokenizer's EOS and whatever the model's own generation settings end on."""
+    own = model.generation_config.eos_token_id
+    listed = own if isinstance(own, list) else [own]
+    known = [tokenizer.eos_token_id, *listed]
+    return sorted({i for i in known if i is not None and i < model.config.vocab_size})
