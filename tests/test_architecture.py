@@ -14,6 +14,7 @@ LEVELS = [
     {"nearest"},
     {"records", "forest", "named", "tradeoff"},
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
+    {"rollout"},
     {"terms", "checkpoints", "options", "guard", "standing"},
     {"recipe"},
     {"steps", "stage_plan"},

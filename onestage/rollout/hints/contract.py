@@ -25,6 +25,10 @@ class Hint(abc.ABC):
     max_chunks: int = 5
     """L: longer solutions are grouped in this many chunks."""
 
+    def __post_init__(self) -> None:
+        if self.max_chunks < 1:
+            raise ValueError(f"max_chunks must be at least 1, got {self.max_chunks}")
+
     @abc.abstractmethod
     def length(
         self, step: int, size: int, random: np.random.Generator, state: Mapping[str, float]
