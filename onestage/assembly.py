@@ -7,6 +7,7 @@ import math
 from accelerate import Accelerator
 
 from onestage.averaging import Average
+from onestage.online import make_feeds
 from onestage.planning import Plan
 from onestage.policy.loading import Loaded
 from onestage.policy.penalty import DeltaL1
@@ -15,7 +16,7 @@ from onestage.policy.reference import ReferenceCache
 from onestage.recipe import Recipe
 from onestage.schedules.clipping import Clipping
 from onestage.training import Run
-from onestage.wiring import make_optimizer
+from onestage.wiring import Say, make_optimizer
 
 
 def make_run(
@@ -24,9 +25,14 @@ def make_run(
     loaded: Loaded,
     plan: Plan,
     reference: ReferenceCache | None,
+    other: Policy | None,
+    say: Say,
 ) -> Run:
-    """The parts of a run put together, ready for the loop."""
+    """The parts of a run put together, ready for the loop. `other`: a reference that is not the model
+    the run starts from."""
     options, policy = recipe.train, Policy(loaded.model)
+    if any("value" in objective.reads for objective in plan.terms.objectives.values()):
+        policy.add_value_head()
     optimizer, learning_rate = make_optimizer(options, policy, plan.steps)
     alone = plan.schedule.one_at_a_time
     clip = ("common" if alone else "step") if options.clip == "auto" else options.clip
@@ -38,7 +44,7 @@ def make_run(
         policy=policy,
         terms=plan.terms,
         schedule=plan.schedule,
-        feeds=plan.feeds,
+        feeds=make_feeds(recipe, accelerator, policy, loaded.tokenizer, plan, other, say),
         optimizer=optimizer,
         learning_rate=learning_rate,
         accelerator=accelerator,

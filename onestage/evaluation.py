@@ -23,6 +23,7 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     """
     tally, terms = Tally(), Tally()
     rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
+    records, answering = run.feeds.answered(records)
     with run.policy.evaluating():
         for start in range(0, len(records), CHUNK):
             part = records[start : start + CHUNK]
@@ -44,7 +45,8 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
         if what == "loss":
             by_stream.merge({(group.rsplit("/", 1)[0], what): value})
     by_term = {f"eval/terms/{name}": value for name, value in means.items()}
-    return {"eval/loss": overall, **by_term, **by_stream.means(), **tally.means()}
+    told = {"eval/loss": overall, **by_term, **by_stream.means(), **tally.means()}
+    return told | answering
 
 
 def measure(run: Run, names: Sequence[str]) -> dict[str, float]:

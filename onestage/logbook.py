@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,19 @@ class Logbook:
         with self.metrics.open("a") as file:
             file.write(json.dumps(clean) + "\n")
 
+    def samples(self, step: int, examples: Iterable[Mapping[str, Any]]) -> None:
+        """Append some sampled responses, a problem a line, to `samples.jsonl`."""
+        lines = [json.dumps({"step": step, **one}, ensure_ascii=False) + "\n" for one in examples]
+        if lines:
+            with (self.folder / "samples.jsonl").open("a") as file:
+                file.writelines(lines)
+
     def rewind(self, step: int) -> None:
-        """Drop metrics of steps after `step`: they will be measured again."""
-        if not self.metrics.exists():
-            return
-        kept = [line for line in read_metrics(self.folder) if line["step"] <= step]
-        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        """Drop metrics and samples of steps after `step`: they will be measured again."""
+        for file in (self.metrics, self.folder / "samples.jsonl"):
+            if file.exists():
+                kept = [line for line in _lines(file) if line["step"] <= step]
+                write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _clean(value: Any) -> Any:
@@ -99,8 +106,12 @@ def _clean(value: Any) -> Any:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics; a last line that was cut off is left out."""
+    return _lines(folder / "metrics.jsonl")
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
     lines = []
-    for text in (folder / "metrics.jsonl").read_text().splitlines():
+    for text in file.read_text().splitlines():
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:

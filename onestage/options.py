@@ -101,6 +101,13 @@ class DataOptions(Section):
     ratings: dict[str, float] | None = None
     """Rating columns and their weights, which together make the score; `score_range` is then the
     range of each rating."""
+    reward: str | dict[str, Any] | list[str | dict[str, Any]] | None = None
+    """What judges the policy's answers to `check` records: a name, a table `{name: countdown, ...}` of
+    its options, or a list of them, each with a `weight` (default 1)."""
+    hint: str | dict[str, Any] = "none"
+    """How much of a worked solution is given away: a rule's name or a table of its options."""
+    feedback: Literal["group", "pair"] = "group"
+    """What becomes of a group of answers: all of them with their rewards, or the best and the worst."""
 
 
 class ProbeOptions(Section):
@@ -159,6 +166,39 @@ class OptimumOptions(Section):
     """On training rows, by whose losses MAXRIGHT decides; default: `given`."""
     steps: int | None = Field(None, ge=1)
     """Measure the others by runs of one term, so many steps long; cached by content."""
+
+
+class RolloutOptions(Section):
+    """How the policy answers `check` records."""
+
+    engine: str | dict[str, Any] = "transformers"
+    """A name, or a table of it and its options."""
+    num_generations: int = Field(8, ge=1)
+    """Completions of a problem (G)."""
+    max_completion_length: int = Field(256, ge=1)
+    temperature: float = Field(1.0, ge=0)
+    """Of sampling only; losses always use log-probabilities at temperature 1."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0, le=1)
+    steps_per_generation: int = Field(1, ge=1)
+    """Batches of problems that are answered together, by the same policy."""
+    num_iterations: int = Field(1, ge=1)
+    """How often these batches are gone through before new ones are answered."""
+    policy: Literal["current", "start"] = "current"
+    """Who answers: the policy as it is, or as it was before the run (iterative DPO)."""
+    missing_eos_penalty: float = Field(0.0, ge=0)
+    """Taken off the reward of a completion that did not end within the limit."""
+    success_at: float = 1.0
+    """A completion with this reward or more counts as right."""
+    on_failure: Literal["zero", "stop"] = "zero"
+    """When a reward cannot be found (it raises, takes too long, is no number): count it as nothing, or
+    stop the run."""
+    alarm_after: int = Field(20, ge=1)
+    """Rollouts without any right completion after which the user is told what to do."""
+    eval_temperature: float = Field(0.0, ge=0)
+    """Of evaluations; 0 is greedy."""
+    eval_generations: int = Field(1, ge=1)
 
 
 class TrainOptions(Section):

@@ -17,9 +17,9 @@ from onestage.records.record import KINDS, Kind
 from onestage.schedules import registry
 from onestage.schedules.contract import Schedule
 from onestage.streams.feeds import Feeds
-from onestage.streams.mixture import Mixture, Stream, shares
+from onestage.streams.mixture import Mixture, Reuse, Stream, shares
 from onestage.terms import Terms
-from onestage.wiring import Data
+from onestage.wiring import Data, table_kinds
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ def make_terms(recipe: Recipe, data: Data, keys: list[str] | None = None) -> Ter
     distinct objective is one.
     """
     chosen = choices(recipe)
+    paired = {stream.name for stream in recipe.data if stream.feedback == "pair"}
     objectives: dict[str, Objective] = {}
     default: dict[str, Objective] = {}
     """The terms that there are without keys; a key may name one of these, too."""
@@ -155,6 +156,8 @@ def make_terms(recipe: Recipe, data: Data, keys: list[str] | None = None) -> Ter
     for part in (data.train, data.held_out):
         for stream, store in part.items():
             for kind in store.kinds():
+                asked = kind == "check"
+                kind = "pair" if asked and stream in paired else kind
                 name, objective = _choice(chosen, stream, kind)
                 if kind not in objective.kinds:
                     raise RecipeError(
@@ -171,6 +174,8 @@ def make_terms(recipe: Recipe, data: Data, keys: list[str] | None = None) -> Ter
                             "weigh streams or kinds instead"
                         )
                 term_of[stream, kind] = term
+                if asked:
+                    term_of[stream, "check"] = term
     if keys is None:
         objectives = default
     else:
@@ -212,23 +217,23 @@ def _all_used(keys: list[str], objectives: Mapping[str, Objective], known: list[
 
 def choices(recipe: Recipe) -> dict[str, tuple[str, Objective]]:
     """Objective by stream name, kind, or "" for everything."""
-    given = recipe.objective
+    given, longest = recipe.objective, recipe.rollout.max_completion_length
     if isinstance(given, str) or "name" in given:
-        return {"": _objective(given)}
+        return {"": _objective(given, longest)}
     allowed = [*KINDS, *(stream.name for stream in recipe.data)]
     for key in given:
         if key not in allowed:
             raise RecipeError(f"objective: {key!r} is no kind or stream{nearest(key, allowed)}")
-    return {key: _objective(value) for key, value in given.items()}
+    return {key: _objective(value, longest) for key, value in given.items()}
 
 
-def _objective(given: Any) -> tuple[str, Objective]:
+def _objective(given: Any, longest: int) -> tuple[str, Objective]:
     if isinstance(given, str):
         given = {"name": given}
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise RecipeError(f"objective: expected a name or {{name: ..., options}}, got {given!r}")
     options = {key: value for key, value in given.items() if key != "name"}
-    return given["name"], make(given["name"], options)
+    return given["name"], make(given["name"], options, longest)
 
 
 def _choice(
@@ -256,7 +261,11 @@ def _together(recipe: Recipe, data: Data) -> tuple[Mixture, int]:
     options = recipe.train
     sizes = {name: len(store) for name, store in data.train.items()}
     part = _parts(recipe, sizes, options.batch_size)
-    streams = [Stream(name, data.train[name], part[name]) for name in sizes if part[name] > 0]
+    streams = [
+        Stream(name, data.train[name], part[name], reuse=_reuse(recipe, data, name))
+        for name in sizes
+        if part[name] > 0
+    ]
     if options.max_steps is not None:
         return Mixture(streams, options.seed), options.max_steps
     wanted = sum(sizes.values()) * (options.num_train_epochs or 1.0)
@@ -289,11 +298,21 @@ def _own_mixture(recipe: Recipe, data: Data, terms: Terms, term: str) -> Mixture
             data.train[name],
             part[name],
             None if size == len(data.train[name]) else numbers[name],
+            _reuse(recipe, data, name),
         )
         for name, size in sizes.items()
         if part[name] > 0
     ]
     return Mixture(streams, recipe.train.seed)
+
+
+def reuse_of(recipe: Recipe) -> Reuse:
+    """How sampled responses are used, as the recipe has it."""
+    return Reuse(recipe.rollout.steps_per_generation, recipe.rollout.num_iterations)
+
+
+def _reuse(recipe: Recipe, data: Data, name: str) -> Reuse | None:
+    return reuse_of(recipe) if "check" in table_kinds(data.train[name]) else None
 
 
 def _parts(recipe: Recipe, sizes: Mapping[str, int], batch_size: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ from onestage.options import (
     ObjectiveChoice,
     OptimumOptions,
     ProbeOptions,
+    RolloutOptions,
     ScheduleChoice,
     Section,
     StageOptions,
@@ -43,6 +44,7 @@ class Recipe(Section):
     probe: ProbeOptions | None = None
     guard: list[GuardOptions] = []  # noqa: RUF012 - pydantic copies it
     optimum: OptimumOptions | None = None
+    rollout: RolloutOptions = Field(default_factory=lambda: RolloutOptions.model_validate({}))
     train: TrainOptions = Field(default_factory=lambda: TrainOptions.model_validate({}))
     reference: str = "start"
     """The model that losses compare with: `start`, the one the run starts from, or a folder or hub id
@@ -65,6 +67,13 @@ class Recipe(Section):
             raise ValueError("train.eval_steps needs a stream with eval_path or eval_split")
         if self.guard and self.probe is None:
             raise ValueError("guard: watches what the probe measures; add a probe section")
+        hinted = [s.name for s in self.data if s.hint != "none" or s.feedback == "pair"]
+        unjudged = sorted({s.name for s in self.data if s.reward is None} & set(hinted))
+        if unjudged:
+            raise ValueError(
+                f"data: {unjudged} have a hint or feedback: pair but no reward; only answers of the "
+                "policy are hinted and paired"
+            )
         clash = sorted(set(names) & set(KINDS))
         if clash and isinstance(self.objective, dict) and set(clash) & set(self.objective):
             raise ValueError(f"data: {clash} name both a stream and a kind in the objective map")

@@ -16,6 +16,7 @@ from onestage.checkpoints import CheckpointError, Checkpoints, read
 from onestage.evaluation import measure
 from onestage.logbook import Logbook, OutputError, digest_of
 from onestage.lookout import Lookout, probes_of
+from onestage.online import wants_reference
 from onestage.optimum import with_optimum
 from onestage.planning import choices, make_plan, schedule_of
 from onestage.policy.loading import (
@@ -116,7 +117,10 @@ class Session:
         self.other = load_other(recipe, self.accelerator.device, self.tokenizer, needed=needed)
         self.reference = (self.other or self.loaded).fingerprint
         cache = cache_of(recipe, self.reference) if needed else None
-        self.run = make_run(recipe, self.accelerator, self.loaded, self.plan, cache)
+        other = self.other.policy if self.other else None
+        self.run = make_run(
+            recipe, self.accelerator, self.loaded, self.plan, cache, other, self.say
+        )
         if self.main:
             _require_room(out, self.loaded.model)
         self._describe(resume)
@@ -180,17 +184,17 @@ class Session:
         return self.run.feeds.planned(draws, looks, probes_of(self.recipe, steps))
 
     def held_out(self) -> Iterator[Encoded]:
-        """The records of the evaluation losses."""
-        return chain.from_iterable(self.data.held_out.values())
+        """The records of the evaluation losses that have responses."""
+        return (r for r in chain.from_iterable(self.data.held_out.values()) if not r.asks)
 
     def fill_reference(self) -> None:
         """Compute the reference log-probabilities that the cache does not have yet.
 
-        Another model that is the reference is dropped here: it has said all it will be asked.
+        Another model that is the reference is dropped here where it has said all it will be asked.
         """
         policy = self.other.policy if self.other else self.run.policy
         fill_cache(self.run, self.visited(), policy, self.say)
-        if self.other:
+        if self.other and not wants_reference(self.recipe, self.plan.terms):
             del policy
             self.other = None
             release_memory()  # a device keeps what was freed unless told
@@ -199,6 +203,7 @@ class Session:
         """The step-0 self-check on records of every stream and kind."""
         first = [record for records in self._planned() for record in islice(records, 64)]
         other = None if self.reference == self.loaded.fingerprint else self.recipe.reference
+        first += self.run.feeds.trial()
         verdicts = check_laws(self.run, sample(first), self.tokenizer, other)
         for verdict in verdicts:
             found = "holds" if verdict.holds else "BROKEN"
@@ -235,6 +240,9 @@ class Session:
         run.optimizer.load_state_dict(training["optimizer"])
         run.learning_rate.load_state_dict(training["learning_rate"])
         run.feeds.restore(progress["feeds"])
+        run.feeds.refill(training.get("waiting", []))
+        if run.policy.value_head is not None:
+            run.policy.value_head.load_state_dict(training["value_head"])
         run.schedule.restore(progress["schedule"])
         run.clipping.restore(progress["clipping"])
         if run.average:
@@ -290,6 +298,7 @@ class Session:
     def _log(self, line: dict[str, Any]) -> None:
         if self.logbook:
             self.logbook.log(line)
+            self.logbook.samples(line["step"], self.run.feeds.examples())
             self.watcher.line(line)
         numbers = {key: value for key, value in line.items() if key != "step"}
         self.accelerator.log(numbers, step=line["step"])
@@ -315,6 +324,11 @@ class Session:
         }
         if run.average:
             training["average"] = run.average.state()
+        if run.policy.value_head is not None:
+            training["value_head"] = run.policy.value_head.state_dict()
+        waiting = run.feeds.waiting_records()
+        if waiting:
+            training["waiting"] = waiting
         self.checkpoints.save(
             run.step, self.loaded.model, self.tokenizer, training, progress, best=best
         )

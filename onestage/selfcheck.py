@@ -177,7 +177,7 @@ def _ends_are_right(records: Sequence[Encoded], tokenizer: Any) -> Verdict:
     begin, ends = tokenizer.bos_token_id, set(tokenizer.all_special_ids)
     problems = []
     for record in records:
-        for path in record.paths:
+        for path in record.paths if record.sampled is None else ():
             ids = path.ids
             if begin is not None and begin != tokenizer.eos_token_id:
                 count = int((ids == begin).sum())

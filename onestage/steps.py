@@ -75,7 +75,7 @@ class Window:
             "learning_rate": learning_rate.get_last_lr()[0],
             "grad_norm": sum(one.grad_norm for one in self.steps) / size,
             "grad_clip_rate": clipped / size,
-            "forest_saving": 1 - sum(one.nodes for one in self.steps) / tokens_of.total(),
+            "forest_saving": 1 - sum(one.nodes for one in self.steps) / max(tokens_of.total(), 1),
             "tokens_per_second": (total - self.tokens) / (now - self.since),
             **self._by_term(),
             **{f"state/{t}/{k}": v for t, s in states.items() for k, v in s.items()},

@@ -90,6 +90,7 @@ def source_of(stream: DataOptions, *, held_out: bool) -> Source:
         rename=stream.columns,
         score_range=stream.score_range,
         ratings=stream.ratings or {},
+        facts=stream.reward is not None,
     )
     source = Source(
         path=stream.path,
@@ -113,7 +114,8 @@ def source_of(stream: DataOptions, *, held_out: bool) -> Source:
 def make_encoder(recipe: Recipe, tokenizer: Any) -> Encoder:
     """How the recipe's records become token ids. `overflow: error` is judged later (`judge`)."""
     cut = recipe.train.overflow == "truncate_prompt"
-    return Encoder(tokenizer, recipe.train.max_length, "truncate_prompt" if cut else "drop")
+    room = recipe.rollout.max_completion_length
+    return Encoder(tokenizer, recipe.train.max_length, "truncate_prompt" if cut else "drop", room)
 
 
 def read_data(recipe: Recipe, tokenizer: Any, say: Say) -> Data:
@@ -157,6 +159,21 @@ def judge(recipe: Recipe, data: Data) -> None:
             )
         if not len(store):
             raise RecipeError(f"data {name}: no record is left to train on\n  {shown}")
+    rewards = {stream.name: stream.reward for stream in recipe.data}
+    for name, store in stores:
+        asked = "check" in table_kinds(store)
+        if asked and rewards.get(name) is None:
+            raise RecipeError(
+                f"data {name}: holds problems to solve (check records); say what judges the answers "
+                "with reward, or train on worked ones with kind: demonstration"
+            )
+        if not asked and rewards.get(name) is not None:
+            raise RecipeError(f"data {name}: has a reward but no problem to solve (check records)")
+
+
+def table_kinds(store: Store) -> list[str]:
+    """The kinds of records that a store holds."""
+    return [kind for kind, count in store.table.records.items() if count]
 
 
 def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[Any, Any]:
@@ -184,6 +201,8 @@ def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[A
         {"params": [p for n, p in trained if n in decayed], "weight_decay": options.weight_decay},
         {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
     ]
+    if policy.value_head is not None:
+        groups[1]["params"] += list(policy.value_head.parameters())  # type: ignore[operator]
     optimizer = kind([group for group in groups if group["params"]], **arguments_of)
     warmup = options.warmup_steps or math.ceil(options.warmup_ratio * steps)
     try:

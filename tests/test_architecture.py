@@ -11,18 +11,18 @@ ROOT = Path(__file__).parents[1] / "onestage"
 FILES = sorted(ROOT.rglob("*.py"))
 
 LEVELS = [
-    {"nearest"},
+    {"nearest", "problems"},
     {"records", "forest", "named", "tradeoff"},
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
     {"rollout"},
     {"terms", "checkpoints", "options", "guard", "standing"},
-    {"recipe"},
+    {"recipe", "rollout"},
     {"steps", "stage_plan"},
     {"training"},
     {"evaluation", "selfcheck", "signals", "watcher"},
     {"wiring"},
     {"planning"},
-    {"references"},
+    {"references", "online"},
     {"assembly", "probing", "optimum"},
     {"lookout"},
     {"run", "doctor", "scoring", "merging"},

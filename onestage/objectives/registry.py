@@ -20,6 +20,7 @@ _REGISTRY = Registry(
 names, find = _REGISTRY.names, _REGISTRY.find
 
 
-def make(name: str, options: Mapping[str, Any]) -> Objective:
-    """An objective with its options checked."""
-    return _REGISTRY.make(name, options)
+def make(name: str, options: Mapping[str, Any], longest: int | None = None) -> Objective:
+    """An objective with its options checked. `longest`: the run's `max_completion_length`."""
+    given = {} if longest is None else {"max_completion_length": longest}
+    return _REGISTRY.make(name, {**options}, {k: v for k, v in given.items() if k not in options})

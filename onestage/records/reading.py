@@ -132,6 +132,6 @@ def _options(source: Source) -> str:
         (
             *(source.limit, source.split, source.config, source.as_messages),
             *(columns.source, columns.kind, sorted(columns.rename.items())),
-            *(columns.score_range, sorted(columns.ratings.items())),
+            *(columns.score_range, sorted(columns.ratings.items()), columns.facts),
         )
     )

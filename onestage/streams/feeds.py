@@ -99,6 +99,17 @@ class Feeds:
         """What was measured while sampling since the last report."""
         return {}
 
+    def examples(self) -> list[Mapping[str, Any]]:
+        """Some sampled responses since the last time, to be shown."""
+        return []
+
+    def waiting_records(self) -> list[dict[str, Any]]:
+        """Sampled responses that later steps will use (again), as plain data and tensors."""
+        return []
+
+    def refill(self, waiting: Sequence[Mapping[str, Any]]) -> None:
+        """Put back what `waiting_records` gave."""
+
     def state(self) -> dict[str, Any]:
         return {"drawn": dict(self.drawn), "looked": dict(self.looked)}
 

@@ -22,6 +22,8 @@ class Hint(abc.ABC):
 
     unit: ClassVar[Literal["chunk", "token"]] = "chunk"
     """What `length` counts: chunks of sentences, or tokens of the solution."""
+    members: ClassVar[Literal["all", "one"]] = "all"
+    """Who in a group of completions is given the hint."""
     max_chunks: int = 5
     """L: longer solutions are grouped in this many chunks."""
 

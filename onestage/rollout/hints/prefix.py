@@ -4,8 +4,7 @@
 
 Prefix-RFT (arXiv 2507.01679): low_t falls from 0.95 to 0.05 over the 500 steps of training, so
 that hints are nearly whole solutions at first and of any length at the end. They cut between tokens,
-not sentences, and never stop. In the paper one completion in eight of a group is given the prefix;
-this is only the law of its length.
+not sentences, and never stop. One completion of a group (of eight, in the paper) is given the prefix.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from onestage.rollout.hints.contract import Hint
 @dataclass(frozen=True)
 class Prefix(Hint):
     unit: ClassVar[Literal["chunk", "token"]] = "token"
+    members: ClassVar[Literal["all", "one"]] = "one"
     steps: int = 500
     """Steps over which the window opens; it stays open afterwards."""
     low: float = 0.05

@@ -1,0 +1,135 @@
+"""From a recipe to feeds whose problems are answered: engine, rewards, hints, and the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate import Accelerator
+
+from onestage.options import DataOptions
+from onestage.planning import Plan, reuse_of
+from onestage.policy.policy import Policy
+from onestage.policy.start import StartWeights
+from onestage.recipe import Recipe, RecipeError
+from onestage.rollout.answering import Answering
+from onestage.rollout.feeds import OnlineFeeds
+from onestage.rollout.hints import registry as hints
+from onestage.rollout.judging import Judging, Online
+from onestage.rollout.kept import Keeper, Reference
+from onestage.rollout.rewards import registry as rewards
+from onestage.rollout.rewards.contract import Reward
+from onestage.rollout.samplers import registry as samplers
+from onestage.rollout.samplers.contract import Decoding
+from onestage.streams.feeds import Feeds
+from onestage.terms import Terms
+
+
+def asks(recipe: Recipe) -> list[DataOptions]:
+    """The streams whose problems the policy answers."""
+    return [stream for stream in recipe.data if stream.reward is not None]
+
+
+def wants_reference(recipe: Recipe, terms: Terms) -> bool:
+    """Whether sampled responses are compared with the reference, or come from it."""
+    wanted = {
+        terms.term_of[s.name, "check"] for s in asks(recipe) if (s.name, "check") in terms.term_of
+    }
+    compared = any(terms.objectives[name].needs_reference for name in wanted)
+    return compared or (bool(wanted) and recipe.rollout.policy == "start")
+
+
+def make_streams(recipe: Recipe) -> dict[str, Online]:
+    """Rewards and hint rule of each stream; `RecipeError` for a name or option that is unknown."""
+    found = {}
+    for stream in asks(recipe):
+        try:
+            rule = hints.make(*_named(stream.hint, "hint"))
+            found[stream.name] = Online(_rewards(stream.reward), rule, stream.feedback)
+        except ValueError as error:
+            raise RecipeError(f"data.{stream.name}: {error}") from error
+    return found
+
+
+def make_feeds(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    policy: Policy,
+    tokenizer: Any,
+    plan: Plan,
+    other: Policy | None,
+    say: Callable[[str], None],
+) -> Feeds:
+    """The plan's feeds, answering where the recipe has problems. `other`: a reference that is not the
+    model the run starts from."""
+    streams, options = make_streams(recipe), recipe.rollout
+    if not streams:
+        return plan.feeds
+    reference = None
+    if wants_reference(recipe, plan.terms):
+        reference = _other(other) if other else _start(policy)
+    try:
+        engine = samplers.make(*_named(options.engine, "engine"), policy.model, tokenizer)
+    except ValueError as error:
+        raise RecipeError(f"rollout.engine: {error}") from error
+    drawn = options.model_dump(include={"max_completion_length", "top_p", "top_k", "min_p"})
+    answering = Answering(
+        sampler=engine,
+        judging=Judging(streams, options.missing_eos_penalty, options.on_failure),
+        keeper=Keeper(policy, plan.terms, reference, accelerator, recipe.train.row_budget),
+        tokenizer=tokenizer,
+        say=say,
+        how=Decoding(temperature=options.temperature, **drawn),
+        eval_how=Decoding(temperature=options.eval_temperature, **drawn),
+        count=options.num_generations,
+        eval_count=options.eval_generations,
+        seed=recipe.train.seed,
+        again=reuse_of(recipe).steps > 1,
+        success_at=options.success_at,
+        alarm_after=options.alarm_after,
+        from_start=options.policy == "start",
+    )
+    return OnlineFeeds(plan.feeds, answering, reuse_of(recipe))
+
+
+def _start(policy: Policy) -> Reference:
+    kept = StartWeights(policy.model)
+
+    @contextmanager
+    def first() -> Any:
+        with kept.in_place():
+            yield policy
+
+    return first
+
+
+def _other(policy: Policy) -> Reference:
+    @contextmanager
+    def other() -> Any:
+        yield policy
+
+    return other
+
+
+def _named(given: str | Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(given, str):
+        return given, {}
+    options = dict(given)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise RecipeError(f"{what}: expected a name or {{name: ..., options}}, got {given!r}")
+    return name, options
+
+
+def _rewards(given: Any) -> list[tuple[str, float, Reward]]:
+    found: list[tuple[str, float, Reward]] = []
+    for one in given if isinstance(given, list) else [given]:
+        name, options = _named(one, "reward")
+        weight = options.pop("weight", 1.0)
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            raise RecipeError(f"reward {name}: weight must be a number, got {weight!r}")
+        known = {other for other, _, _ in found}
+        label = name if name not in known else f"{name}{len(found) + 1}"
+        found.append((label, float(weight), rewards.make(name, options)))
+    return found
