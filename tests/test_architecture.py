@@ -12,8 +12,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LEVELS = [
     {"nearest"},
-    {"records", "forest", "named", "tradeoff"},
+    {"records", "forest", "named", "tradeoff", "problems"},
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
+    {"rollout"},
     {"terms", "checkpoints", "options", "guard", "standing"},
     {"recipe"},
     {"steps", "stage_plan"},
@@ -85,6 +86,7 @@ def test_imports_go_down(file: Path) -> None:
         ("training", {"transformers", "peft"}),
         ("logbook", {"torch", "transformers"}),
         ("pages", {"torch", "transformers"}),
+        ("problems", {"torch", "numpy", "transformers", "peft"}),
     ],
 )
 def test_rooms_know_only_their_libraries(room: str, packages: set[str]) -> None:
