@@ -86,6 +86,7 @@ def test_imports_go_down(file: Path) -> None:
         ("training", {"transformers", "peft"}),
         ("logbook", {"torch", "transformers"}),
         ("pages", {"torch", "transformers"}),
+        ("problems", {"torch", "numpy", "transformers", "peft"}),
     ],
 )
 def test_rooms_know_only_their_libraries(room: str, packages: set[str]) -> None:

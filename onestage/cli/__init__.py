@@ -1,8 +1,17 @@
-"""The command line: `onestage train | check | score | sample | front | merge | lab | demo`."""
+"""The command line: `onestage train | check | score | sample | merge | problems | lab | demo | ...`."""
 
 from onestage.cli import training  # isort: skip
 from onestage.cli import models  # isort: skip
-from onestage.cli import comparing, demonstration, lab, merging
+from onestage.cli import comparing, demonstration, lab, merging, problems
 from onestage.cli.terminal import app
 
-__all__ = ["app", "comparing", "demonstration", "lab", "merging", "models", "training"]
+__all__ = [
+    "app",
+    "comparing",
+    "demonstration",
+    "lab",
+    "merging",
+    "models",
+    "problems",
+    "training",
+]
