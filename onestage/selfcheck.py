@@ -83,12 +83,13 @@ def require(verdicts: Sequence[Verdict]) -> None:
 
 def _starts_at_reference(run: Run, batch: Batch, tolerance: float, other: str | None) -> Verdict:
     name = "1 policy = reference"
-    if run.reference is None:
+    if not run.terms.needs_reference:
         return Verdict(name, True, "no objective of this run uses a reference")
     weights, worst, start, now = run.schedule.share, 0.0, 0.0, 0.0
     counts = run.terms.count(batch.records)
     for row in batch.rows:
-        logp_K = run.policy(row)
+        extra = run.policy.look(row, run.terms.reads(batch.records[n] for n in row.records))
+        logp_K = extra.pop("logp")
         ref_K = reference_of(run, row, batch, logp_K)
         wanted = np.concatenate(
             [
@@ -99,7 +100,7 @@ def _starts_at_reference(run: Run, batch: Batch, tolerance: float, other: str | 
         gap_K = (logp_K - ref_K).abs()[torch.from_numpy(wanted).to(logp_K.device)]
         worst = max(worst, gap_K.max().item() if len(gap_K) else 0.0)
         for value, at in ((logp_K, "now"), (ref_K, "start")):
-            losses = run.terms.losses(row, batch, value, ref_K)
+            losses = run.terms.losses(row, batch, value, ref_K, extra)
             part = sum(
                 weights[term] / counts[term] * loss.loss_U.sum().item()
                 for term, loss in losses.items()

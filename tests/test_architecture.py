@@ -14,7 +14,6 @@ LEVELS = [
     {"nearest", "problems"},
     {"records", "forest", "named", "tradeoff"},
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
-    {"rollout"},
     {"terms", "checkpoints", "options", "guard", "standing"},
     {"recipe", "rollout"},
     {"steps", "stage_plan"},
