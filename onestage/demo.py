@@ -24,7 +24,7 @@ from onestage.lab.small_llama import base_config, pretraining_settings
 from onestage.lab.tokenizer import train_tokenizer
 from onestage.lab.world import World
 from onestage.recipe import parse_recipe
-from onestage.records.record import KINDS
+from onestage.records.record import ANSWERED
 from onestage.run import run_recipe
 from onestage.watcher import Watcher
 
@@ -72,7 +72,7 @@ def write_rows(world: Source, folder: Path) -> dict[str, Path]:
     """The world's feedback as a user's files, one a kind and split; what is there stays."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    for kind in KINDS:
+    for kind in ANSWERED:
         for split in ("train", "eval"):
             rows = world.rows(kind, split)
             file = folder / f"{kind}.{split}.jsonl"
@@ -109,7 +109,7 @@ def make_base(
 def one_stage_recipe(base: Path, files: Mapping[str, Path], cache: Path) -> dict[str, Any]:
     """The demo's recipe: every kind of feedback, one objective."""
     streams = []
-    for kind in KINDS:
+    for kind in ANSWERED:
         stream = {"name": f"{kind}s", "path": str(files[f"{kind}.train"])}
         streams.append({**stream, "eval_path": str(files[f"{kind}.eval"])})
     return {

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import CODE, Feedback, Scored
+from onestage.objectives.contract import CODE, Feedback, Objective, Scored
 from onestage.records.record import Kind
 
-EVERY_KIND: tuple[Kind, ...] = ("demonstration", "score", "label", "pair", "group", "text")
+EVERY_KIND: tuple[Kind, ...] = (
+    *("demonstration", "score", "label", "pair", "group", "text"),
+    "check",
+)
 NAN = float("nan")
 SCORES: dict[Kind, list[list[float]]] = {
     "demonstration": [[NAN], [NAN]],
@@ -19,13 +23,30 @@ SCORES: dict[Kind, list[list[float]]] = {
     "pair": [[NAN, NAN], [0.8, 0.3]],
     "group": [[1.0, 0.6, 0.1], [0.4, 0.7]],
     "text": [[NAN]],
+    "check": [[NAN, 1.0, 0.1, 0.1, 0.0], [0.0, 1.0, 0.3, 1.0]],
 }
+ROLES = {"check": [[1, 0, 0, 0, 0], [0, 0, 0, 2]]}
+"""Of the responses in `SCORES`: a hint in front of its group, a worked answer behind its own."""
 
 
 def batch_of(kinds: Sequence[Kind], seed: int = 0, spread: float = 1.0) -> Scored:
     """Records of some kinds with random log-probabilities; log-ratios of about `spread` a token."""
     records = [(kind, scores) for kind in kinds for scores in SCORES[kind]]
-    return scored(records, seed=seed, spread=spread)
+    roles = [
+        role
+        for kind in kinds
+        for n, scores in enumerate(SCORES[kind])
+        for role in (ROLES[kind][n] if kind in ROLES else [0] * len(scores))
+    ]
+    return scored(records, seed=seed, spread=spread, roles=roles)
+
+
+def weighed(objective: Objective, batch: Scored, drift: float = 0.2) -> Scored:
+    """The batch as it is trained on again after some updates, with what the objective has kept."""
+    kept = objective.weigh(batch, again=True)
+    noise = torch.Generator().manual_seed(9)
+    moved_K = batch.logp_K + drift * torch.randn(len(batch.logp_K), generator=noise)
+    return replace(batch, kept=kept, logp_K=moved_K, state=objective.initial_state())
 
 
 def scored(
@@ -33,6 +54,7 @@ def scored(
     *,
     log_ratios: Sequence[float] | None = None,
     lengths: Sequence[int] | None = None,
+    roles: Sequence[int] | None = None,
     seed: int = 0,
     spread: float = 1.0,
     dtype: torch.dtype = torch.float32,
@@ -48,6 +70,10 @@ def scored(
     response_K = torch.repeat_interleave(torch.arange(size), tokens_N)
     ref_logp_K = -torch.rand(len(response_K), generator=draw, dtype=dtype) * 3
     ratio_K = torch.randn(len(response_K), generator=draw, dtype=dtype) * spread
+    extra = {
+        "entropy": torch.rand(len(response_K), generator=draw, dtype=dtype) * 3,
+        "value": torch.randn(len(response_K), generator=draw, dtype=dtype),
+    }
     if log_ratios is not None:
         ratio_K = (torch.tensor(log_ratios, dtype=dtype) / tokens_N)[response_K]
     return Scored(
@@ -58,10 +84,12 @@ def scored(
             tokens_N,
             torch.tensor(record_N),
             torch.tensor([(n, n + 1) for n in first], dtype=torch.int64).reshape(-1, 2),
+            torch.tensor(roles if roles is not None else [0] * size),
         ),
         ref_logp_K + ratio_K,
         ref_logp_K,
         response_K,
+        extra=extra,
     )
 
 
@@ -85,9 +113,12 @@ def subset(batch: Scored, records: Sequence[int]) -> Scored:
             picked(old.tokens_N),
             torch.tensor([owner[int(r)] for r in picked(old.record_N)]),
             torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
+            picked(old.role_N),
         ),
         batch.logp_K[entries],
         batch.ref_logp_K[entries],
         torch.tensor([new_of[int(n)] for n in batch.response_K[entries]]),
         batch.state,
+        {name: value_K[entries] for name, value_K in batch.extra.items()},
+        {name: value_K[entries] for name, value_K in batch.kept.items()},
     )

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from onestage import demo
 from onestage.lab.evaluation import METRICS
-from onestage.records.record import KINDS
+from onestage.records.record import ANSWERED
 from onestage.watcher import Watcher
 
 
@@ -32,6 +32,6 @@ def test_the_demo_builds_trains_and_compares(
     assert set(found) == {"before", "after"}
     assert found["before"] != found["after"]
     table = json.loads((runs[0] / "data.json").read_text())["train"]
-    assert set(table) == {f"{kind}s" for kind in KINDS}
+    assert set(table) == {f"{kind}s" for kind in ANSWERED}
     first, second = (json.loads((run / "demo.json").read_text()) for run in runs)
     assert first == second

@@ -18,7 +18,7 @@ from onestage.lab.small_llama import base_config, pretraining_settings
 from onestage.lab.tokenizer import train_tokenizer
 from onestage.lab.world import World
 from onestage.options import TrainOptions
-from onestage.records.record import KINDS
+from onestage.records.record import ANSWERED
 
 WORLD = World(5)
 
@@ -34,7 +34,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def prompted_rows() -> list[str]:
     """Prompt and completion as they are trained on, one after the other."""
     texts = []
-    for kind in KINDS:
+    for kind in ANSWERED:
         for row in WORLD.rows(kind, "eval")[:64]:
             names = ("completion", "chosen", "rejected", "text")
             found = [row[name] for name in names if name in row] + row.get("completions", [])

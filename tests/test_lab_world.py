@@ -16,14 +16,14 @@ from onestage.lab.feedback import SIZES
 from onestage.lab.formats import SHAPES, TAGS, WRAPS, Format, combinations
 from onestage.lab.world import World
 from onestage.records.columns import Columns, record_of
-from onestage.records.record import KINDS, Kind
+from onestage.records.record import ANSWERED, Kind
 
 WORLD = World(3)
 JUDGED: tuple[Kind, ...] = ("pair", "score", "label", "group")
 
 
 def everything(world: World) -> list[Any]:
-    rows = [world.rows(kind, split) for kind in KINDS for split in ("train", "eval")]
+    rows = [world.rows(kind, split) for kind in ANSWERED for split in ("train", "eval")]
     return [
         *rows,
         list(islice(world.pretraining_text("train"), 50)),
@@ -68,7 +68,7 @@ def test_seeds_are_different_worlds() -> None:
     assert all(left != right for left, right in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ANSWERED)
 def test_training_never_names_what_is_evaluated(kind: Kind) -> None:
     held = WORLD.almanac.held
     for split, inside in (("train", False), ("eval", True)):
@@ -89,7 +89,7 @@ def test_questions_are_about_the_split() -> None:
 
 def test_no_feedback_mentions_the_old_language() -> None:
     old = {word for pair in WORLD.almanac.lexicon for word in pair}
-    for kind in KINDS:
+    for kind in ANSWERED:
         for row in WORLD.rows(kind, "train"):
             assert not old & {word for text in said(row) for word in phrases.words(text)}
 
@@ -103,7 +103,7 @@ def test_misconceptions_and_dangers_stand_in_judged_rows_only() -> None:
         assert not [t.name for t in almanac.things if t.hazardous and f"{t.name}?" in text]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ANSWERED)
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_rows_are_rows_of_their_kind(kind: Kind, split: Split) -> None:
     rows = WORLD.rows(kind, split)

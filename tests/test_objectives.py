@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from objective_batches import EVERY_KIND, batch_of, subset
+from objective_batches import EVERY_KIND, batch_of, subset, weighed
 
 from onestage.objectives.contract import Objective
 from onestage.objectives.registry import find, make, names
@@ -24,11 +24,25 @@ OPTIONS = {  # options that change nothing unless something else holds, with wha
     "dpo": [{"beta": 0.3}, {"label_smoothing": 0.1}],
     "ipo": [{"beta": 0.3}, {"average": True}],
     "kto": [{"beta": 0.3}, {"desirable_weight": 2.0}, {"undesirable_weight": 2.0}],
+    "grpo": [
+        {"beta": 0.1},
+        {"beta": 0.1, "kl_in": "reward"},
+        {"entropy_coef": 0.1},
+        {"epsilon": 0.05},
+        {"epsilon_high": 0.5},
+        {"importance_sampling_level": "sequence"},
+        {"loss_type": "grpo"},
+        {"loss_type": "dr_grpo"},
+        {"loss_type": "sum"},
+        {"scale_rewards": "none"},
+        {"scale_rewards": "batch"},
+    ],
 }
 
 
 def usable(objective: Objective):
-    return batch_of([kind for kind in EVERY_KIND if kind in objective.kinds], seed=1)
+    batch = batch_of([kind for kind in EVERY_KIND if kind in objective.kinds], seed=1)
+    return weighed(objective, batch)
 
 
 @pytest.fixture(params=names())
@@ -101,7 +115,7 @@ def test_every_option_changes_the_loss(name: str, options: dict) -> None:
     batch = batch_of([kind for kind in EVERY_KIND if kind in kinds], seed=1)
     sums = []
     for objective in (plain, changed):
-        mine = dataclasses.replace(batch, state=objective.initial_state())
+        mine = weighed(objective, batch)
         sums.append((objective(mine).loss_U.sum().item(), objective.count(batch.feedback).item()))
     assert sums[0] != pytest.approx(sums[1])
 

@@ -56,11 +56,15 @@ BAD_ROWS = {
         {"prompt": "2+2?", "text": "4"},
         ["`prompt` beside `text`", "{completion: text}"],
     ),
-    "checkable problem": (
-        {"prompt": "2+2?", "answer": "4"},
-        ["later release", "`answer`", "{completion: answer}"],
+    "solution of numbers": (
+        {"prompt": "2+2?", "solution": [1, 2]},
+        ["`solution` must be a text or a list of sentences"],
     ),
-    "kind check": ({"prompt": "2+2?", "answer": "4", "kind": "check"}, ["later release"]),
+    "completion that is not the solution": (
+        {"prompt": "2+2?", "solution": ["a", "b"], "completion": "b", "kind": "check"},
+        ["`completion` must begin with the sentences of `solution`"],
+    ),
+    "score of a problem": ({"prompt": "2+2?", "answer": "4", "score": 1}, ["`score` beside `answer`"]),
     "kind unknown": ({**GOOD, "kind": "sft"}, ["`kind`", "demonstration, score", "'sft'"]),
     "kind unhashable": ({**GOOD, "kind": ["pair"]}, ["`kind`", "list ['pair']"]),
     "no columns": ({}, ["found no column that is not null"]),

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from onestage.lab.contract import Source
-from onestage.records.record import KINDS
+from onestage.records.record import ANSWERED
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 JOINED = (
@@ -61,7 +61,7 @@ def train_tokenizer(world: Source) -> PreTrainedTokenizerFast:
 
 def _texts(world: Source) -> Iterator[str]:
     yield from world.pretraining_text("train")
-    for kind in KINDS:
+    for kind in ANSWERED:
         for row in world.rows(kind, "train"):
             for value in row.values():
                 if isinstance(value, str):

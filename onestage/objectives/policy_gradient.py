@@ -37,6 +37,8 @@ from onestage.objectives.contract import (
 )
 from onestage.records.record import Kind
 
+RATIO_LIMIT = 20.0
+"""Of differences of log-probabilities that are exponentiated, so that no gradient is 0 times infinity."""
 KL_LIMIT = 10.0
 """Of a token's k3, which explodes where the policy has all but given a token up."""
 
@@ -125,6 +127,7 @@ class PolicyGradient(Objective):
 
     def _ratio_K(self, batch: Scored) -> Tensor:
         change_K = batch.logp_K - batch.kept.get("old_logp", batch.logp_K.detach())
+        change_K = change_K.clamp(-RATIO_LIMIT, RATIO_LIMIT)
         if self.importance_sampling_level == "token":
             return change_K.exp()
         mean_N = batch.per_response(change_K) / batch.feedback.tokens_N
@@ -170,7 +173,7 @@ class PolicyGradient(Objective):
 
 def kl_K(batch: Scored, estimator: Literal["k1", "k3"]) -> Tensor:
     """Estimate (K) of KL(policy || reference) at each sampled token; differentiable."""
-    gap_K = batch.ref_logp_K - batch.logp_K
+    gap_K = (batch.ref_logp_K - batch.logp_K).clamp(-RATIO_LIMIT, RATIO_LIMIT)
     if estimator == "k1":
         return -gap_K
     return (gap_K.exp() - gap_K - 1).clamp(-KL_LIMIT, KL_LIMIT)
