@@ -135,7 +135,7 @@ def test_scores_do_not_depend_on_the_batch(
 def test_padding_is_never_taken_for_the_end_of_a_text(tmp_path: Path) -> None:
     """Texts that end in the ids that a batch might be padded with."""
     folder = save(tmp_path, chat=None)
-    texts = ["one two " * (i % 3) + own_tokenizer().decode([i]) for i in range(12)]
+    texts = ["one two " * (i % 3 + 1) + own_tokenizer().decode([i]) for i in range(12)]
     ends = [own_tokenizer().encode(text)[-1] for text in texts]
     assert ends == list(range(12))
     expected = [by_hand(folder, text, special=True) for text in texts]
