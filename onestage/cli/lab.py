@@ -43,21 +43,64 @@ def convex(
 ) -> None:
     """Compare schedules where all optima are known: tables, a figure, and both as files."""
     with plain_errors():
-        from onestage.lab import convex_page
         from onestage.lab.convex_bench import bench, trajectories
+        from onestage.lab.convex_page import draw
         from onestage.lab.convex_tables import Size
+        from onestage.lab.figures import require_matplotlib
+        from onestage.lab.tables import grid, write_numbers
 
-        convex_page.require_matplotlib()
+        require_matplotlib()
         start = time.perf_counter()
         size = Size.named("default" if full is None else "full" if full else "quick", seeds)
         tables = {}
         for table in bench(size):
             tables[table.name] = table
-            console.print(convex_page.grid(table))
+            console.print(grid(table))
             say(f"{table.seconds:.1f} s\n")
-        convex_page.draw(out / "convex.svg", trajectories(size.most), tables["over_time"])
+        draw(out / "convex.svg", trajectories(size.most), tables["over_time"])
         seconds = round(time.perf_counter() - start, 1)
         command = shlex.join(["onestage", *sys.argv[1:]])
         settings = {"command": command, "seeds": size.seeds, "seconds": seconds}
-        convex_page.write_numbers(out / "convex.json", list(tables.values()), settings)
+        write_numbers(out / "convex.json", list(tables.values()), settings)
         say(f"{out}: convex.svg, convex.json, convex.md, {seconds} s")
+
+
+@lab.command()
+def tree(
+    out: Annotated[Path, typer.Option(help="Where the figure and the numbers are written.")] = Path(
+        "runs/tree"
+    ),
+    seeds: Annotated[int, typer.Option(min=4, help="Runs of each kind, at once.")] = 16,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer depths.")] = False,
+) -> None:
+    """Learn with hints on a tree with one right leaf: tables, claims, a figure. Fails if one fails."""
+    with plain_errors():
+        from onestage.lab.figures import require_matplotlib
+        from onestage.lab.tables import grid, write_numbers
+        from onestage.lab.tree_bench import Size, bench, curves
+        from onestage.lab.tree_page import draw
+
+        require_matplotlib()
+        start = time.perf_counter()
+        tables, claims = {}, []
+        for table, shown in bench(Size.named("quick" if quick else "default", seeds)):
+            tables[table.name] = table
+            claims += shown
+            console.print(grid(table))
+            for claim in shown:
+                say(f"{'holds' if claim.holds else 'FAILS'}: {claim.text}")
+            say(f"{table.seconds:.1f} s\n")
+        draw(out / "tree.svg", tables["theory"], curves(seeds))
+        seconds = round(time.perf_counter() - start, 1)
+        command = shlex.join(["onestage", *sys.argv[1:]])
+        settings = {
+            "command": command,
+            "seeds": seeds,
+            "seconds": seconds,
+            "claims": {claim.text: claim.holds for claim in claims},
+        }
+        write_numbers(out / "tree.json", list(tables.values()), settings)
+        say(f"{out}: tree.svg, tree.json, tree.md, {seconds} s")
+        failed = [claim.text for claim in claims if not claim.holds]
+        if failed:
+            raise ValueError("claims that do not hold: " + "; ".join(failed))

@@ -9,7 +9,8 @@ from onestage.lab import convex, convex_deciding, convex_tables
 from onestage.lab.convex import Floats
 from onestage.lab.convex_deciding import chosen
 from onestage.lab.convex_runs import alright, sequential
-from onestage.lab.convex_tables import SEED, Size, Table
+from onestage.lab.convex_tables import SEED, Size
+from onestage.lab.tables import Table
 
 
 def bench(size: Size) -> Iterator[Table]:

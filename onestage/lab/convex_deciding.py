@@ -13,7 +13,8 @@ import numpy as np
 from onestage.lab import convex
 from onestage.lab.convex import Floats, Problem
 from onestage.lab.convex_runs import Run, deciding, maxright, smoothly
-from onestage.lab.convex_tables import SEED, Size, Table
+from onestage.lab.convex_tables import SEED, Size
+from onestage.lab.tables import Table
 
 MAXRIGHT_STEPS = 4000
 

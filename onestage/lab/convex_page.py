@@ -1,84 +1,27 @@
-"""How the convex bench is shown: tables in the terminal, a figure, and a file of all numbers."""
+"""The convex bench's figure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table as Grid
 
 from onestage.lab import convex
 from onestage.lab.convex import Floats
-from onestage.lab.convex_tables import Table
+from onestage.lab.figures import figure
+from onestage.lab.tables import Table
 
-MISSING = "figures need matplotlib: pip install 'onestage[figures]'"
 COLOURS = {"dpo": "#1f6fb4", "sft": "#c9601a", "line": "#3b3b3b", "other": "#7b3fa0"}
 VIEW = ((-2.2, 2.2), (-0.8, 1.7))
 """The part of Theta that the figure shows."""
 
 
-def grid(table: Table) -> Grid:
-    """For the terminal."""
-    shown = Grid(
-        title=table.title, caption=table.note, title_justify="left", caption_justify="left"
-    )
-    for column in table.columns:
-        shown.add_column(column, overflow="fold")
-    for row in table.rows:
-        shown.add_row(*map(cell, row))
-    return shown
-
-
-def cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        places = 4 if abs(value) >= 0.01 or value == 0 else 5
-        return str(value) if round(value, 2) == value else f"{value:.{places}f}"
-    if isinstance(value, list):
-        return ", ".join(f"{part:.3f}" if len(value) == 2 else f"{part:.4f}" for part in value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def markdown(table: Table) -> str:
-    """For a page of documentation."""
-    rows = [table.columns, ["---"] * len(table.columns), *(map(cell, row) for row in table.rows)]
-    lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"**{table.title}**\n\n{lines}\n\n{table.note}\n"
-
-
-def write_numbers(file: Path, tables: Sequence[Table], settings: dict[str, Any]) -> None:
-    """All tables as JSON, unrounded, and beside it as Markdown."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.with_suffix(".md").write_text("\n".join(map(markdown, tables)))
-    whole = {**settings, "tables": {table.name: asdict(table) for table in tables}}
-    file.write_text(json.dumps(whole, indent=1) + "\n")
-
-
-def require_matplotlib() -> None:
-    """`ImportError` with what to install, before anything is measured."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-
-
 def draw(file: Path, paths: dict[str, Floats], over_time: Table) -> None:
     """Trajectories over the contours of both losses, and the gaps as T grows."""
-    require_matplotlib()
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # no pyplot: a figure of its own leaves the user's backend and settings alone
-    with mpl.rc_context({"svg.hashsalt": "onestage", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(9.6, 7.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(2, 2).ravel()
+    with figure(file, 9.6, 7.0) as drawn:
+        panels = drawn.subplots(2, 2).ravel()
         _trajectories(
             panels[0],
             "Sequential: ends at the last stage's optimum",
@@ -99,8 +42,6 @@ def draw(file: Path, paths: dict[str, Floats], over_time: Table) -> None:
             ],
         )
         _gaps(panels[3], over_time)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, format="svg", metadata={"Date": None})
 
 
 def _trajectories(panel: Any, title: str, runs: Sequence[tuple[str, Floats, str]]) -> None:

@@ -6,12 +6,13 @@ what xright.md 2.3, 2.4 and T13 print.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from onestage.lab import convex
 from onestage.lab.convex import Floats, Problem
 from onestage.lab.convex_runs import Run, alright, mix, sequential
+from onestage.lab.tables import Table
 from onestage.schedules.clipping import Clipping
 
 LAMBDAS = (0.25, 0.5, 0.75)
@@ -34,18 +35,6 @@ class Size:
     def named(cls, name: Literal["quick", "default", "full"], seeds: int) -> Size:
         longest, most = {"quick": (1000, 4), "default": (10_000, 12), "full": (50_000, seeds)}[name]
         return cls(longest, seeds, name != "quick", min(seeds, most))
-
-
-@dataclass
-class Table:
-    """Rows of plain values; None where there is nothing to print."""
-
-    name: str
-    title: str
-    columns: list[str]
-    note: str = ""
-    rows: list[list[Any]] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def stuck(size: Size) -> Table:

@@ -1,0 +1,190 @@
+"""A reward model: any sequence classifier of transformers, on the text of the answer.
+
+It reads text, never the policy's token ids: the same ids mean other words to another tokenizer, and
+nothing would tell (una_uft.md 4b, trap 15). The conversation goes through the model's own chat template
+and its own tokenizer, unaltered and uncut. A model without a template is given prompt and response as
+they stand, one after the other.
+
+A score is a property of its text: it must not change with what else is in the batch. So padding stands
+on the right and is masked; where the model finds the last token by looking for padding, it is padded
+with the id that its config names, and where none is named, with an id that no text of the batch ends in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jinja2 import TemplateError
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from onestage.policy.loading import Precision, check_vocabulary
+from onestage.rollout.rewards.contract import Answer, Failure, Reward
+
+BOUNDLESS = 10**9
+"""Tokenizers without a limit name a far larger one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """What is loaded."""
+
+    model: Any
+    tokenizer: Any
+    column: int
+    """Of the label, in its logits."""
+    longest: int
+    """Tokens that it reads at most."""
+    pads_freely: bool
+    """Whether its config names no padding."""
+
+
+@dataclass(frozen=True)
+class RewardModel(Reward):
+    """The logit of a classifier with one label, or of one of several."""
+
+    model: str
+    """A folder or a name on the hub."""
+    revision: str | None = None
+    label: int | str | None = None
+    """Which label's logit, by number or by name; needed where there are several."""
+    transform: Literal["none", "sigmoid"] = "none"
+    batch_size: int = 8
+    max_length: int | None = None
+    """Tokens that it reads at most (default: as many as it can). A longer text is a failure, not cut."""
+    dtype: Precision = "auto"
+    """auto: as stored. Under half precision scores differ a little from batch to batch."""
+    device: str = "auto"
+    """auto: the first GPU where there is one, or the CPU."""
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Loads the model: what is wrong with it is told before the first step."""
+        _ = self._loaded
+
+    def close(self) -> None:
+        self.__dict__.pop("_loaded", None)
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float | Failure]:
+        longest = self._loaded.longest
+        found: dict[int, float | Failure] = {}
+        rows: dict[int, list[int]] = {}
+        for place, answer in enumerate(answers):
+            ids = self._ids(answer)
+            if isinstance(ids, Failure):
+                found[place] = ids
+            elif len(ids) > longest:
+                found[place] = Failure("overlong", f"{len(ids):,} tokens, at most {longest:,}")
+            elif not ids:
+                found[place] = Failure("value", "an empty text")
+            else:
+                rows[place] = ids
+        order = sorted(rows, key=lambda place: -len(rows[place]))
+        for start in range(0, len(order), self.batch_size):
+            places = order[start : start + self.batch_size]
+            for place, logit in zip(places, self._logits([rows[p] for p in places]), strict=True):
+                found[place] = self._reward(logit)
+        return [found[place] for place in range(len(answers))]
+
+    def text(self, answer: Answer) -> str:
+        """What the model reads, special tokens of its chat template included."""
+        tokenizer = self._loaded.tokenizer
+        if not tokenizer.chat_template:
+            return answer.prompt + answer.response
+        turns = [dict(turn) for turn in answer.turns] or [
+            {"role": "user", "content": answer.prompt}
+        ]
+        if turns[-1]["role"] == "assistant":  # the response goes on with what was begun
+            turns[-1]["content"] += answer.response
+        else:
+            turns.append({"role": "assistant", "content": answer.response})
+        return tokenizer.apply_chat_template(turns, tokenize=False)
+
+    def _ids(self, answer: Answer) -> list[int] | Failure:
+        tokenizer = self._loaded.tokenizer
+        try:
+            text = self.text(answer)
+        except TemplateError as error:
+            return Failure("value", f"its chat template refuses the conversation: {error}")
+        # a template writes its special tokens itself
+        whole = tokenizer(text, add_special_tokens=not tokenizer.chat_template, verbose=False)
+        return whole["input_ids"]
+
+    @torch.inference_mode()
+    def _logits(self, rows: Sequence[list[int]]) -> Iterator[float]:
+        model, column = self._loaded.model, self._loaded.column
+        config = model.config.get_text_config()
+        padding = config.pad_token_id
+        if self._loaded.pads_freely:
+            ends = {ids[-1] for ids in rows}
+            padding = config.pad_token_id = next(i for i in range(len(ends) + 1) if i not in ends)
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), padding)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+        return iter(logits[:, column].double().tolist())
+
+    def _reward(self, logit: float) -> float | Failure:
+        if not math.isfinite(logit):
+            return Failure("value", f"a logit of {logit}")
+        return (
+            float(torch.tensor(logit).double().sigmoid()) if self.transform == "sigmoid" else logit
+        )
+
+    @cached_property
+    def _loaded(self) -> Classifier:
+        where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(self.model, **where)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            self.model, dtype=self.dtype, output_loading_info=True, **where
+        )
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"reward_model: {self.model} holds no weights for {', '.join(missing[:3])}: it is no "
+                "trained classifier, and random weights would judge"
+            )
+        config = model.config.get_text_config()
+        check_vocabulary(tokenizer, config)
+        limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
+        limit = min((n for n in limits if n is not None and 0 < n < BOUNDLESS), default=BOUNDLESS)
+        if self.max_length is not None and self.max_length > limit:
+            raise ValueError(
+                f"reward_model: max_length {self.max_length:,}, but {self.model} reads {limit:,} tokens"
+            )
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return Classifier(
+            model.eval().to(device),
+            tokenizer,
+            self._column(model.config),
+            self.max_length or limit,
+            pads_freely=config.pad_token_id is None,
+        )
+
+    def _column(self, config: Any) -> int:
+        names = [str(config.id2label[i]) for i in range(config.num_labels)]
+        if self.label is None and len(names) == 1:
+            return 0
+        if self.label in names:
+            return names.index(str(self.label))
+        if isinstance(self.label, int) and 0 <= self.label < len(names):
+            return self.label
+        raise ValueError(
+            f"reward_model: label {self.label!r}, but {self.model} has {len(names)}: "
+            + ", ".join(f"{i} {name}" for i, name in enumerate(names[:20]))
+        )
