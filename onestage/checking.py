@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from onestage.doctor import Estimate, estimate, examine
+from onestage.online import check_rewards
 from onestage.options import LoraOptions
 from onestage.pages import show
 from onestage.planning import make_plan
@@ -71,7 +72,12 @@ def _errors(recipe: Recipe, stage: Stage | None, data: Data) -> list[str]:
         except ValueError as error:
             errors.append(f"stages.{stage.name}: {error}")
         return errors
-    for step in (lambda: judge(recipe, data), lambda: make_plan(recipe, data)):
+    steps = (
+        lambda: judge(recipe, data),
+        lambda: make_plan(recipe, data),
+        lambda: check_rewards(recipe, data),
+    )
+    for step in steps:
         try:
             step()
         except ValueError as error:

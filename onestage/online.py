@@ -22,8 +22,14 @@ from onestage.rollout.rewards import registry as rewards
 from onestage.rollout.rewards.contract import Reward
 from onestage.rollout.samplers import registry as samplers
 from onestage.rollout.samplers.contract import Decoding
+from onestage.streams.checks import About
+from onestage.streams.encoded import Encoded
 from onestage.streams.feeds import Feeds
 from onestage.terms import Terms
+from onestage.wiring import Data
+
+LOOKED_AT = 64
+"""Problems of each stream that rewards look at before the first step."""
 
 
 def asks(recipe: Recipe) -> list[DataOptions]:
@@ -50,6 +56,27 @@ def make_streams(recipe: Recipe) -> dict[str, Online]:
         except ValueError as error:
             raise RecipeError(f"data.{stream.name}: {error}") from error
     return found
+
+
+def check_rewards(recipe: Recipe, data: Data) -> None:
+    """Refuse rewards and hint rules that are unknown, or that problems of the data have no facts for."""
+    streams = make_streams(recipe)
+    for part in (data.train, data.held_out):
+        for name, stream in streams.items():
+            for number in range(min(LOOKED_AT, len(part[name]))) if name in part else ():
+                _check_problem(part[name][number], stream)
+
+
+def _check_problem(record: Encoded, stream: Online) -> None:
+    if not record.asks:
+        return
+    for name, _, reward in stream.rewards:
+        try:
+            reward.check(About.load(record.about).facts)
+        except ValueError as error:
+            raise RecipeError(
+                f"data {record.source}, {record.id}: reward {name}: {error}"
+            ) from error
 
 
 def make_feeds(

@@ -16,7 +16,7 @@ from onestage.checkpoints import CheckpointError, Checkpoints, read
 from onestage.evaluation import measure
 from onestage.logbook import Logbook, OutputError, digest_of
 from onestage.lookout import Lookout, probes_of
-from onestage.online import wants_reference
+from onestage.online import check_rewards, wants_reference
 from onestage.optimum import with_optimum
 from onestage.planning import choices, make_plan, schedule_of
 from onestage.policy.loading import (
@@ -111,6 +111,7 @@ class Session:
         with self.accelerator.main_process_first():
             self.data = read_data(recipe, self.tokenizer, self.say)
         judge(recipe, self.data)
+        check_rewards(recipe, self.data)
         self.plan = make_plan(recipe, self.data)
         self.loaded = self._load()
         needed = self.plan.terms.needs_reference

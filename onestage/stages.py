@@ -17,6 +17,7 @@ from torch import nn
 
 from onestage.checkpoints import CheckpointError, Checkpoints
 from onestage.logbook import OutputError, digest_of, read_json, write_json, write_text
+from onestage.online import check_rewards
 from onestage.planning import choices, make_plan, schedule_of
 from onestage.policy.loading import (
     adapter_base,
@@ -67,8 +68,9 @@ def check_stage(stage: Stage, data: Data) -> None:
         )
     if not terms.needs_reference and recipe.reference != "start":
         raise RecipeError("reference: no objective of this stage uses a reference")
-    stand_in: Any = SimpleNamespace(model=nn.Linear(1, 1))
+    stand_in: Any = SimpleNamespace(model=nn.Linear(1, 1), value_head=None)
     make_optimizer(recipe.train, stand_in, plan.steps)
+    check_rewards(recipe, data)
 
 
 def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:

@@ -64,7 +64,10 @@ BAD_ROWS = {
         {"prompt": "2+2?", "solution": ["a", "b"], "completion": "b", "kind": "check"},
         ["`completion` must begin with the sentences of `solution`"],
     ),
-    "score of a problem": ({"prompt": "2+2?", "answer": "4", "score": 1}, ["`score` beside `answer`"]),
+    "score of a problem": (
+        {"prompt": "2+2?", "answer": "4", "score": 1},
+        ["`score` beside `answer`"],
+    ),
     "kind unknown": ({**GOOD, "kind": "sft"}, ["`kind`", "demonstration, score", "'sft'"]),
     "kind unhashable": ({**GOOD, "kind": ["pair"]}, ["`kind`", "list ['pair']"]),
     "no columns": ({}, ["found no column that is not null"]),

@@ -162,6 +162,7 @@ def as_groups(logp_XY: Tensor, ref_XY: Tensor, score_XY: Tensor) -> Scored:
             torch.ones(size, dtype=torch.int64),
             torch.repeat_interleave(torch.arange(X), Y),
             torch.empty(0, 2, dtype=torch.int64),
+            torch.zeros(size, dtype=torch.int64),
         ),
         logp_XY.flatten(),
         ref_XY.flatten(),

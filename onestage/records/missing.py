@@ -59,7 +59,8 @@ def no_feedback(row: Mapping[str, Any], names: Mapping[str, str], unread: Sequen
     wanted = [(ours, column_of.get(ours, ours)) for ours in ALIASES if ours not in ("prompt",)]
     return (
         "a row needs `messages`, or `prompt` with `completion`, with `chosen` and `rejected` or "
-        f"with `completions` and `scores`, or `text`; found {_listed(row, unread)}"
+        "with `completions` and `scores`, or with `answer` or `solution`, or `text`; "
+        f"found {_listed(row, unread)}"
         f"{_hint(wanted, _present(row, unread))}"
     )
 
