@@ -38,7 +38,7 @@ from onestage.objectives.contract import (
 from onestage.records.record import Kind
 
 RATIO_LIMIT = 20.0
-"""Of differences of log-probabilities that are exponentiated, so that no gradient is 0 times infinity."""
+"""Of differences of log-probabilities before `exp`, so that no gradient is 0 times infinity."""
 KL_LIMIT = 10.0
 """Of a token's k3, which explodes where the policy has all but given a token up."""
 
