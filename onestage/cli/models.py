@@ -66,20 +66,20 @@ def sample(
 ) -> None:
     """Chat with a model in the terminal, or complete prompts from a file."""
     with plain_errors():
-        from onestage.policy.sampling import Sampling
+        from onestage.rollout.samplers.contract import Decoding
 
         quiet_libraries()
         loaded = load_model(model, tokenizer, dtype)
-        how = Sampling(max_new_tokens, temperature, top_p, seed)
+        how = Decoding(max_new_tokens, temperature, top_p)
         if prompts is not None:
-            _complete(loaded, prompts, out, how)
+            _complete(loaded, prompts, out, how, seed)
         else:
-            _chat(loaded, system, how)
+            _chat(loaded, system, how, seed)
 
 
-def _complete(loaded: Any, prompts: Path, out: Path | None, how: Any) -> None:
+def _complete(loaded: Any, prompts: Path, out: Path | None, how: Any, seed: int) -> None:
     from onestage.logbook import write_text
-    from onestage.policy.sampling import sample as draw
+    from onestage.rollout.texts import complete
 
     given: list[Any] = []
     for number, line in enumerate(prompts.read_text().splitlines(), 1):
@@ -87,7 +87,7 @@ def _complete(loaded: Any, prompts: Path, out: Path | None, how: Any) -> None:
             given.append(_prompt(line, prompts, number))
     if not given:
         raise ValueError(f"{prompts} holds no prompt")
-    completions = draw(loaded.model, loaded.tokenizer, given, how)
+    completions = complete(loaded.model, loaded.tokenizer, given, how, seed=seed)
     rows = [{"prompt": p, "completion": c} for p, c in zip(given, completions, strict=True)]
     if out is not None:
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
@@ -110,8 +110,8 @@ def _prompt(line: str, file: Path, number: int) -> Any:
     return row["prompt"]
 
 
-def _chat(loaded: Any, system: str | None, how: Any) -> None:
-    from onestage.policy.sampling import sample as draw
+def _chat(loaded: Any, system: str | None, how: Any, seed: int) -> None:
+    from onestage.rollout.texts import complete
 
     templated = loaded.tokenizer.chat_template is not None
     turns: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
@@ -122,6 +122,7 @@ def _chat(loaded: Any, system: str | None, how: Any) -> None:
         except (EOFError, KeyboardInterrupt):
             return
         turns.append({"role": "user", "content": said})
-        (answer,) = draw(loaded.model, loaded.tokenizer, [turns if templated else said], how)
+        asked = [turns if templated else said]
+        (answer,) = complete(loaded.model, loaded.tokenizer, asked, how, seed=seed)
         turns.append({"role": "assistant", "content": answer})
         say(answer)

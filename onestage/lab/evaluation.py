@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from onestage.lab.contract import Choice, Source, Split
-from onestage.policy.sampling import Sampling, sample
+from onestage.rollout.samplers.contract import Decoding
+from onestage.rollout.texts import complete
 
 METRICS = {
     "formats": "obeys an instruction on the form of the answer",
@@ -62,8 +63,8 @@ def answers(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
 ) -> Iterator[str]:
     """Greedy continuations, in order, without the prompt and special tokens."""
-    greedy = Sampling(max_new_tokens=ANSWER_LENGTH, temperature=0, batch_size=BATCH)
-    return iter(sample(model, tokenizer, prompts, greedy))
+    greedy = Decoding(max_completion_length=ANSWER_LENGTH, temperature=0)
+    return iter(complete(model, tokenizer, prompts, greedy, batch_size=BATCH))
 
 
 def _chosen_rightly(

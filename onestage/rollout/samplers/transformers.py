@@ -2,9 +2,11 @@
 
 A request's prompt is read once, however many completions are wanted: its keys and values are then
 repeated. Prompts of similar length share a batch, padded on the left; rows that have ended leave it, so
-that a long completion does not make the others run along.
+that a long completion does not make the others run along. New keys and values are written into room kept
+for them: transformers' own dynamic cache copies everything at every token, which takes most of the time
+that it takes to sample on a CPU.
 
-Legend: B prompts of a batch, R rows (completions under way), V vocabulary.
+Legend: B prompts of a batch, R rows (completions under way), T tokens so far, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -29,6 +32,8 @@ from onestage.rollout.samplers.contract import Completion, Decoding, Request, Sa
 
 SLACK = 0.25
 """Rows that have ended are taken out when they are this part of the batch."""
+ROOM = 64
+"""Tokens for which a layer's cache makes room at a time."""
 
 
 @dataclass
@@ -45,6 +50,8 @@ class Transformers(Sampler):
 
     @torch.no_grad()
     def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
+        if not all(len(request.ids) for request in requests):
+            raise ValueError("a prompt without any token cannot be completed (no BOS token?)")
         found: list[list[Completion]] = [[] for _ in requests]
         training = self.model.training
         self.model.eval()
@@ -93,12 +100,13 @@ class Transformers(Sampler):
         warp = warpers(how)
         alive = torch.arange(size, device=device)  # the row behind each place of the batch
         open_R = torch.ones(size, dtype=torch.bool, device=device)  # places that have not ended
+        read, position_R = mask_RT.shape[1], mask_RT.sum(-1)
+        mask_RT = torch.cat([mask_RT, mask_RT.new_ones(size, longest)], 1)
         for at in range(longest):
-            token_R = choose(warp(ids, logits_RV.float()), chance[alive, at], how)
+            token_R, logp_R = draw(logits_RV, chance[alive, at], how, warp)
             rows = alive[open_R]
             ids[rows, at] = token_R[open_R]
-            logp_RV = torch.log_softmax(logits_RV.float(), -1)
-            logp[rows, at] = logp_RV.gather(1, token_R[:, None])[:, 0][open_R]
+            logp[rows, at] = logp_R[open_R]
             length[rows] = at + 1
             open_R = open_R & ~torch.isin(token_R, ends)
             left = int(open_R.sum())
@@ -107,15 +115,13 @@ class Transformers(Sampler):
             if left <= (1 - SLACK) * len(alive):
                 keep = open_R.nonzero()[:, 0]
                 cache.batch_select_indices(keep)
-                alive, token_R, mask_RT, open_R = (
-                    x[keep] for x in (alive, token_R, mask_RT, open_R)
+                alive, token_R, mask_RT, position_R, open_R = (
+                    x[keep] for x in (alive, token_R, mask_RT, position_R, open_R)
                 )
-            position_R = mask_RT.sum(-1)
-            mask_RT = torch.cat([mask_RT, mask_RT.new_ones(len(alive), 1)], 1)
             logits_RV = self.model(
                 input_ids=token_R[:, None],
-                attention_mask=mask_RT,
-                position_ids=position_R[:, None],
+                attention_mask=mask_RT[:, : read + at + 1],
+                position_ids=(position_R + at)[:, None],
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
@@ -140,7 +146,7 @@ class Transformers(Sampler):
             ids[row, longest - len(prompt) :] = prompt
             mask[row, longest - len(prompt) :] = 1
         mask_BT = torch.from_numpy(mask).to(device)
-        cache = DynamicCache(config=self.model.config)
+        cache = roomy_cache(self.model.config)
         logits_BV = self.model(
             input_ids=torch.from_numpy(ids).to(device),
             attention_mask=mask_BT,
@@ -154,6 +160,48 @@ class Transformers(Sampler):
         )
         cache.batch_select_indices(row_R)
         return logits_BV[row_R], cache, mask_BT[row_R]
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer's keys and values (R, heads, T, size), at the front of memory that has room for more."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        at = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.room = 0
+        end = at + key_states.shape[-2]
+        if end > self.room:
+            self.room = end + ROOM
+            self._keys, self._values = (
+                _with_room(old, new, at, self.room)
+                for old, new in ((self.keys, key_states), (self.values, value_states))
+            )
+        self._keys[:, :, at:end] = key_states
+        self._values[:, :, at:end] = value_states
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if at := self.get_seq_length():
+            self._keys, self._values = self._keys[indices], self._values[indices]
+            self.keys, self.values = self._keys[:, :, :at], self._values[:, :, :at]
+
+
+def _with_room(old: Tensor | None, new: Tensor, at: int, room: int) -> Tensor:
+    made = new.new_empty(*new.shape[:2], room, new.shape[-1])
+    if at and old is not None:
+        made[:, :, :at] = old
+    return made
+
+
+def roomy_cache(config: Any) -> DynamicCache:
+    """transformers' cache of a model, with room in the layers that keep everything."""
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer() if type(x) is DynamicLayer else x for x in cache.layers]
+    return cache
 
 
 def warpers(how: Decoding) -> Any:
@@ -170,16 +218,22 @@ def warpers(how: Decoding) -> Any:
     return found
 
 
-def choose(logits_RV: Tensor, chance_R: Tensor, how: Decoding) -> Tensor:
-    """A token (R) for each row: the likeliest, or the one on which `chance` falls in the cumulated
-    probabilities."""
+def draw(logits_RV: Tensor, chance_R: Tensor, how: Decoding, warp: Any) -> tuple[Tensor, Tensor]:
+    """A token (R) for each row and its log-probability (R) at temperature 1, untruncated.
+
+    It is the likeliest, or the one on which `chance` falls in the cumulated probabilities.
+    """
+    logp_RV = torch.log_softmax(logits_RV.float(), -1)
     if how.temperature == 0:
-        return logits_RV.argmax(-1)
-    total_RV = torch.softmax(logits_RV, -1).cumsum(-1)
-    whole_R1 = total_RV[:, -1:]
-    token_R = torch.searchsorted(total_RV, chance_R[:, None] * whole_R1, right=True)[:, 0]
-    last_R = (total_RV < whole_R1).sum(-1)  # the last token with any probability
-    return torch.minimum(token_R, last_R)
+        token_R1 = logp_RV.argmax(-1, keepdim=True)
+    else:
+        total_RV = torch.softmax(warp(None, logp_RV), -1).cumsum_(-1)
+        whole_R1 = total_RV[:, -1:]
+        # below the whole, so that no rounding finds a token behind the last one with any probability
+        below_R1 = torch.nextafter(whole_R1, torch.zeros_like(whole_R1))
+        found_R1 = torch.minimum(chance_R[:, None] * whole_R1, below_R1)
+        token_R1 = torch.searchsorted(total_RV, found_R1, right=True)
+    return token_R1[:, 0], logp_RV.gather(1, token_R1)[:, 0]
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:

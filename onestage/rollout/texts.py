@@ -1,0 +1,41 @@
+"""Completions of prompts as text: what `onestage sample` and evaluations need of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onestage.forest.trees import Ids
+from onestage.rollout.samplers.contract import Decoding, Request
+from onestage.rollout.samplers.transformers import Transformers
+
+
+def complete(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str | Sequence[Any]],
+    how: Decoding,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[str]:
+    """One completion for each prompt: a string as it is, or messages through the chat template.
+
+    They come in the order of the prompts, without special tokens. What is drawn for a prompt depends on
+    `seed` and its place.
+    """
+    requests = [
+        Request(_encode(tokenizer, prompt), 1, f"{seed}/{number}")
+        for number, prompt in enumerate(prompts)
+    ]
+    drawn = Transformers(model, tokenizer, batch_size)(requests, how)
+    return [tokenizer.decode(one.ids, skip_special_tokens=True) for (one,) in drawn]
+
+
+def _encode(tokenizer: Any, prompt: str | Sequence[Any]) -> Ids:
+    if isinstance(prompt, str):
+        return np.asarray(tokenizer(prompt).input_ids, np.int32)
+    text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+    return np.asarray(tokenizer(text, add_special_tokens=False).input_ids, np.int32)
