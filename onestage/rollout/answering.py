@@ -20,11 +20,12 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from onestage.forest.trees import Path
+from onestage.rollout.agreement import EngineGapError, complaint, gap
 from onestage.rollout.groups import Given, Group, choose_hint
 from onestage.rollout.judging import Judging
 from onestage.rollout.kept import Keeper
 from onestage.rollout.outcome import Outcome, Report, advice
-from onestage.rollout.samplers.contract import Decoding, Sampler
+from onestage.rollout.samplers.contract import Completion, Decoding, Request, Sampler
 from onestage.streams.encoded import ROLES, Encoded, Sampled
 
 SHOWN = 3
@@ -147,11 +148,25 @@ class Answering:
             start = keeper.reference()  # type: ignore[assignment]
         with start, keeper.policy.evaluating(), keeper.accelerator.autocast():
             self.sampler.sync()
-            drawn = iter(self.sampler(requests, how) if requests else ())
+            found = self.sampler(requests, how) if requests else []
+            if self.sampler.tolerance is not None:
+                self._compare(requests, found, self.sampler.tolerance)
+        drawn = iter(found)
         for group in groups:
             group.drawn = [next(drawn) for _ in group.requests]
             objective = keeper.terms.objectives[keeper.terms.name_of(group.record)]
             group.read(self.tokenizer, worked=objective.uses_worked)
+
+    def _compare(
+        self, requests: Sequence[Request], drawn: Sequence[Sequence[Completion]], tolerance: float
+    ) -> None:
+        """Compare an engine that runs a copy of the policy with the policy."""
+        found = gap(self.keeper.policy, requests, drawn)
+        self.report.gap = max(self.report.gap, found)
+        if not found <= tolerance:  # not a number is none of them
+            if self.sampler.on_gap == "stop":
+                raise EngineGapError(complaint(found, tolerance))
+            self.say(f"WARNING: {complaint(found, tolerance)}")
 
     def _made(self, group: Group) -> tuple[Encoded, Outcome]:
         record, completions = group.record, group.completions

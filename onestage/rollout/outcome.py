@@ -55,7 +55,7 @@ class Report:
     seconds: float = 0.0
     tokens: int = 0
     gap: float = 0.0
-    """Largest difference of an engine's log-probability from the policy's."""
+    """Largest mean distance (nats a token) of an engine's log-probabilities from the policy's."""
 
     def add(self, outcomes: Iterable[Outcome], hinted: Mapping[str, bool]) -> None:
         """`hinted`: the streams whose rule gives hints."""

@@ -11,6 +11,7 @@ import abc
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -53,6 +54,12 @@ class Completion:
 
 class Sampler(abc.ABC):
     """An engine, bound to a policy and its tokenizer."""
+
+    tolerance: float | None = None
+    """Of an engine that runs a copy of the policy: how far its log-probabilities may be from the
+    policy's own (`rollout.agreement`). None: it runs the policy itself, there is nothing to compare."""
+    on_gap: Literal["stop", "warn"] = "stop"
+    """What happens beyond."""
 
     @abc.abstractmethod
     def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
