@@ -27,6 +27,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/schedules.py
 	$(BIN)/python bench/million.py
 	$(BIN)/python bench/against_trl.py
+	$(BIN)/python bench/rollout.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -12,6 +12,7 @@ from conftest import TINY, sharpen, tiny_llama, token_path
 from transformers import AutoModelForCausalLM
 
 from onestage.forest.packing import pack
+from onestage.policy import attention
 from onestage.policy.attention import NAME, block_mask, dense_mask
 from onestage.policy.loading import Lora, _adapted
 from onestage.policy.policy import Fit, Policy
@@ -86,8 +87,11 @@ def naive(model: Any, path: Any) -> torch.Tensor:
     return torch.stack([logp[i - 1, ids[0, i]] for i in at])
 
 
+@pytest.mark.parametrize("call", [attention.CALL, -(1 << 20)], ids=["as it is", "always cut"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_forest_equals_naive(name: str) -> None:
+def test_forest_equals_naive(name: str, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether trees are run whole or cut into chains."""
+    monkeypatch.setattr(attention, "CALL", call)
     model = build(CONFIGS[name]())
     policy = Policy(model)
     assert policy.fit.layout == "forest"
@@ -101,9 +105,9 @@ def test_forest_equals_naive(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "gemma3"])
-@pytest.mark.parametrize("attention", ["sdpa", "eager", NAME])
-def test_every_attention_gives_the_same(name: str, attention: str) -> None:
-    model = build(CONFIGS[name](), attention)
+@pytest.mark.parametrize("kind", ["sdpa", "eager", NAME])
+def test_every_attention_gives_the_same(name: str, kind: str) -> None:
+    model = build(CONFIGS[name](), kind)
     (row,) = pack(some_records(), 1000)
     with torch.no_grad():
         mine = Policy(model)(row)
@@ -174,7 +178,9 @@ def test_changing_a_response_changes_no_other() -> None:
     assert not torch.allclose(before[~others], after[~others])
 
 
-def test_gradients_equal_those_of_naive_runs() -> None:
+@pytest.mark.parametrize("call", [attention.CALL, -(1 << 20)], ids=["as it is", "always cut"])
+def test_gradients_equal_those_of_naive_runs(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "CALL", call)
     packed, alone = tiny_llama(attention=NAME), tiny_llama(attention="sdpa")
     (row,) = pack(some_records(), 1000)
     weight = torch.randn(len(row.tree.node_K), generator=torch.Generator().manual_seed(0))
@@ -190,6 +196,22 @@ def test_gradients_equal_those_of_naive_runs() -> None:
         packed.named_parameters(), alone.named_parameters(), strict=True
     ):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_trees_of_long_branches_are_cut_into_chains() -> None:
+    prompt, branch = list(range(2, 202)), 150
+    paths = [
+        token_path([*prompt, *[300 + n] * branch], (200, 350), responses=(n,)) for n in range(4)
+    ]
+    short = [token_path([5, 6, 7, 8 + n], (3, 4), responses=(n,)) for n in range(3)]
+    row, small = pack([paths], 1000)[0], pack([short], 1000)[0]
+    exits = torch.from_numpy(np.ascontiguousarray(row.tree.exit_T)).tolist()
+    chains = attention._chains(exits, 0, len(row))
+    assert [(a, b, above) for a, b, above in chains] == [
+        (0, 200, []),
+        *((200 + n * branch, 200 + (n + 1) * branch, [0]) for n in range(4)),
+    ]
+    assert attention._chains(small.tree.exit_T.tolist(), 0, len(small)) == [(0, len(small), [])]
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:

@@ -44,12 +44,15 @@ def groups(prompt: int, answer: int, hint: int = 0, count: int = 2, size: int = 
     ],
     ids=str,
 )
-def test_a_shared_prompt_changes_no_gradient(name: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("prompt", "answer", "hint"), [(20, 20, 12), (90, 80, 40)])
+def test_a_shared_prompt_changes_no_gradient(
+    name: str, options: dict[str, Any], prompt: int, answer: int, hint: int
+) -> None:
     objective = make(name, options)
     terms, policy = terms_of(objective), Policy(tiny_llama(0, NAME))
     reference = Policy(tiny_llama(1, NAME)) if objective.needs_reference else None
     # the policy has moved on since it sampled
-    records = kept(groups(20, 20, hint=12), terms, Policy(tiny_llama(2, NAME)), reference)
+    records = kept(groups(prompt, answer, hint), terms, Policy(tiny_llama(2, NAME)), reference)
     together, apart = (pack_records(records, 4096, share=share) for share in (True, False))
     assert sum(map(len, together.rows)) < 0.6 * sum(map(len, apart.rows))
     loss, gradient = loss_and_gradient(policy, terms, records)

@@ -7,14 +7,17 @@ it is.
 
 `forest_attention` is registered under the name "onestage_forest": scaled-dot-product attention, tree
 by tree. Trees never see each other, so a row of many trees needs the diagonal blocks of its mask
-only, and a tree without branches needs no mask at all. It reads the trees' bounds from the mask it
-is given and behaves as "sdpa" without them.
+only, and a tree without branches needs no mask at all. A tree of few long branches (a group of answers
+to one prompt) is cut into its chains: the queries of a chain meet its own keys and those of the chains
+above it, not the other branches', which a mask would only throw away. It reads all this from the mask
+it is given and behaves as "sdpa" without it.
 
 Legend: T nodes of a row.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,6 +33,13 @@ Mask = Tensor | BlockMask
 
 Part = tuple[int, int, bool]
 """A tree of a row: its first node, one past its last, and whether it is a chain (no branches)."""
+
+Block = tuple[int, tuple[int, ...], Tensor | None]
+"""Queries that are run together: how many, the earlier blocks whose keys they see beside their own, and
+the mask of these keys (to add to scores); None for a chain that sees itself alone."""
+
+CALL = 1 << 14
+"""What a call of attention costs beside its work, in pairs of a query and a key."""
 
 
 def windows(config: PretrainedConfig) -> dict[str, int | None]:
@@ -107,13 +117,38 @@ def _mask(
     allowed = dense_mask(exit_T, position_T, window)
     if attention == "eager":
         return additive_mask(allowed, dtype)
-    allowed.forest_parts = tuple(  # type: ignore[attr-defined]
-        (end - start, None)
-        if chain and (window is None or end - start <= window)
-        else (end - start, additive_mask(allowed[:, :, start:end, start:end], dtype))
-        for start, end, chain in parts
-    )
+    blocks: list[Block] = []
+    exits = exit_T.tolist()
+    for start, end, chain in parts:
+        if chain and (window is None or end - start <= window):
+            blocks.append((end - start, (), None))
+            continue
+        chains, first = _chains(exits, start, end), len(blocks)
+        for a, b, above in chains:
+            seen = torch.cat(
+                [allowed[:, :, a:b, slice(*chains[n][:2])] for n in above]
+                + [allowed[:, :, a:b, a:b]],
+                dim=-1,
+            )
+            numbers = tuple(first + n for n in above)
+            blocks.append((b - a, numbers, additive_mask(seen, dtype)))
+    allowed.forest_blocks = tuple(blocks)  # type: ignore[attr-defined]
     return allowed
+
+
+def _chains(exits: list[int], start: int, end: int) -> list[tuple[int, int, list[int]]]:
+    """A tree as its chains (first node, one past the last, the chains above by number), or as one piece
+    where that is less work: chains of a few tokens cost more in calls than their masks do."""
+    bounds = [start, *(t for t in range(start + 1, end) if exits[t] != exits[t - 1]), end]
+    chains: list[tuple[int, int, list[int]]] = []
+    for a, b in pairwise(bounds):
+        above = [n for n, (c, _, _) in enumerate(chains) if exits[c] > a]
+        chains.append((a, b, above))
+    work = sum(
+        CALL + (b - a) * (b - a + sum(chains[n][1] - chains[n][0] for n in above))
+        for a, b, above in chains
+    )
+    return chains if work < CALL + (end - start) ** 2 else [(start, end, [])]
 
 
 def forest_attention(
@@ -124,16 +159,20 @@ def forest_attention(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled-dot-product attention, tree by tree. Shapes as transformers' attention functions."""
-    forest = getattr(attention_mask, "forest_parts", None)
+    """Scaled-dot-product attention, block by block. Shapes as transformers' attention functions."""
+    forest = getattr(attention_mask, "forest_blocks", None)
     if forest is None or attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     # Split, not sliced: the gradient of a slice is a whole row of zeros for every tree.
     queries, keys, values = (
-        whole.split([size for size, _ in forest], dim=2) for whole in (query, key, value)
+        whole.split([size for size, _, _ in forest], dim=2) for whole in (query, key, value)
     )
     outs = []
-    for q, k, v, (_, mask) in zip(queries, keys, values, forest, strict=True):
+    for number, (_, above, mask) in enumerate(forest):
+        q, k, v = queries[number], keys[number], values[number]
+        if above:
+            k = torch.cat([*(keys[n] for n in above), k], dim=2)
+            v = torch.cat([*(values[n] for n in above), v], dim=2)
         mask = None if mask is None else mask.to(q.dtype)
         outs.append(sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0])
     return torch.cat(outs, dim=1), None
