@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
+    FalconH1Config,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     Qwen2Config,
 )
@@ -36,6 +38,11 @@ CONFIGS = {
         head_dim=8,
         sliding_window=9,
         layer_types=["sliding_attention", "full_attention"],
+    ),
+    "falcon-h1, recurrent": lambda: FalconH1Config(
+        **TINY,
+        **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8},
+        **{"mamba_chunk_size": 8, "attention_head_dim": 8},
     ),
     "gpt2": lambda: GPT2Config(
         **{"vocab_size": 400, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
@@ -82,6 +89,7 @@ def generated(model: Any, ids: np.ndarray, length: int, ends: Sequence[int] = (1
     return out[0, row.shape[1] :].tolist()
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_is_generate(name: str, tokenizer: Any) -> None:
     model = model_of(name)
@@ -295,6 +303,13 @@ def test_a_model_in_training_stays_so_and_dropout_is_off(tokenizer: Any) -> None
     assert model.training
     for one, other in zip(first, second, strict=True):
         assert all(same(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_without_this_sort_of_cache_is_refused(tokenizer: Any) -> None:
+    sizes = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+    with pytest.raises(ValueError, match="MambaForCausalLM takes no past_key_values"):
+        Transformers(AutoModelForCausalLM.from_config(MambaConfig(**sizes)), tokenizer)
 
 
 def test_options_and_prompts_are_checked(tokenizer: Any) -> None:

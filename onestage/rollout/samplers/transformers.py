@@ -11,6 +11,7 @@ Legend: B prompts of a batch, R rows (completions under way), T tokens so far, V
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,12 @@ class Transformers(Sampler):
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         self.ends = end_ids(self.model, self.tokenizer)
+        plain = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        if "past_key_values" not in inspect.signature(plain.forward).parameters:
+            raise ValueError(
+                f"{type(plain).__name__} takes no past_key_values: the engine transformers cannot "
+                "sample from it"
+            )
 
     @torch.no_grad()
     def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
@@ -114,7 +121,7 @@ class Transformers(Sampler):
                 break
             if left <= (1 - SLACK) * len(alive):
                 keep = open_R.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
+                cache.reorder_cache(keep)
                 alive, token_R, mask_RT, position_R, open_R = (
                     x[keep] for x in (alive, token_R, mask_RT, position_R, open_R)
                 )
@@ -146,7 +153,7 @@ class Transformers(Sampler):
             ids[row, longest - len(prompt) :] = prompt
             mask[row, longest - len(prompt) :] = 1
         mask_BT = torch.from_numpy(mask).to(device)
-        cache = roomy_cache(self.model.config)
+        cache: Any = roomy_cache(self.model.config)
         logits_BV = self.model(
             input_ids=torch.from_numpy(ids).to(device),
             attention_mask=mask_BT,
@@ -158,7 +165,7 @@ class Transformers(Sampler):
         row_R = torch.repeat_interleave(
             torch.arange(len(prompts), device=device), torch.tensor(counts, device=device)
         )
-        cache.batch_select_indices(row_R)
+        cache.reorder_cache(row_R)
         return logits_BV[row_R], cache, mask_BT[row_R]
 
 
@@ -184,9 +191,9 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         if at := self.get_seq_length():
-            self._keys, self._values = self._keys[indices], self._values[indices]
+            self._keys, self._values = self._keys[beam_idx], self._values[beam_idx]
             self.keys, self.values = self._keys[:, :, :at], self._values[:, :, :at]
 
 
