@@ -1,6 +1,6 @@
 """Online training: sampling, the update and a whole GRPO step, ours and TRL's.
 
-    python bench/rollout.py --threads 1            # some 20 minutes
+    python bench/rollout.py --threads 1            # some 5 minutes, much more on large --vocabularies
     python bench/rollout.py --threads 1 --quick
 
 A Llama with random weights (hidden size 256, 4 layers) and a tokenizer of made-up words, prompts of 50
@@ -52,7 +52,6 @@ SCRIPT = Path(__file__).resolve()
 PROBLEMS, GROUP, LIMIT = 8, 8, 96
 ENDS = 0.02
 """Part of the vocabulary that ends a completion."""
-VOCABULARIES = (1000, 32000)
 CONTESTANTS = {"TRL": 1, "TRL, batch in four": 4}
 
 
@@ -417,7 +416,8 @@ def report(steps: dict[str, Any], update: dict[str, Any]) -> None:
 def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer steps, the small vocabulary")
+    parser.add_argument("--quick", action="store_true", help="fewer steps")
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=[1000], help="sizes")
     parser.add_argument("--rounds", type=int, help="steps of each contestant (default 5, quick 2)")
     parser.add_argument("--threads", type=int, help="of each contestant (default: torch's own)")
     parser.add_argument("--no-save", action="store_true", help="do not write the results file")
@@ -432,7 +432,7 @@ def main() -> None:
     steps: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="rollout-") as folder:
         update = updates(Path(folder), 3 * rounds)
-        for vocabulary in VOCABULARIES[: 1 if options.quick else None]:
+        for vocabulary in options.vocabularies:
             work = Path(folder) / str(vocabulary)
             work.mkdir()
             told = {"vocabulary": vocabulary, "problems": PROBLEMS * (rounds + 2)}
@@ -442,7 +442,7 @@ def main() -> None:
             print(f"vocabulary {vocabulary}:", flush=True)
             steps[str(vocabulary)] = whole_steps(work, rounds)
             where["load_after"] = os.getloadavg()[0]
-            if not options.no_save:  # after each, for the larger vocabulary takes long
+            if not options.no_save:  # after each, for a larger vocabulary takes long
                 write_results("rollout", {"machine": where, "steps": steps, "update": update})
         report(steps, update)
 
