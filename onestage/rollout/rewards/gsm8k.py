@@ -2,7 +2,8 @@ r"""Word problems whose answer is one number, as in GSM8K.
 
 `number`, our rules: the final answer is the last `<answer> .. </answer>`, else what follows the last
 "####", else the last \boxed{..}. It must hold exactly one number, written in any common way ($18,
-1,450,000, 18.0, 1/2, 18 eggs); two are no answer, whichever of them is right. Compared exactly.
+1,450,000, 18.0, 1/2, 18 eggs); two are no answer, whichever of them is right, and neither is a formula
+(18^2, 18 + x) or a scale in words (18 million). Compared exactly.
 
 `authors`, the scorer of Liu et al. (arXiv 2505.16984): the last tag on the last line, by Python's
 `float`.
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 from onestage.rollout.rewards.checker import Checker
 from onestage.rollout.rewards.contract import Answer
+from onestage.rollout.rewards.hendrycks import without_words
 from onestage.rollout.rewards.marked import last_boxed, last_tag, on_last_line
 
 LONGEST = 500
@@ -30,6 +32,11 @@ _NUMBER = re.compile(
     re.ASCII,
 )
 _LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\%", "%"), ("\\ ", " "))
+_AROUND = re.compile(r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;'\"$€£%°=()])*")
+"""What may stand around a number: words and units, no operators."""
+_SCALE = re.compile(
+    r"\b(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed)s?\b|\d\s?(?:[kKMBxei]\b|π)"
+)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", re.ASCII)
 
 
@@ -44,10 +51,13 @@ class GSM8K(Checker):
         if self.rules == "authors":
             return self._as_authors(answer, gold)
         final = _final(answer.response)
-        numbers = numbers_in(final) if final else []
-        if not numbers:
+        read = _read(final) if final else None
+        if read is None:
             return 0.0
-        return 1.0 if numbers == [gold] else self.format_reward
+        numbers, around = read
+        plain = _AROUND.fullmatch(around) and not _SCALE.search(final or "")
+        alone = not any(map(str.isnumeric, around))  # no digits of other scripts, no exponents
+        return 1.0 if numbers == [gold] and plain and alone else self.format_reward
 
     def _as_authors(self, answer: Answer, gold: Fraction) -> float:
         text = on_last_line(answer)
@@ -62,23 +72,24 @@ class GSM8K(Checker):
         _gold(facts)
 
 
-def numbers_in(text: str) -> list[Fraction]:
-    """All numbers of a short text, each as often as it stands there; none where one is too long."""
+def _read(text: str) -> tuple[list[Fraction], str] | None:
+    """The numbers of a short text and what stands around them; None without numbers or beyond limits."""
     if len(text) > LONGEST:
-        return []
-    text = _FRACTION.sub(r"\1/\2", text)
+        return None
+    text = _FRACTION.sub(r"\1/\2", without_words(text))
     for latex, plain in _LATEX:
         text = text.replace(latex, plain)
-    found = []
+    found, around, last = [], "", 0
     for match in _NUMBER.finditer(text):
         whole, part, below = (match[name] or "" for name in ("whole", "part", "below"))
         if not whole and not part:
             continue
         if len(whole + part + below) > MOST_DIGITS or (below and not int(below)):
-            return []
+            return None
+        around, last = around + text[last : match.start()] + " ", match.end()
         value = Fraction((whole.replace(",", "") or "0") + part) / Fraction(below or 1)
         found.append(-value if match["minus"] or match["minus2"] else value)
-    return found
+    return (found, around + text[last:]) if found else None
 
 
 def _final(response: str) -> str | None:
@@ -98,9 +109,9 @@ def _gold(facts: Mapping[str, Any]) -> Fraction:
     given = facts.get("target") if given is None else given
     if not isinstance(given, bool) and isinstance(given, (int, float, str)):
         text = repr(given) if isinstance(given, float) else str(given)
-        numbers = numbers_in(text.rpartition("####")[2])
-        if len(numbers) == 1:
-            return numbers[0]
+        read = _read(text.rpartition("####")[2])
+        if read and len(read[0]) == 1:
+            return read[0][0]
     raise ValueError(
         "gsm8k needs the column `answer` (or `target`): a number, or a solution that ends in '#### 18';"
         f" got {given!r}"

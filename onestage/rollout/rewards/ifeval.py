@@ -14,6 +14,9 @@ from onestage.rollout.rewards import instructions
 from onestage.rollout.rewards.checker import Checker
 from onestage.rollout.rewards.contract import Answer
 
+LONGEST = 200_000
+"""Characters of a response; longer ones follow nothing."""
+
 
 @dataclass(frozen=True)
 class IFEval(Checker):
@@ -26,6 +29,8 @@ class IFEval(Checker):
     def judge(self, answer: Answer) -> float:
         asked = _asked(answer.facts)
         text = answer.response
+        if len(text) > LONGEST:
+            return 0.0
         versions = _versions(text) if self.reading == "loose" else [text]
         done = [
             any(instructions.followed(name, arguments, version) for version in versions)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from onestage.rollout.rewards.checker import Checker
 from onestage.rollout.rewards.contract import Answer
-from onestage.rollout.rewards.marked import behind_header, last_tag
+from onestage.rollout.rewards.marked import authors_tag, behind_header, last_tag
 
 LONGEST = 5000
 """Characters of an answer."""
@@ -47,8 +47,7 @@ class KnightsKnaves(Checker):
         return 1.0 if right else self.format_reward
 
     def _as_authors(self, answer: Answer, truth: Mapping[str, bool]) -> float:
-        found = re.findall("<answer>(.*?)</answer>", behind_header(answer) or "", re.DOTALL)
-        text = found[-1].strip() if found else ""
+        text = authors_tag(behind_header(answer) or "")
         if not text:
             return 0.0
         lowered = text.lower()

@@ -85,7 +85,7 @@ class Math(Checker):
 
 def _clean(text: str) -> str:
     """Without the marks of a formula, a phrase before it and a full stop behind it."""
-    text = _DELIMITERS.sub("", text[: 2 * LONGEST]).strip()
+    text = _DELIMITERS.sub("", text).strip()
     text = _PHRASE.sub("", text, count=1) if _PHRASE.match(text) else text
     return text.strip().removesuffix(".").strip()
 
