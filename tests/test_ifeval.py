@@ -137,7 +137,7 @@ EVERY: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
         ['{"a": [1, 2]}', "```json\n[1]\n```", "```\n3\n```"],
         ["{a: 1}", "so [1]", "[" * 100_000],
     ),
-    ("detectable_format:title", {}, ["<<joy>>\nso", "a <<b c>> d"], ["<a>", "<< >>", "<<a\nb>>", ">>a<<"]),
+    ("detectable_format:title", {}, ["<<joy>>\nso", "a <<b c>>"], ["<a>", "<< >>", "<<a\nb>>", ">>a<<"]),
     (
         "combination:two_responses",
         {},
@@ -150,7 +150,7 @@ EVERY: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
         ["Write a poem. Sea.", " write a POEM.\nSea"],
         ["Sure. Write a poem."],
     ),
-    ("startend:end_checker", {"end_phrase": "So be it."}, ["a. so be it.", '"b. So be it."\n'], ["So be it. ok"]),
+    ("startend:end_checker", {"end_phrase": "So be it."}, ["so be it.", "\"So be it.\""], ["So be it. b"]),
     ("startend:quotation", {}, ['"so"', ' "a "b" c"\n'], ['"', '"so', "so"]),
     ("change_case:english_capital", {}, ["ALL OF IT, 1."], ["ALL of it", "123"]),
     ("change_case:english_lowercase", {}, ["all of it, 1."], ["All of it", "123"]),
