@@ -150,7 +150,7 @@ EVERY: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
         ["Write a poem. Sea.", " write a POEM.\nSea"],
         ["Sure. Write a poem."],
     ),
-    ("startend:end_checker", {"end_phrase": "So be it."}, ["so be it.", "\"So be it.\""], ["So be it. b"]),
+    ("startend:end_checker", {"end_phrase": "It is."}, ["so it is.", '"It is."\n'], ["It is. Or not"]),
     ("startend:quotation", {}, ['"so"', ' "a "b" c"\n'], ['"', '"so', "so"]),
     ("change_case:english_capital", {}, ["ALL OF IT, 1."], ["ALL of it", "123"]),
     ("change_case:english_lowercase", {}, ["all of it, 1."], ["All of it", "123"]),
