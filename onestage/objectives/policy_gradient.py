@@ -74,6 +74,10 @@ class PolicyGradient(Objective):
             )
 
     @property
+    def lowest(self) -> None:  # type: ignore[override]
+        return None  # minus the greatest reward, which only the user knows
+
+    @property
     def needs_reference(self) -> bool:  # type: ignore[override]
         return self.beta > 0
 
