@@ -228,7 +228,10 @@ def test_knights_and_knaves(response: str, ours: float, authors: float) -> None:
 
 
 def test_the_authors_columns_are_read() -> None:
-    facts = {"names": ["A", "B"], "solution": [True, False]}
+    facts: dict[str, Any] = {"names": ["A", "B"], "solution": [True, False]}
+    for rules in ("exact", "authors"):
+        told = {"solution_text_format": RIGHT}
+        assert judged("knights_knaves", tagged(RIGHT), told, rules=rules) == 1.0
     assert judged("knights_knaves", tagged("A is a knight, B is a knave"), facts) == 1.0
     for wrong in (
         {},
@@ -257,6 +260,16 @@ def test_the_authors_columns_are_read() -> None:
         ("10", "10 \\text{ cm}", 1.0),
         ("90", "90^\\circ", 1.0),
         ("x/2", "x/2", 1.0),
+        ("0.5", ".5", 1.0),
+        ("a=.5", "0.5", 0.1),
+        ("5", "xy = 5", 0.1),
+        ("(1,2)", "\\left(1, 2\\right)", 1.0),
+        ("\\frac{a}{b}", "\\dfrac ab", 1.0),
+        ("\\frac{1}{72}", "\\tfrac1{72}", 1.0),
+        ("50", "50\\%", 1.0),
+        ("1{,}000", "1000", 0.1),
+        ("\\frac", "\\frac", 1.0),
+        ("01/2", "1/2", 0.1),
         ("12", "", 0.1),
     ],
 )
@@ -282,6 +295,8 @@ def test_mathematics_by_the_authors_rules(gold: str, answer: str, reward: float)
         ("[1,2)", "[1, 2)", 1.0),
         ("\\text{east}", "east", 1.0),
         ("10", "10\\text{ cm}", 1.0),
+        ("144", "2^4 \\cdot 3^2", 1.0),
+        ("2^4 \\cdot 3^2", "144", 1.0),
         # one answer, and the right one
         ("5", "4", 0.1),
         ("5", "4 = 5", 0.1),
@@ -405,6 +420,42 @@ def test_all_of_gsm8k_is_right() -> None:
         assert checker(answers) == [1.0] * 1319
     raw = [Answer("", row["answer"], row) for row in rows]
     assert make("gsm8k", {})(raw) == [1.0] * 1319
+
+
+# Hints.
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "hint", "completion", "reward"),
+    [
+        ("math", {"answer": "5"}, "so \\boxed{5}", "", 0.0),
+        ("math", {"answer": "5"}, "so \\boxed{5}.", " </think> done", 0.0),
+        ("math", {"answer": "5"}, "so \\boxed{5}", tagged("5"), 1.0),
+        ("math", {"answer": "5"}, "so \\boxed{5}", tagged("4"), 0.1),
+        ("math", {"answer": "5"}, "so \\boxed{", "5}", 1.0),
+        ("gsm8k", {"answer": "5"}, "so\n#### 5", "", 0.0),
+        ("gsm8k", {"answer": "5"}, "so\n#### 5\n", "done", 0.0),
+        ("gsm8k", {"answer": "5"}, "so\n####  5\n", tagged("5"), 1.0),
+        ("gsm8k", {"answer": "5"}, "so\n#### ", "5", 1.0),
+        ("gsm8k", {"answer": "15"}, "so\n#### 1", "5", 1.0),
+        ("gsm8k", {"answer": "5"}, "so \\boxed{5}", "", 0.0),
+        ("countdown", COUNTDOWN, tagged("44 + 19 + 35"), " so", 0.0),
+        ("knights_knaves", {"names": ["A"], "truth": [True]}, tagged("A is a knight"), "", 0.0),
+    ],
+)
+def test_an_answer_that_was_given_is_not_the_models(
+    name: str, facts: dict[str, Any], hint: str, completion: str, reward: float
+) -> None:
+    checker = make(name, {})
+    assert isinstance(checker, Checker)
+    assert checker.judge(Answer(PROMPT, completion, facts, hint)) == reward
+
+
+def test_a_last_line_that_was_given_is_no_answer() -> None:
+    checker = make("math", {"final": "last_line"})
+    assert isinstance(checker, Checker)
+    assert checker.judge(Answer("", "", {"answer": "5"}, "so\n5")) == 0.0
+    assert checker.judge(Answer("", "5", {"answer": "15"}, "so\n1")) == 1.0
 
 
 # Format and length.

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from onestage.rollout.rewards.checker import Checker
 from onestage.rollout.rewards.contract import Answer
 from onestage.rollout.rewards.hendrycks import without_words
-from onestage.rollout.rewards.marked import last_boxed, last_tag, on_last_line
+from onestage.rollout.rewards.marked import final_box, final_tag, last_boxed, on_last_line
 
 LONGEST = 500
 """Characters of a final answer."""
@@ -50,7 +50,7 @@ class GSM8K(Checker):
         gold = _gold(answer.facts)
         if self.rules == "authors":
             return self._as_authors(answer, gold)
-        final = _final(answer.response)
+        final = _final(answer)
         read = _read(final) if final else None
         if read is None:
             return 0.0
@@ -92,16 +92,20 @@ def _read(text: str) -> tuple[list[Fraction], str] | None:
     return (found, around + text[last:]) if found else None
 
 
-def _final(response: str) -> str | None:
-    tag = last_tag(response)
+def _final(answer: Answer) -> str | None:
+    tag = final_tag(answer)
     if tag:
         box = last_boxed(tag[0])
         return box[0] if box and tag[0].count("\\boxed{") == 1 else tag[0]
-    _, marker, rest = response.rpartition("####")
+    before, marker, rest = answer.response.rpartition("####")
     if marker:
-        return rest.strip().split("\n")[0]
-    boxed = last_boxed(response)
-    return boxed[0] if boxed else None
+        line = rest.lstrip().split("\n")[0]
+        given = len(before + marker + rest) - len(rest.lstrip()) + len(line.rstrip()) <= len(
+            answer.hint
+        )
+        return None if given else line.strip()
+    box = final_box(answer)
+    return box[0] if box else None
 
 
 def _gold(facts: Mapping[str, Any]) -> Fraction:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from onestage.rollout.rewards.checker import Checker
 from onestage.rollout.rewards.contract import Answer
-from onestage.rollout.rewards.marked import authors_tag, behind_header, last_tag
+from onestage.rollout.rewards.marked import authors_tag, behind_header, final_tag
 
 LONGEST = 5000
 """Characters of an answer."""
@@ -38,7 +38,7 @@ class KnightsKnaves(Checker):
         truth = _truth(answer.facts)
         if self.rules == "authors":
             return self._as_authors(answer, truth)
-        found = last_tag(answer.response)
+        found = final_tag(answer)
         stated = _statements(found[0]) if found else []
         if not stated:
             return 0.0
@@ -84,6 +84,9 @@ def _truth(facts: Mapping[str, Any]) -> dict[str, bool]:
     names, truth = facts.get("names"), facts.get("truth")
     if truth is None:
         truth = facts.get("solution")  # the authors' column
+    if truth is None and isinstance(facts.get("solution_text_format"), str):
+        told = _statements(facts["solution_text_format"])
+        names, truth = [name for name, _ in told], [role for _, role in told]
     listed = isinstance(names, (list, tuple)) and isinstance(truth, (list, tuple))
     people = list(zip(names or (), truth or (), strict=False)) if listed else []
     known = {name.casefold() for name, _ in people if isinstance(name, str) and name.strip()}

@@ -1,4 +1,8 @@
-"""Where the final answer of a response stands. Everything here takes time linear in the text."""
+"""Where the final answer of a response stands. Everything here takes time linear in the text.
+
+A hint may hold the answer of the worked solution (a whole one does, in its last box). What ends within
+the hint was given, not found, and is no final answer.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,20 @@ def last_boxed(text: str) -> tuple[str, int] | None:
             if start > last:
                 last, end = start, brace.start()
     return (text[last:end].strip(), end) if last >= 0 else None
+
+
+def final_tag(answer: Answer) -> tuple[str, int] | None:
+    """The last tag of a response, if the model ended it."""
+    return _own(last_tag(answer.response), answer)
+
+
+def final_box(answer: Answer) -> tuple[str, int] | None:
+    """The last box of a response, if the model ended it."""
+    return _own(last_boxed(answer.response), answer)
+
+
+def _own(found: tuple[str, int] | None, answer: Answer) -> tuple[str, int] | None:
+    return found if found and found[1] >= len(answer.hint) else None
 
 
 def behind_header(answer: Answer) -> str | None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from onestage.rollout.rewards import hendrycks
 from onestage.rollout.rewards.checker import Checker
 from onestage.rollout.rewards.contract import Answer
-from onestage.rollout.rewards.marked import last_boxed, last_tag, on_last_line
+from onestage.rollout.rewards.marked import final_box, final_tag, last_boxed, on_last_line
 
 LONGEST = 1000
 """Characters of a final answer; longer ones are not read."""
@@ -32,8 +32,8 @@ _DELIMITERS = re.compile(r"(?<!\\)\$|\\\(|\\\)|\\\[|\\\]")
 _PHRASE = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*:?", re.IGNORECASE)
 _NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w{1,9}\}?)?'?(?:\s*\(\s*[A-Za-z]\s*\))?\s*=(?!=)")
 _EXPLOSIVE = re.compile(
-    r"\d{60}|(?:\^|\*\*)\s*[{(]*\s*-?\d{5}|(?:\^|\*\*)[^,;=]{0,40}?\d\s*[})]*\s*(?:\^|\*\*)"
-    r"|\d{4}\s*[})]*\s*!|!\s*!\s*!|[)}\d]\s*!\s*[)}]+\s*!"
+    r"\d{60}|(?:\^|\*\*)[\s{(]*-?(?:\d{5}|\d+\s*(?:\^|\*\*))"
+    r"|\d{5}[\s})]*!|!\s*!\s*!|[)}\d]\s*!\s*[)}]+\s*!"
 )
 """Numbers that would take for ever to write out: 9^{9^9}, 99999!."""
 _OPENING, _CLOSING = "{([", "})]"
@@ -58,7 +58,7 @@ class Math(Checker):
             if text is None:
                 return 0.0
             return 1.0 if hendrycks.equivalent(text, gold) else self.format_reward
-        final = self._final(answer.response)
+        final = self._final(answer)
         if final is None or len(final) > LONGEST or not final or not _balanced(final):
             return 0.0
         one = _one_answer(final, gold)
@@ -71,16 +71,17 @@ class Math(Checker):
     def check(self, facts: Mapping[str, Any]) -> None:
         _gold(facts)
 
-    def _final(self, response: str) -> str | None:
-        tag, box = last_tag(response), last_boxed(response)
+    def _final(self, answer: Answer) -> str | None:
+        tag, box = final_tag(answer), final_box(answer)
         if tag and (not box or tag[1] > box[1]):
             inner = last_boxed(tag[0])
             boxes = tag[0].count("\\boxed{")
             return _clean(inner[0] if inner and boxes == 1 else tag[0])
         if box:
             return _clean(box[0])
-        lines = response.strip()[-4 * LONGEST :].splitlines()
-        return _clean(lines[-1]) if self.final == "last_line" and lines else None
+        if self.final == "marked" or not answer.completion.strip():
+            return None
+        return _clean(answer.response.rstrip().rpartition("\n")[2])
 
 
 def _clean(text: str) -> str:
