@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,7 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     for term in best:
         if term not in weight:
             raise RecipeError(f"optimum: no term {term!r}{nearest(term, list(weight))}")
+    _bounds(chosen.name, terms, best)
     schedule = registry.make(chosen.name, weight, steps, recipe.train.seed, chosen.options, best)
     for name, part in schedule.share.items():
         if part and not own[name].streams:
@@ -97,6 +98,18 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
             )
     own = {name: mixture for name, mixture in own.items() if mixture.streams}
     return Plan(chosen.name, terms, schedule, Feeds(own, together, schedule.measured_part), steps)
+
+
+def _bounds(schedule: str, terms: Terms, best: Mapping[str, float]) -> None:
+    """A schedule that compares losses with f* must be told that of rewards: it is not 0."""
+    if "optimum" not in (field.name for field in fields(registry.find(schedule))):
+        return
+    for name, objective in terms.objectives.items():
+        if objective.lowest is None and name not in best:
+            raise RecipeError(
+                f"schedule {schedule}: the loss of {name} is minus the mean reward, so its f* is minus "
+                f"the greatest reward; give it, as in optimum: {{given: {{{name}: -1}}}}"
+            )
 
 
 def schedule_of(recipe: Recipe) -> _Choice:

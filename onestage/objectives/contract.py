@@ -155,6 +155,8 @@ class Objective(abc.ABC):
     """What its loss needs of the policy beside log-probabilities."""
     uses_worked: bool = False
     """Whether the worked answer of a checkable problem joins the sampled ones."""
+    lowest: float | None = 0.0
+    """A bound that the told loss never falls below, if there is one whatever the data."""
     beta: float = 0.0
     """Scale of the implicit reward; 0 for objectives that have none."""
 

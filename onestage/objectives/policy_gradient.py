@@ -85,6 +85,10 @@ class PolicyGradient(Objective):
             raise ValueError("epsilon: null turns the clip off; epsilon_high would do nothing")
 
     @property
+    def lowest(self) -> None:  # type: ignore[override]
+        return None  # minus the greatest reward, which only the user knows
+
+    @property
     def needs_reference(self) -> bool:  # type: ignore[override]
         return self.beta > 0
 
