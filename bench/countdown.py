@@ -3,11 +3,11 @@
     python bench/countdown.py run OUT     # base models and runs of two seeds, kept in OUT
     python bench/countdown.py page OUT    # results/countdown.json and the figure of docs/countdown.md
 
-Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. A Llama of 0.35 million parameters is pretrained on
-arithmetic text: equations, and derivations in the form of worked solutions whose header names a target
-that has nothing to do with them. So the base knows how to calculate, to use the numbers it is given and
-to write an answer, and reaches a target by chance. Then every method learns from the same 500 problems
-with worked solutions, and is examined greedily, without hints, on problems that nobody has seen.
+Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. A Llama of 0.35 million parameters is pretrained
+on arithmetic text: equations, and derivations in the form of worked solutions whose header names a
+target that has nothing to do with them. So the base knows how to calculate, to use the numbers it is
+given and to write an answer, and reaches a target by chance. Then every method learns from the same 500
+problems with worked solutions, and is examined greedily, without hints, on problems nobody has seen.
 """
 
 from __future__ import annotations

@@ -195,3 +195,13 @@ def test_a_rule_may_hint_one_completion_of_the_group() -> None:
     _, roles, scores = group.responses()
     assert [ROLES[role] for role in roles] == ["response", "response", "hint", "response"]
     assert scores[3] == 1.0
+
+
+def test_a_problem_has_no_response_to_score() -> None:
+    record = record_of(ROW, Columns("c", kind="check"), "row")
+    (refusal,) = Encoder(make_tokenizer(), 256).encode_responses([record])
+    assert isinstance(refusal, Refusal)
+    assert "kind: demonstration" in refusal.reason
+    worked = record_of(ROW, Columns("c", kind="demonstration"), "row")
+    (found,) = Encoder(make_tokenizer(), 256).encode_responses([worked])
+    assert isinstance(found, Encoded)

@@ -107,6 +107,13 @@ class Answering:
         found, self._examples = self._examples, []
         return found
 
+    def close(self) -> None:
+        """Let go of the engine, and of the rewards' processes, models and connections."""
+        self.sampler.close()
+        for stream in self.judging.streams.values():
+            for _, _, reward in stream.rewards:
+                reward.close()
+
     def _key(self, record: Encoded, purpose: str) -> str:
         return f"{self.seed}/{purpose}/{record.source}/{record.visit}"
 

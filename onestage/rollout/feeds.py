@@ -125,6 +125,9 @@ class OnlineFeeds(Feeds):
             return [(TOGETHER, self.together)]
         return [(name, self.own[name]) for name in self._ordered(terms)]
 
+    def close(self) -> None:
+        self.answering.close()
+
     def state(self) -> dict[str, Any]:
         return {**super().state(), "hints": self.answering.hint_state}
 
