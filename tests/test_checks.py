@@ -57,9 +57,10 @@ def test_a_response_beside_an_answer_is_a_demonstration() -> None:
     assert record_of(row, Columns("c", kind="check"), "row").kind == "check"
 
 
-def test_a_solution_given_as_text_is_cut_at_its_lines() -> None:
-    record = record_of({"prompt": "2+2?", "solution": "2 + 2\n= 4\n"}, Columns("c"), "row")
-    assert record.solution == ("2 + 2\n", "= 4\n")
+def test_a_solution_given_as_text_is_cut_at_lines_and_sentences() -> None:
+    text = "2 + 2.5\n= 4.5. That is it.\n"
+    record = record_of({"prompt": "2+2.5?", "solution": text}, Columns("c"), "row")
+    assert record.solution == ("2 + 2.5\n", "= 4.5. ", "That is it.\n")
 
 
 def test_parquet_keeps_the_columns_that_rewards_look_at(tmp_path: Path) -> None:
