@@ -74,7 +74,7 @@ class OnlineFeeds(Feeds):
             yield (record for record in records if not record.asks)
 
     def report(self) -> dict[str, float]:
-        return self.answering.report.tell()
+        return self.answering.report.tell() | self.answering.judging.spent()
 
     def examples(self) -> list[Mapping[str, Any]]:
         return self.answering.shown()
