@@ -26,10 +26,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-GIVEN, TARGET, OPERATORS = (1, 50), (10, 100), "+-"
+GIVEN, TARGET, OPERATORS = (1, 25), (1, 75), "+-"
 PROBLEMS, EXAM = 500, 400
 """Problems to train on, all with a worked solution, and problems that are only examined."""
-STEPS, HINT_STEPS, EVAL_STEPS = 300, 180, 25
+STEPS, HINT_STEPS, EVAL_STEPS = 240, 144, 20
 SFT_STEPS = 150
 """Five passes over the worked solutions, as in the paper."""
 PROMPTS, GROUP, LONGEST = 16, 8, 48
@@ -81,7 +81,7 @@ def pretraining_text(seed: int, count: int) -> Iterator[str]:
         if number % 2:
             lines = []
             for _ in range(5):
-                (a, b), op = draw.choices(range(1, 101), k=2), draw.choice(OPERATORS)
+                (a, b), op = draw.choices(range(1, 76), k=2), draw.choice(OPERATORS)
                 a, b = (max(a, b), min(a, b)) if op == "-" else (a, b)
                 lines.append(f"{a} {op} {b} = {_result(a, op, b)}")
             yield "\n".join(lines)
@@ -170,7 +170,7 @@ def base(out: Path, seed: int) -> Path:
             "data": [{"name": "text", "path": str(files(out, seed)["text"]), "kind": "text"}],
             "objective": "sft",
             "train": {
-                "max_steps": 2000,
+                "max_steps": 3000,
                 "batch_size": 32,
                 "learning_rate": 5e-3,
                 "lr_scheduler_type": "cosine",
