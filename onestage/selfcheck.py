@@ -56,6 +56,8 @@ def check_laws(
 
     `other`: the reference, where it is not the model the run starts from.
     """
+    if not records:
+        return [Verdict("1-5", True, "there is no response to try them on before the first step")]
     batch = pack_records(records, run.tokens_per_row)
     tolerance = TOLERANCE[run.policy.dtype]
     if run.accelerator.mixed_precision != "no":

@@ -23,10 +23,16 @@ SCORES: dict[Kind, list[list[float]]] = {
     "pair": [[NAN, NAN], [0.8, 0.3]],
     "group": [[1.0, 0.6, 0.1], [0.4, 0.7]],
     "text": [[NAN]],
-    "check": [[NAN, 1.0, 0.1, 0.1, 0.0], [0.0, 1.0, 0.3, 1.0]],
+    "check": [
+        [NAN, 1.0, 0.1, 0.1, 0.0],
+        [0.0, 1.0, 0.3, 1.0],
+        [0.1, 0.0, NAN, 1.0, 0.9],
+        [0.1, 0.0, 1.0],
+    ],
 }
-ROLES = {"check": [[1, 0, 0, 0, 0], [0, 0, 0, 2]]}
-"""Of the responses in `SCORES`: a hint in front of its group, a worked answer behind its own."""
+ROLES = {"check": [[1, 0, 0, 0, 0], [0, 0, 0, 2], [0, 0, 1, 0, 2], [0, 0, 2]]}
+"""Of the responses in `SCORES`: a hint in front of its group or of one hinted completion, a worked
+answer behind its group."""
 
 
 def batch_of(kinds: Sequence[Kind], seed: int = 0, spread: float = 1.0) -> Scored:
@@ -43,10 +49,14 @@ def batch_of(kinds: Sequence[Kind], seed: int = 0, spread: float = 1.0) -> Score
 
 def weighed(objective: Objective, batch: Scored, drift: float = 0.2) -> Scored:
     """The batch as it is trained on again after some updates, with what the objective has kept."""
-    kept = objective.weigh(batch, again=True)
+    batch = replace(batch, state=objective.initial_state())
     noise = torch.Generator().manual_seed(9)
     moved_K = batch.logp_K + drift * torch.randn(len(batch.logp_K), generator=noise)
-    return replace(batch, kept=kept, logp_K=moved_K, state=objective.initial_state())
+    extra = {
+        name: value_K + drift * torch.randn(len(value_K), generator=noise)
+        for name, value_K in batch.extra.items()
+    }
+    return replace(batch, kept=objective.weigh(batch, again=True), logp_K=moved_K, extra=extra)
 
 
 def scored(

@@ -240,7 +240,7 @@ def test_the_shared_pool_is_one_and_starts_again() -> None:
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match="deadline must be positive, got 0"):
+    with pytest.raises(ValueError, match="deadline must be positive and finite, got 0"):
         Misbehaving(deadline=0)
     with pytest.raises(ValueError, match="one worker or more, got 0"):
         Pool(workers=0)

@@ -92,6 +92,13 @@ class Scored:
         total_N = value_K.new_zeros(len(self.feedback.kind_N), dtype=torch.float32)
         return total_N.index_add(0, self.response_K, value_K.float())
 
+    def place_K(self) -> Tensor:
+        """Place (K, int64, from 0) of each token in its response; a response's tokens are neighbours."""
+        tokens_N = self.feedback.tokens_N
+        begin_N = tokens_N.cumsum(0) - tokens_N
+        here_K = torch.arange(len(self.response_K), device=self.response_K.device)
+        return here_K - begin_N[self.response_K]
+
     def log_ratio_N(self) -> Tensor:
         """log pi(y|x) - log pi_ref(y|x) of each response, summed over its tokens.
 
@@ -148,6 +155,8 @@ class Objective(abc.ABC):
     """What its loss needs of the policy beside log-probabilities."""
     uses_worked: bool = False
     """Whether the worked answer of a checkable problem joins the sampled ones."""
+    lowest: float | None = 0.0
+    """A bound that the told loss never falls below, if there is one whatever the data."""
     beta: float = 0.0
     """Scale of the implicit reward; 0 for objectives that have none."""
 

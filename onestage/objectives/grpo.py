@@ -24,8 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Feedback
-from onestage.objectives.policy_gradient import PolicyGradient, group_sums
+from onestage.objectives.contract import Feedback, Scored
+from onestage.objectives.policy_gradient import PolicyGradient, group_means, group_sums
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,19 @@ class GRPO(PolicyGradient):
     (arXiv 2508.08221), or nothing."""
     eps: float = 1e-6
 
+    def advantage_K(self, batch: Scored) -> Tensor:
+        return self.advantage_N(self.reward_N(batch), batch.feedback)[batch.response_K]
+
     def advantage_N(self, reward_N: Tensor, feedback: Feedback) -> Tensor:
-        count_N = group_sums(torch.ones_like(reward_N), feedback)
-        centred_N = reward_N - group_sums(reward_N, feedback) / count_N
+        """Advantage (N) of each response in its group."""
+        group_N = self.units_N(feedback)
+        centred_N = reward_N - group_means(reward_N, group_N, feedback)
         if self.scale_rewards == "none":
             return centred_N
         if self.scale_rewards == "batch":
-            own_N = feedback.are("response")
-            return centred_N / (_deviation(reward_N[own_N]) + self.eps)
-        square_N = group_sums(centred_N**2, feedback)
+            return centred_N / (_deviation(reward_N[group_N]) + self.eps)
+        square_N = group_sums(centred_N**2, group_N, feedback)
+        count_N = group_sums(torch.ones_like(reward_N), group_N, feedback)
         return centred_N / ((square_N / (count_N - 1).clamp(min=1)).sqrt() + self.eps)
 
 

@@ -11,6 +11,10 @@ d = ref_logp - logp: k1 = -d, whose mean is right but whose gradient inside a lo
 k3 = exp(d) - d - 1 (Schulman 2020), clamped as in the authors' code of UFT. With `kl_in: reward` the
 penalty is taken off the reward instead (k1, old log-probabilities), as in RLHF.
 
+An objective says what the advantage is, and, where it trains on more than what was sampled, on which
+responses (`trained_N`) and which of these the mean is over (`units_N`). KL and entropy are of sampled
+responses alone: elsewhere one token tells neither.
+
 The loss that is told is minus the mean reward; the surrogate's value is the metric `policy_loss`.
 Groups whose rewards are all equal have advantage 0; they count in the mean, as in TRL.
 """
@@ -18,6 +22,7 @@ Groups whose rewards are all equal have advantage 0; they count in the mean, as 
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +47,9 @@ RATIO_LIMIT = 20.0
 KL_LIMIT = 10.0
 """Of a token's k3, which explodes where the policy has all but given a token up."""
 
+WHITENING = 1e-8
+"""Added to a variance that is divided by (TRL, verl)."""
+
 
 @dataclass(frozen=True)
 class PolicyGradient(Objective):
@@ -52,7 +60,8 @@ class PolicyGradient(Objective):
     """Of `kl_in: loss`."""
     entropy_coef: float = 0.0
     """Coefficient of an entropy bonus."""
-    epsilon: float = 0.2
+    epsilon: float | None = 0.2
+    """Clip range of the ratio; null: no clip."""
     epsilon_high: float | None = None
     """Upper clip range (DAPO's clip-higher); default `epsilon`."""
     importance_sampling_level: Literal["token", "sequence"] = "token"
@@ -68,10 +77,16 @@ class PolicyGradient(Objective):
             raise ValueError(
                 f"beta and entropy_coef must be at least 0, got {self.beta} and {self.entropy_coef}"
             )
-        if self.epsilon <= 0 or (self.epsilon_high or 1.0) <= 0:
+        if any(value is not None and value <= 0 for value in (self.epsilon, self.epsilon_high)):
             raise ValueError(
                 f"epsilon and epsilon_high must be positive, got {self.epsilon}, {self.epsilon_high}"
             )
+        if self.epsilon is None and self.epsilon_high is not None:
+            raise ValueError("epsilon: null turns the clip off; epsilon_high would do nothing")
+
+    @property
+    def lowest(self) -> None:  # type: ignore[override]
+        return None  # minus the greatest reward, which only the user knows
 
     @property
     def needs_reference(self) -> bool:  # type: ignore[override]
@@ -89,8 +104,16 @@ class PolicyGradient(Objective):
     def kinds(self) -> frozenset[Kind]:
         return frozenset({"check"})
 
+    def units_N(self, feedback: Feedback) -> Tensor:
+        """Mask (N) of the responses that the mean is over."""
+        return feedback.are("response")
+
+    def trained_N(self, feedback: Feedback) -> Tensor:
+        """Mask (N) of the responses whose tokens have a loss."""
+        return self.units_N(feedback)
+
     def count(self, feedback: Feedback) -> Tensor:
-        weight_N = feedback.weight_N * feedback.are("response")
+        weight_N = feedback.weight_N * self.units_N(feedback)
         return (weight_N * feedback.tokens_N).sum() if self.unit == "token" else weight_N.sum()
 
     def knows(self, again: bool) -> frozenset[Known]:
@@ -98,32 +121,48 @@ class PolicyGradient(Objective):
         return frozenset({"logp"}) if again or penalised else frozenset()
 
     @abc.abstractmethod
-    def advantage_N(self, reward_N: Tensor, feedback: Feedback) -> Tensor:
-        """Advantage (N) of each sampled response, from rewards (N) that hold the KL penalty, if any."""
+    def advantage_K(self, batch: Scored) -> Tensor:
+        """Advantages (K) of all that was sampled together, from the policy that sampled it. What is not
+        trained on may be anything, NaN too."""
 
-    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+    def reward_N(self, batch: Scored) -> Tensor:
+        """Rewards (N), without the KL penalty of whole responses where it is in the reward."""
         reward_N = batch.feedback.score_N
         if self.beta and self.kl_in == "reward":
-            reward_N = reward_N - self.beta * batch.log_ratio_N()
-        advantage_N = self.advantage_N(reward_N, batch.feedback)
-        kept = {"advantage": advantage_N.nan_to_num(0.0)[batch.response_K]}
+            return reward_N - self.beta * batch.log_ratio_N()
+        return reward_N
+
+    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+        trained_K = self.trained_N(batch.feedback)[batch.response_K]
+        kept = {"advantage": torch.where(trained_K, self.advantage_K(batch).float(), 0.0)}
         return kept | ({"old_logp": batch.logp_K} if again else {})
 
     def __call__(self, batch: Scored) -> Loss:
-        feedback = batch.feedback
-        own_K = feedback.are("response")[batch.response_K]
-        ratio_K = self._ratio_K(batch)
-        advantage_K = batch.kept["advantage"]
-        high = self.epsilon if self.epsilon_high is None else self.epsilon_high
-        clipped_K = ratio_K.clamp(1 - self.epsilon, 1 + high)
-        policy_K = -torch.minimum(ratio_K * advantage_K, clipped_K * advantage_K)
-        loss_K = policy_K
-        if self.beta and self.kl_in == "loss":
-            loss_K = loss_K + self.beta * kl_K(batch, self.kl_estimator)
+        return self.reduced(batch, *self.losses(batch))
+
+    def losses(self, batch: Scored) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses (K) of tokens, where they are trained on, and what is measured of them (K each)."""
+        ratio_K, advantage_K = self._ratio_K(batch), batch.kept["advantage"]
+        policy_K = -ratio_K * advantage_K
+        seen = {"policy_loss": policy_K}
+        if self.epsilon is not None:
+            high = self.epsilon if self.epsilon_high is None else self.epsilon_high
+            clipped_K = ratio_K.clamp(1 - self.epsilon, 1 + high)
+            bounded_K = torch.maximum(policy_K, -clipped_K * advantage_K)
+            seen = {"policy_loss": bounded_K, "clip_rate": (bounded_K > policy_K).float()}
+        loss_K = seen["policy_loss"]
+        sampled_K = batch.feedback.are("response")[batch.response_K]
+        if self.beta:
+            seen["kl"] = kl_K(batch, "k3")
+            if self.kl_in == "loss":
+                penalty_K = self.beta * kl_K(batch, self.kl_estimator)
+                loss_K = loss_K + torch.where(sampled_K, penalty_K, 0.0)
+        if "entropy" in batch.extra:
+            seen["entropy"] = batch.extra["entropy"]
         if self.entropy_coef:
-            loss_K = loss_K - self.entropy_coef * batch.extra["entropy"]
-        outside_K = (policy_K > -ratio_K * advantage_K).float()
-        return self.reduced(batch, torch.where(own_K, loss_K, 0.0), policy_K, outside_K)
+            bonus_K = self.entropy_coef * batch.extra["entropy"]
+            loss_K = loss_K - torch.where(sampled_K, bonus_K, 0.0)
+        return loss_K, seen
 
     def _ratio_K(self, batch: Scored) -> Tensor:
         change_K = batch.logp_K - batch.kept.get("old_logp", batch.logp_K.detach())
@@ -134,41 +173,34 @@ class PolicyGradient(Objective):
         # the value of the sequence's ratio, with the gradient of each token's own log-probability
         return (mean_N.detach()[batch.response_K] + batch.logp_K - batch.logp_K.detach()).exp()
 
-    def reduced(self, batch: Scored, loss_K: Tensor, policy_K: Tensor, outside_K: Tensor) -> Loss:
-        """Losses of the units from those of tokens, with what is measured of every response.
-
-        `policy_K`: the surrogate alone. `outside_K`: 1 where the clip took a token's gradient away.
-        """
-        feedback = batch.feedback
+    def reduced(self, batch: Scored, loss_K: Tensor, seen: Mapping[str, Tensor]) -> Loss:
+        """Losses of the units from those of tokens; `seen` (K each) is measured as the mean over the
+        tokens of each sampled response. What is trained on and no unit weighs nothing in the mean."""
+        feedback, response_K = batch.feedback, batch.response_K
+        loss_K = torch.where(self.trained_N(feedback)[response_K], loss_K, 0.0)
+        weight_N = feedback.weight_N * self.units_N(feedback)
         own_N = feedback.are("response")
-        weight_N, record_M = feedback.weight_N * own_N, feedback.record_N[own_N]
-        length_N = feedback.tokens_N
+        record_M = feedback.record_N[own_N]
         metrics = {
-            "policy_loss": Measured(_mean_M(batch, policy_K, own_N), record_M),
-            "clip_rate": Measured(_mean_M(batch, outside_K, own_N), record_M),
+            name: Measured((batch.per_response(v_K.detach()) / feedback.tokens_N)[own_N], record_M)
+            for name, v_K in seen.items()
         }
-        if self.beta:
-            metrics["kl"] = Measured(_mean_M(batch, kl_K(batch, "k3"), own_N), record_M)
-        if "entropy" in batch.extra:
-            metrics["entropy"] = Measured(_mean_M(batch, batch.extra["entropy"], own_N), record_M)
-        level = Told(
-            (-feedback.score_N * feedback.weight_N)[own_N], feedback.weight_N[own_N], record_M
-        )
-        if self.loss_type == "dapo":
-            weight_K = weight_N[batch.response_K]
+        told_N = feedback.weight_N * -feedback.score_N
+        level = Told(told_N[own_N], feedback.weight_N[own_N], record_M)
+        if self.unit == "token":
             return Loss(
-                loss_K * weight_K,
-                weight_K,
-                feedback.record_N[batch.response_K],
+                loss_K * feedback.weight_N[response_K],
+                weight_N[response_K],
+                feedback.record_N[response_K],
                 metrics=metrics,
                 level=level,
             )
-        total_N = batch.per_response(loss_K)
+        total_N = batch.per_response(loss_K) * feedback.weight_N
         if self.loss_type == "grpo":
-            total_N = total_N / length_N
+            total_N = total_N / feedback.tokens_N
         elif self.loss_type == "dr_grpo":
             total_N = total_N / self.max_completion_length
-        return Loss(total_N * weight_N, weight_N, feedback.record_N, metrics=metrics, level=level)
+        return Loss(total_N, weight_N, feedback.record_N, metrics=metrics, level=level)
 
 
 def kl_K(batch: Scored, estimator: Literal["k1", "k3"]) -> Tensor:
@@ -179,14 +211,38 @@ def kl_K(batch: Scored, estimator: Literal["k1", "k3"]) -> Tensor:
     return (gap_K.exp() - gap_K - 1).clamp(-KL_LIMIT, KL_LIMIT)
 
 
-def _mean_M(batch: Scored, value_K: Tensor, own_N: Tensor) -> Tensor:
-    return (batch.per_response(value_K.detach()) / batch.feedback.tokens_N)[own_N]
+def group_sums(value_N: Tensor, mask_N: Tensor, feedback: Feedback) -> Tensor:
+    """The sum (N, float64) of a value over the masked responses of each response's own record.
 
-
-def group_sums(value_N: Tensor, feedback: Feedback) -> Tensor:
-    """The sum (N) of a value over the sampled responses of each response's own group."""
-    own_N = feedback.are("response")
+    In float64 the mean of equal rewards is exactly the reward, so that their advantages are exactly 0.
+    """
     size = int(feedback.record_N.max()) + 1 if len(feedback.record_N) else 0
-    total = value_N.new_zeros(size)
-    total.index_add_(0, feedback.record_N, torch.where(own_N, value_N, 0.0))
+    wide = torch.float32 if value_N.device.type == "mps" else torch.float64  # it has no other
+    total = value_N.new_zeros(size, dtype=wide)
+    total.index_add_(0, feedback.record_N, torch.where(mask_N, value_N.to(wide), 0.0))
     return total[feedback.record_N]
+
+
+def group_means(value_N: Tensor, mask_N: Tensor, feedback: Feedback) -> Tensor:
+    """Its mean (N, float64) over them; 0 where a record has none."""
+    count_N = group_sums(mask_N.float(), mask_N, feedback)
+    return group_sums(value_N, mask_N, feedback) / count_N.clamp(min=1)
+
+
+def sums_to_go(value_K: Tensor, batch: Scored, factor: float = 1.0) -> Tensor:
+    """v_t + factor v_{t+1} + factor^2 v_{t+2} + ... (K), to the end of each response."""
+    response_K, place_K = batch.response_K, batch.place_K()
+    longest = int(place_K.max()) + 1 if len(place_K) else 0
+    table_NT = value_K.new_zeros(len(batch.feedback.kind_N), longest)
+    table_NT[response_K, place_K] = value_K
+    for t in range(longest - 2, -1, -1):
+        table_NT[:, t] += factor * table_NT[:, t + 1]
+    return table_NT[response_K, place_K]
+
+
+def whitened(value_K: Tensor, mask_K: Tensor) -> Tensor:
+    """A value brought to mean 0 and deviation 1 over the masked tokens."""
+    value_M = value_K[mask_K].double()
+    if len(value_M) < 2:
+        return value_K - (value_M.mean() if len(value_M) else 0.0)
+    return (value_K - value_M.mean()) / (value_M.var() + WHITENING).sqrt()

@@ -4,6 +4,15 @@
 
 Demonstrations and text are good by definition; of a pair the chosen side, of labels the thumbs up.
 Scores count as good from `min_score` on. What is not good is not looked at.
+
+With `min_score`, answers that were sampled to problems are imitated where their reward reaches it:
+rejection sampling, as in RAFT (Dong et al. 2023, arXiv 2304.06767) or STaR (Zelikman et al. 2022, arXiv
+2203.14465). A hint they were given is not.
+
+`reweight` multiplies the loss of a token by a function of its probability p through which no gradient
+goes; what the mean is over stays as it is. `dft`: p, which takes away the 1/p hidden in SFT's gradient
+(Wu et al. 2025, arXiv 2508.05629). `chord`: p (1 - p), which leaves out what the policy is sure of as
+well as what is far from it (CHORD-phi, Zhang et al. 2025, arXiv 2508.11408).
 """
 
 from __future__ import annotations
@@ -11,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from onestage.objectives.contract import Feedback, Loss, Objective, Scored, Unit
@@ -25,7 +35,10 @@ class SFT(Objective):
     """`token`: mean over all scored tokens (what trainers do). `sum`: a response's tokens are summed
     and the mean is over responses, which is what UFT's demonstration term tends to (una_uft T5)."""
     min_score: float | None = None
-    """Scored responses at or above this are imitated; needed to use `score` and `group` records."""
+    """Responses with this score or reward or more are imitated; needed to use `score`, `group` and
+    `check` records. -.inf: all of them."""
+    reweight: Literal["none", "dft", "chord"] = "none"
+    """Weight of a token, by how likely the policy finds it."""
 
     @property
     def unit(self) -> Unit:
@@ -34,13 +47,14 @@ class SFT(Objective):
     @property
     def kinds(self) -> frozenset[Kind]:
         always: frozenset[Kind] = frozenset({"demonstration", "text", "pair", "label"})
-        return always if self.min_score is None else always | {"score", "group"}
+        return always if self.min_score is None else always | {"score", "group", "check"}
 
     def _weight_N(self, feedback: Feedback) -> Tensor:
         good_N = feedback.of("demonstration", "text", "pair") & ~feedback.rejected_N
         good_N |= feedback.of("label") & (feedback.score_N == 1)
         if self.min_score is not None:
-            good_N |= feedback.of("score", "group") & (feedback.score_N >= self.min_score)
+            judged_N = feedback.of("score", "group", "check") & feedback.are("response")
+            good_N |= judged_N & (feedback.score_N >= self.min_score)
         return feedback.weight_N * good_N
 
     def count(self, feedback: Feedback) -> Tensor:
@@ -49,7 +63,14 @@ class SFT(Objective):
 
     def __call__(self, batch: Scored) -> Loss:
         weight_N, record_N = self._weight_N(batch.feedback), batch.feedback.record_N
+        loss_K = -batch.logp_K * self._factor_K(batch.logp_K.detach())
         if self.unit == "token":
             weight_K = weight_N[batch.response_K]
-            return Loss(-batch.logp_K * weight_K, weight_K, record_N[batch.response_K])
-        return Loss(-batch.per_response(batch.logp_K) * weight_N, weight_N, record_N)
+            return Loss(loss_K * weight_K, weight_K, record_N[batch.response_K])
+        return Loss(batch.per_response(loss_K) * weight_N, weight_N, record_N)
+
+    def _factor_K(self, logp_K: Tensor) -> Tensor:
+        if self.reweight == "none":
+            return torch.ones_like(logp_K)
+        p_K = logp_K.clamp(max=0.0).exp()
+        return p_K if self.reweight == "dft" else p_K * (1 - p_K)

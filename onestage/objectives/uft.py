@@ -3,7 +3,7 @@
 Wang et al. 2024, UNA (arXiv 2408.15339) and UFT (arXiv 2410.21438). With D = log pi(y|x) -
 log pi_ref(y|x) summed over a response, the implicit score is s = sigma(beta * D + f), and
 
-    score, group  (s - score)^2                  UNA Eq. 13
+    score, group, check  (s - score)^2           UNA Eq. 13; the score of a check is its reward
     label         (s - 1)^2 or s^2               UNA Eq. 11; `loss: bce` gives Eq. 12
     demonstration (s - 1)^2                      UFT Eq. 7
     pair          - log sigma(beta (D_w - D_l))  UNA Eq. 10, which is DPO
@@ -16,6 +16,19 @@ The offset f(x) is beta log Z(x), forced by normalisation (it is DPO's Eq. 4), a
 to 0. Then s = 1/2 is where training starts and every score is read against it: scores above 1/2 pull
 a response up, scores below push it down. `offset` makes the zero point explicit. It never applies to
 demonstrations, whose target 1 would only drive it upwards.
+
+Online (`check`: the policy answers, a reward judges) the regression is read two ways. As it stands,
+rewards are scores: those outside [0, 1] are brought to its ends, and `clip_rate` says how many were.
+With `loss: raw` the reward itself is met, without a sigmoid on either side,
+
+    score, group, check  (reward - beta D - f)^2     UNA Eq. 6
+
+whose gradient on the policy's own samples is -2 beta times that of the reward less beta KL to the
+reference, whatever f is (una_uft T2; of the sigmoid form that is not so, T2b): f is a baseline and
+takes variance away, which `offset: group` or `learned` do. Here D is to the reference, as the paper has
+it; the authors' released online script compares with the policy that sampled instead, so nothing in its
+loss ties the policy to the reference. Hints and worked answers are not responses of the policy and have
+no loss.
 
 Defaults: UFT's setting for the mixture, beta 0.01, MSE, f = 0. UNA-score on its own used beta 0.03.
 """
@@ -41,14 +54,15 @@ from onestage.objectives.contract import (
     pair_margin_P,
     pair_weight_P,
 )
+from onestage.objectives.policy_gradient import group_means
 from onestage.records.record import KINDS, Kind
 
 
 @dataclass(frozen=True)
 class UFT(Objective):
     beta: float = 0.01
-    loss: Literal["mse", "bce"] = "mse"
-    """Distance between implicit score and target."""
+    loss: Literal["mse", "bce", "raw"] = "mse"
+    """Distance between implicit score and target; `raw`: between implicit and given reward."""
     pairs: Literal["pair", "score"] = "pair"
     """How a pair is read: by UNA's pair loss (one unit), or as two scored responses, with its own
     scores where the record has them and 1 and 0 where not."""
@@ -67,7 +81,11 @@ class UFT(Objective):
             raise ValueError(f"uft: beta must be positive, got {self.beta}")
         if not 0 <= self.target_clip < 0.5:
             raise ValueError(f"uft: target_clip must be in [0, 0.5), got {self.target_clip}")
-        if self.offset == "group" and self.target_clip == 0:
+        if self.loss == "raw" and (self.target_clip or self.pairs == "score"):
+            raise ValueError(
+                "uft: loss `raw` meets rewards as they are: no target_clip, and pairs only as pairs"
+            )
+        if self.offset == "group" and self.target_clip == 0 and self.loss != "raw":
             raise ValueError("uft: offset `group` needs target_clip > 0: it uses targets' log-odds")
 
     @property
@@ -76,30 +94,41 @@ class UFT(Objective):
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        everything: frozenset[Kind] = frozenset(KINDS)
-        return everything - {"score", "label"} if self.offset == "group" else everything
+        usable: frozenset[Kind] = frozenset(KINDS)
+        if self.loss == "raw":
+            usable = frozenset({"score", "group", "check", "pair"})
+        return usable - {"score", "label"} if self.offset == "group" else usable
+
+    def _single_N(self, feedback: Feedback) -> Tensor:
+        """Mask (N) of the responses that are a unit of their own."""
+        return feedback.are("response") & ~self._as_pair_N(feedback)
 
     def _as_pair_N(self, feedback: Feedback) -> Tensor:
         none_N = torch.zeros_like(feedback.kind_N, dtype=torch.bool)
         return feedback.of("pair") if self.pairs == "pair" else none_N
 
     def count(self, feedback: Feedback) -> Tensor:
-        weight_N = feedback.weight_N * ~self._as_pair_N(feedback)
+        weight_N = feedback.weight_N * self._single_N(feedback)
         pairs = pair_weight_P(feedback).sum() if self.pairs == "pair" else 0.0
         return weight_N.sum() + pairs
 
     def _target_N(self, feedback: Feedback) -> Tensor:
         good_N = feedback.of("demonstration", "text", "pair") & ~feedback.rejected_N
         read_N = torch.where(feedback.score_N.isnan(), good_N.float(), feedback.score_N)
+        if self.loss == "raw":
+            return read_N
         return read_N.clamp(self.target_clip, 1 - self.target_clip)
 
     def _offset_N(self, reward_N: Tensor, target_N: Tensor, batch: Scored) -> Tensor:
         if self.offset == "none":
             return torch.zeros_like(reward_N)
-        judged_N = ~batch.feedback.of("demonstration", "text")
+        feedback = batch.feedback
+        judged_N = ~feedback.of("demonstration", "text")
         if self.offset == "group":
-            gap_N = torch.logit(target_N) - reward_N
-            return torch.where(judged_N, _mean_by(gap_N, batch.feedback.record_N), 0.0)
+            aim_N = target_N if self.loss == "raw" else torch.logit(target_N)
+            own_N = feedback.are("response")
+            mean_N = group_means(aim_N - reward_N, own_N, feedback).to(reward_N.dtype)
+            return torch.where(judged_N, mean_N, 0.0)
         return judged_N * batch.state["offset"]
 
     def __call__(self, batch: Scored) -> Loss:
@@ -108,7 +137,7 @@ class UFT(Objective):
         target_N = self._target_N(feedback)
         logit_N = reward_N + self._offset_N(reward_N, target_N, batch)
         loss_N = DISTANCES[self.loss](logit_N, target_N)
-        single_N = ~self._as_pair_N(feedback)
+        single_N = self._single_N(feedback)
         loss = Loss(
             (loss_N * feedback.weight_N)[single_N],
             feedback.weight_N[single_N],
@@ -124,12 +153,13 @@ class UFT(Objective):
         self, logit_N: Tensor, target_N: Tensor, feedback: Feedback, single_N: Tensor
     ) -> dict[str, Measured]:
         record_M = feedback.record_N[single_N]
-        score_M = torch.sigmoid(logit_N.detach())[single_N]
+        reached_N = logit_N.detach()
+        score_M = (reached_N if self.loss == "raw" else torch.sigmoid(reached_N))[single_N]
         metrics = {
             "implicit_score": Measured(score_M, record_M),
             "score_error": Measured((score_M - target_N[single_N]).abs(), record_M),
         }
-        if self.target_clip:
+        if self.target_clip or bool(feedback.of("check").any()):
             given_M = feedback.score_N.nan_to_num(1.0)[single_N]
             clipped_M = (given_M - target_N[single_N]).abs() > 0
             metrics["clip_rate"] = Measured(clipped_M.float(), record_M)
@@ -141,11 +171,14 @@ class UFT(Objective):
         """Slope and curvature of the loss in a common offset, for the learned one."""
         if self.offset != "learned":
             return {}
-        judged_N = ~feedback.of("demonstration", "text") & ~self._as_pair_N(feedback)
+        judged_N = ~feedback.of("demonstration", "text") & self._single_N(feedback)
         score_N = torch.sigmoid(logit_N.detach())[judged_N]
         spread_N = score_N * (1 - score_N)
         error_N = score_N - target_N[judged_N]
-        if self.loss == "mse":
+        if self.loss == "raw":
+            slope_N = 2 * (logit_N.detach() - target_N)[judged_N]
+            curvature_N = torch.full_like(slope_N, 2.0)
+        elif self.loss == "mse":
             slope_N, curvature_N = 2 * error_N * spread_N, 2 * spread_N**2
         else:
             slope_N, curvature_N = error_N, spread_N
@@ -175,15 +208,11 @@ def _bce(logit_N: Tensor, target_N: Tensor) -> Tensor:
     return -target_N * F.logsigmoid(logit_N) - (1 - target_N) * F.logsigmoid(-logit_N)
 
 
-DISTANCES = {"mse": _mse, "bce": _bce}
+def _raw(reward_N: Tensor, given_N: Tensor) -> Tensor:
+    return (given_N - reward_N) ** 2
 
 
-def _mean_by(value_N: Tensor, record_N: Tensor) -> Tensor:
-    """The mean over all responses of its record, for each response."""
-    size = int(record_N.max()) + 1 if len(record_N) else 0
-    total = value_N.new_zeros(size).index_add(0, record_N, value_N)
-    count = value_N.new_zeros(size).index_add(0, record_N, torch.ones_like(value_N))
-    return (total / count.clamp(min=1))[record_N]
+DISTANCES = {"mse": _mse, "bce": _bce, "raw": _raw}
 
 
 def _joined(left: Loss, right: Loss) -> Loss:

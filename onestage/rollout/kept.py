@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from onestage.objectives.contract import Objective, Scored
+from onestage.objectives.contract import Scored
 from onestage.policy.policy import Policy
 from onestage.streams.batch import by_path, pack_records
 from onestage.streams.encoded import Encoded, Floats, Sampled
@@ -56,7 +56,7 @@ class Keeper:
         if objective.needs_reference:
             wanted.add("reference")
         known = self._known(records, wanted)
-        made = self._weighed(objective, records, known, again)
+        made = self._weighed(name, records, known, again)
         kept = []
         for record, numbers, weights in zip(records, known, made, strict=True):
             reference = {"reference": numbers["reference"]} if objective.needs_reference else {}
@@ -96,8 +96,9 @@ class Keeper:
         return found
 
     def _weighed(
-        self, objective: Objective, records: Sequence[Encoded], known: list[Parts], again: bool
+        self, term: str, records: Sequence[Encoded], known: list[Parts], again: bool
     ) -> list[Parts]:
+        objective = self.terms.objectives[term]
         device = torch.device("cpu")
         feedback = feedback_of(records, device)
         response_K = torch.repeat_interleave(
@@ -115,6 +116,7 @@ class Keeper:
             joined("logp") if "logp" in names else zeros_K,
             joined("reference") if "reference" in names else zeros_K,
             response_K,
+            self.terms.state[term],
             extra={name: joined(name) for name in names & {"entropy", "value"}},
         )
         kept = {name: value_K.float() for name, value_K in objective.weigh(scored, again).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ class Checker(Reward):
     """Seconds for one answer, by the clock, from when it is begun."""
 
     def __post_init__(self) -> None:
-        if not self.deadline > 0:
-            raise ValueError(f"deadline must be positive, got {self.deadline}")
+        if not 0 < self.deadline < math.inf:
+            raise ValueError(f"deadline must be positive and finite, got {self.deadline}")
 
     @abc.abstractmethod
     def judge(self, answer: Answer) -> float:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from onestage.rollout.rewards import arithmetic
 from onestage.rollout.rewards.checker import Checker
 from onestage.rollout.rewards.contract import Answer
-from onestage.rollout.rewards.marked import last_tag, on_last_line
+from onestage.rollout.rewards.marked import final_tag, on_last_line
 
 _ALLOWED = re.compile(r"[\d+\-*/().\s]+")
 _MOST_FOUND = 1000
@@ -36,7 +36,7 @@ class Countdown(Checker):
         numbers, target = _problem(answer.facts)
         if self.rules == "authors":
             return self._as_authors(answer, numbers, target)
-        found = last_tag(answer.response)
+        found = final_tag(answer)
         if found is None or found[0].count("=") > 1:
             return 0.0
         equation, equals, tail = found[0].partition("=")

@@ -10,7 +10,17 @@ from onestage.named import Registry
 from onestage.rollout.rewards.contract import Reward
 
 APART = frozenset(
-    {"contract", "registry", "pool", "worker", "checker", "marked", "arithmetic", "hendrycks"}
+    {
+        "contract",
+        "registry",
+        "pool",
+        "worker",
+        "checker",
+        "marked",
+        "arithmetic",
+        "hendrycks",
+        "instructions",
+    }
 )
 _REGISTRY = Registry(
     "reward",

@@ -1,0 +1,375 @@
+"""Countdown with three numbers, learnt by a small model from little supervision: SFT, RFT, R3 and UFT.
+
+    python bench/countdown.py run OUT     # base models and runs of two seeds, kept in OUT
+    python bench/countdown.py page OUT    # results/countdown.json and the figure of docs/countdown.md
+
+Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. A Llama of 0.35 million parameters is pretrained
+on arithmetic text: equations, and derivations in the form of worked solutions whose header names a
+target that has nothing to do with them. So the base knows how to calculate, to use the numbers it is
+given and to write an answer, and reaches a target by chance. Then every method learns from the same 500
+problems with worked solutions, and is examined greedily, without hints, on problems nobody has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+GIVEN, TARGET, OPERATORS = (1, 25), (1, 75), "+-"
+PROBLEMS, EXAM = 500, 400
+"""Problems to train on, all with a worked solution, and problems that are only examined."""
+STEPS, HINT_STEPS, EVAL_STEPS = 240, 144, 20
+SFT_STEPS = 150
+"""Five passes over the worked solutions, as in the paper."""
+PROMPTS, GROUP, LONGEST = 16, 8, 48
+"""Problems of a step, completions of a problem, and tokens of a completion at most."""
+RATE = {"rl": 3e-4, "sft": 1e-3}
+LAYERS, WIDTH = 3, 96
+SEEDS = (0, 1)
+
+GRPO = {"name": "grpo", "beta": 0.001, "entropy_coef": 0.001}
+UFT = {"name": "hinted", "entropy_coef": 0.001}
+COSINE = {"name": "cosine", "hint_steps": HINT_STEPS}
+WEIGHTS = {"hinted": 1.0, "sft": 1.0, "dpo": 1.0}
+METHODS: dict[str, dict[str, Any]] = {
+    "SFT": {"stages": ["sft"]},
+    "RFT": {"stages": ["rl"], "objective": GRPO},
+    "SFT then RFT": {"stages": ["sft", "rl"], "objective": GRPO},
+    "R3": {"stages": ["rl"], "objective": GRPO, "hint": "uniform"},
+    "cosine": {"stages": ["rl"], "objective": GRPO, "hint": COSINE},
+    "UFT": {"stages": ["rl"], "objective": UFT, "hint": COSINE},
+    "mix": {"stages": ["all"], "schedule": {"name": "mix", "weights": WEIGHTS}},
+    "maxright": {"stages": ["all"], "schedule": {"name": "maxright", "weights": WEIGHTS}},
+}
+"""The last two train on worked solutions, pairs of right and wrong ones, and problems in one run."""
+
+
+def tokenizer() -> Any:
+    """Digits one by one; operators with their spaces, and the fixed phrases, are one token each."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    phrases = ["Therefore, the final equation is ", "\n<answer> ", " </answer>"]
+    marks = [f" {mark} " for mark in "+-*/="]
+    words = ["<pad>", "<s>", "</s>", "<unk>", *phrases, *marks, *"0123456789", *"()- \n"]
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
+    pattern = "|".join([*phrases, r" [-+*/=] ", r"\d", r"[\s\S]"]).replace("(", r"\(")
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    inner.decoder = decoders.Fuse()
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="left", **names)
+
+
+def pretraining_text(seed: int, count: int) -> Iterator[str]:
+    """Equations, and derivations from three numbers to whatever comes out, under another target."""
+    draw = random.Random(seed)
+    for number in range(count):
+        if number % 2:
+            lines = []
+            for _ in range(5):
+                (a, b), op = draw.choices(range(1, 76), k=2), draw.choice(OPERATORS)
+                a, b = (max(a, b), min(a, b)) if op == "-" else (a, b)
+                lines.append(f"{a} {op} {b} = {_result(a, op, b)}")
+            yield "\n".join(lines)
+        else:
+            numbers = [draw.randint(*GIVEN) for _ in range(3)]
+            text, _ = derivation(numbers, draw)
+            yield f"{' '.join(map(str, numbers))} = {draw.randint(*TARGET)}\n{text}"
+
+
+def derivation(numbers: list[int], draw: random.Random) -> tuple[str, int]:
+    """Some way to use the numbers, in the form of a worked answer, and what comes out."""
+    pool, lines = [(number, str(number)) for number in numbers], []
+    while len(pool) > 1:
+        draw.shuffle(pool)
+        (a, left), (b, right), op = pool.pop(), pool.pop(), draw.choice(OPERATORS)
+        if op == "-" and a < b:
+            a, left, b, right = b, right, a, left
+        pool.append((_result(a, op, b), f"({left} {op} {right})"))
+        lines.append(f"{a} {op} {b} = {pool[-1][0]}\n")
+    whole = pool[0][1][1:-1]
+    end = f"Therefore, the final equation is {whole}\n<answer> {whole} </answer>"
+    return "".join(lines) + end, pool[0][0]
+
+
+def pairs(rows: list[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
+    """The worked answer against a derivation that misses the target."""
+    draw = random.Random(seed)
+    for row in rows:
+        wrong, found = derivation(list(row["nums"]), draw)
+        while found == row["target"]:
+            wrong, found = derivation(list(row["nums"]), draw)
+        yield {"prompt": row["prompt"], "chosen": row["completion"], "rejected": wrong}
+
+
+def _result(a: int, op: str, b: int) -> int:
+    return a + b if op == "+" else a - b
+
+
+def write(file: Path, rows: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def files(out: Path, seed: int) -> dict[str, Path]:
+    """The problems of a seed; the exam is the same for all."""
+    from onestage.problems.countdown import generate
+
+    how: dict[str, Any] = {"numbers": (3, 3), "given": GIVEN, "target": TARGET}
+    how |= {"operators": OPERATORS, "template": "short"}
+    folder = out / f"data{seed}"
+    found = {name: folder / f"{name}.jsonl" for name in ("train", "pairs", "exam", "text")}
+    if not found["text"].exists():
+        rows = list(generate(PROBLEMS, seed=seed, **how, split="train"))
+        write(found["train"], rows)
+        write(found["pairs"], pairs(rows, seed))
+        write(found["exam"], generate(EXAM, seed=0, **how, split="test"))
+        write(found["text"], ({"text": text} for text in pretraining_text(seed, 60_000)))
+    return found
+
+
+def base(out: Path, seed: int) -> Path:
+    """The pretrained model of a seed; made once."""
+    folder = out / f"base{seed}"
+    if not (folder / "model").exists():
+        words = tokenizer()
+        words.save_pretrained(out / "tokenizer")
+        recipe = {
+            "model": {
+                "config": {
+                    "model_type": "llama",
+                    "vocab_size": len(words),
+                    "hidden_size": WIDTH,
+                    "num_hidden_layers": LAYERS,
+                    "num_attention_heads": 4,
+                    "num_key_value_heads": 4,
+                    "intermediate_size": 3 * WIDTH,
+                    "max_position_embeddings": 128,
+                    "tie_word_embeddings": True,
+                    "bos_token_id": 1,
+                    "eos_token_id": 2,
+                    "pad_token_id": 0,
+                },
+                "tokenizer": str(out / "tokenizer"),
+            },
+            "data": [{"name": "text", "path": str(files(out, seed)["text"]), "kind": "text"}],
+            "objective": "sft",
+            "train": {
+                "max_steps": 3000,
+                "batch_size": 32,
+                "learning_rate": 5e-3,
+                "lr_scheduler_type": "cosine",
+                "warmup_ratio": 0.03,
+                "max_length": 128,
+                "tokens_per_row": 1024,
+                "logging_steps": 250,
+                "seed": seed,
+            },
+            "cache_dir": str(out / "cache"),
+        }
+        train(recipe, folder)
+    return folder / "model"
+
+
+def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
+    """A run of a method, with the same problems, updates and sampled completions as the others."""
+    how, rows = METHODS[method], files(out, seed)
+    problems = {
+        "name": "problems",
+        "path": str(rows["train"]),
+        "kind": "check",
+        "reward": "countdown",
+    }
+    problems |= {"hint": how.get("hint", "none"), "eval_path": str(rows["exam"])}
+    worked = {"name": "worked", "path": str(rows["train"]), "kind": "demonstration"}
+    paired = {"name": "pairs", "path": str(rows["pairs"])}
+    sections: dict[str, dict[str, Any]] = {
+        "sft": {
+            "data": [worked, {**problems, "weight": 0, "hint": "none"}],  # only examined
+            "objective": {"demonstration": "sft", "check": GRPO},
+            "train": {"max_steps": SFT_STEPS, "learning_rate": RATE["sft"]},
+        },
+        "rl": {
+            "data": [problems],
+            "objective": how.get("objective"),
+            "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
+        },
+        "all": {
+            "data": [worked, paired, {**problems, "hint": COSINE}],
+            "objective": {"worked": "sft", "pairs": "dpo", "problems": UFT},
+            "schedule": how.get("schedule"),
+            "optimum": {"given": {"hinted": -1.0}},
+            "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
+        },
+    }
+    common = {
+        "model": {"name": str(base(out, seed))},
+        "rollout": {"num_generations": GROUP, "max_completion_length": LONGEST},
+        "cache_dir": str(out / "cache"),
+    }
+    options = {
+        "batch_size": PROMPTS,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 10,
+        "max_length": 128,
+        "tokens_per_row": 2048,
+        "logging_steps": 5,
+        "eval_steps": EVAL_STEPS,
+        "seed": seed,
+    }
+    chosen = [sections[name] for name in how["stages"]]
+    chosen = [{**section, "train": {**options, **section["train"]}} for section in chosen]
+    if len(chosen) == 1:
+        return {**common, **chosen[0]}
+    streams = [{**worked}, problems]
+    stages = []
+    for name, section in zip(how["stages"], chosen, strict=True):
+        names = ["worked", "problems"] if name == "sft" else ["problems"]
+        rest = {key: value for key, value in section.items() if key != "data"}
+        stages.append({"name": name, "streams": names, **rest})
+    stages[0]["objective"] = {"demonstration": "sft", "check": GRPO}
+    stages[1]["reference"] = "start"
+    stages[0]["schedule"] = {"name": "mix", "weights": {"sft": 1.0, "grpo": 0.0}}
+    return {**common, "data": streams, "objective": GRPO, "stages": stages}
+
+
+def train(recipe: dict[str, Any], folder: Path) -> None:
+    from onestage import parse_recipe, run_recipe, run_stages
+
+    parsed = parse_recipe(recipe)
+    if parsed.stages:
+        run_stages(parsed, folder)
+    else:
+        run_recipe(parsed, folder)
+
+
+def folder_of(out: Path, method: str, seed: int) -> Path:
+    return out / f"{method.replace(' ', '_')}-{seed}"
+
+
+def one(out: Path, method: str, seed: int) -> None:
+    """A single run, in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    if method == "base":
+        base(out, seed)
+    else:
+        train(recipe_of(out, method, seed), folder_of(out, method, seed))
+
+
+def run(out: Path, methods: list[str], seeds: list[int], jobs: int) -> None:
+    """Everything that is not there yet, in processes of one thread."""
+    out.mkdir(parents=True, exist_ok=True)
+    bases = [("base", seed) for seed in seeds if not (out / f"base{seed}" / "model").exists()]
+    runs = [(m, s) for s in seeds for m in methods if not (folder_of(out, m, s) / "model").exists()]
+    for todo in (bases, runs):
+        with ThreadPoolExecutor(jobs) as pool:
+            for failed in pool.map(lambda job: _apart(out, *job), todo):
+                if failed:
+                    print(failed)
+
+
+def _apart(out: Path, method: str, seed: int) -> str:
+    log = out / f"{method.replace(' ', '_')}-{seed}.log"
+    command = [sys.executable, __file__, "one", str(out), method, str(seed)]
+    with log.open("w") as file:
+        done = subprocess.run(
+            command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    return f"{method} {seed} failed: see {log}" if done.returncode else ""
+
+
+def curves(out: Path, method: str, seed: int) -> list[dict[str, float]]:
+    """Step, sampled tokens and exam of a run; of stages, one behind the other."""
+    points: list[dict[str, float]] = []
+    folder = folder_of(out, method, seed)
+    parts = sorted(folder.glob("[0-9]*-*")) or [folder]
+    before = tokens = 0.0
+    for part in parts:
+        lines = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
+        for line in lines:
+            if "rollout/seconds" in line:
+                tokens += line["rollout/tokens_per_second"] * line["rollout/seconds"]
+            if "eval/problems/success" in line:
+                exam = line["eval/problems/success"]
+                points.append({"step": before + line["step"], "sampled": tokens, "exam": exam})
+        before += lines[-1]["step"]
+    return points
+
+
+def page(out: Path) -> None:
+    """`results/countdown.json` and the figure, from the runs in `out`."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "onestage"
+    from matplotlib import pyplot
+
+    found = {
+        method: {
+            str(s): curves(out, method, s) for s in SEEDS if folder_of(out, method, s).exists()
+        }
+        for method in METHODS
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "countdown.json").write_text(json.dumps(found, indent=1) + "\n")
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    for method, runs in found.items():
+        some = [points for points in runs.values() if points]
+        if not some:
+            continue
+        length = min(map(len, some))
+        mean = [statistics.mean(points[n]["exam"] for points in some) for n in range(length)]
+        low, high = ([f(p[n]["exam"] for p in some) for n in range(length)] for f in (min, max))
+        for axis, key in zip(axes, ("step", "sampled"), strict=True):
+            at = [statistics.mean(points[n][key] for points in some) for n in range(length)]
+            (line,) = axis.plot(at, mean, label=method, linewidth=1.5)
+            axis.fill_between(at, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+            axis.set_xlabel({"step": "updates", "sampled": "sampled tokens"}[key])
+    axes[0].set_ylabel("exam: share of unseen problems solved")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    target = HERE.parent / "docs" / "figures" / "countdown.svg"
+    figure.savefig(target, metadata={"Date": None})
+    for method, runs in found.items():
+        ends = {seed: points[-1]["exam"] for seed, points in runs.items() if points}
+        print(f"{method:14} {ends}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["run", "one", "page"])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("method", nargs="?")
+    parser.add_argument("seed", nargs="?", type=int)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    out = given.out.resolve()
+    if given.what == "one":
+        one(out, given.method, given.seed)
+    elif given.what == "run":
+        run(out, given.methods, given.seeds, given.jobs)
+    else:
+        page(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""HPT: reinforce where the policy sometimes succeeds, imitate where it does not.
+
+Lv et al. 2025, arXiv 2509.04419. For each problem, by the number of sampled responses that are right:
+
+    more than `gate`  ->  L_RL of the sampled responses
+    no more           ->  sft_coef * NLL of the worked answer; what was sampled is dropped
+
+L_RL is that of Dr. GRPO without a clip: A_i = R_i - mean(R) on the ratio, an entropy bonus of 0.001, no
+KL. Both are token sums over the greatest length. The mean is over all that was sampled, whatever became
+of it, so one imitated answer weighs what one sampled response does, as in the authors' code. A problem
+without a worked answer has nothing to switch to and stays with reinforcement.
+
+Defaults: gate 0 (Qwen2.5-Math; 2 of 8 for Llama-3.1-8B) and sft_coef 1 (0.3 for 1.5B).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onestage.objectives.contract import Feedback, Loss, Measured, Scored
+from onestage.objectives.grpo import GRPO
+from onestage.objectives.policy_gradient import group_sums
+
+
+@dataclass(frozen=True)
+class HPT(GRPO):
+    uses_worked = True
+
+    epsilon: float | None = None
+    entropy_coef: float = 0.001
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"
+    scale_rewards: Literal["group", "batch", "none"] = "none"
+    gate: int = 0
+    """Problems with this many right responses or fewer are imitated."""
+    right_at: float = 1.0
+    """A response with this reward or more is right."""
+    sft_coef: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gate < 0 or self.sft_coef < 0:
+            raise ValueError(
+                f"gate and sft_coef must be at least 0, got {self.gate} and {self.sft_coef}"
+            )
+
+    def trained_N(self, feedback: Feedback) -> Tensor:
+        """Of each problem either what was sampled or the worked answer."""
+        imitated_N = self.imitated_N(feedback)
+        own_N, worked_N = feedback.are("response"), feedback.are("worked")
+        return (own_N & ~imitated_N) | (worked_N & imitated_N)
+
+    def imitated_N(self, feedback: Feedback) -> Tensor:
+        """Mask (N) of the responses whose problem is imitated."""
+        own_N, worked_N = feedback.are("response"), feedback.are("worked")
+        right_N = (feedback.score_N >= self.right_at).float()
+        shown_N = group_sums(worked_N.float(), worked_N, feedback) > 0
+        return shown_N & (group_sums(right_N, own_N, feedback) <= self.gate)
+
+    def losses(self, batch: Scored) -> tuple[Tensor, dict[str, Tensor]]:
+        loss_K, seen = super().losses(batch)
+        worked_K = batch.feedback.are("worked")[batch.response_K]
+        return torch.where(worked_K, -self.sft_coef * batch.logp_K, loss_K), seen
+
+    def __call__(self, batch: Scored) -> Loss:
+        loss, feedback = super().__call__(batch), batch.feedback
+        own_N = feedback.are("response")
+        imitated = Measured(self.imitated_N(feedback)[own_N].float(), feedback.record_N[own_N])
+        return replace(loss, metrics={**loss.metrics, "imitated": imitated})

@@ -1,0 +1,95 @@
+"""PPO: a value head is the baseline of every token.
+
+Schulman et al. 2017 (arXiv 1707.06347) as used on language models (Ouyang et al. 2022, arXiv
+2203.02155). With V_t what the value head expects before token t of a response of T tokens, and policy
+and head as they were when the response was sampled,
+
+    r_t     = - beta (logp_t - ref_logp_t), and at t = T the reward on top
+    delta_t = r_t + gamma V_{t+1} - V_t,    V_{T+1} = 0
+    A_t     = delta_t + gamma lambda A_{t+1}                   (GAE, arXiv 1506.02438, Eq. 16)
+
+A is whitened over all tokens that were sampled together. The loss of a token is the clipped surrogate
+of `policy_gradient` plus vf_coef / 2 times the larger of (V - G)^2 and (V_near - G)^2, where G = A +
+V_old is the return before whitening and V_near is V, kept within value_clip of V_old.
+
+The head stands on the policy's own trunk. So the defaults are those of ReFT (Luong et al. 2024, arXiv
+2401.08967), which shares its trunk as well: beta 0.05 (its chains of thought as programs: 0.01), lambda
+0.95, vf_coef 5, both clips 0.2, token mean; it goes through a rollout twice (`num_iterations: 2`).
+TRL's PPO has a model of its own for values and vf_coef 0.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onestage.objectives.contract import Extra, Known, Scored
+from onestage.objectives.policy_gradient import PolicyGradient, sums_to_go, whitened
+
+
+@dataclass(frozen=True)
+class PPO(PolicyGradient):
+    beta: float = 0.05
+    kl_in: Literal["loss", "reward"] = "reward"
+    gamma: float = 1.0
+    lam: float = 0.95
+    """GAE's lambda: 1 trusts returns alone, 0 the value head."""
+    vf_coef: float = 5.0
+    """Coefficient of the value loss."""
+    value_clip: float = 0.2
+    whiten: Literal["none", "batch"] = "batch"
+    """Advantages of all tokens sampled together are brought to mean 0 and deviation 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("gamma", self.gamma), ("lam", self.lam)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value}")
+        if self.vf_coef <= 0 or self.value_clip <= 0:
+            raise ValueError(
+                f"vf_coef and value_clip must be positive, got {self.vf_coef}, {self.value_clip}"
+            )
+
+    @property
+    def reads(self) -> frozenset[Extra]:  # type: ignore[override]
+        return super().reads | {"value"}
+
+    def knows(self, again: bool) -> frozenset[Known]:
+        return super().knows(again) | {"value"}
+
+    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+        value_K = batch.extra["value"]
+        return {
+            **super().weigh(batch, again),
+            "value": value_K,
+            "return": (self.gae_K(batch) + value_K).nan_to_num(0.0),
+        }
+
+    def advantage_K(self, batch: Scored) -> Tensor:
+        advantage_K = self.gae_K(batch)
+        if self.whiten == "none":
+            return advantage_K
+        return whitened(advantage_K, self.trained_N(batch.feedback)[batch.response_K])
+
+    def gae_K(self, batch: Scored) -> Tensor:
+        """Generalised advantage estimates (K); NaN where a response has no reward."""
+        value_K, feedback = batch.extra["value"], batch.feedback
+        last_K = batch.place_K() == feedback.tokens_N[batch.response_K] - 1
+        next_K = torch.where(last_K, 0.0, value_K.roll(-1))
+        reward_K = torch.where(last_K, feedback.score_N[batch.response_K], 0.0)
+        if self.beta and self.kl_in == "reward":
+            reward_K = reward_K - self.beta * (batch.logp_K - batch.ref_logp_K)
+        delta_K = reward_K + self.gamma * next_K - value_K
+        return sums_to_go(delta_K, batch, self.gamma * self.lam)
+
+    def losses(self, batch: Scored) -> tuple[Tensor, dict[str, Tensor]]:
+        loss_K, seen = super().losses(batch)
+        value_K, old_K = batch.extra["value"], batch.kept["value"]
+        near_K = old_K + (value_K - old_K).clamp(-self.value_clip, self.value_clip)
+        error_K = (value_K - batch.kept["return"]) ** 2
+        bounded_K = torch.maximum(error_K, (near_K - batch.kept["return"]) ** 2)
+        seen |= {"value": value_K, "value_loss": bounded_K / 2}
+        return loss_K + self.vf_coef * bounded_K / 2, seen

@@ -1,0 +1,122 @@
+r"""Word problems whose answer is one number, as in GSM8K.
+
+`number`, our rules: the final answer is the last `<answer> .. </answer>`, else what follows the last
+"####", else the last \boxed{..}. It must hold exactly one number, written in any common way ($18,
+1,450,000, 18.0, 1/2, 18 eggs); two are no answer, whichever of them is right, and neither is a formula
+(18^2, 18 + x) or a scale in words (18 million). Compared exactly.
+
+`authors`, the scorer of Liu et al. (arXiv 2505.16984): the last tag on the last line, by Python's
+`float`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+from onestage.rollout.rewards.checker import Checker
+from onestage.rollout.rewards.contract import Answer
+from onestage.rollout.rewards.hendrycks import without_words
+from onestage.rollout.rewards.marked import final_box, final_tag, last_boxed, on_last_line
+
+LONGEST = 500
+"""Characters of a final answer."""
+MOST_DIGITS = 50
+
+_NUMBER = re.compile(
+    r"(?P<minus>[-−–]\s?)?[$€£]?\s?(?P<minus2>[-−–])?"  # noqa: RUF001
+    r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?(?:\s?/\s?(?P<below>\d+))?",
+    re.ASCII,
+)
+_LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\%", "%"), ("\\ ", " "))
+_AROUND = re.compile(r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;'\"$€£%°=()])*")
+"""What may stand around a number: words and units, no operators."""
+_SCALE = re.compile(
+    r"\b(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed)s?\b|\d\s?(?:[kKMBxei]\b|π)"
+)
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class GSM8K(Checker):
+    format_reward: float = 0.1
+    """Of a final answer that can be read but is wrong."""
+    rules: Literal["number", "authors"] = "number"
+
+    def judge(self, answer: Answer) -> float:
+        gold = _gold(answer.facts)
+        if self.rules == "authors":
+            return self._as_authors(answer, gold)
+        final = _final(answer)
+        read = _read(final) if final else None
+        if read is None:
+            return 0.0
+        numbers, around = read
+        plain = _AROUND.fullmatch(around) and not _SCALE.search(final or "")
+        alone = not any(map(str.isnumeric, around))  # no digits of other scripts, no exponents
+        return 1.0 if numbers == [gold] and plain and alone else self.format_reward
+
+    def _as_authors(self, answer: Answer, gold: Fraction) -> float:
+        text = on_last_line(answer)
+        if text is None:
+            return 0.0
+        try:
+            return 1.0 if abs(float(text) - float(gold)) < 1e-5 else self.format_reward
+        except ValueError:
+            return self.format_reward
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        _gold(facts)
+
+
+def _read(text: str) -> tuple[list[Fraction], str] | None:
+    """The numbers of a short text and what stands around them; None without numbers or beyond limits."""
+    if len(text) > LONGEST:
+        return None
+    text = _FRACTION.sub(r"\1/\2", without_words(text))
+    for latex, plain in _LATEX:
+        text = text.replace(latex, plain)
+    found, around, last = [], "", 0
+    for match in _NUMBER.finditer(text):
+        whole, part, below = (match[name] or "" for name in ("whole", "part", "below"))
+        if not whole and not part:
+            continue
+        if len(whole + part + below) > MOST_DIGITS or (below and not int(below)):
+            return None
+        around, last = around + text[last : match.start()] + " ", match.end()
+        value = Fraction((whole.replace(",", "") or "0") + part) / Fraction(below or 1)
+        found.append(-value if match["minus"] or match["minus2"] else value)
+    return (found, around + text[last:]) if found else None
+
+
+def _final(answer: Answer) -> str | None:
+    tag = final_tag(answer)
+    if tag:
+        box = last_boxed(tag[0])
+        return box[0] if box and tag[0].count("\\boxed{") == 1 else tag[0]
+    before, marker, rest = answer.response.rpartition("####")
+    if marker:
+        line = rest.lstrip().split("\n")[0]
+        given = len(before + marker + rest) - len(rest.lstrip()) + len(line.rstrip()) <= len(
+            answer.hint
+        )
+        return None if given else line.strip()
+    box = final_box(answer)
+    return box[0] if box else None
+
+
+def _gold(facts: Mapping[str, Any]) -> Fraction:
+    given = facts.get("answer")
+    given = facts.get("target") if given is None else given
+    if not isinstance(given, bool) and isinstance(given, (int, float, str)):
+        text = repr(given) if isinstance(given, float) else str(given)
+        read = _read(text.rpartition("####")[2])
+        if read and len(read[0]) == 1:
+            return read[0][0]
+    raise ValueError(
+        "gsm8k needs the column `answer` (or `target`): a number, or a solution that ends in '#### 18';"
+        f" got {given!r}"
+    )

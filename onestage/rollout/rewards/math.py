@@ -1,0 +1,180 @@
+r"""Mathematics: is the final answer the right one, however it is written?
+
+`equivalent`, our rules: the final answer is the last \boxed{..} or `<answer> .. </answer>` of the
+response, compared as text and then as mathematics, by math-verify (sympy). Only one answer counts:
+several values are wrong unless the right answer is such a list; of an equation, only "a name = value" is
+read as its value.
+
+`authors`, the scorer of Liu et al. (arXiv 2505.16984): the last tag on the last line, compared as a
+string after the normalisation of MATH.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from onestage.rollout.rewards import hendrycks
+from onestage.rollout.rewards.checker import Checker
+from onestage.rollout.rewards.contract import Answer
+from onestage.rollout.rewards.marked import final_box, final_tag, last_boxed, on_last_line
+
+LONGEST = 1000
+"""Characters of a final answer; longer ones are not read."""
+DEEPEST = 30
+"""Of brackets."""
+
+_DELIMITERS = re.compile(r"(?<!\\)\$|\\\(|\\\)|\\\[|\\\]")
+_PHRASE = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*:?", re.IGNORECASE)
+_NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w{1,9}\}?)?'?(?:\s*\(\s*[A-Za-z]\s*\))?\s*=(?!=)")
+_EXPLOSIVE = re.compile(
+    r"\d{60}|(?:\^|\*\*)[\s{(]*-?(?:\d{5}|\d+\s*(?:\^|\*\*))"
+    r"|\d{5}[\s})]*!|!\s*!\s*!|[)}\d]\s*!\s*[)}]+\s*!"
+)
+"""Numbers that would take for ever to write out: 9^{9^9}, 99999!."""
+_OPENING, _CLOSING = "{([", "})]"
+
+
+@dataclass(frozen=True)
+class Math(Checker):
+    format_reward: float = 0.1
+    """Of a final answer that can be read but is wrong."""
+    rules: Literal["equivalent", "authors"] = "equivalent"
+    final: Literal["marked", "last_line"] = "marked"
+    """Where a response has neither box nor tag: no answer, or its last line."""
+
+    def prepare(self) -> None:
+        if self.rules == "equivalent":
+            _verifier()
+
+    def judge(self, answer: Answer) -> float:
+        gold = _gold(answer.facts)
+        if self.rules == "authors":
+            text = on_last_line(answer)
+            if text is None:
+                return 0.0
+            return 1.0 if hendrycks.equivalent(text, gold) else self.format_reward
+        final = self._final(answer)
+        if final is None or len(final) > LONGEST or not final or not _balanced(final):
+            return 0.0
+        one = _one_answer(final, gold)
+        if one and _text(final) == _text(gold):
+            return 1.0
+        if not _readable(final):
+            return 0.0
+        return 1.0 if one and _same(_value_of(final, gold), gold) else self.format_reward
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        _gold(facts)
+
+    def _final(self, answer: Answer) -> str | None:
+        tag, box = final_tag(answer), final_box(answer)
+        if tag and (not box or tag[1] > box[1]):
+            inner = last_boxed(tag[0])
+            boxes = tag[0].count("\\boxed{")
+            return _clean(inner[0] if inner and boxes == 1 else tag[0])
+        if box:
+            return _clean(box[0])
+        if self.final == "marked" or not answer.completion.strip():
+            return None
+        return _clean(answer.response.rstrip().rpartition("\n")[2])
+
+
+def _clean(text: str) -> str:
+    """Without the marks of a formula, a phrase before it and a full stop behind it."""
+    text = _DELIMITERS.sub("", text).strip()
+    text = _PHRASE.sub("", text, count=1) if _PHRASE.match(text) else text
+    return text.strip().removesuffix(".").strip()
+
+
+def _text(text: str) -> str:
+    text = hendrycks.without_words(text)
+    try:
+        return hendrycks.normalised(text)
+    except (ValueError, IndexError):
+        return text
+
+
+def _balanced(text: str) -> bool:
+    """Braces in order: nothing breaks out of the box that it is read in."""
+    depth = 0
+    for brace in re.findall(r"\\[\\{}]|[{}]", text):
+        depth += {"{": 1, "}": -1}.get(brace, 0)
+        if not 0 <= depth <= DEEPEST:
+            return False
+    return depth == 0
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        depth += (character in _OPENING) - (character in _CLOSING)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _readable(text: str) -> bool:
+    """Within the limits, and something that math-verify reads."""
+    limits = text.isprintable() and _nesting(text) <= DEEPEST and not _EXPLOSIVE.search(text)
+    return bool(limits and _parsed(text))
+
+
+def _one_answer(final: str, gold: str) -> bool:
+    """No equation but "name = value" (math-verify reads 4 = 5 as 5), no second box."""
+    if "=" not in gold and "=" in final:
+        return final.count("=") == 1 and _NAMED.match(final) is not None
+    return "\\boxed" not in final
+
+
+def _value_of(final: str, gold: str) -> str:
+    return final.split("=", 1)[1] if "=" in final and "=" not in gold else final
+
+
+def _same(final: str, gold: str) -> bool:
+    return bool(_verifier()[1](_parsed(gold), _parsed(final), timeout_seconds=None))
+
+
+def _parsed(text: str) -> list[Any]:
+    return _parse(text.strip())
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> list[Any]:
+    parse, _, extraction = _verifier()
+    return parse(
+        f"\\boxed{{{text}}}",
+        extraction_config=extraction,
+        fallback_mode="no_fallback",
+        parsing_timeout=None,  # ours is the deadline of the pool
+    )
+
+
+@lru_cache(maxsize=1)
+def _verifier() -> tuple[Any, Any, Any]:
+    """math-verify; it brings sympy, so it is imported where it is used."""
+    try:
+        from math_verify import LatexExtractionConfig, parse, verify
+    except ImportError as error:
+        raise ValueError("reward math needs math-verify: pip install 'onestage[math]'") from error
+    for name in ("math_verify", "latex2sympy2_extended"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return parse, verify, [LatexExtractionConfig(boxed_match_priority=0)]
+
+
+def _gold(facts: Mapping[str, Any]) -> str:
+    given = facts.get("answer")
+    given = facts.get("target") if given is None else given
+    if not isinstance(given, bool) and isinstance(given, (str, int, float)):
+        text = str(given)
+        box = last_boxed(text)
+        text = _clean(box[0] if box else text)
+        if text and len(text) <= LONGEST:
+            return text
+    raise ValueError(
+        "math needs the column `answer` (or `target`): the right answer, as text or a number;"
+        f" got {str(given)[:100]!r}"
+    )
