@@ -169,9 +169,8 @@ def load(
     check_adapter(source)
     config, tokenizer = load_config(source), tokenizer or load_tokenizer(source)
     check_vocabulary(tokenizer, config)
-    if source.name is not None:
-        kind = adapter_task(source.name) if adapter_base(source) is not None else None
-        check_task(source.task, source.name, config, kind, source.adapter)
+    kind = adapter_task(str(source.name)) if adapter_base(source) is not None else None
+    check_task(source.task, source.name, config, kind, source.adapter)
     model = _without_dropout(load_whole(source, config, device))
     if source.task == "reward":
         check_head(model)
@@ -222,6 +221,8 @@ def _built(
 ) -> Any:
     torch.manual_seed(source.seed)  # fresh weights, or a fresh head, are a function of the seed
     if source.config is not None:
+        if source.task == "reward":
+            config.num_labels = 1
         model = auto_class(source.task).from_config(config, attn_implementation=attention)
         return model.to(dtype=_dtype(source.dtype, torch.float32), device=device)
     options: dict[str, Any] = {"dtype": source.dtype, "attn_implementation": attention}
