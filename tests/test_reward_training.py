@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import CHAT, TINY, make_tokenizer, sharpen, write_rows
+from safetensors.torch import load_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -26,7 +29,7 @@ from onestage.forest.packing import pack
 from onestage.forest.trees import Path as TokenPath
 from onestage.logbook import read_metrics
 from onestage.policy.classifier import padding_of
-from onestage.policy.loading import ModelSource, load
+from onestage.policy.loading import ModelSource, load, load_config, load_whole
 from onestage.policy.policy import Policy
 from onestage.policy.scorer import Scorer, policy_of
 from onestage.recipe import RecipeError, parse_recipe
@@ -34,6 +37,7 @@ from onestage.rollout.rewards import pool
 from onestage.rollout.rewards.contract import Answer
 from onestage.rollout.rewards.reward_model import RewardModel
 from onestage.run import Session, run_recipe
+from onestage.stages import run_stages
 from onestage.streams.batch import pack_records
 from onestage.training import take_step
 from onestage.watcher import Watcher
@@ -283,6 +287,26 @@ def test_it_judges_a_policy_that_learns_by_ppo(
     assert first["rewards"] == pytest.approx(again(answers), abs=1e-3)
 
 
+def test_every_kind_of_preference_in_one_run(
+    recipe_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    recipe = recipe_of("pair", "group", "label", "score", objective="bradley_terry")
+    recipe["model"]["task"] = "reward"
+    recipe["train"] |= {"max_steps": 30, "batch_size": 16}
+    recipe["probe"] = {"steps": 30}
+    go(recipe, tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
+    last = {name: value for line in lines for name, value in line.items()}
+    assert last["pairs/accuracy"] == last["groups/accuracy"] == 1.0
+    assert {"labels/label_accuracy", "labels/loss", "scores/loss", "scores/reward"} <= set(last)
+    assert last["probe/grad_norm/bradley_terry"] > 0
+    assert not [name for name in last if "/kl" in name or name.endswith("logp")]
+    told = recipe_of("demonstration", objective="bradley_terry")
+    told["model"]["task"] = "reward"
+    with pytest.raises(RecipeError, match="bradley_terry cannot use demonstration records"):
+        go(told, tmp_path / "none")
+
+
 class StopAt(Watcher):
     """SIGTERM in the middle of a run."""
 
@@ -344,6 +368,28 @@ def test_an_adapter_and_its_head_come_back(tokenizer_folder: Path, tmp_path: Pat
         again.go()
 
 
+def test_under_half_precision_small_steps_are_not_lost(
+    tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    """A step of 1e-6 is far below the last bit of a weight of 0.02 in bfloat16."""
+    model = {**FRESH, "tokenizer": str(tokenizer_folder), "lora": {"r": 2}, "dtype": "bfloat16"}
+    train = {"max_steps": 2, "learning_rate": 1e-6, "bf16": True}
+    recipe = recipe_for(tmp_path, model, pairs(8, 0), train=train)
+    session = Session(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    *_, head = session.run.policy.base.score.parameters()
+    before = head.detach().clone()
+    saved = session.go()
+    assert head.dtype is torch.float32
+    assert 1e-7 < float((head - before).abs().max().detach()) < 1e-5
+    stored = load_file(saved / "adapter_model.safetensors")["base_model.model.score.weight"]
+    assert torch.equal(stored, head.detach())
+    texts, rewards = rewards_of(session.run.policy, session)
+    answers = [Answer(row["prompt"], row["chosen"]) for row in pairs(8, 0)]
+    again = RewardModel(str(saved))(answers)
+    assert again == pytest.approx(rewards[::2].tolist(), abs=0.05)
+    assert len(texts) == 16
+
+
 def test_a_language_models_adapter_is_merged_first(
     recipe_of: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -361,6 +407,75 @@ def test_a_language_models_adapter_is_merged_first(
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "sft" / "start")
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(merged.state_dict()[name], base.state_dict()[name])
+
+
+def test_the_published_recipes_in_small(
+    recipe_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """reward_model.yaml, then rlhf_ppo.yaml with its reward and an SFT adapter: all but the sizes."""
+    recipe = recipe_of("demonstration", objective="sft", train__max_steps=2)
+    recipe["model"]["lora"] = {"r": 2}
+    sft = go(recipe, tmp_path / "sft")
+    rows = [{**row, "chosen_score": 0.9, "rejected_score": 0.4} for row in pairs(8, 0)]
+    file = str(write_rows(tmp_path / "pairs.jsonl", rows))
+    lora = {"r": 2, "target_modules": "all-linear"}
+    base = {"name": str(tmp_path / "sft" / "start"), "dtype": "float32", "lora": lora}
+    judge = shrunk("reward_model", base, tmp_path, path=file)
+    judge["model"]["chat_template"] = str(RECIPES / "templates" / "mistral.jinja")
+    reward = go(judge, tmp_path / "reward")
+    line = read_metrics(tmp_path / "reward")[-1]
+    gap = line["helpsteer_pairs/chosen_reward"] - line["helpsteer_pairs/rejected_reward"]
+    assert line["helpsteer_pairs/margin"] == pytest.approx(gap, abs=1e-5)
+    asked = as_chat(pairs(8, 0)[0])["prompt"]
+    text = RewardModel(str(reward)).text(Answer("", "good", turns=tuple(asked)))
+    assert text == f"<s>[INST] {rows[0]['prompt']} [/INST] good</s>"
+    named = {"name": "reward_model", "model": str(reward)}
+    ppo = shrunk("rlhf_ppo", {**base, "name": str(sft)}, tmp_path, path=file, reward=named)
+    ppo["rollout"] |= {"max_completion_length": 6, "steps_per_generation": 2}
+    try:
+        assert go(ppo, tmp_path / "ppo").is_dir()
+    finally:
+        pool.close_shared()
+    last = read_metrics(tmp_path / "ppo")[-1]
+    assert {"prompts/reward", "prompts/value_loss", "prompts/log_ratio"} <= set(last)
+
+
+def test_stages_from_a_language_model_to_a_reward_model(
+    recipe_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    recipe = recipe_of("demonstration", "pair", objective="sft", train__max_steps=2)
+    judge = {"model": {"task": "reward"}, "objective": "bradley_terry", "streams": ["pairs"]}
+    recipe["stages"] = [
+        {"name": "sft", "streams": ["demonstrations"]},
+        {"name": "judge", **judge},
+    ]
+    saved = run_stages(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
+    assert AutoConfig.from_pretrained(saved).architectures == ["LlamaForSequenceClassification"]
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "1-sft" / "model")
+    after = AutoModelForSequenceClassification.from_pretrained(saved)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    moved = (after.state_dict()[name] - before.state_dict()[name]).abs().max()
+    assert 0 < float(moved) < 0.05  # two steps of 1e-2 from where the first stage ended
+    recipe["stages"][1]["objective"] = "dpo"
+    with pytest.raises(RecipeError, match=r"stages\.judge: objective dpo is about log-prob"):
+        run_stages(parse_recipe(recipe), tmp_path / "bad", say=lambda line: None)
+    assert not (tmp_path / "bad" / "1-sft").exists()  # before the first stage begins
+
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def shrunk(name: str, model: dict[str, Any], folder: Path, **stream: Any) -> dict[str, Any]:
+    """A recipe of the folder for a tiny model, its other options as they are."""
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    recipe["model"] |= model
+    recipe["data"][0] |= stream
+    recipe["cache_dir"] = str(folder / "cache")
+    del recipe["train"]["save_steps"]
+    recipe["train"].pop("num_train_epochs", None)
+    recipe["train"] |= {"max_steps": 2, "batch_size": 4, "max_length": 128, "bf16": False}
+    recipe["train"] |= {"tokens_per_row": 256, "logging_steps": 1}
+    return recipe
 
 
 # What does not go together
@@ -405,6 +520,9 @@ def test_models_of_another_sort_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"is a classifier .* which writes no text"):
         load(ModelSource(str(trained[1])))
+    source = ModelSource(str(trained[1]))
+    with pytest.raises(ValueError, match="writes no text"):  # as `onestage merge` loads models
+        load_whole(source, load_config(source))
     recurrent = {"model_type": "mamba", "vocab_size": 400, "hidden_size": 16}
     source = ModelSource(config=recurrent, tokenizer=str(tokenizer_folder), task="reward")
     with pytest.raises(ValueError, match="transformers has none for mamba"):

@@ -169,8 +169,9 @@ def load(
     check_adapter(source)
     config, tokenizer = load_config(source), tokenizer or load_tokenizer(source)
     check_vocabulary(tokenizer, config)
-    kind = adapter_task(str(source.name)) if adapter_base(source) is not None else None
-    check_task(source.task, source.name, config, kind, source.adapter)
+    if adapter_base(source) is not None:
+        kind = adapter_task(str(source.name))
+        check_task(source.task, source.name, config, kind, source.adapter)
     model = _without_dropout(load_whole(source, config, device))
     if source.task == "reward":
         check_head(model)
@@ -204,7 +205,11 @@ def check_lora(source: ModelSource, config: PretrainedConfig) -> None:
 def load_whole(
     source: ModelSource, config: PretrainedConfig, device: torch.device | str = "cpu"
 ) -> Any:
-    """The model without adapters, with the first attention of its device that it supports."""
+    """The model without adapters, with the first attention of its device that it supports.
+
+    Raises `ValueError` where what is stored is no model for the task.
+    """
+    check_task(source.task, source.name, config, None, source.adapter)
     wanted = source.attn_implementation
     choices = [wanted] if wanted else _attentions(config, torch.device(device))
     for attention in choices[:-1]:

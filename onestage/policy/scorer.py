@@ -32,12 +32,16 @@ class Scorer(Policy):
     task: Task = "reward"
 
     def __init__(self, model: Any, *, fit: Fit | None = None, pad_to: int | None = None) -> None:
-        inner = model.get_base_model() if hasattr(model, "peft_config") else model
-        if not hasattr(model, "peft_config"):
-            check_head(inner)
+        if hasattr(model, "peft_config"):
+            _in_float32(model.get_base_model().score)
+        else:
+            check_head(model)
         super().__init__(model, fit=fit, pad_to=pad_to)
         if not self.fit.chunked_head:
-            raise ValueError(f"{FAMILY}; {type(inner).__name__} differs: {self.fit.reason}")
+            raise ValueError(
+                f"{FAMILY}; {type(self.base).__name__} differs: at the end of a text it says something "
+                "else than that layer"
+            )
 
     def _packed(self, row: Row, chunked: bool, reads: Collection[str]) -> dict[str, Tensor]:
         hidden = self.base.base_model(**self._inputs(row), use_cache=False).last_hidden_state
@@ -51,9 +55,11 @@ class Scorer(Policy):
         reward_K = self._rewards(hidden[0, self._tensor(at_K)])
         if not chunked:
             last = np.cumsum([end - start for start, end in path.spans]) - 1
-            for place, (_, end) in zip(last.tolist(), path.spans, strict=True):
-                own = self.base(input_ids=ids[None, :end], use_cache=False).logits
-                reward_K[place] = own[0, 0].float()
+            half = self.dtype in (torch.bfloat16, torch.float16)
+            with torch.autocast(ids.device.type, self.dtype if half else None, enabled=half):
+                for place, (_, end) in zip(last.tolist(), path.spans, strict=True):
+                    own = self.base(input_ids=ids[None, :end], use_cache=False).logits
+                    reward_K[place] = own[0, 0].float()
         return {"logp": reward_K}
 
     def _rewards(self, hidden_KH: Tensor) -> Tensor:
@@ -63,6 +69,14 @@ class Scorer(Policy):
         with torch.autocast(hidden_KH.device.type, enabled=False):
             rewards: Tensor = self.base.score(hidden_KH.to(weight.dtype))[:, 0].float()
         return rewards
+
+
+def _in_float32(head: Any) -> None:
+    """What is trained of the head under adapters, as PEFT holds theirs: in bfloat16 a step at the usual
+    learning rates would be rounded away."""
+    for parameter in head.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def policy_of(model: Any) -> Policy:
