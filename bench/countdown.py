@@ -3,44 +3,56 @@
     python bench/countdown.py run OUT     # base models and runs of two seeds, kept in OUT
     python bench/countdown.py page OUT    # results/countdown.json and the figure of docs/countdown.md
 
-Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. A Llama of 0.8 million parameters is pretrained on
-arithmetic text: equations, and derivations in the form of worked solutions whose header names a target
-that has nothing to do with them. So the base knows how to calculate, to use the numbers it is given and
-to write an answer, and reaches a target by chance. Then every method learns from the same 500 problems
-with worked solutions, and is examined greedily, without hints, on problems that nobody has seen.
+Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. A Llama of 0.35 million parameters is pretrained
+on arithmetic text: equations, and derivations in the form of worked solutions whose header names a
+target that has nothing to do with them. So the base knows how to calculate, to use the numbers it is
+given and to write an answer, and reaches a target by chance. Then every method learns from the same 500
+problems with worked solutions, and is examined greedily, without hints, on problems nobody has seen.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import random
+import statistics
+import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-GIVEN, TARGET, OPERATORS = (1, 25), (10, 100), "+-*"
-PROBLEMS, EXAM, WATCHED = 500, 400, 100
-"""Problems to train on, in the exam at the end, and in those along the way."""
-STEPS, HINT_STEPS, EVAL_STEPS = 300, 180, 25
+GIVEN, TARGET, OPERATORS = (1, 25), (1, 75), "+-"
+PROBLEMS, EXAM = 500, 400
+"""Problems to train on, all with a worked solution, and problems that are only examined."""
+STEPS, HINT_STEPS, EVAL_STEPS = 240, 144, 20
+SFT_STEPS = 150
+"""Five passes over the worked solutions, as in the paper."""
 PROMPTS, GROUP, LONGEST = 16, 8, 48
 """Problems of a step, completions of a problem, and tokens of a completion at most."""
-RATE = {"rl": 1e-3, "sft": 1e-3}
+RATE = {"rl": 3e-4, "sft": 1e-3}
 LAYERS, WIDTH = 3, 96
+SEEDS = (0, 1)
 
-GRPO = {"name": "grpo", "beta": 0.001, "kl_estimator": "k3", "entropy_coef": 0.001}
-UFT = {"name": "hinted", "beta": 0.001, "hint_coef": 0.001, "entropy_coef": 0.001}
+GRPO = {"name": "grpo", "beta": 0.001, "entropy_coef": 0.001}
+UFT = {"name": "hinted", "entropy_coef": 0.001}
 COSINE = {"name": "cosine", "hint_steps": HINT_STEPS}
+WEIGHTS = {"hinted": 1.0, "sft": 1.0, "dpo": 1.0}
 METHODS: dict[str, dict[str, Any]] = {
     "SFT": {"stages": ["sft"]},
-    "RFT": {"stages": ["rl"], "objective": GRPO, "hint": "none"},
-    "SFT then RFT": {"stages": ["sft", "rl"], "objective": GRPO, "hint": "none"},
+    "RFT": {"stages": ["rl"], "objective": GRPO},
+    "SFT then RFT": {"stages": ["sft", "rl"], "objective": GRPO},
     "R3": {"stages": ["rl"], "objective": GRPO, "hint": "uniform"},
     "cosine": {"stages": ["rl"], "objective": GRPO, "hint": COSINE},
     "UFT": {"stages": ["rl"], "objective": UFT, "hint": COSINE},
+    "mix": {"stages": ["all"], "schedule": {"name": "mix", "weights": WEIGHTS}},
+    "maxright": {"stages": ["all"], "schedule": {"name": "maxright", "weights": WEIGHTS}},
 }
+"""The last two train on worked solutions, pairs of right and wrong ones, and problems in one run."""
 
 
 def tokenizer() -> Any:
@@ -69,30 +81,43 @@ def pretraining_text(seed: int, count: int) -> Iterator[str]:
         if number % 2:
             lines = []
             for _ in range(5):
-                (a, b), op = draw.choices(range(1, 101), k=2), draw.choice(OPERATORS)
-                a, b = (a, b) if op != "*" else (a % 25 + 1, b % 25 + 1)
+                (a, b), op = draw.choices(range(1, 76), k=2), draw.choice(OPERATORS)
                 a, b = (max(a, b), min(a, b)) if op == "-" else (a, b)
                 lines.append(f"{a} {op} {b} = {_result(a, op, b)}")
             yield "\n".join(lines)
-            continue
-        numbers = [draw.randint(*GIVEN) for _ in range(3)]
-        pool = [(n, str(n)) for n in numbers]
-        lines = []
-        while len(pool) > 1:
-            draw.shuffle(pool)
-            (a, left), (b, right), op = pool.pop(), pool.pop(), draw.choice(OPERATORS)
-            if op == "-" and a < b:
-                a, left, b, right = b, right, a, left
-            pool.append((_result(a, op, b), f"({left} {op} {right})"))
-            lines.append(f"{a} {op} {b} = {pool[-1][0]}")
-        whole = pool[0][1][1:-1]
-        header = f"{' '.join(map(str, numbers))} = {draw.randint(*TARGET)}"
-        solved = f"Therefore, the final equation is {whole}\n<answer> {whole} </answer>"
-        yield "\n".join([header, *lines, solved])
+        else:
+            numbers = [draw.randint(*GIVEN) for _ in range(3)]
+            text, _ = derivation(numbers, draw)
+            yield f"{' '.join(map(str, numbers))} = {draw.randint(*TARGET)}\n{text}"
+
+
+def derivation(numbers: list[int], draw: random.Random) -> tuple[str, int]:
+    """Some way to use the numbers, in the form of a worked answer, and what comes out."""
+    pool, lines = [(number, str(number)) for number in numbers], []
+    while len(pool) > 1:
+        draw.shuffle(pool)
+        (a, left), (b, right), op = pool.pop(), pool.pop(), draw.choice(OPERATORS)
+        if op == "-" and a < b:
+            a, left, b, right = b, right, a, left
+        pool.append((_result(a, op, b), f"({left} {op} {right})"))
+        lines.append(f"{a} {op} {b} = {pool[-1][0]}\n")
+    whole = pool[0][1][1:-1]
+    end = f"Therefore, the final equation is {whole}\n<answer> {whole} </answer>"
+    return "".join(lines) + end, pool[0][0]
+
+
+def pairs(rows: list[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
+    """The worked answer against a derivation that misses the target."""
+    draw = random.Random(seed)
+    for row in rows:
+        wrong, found = derivation(list(row["nums"]), draw)
+        while found == row["target"]:
+            wrong, found = derivation(list(row["nums"]), draw)
+        yield {"prompt": row["prompt"], "chosen": row["completion"], "rejected": wrong}
 
 
 def _result(a: int, op: str, b: int) -> int:
-    return a + b if op == "+" else a - b if op == "-" else a * b
+    return a + b if op == "+" else a - b
 
 
 def write(file: Path, rows: Any) -> Path:
@@ -105,15 +130,15 @@ def files(out: Path, seed: int) -> dict[str, Path]:
     """The problems of a seed; the exam is the same for all."""
     from onestage.problems.countdown import generate
 
-    how = {"numbers": (3, 3), "given": GIVEN, "target": TARGET, "operators": OPERATORS}
-    how = {**how, "template": "short"}
+    how: dict[str, Any] = {"numbers": (3, 3), "given": GIVEN, "target": TARGET}
+    how |= {"operators": OPERATORS, "template": "short"}
     folder = out / f"data{seed}"
-    found = {name: folder / f"{name}.jsonl" for name in ("train", "exam", "watched", "text")}
+    found = {name: folder / f"{name}.jsonl" for name in ("train", "pairs", "exam", "text")}
     if not found["text"].exists():
-        write(found["train"], generate(PROBLEMS, seed=seed, **how, split="train"))
-        exam = list(generate(EXAM + WATCHED, seed=0, **how, split="test"))
-        write(found["exam"], exam[:EXAM])
-        write(found["watched"], exam[EXAM:])
+        rows = list(generate(PROBLEMS, seed=seed, **how, split="train"))
+        write(found["train"], rows)
+        write(found["pairs"], pairs(rows, seed))
+        write(found["exam"], generate(EXAM, seed=0, **how, split="test"))
         write(found["text"], ({"text": text} for text in pretraining_text(seed, 60_000)))
     return found
 
@@ -145,7 +170,7 @@ def base(out: Path, seed: int) -> Path:
             "data": [{"name": "text", "path": str(files(out, seed)["text"]), "kind": "text"}],
             "objective": "sft",
             "train": {
-                "max_steps": 1800,
+                "max_steps": 3000,
                 "batch_size": 32,
                 "learning_rate": 5e-3,
                 "lr_scheduler_type": "cosine",
@@ -162,33 +187,42 @@ def base(out: Path, seed: int) -> Path:
 
 
 def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
-    """A run of a method; SFT takes a third of the steps, so that it sees its rows ten times."""
+    """A run of a method, with the same problems, updates and sampled completions as the others."""
     how, rows = METHODS[method], files(out, seed)
-    stream = {"name": "countdown", "path": str(rows["train"]), "kind": "check"}
-    stream |= {"reward": "countdown", "eval_path": str(rows["watched"])}
-    sft = {
-        "data": [{**stream, "kind": "demonstration"}],
-        "objective": "sft",
-        "train": {"max_steps": STEPS // 3, "learning_rate": RATE["sft"]},
+    problems = {
+        "name": "problems",
+        "path": str(rows["train"]),
+        "kind": "check",
+        "reward": "countdown",
     }
-    watched = {"name": "watched", "path": str(rows["watched"]), "kind": "check", "weight": 0}
-    watched |= {"reward": "countdown", "eval_path": str(rows["watched"])}
-    for section in sft["data"]:
-        section.pop("reward")
-        section.pop("eval_path")
-    sft["data"].append(watched)
-    sft["objective"] = {"demonstration": "sft", "check": "grpo"}
-    rl = {
-        "data": [{**stream, "hint": how.get("hint", "none")}],
-        "objective": how.get("objective"),
-        "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
+    problems |= {"hint": how.get("hint", "none"), "eval_path": str(rows["exam"])}
+    worked = {"name": "worked", "path": str(rows["train"]), "kind": "demonstration"}
+    paired = {"name": "pairs", "path": str(rows["pairs"])}
+    sections: dict[str, dict[str, Any]] = {
+        "sft": {
+            "data": [worked, {**problems, "weight": 0, "hint": "none"}],  # only examined
+            "objective": {"demonstration": "sft", "check": GRPO},
+            "train": {"max_steps": SFT_STEPS, "learning_rate": RATE["sft"]},
+        },
+        "rl": {
+            "data": [problems],
+            "objective": how.get("objective"),
+            "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
+        },
+        "all": {
+            "data": [worked, paired, {**problems, "hint": COSINE}],
+            "objective": {"worked": "sft", "pairs": "dpo", "problems": UFT},
+            "schedule": how.get("schedule"),
+            "optimum": {"given": {"hinted": -1.0}},
+            "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
+        },
     }
     common = {
         "model": {"name": str(base(out, seed))},
         "rollout": {"num_generations": GROUP, "max_completion_length": LONGEST},
         "cache_dir": str(out / "cache"),
     }
-    train_options = {
+    options = {
         "batch_size": PROMPTS,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": 10,
@@ -198,33 +232,144 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         "eval_steps": EVAL_STEPS,
         "seed": seed,
     }
-    sections = [{"sft": sft, "rl": rl}[name] for name in how["stages"]]
-    if len(sections) == 1:
-        return {**common, **sections[0], "train": {**train_options, **sections[0]["train"]}}
-    stages = [
-        {"name": name, **section, "train": {**train_options, **section["train"]}}
-        for name, section in zip(how["stages"], sections, strict=True)
-    ]
-    return {**common, "data": stages[0]["data"], "stages": stages}
+    chosen = [sections[name] for name in how["stages"]]
+    chosen = [{**section, "train": {**options, **section["train"]}} for section in chosen]
+    if len(chosen) == 1:
+        return {**common, **chosen[0]}
+    streams = [{**worked}, problems]
+    stages = []
+    for name, section in zip(how["stages"], chosen, strict=True):
+        names = ["worked", "problems"] if name == "sft" else ["problems"]
+        rest = {key: value for key, value in section.items() if key != "data"}
+        stages.append({"name": name, "streams": names, **rest})
+    stages[0]["objective"] = {"demonstration": "sft", "check": GRPO}
+    stages[1]["reference"] = "start"
+    stages[0]["schedule"] = {"name": "mix", "weights": {"sft": 1.0, "grpo": 0.0}}
+    return {**common, "data": streams, "objective": GRPO, "stages": stages}
 
 
-def train(recipe: dict[str, Any], out: Path) -> None:
+def train(recipe: dict[str, Any], folder: Path) -> None:
     from onestage import parse_recipe, run_recipe, run_stages
 
     parsed = parse_recipe(recipe)
     if parsed.stages:
-        run_stages(parsed, out)
+        run_stages(parsed, folder)
     else:
-        run_recipe(parsed, out)
+        run_recipe(parsed, folder)
 
 
-if __name__ == "__main__":
+def folder_of(out: Path, method: str, seed: int) -> Path:
+    return out / f"{method.replace(' ', '_')}-{seed}"
+
+
+def one(out: Path, method: str, seed: int) -> None:
+    """A single run, in this process."""
     import torch
 
     torch.set_num_threads(1)
-    out = Path(sys.argv[2])
-    if sys.argv[1] == "base":
-        base(out, int(sys.argv[3]))
+    if method == "base":
+        base(out, seed)
     else:
-        method, seed = sys.argv[3], int(sys.argv[4])
-        train(recipe_of(out, method, seed), out / f"{method.replace(' ', '_')}-{seed}")
+        train(recipe_of(out, method, seed), folder_of(out, method, seed))
+
+
+def run(out: Path, methods: list[str], seeds: list[int], jobs: int) -> None:
+    """Everything that is not there yet, in processes of one thread."""
+    out.mkdir(parents=True, exist_ok=True)
+    bases = [("base", seed) for seed in seeds if not (out / f"base{seed}" / "model").exists()]
+    runs = [(m, s) for s in seeds for m in methods if not (folder_of(out, m, s) / "model").exists()]
+    for todo in (bases, runs):
+        with ThreadPoolExecutor(jobs) as pool:
+            for failed in pool.map(lambda job: _apart(out, *job), todo):
+                if failed:
+                    print(failed)
+
+
+def _apart(out: Path, method: str, seed: int) -> str:
+    log = out / f"{method.replace(' ', '_')}-{seed}.log"
+    command = [sys.executable, __file__, "one", str(out), method, str(seed)]
+    with log.open("w") as file:
+        done = subprocess.run(
+            command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    return f"{method} {seed} failed: see {log}" if done.returncode else ""
+
+
+def curves(out: Path, method: str, seed: int) -> list[dict[str, float]]:
+    """Step, sampled tokens and exam of a run; of stages, one behind the other."""
+    points: list[dict[str, float]] = []
+    folder = folder_of(out, method, seed)
+    parts = sorted(folder.glob("[0-9]*-*")) or [folder]
+    before = tokens = 0.0
+    for part in parts:
+        lines = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
+        for line in lines:
+            if "rollout/seconds" in line:
+                tokens += line["rollout/tokens_per_second"] * line["rollout/seconds"]
+            if "eval/problems/success" in line:
+                exam = line["eval/problems/success"]
+                points.append({"step": before + line["step"], "sampled": tokens, "exam": exam})
+        before += lines[-1]["step"]
+    return points
+
+
+def page(out: Path) -> None:
+    """`results/countdown.json` and the figure, from the runs in `out`."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "onestage"
+    from matplotlib import pyplot
+
+    found = {
+        method: {
+            str(s): curves(out, method, s) for s in SEEDS if folder_of(out, method, s).exists()
+        }
+        for method in METHODS
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "countdown.json").write_text(json.dumps(found, indent=1) + "\n")
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    for method, runs in found.items():
+        some = [points for points in runs.values() if points]
+        if not some:
+            continue
+        length = min(map(len, some))
+        mean = [statistics.mean(points[n]["exam"] for points in some) for n in range(length)]
+        low, high = ([f(p[n]["exam"] for p in some) for n in range(length)] for f in (min, max))
+        for axis, key in zip(axes, ("step", "sampled"), strict=True):
+            at = [statistics.mean(points[n][key] for points in some) for n in range(length)]
+            (line,) = axis.plot(at, mean, label=method, linewidth=1.5)
+            axis.fill_between(at, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+            axis.set_xlabel({"step": "updates", "sampled": "sampled tokens"}[key])
+    axes[0].set_ylabel("exam: share of unseen problems solved")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    target = HERE.parent / "docs" / "figures" / "countdown.svg"
+    figure.savefig(target, metadata={"Date": None})
+    for method, runs in found.items():
+        ends = {seed: points[-1]["exam"] for seed, points in runs.items() if points}
+        print(f"{method:14} {ends}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["run", "one", "page"])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("method", nargs="?")
+    parser.add_argument("seed", nargs="?", type=int)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    out = given.out.resolve()
+    if given.what == "one":
+        one(out, given.method, given.seed)
+    elif given.what == "run":
+        run(out, given.methods, given.seeds, given.jobs)
+    else:
+        page(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from onestage.doctor import Estimate, estimate, examine
-from onestage.online import check_rewards
+from onestage.doctor import Estimate, Findings, estimate, examine
+from onestage.online import check_rewards, judge_worked
 from onestage.options import LoraOptions
 from onestage.pages import show
 from onestage.planning import make_plan
@@ -58,9 +58,23 @@ def _check_run(
     found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
     found.errors += _errors(recipe, stage, data)
     lora = stage.lora if stage else recipe.model.lora
+    if not found.errors:
+        _judge_worked(recipe, data, tokenizer, found)
     cost = None if found.errors else _cost(recipe, data, config, lora)
     show(console, found, tokenizer, cost)
     return not found.errors
+
+
+def _judge_worked(recipe: Recipe, data: Data, tokenizer: Any, found: Findings) -> None:
+    """Whether the rewards call the data's own worked answers right."""
+    for name, (right, count) in judge_worked(recipe, data, tokenizer).items():
+        if right < count:
+            found.warnings.append(
+                f"{name}: of the first {count} worked answers the reward calls {right} right; if it "
+                "does not like those, it will hardly like the policy's: look at their form"
+            )
+        elif count:
+            found.notes.append(f"{name}: the reward calls the first {count} worked answers right")
 
 
 def _errors(recipe: Recipe, stage: Stage | None, data: Data) -> list[str]:

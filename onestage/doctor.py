@@ -56,6 +56,7 @@ class Findings:
     """Held-out records of a stream whose prompt occurs in a training stream."""
     examples: dict[str, Encoded] = field(default_factory=dict)
     """The first record of each kind."""
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -84,7 +85,7 @@ def examine(
 def _prompt(record: Encoded) -> int:
     """A digest of a record's tokens before its first response; of a text's own tokens."""
     path = record.paths[0]
-    end = len(path.ids) if record.kind == "text" else path.spans[0][0]
+    end = len(path.ids) if record.kind == "text" else path.opening
     return _digest(path.ids[:end].tobytes())
 
 
@@ -151,6 +152,9 @@ def _broken_trips(source: Source, encoder: Encoder) -> Iterator[str]:
 
 def _said(record: Record, tokenizer: Any) -> list[str]:
     """The text of each response as the user wrote it, span after span."""
+    if record.kind == "check":
+        worked = record.completions[0] if record.completions else "".join(record.solution)
+        return [worked] if isinstance(worked, str) and worked else []
     if not record.is_chat:
         return [str(text) for text in record.completions]
     return [
@@ -162,6 +166,9 @@ def _said(record: Record, tokenizer: Any) -> list[str]:
 
 
 def _decoded(encoded: Encoded, tokenizer: Any) -> list[str]:
+    if encoded.kind == "check":
+        worked = [path.ids[path.opening :] for path in encoded.paths[1:]]
+        return [tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in worked]
     return [
         tokenizer.decode(path.ids[start:end], clean_up_tokenization_spaces=False)
         for path in encoded.paths

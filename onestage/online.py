@@ -8,8 +8,9 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from onestage.batches import reuse_of
 from onestage.options import DataOptions
-from onestage.planning import Plan, reuse_of
+from onestage.planning import Plan
 from onestage.policy.policy import Policy
 from onestage.policy.start import StartWeights
 from onestage.recipe import Recipe, RecipeError
@@ -19,7 +20,8 @@ from onestage.rollout.hints import registry as hints
 from onestage.rollout.judging import Judging, Online
 from onestage.rollout.kept import Keeper, Reference
 from onestage.rollout.rewards import registry as rewards
-from onestage.rollout.rewards.contract import Reward
+from onestage.rollout.rewards.checker import Checker
+from onestage.rollout.rewards.contract import Answer, Reward
 from onestage.rollout.samplers import registry as samplers
 from onestage.rollout.samplers.contract import Decoding
 from onestage.streams.checks import About
@@ -77,6 +79,33 @@ def _check_problem(record: Encoded, stream: Online) -> None:
             raise RecipeError(
                 f"data {record.source}, {record.id}: reward {name}: {error}"
             ) from error
+
+
+def judge_worked(recipe: Recipe, data: Data, tokenizer: Any) -> dict[str, tuple[int, int]]:
+    """Of the first worked answers of each stream: how many its own checkers call right, and how many
+    there are. A reward that does not like them will not like the policy's answers either."""
+    found = {}
+    for name, stream in make_streams(recipe).items():
+        local = all(isinstance(reward, Checker) for _, _, reward in stream.rewards)
+        store = data.train.get(name)
+        if store is None or not local:
+            continue  # models and paid judges are not asked before the run
+        records = [store[n] for n in range(min(LOOKED_AT, len(store)))]
+        answers = [_worked_answer(r, tokenizer) for r in records if r.asks and len(r.paths) > 1]
+        totals = [0.0] * len(answers)
+        for _, weight, reward in stream.rewards:
+            for number, value in enumerate(reward(answers)):
+                totals[number] += weight * value if isinstance(value, float) else 0.0
+        right = sum(total >= recipe.rollout.success_at for total in totals)
+        found[name] = (right, len(answers))
+    return found
+
+
+def _worked_answer(record: Encoded, tokenizer: Any) -> Answer:
+    about, worked = About.load(record.about), record.paths[1]
+    text = tokenizer.decode(worked.ids[worked.opening :], skip_special_tokens=True)
+    size = len(worked.ids) - worked.opening
+    return Answer(about.prompt, text, about.facts, tokens=size, turns=about.turns)
 
 
 def make_feeds(

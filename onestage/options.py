@@ -199,7 +199,7 @@ class RolloutOptions(Section):
     """When a reward cannot be found (it raises, takes too long, is no number): count it as nothing, or
     stop the run."""
     alarm_after: int = Field(20, ge=1)
-    """Rollouts without any right completion after which the user is told what to do."""
+    """Rollouts that taught nothing (none right, rewards equal) after which you are told what to do."""
     eval_temperature: float = Field(0.0, ge=0)
     """Of evaluations; 0 is greedy."""
     eval_generations: int = Field(1, ge=1)

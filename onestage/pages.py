@@ -92,7 +92,7 @@ def example(kind: str, record: Encoded, tokenizer: Any) -> Panel:
         text = Text()
         starts, ends = ({span[side] for span in path.spans} for side in (0, 1))
         scored = {i for start, end in path.spans for i in range(start, end)}
-        shown = _shown(len(path.ids), path.spans[0][0])
+        shown = _shown(len(path.ids), path.opening)
         for place, index in enumerate(shown):
             if place and index != shown[place - 1] + 1:
                 text.append(" [...] ", style="dim italic")
@@ -158,6 +158,8 @@ def show(console: Console, found: Findings, tokenizer: Any, what: Estimate | Non
         console.print(example(kind, record, tokenizer))
     if what is not None:
         console.print(plan(what))
+    for line in found.notes:
+        console.print(Text(line))
     for line in found.warnings:
         console.print(Text(f"warning: {line}", style="yellow"))
     for line in found.errors:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
+from onestage.batches import own_mixture, share_of_terms, steps_of, together_mixture
 from onestage.nearest import nearest
 from onestage.objectives.contract import Objective
 from onestage.objectives.registry import make
@@ -17,10 +15,10 @@ from onestage.records.record import KINDS, Kind
 from onestage.schedules import registry
 from onestage.schedules.contract import Schedule
 from onestage.streams.feeds import Feeds
-from onestage.streams.mixture import Mixture, Reuse, Stream, shares
+from onestage.streams.mixture import Stream
 from onestage.task import fitting
 from onestage.terms import Terms
-from onestage.wiring import Data, table_kinds
+from onestage.wiring import Data
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,10 @@ class Plan:
     schedule: Schedule
     feeds: Feeds
     steps: int
+    group: int
+    """Completions of a problem."""
+    longest: int
+    """Tokens of a completion at most."""
 
     def describe(self) -> str:
         """Schedule, steps, and what a batch of each term holds."""
@@ -56,11 +58,15 @@ class Plan:
         walks = [(together, self.steps)] if together else []
         walks += [] if together else [(self.feeds.own[name], draws[name]) for name in draws]
         return sum(
-            count * stream.store.table.tokens / len(stream.store)
+            mixture.until(batches)[stream.name] * self._size(stream)
             for mixture, batches in walks
             for stream in mixture.streams
-            for count in [mixture.until(batches)[stream.name]]
         )
+
+    def _size(self, stream: Stream) -> float:
+        """Tokens of a record on average; of a sampled group at most."""
+        tokens = stream.store.table.tokens / len(stream.store)
+        return tokens if stream.reuse is None else self.group * (tokens + self.longest)
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,8 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
         given = _lambda(chosen.part, make_terms(recipe, data))
     terms = make_terms(recipe, data, list(given) if given else None)
     mixed = registry.find(chosen.name).batch == "mixed"
-    own = {name: _own_mixture(recipe, data, terms, name) for name in terms.objectives}
-    together, steps = _together(recipe, data) if mixed else (None, _steps(recipe))
+    own = {name: own_mixture(recipe, data, terms, name) for name in terms.objectives}
+    together, steps = together_mixture(recipe, data) if mixed else (None, steps_of(recipe))
     weight = share_of_terms(together, terms) if together else given
     weight = weight or dict.fromkeys(terms.objectives, 1.0)
     best = recipe.optimum.given | recipe.optimum.on_training if recipe.optimum else {}
@@ -98,7 +104,9 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
                 f"schedule: {name} has a weight but no stream to train on has records for it"
             )
     own = {name: mixture for name, mixture in own.items() if mixture.streams}
-    return Plan(chosen.name, terms, schedule, Feeds(own, together, schedule.measured_part), steps)
+    feeds = Feeds(own, together, schedule.measured_part)
+    group, longest = recipe.rollout.num_generations, recipe.rollout.max_completion_length
+    return Plan(chosen.name, terms, schedule, feeds, steps, group, longest)
 
 
 def _bounds(schedule: str, terms: Terms, best: Mapping[str, float]) -> None:
@@ -259,91 +267,3 @@ def _choice(
     raise RecipeError(
         f"objective: none is given for {kind} records of stream {stream}; the map has {sorted(chosen)}"
     )
-
-
-def _steps(recipe: Recipe) -> int:
-    if recipe.train.max_steps is None:
-        raise RecipeError(
-            "train.num_train_epochs counts passes over a mixture; with a schedule whose terms draw "
-            "batches of their own, give train.max_steps"
-        )
-    return recipe.train.max_steps
-
-
-def _together(recipe: Recipe, data: Data) -> tuple[Mixture, int]:
-    """One mixture over all streams, and the number of steps."""
-    options = recipe.train
-    sizes = {name: len(store) for name, store in data.train.items()}
-    part = _parts(recipe, sizes, options.batch_size)
-    streams = [
-        Stream(name, data.train[name], part[name], reuse=_reuse(recipe, data, name))
-        for name in sizes
-        if part[name] > 0
-    ]
-    if options.max_steps is not None:
-        return Mixture(streams, options.seed), options.max_steps
-    wanted = sum(sizes.values()) * (options.num_train_epochs or 1.0)
-    even = all(stream.weight is None and stream.per_step is None for stream in recipe.data)
-    limit = (
-        {n: round(s * (options.num_train_epochs or 1.0)) for n, s in sizes.items()} if even else {}
-    )
-    return Mixture(streams, options.seed, limit), max(1, math.ceil(wanted / options.batch_size))
-
-
-def _own_mixture(recipe: Recipe, data: Data, terms: Terms, term: str) -> Mixture:
-    """The records of one term: whole streams, or those of a stream that the term is given."""
-    numbers = {}
-    for name, store in data.train.items():
-        mine = [n for kind, n in store.kinds().items() if terms.term_of[name, kind] == term]
-        if mine:
-            numbers[name] = np.sort(np.concatenate(mine))
-    if not numbers:
-        return Mixture([], recipe.train.seed)
-    sizes = {name: len(found) for name, found in numbers.items()}
-    counted = [stream.per_step for stream in recipe.data if stream.name in sizes]
-    counts = [count for count in counted if count is not None]
-    if all(stream.weight == 0 for stream in recipe.data if stream.name in sizes):
-        return Mixture([], recipe.train.seed)
-    size = sum(counts) if len(counts) == len(counted) else recipe.train.batch_size
-    part = _parts(recipe, sizes, size)
-    streams = [
-        Stream(
-            name,
-            data.train[name],
-            part[name],
-            None if size == len(data.train[name]) else numbers[name],
-            _reuse(recipe, data, name),
-        )
-        for name, size in sizes.items()
-        if part[name] > 0
-    ]
-    return Mixture(streams, recipe.train.seed)
-
-
-def reuse_of(recipe: Recipe) -> Reuse:
-    """How sampled responses are used, as the recipe has it."""
-    return Reuse(recipe.rollout.steps_per_generation, recipe.rollout.num_iterations)
-
-
-def _reuse(recipe: Recipe, data: Data, name: str) -> Reuse | None:
-    return reuse_of(recipe) if "check" in table_kinds(data.train[name]) else None
-
-
-def _parts(recipe: Recipe, sizes: Mapping[str, int], batch_size: int) -> dict[str, float]:
-    streams = [stream for stream in recipe.data if stream.name in sizes]
-    return shares(
-        sizes,
-        {stream.name: stream.weight for stream in streams},
-        {stream.name: stream.per_step for stream in streams},
-        batch_size,
-    )
-
-
-def share_of_terms(mixture: Mixture, terms: Terms) -> dict[str, float]:
-    """Records of each term in a step, on average."""
-    found = dict.fromkeys(terms.objectives, 0.0)
-    for stream in mixture.streams:
-        for kind, numbers in stream.store.kinds().items():
-            term = terms.term_of[stream.name, kind]
-            found[term] += stream.share * len(numbers) / len(stream.store)
-    return found

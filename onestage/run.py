@@ -277,6 +277,7 @@ class Session:
                 train(self.run, hooks)
         finally:
             self.watcher.end()
+            self.run.feeds.close()
         saved = self.out / "model"
         if not self.run.done:
             self.say(f"stopped after step {self.run.step}; go on with --resume")

@@ -55,7 +55,7 @@ def score_file(
     refused: list[Refusal] = []
 
     def usable() -> Iterator[Encoded]:
-        for item in Encoder(tokenizer, max_length).encode_all(read(source)):
+        for item in Encoder(tokenizer, max_length).encode_responses(read(source)):
             if isinstance(item, Refusal):
                 refused.append(item)
             else:

@@ -20,6 +20,7 @@ LEVELS = [
     {"training"},
     {"evaluation", "selfcheck", "signals", "watcher"},
     {"wiring"},
+    {"batches"},
     {"planning"},
     {"references", "online"},
     {"assembly", "probing", "optimum"},

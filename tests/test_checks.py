@@ -57,9 +57,10 @@ def test_a_response_beside_an_answer_is_a_demonstration() -> None:
     assert record_of(row, Columns("c", kind="check"), "row").kind == "check"
 
 
-def test_a_solution_given_as_text_is_cut_at_its_lines() -> None:
-    record = record_of({"prompt": "2+2?", "solution": "2 + 2\n= 4\n"}, Columns("c"), "row")
-    assert record.solution == ("2 + 2\n", "= 4\n")
+def test_a_solution_given_as_text_is_cut_at_lines_and_sentences() -> None:
+    text = "2 + 2.5\n= 4.5. That is it.\n"
+    record = record_of({"prompt": "2+2.5?", "solution": text}, Columns("c"), "row")
+    assert record.solution == ("2 + 2.5\n", "= 4.5. ", "That is it.\n")
 
 
 def test_parquet_keeps_the_columns_that_rewards_look_at(tmp_path: Path) -> None:
@@ -195,3 +196,13 @@ def test_a_rule_may_hint_one_completion_of_the_group() -> None:
     _, roles, scores = group.responses()
     assert [ROLES[role] for role in roles] == ["response", "response", "hint", "response"]
     assert scores[3] == 1.0
+
+
+def test_a_problem_has_no_response_to_score() -> None:
+    record = record_of(ROW, Columns("c", kind="check"), "row")
+    (refusal,) = Encoder(make_tokenizer(), 256).encode_responses([record])
+    assert isinstance(refusal, Refusal)
+    assert "kind: demonstration" in refusal.reason
+    worked = record_of(ROW, Columns("c", kind="demonstration"), "row")
+    (found,) = Encoder(make_tokenizer(), 256).encode_responses([worked])
+    assert isinstance(found, Encoded)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import train_on_two_processes, write_recipe, write_rows
 from safetensors.torch import load_file
+from test_judge import endpoint, says  # noqa: F401 - a fixture
 
 from onestage.logbook import read_metrics
 from onestage.recipe import RecipeError, parse_recipe
@@ -329,3 +330,22 @@ def test_what_cannot_be_honoured_is_refused(online, tmp_path: Path, changes, mes
     with pytest.raises((RecipeError, ValueError), match=message):
         run(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_judge_that_answers_nonsense_is_counted_with_what_it_cost(
+    online,
+    tmp_path: Path,
+    endpoint,  # noqa: F811
+) -> None:
+    def act(handler: Any, number: int, text: str) -> None:
+        says(handler, "Score: 7" if number % 3 else "I would rather not say.")
+
+    endpoint.act = act
+    judge = {"name": "judge", "model": "m", "base_url": endpoint.url, "retries": 0}
+    recipe = online(reward={**judge, "price_in": 1.0}, objective="grpo", train__max_steps=2)
+    run(recipe, tmp_path / "run", self_check=False)
+    line = read_metrics(tmp_path / "run")[-1]
+    assert line["problems/failed/nonsense"] > 0
+    assert 0 < line["problems/reward"] < 0.7
+    assert line["problems/reward/judge/requests"] == len(endpoint.seen)
+    assert line["problems/reward/judge/money"] == pytest.approx(len(endpoint.seen) * 1e-4)

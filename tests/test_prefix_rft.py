@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from objective_batches import NAN
@@ -83,3 +85,14 @@ def test_without_a_hint_it_is_dr_grpo() -> None:
     batch = group([1, 0, 0.1], lengths=[2, 1, 3], entropy=1.0)
     plain, mine = GRPO(loss_type="dr_grpo", scale_rewards="none"), PrefixRFT()
     assert torch.equal(plain(kept(plain, batch)).loss_U, mine(kept(mine, batch)).loss_U)
+
+
+def test_kl_and_entropy_are_of_what_was_sampled() -> None:
+    """A prefix none of whose tokens is reinforced has no loss and no gradient at all."""
+    objective = PrefixRFT(beta=0.1, entropy_coef=0.1, top_entropy=0.0)
+    batch = replace(one_hinted(), ref_logp_K=torch.full((9,), -2.0, dtype=torch.float64))
+    batch = kept(objective, batch)
+    assert objective(batch).loss_U[2].item() == 0
+    slopes = gradient(objective, batch)
+    assert slopes[3:8] == [0.0] * 5
+    assert all(slopes[:3])

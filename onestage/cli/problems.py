@@ -29,7 +29,11 @@ Part = Annotated[
     typer.Option(help="train or test, which never share a problem, or all."),
 ]
 Style = Annotated[str, typer.Option(help="The prompt: tinyzero, or short for tiny models.")]
-Source = Annotated[str, typer.Argument(metavar="DATA", help="JSON Lines (.gz) or Parquet.")]
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="JSON Lines (.gz), Parquet, or a hub data set.")
+]
+OfSplit = Annotated[str, typer.Option("--split", help="Of a hub data set.")]
+Subset = Annotated[str | None, typer.Option(help="Configuration of a hub data set.")]
 
 
 @problems.command()
@@ -90,8 +94,10 @@ def knights_knaves(
 
 @problems.command()
 def gsm8k(
-    data: Source,
+    data: Data,
     out: Out,
+    of_split: OfSplit = "train",
+    subset: Subset = None,
     calculations: Annotated[
         str, typer.Option(help="remove or keep the notes as in <<16-3=13>>.")
     ] = "remove",
@@ -101,17 +107,23 @@ def gsm8k(
     with plain_errors():
         from onestage.problems import steps
 
-        rows = _rows(data, {"question", "answer"})
+        rows = _rows(data, of_split, subset)
         _write(out, steps.gsm8k(rows, template=template, calculations=calculations))  # type: ignore[arg-type]
 
 
 @problems.command()
-def math(data: Source, out: Out, template: Style = "tinyzero") -> None:
+def math(
+    data: Data,
+    out: Out,
+    of_split: OfSplit = "train",
+    subset: Subset = None,
+    template: Style = "tinyzero",
+) -> None:
     """Rows of MATH (problem, solution) as problems (reward: math)."""
     with plain_errors():
         from onestage.problems import steps
 
-        rows = _rows(data, {"problem", "solution"})
+        rows = _rows(data, of_split, subset)
         _write(out, steps.math(rows, template=template))  # type: ignore[arg-type]
 
 
@@ -123,15 +135,15 @@ def _range(option: str, text: str) -> tuple[int, int]:
         raise ValueError(f"{option} {text!r}: expected a number, or two as in 3-4") from error
 
 
-def _rows(data: str, wanted: set[str]) -> Iterator[Mapping[str, Any]]:
-    from onestage.records.files import data_files, rows_of
+def _rows(data: str, split: str, subset: str | None) -> Iterator[Mapping[str, Any]]:
+    from onestage.records.columns import Columns
+    from onestage.records.reading import Source, rows
     from onestage.records.record import Refusal
 
-    for file in data_files(data):
-        for row in rows_of(file, frozenset(wanted)):
-            if isinstance(row, Refusal):
-                raise ValueError(f"{row.where}: {row.reason}")
-            yield row[1]
+    for row in rows(Source(data, Columns("problems", facts=True), split=split, config=subset)):
+        if isinstance(row, Refusal):
+            raise ValueError(f"{row.where}: {row.reason}")
+        yield row[1]
 
 
 def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -44,6 +44,11 @@ class Path:
                     f"got [{start}, {end})"
                 )
 
+    @property
+    def opening(self) -> int:
+        """Tokens before the first scored one; all of them where none is."""
+        return self.spans[0][0] if self.spans else len(self.ids)
+
     def renumbered(self, first: int) -> Path:
         """The same path with its responses numbered from `first` on instead of 0."""
         return Path(self.ids, self.spans, tuple(number + first for number in self.responses))

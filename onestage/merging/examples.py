@@ -41,7 +41,7 @@ def read_records(
     """The records of a source and the rows that are none. ValueError where no record is left."""
     records: list[Encoded] = []
     refused: list[Refusal] = []
-    for item in Encoder(tokenizer, max_length).encode_all(read(source)):
+    for item in Encoder(tokenizer, max_length).encode_responses(read(source)):
         if isinstance(item, Refusal):
             refused.append(item)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from onestage.problems.steps import sentences
 from onestage.records.parts import Row
 from onestage.records.row_error import RowError, shown
 from onestage.records.turns import without_nulls
@@ -19,20 +20,20 @@ SPOKEN = frozenset(
 
 
 def solution_of(row: Row) -> tuple[str, ...]:
-    """Sentences of the worked solution: a list as it is, a text cut at its line ends."""
+    """Sentences of the worked solution: a list as it is, a text cut at lines and sentence ends."""
     given = row.found.get("solution")
     if given is None:
         return ()
     if isinstance(given, str):
-        return tuple(given.splitlines(keepends=True))
+        return tuple(sentences(given))
     if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
         raise RowError(f"`solution` must be a text or a list of sentences, found {shown(given)}")
-    sentences = tuple(part for part in given if part)
+    found = tuple(part for part in given if part)
     if "completion" in row.found and isinstance(row.found["completion"], str):
-        whole = "".join(sentences)
+        whole = "".join(found)
         if not row.found["completion"].startswith(whole):
             raise RowError("`completion` must begin with the sentences of `solution`")
-    return sentences
+    return found
 
 
 def facts_of(row: Row, names: Mapping[str, str]) -> dict[str, Any]:

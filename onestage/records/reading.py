@@ -62,7 +62,7 @@ def read(source: Source) -> Iterator[Record | Refusal]:
     Raises ValueError at once when there is nothing to read at the path, and while reading when a
     file turns out to be damaged or all of them are empty.
     """
-    return _records(source, _rows(source))
+    return _records(source, rows(source))
 
 
 def content_key(source: Source) -> str | None:
@@ -109,7 +109,8 @@ def _records(source: Source, rows: Iterator[Row | Refusal]) -> Iterator[Record |
         raise ValueError(f"{source.path}: no rows, the source is empty")
 
 
-def _rows(source: Source) -> Iterator[Row | Refusal]:
+def rows(source: Source) -> Iterator[Row | Refusal]:
+    """The source's rows as they stand in its files or data set: where, columns, columns left unread."""
     wanted = source.columns.reads
     if is_saved(source.path):
         label = f"{Path(source.path).name}/{source.split}"

@@ -23,7 +23,7 @@ from onestage.forest.trees import Path
 from onestage.rollout.groups import Given, Group, choose_hint
 from onestage.rollout.judging import Judging
 from onestage.rollout.kept import Keeper
-from onestage.rollout.outcome import Outcome, Report, advice
+from onestage.rollout.outcome import Outcome, Report, advice, hopeless
 from onestage.rollout.samplers.contract import Decoding, Sampler
 from onestage.streams.encoded import ROLES, Encoded, Sampled
 
@@ -49,7 +49,7 @@ class Answering:
     success_at: float = 1.0
     """A completion with this reward or more is right."""
     alarm_after: int = 20
-    """Rollouts of a stream without any right completion after which the user is told."""
+    """Rollouts of a stream that taught nothing after which the user is told."""
     from_start: bool = False
     """Whether completions come from the reference (iterative DPO) instead of the policy."""
     report: Report = field(default_factory=Report)
@@ -106,6 +106,13 @@ class Answering:
         """Some problems, completions and rewards since the last time."""
         found, self._examples = self._examples, []
         return found
+
+    def close(self) -> None:
+        """Let go of the engine, and of the rewards' processes, models and connections."""
+        self.sampler.close()
+        for stream in self.judging.streams.values():
+            for _, _, reward in stream.rewards:
+                reward.close()
 
     def _key(self, record: Encoded, purpose: str) -> str:
         return f"{self.seed}/{purpose}/{record.source}/{record.visit}"
@@ -196,8 +203,7 @@ class Answering:
             )
         for name in {one.source for one in outcomes}:
             mine = [one for one in outcomes if one.source == name]
-            hopeful = any(one.success > 0 for one in mine)
-            self._barren[name] = 0 if hopeful else self._barren[name] + 1
+            self._barren[name] = self._barren[name] + 1 if hopeless(mine) else 0
             if self._barren[name] == self.alarm_after:
                 self.say(advice(name, self.alarm_after, mine, hinted=streams[name].hinted))
 

@@ -74,7 +74,7 @@ class OnlineFeeds(Feeds):
             yield (record for record in records if not record.asks)
 
     def report(self) -> dict[str, float]:
-        return self.answering.report.tell()
+        return self.answering.report.tell() | self.answering.judging.spent()
 
     def examples(self) -> list[Mapping[str, Any]]:
         return self.answering.shown()
@@ -124,6 +124,9 @@ class OnlineFeeds(Feeds):
         if self.together:
             return [(TOGETHER, self.together)]
         return [(name, self.own[name]) for name in self._ordered(terms)]
+
+    def close(self) -> None:
+        self.answering.close()
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "hints": self.answering.hint_state}

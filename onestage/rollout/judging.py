@@ -58,6 +58,15 @@ class Judging:
                 self._sum(group, {part: values[cut] for part, values in parts.items()}, weights)
                 at = cut.stop
 
+    def spent(self) -> dict[str, float]:
+        """What rewards have cost so far: `STREAM/reward/NAME/...`."""
+        return {
+            f"{name}/reward/{part}/{what}": value
+            for name, stream in self.streams.items()
+            for part, _, reward in stream.rewards
+            for what, value in reward.spent().items()
+        }
+
     def _sum(
         self,
         group: Group,

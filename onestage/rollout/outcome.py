@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+NEARLY_ALL = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -61,8 +63,9 @@ class Report:
         """`hinted`: the streams whose rule gives hints."""
         for one in outcomes:
             size, source = len(one.rewards), one.source
-            self._mean(f"{source}/reward_std", float(np.std(one.rewards, ddof=size > 1)), 1)
-            self._mean(f"{source}/frac_reward_zero_std", float(one.equal), 1)
+            if size > 1:
+                self._mean(f"{source}/reward_std", float(np.std(one.rewards, ddof=1)), 1)
+                self._mean(f"{source}/frac_reward_zero_std", float(one.equal), 1)
             self._mean(f"{source}/success", one.success * size, size)
             self._mean(f"{source}/completion_length", float(sum(one.lengths)), size)
             self._mean(f"{source}/truncated", float(size - sum(one.ended)), size)
@@ -98,6 +101,13 @@ class Report:
         self.sums, self.counts = Counter(), Counter()
         self.seconds, self.tokens, self.gap = 0.0, 0, 0.0
         return found
+
+
+def hopeless(outcomes: Sequence[Outcome]) -> bool:
+    """Whether a rollout taught nothing: nothing right, and rewards equal within nearly all groups. (A
+    reward model's are never equal, and need no threshold for being right.)"""
+    equal = sum(one.equal for one in outcomes)
+    return equal >= NEARLY_ALL * len(outcomes) and not any(one.success for one in outcomes)
 
 
 def advice(name: str, rollouts: int, last: Sequence[Outcome], *, hinted: bool) -> str:

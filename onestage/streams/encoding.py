@@ -51,6 +51,15 @@ class Encoder:
         while batch := list(islice(source, BATCH)):
             yield from self._encode_batch(batch)
 
+    def encode_responses(self, records: Iterable[Record | Refusal]) -> Iterator[Encoded | Refusal]:
+        """As `encode_all`; problems to solve are refused, because they have no responses yet."""
+        for item in self.encode_all(records):
+            if isinstance(item, Encoded) and item.asks:
+                reason = "a problem has no response; kind: demonstration takes its worked one"
+                yield Refusal(item.id, reason)
+            else:
+                yield item
+
     def encode(self, record: Record) -> Encoded | Refusal:
         """One record."""
         return next(self.encode_all([record]))

@@ -110,6 +110,9 @@ class Feeds:
     def refill(self, waiting: Sequence[Mapping[str, Any]]) -> None:
         """Put back what `waiting_records` gave."""
 
+    def close(self) -> None:
+        """Let go of what sampling held."""
+
     def state(self) -> dict[str, Any]:
         return {"drawn": dict(self.drawn), "looked": dict(self.looked)}
 

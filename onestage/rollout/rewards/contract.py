@@ -63,5 +63,9 @@ class Reward(abc.ABC):
         """Raise `ValueError` where a record's columns do not allow judging answers to it. Called for
         some records before the first step."""
 
+    def spent(self) -> dict[str, float]:
+        """What judging has cost since this process began, by name; kept in the metrics."""
+        return {}
+
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Let go of processes, models and connections."""

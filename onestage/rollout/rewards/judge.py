@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,9 @@ class Judge(Reward):
     @cached_property
     def costs(self) -> Costs:
         return Costs()
+
+    def spent(self) -> dict[str, float]:
+        return {name: float(value) for name, value in asdict(self.costs).items()}
 
     @cached_property
     def template(self) -> str:
