@@ -13,6 +13,7 @@ from onestage.policy.loading import Loaded
 from onestage.policy.penalty import DeltaL1
 from onestage.policy.policy import Policy
 from onestage.policy.reference import ReferenceCache
+from onestage.policy.scorer import policy_of
 from onestage.recipe import Recipe
 from onestage.schedules.clipping import Clipping
 from onestage.training import Run
@@ -30,7 +31,7 @@ def make_run(
 ) -> Run:
     """The parts of a run put together, ready for the loop. `other`: a reference that is not the model
     the run starts from."""
-    options, policy = recipe.train, Policy(loaded.model)
+    options, policy = recipe.train, policy_of(loaded.model)
     if any("value" in objective.reads for objective in plan.terms.objectives.values()):
         policy.add_value_head()
     optimizer, learning_rate = make_optimizer(options, policy, plan.steps)

@@ -90,7 +90,7 @@ def _make_probe(recipe: Recipe, run: Run, data: Data, held_out: Sequence[Encoded
     options = recipe.probe
     assert options is not None
     task = {}
-    for name in run.feeds.own if options.task_tokens else ():
+    for name in run.feeds.own if options.task_tokens and run.policy.task == "causal" else ():
         mine = [r for r in held_out if not r.asks and run.terms.name_of(r) == name]
         mine = mine or [r for r in run.feeds.probe([name], 0) if run.terms.name_of(r) == name]
         task[name] = up_to(mine, options.task_tokens)

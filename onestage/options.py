@@ -37,6 +37,8 @@ class ModelOptions(Section):
     `config.json` (or the folder or hub id that has one)."""
     tokenizer: str | None = None
     """A folder or hub id; default: the model's own."""
+    task: Literal["causal", "reward"] = "causal"
+    """What is trained: a language model, or a reward model (a classifier with one label) on one."""
     revision: str | None = None
     lora: LoraOptions | None = None
     """Train low-rank adapters; absent: all weights."""
@@ -63,6 +65,8 @@ class ModelOptions(Section):
             raise ValueError("model.load_in_4bit trains adapters only: add model.lora")
         if self.adapter != "same" and self.config is not None:
             raise ValueError(f"model.adapter: {self.adapter} needs model.name, an adapter folder")
+        if self.task == "reward" and self.load_in_4bit:
+            raise ValueError("model.task: reward needs whole weights: remove model.load_in_4bit")
         if self.adapter == "stack" and self.lora is None:
             raise ValueError("model.adapter: stack trains a new adapter: add model.lora")
         return self

@@ -16,6 +16,7 @@ from onestage.schedules import registry
 from onestage.schedules.contract import Schedule
 from onestage.streams.feeds import Feeds
 from onestage.streams.mixture import Stream
+from onestage.task import fitting
 from onestage.terms import Terms
 from onestage.wiring import Data
 
@@ -240,12 +241,12 @@ def choices(recipe: Recipe) -> dict[str, tuple[str, Objective]]:
     """Objective by stream name, kind, or "" for everything."""
     given, longest = recipe.objective, recipe.rollout.max_completion_length
     if isinstance(given, str) or "name" in given:
-        return {"": _objective(given, longest)}
+        return fitting(recipe, {"": _objective(given, longest)})
     allowed = [*KINDS, *(stream.name for stream in recipe.data)]
     for key in given:
         if key not in allowed:
             raise RecipeError(f"objective: {key!r} is no kind or stream{nearest(key, allowed)}")
-    return {key: _objective(value, longest) for key, value in given.items()}
+    return fitting(recipe, {key: _objective(value, longest) for key, value in given.items()})
 
 
 def _objective(given: Any, longest: int) -> tuple[str, Objective]:

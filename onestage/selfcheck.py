@@ -6,6 +6,9 @@
 3. The chunked head equals full logits, in values and gradients.
 4. Changing a response changes no other response's log-probabilities.
 5. At most one BOS, in front; every response ends with its one end token.
+
+Of a reward model, 2 and 4 are about its rewards (2 compares with its own classifier at the end of each
+response), 1 holds for want of a reference, and 3 says nothing.
 """
 
 from __future__ import annotations
@@ -67,8 +70,9 @@ def check_laws(
             _starts_at_reference(run, batch, tolerance, other),
             _forest_is_naive(run, batch, tolerance),
         ]
-    with run.accelerator.autocast():
-        verdicts.append(_head_is_exact(run, batch, tolerance))
+    if run.policy.task == "causal":
+        with run.accelerator.autocast():
+            verdicts.append(_head_is_exact(run, batch, tolerance))
     with run.policy.evaluating(), run.accelerator.autocast():
         verdicts.append(_responses_are_separate(run, records, tolerance))
     return [*verdicts, _ends_are_right(records, tokenizer)]

@@ -109,10 +109,10 @@ class Terms:
 def _numbered(objective: Objective, scored: Scored, numbers: Tensor) -> Loss:
     """The objective's loss and the common measurements, with the batch's record numbers."""
     loss = objective(scored)
-    measured = {
-        **measure(scored, objective.beta, reference=objective.needs_reference),
-        **loss.metrics,
-    }
+    measured = dict(loss.metrics)
+    if objective.task == "causal":
+        found = measure(scored, objective.beta, reference=objective.needs_reference)
+        measured = {**found, **measured}
     metrics = {
         name: Measured(item.value_M.detach(), numbers[item.record_M])
         for name, item in measured.items()

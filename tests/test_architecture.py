@@ -16,7 +16,7 @@ LEVELS = [
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
     {"terms", "checkpoints", "options", "guard", "standing"},
     {"recipe", "rollout"},
-    {"steps", "stage_plan"},
+    {"steps", "stage_plan", "task"},
     {"training"},
     {"evaluation", "selfcheck", "signals", "watcher"},
     {"wiring"},

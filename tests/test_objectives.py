@@ -43,6 +43,12 @@ OPTIONS = {  # options that change nothing unless something else holds, with wha
         {"scale_rewards": "none"},
         {"scale_rewards": "batch"},
     ],
+    "bradley_terry": [
+        {"margin": "score"},
+        {"margin": "score", "margin_scale": 3.0},
+        {"target": "soft"},
+        {"centering": 0.01},
+    ],
     "rloo": [{"beta": 0.1}, {"kl_in": "loss"}, {"loss_type": "dapo"}],
     "reinforce": [
         {"beta": 0.1},

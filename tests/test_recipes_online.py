@@ -1,7 +1,8 @@
 """The shipped recipes in which the policy answers, each for two steps a stage with a tiny model.
 
 What is cut down is size alone: model, rows, lengths, batches and steps. `self_rewarding` needs a judge
-behind an endpoint and is only planned (tests/test_recipes_folder.py).
+behind an endpoint and is only planned (tests/test_recipes_folder.py); `rlhf_ppo` needs a reward model
+and runs in tests/test_reward_training.py.
 """
 
 from __future__ import annotations
@@ -99,4 +100,5 @@ def test_every_online_recipe_is_here() -> None:
         for file in ROOT.glob("*.yaml")
         if any(stream.reward for stream in load_recipe(file).data)
     }
-    assert online | {"countdown_sft"} == {*COUNTDOWN, *OTHERS, "self_rewarding"}
+    elsewhere = {"self_rewarding", "rlhf_ppo"}
+    assert online | {"countdown_sft"} == {*COUNTDOWN, *OTHERS, *elsewhere}

@@ -24,6 +24,8 @@ Unit = Literal["token", "response", "pair"]
 
 Role = Literal["response", "hint", "worked"]
 ROLE: Mapping[Role, int] = {"response": 0, "hint": 1, "worked": 2}
+Task = Literal["causal", "reward"]
+"""The sort of model: one that gives tokens log-probabilities, or one that judges texts."""
 Extra = Literal["entropy", "value"]
 """Numbers of the policy for a token that are made only where an objective reads them: the entropy of its
 distribution (nats), and what the value head expects before it."""
@@ -77,6 +79,7 @@ class Scored:
 
     feedback: Feedback
     logp_K: Tensor
+    """Of a reward model: its reward for the text up to each token."""
     ref_logp_K: Tensor
     """The reference's; zeros where the objective does not need it."""
     response_K: Tensor
@@ -98,6 +101,10 @@ class Scored:
         begin_N = tokens_N.cumsum(0) - tokens_N
         here_K = torch.arange(len(self.response_K), device=self.response_K.device)
         return here_K - begin_N[self.response_K]
+
+    def reward_N(self) -> Tensor:
+        """A reward model's reward of each response: that at its last token."""
+        return self.logp_K[self.feedback.tokens_N.cumsum(0) - 1]
 
     def log_ratio_N(self) -> Tensor:
         """log pi(y|x) - log pi_ref(y|x) of each response, summed over its tokens.
@@ -150,6 +157,8 @@ class Loss:
 class Objective(abc.ABC):
     """A frozen dataclass of hyper-parameters whose defaults are the published setting."""
 
+    task: Task = "causal"
+    """The sort of model it trains."""
     needs_reference: bool = True
     reads: frozenset[Extra] = frozenset()
     """What its loss needs of the policy beside log-probabilities."""

@@ -17,13 +17,20 @@ from typing import Any, Literal
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
 
 from onestage.policy.attention import NAME as FOREST_ATTENTION
+from onestage.policy.classifier import (
+    Task,
+    adapter_task,
+    auto_class,
+    check_head,
+    check_task,
+    settle,
+)
 from onestage.policy.reference import weights_digest
 from onestage.policy.stacking import stack
 
@@ -47,6 +54,7 @@ class ModelSource:
 
     name: str | None = None
     config: Mapping[str, Any] | str | None = None
+    task: Task = "causal"
     tokenizer: str | None = None
     revision: str | None = None
     dtype: Precision = "auto"
@@ -161,7 +169,13 @@ def load(
     check_adapter(source)
     config, tokenizer = load_config(source), tokenizer or load_tokenizer(source)
     check_vocabulary(tokenizer, config)
+    if adapter_base(source) is not None:
+        kind = adapter_task(str(source.name))
+        check_task(source.task, source.name, config, kind, source.adapter)
     model = _without_dropout(load_whole(source, config, device))
+    if source.task == "reward":
+        check_head(model)
+        settle(model, tokenizer)
     fingerprint = f"{weights_digest(model)}-{str(model.dtype).removeprefix('torch.')}"
     notes: list[str] = []
     torch.manual_seed(source.seed)  # a fresh adapter is a function of the seed
@@ -170,7 +184,7 @@ def load(
         what = "goes on with" if source.adapter == "same" else "adds an adapter to"
         notes.append(f"training {what} the adapter in {source.name}")
     elif source.lora is not None:
-        model = _adapted(source.lora, model)
+        model = _adapted(source.lora, model, source.task)
     if source.gradient_checkpointing:
         inner = model.get_base_model() if hasattr(model, "peft_config") else model
         inner.gradient_checkpointing_enable({"use_reentrant": False})
@@ -182,16 +196,20 @@ def check_lora(source: ModelSource, config: PretrainedConfig) -> None:
     """Raise `ValueError` where the model has no layers such as `lora` names; makes no weights."""
     if source.lora is not None:
         with torch.device("meta"):
-            shape = AutoModelForCausalLM.from_config(
+            shape = auto_class(source.task).from_config(
                 config, trust_remote_code=source.trust_remote_code
             )
-            _adapted(source.lora, shape)
+            _adapted(source.lora, shape, source.task)
 
 
 def load_whole(
     source: ModelSource, config: PretrainedConfig, device: torch.device | str = "cpu"
 ) -> Any:
-    """The model without adapters, with the first attention of its device that it supports."""
+    """The model without adapters, with the first attention of its device that it supports.
+
+    Raises `ValueError` where what is stored is no model for the task.
+    """
+    check_task(source.task, source.name, config, None, source.adapter)
     wanted = source.attn_implementation
     choices = [wanted] if wanted else _attentions(config, torch.device(device))
     for attention in choices[:-1]:
@@ -206,20 +224,24 @@ def load_whole(
 def _built(
     source: ModelSource, config: PretrainedConfig, device: torch.device | str, attention: str
 ) -> Any:
+    torch.manual_seed(source.seed)  # fresh weights, or a fresh head, are a function of the seed
     if source.config is not None:
-        torch.manual_seed(source.seed)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        if source.task == "reward":
+            config.num_labels = 1
+        model = auto_class(source.task).from_config(config, attn_implementation=attention)
         return model.to(dtype=_dtype(source.dtype, torch.float32), device=device)
     options: dict[str, Any] = {"dtype": source.dtype, "attn_implementation": attention}
     if source.load_in_4bit:
         options |= {"quantization_config": _four_bits(device), "device_map": {"": str(device)}}
-    model = AutoModelForCausalLM.from_pretrained(
+    if source.task == "reward":
+        options["num_labels"] = 1
+    model = auto_class(source.task).from_pretrained(
         adapter_base(source) or str(source.name),
         revision=source.revision,
         trust_remote_code=source.trust_remote_code,
         **options,
     )
-    return model if source.load_in_4bit else model.to(device)  # type: ignore[arg-type]
+    return model if source.load_in_4bit else model.to(device)
 
 
 def _without_dropout(model: Any) -> Any:
@@ -264,15 +286,15 @@ def _four_bits(device: torch.device | str) -> Any:
     )
 
 
-def _adapted(lora: Lora, model: Any) -> Any:
+def _adapted(lora: Lora, model: Any, task: Task = "causal") -> Any:
     from peft import get_peft_model
 
-    adapted: Any = get_peft_model(model, _lora_config(lora))
+    adapted: Any = get_peft_model(model, _lora_config(lora, task))
     _refuse_adapted_head(adapted)
     return adapted
 
 
-def _lora_config(lora: Lora) -> Any:
+def _lora_config(lora: Lora, task: Task = "causal") -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -281,7 +303,7 @@ def _lora_config(lora: Lora) -> Any:
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if task == "reward" else "CAUSAL_LM",  # its head is trained whole
     )
 
 

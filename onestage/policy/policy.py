@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from onestage.forest.packing import Row, pack
 from onestage.forest.trees import Path
 from onestage.policy.attention import masks
+from onestage.policy.classifier import Task
 from onestage.policy.head import Shape, token_logps, token_logps_and_entropy
 from onestage.policy.stacking import FROZEN, TRAINED, activate, is_stacked
 
@@ -42,6 +43,8 @@ class Fit:
 
 class Policy(nn.Module):
     """A causal language model (plain or with adapters) that scores forest rows."""
+
+    task: Task = "causal"
 
     def __init__(self, model: Any, *, fit: Fit | None = None, pad_to: int | None = None) -> None:
         super().__init__()
@@ -272,7 +275,7 @@ def head_shape(config: Any) -> Shape:
 
 def probe(policy: Policy) -> Fit:
     """Decide how to run a model by comparing with its own logits on random paths of a few tokens."""
-    trial = _trial_paths(policy.base.config.vocab_size)
+    trial = _trial_paths(policy.base.config)
     with policy.evaluating():
         plain = torch.cat([policy.alone(path, chunked=False) for path in trial])
         tolerance = TOLERANCE[policy.dtype]
@@ -288,9 +291,11 @@ def probe(policy: Policy) -> Fit:
     return Fit("alone", chunked_head, f"packed and alone disagree ({trouble})")
 
 
-def _trial_paths(vocabulary: int) -> list[Path]:
-    generator = np.random.default_rng(0)
+def _trial_paths(config: Any) -> list[Path]:
+    generator, vocabulary = np.random.default_rng(0), config.vocab_size
     ids = generator.integers(0, vocabulary, size=40).astype(np.int32)
+    padding = getattr(config, "pad_token_id", None)  # classifiers look for it
+    ids[ids == padding] = (ids[ids == padding] + 1) % vocabulary
     first, second = ids[:14], np.concatenate([ids[:8], ids[14:24]])
     return [
         Path(first, ((8, 14),), (0,)),
@@ -311,4 +316,4 @@ def _agrees(score: Any, plain: Tensor, tolerance: float) -> tuple[bool, str]:
         AttributeError,
     ) as e:
         return False, f"{type(e).__name__}: {str(e).splitlines()[0][:120] if str(e) else ''}"
-    return difference <= tolerance, f"log-probabilities differ by up to {difference:.2g}"
+    return difference <= tolerance, f"values differ by up to {difference:.2g}"

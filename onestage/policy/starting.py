@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from onestage.policy.classifier import Task, adapter_task, settle
 from onestage.policy.loading import ModelSource, adapter_base, load_config, load_whole
 from onestage.policy.saving import fill_model, write_folder
 
@@ -58,7 +59,14 @@ def started(source: ModelSource, tokenizer: Any, folder: Path, *, keep: bool) ->
 
 
 def _write(source: ModelSource, tokenizer: Any, folder: Path) -> None:
-    model = load_whole(replace(source, load_in_4bit=False), load_config(source))
+    task: Task = source.task
+    if (
+        source.config is None
+    ):  # merged as what it is; a reward model may start from a language model
+        task = "reward" if adapter_task(str(source.name)) == "SEQ_CLS" else "causal"
+    model = load_whole(replace(source, load_in_4bit=False, task=task), load_config(source))
+    if task == "reward":
+        settle(model, tokenizer)
     if source.config is None:
         from peft import PeftModel
 
@@ -75,7 +83,8 @@ def _origin(source: ModelSource) -> dict[str, Any]:
     """What the start model is made from; an adapter by its content."""
     if source.config is not None:
         given = {"config": source.config, "seed": source.seed, "dtype": source.dtype}
-        return {"from": "fresh weights", **json.loads(json.dumps(given))}
+        task = {} if source.task == "causal" else {"task": source.task}
+        return {"from": "fresh weights", **task, **json.loads(json.dumps(given))}
     folder = Path(str(source.name))
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(folder.glob("adapter_*")):

@@ -3,7 +3,8 @@
 It reads text, never the policy's token ids: the same ids mean other words to another tokenizer, and
 nothing would tell (una_uft.md 4b, trap 15). The conversation goes through the model's own chat template
 and its own tokenizer, unaltered and uncut. A model without a template is given prompt and response as
-they stand, one after the other.
+they stand, one after the other. A model that onestage trained is given exactly what it was trained on:
+its tokenizer says so, and the text is made by the code that made training's.
 
 A score is a property of its text: it must not change with what else is in the batch. So padding stands
 on the right and is masked; where the model finds the last token by looking for padding, it is padded
@@ -22,8 +23,12 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from onestage.policy.loading import Precision, check_vocabulary
+from onestage.policy.classifier import READS, TO_THE_END, adapter_task
+from onestage.policy.loading import ModelSource, Precision, adapter_base, check_vocabulary, load
+from onestage.records.record import Record, Refusal
 from onestage.rollout.rewards.contract import Answer, Failure, Reward
+from onestage.streams.encoding import Encoder
+from onestage.streams.template import render
 
 BOUNDLESS = 10**9
 """Tokenizers without a limit name a far larger one."""
@@ -99,19 +104,25 @@ class RewardModel(Reward):
     def text(self, answer: Answer) -> str:
         """What the model reads, special tokens of its chat template included."""
         tokenizer = self._loaded.tokenizer
+        if tokenizer.init_kwargs.get(READS) == TO_THE_END:
+            (rendered,) = render(_record(answer), tokenizer)
+            return rendered.text[: rendered.spans[-1][1]]
         if not tokenizer.chat_template:
             return answer.prompt + answer.response
-        turns = [dict(turn) for turn in answer.turns] or [
-            {"role": "user", "content": answer.prompt}
+        turns = _answered(answer) or [
+            {"role": "user", "content": answer.prompt},
+            {"role": "assistant", "content": answer.response},
         ]
-        if turns[-1]["role"] == "assistant":  # the response goes on with what was begun
-            turns[-1]["content"] += answer.response
-        else:
-            turns.append({"role": "assistant", "content": answer.response})
         return tokenizer.apply_chat_template(turns, tokenize=False)
 
     def _ids(self, answer: Answer) -> list[int] | Failure:
         tokenizer = self._loaded.tokenizer
+        if tokenizer.init_kwargs.get(READS) == TO_THE_END:
+            encoded = Encoder(tokenizer, BOUNDLESS).encode(_record(answer))
+            if isinstance(encoded, Refusal):
+                return Failure("value", encoded.reason)
+            (path,) = encoded.paths
+            return path.ids[: path.spans[-1][1]].tolist()
         try:
             text = self.text(answer)
         except TemplateError as error:
@@ -148,15 +159,7 @@ class RewardModel(Reward):
     def _loaded(self) -> Classifier:
         where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         tokenizer = AutoTokenizer.from_pretrained(self.model, **where)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            self.model, dtype=self.dtype, output_loading_info=True, **where
-        )
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"reward_model: {self.model} holds no weights for {', '.join(missing[:3])}: it is no "
-                "trained classifier, and random weights would judge"
-            )
+        model = self._adapted() or self._whole(where)
         config = model.config.get_text_config()
         check_vocabulary(tokenizer, config)
         limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
@@ -176,6 +179,32 @@ class RewardModel(Reward):
             pads_freely=config.pad_token_id is None,
         )
 
+    def _adapted(self) -> Any:
+        """A classifier that is an adapter folder, on its base; None for other folders."""
+        source = ModelSource(
+            self.model,
+            task="reward",
+            dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code,
+        )
+        if adapter_base(source) is None:
+            return None
+        if adapter_task(self.model) != "SEQ_CLS":
+            raise ValueError(f"reward_model: {self.model} is an adapter, but of no classifier")
+        return load(source).model
+
+    def _whole(self, where: Mapping[str, Any]) -> Any:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            self.model, dtype=self.dtype, output_loading_info=True, **where
+        )
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"reward_model: {self.model} holds no weights for {', '.join(missing[:3])}: it is no "
+                "trained classifier, and random weights would judge"
+            )
+        return model
+
     def _column(self, config: Any) -> int:
         names = [str(config.id2label[i]) for i in range(config.num_labels)]
         if self.label is None and len(names) == 1:
@@ -188,3 +217,22 @@ class RewardModel(Reward):
             f"reward_model: label {self.label!r}, but {self.model} has {len(names)}: "
             + ", ".join(f"{i} {name}" for i, name in enumerate(names[:20]))
         )
+
+
+def _answered(answer: Answer) -> list[dict[str, Any]]:
+    """The conversation with the response in it; empty where the prompt was no conversation."""
+    turns = [dict(turn) for turn in answer.turns]
+    if not turns:
+        return []
+    if turns[-1]["role"] == "assistant":  # the response goes on with what was begun
+        turns[-1]["content"] += answer.response
+        return turns
+    return [*turns, {"role": "assistant", "content": answer.response}]
+
+
+def _record(answer: Answer) -> Record:
+    """The answer as a row that training could have read."""
+    turns = _answered(answer)
+    if turns:
+        return Record("score", tuple(turns[:-1]), (tuple(turns[-1:]),), (0.0,))
+    return Record("score", answer.prompt, (answer.response,), (0.0,))
