@@ -40,12 +40,11 @@ def asks(recipe: Recipe) -> list[DataOptions]:
 
 
 def wants_reference(recipe: Recipe, terms: Terms) -> bool:
-    """Whether sampled responses are compared with the reference, or come from it."""
+    """Whether sampled responses are compared with the reference."""
     wanted = {
         terms.term_of[s.name, "check"] for s in asks(recipe) if (s.name, "check") in terms.term_of
     }
-    compared = any(terms.objectives[name].needs_reference for name in wanted)
-    return compared or (bool(wanted) and recipe.rollout.policy == "start")
+    return any(terms.objectives[name].needs_reference for name in wanted)
 
 
 def make_streams(recipe: Recipe) -> dict[str, Online]:
@@ -122,9 +121,11 @@ def make_feeds(
     streams, options = make_streams(recipe), recipe.rollout
     if not streams:
         return plan.feeds
-    reference = None
+    reference = start = None
+    if options.policy == "start":
+        start = _start(policy)
     if wants_reference(recipe, plan.terms):
-        reference = _other(other) if other else _start(policy)
+        reference = _other(other) if other else start or _start(policy)
     try:
         engine = samplers.make(*_named(options.engine, "engine"), policy.model, tokenizer)
     except ValueError as error:
@@ -144,7 +145,7 @@ def make_feeds(
         again=reuse_of(recipe).steps > 1,
         success_at=options.success_at,
         alarm_after=options.alarm_after,
-        from_start=options.policy == "start",
+        start=start,
     )
     return OnlineFeeds(plan.feeds, answering, reuse_of(recipe))
 

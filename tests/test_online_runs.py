@@ -165,6 +165,29 @@ def test_the_reference_of_sampled_responses_is_where_the_run_started(
             assert record.sampled.kept["reference"][number] == pytest.approx(first, abs=1e-4)
 
 
+def test_the_start_may_answer_while_another_model_is_the_reference(
+    online, tmp_path: Path, model_folder: Path
+) -> None:
+    recipe = online(
+        objective={"name": "grpo", "beta": 0.1},
+        rollout={"policy": "start"},
+        reference=str(model_folder),
+        train__max_steps=3,
+    )
+    trained, fresh = (
+        Session(parse_recipe(recipe), tmp_path / name, say=lambda line: None)
+        for name in ("trained", "fresh")
+    )
+    trained.train()
+    fresh.run.feeds.drawn = dict(trained.run.feeds.drawn)
+    found, expected = (one.run.feeds.draw(["grpo"]) for one in (trained, fresh))
+    assert [r.scores for r in found] == [r.scores for r in expected]
+    ids = [
+        [path.ids.tolist() for r in records for path in r.paths] for records in (found, expected)
+    ]
+    assert ids[0] == ids[1]
+
+
 def test_hints_are_for_training_and_shared_by_a_group(online, tmp_path: Path) -> None:
     recipe = online(objective="grpo", stream={"hint": "uniform", "eval_path": "PROBLEMS"})
     recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]

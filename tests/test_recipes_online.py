@@ -100,5 +100,5 @@ def test_every_online_recipe_is_here() -> None:
         for file in ROOT.glob("*.yaml")
         if any(stream.reward for stream in load_recipe(file).data)
     }
-    elsewhere = {"self_rewarding", "rlhf_ppo"}
+    elsewhere = {"self_rewarding", "rlhf_ppo", "mixed_small"}
     assert online | {"countdown_sft"} == {*COUNTDOWN, *OTHERS, *elsewhere}

@@ -23,7 +23,7 @@ from onestage.forest.trees import Path
 from onestage.rollout.agreement import EngineGapError, complaint, gap
 from onestage.rollout.groups import Given, Group, choose_hint
 from onestage.rollout.judging import Judging
-from onestage.rollout.kept import Keeper
+from onestage.rollout.kept import Keeper, Reference
 from onestage.rollout.outcome import Outcome, Report, advice, hopeless
 from onestage.rollout.samplers.contract import Completion, Decoding, Request, Sampler
 from onestage.streams.encoded import ROLES, Encoded, Sampled
@@ -51,8 +51,8 @@ class Answering:
     """A completion with this reward or more is right."""
     alarm_after: int = 20
     """Rollouts of a stream that taught nothing after which the user is told."""
-    from_start: bool = False
-    """Whether completions come from the reference (iterative DPO) instead of the policy."""
+    start: Reference | None = None
+    """The policy as it was before the run, where that is who answers (iterative DPO)."""
     report: Report = field(default_factory=Report)
     hint_state: dict[str, dict[str, float]] = field(default_factory=dict)
     _examples: list[Mapping[str, Any]] = field(default_factory=list)
@@ -150,9 +150,7 @@ class Answering:
     def _sample(self, groups: Sequence[Group], how: Decoding) -> None:
         """Draw the completions of some groups and read them as answers."""
         keeper, requests = self.keeper, [request for group in groups for request in group.requests]
-        start = nullcontext()
-        if self.from_start and keeper.reference is not None:
-            start = keeper.reference()  # type: ignore[assignment]
+        start = self.start() if self.start else nullcontext()
         with start, keeper.policy.evaluating(), keeper.accelerator.autocast():
             self.sampler.sync()
             found = self.sampler(requests, how) if requests else []
