@@ -3,16 +3,19 @@
     python bench/countdown.py run OUT     # base models and runs of two seeds, kept in OUT
     python bench/countdown.py page OUT    # results/countdown.json and the figure of docs/countdown.md
 
-Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. A Llama of 0.35 million parameters is pretrained
-on arithmetic text: equations, and derivations in the form of worked solutions whose header names a
-target that has nothing to do with them. So the base knows how to calculate, to use the numbers it is
-given and to write an answer, and reaches a target by chance. Then every method learns from the same 500
-problems with worked solutions, and is examined greedily, without hints, on problems nobody has seen.
+Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. Solutions are searches: the numbers are added and
+subtracted in one way after the other, each line with its result, until one hits the target. A Llama of
+0.35 million parameters is pretrained on arithmetic text: equations, and searches that stop anywhere and
+answer with their last line, under a target that has nothing to do with them. So the base knows how to
+calculate, to use the numbers it is given and to write an answer; what it does not know is what for.
+Then every method learns from the same 300 problems with worked solutions, and is examined greedily,
+without hints, on problems that nobody has seen.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -26,13 +29,13 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-GIVEN, TARGET, OPERATORS = (1, 25), (1, 75), "+-"
-PROBLEMS, EXAM = 500, 400
+GIVEN, TARGET, OPERATORS = (1, 20), (1, 60), "+-"
+PROBLEMS, EXAM = 300, 200
 """Problems to train on, all with a worked solution, and problems that are only examined."""
-STEPS, HINT_STEPS, EVAL_STEPS = 240, 144, 20
-SFT_STEPS = 150
+STEPS, HINT_STEPS, EVAL_STEPS = 160, 96, 16
+SFT_STEPS = 94
 """Five passes over the worked solutions, as in the paper."""
-PROMPTS, GROUP, LONGEST = 16, 8, 48
+PROMPTS, GROUP, LONGEST = 16, 8, 104
 """Problems of a step, completions of a problem, and tokens of a completion at most."""
 RATE = {"rl": 3e-4, "sft": 1e-3}
 LAYERS, WIDTH = 3, 96
@@ -47,7 +50,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "RFT": {"stages": ["rl"], "objective": GRPO},
     "SFT then RFT": {"stages": ["sft", "rl"], "objective": GRPO},
     "R3": {"stages": ["rl"], "objective": GRPO, "hint": "uniform"},
-    "cosine": {"stages": ["rl"], "objective": GRPO, "hint": COSINE},
     "UFT": {"stages": ["rl"], "objective": UFT, "hint": COSINE},
     "mix": {"stages": ["all"], "schedule": {"name": "mix", "weights": WEIGHTS}},
     "maxright": {"stages": ["all"], "schedule": {"name": "maxright", "weights": WEIGHTS}},
@@ -60,11 +62,11 @@ def tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    phrases = ["Therefore, the final equation is ", "\n<answer> ", " </answer>"]
-    marks = [f" {mark} " for mark in "+-*/="]
-    words = ["<pad>", "<s>", "</s>", "<unk>", *phrases, *marks, *"0123456789", *"()- \n"]
+    phrases = ["<answer> ", " </answer>"]
+    marks = [f" {mark} " for mark in "+-="]
+    words = ["<pad>", "<s>", "</s>", "<unk>", *phrases, *marks, *"0123456789", *"- \n"]
     inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
-    pattern = "|".join([*phrases, r" [-+*/=] ", r"\d", r"[\s\S]"]).replace("(", r"\(")
+    pattern = "|".join([*phrases, r" [-+=] ", r"\d", r"[\s\S]"])
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     inner.decoder = decoders.Fuse()
     inner.post_processor = processors.TemplateProcessing(
@@ -75,49 +77,59 @@ def tokenizer() -> Any:
 
 
 def pretraining_text(seed: int, count: int) -> Iterator[str]:
-    """Equations, and derivations from three numbers to whatever comes out, under another target."""
+    """Equations, and searches that stop anywhere, under a target of no meaning."""
     draw = random.Random(seed)
     for number in range(count):
+        numbers = [draw.randint(*GIVEN) for _ in range(3)]
         if number % 2:
-            lines = []
-            for _ in range(5):
-                (a, b), op = draw.choices(range(1, 76), k=2), draw.choice(OPERATORS)
-                a, b = (max(a, b), min(a, b)) if op == "-" else (a, b)
-                lines.append(f"{a} {op} {b} = {_result(a, op, b)}")
-            yield "\n".join(lines)
+            others = [[draw.randint(*GIVEN) for _ in range(3)] for _ in range(5)]
+            yield "".join(draw.choice(ways(one))[0] for one in others).strip()
         else:
-            numbers = [draw.randint(*GIVEN) for _ in range(3)]
-            text, _ = derivation(numbers, draw)
-            yield f"{' '.join(map(str, numbers))} = {draw.randint(*TARGET)}\n{text}"
+            lines, answer = search(numbers, None, draw)
+            yield f"{' '.join(map(str, numbers))} = {draw.randint(*TARGET)}\n{''.join(lines)}{answer}"
 
 
-def derivation(numbers: list[int], draw: random.Random) -> tuple[str, int]:
-    """Some way to use the numbers, in the form of a worked answer, and what comes out."""
-    pool, lines = [(number, str(number)) for number in numbers], []
-    while len(pool) > 1:
-        draw.shuffle(pool)
-        (a, left), (b, right), op = pool.pop(), pool.pop(), draw.choice(OPERATORS)
-        if op == "-" and a < b:
-            a, left, b, right = b, right, a, left
-        pool.append((_result(a, op, b), f"({left} {op} {right})"))
-        lines.append(f"{a} {op} {b} = {pool[-1][0]}\n")
-    whole = pool[0][1][1:-1]
-    end = f"Therefore, the final equation is {whole}\n<answer> {whole} </answer>"
-    return "".join(lines) + end, pool[0][0]
+def ways(numbers: list[int]) -> list[tuple[str, str, int]]:
+    """Every way to add and subtract three numbers: line, expression and result."""
+    found = []
+    for signs in itertools.product("+-", repeat=3):
+        plus, minus = ([n for n, s in zip(numbers, signs, strict=True) if s == k] for k in "+-")
+        if plus:
+            expression = " + ".join(map(str, plus)) + "".join(f" - {n}" for n in minus)
+            result = sum(plus) - sum(minus)
+            found.append((f"{expression} = {result}\n", expression, result))
+    return found
+
+
+def search(numbers: list[int], target: int | None, draw: random.Random) -> tuple[list[str], str]:
+    """The lines of a search and its answer; without a target it stops anywhere."""
+    tried = draw.sample(ways(numbers), 7)
+    last = draw.randrange(5)
+    if target is not None:
+        last = next(n for n, (_, _, result) in enumerate(tried) if result == target)
+    return [line for line, _, _ in tried[: last + 1]], f"<answer> {tried[last][1]} </answer>"
+
+
+def worked(rows: Any, seed: int) -> Iterator[dict[str, Any]]:
+    """The problems with searches as their solutions."""
+    draw = random.Random(seed)
+    for row in rows:
+        lines, answer = search(list(row["nums"]), row["target"], draw)
+        facts = {"nums": row["nums"], "target": row["target"]}
+        completion = "".join(lines) + answer
+        yield {"prompt": row["prompt"], "solution": lines, "completion": completion, **facts}
 
 
 def pairs(rows: list[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
-    """The worked answer against a derivation that misses the target."""
+    """The worked answer against a search that stops too early, or goes past the target."""
     draw = random.Random(seed)
     for row in rows:
-        wrong, found = derivation(list(row["nums"]), draw)
-        while found == row["target"]:
-            wrong, found = derivation(list(row["nums"]), draw)
+        while True:
+            lines, answer = search(list(row["nums"]), None, draw)
+            if not lines[-1].endswith(f" = {row['target']}\n"):
+                break
+        wrong = "".join(lines) + answer
         yield {"prompt": row["prompt"], "chosen": row["completion"], "rejected": wrong}
-
-
-def _result(a: int, op: str, b: int) -> int:
-    return a + b if op == "+" else a - b
 
 
 def write(file: Path, rows: Any) -> Path:
@@ -135,11 +147,11 @@ def files(out: Path, seed: int) -> dict[str, Path]:
     folder = out / f"data{seed}"
     found = {name: folder / f"{name}.jsonl" for name in ("train", "pairs", "exam", "text")}
     if not found["text"].exists():
-        rows = list(generate(PROBLEMS, seed=seed, **how, split="train"))
+        rows = list(worked(generate(PROBLEMS, seed=seed, **how, split="train"), seed))
         write(found["train"], rows)
         write(found["pairs"], pairs(rows, seed))
-        write(found["exam"], generate(EXAM, seed=0, **how, split="test"))
-        write(found["text"], ({"text": text} for text in pretraining_text(seed, 60_000)))
+        write(found["exam"], worked(generate(EXAM, seed=0, **how, split="test"), seed))
+        write(found["text"], ({"text": text} for text in pretraining_text(seed, 80_000)))
     return found
 
 
@@ -159,7 +171,7 @@ def base(out: Path, seed: int) -> Path:
                     "num_attention_heads": 4,
                     "num_key_value_heads": 4,
                     "intermediate_size": 3 * WIDTH,
-                    "max_position_embeddings": 128,
+                    "max_position_embeddings": 160,
                     "tie_word_embeddings": True,
                     "bos_token_id": 1,
                     "eos_token_id": 2,
@@ -175,8 +187,8 @@ def base(out: Path, seed: int) -> Path:
                 "learning_rate": 5e-3,
                 "lr_scheduler_type": "cosine",
                 "warmup_ratio": 0.03,
-                "max_length": 128,
-                "tokens_per_row": 1024,
+                "max_length": 160,
+                "tokens_per_row": 2048,
                 "logging_steps": 250,
                 "seed": seed,
             },
@@ -196,11 +208,11 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         "reward": "countdown",
     }
     problems |= {"hint": how.get("hint", "none"), "eval_path": str(rows["exam"])}
-    worked = {"name": "worked", "path": str(rows["train"]), "kind": "demonstration"}
+    demonstrations = {"name": "worked", "path": str(rows["train"]), "kind": "demonstration"}
     paired = {"name": "pairs", "path": str(rows["pairs"])}
     sections: dict[str, dict[str, Any]] = {
         "sft": {
-            "data": [worked, {**problems, "weight": 0, "hint": "none"}],  # only examined
+            "data": [demonstrations, {**problems, "weight": 0, "hint": "none"}],  # only examined
             "objective": {"demonstration": "sft", "check": GRPO},
             "train": {"max_steps": SFT_STEPS, "learning_rate": RATE["sft"]},
         },
@@ -210,7 +222,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
             "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
         },
         "all": {
-            "data": [worked, paired, {**problems, "hint": COSINE}],
+            "data": [demonstrations, paired, {**problems, "hint": COSINE}],
             "objective": {"worked": "sft", "pairs": "dpo", "problems": UFT},
             "schedule": how.get("schedule"),
             "optimum": {"given": {"hinted": -1.0}},
@@ -226,7 +238,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         "batch_size": PROMPTS,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": 10,
-        "max_length": 128,
+        "max_length": 160,
         "tokens_per_row": 2048,
         "logging_steps": 5,
         "eval_steps": EVAL_STEPS,
@@ -236,7 +248,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
     chosen = [{**section, "train": {**options, **section["train"]}} for section in chosen]
     if len(chosen) == 1:
         return {**common, **chosen[0]}
-    streams = [{**worked}, problems]
+    streams = [demonstrations, problems]
     stages = []
     for name, section in zip(how["stages"], chosen, strict=True):
         names = ["worked", "problems"] if name == "sft" else ["problems"]
