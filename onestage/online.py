@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any
 
 from accelerate import Accelerator
@@ -121,11 +121,14 @@ def make_feeds(
     streams, options = make_streams(recipe), recipe.rollout
     if not streams:
         return plan.feeds
-    reference = start = None
+    reference: Reference | None = None
+    start: Reference | None = None
     if options.policy == "start":
-        start = _start(policy)
+        start = StartWeights(policy).in_place
     if wants_reference(recipe, plan.terms):
-        reference = _other(other) if other else start or _start(policy)
+        reference = start or StartWeights(policy).in_place
+        if other is not None:
+            reference = lambda: nullcontext(other)  # noqa: E731 - the same shape as the line above
     try:
         engine = samplers.make(*_named(options.engine, "engine"), policy.model, tokenizer)
     except ValueError as error:
@@ -148,25 +151,6 @@ def make_feeds(
         start=start,
     )
     return OnlineFeeds(plan.feeds, answering, reuse_of(recipe))
-
-
-def _start(policy: Policy) -> Reference:
-    kept = StartWeights(policy.model)
-
-    @contextmanager
-    def first() -> Any:
-        with kept.in_place():
-            yield policy
-
-    return first
-
-
-def _other(policy: Policy) -> Reference:
-    @contextmanager
-    def other() -> Any:
-        yield policy
-
-    return other
 
 
 def _named(given: str | Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:

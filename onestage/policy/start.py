@@ -10,22 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+
+from onestage.policy.policy import Policy
 
 
 class StartWeights:
     """Made before the first step, also of a run that is resumed."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.trained = [p for p in model.parameters() if p.requires_grad]
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.trained = [p for p in policy.model.parameters() if p.requires_grad]
         self.start = [p.detach().clone() for p in self.trained]
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The model with its first weights inside; the trained ones are back afterwards."""
+    def in_place(self) -> Iterator[Policy]:
+        """The policy with its first weights; the trained ones are back afterwards."""
         self._swap()
         try:
-            yield
+            yield self.policy
         finally:
             self._swap()
 

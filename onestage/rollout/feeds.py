@@ -57,7 +57,7 @@ class OnlineFeeds(Feeds):
             record
             for mixture in mixtures
             for stream in mixture.streams
-            for record in _first(stream, min(TRIED, len(stream)))
+            for record in (stream[place] for place in range(min(TRIED, len(stream))))
         ]
         asked = [record for record in records if record.asks]
         return self.answering(asked, [0] * len(asked), "trial", count=2) if asked else []
@@ -140,10 +140,6 @@ class OnlineFeeds(Feeds):
 
     def refill(self, buffer: Sequence[Mapping[str, Any]]) -> None:
         self.waiting = dict(_restored(item) for item in buffer)
-
-
-def _first(stream: Any, count: int) -> list[Encoded]:
-    return [stream[place] for place in range(count)]
 
 
 def _plain(key: Key, record: Encoded | None) -> dict[str, Any]:
