@@ -121,14 +121,9 @@ def make_feeds(
     streams, options = make_streams(recipe), recipe.rollout
     if not streams:
         return plan.feeds
-    reference: Reference | None = None
-    start: Reference | None = None
-    if options.policy == "start":
-        start = StartWeights(policy).in_place
-    if wants_reference(recipe, plan.terms):
-        reference = start or StartWeights(policy).in_place
-        if other is not None:
-            reference = lambda: nullcontext(other)  # noqa: E731 - the same shape as the line above
+    start = StartWeights(policy).in_place if options.policy == "start" else None
+    wanted = wants_reference(recipe, plan.terms)
+    reference = _reference(policy, other, start) if wanted else None
     try:
         engine = samplers.make(*_named(options.engine, "engine"), policy.model, tokenizer)
     except ValueError as error:
@@ -151,6 +146,13 @@ def make_feeds(
         start=start,
     )
     return OnlineFeeds(plan.feeds, answering, reuse_of(recipe))
+
+
+def _reference(policy: Policy, other: Policy | None, start: Reference | None) -> Reference:
+    """Another model, or this one as it was before the run."""
+    if other is not None:
+        return lambda: nullcontext(other)
+    return start or StartWeights(policy).in_place
 
 
 def _named(given: str | Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:
