@@ -4,7 +4,7 @@
     python bench/countdown.py page OUT    # results/countdown.json and the figure of docs/countdown.md
 
 Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. Solutions are searches: the numbers are added and
-subtracted in one way after the other, each line with its result, until one hits the target. A Llama of
+subtracted in one way after the other, step by step, until one way hits the target. A Llama of
 0.35 million parameters is pretrained on arithmetic text: equations, and searches that stop anywhere and
 answer with their last line, under a target that has nothing to do with them. So the base knows how to
 calculate, to use the numbers it is given and to write an answer; what it does not know is what for.
@@ -29,13 +29,14 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-GIVEN, TARGET, OPERATORS = (1, 20), (1, 60), "+-"
-PROBLEMS, EXAM = 300, 200
-"""Problems to train on, all with a worked solution, and problems that are only examined."""
-STEPS, HINT_STEPS, EVAL_STEPS = 160, 96, 16
+GIVEN, TARGET, OPERATORS = (1, 9), (1, 27), "+-"
+PROBLEMS, EXAM, ORDERS = 300, 40, 5
+"""Problems to train on, all with a worked solution; problems that are only examined, and the most
+orders in which their numbers are given."""
+STEPS, HINT_STEPS, EVAL_STEPS = 240, 144, 20
 SFT_STEPS = 94
 """Five passes over the worked solutions, as in the paper."""
-PROMPTS, GROUP, LONGEST = 16, 8, 104
+PROMPTS, GROUP, LONGEST = 16, 8, 88
 """Problems of a step, completions of a problem, and tokens of a completion at most."""
 RATE = {"rl": 3e-4, "sft": 1e-3}
 LAYERS, WIDTH = 3, 96
@@ -95,9 +96,14 @@ def ways(numbers: list[int]) -> list[tuple[str, str, int]]:
     for signs in itertools.product("+-", repeat=3):
         plus, minus = ([n for n, s in zip(numbers, signs, strict=True) if s == k] for k in "+-")
         if plus:
-            expression = " + ".join(map(str, plus)) + "".join(f" - {n}" for n in minus)
-            result = sum(plus) - sum(minus)
-            found.append((f"{expression} = {result}\n", expression, result))
+            first, *rest = [(n, "+") for n in plus] + [(n, "-") for n in minus]
+            line = expression = str(first[0])
+            result = first[0]
+            for number, sign in rest:
+                result += number if sign == "+" else -number
+                line += f" {sign} {number} = {result}"
+                expression += f" {sign} {number}"
+            found.append((line + "\n", expression, result))
     return found
 
 
@@ -118,6 +124,14 @@ def worked(rows: Any, seed: int) -> Iterator[dict[str, Any]]:
         facts = {"nums": row["nums"], "target": row["target"]}
         completion = "".join(lines) + answer
         yield {"prompt": row["prompt"], "solution": lines, "completion": completion, **facts}
+
+
+def exam(rows: Any) -> Iterator[dict[str, Any]]:
+    """Each problem with its numbers in several orders: nobody has trained on any of these."""
+    for row in rows:
+        for nums in sorted(set(itertools.permutations(row["nums"])))[:ORDERS]:
+            prompt = f"{' '.join(map(str, nums))} = {row['target']}\n"
+            yield {"prompt": prompt, "nums": list(nums), "target": row["target"]}
 
 
 def pairs(rows: list[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
@@ -150,7 +164,7 @@ def files(out: Path, seed: int) -> dict[str, Path]:
         rows = list(worked(generate(PROBLEMS, seed=seed, **how, split="train"), seed))
         write(found["train"], rows)
         write(found["pairs"], pairs(rows, seed))
-        write(found["exam"], worked(generate(EXAM, seed=0, **how, split="test"), seed))
+        write(found["exam"], exam(generate(EXAM, seed=0, **how, split="test")))
         write(found["text"], ({"text": text} for text in pretraining_text(seed, 80_000)))
     return found
 
@@ -171,7 +185,7 @@ def base(out: Path, seed: int) -> Path:
                     "num_attention_heads": 4,
                     "num_key_value_heads": 4,
                     "intermediate_size": 3 * WIDTH,
-                    "max_position_embeddings": 256,
+                    "max_position_embeddings": 192,
                     "tie_word_embeddings": True,
                     "bos_token_id": 1,
                     "eos_token_id": 2,
@@ -182,7 +196,7 @@ def base(out: Path, seed: int) -> Path:
             "data": [{"name": "text", "path": str(files(out, seed)["text"]), "kind": "text"}],
             "objective": "sft",
             "train": {
-                "max_steps": 3000,
+                "max_steps": 2200,
                 "batch_size": 32,
                 "learning_rate": 5e-3,
                 "lr_scheduler_type": "cosine",
@@ -238,7 +252,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         "batch_size": PROMPTS,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": 10,
-        "max_length": 240,
+        "max_length": 190,
         "tokens_per_row": 2048,
         "logging_steps": 5,
         "eval_steps": EVAL_STEPS,
