@@ -5,9 +5,10 @@
 
 Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. Solutions are searches: the numbers are added and
 subtracted in one way after the other, step by step, until one way hits the target. A Llama of
-0.35 million parameters is pretrained on arithmetic text: equations, and searches that stop anywhere and
-answer with their last line, under a target that has nothing to do with them. So the base knows how to
-calculate, to use the numbers it is given and to write an answer; what it does not know is what for.
+0.35 million parameters is pretrained on arithmetic text: equations, and searches that answer with their
+last line. Of the searches one in five stops where it hits the target in its header; the others stop
+anywhere, under a target of no meaning. So the base knows how to calculate, to use the numbers it is
+given and to write an answer, and has seen what a target is for without having learnt to go by it.
 Then every method learns from the same 300 problems with worked solutions, and is examined greedily,
 without hints, on problems that nobody has seen.
 """
@@ -33,7 +34,9 @@ GIVEN, TARGET, OPERATORS = (1, 9), (1, 27), "+-"
 PROBLEMS, EXAM, ORDERS = 300, 40, 5
 """Problems to train on, all with a worked solution; problems that are only examined, and the most
 orders in which their numbers are given."""
-STEPS, HINT_STEPS, EVAL_STEPS = 240, 144, 20
+MEANT = 0.2
+"""Part of the searches in the pretraining text that stop at their target."""
+STEPS, HINT_STEPS, EVAL_STEPS = 150, 90, 15
 SFT_STEPS = 94
 """Five passes over the worked solutions, as in the paper."""
 PROMPTS, GROUP, LONGEST = 16, 8, 88
@@ -78,7 +81,7 @@ def tokenizer() -> Any:
 
 
 def pretraining_text(seed: int, count: int) -> Iterator[str]:
-    """Equations, and searches that stop anywhere, under a target of no meaning."""
+    """Equations, and searches; of these one in five knows its target, the others stop anywhere."""
     draw = random.Random(seed)
     for number in range(count):
         numbers = [draw.randint(*GIVEN) for _ in range(3)]
@@ -86,8 +89,10 @@ def pretraining_text(seed: int, count: int) -> Iterator[str]:
             others = [[draw.randint(*GIVEN) for _ in range(3)] for _ in range(5)]
             yield "".join(draw.choice(ways(one))[0] for one in others).strip()
         else:
-            lines, answer = search(numbers, None, draw)
-            yield f"{' '.join(map(str, numbers))} = {draw.randint(*TARGET)}\n{''.join(lines)}{answer}"
+            known = draw.random() < MEANT
+            target = draw.choice(ways(numbers))[2] if known else draw.randint(*TARGET)
+            lines, answer = search(numbers, target if known else None, draw)
+            yield f"{' '.join(map(str, numbers))} = {target}\n{''.join(lines)}{answer}"
 
 
 def ways(numbers: list[int]) -> list[tuple[str, str, int]]:
@@ -196,7 +201,7 @@ def base(out: Path, seed: int) -> Path:
             "data": [{"name": "text", "path": str(files(out, seed)["text"]), "kind": "text"}],
             "objective": "sft",
             "train": {
-                "max_steps": 2200,
+                "max_steps": 2000,
                 "batch_size": 32,
                 "learning_rate": 5e-3,
                 "lr_scheduler_type": "cosine",
