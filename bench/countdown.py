@@ -1,10 +1,11 @@
 """Countdown with three numbers, learnt by a small model from little supervision: SFT, RFT, R3 and UFT.
 
-    python bench/countdown.py run OUT     # base models and runs of two seeds, kept in OUT
+    python bench/countdown.py run OUT     # a base model and runs of two seeds, kept in OUT
     python bench/countdown.py page OUT    # results/countdown.json and the figure of docs/countdown.md
 
 Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. Solutions are searches: the numbers are added and
-subtracted in one way after the other, step by step, until one way hits the target. A Llama of
+subtracted in one way after the other, step by step, until one way hits the target (which stands
+behind every line). A Llama of
 0.35 million parameters is pretrained on arithmetic text: equations, and searches that answer with their
 last line. Of the searches one in five stops where it hits the target in its header; the others stop
 anywhere, under a target of no meaning. So the base knows how to calculate, to use the numbers it is
@@ -36,10 +37,10 @@ PROBLEMS, EXAM, ORDERS = 300, 40, 5
 orders in which their numbers are given."""
 MEANT = 0.2
 """Part of the searches in the pretraining text that stop at their target."""
-STEPS, HINT_STEPS, EVAL_STEPS = 150, 90, 15
+STEPS, HINT_STEPS, EVAL_STEPS = 120, 72, 12
 SFT_STEPS = 94
 """Five passes over the worked solutions, as in the paper."""
-PROMPTS, GROUP, LONGEST = 16, 8, 88
+PROMPTS, GROUP, LONGEST = 16, 8, 112
 """Problems of a step, completions of a problem, and tokens of a completion at most."""
 RATE = {"rl": 3e-4, "sft": 1e-3}
 LAYERS, WIDTH = 3, 96
@@ -67,10 +68,10 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     phrases = ["<answer> ", " </answer>"]
-    marks = [f" {mark} " for mark in "+-="]
+    marks = [f" {mark} " for mark in "+-=|"]
     words = ["<pad>", "<s>", "</s>", "<unk>", *phrases, *marks, *"0123456789", *"- \n"]
     inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
-    pattern = "|".join([*phrases, r" [-+=] ", r"\d", r"[\s\S]"])
+    pattern = "|".join([*phrases, r" [-+=|] ", r"\d", r"[\s\S]"])
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     inner.decoder = decoders.Fuse()
     inner.post_processor = processors.TemplateProcessing(
@@ -87,11 +88,11 @@ def pretraining_text(seed: int, count: int) -> Iterator[str]:
         numbers = [draw.randint(*GIVEN) for _ in range(3)]
         if number % 2:
             others = [[draw.randint(*GIVEN) for _ in range(3)] for _ in range(5)]
-            yield "".join(draw.choice(ways(one))[0] for one in others).strip()
+            yield "\n".join(draw.choice(ways(one))[0] for one in others)
         else:
             known = draw.random() < MEANT
             target = draw.choice(ways(numbers))[2] if known else draw.randint(*TARGET)
-            lines, answer = search(numbers, target if known else None, draw)
+            lines, answer = search(numbers, target, target if known else None, draw)
             yield f"{' '.join(map(str, numbers))} = {target}\n{''.join(lines)}{answer}"
 
 
@@ -108,24 +109,28 @@ def ways(numbers: list[int]) -> list[tuple[str, str, int]]:
                 result += number if sign == "+" else -number
                 line += f" {sign} {number} = {result}"
                 expression += f" {sign} {number}"
-            found.append((line + "\n", expression, result))
+            found.append((line, expression, result))
     return found
 
 
-def search(numbers: list[int], target: int | None, draw: random.Random) -> tuple[list[str], str]:
-    """The lines of a search and its answer; without a target it stops anywhere."""
+def search(
+    numbers: list[int], shown: int, target: int | None, draw: random.Random
+) -> tuple[list[str], str]:
+    """The lines of a search, each with the number `shown` behind it, and its answer; without a target
+    it stops anywhere."""
     tried = draw.sample(ways(numbers), 7)
     last = draw.randrange(5)
     if target is not None:
         last = next(n for n, (_, _, result) in enumerate(tried) if result == target)
-    return [line for line, _, _ in tried[: last + 1]], f"<answer> {tried[last][1]} </answer>"
+    lines = [f"{line} | {shown}\n" for line, _, _ in tried[: last + 1]]
+    return lines, f"<answer> {tried[last][1]} </answer>"
 
 
 def worked(rows: Any, seed: int) -> Iterator[dict[str, Any]]:
     """The problems with searches as their solutions."""
     draw = random.Random(seed)
     for row in rows:
-        lines, answer = search(list(row["nums"]), row["target"], draw)
+        lines, answer = search(list(row["nums"]), row["target"], row["target"], draw)
         facts = {"nums": row["nums"], "target": row["target"]}
         completion = "".join(lines) + answer
         yield {"prompt": row["prompt"], "solution": lines, "completion": completion, **facts}
@@ -144,8 +149,8 @@ def pairs(rows: list[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
     draw = random.Random(seed)
     for row in rows:
         while True:
-            lines, answer = search(list(row["nums"]), None, draw)
-            if not lines[-1].endswith(f" = {row['target']}\n"):
+            lines, answer = search(list(row["nums"]), row["target"], None, draw)
+            if not lines[-1].endswith(f" = {row['target']} | {row['target']}\n"):
                 break
         wrong = "".join(lines) + answer
         yield {"prompt": row["prompt"], "chosen": row["completion"], "rejected": wrong}
@@ -190,7 +195,7 @@ def base(out: Path, seed: int) -> Path:
                     "num_attention_heads": 4,
                     "num_key_value_heads": 4,
                     "intermediate_size": 3 * WIDTH,
-                    "max_position_embeddings": 192,
+                    "max_position_embeddings": 256,
                     "tie_word_embeddings": True,
                     "bos_token_id": 1,
                     "eos_token_id": 2,
@@ -249,7 +254,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         },
     }
     common = {
-        "model": {"name": str(base(out, seed))},
+        "model": {"name": str(base(out, 0))},
         "rollout": {"num_generations": GROUP, "max_completion_length": LONGEST},
         "cache_dir": str(out / "cache"),
     }
@@ -257,7 +262,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         "batch_size": PROMPTS,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": 10,
-        "max_length": 190,
+        "max_length": 250,
         "tokens_per_row": 2048,
         "logging_steps": 5,
         "eval_steps": EVAL_STEPS,
@@ -307,7 +312,7 @@ def one(out: Path, method: str, seed: int) -> None:
 def run(out: Path, methods: list[str], seeds: list[int], jobs: int) -> None:
     """Everything that is not there yet, in processes of one thread."""
     out.mkdir(parents=True, exist_ok=True)
-    bases = [("base", seed) for seed in seeds if not (out / f"base{seed}" / "model").exists()]
+    bases = [] if (out / "base0" / "model").exists() else [("base", 0)]
     runs = [(m, s) for s in seeds for m in methods if not (folder_of(out, m, s) / "model").exists()]
     for todo in (bases, runs):
         with ThreadPoolExecutor(jobs) as pool:
