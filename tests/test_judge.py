@@ -137,12 +137,14 @@ def test_samples_are_averaged(endpoint: Endpoint) -> None:
 
 
 def test_requests_run_at_once_but_not_all(endpoint: Endpoint) -> None:
+    three = threading.Barrier(3)  # nobody is answered until three are asked at once
+
     def act(handler: Any, number: int, text: str) -> None:
-        time.sleep(0.03)
+        three.wait(timeout=20)
         says(handler, "Score: 5")
 
     endpoint.act = act
-    found = judge(endpoint, concurrency=3)
+    found = judge(endpoint, concurrency=3, timeout=30.0)
     assert found(answers(*map(str, range(9)))) == [0.5] * 9
     assert endpoint.most == 3
 
