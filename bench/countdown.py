@@ -236,8 +236,9 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
     paired = {"name": "pairs", "path": str(rows["pairs"])}
     sections: dict[str, dict[str, Any]] = {
         "sft": {
-            "data": [demonstrations, {**problems, "weight": 0, "hint": "none"}],  # only examined
+            "data": [demonstrations, {**problems, "hint": "none"}],  # problems are only examined
             "objective": {"demonstration": "sft", "check": GRPO},
+            "schedule": {"name": "mix", "weights": {"sft": 1.0, "grpo": 0.0}},
             "train": {"max_steps": SFT_STEPS, "learning_rate": RATE["sft"]},
         },
         "rl": {
@@ -278,9 +279,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         names = ["worked", "problems"] if name == "sft" else ["problems"]
         rest = {key: value for key, value in section.items() if key != "data"}
         stages.append({"name": name, "streams": names, **rest})
-    stages[0]["objective"] = {"demonstration": "sft", "check": GRPO}
     stages[1]["reference"] = "start"
-    stages[0]["schedule"] = {"name": "mix", "weights": {"sft": 1.0, "grpo": 0.0}}
     return {**common, "data": streams, "objective": GRPO, "stages": stages}
 
 

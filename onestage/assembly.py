@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from accelerate import Accelerator
 
@@ -15,6 +16,7 @@ from onestage.policy.policy import Policy
 from onestage.policy.reference import ReferenceCache
 from onestage.policy.scorer import policy_of
 from onestage.recipe import Recipe
+from onestage.rollout.judging import Online
 from onestage.schedules.clipping import Clipping
 from onestage.training import Run
 from onestage.wiring import Say, make_optimizer
@@ -22,6 +24,7 @@ from onestage.wiring import Say, make_optimizer
 
 def make_run(
     recipe: Recipe,
+    streams: Mapping[str, Online],
     accelerator: Accelerator,
     loaded: Loaded,
     plan: Plan,
@@ -45,7 +48,7 @@ def make_run(
         policy=policy,
         terms=plan.terms,
         schedule=plan.schedule,
-        feeds=make_feeds(recipe, accelerator, policy, loaded.tokenizer, plan, other, say),
+        feeds=make_feeds(recipe, streams, accelerator, policy, loaded.tokenizer, plan, other, say),
         optimizer=optimizer,
         learning_rate=learning_rate,
         accelerator=accelerator,

@@ -10,7 +10,7 @@ import numpy as np
 from onestage.recipe import Recipe, RecipeError
 from onestage.streams.mixture import Mixture, Reuse, Stream, shares
 from onestage.terms import Terms
-from onestage.wiring import Data, table_kinds
+from onestage.wiring import Data
 
 
 def steps_of(recipe: Recipe) -> int:
@@ -78,7 +78,7 @@ def reuse_of(recipe: Recipe) -> Reuse:
 
 
 def _reuse(recipe: Recipe, data: Data, name: str) -> Reuse | None:
-    return reuse_of(recipe) if "check" in table_kinds(data.train[name]) else None
+    return reuse_of(recipe) if "check" in data.train[name].table.records else None
 
 
 def _parts(recipe: Recipe, sizes: Mapping[str, int], batch_size: int) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from onestage.doctor import Estimate, Findings, estimate, examine
-from onestage.online import check_rewards, judge_worked
+from onestage.online import check_rewards, close, judge_worked, make_streams
 from onestage.options import LoraOptions
 from onestage.pages import show
 from onestage.planning import make_plan
@@ -19,6 +19,7 @@ from onestage.policy.loading import adapter_base, check_vocabulary, load_config,
 from onestage.recipe import Recipe, load_recipe
 from onestage.records.reading import Source, read
 from onestage.records.record import Refusal
+from onestage.rollout.judging import Online
 from onestage.stage_plan import Stage, plan
 from onestage.stages import check_stage
 from onestage.streams.encoding import Encoder
@@ -54,20 +55,33 @@ def _check_run(
 ) -> bool:
     """Print everything about one run, which may be a stage of several."""
     data = read_data(recipe, tokenizer, say)
-    sources = {stream.name: source_of(stream, held_out=False) for stream in recipe.data}
-    found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
-    found.errors += _errors(recipe, stage, data)
+    streams = make_streams(recipe)
+    try:
+        found = _findings(recipe, stage, data, streams, tokenizer)
+    finally:
+        close(streams)
     lora = stage.lora if stage else recipe.model.lora
-    if not found.errors:
-        _judge_worked(recipe, data, tokenizer, found)
     cost = None if found.errors else _cost(recipe, data, config, lora)
     show(console, found, tokenizer, cost)
     return not found.errors
 
 
-def _judge_worked(recipe: Recipe, data: Data, tokenizer: Any, found: Findings) -> None:
+def _findings(
+    recipe: Recipe, stage: Stage | None, data: Data, streams: Mapping[str, Online], tokenizer: Any
+) -> Findings:
+    sources = {stream.name: source_of(stream, held_out=False) for stream in recipe.data}
+    found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
+    found.errors += _errors(recipe, stage, data, streams)
+    if not found.errors:
+        _judge_worked(recipe, streams, data, tokenizer, found)
+    return found
+
+
+def _judge_worked(
+    recipe: Recipe, streams: Mapping[str, Online], data: Data, tokenizer: Any, found: Findings
+) -> None:
     """Whether the rewards call the data's own worked answers right."""
-    for name, (right, count) in judge_worked(recipe, data, tokenizer).items():
+    for name, (right, count) in judge_worked(recipe, streams, data, tokenizer).items():
         if right < count:
             found.warnings.append(
                 f"{name}: of the first {count} worked answers the reward calls {right} right; if it "
@@ -77,19 +91,21 @@ def _judge_worked(recipe: Recipe, data: Data, tokenizer: Any, found: Findings) -
             found.notes.append(f"{name}: the reward calls the first {count} worked answers right")
 
 
-def _errors(recipe: Recipe, stage: Stage | None, data: Data) -> list[str]:
+def _errors(
+    recipe: Recipe, stage: Stage | None, data: Data, streams: Mapping[str, Online]
+) -> list[str]:
     """What would refuse the run before its first step."""
     errors = []
     if stage is not None:
         try:
-            check_stage(stage, data)
+            check_stage(stage, data, streams)
         except ValueError as error:
             errors.append(f"stages.{stage.name}: {error}")
         return errors
     steps = (
         lambda: judge(recipe, data),
         lambda: make_plan(recipe, data),
-        lambda: check_rewards(recipe, data),
+        lambda: check_rewards(streams, data),
     )
     for step in steps:
         try:

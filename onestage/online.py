@@ -13,15 +13,16 @@ from onestage.options import DataOptions
 from onestage.planning import Plan
 from onestage.policy.policy import Policy
 from onestage.policy.start import StartWeights
-from onestage.recipe import Recipe, RecipeError
+from onestage.recipe import Recipe, RecipeError, named
 from onestage.rollout.answering import Answering
 from onestage.rollout.feeds import OnlineFeeds
+from onestage.rollout.groups import Given, Group, worked_answer
 from onestage.rollout.hints import registry as hints
 from onestage.rollout.judging import Judging, Online
 from onestage.rollout.kept import Keeper, Reference
 from onestage.rollout.rewards import registry as rewards
 from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer, Reward
+from onestage.rollout.rewards.contract import Reward
 from onestage.rollout.samplers import registry as samplers
 from onestage.rollout.samplers.contract import Decoding
 from onestage.streams.checks import About
@@ -52,16 +53,20 @@ def make_streams(recipe: Recipe) -> dict[str, Online]:
     found = {}
     for stream in asks(recipe):
         try:
-            rule = hints.make(*_named(stream.hint, "hint"))
+            rule = hints.make(*named(stream.hint, "hint"))
             found[stream.name] = Online(_rewards(stream.reward), rule, stream.feedback)
         except ValueError as error:
             raise RecipeError(f"data.{stream.name}: {error}") from error
     return found
 
 
-def check_rewards(recipe: Recipe, data: Data) -> None:
-    """Refuse rewards and hint rules that are unknown, or that problems of the data have no facts for."""
-    streams = make_streams(recipe)
+def close(streams: Mapping[str, Online]) -> None:
+    for stream in streams.values():
+        stream.close()
+
+
+def check_rewards(streams: Mapping[str, Online], data: Data) -> None:
+    """Refuse rewards that the problems of the data have no facts for."""
     for part in (data.train, data.held_out):
         for name, stream in streams.items():
             for number in range(min(LOOKED_AT, len(part[name]))) if name in part else ():
@@ -80,35 +85,29 @@ def _check_problem(record: Encoded, stream: Online) -> None:
             ) from error
 
 
-def judge_worked(recipe: Recipe, data: Data, tokenizer: Any) -> dict[str, tuple[int, int]]:
+def judge_worked(
+    recipe: Recipe, streams: Mapping[str, Online], data: Data, tokenizer: Any
+) -> dict[str, tuple[int, int]]:
     """Of the first worked answers of each stream: how many its own checkers call right, and how many
     there are. A reward that does not like them will not like the policy's answers either."""
     found = {}
-    for name, stream in make_streams(recipe).items():
-        local = all(isinstance(reward, Checker) for _, _, reward in stream.rewards)
+    for name, stream in streams.items():
         store = data.train.get(name)
-        if store is None or not local:
+        if store is None or not all(isinstance(r, Checker) for _, _, r in stream.rewards):
             continue  # models and paid judges are not asked before the run
         records = [store[n] for n in range(min(LOOKED_AT, len(store)))]
-        answers = [_worked_answer(r, tokenizer) for r in records if r.asks and len(r.paths) > 1]
-        totals = [0.0] * len(answers)
-        for _, weight, reward in stream.rewards:
-            for number, value in enumerate(reward(answers)):
-                totals[number] += weight * value if isinstance(value, float) else 0.0
-        right = sum(total >= recipe.rollout.success_at for total in totals)
-        found[name] = (right, len(answers))
+        groups = [Group(record, Given(), ()) for record in records if len(record.paths) > 1]
+        for group in groups:
+            group.answers = worked_answer(group.record, group.about, tokenizer)
+        Judging({name: stream})(groups)
+        right = sum(group.totals[0] >= recipe.rollout.success_at for group in groups)
+        found[name] = (right, len(groups))
     return found
-
-
-def _worked_answer(record: Encoded, tokenizer: Any) -> Answer:
-    about, worked = About.load(record.about), record.paths[1]
-    text = tokenizer.decode(worked.ids[worked.opening :], skip_special_tokens=True)
-    size = len(worked.ids) - worked.opening
-    return Answer(about.prompt, text, about.facts, tokens=size, turns=about.turns)
 
 
 def make_feeds(
     recipe: Recipe,
+    streams: Mapping[str, Online],
     accelerator: Accelerator,
     policy: Policy,
     tokenizer: Any,
@@ -118,14 +117,14 @@ def make_feeds(
 ) -> Feeds:
     """The plan's feeds, answering where the recipe has problems. `other`: a reference that is not the
     model the run starts from."""
-    streams, options = make_streams(recipe), recipe.rollout
     if not streams:
         return plan.feeds
+    options = recipe.rollout
     start = StartWeights(policy).in_place if options.policy == "start" else None
     wanted = wants_reference(recipe, plan.terms)
     reference = _reference(policy, other, start) if wanted else None
     try:
-        engine = samplers.make(*_named(options.engine, "engine"), policy.model, tokenizer)
+        engine = samplers.make(*named(options.engine, "engine"), policy.model, tokenizer)
     except ValueError as error:
         raise RecipeError(f"rollout.engine: {error}") from error
     drawn = options.model_dump(include={"max_completion_length", "top_p", "top_k", "min_p"})
@@ -155,20 +154,10 @@ def _reference(policy: Policy, other: Policy | None, start: Reference | None) ->
     return start or StartWeights(policy).in_place
 
 
-def _named(given: str | Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:
-    if isinstance(given, str):
-        return given, {}
-    options = dict(given)
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise RecipeError(f"{what}: expected a name or {{name: ..., options}}, got {given!r}")
-    return name, options
-
-
 def _rewards(given: Any) -> list[tuple[str, float, Reward]]:
     found: list[tuple[str, float, Reward]] = []
     for one in given if isinstance(given, list) else [given]:
-        name, options = _named(one, "reward")
+        name, options = named(one, "reward")
         weight = options.pop("weight", 1.0)
         if not isinstance(weight, int | float) or isinstance(weight, bool):
             raise RecipeError(f"reward {name}: weight must be a number, got {weight!r}")

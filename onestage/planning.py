@@ -10,7 +10,7 @@ from onestage.batches import own_mixture, share_of_terms, steps_of, together_mix
 from onestage.nearest import nearest
 from onestage.objectives.contract import Objective
 from onestage.objectives.registry import make
-from onestage.recipe import Recipe, RecipeError
+from onestage.recipe import Recipe, RecipeError, named
 from onestage.records.record import KINDS, Kind
 from onestage.schedules import registry
 from onestage.schedules.contract import Schedule
@@ -250,12 +250,8 @@ def choices(recipe: Recipe) -> dict[str, tuple[str, Objective]]:
 
 
 def _objective(given: Any, longest: int) -> tuple[str, Objective]:
-    if isinstance(given, str):
-        given = {"name": given}
-    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
-        raise RecipeError(f"objective: expected a name or {{name: ..., options}}, got {given!r}")
-    options = {key: value for key, value in given.items() if key != "name"}
-    return given["name"], make(given["name"], options, longest)
+    name, options = named(given, "objective")
+    return name, make(name, options, longest)
 
 
 def _choice(

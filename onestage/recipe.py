@@ -80,6 +80,14 @@ class Recipe(Section):
         return self
 
 
+def named(given: Any, what: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of a choice: given as a name, or as a table with a `name`."""
+    options = {"name": given} if isinstance(given, str) else given
+    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+        raise RecipeError(f"{what}: expected a name or {{name: ..., options}}, got {given!r}")
+    return options["name"], {key: value for key, value in options.items() if key != "name"}
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe and apply `section.key=value` overrides (values are YAML)."""
     file = Path(path)

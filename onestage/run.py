@@ -16,7 +16,7 @@ from onestage.checkpoints import CheckpointError, Checkpoints, read
 from onestage.evaluation import measure
 from onestage.logbook import Logbook, OutputError, digest_of
 from onestage.lookout import Lookout, probes_of
-from onestage.online import check_rewards, wants_reference
+from onestage.online import check_rewards, make_streams, wants_reference
 from onestage.optimum import with_optimum
 from onestage.planning import choices, make_plan, schedule_of
 from onestage.policy.loading import (
@@ -103,6 +103,7 @@ class Session:
         self.resuming = resume
         choices(recipe)  # a mistyped objective or schedule is refused before data are read
         schedule_of(recipe)
+        self.streams = make_streams(recipe)
         source = model_source(recipe)
         check_trained(source)
         self.tokenizer, config = load_tokenizer(source), load_config(source)
@@ -111,7 +112,7 @@ class Session:
         with self.accelerator.main_process_first():
             self.data = read_data(recipe, self.tokenizer, self.say)
         judge(recipe, self.data)
-        check_rewards(recipe, self.data)
+        check_rewards(self.streams, self.data)
         self.plan = make_plan(recipe, self.data)
         self.loaded = self._load()
         needed = self.plan.terms.needs_reference
@@ -120,7 +121,7 @@ class Session:
         cache = cache_of(recipe, self.reference) if needed else None
         other = self.other.policy if self.other else None
         self.run = make_run(
-            recipe, self.accelerator, self.loaded, self.plan, cache, other, self.say
+            recipe, self.streams, self.accelerator, self.loaded, self.plan, cache, other, self.say
         )
         if self.main:
             _require_room(out, self.loaded.model)

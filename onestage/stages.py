@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 
 from onestage.checkpoints import CheckpointError, Checkpoints
 from onestage.logbook import OutputError, digest_of, read_json, write_json, write_text
-from onestage.online import check_rewards
+from onestage.online import check_rewards, close, make_streams
 from onestage.planning import choices, make_plan, schedule_of
 from onestage.policy.loading import (
     adapter_base,
@@ -31,6 +32,7 @@ from onestage.policy.starting import started
 from onestage.recipe import Recipe, RecipeError
 from onestage.records.record import KINDS
 from onestage.references import check_reference
+from onestage.rollout.judging import Online
 from onestage.run import Session, complete
 from onestage.stage_plan import Stage, plan
 from onestage.watcher import Watcher
@@ -46,7 +48,7 @@ from onestage.wiring import (
 )
 
 
-def check_stage(stage: Stage, data: Data) -> None:
+def check_stage(stage: Stage, data: Data, streams: Mapping[str, Online]) -> None:
     """Raise `ValueError` for what a stage's data and objectives do not allow."""
     recipe = stage.recipe
     judge(recipe, data)
@@ -70,7 +72,7 @@ def check_stage(stage: Stage, data: Data) -> None:
         raise RecipeError("reference: no objective of this stage uses a reference")
     stand_in: Any = SimpleNamespace(model=nn.Linear(1, 1), value_head=None)
     make_optimizer(recipe.train, stand_in, plan.steps)
-    check_rewards(recipe, data)
+    check_rewards(streams, data)
 
 
 def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:
@@ -88,7 +90,11 @@ def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:
                 check_reference(stage.recipe, tokenizer, config)
             with make_accelerator(stage.recipe.train, out).main_process_first():
                 data = read_data(stage.recipe, tokenizer, silent)
-            check_stage(stage, data)
+            streams = make_streams(stage.recipe)
+            try:
+                check_stage(stage, data, streams)
+            finally:
+                close(streams)
         except ValueError as error:
             raise RecipeError(f"stages.{stage.name}: {error}") from error
 

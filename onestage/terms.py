@@ -41,11 +41,15 @@ class Terms:
 
     def wants_reference(self, record: Encoded) -> bool:
         """Whether the record's objective compares with the reference."""
-        return self.objectives[self.name_of(record)].needs_reference
+        return self.objective_of(record).needs_reference
 
     def name_of(self, record: Encoded) -> str:
         """The term a record belongs to."""
         return self.term_of[record.source, record.kind]
+
+    def objective_of(self, record: Encoded) -> Objective:
+        """The objective a record is given to."""
+        return self.objectives[self.name_of(record)]
 
     def count(self, records: Sequence[Encoded]) -> dict[str, float]:
         """Units of each term in some records; terms without any are left out."""
@@ -58,7 +62,7 @@ class Terms:
 
     def reads(self, records: Iterable[Encoded]) -> frozenset[Extra]:
         """What the objectives of some records read of the policy beside log-probabilities."""
-        return frozenset().union(*(self.objectives[self.name_of(r)].reads for r in records))
+        return frozenset().union(*(self.objective_of(record).reads for record in records))
 
     def losses(
         self,

@@ -132,7 +132,9 @@ def read_data(recipe: Recipe, tokenizer: Any, say: Say) -> Data:
     watched = recipe.probe.retention if recipe.probe else []
     wanted += [(" (retention)", stream, False, found.retention) for stream in watched]
     for note, stream, held_out, stores in wanted:
-        store, known = open_store(source_of(stream, held_out=held_out), encoder, cache, digest)
+        # only problems need room for a completion: another length must not encode the rest anew
+        fitting = encoder if stream.reward is not None else replace(encoder, room=0)
+        store, known = open_store(source_of(stream, held_out=held_out), fitting, cache, digest)
         stores[stream.name] = store
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
         say(
@@ -161,7 +163,7 @@ def judge(recipe: Recipe, data: Data) -> None:
             raise RecipeError(f"data {name}: no record is left to train on\n  {shown}")
     rewards = {stream.name: stream.reward for stream in recipe.data}
     for name, store in stores:
-        asked = "check" in table_kinds(store)
+        asked = "check" in store.table.records
         if asked and rewards.get(name) is None:
             raise RecipeError(
                 f"data {name}: holds problems to solve (check records); say what judges the answers "
@@ -169,11 +171,6 @@ def judge(recipe: Recipe, data: Data) -> None:
             )
         if not asked and rewards.get(name) is not None:
             raise RecipeError(f"data {name}: has a reward but no problem to solve (check records)")
-
-
-def table_kinds(store: Store) -> list[str]:
-    """The kinds of records that a store holds."""
-    return [kind for kind, count in store.table.records.items() if count]
 
 
 def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[Any, Any]:

@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from onestage.forest.trees import Path
 from onestage.objectives.contract import Objective
 from onestage.policy.policy import Policy
+from onestage.records.record import ROLES
 from onestage.rollout.kept import Keeper
 from onestage.streams.batch import pack_records
-from onestage.streams.encoded import ROLES, Encoded, Sampled
+from onestage.streams.encoded import Encoded, Sampled
 from onestage.terms import Terms
 
 

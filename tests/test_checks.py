@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from onestage.records.columns import Columns, record_of
 from onestage.records.reading import Source, read
-from onestage.records.record import Record, Refusal
+from onestage.records.record import ROLES, Record, Refusal
 from onestage.rollout.groups import Given, Group, choose_hint
 from onestage.rollout.hints.registry import make as make_hint
 from onestage.rollout.samplers.contract import Completion
 from onestage.streams.checks import About
-from onestage.streams.encoded import ROLES, Encoded
+from onestage.streams.encoded import Encoded
 from onestage.streams.encoding import Encoder
 from onestage.streams.sources import open_store, tokenizer_digest
 

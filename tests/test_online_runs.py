@@ -16,10 +16,10 @@ from test_judge import endpoint, says  # noqa: F401 - a fixture
 
 from onestage.logbook import read_metrics
 from onestage.recipe import RecipeError, parse_recipe
+from onestage.records.record import ROLES
 from onestage.rollout.judging import RewardFailedError
 from onestage.rollout.rewards import pool
 from onestage.run import Session, run_recipe
-from onestage.streams.encoded import ROLES
 
 STEPS = ["the sea, ", "the wind, ", "the moon, ", "the end."]
 

@@ -18,12 +18,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.records.record import KINDS, Kind
+from onestage.records.record import KINDS, ROLES, Kind, Role
 
 Unit = Literal["token", "response", "pair"]
 
-Role = Literal["response", "hint", "worked"]
-ROLE: Mapping[Role, int] = {"response": 0, "hint": 1, "worked": 2}
 Task = Literal["causal", "reward"]
 """The sort of model: one that gives tokens log-probabilities, or one that judges texts."""
 Extra = Literal["entropy", "value"]
@@ -32,6 +30,7 @@ distribution (nats), and what the value head expects before it."""
 Known = Literal["logp", "reference", "entropy", "value"]
 
 CODE: Mapping[Kind, int] = {kind: code for code, kind in enumerate(KINDS)}
+ROLE: Mapping[Role, int] = {role: code for code, role in enumerate(ROLES)}
 
 
 @dataclass(frozen=True, slots=True)

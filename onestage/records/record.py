@@ -25,6 +25,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ANSWERED: tuple[Kind, ...] = KINDS[:-1]
 """The kinds that come with responses; a `check` record gets its own while training."""
 
+Role = Literal["response", "hint", "worked"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""What a response is: the policy's own (or given in the data), the hint that it was given (its score is
+NaN), or the worked answer of the same problem, which others have written."""
+
 Message = Mapping[str, Any]
 """One turn of a conversation: at least `role` and `content`, as chat templates know it."""
 

@@ -20,13 +20,14 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from onestage.forest.trees import Path
+from onestage.records.record import ROLES
 from onestage.rollout.agreement import EngineGapError, complaint, gap
 from onestage.rollout.groups import Given, Group, choose_hint
 from onestage.rollout.judging import Judging
 from onestage.rollout.kept import Keeper, Reference
 from onestage.rollout.outcome import Outcome, Report, advice, hopeless
 from onestage.rollout.samplers.contract import Completion, Decoding, Request, Sampler
-from onestage.streams.encoded import ROLES, Encoded, Sampled
+from onestage.streams.encoded import Encoded, Sampled
 
 SHOWN = 3
 """Problems of each rollout that are kept to be shown."""
@@ -89,8 +90,7 @@ class Answering:
         if not purpose:
             self.report.seconds += time.perf_counter() - began
             self._take_in(outcomes)
-        formed = [self._formed(record) for record in answered]
-        return self.keeper([r for r in formed if r is not None], again=self.again)
+        return self._finished(answered, self.again)
 
     def evaluate(self, records: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, float]]:
         """Answers without hints, as an evaluation draws them, and metrics under `eval/`."""
@@ -99,9 +99,8 @@ class Answering:
         answered, outcomes = self._answer(numbered, nothing, "eval", self.eval_how, self.eval_count)
         report = Report()
         report.add(outcomes, {})
-        formed = [self._formed(record) for record in answered]
-        kept = self.keeper([r for r in formed if r is not None], again=False)
-        return kept, {f"eval/{name}": value for name, value in report.tell().items()}
+        told = {f"eval/{name}": value for name, value in report.tell().items()}
+        return self._finished(answered, again=False), told
 
     def shown(self) -> list[Mapping[str, Any]]:
         """Some problems, completions and rewards since the last time."""
@@ -112,8 +111,7 @@ class Answering:
         """Let go of the engine, and of the rewards' processes, models and connections."""
         self.sampler.close()
         for stream in self.judging.streams.values():
-            for _, _, reward in stream.rewards:
-                reward.close()
+            stream.close()
 
     def _key(self, record: Encoded, purpose: str) -> str:
         return f"{self.seed}/{purpose}/{record.source}/{record.visit}"
@@ -159,8 +157,8 @@ class Answering:
         drawn = iter(found)
         for group in groups:
             group.drawn = [next(drawn) for _ in group.requests]
-            objective = keeper.terms.objectives[keeper.terms.name_of(group.record)]
-            group.read(self.tokenizer, worked=objective.uses_worked)
+            worked = keeper.terms.objective_of(group.record).uses_worked
+            group.read(self.tokenizer, worked=worked)
 
     def _compare(
         self, requests: Sequence[Request], drawn: Sequence[Sequence[Completion]], tolerance: float
@@ -199,7 +197,7 @@ class Answering:
                 "stream": record.source,
                 "id": record.id,
                 "prompt": group.about.prompt,
-                "hint": self.tokenizer.decode(group.hint_ids, skip_special_tokens=True),
+                "hint": group.hint_text,
                 "completions": texts,
                 "rewards": list(rewards),
             },
@@ -208,7 +206,7 @@ class Answering:
     def _take_in(self, outcomes: Sequence[Outcome]) -> None:
         """Count, move the hint rules on, and tell the user of what looks hopeless."""
         streams = self.judging.streams
-        self.report.add(outcomes, {name: stream.hinted for name, stream in streams.items()})
+        self.report.add(outcomes, {name: stream.hint.gives for name, stream in streams.items()})
         self._examples += [one.example for one in outcomes[:SHOWN]]
         for one in outcomes:
             self.hint_state[one.source] = streams[one.source].hint.advance(
@@ -218,7 +216,12 @@ class Answering:
             mine = [one for one in outcomes if one.source == name]
             self._barren[name] = self._barren[name] + 1 if hopeless(mine) else 0
             if self._barren[name] == self.alarm_after:
-                self.say(advice(name, self.alarm_after, mine, hinted=streams[name].hinted))
+                self.say(advice(name, self.alarm_after, mine, hinted=streams[name].hint.gives))
+
+    def _finished(self, answered: Sequence[Encoded], again: bool) -> list[Encoded]:
+        """The records that are left to learn from, in their form, with the numbers of now."""
+        formed = [self._formed(record) for record in answered]
+        return self.keeper([record for record in formed if record is not None], again=again)
 
     def _formed(self, record: Encoded) -> Encoded | None:
         """The record as the stream's feedback has it; None for a tie."""

@@ -92,33 +92,34 @@ class OnlineFeeds(Feeds):
         self, records: Sequence[Encoded], terms: Sequence[str], drawn: Mapping[str, int]
     ) -> None:
         """Answer the problems of these records and of the other batches of their block."""
-        rollout_of: dict[str, int] = {}
         wanted = {(r.source, r.visit): r for r in records if r.asks}
         for name, mixture in self._walked(terms):
             first = drawn.get(name, 0)
-            for stream in mixture.streams:
-                rollout_of[stream.name] = self.reuse.rollout(first)
             for draw in range(first + 1, first + self.reuse.batches):
                 wanted |= {(r.source, r.visit): r for r in mixture.draw(draw) if r.asks}
         asked = [record for key, record in wanted.items() if key not in self.waiting]
         sources = {record.source for record in asked}
         self.waiting = {key: r for key, r in self.waiting.items() if key[0] not in sources}
         self.waiting |= dict.fromkeys((r.source, r.visit) for r in asked)
-        rollouts = [rollout_of[record.source] for record in asked]
-        for record in self.answering(asked, rollouts, ""):
+        for record in self.answering(asked, self._rollouts(asked, terms, drawn), ""):
             self.waiting[record.source, record.visit] = record
 
     def _answered(self, records: Sequence[Encoded], purpose: str) -> list[Encoded]:
         asked = [record for record in records if record.asks]
-        drawn = {
-            s.name: n
-            for name, m in self._walked(self.own)
-            for s in m.streams
-            for n in [self.drawn.get(name, 0)]
-        }
-        rollouts = [self.reuse.rollout(drawn[record.source]) for record in asked]
+        rollouts = self._rollouts(asked, self.own, self.drawn)
         found = self.answering(asked, rollouts, purpose) if asked else []
         return [record for record in records if not record.asks] + found
+
+    def _rollouts(
+        self, asked: Sequence[Encoded], terms: Iterable[str], drawn: Mapping[str, int]
+    ) -> list[int]:
+        """How often was sampled before for the stream of each problem, after so many draws."""
+        of = {
+            stream.name: self.reuse.rollout(drawn.get(name, 0))
+            for name, mixture in self._walked(terms)
+            for stream in mixture.streams
+        }
+        return [of[record.source] for record in asked]
 
     def _walked(self, terms: Iterable[str]) -> list[tuple[str, Mixture]]:
         if self.together:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from onestage.forest.trees import Ids, Path
+from onestage.randomness import generator
+from onestage.records.record import ROLES
 from onestage.rollout.hints.chunks import boundaries
 from onestage.rollout.hints.contract import Hint
 from onestage.rollout.rewards.contract import Answer
 from onestage.rollout.samplers.contract import Completion, Request
 from onestage.streams.checks import About
-from onestage.streams.encoded import ROLES, Encoded
+from onestage.streams.encoded import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,18 @@ def choose_hint(
         sentences = len(worked.spans) - 1  # behind the last one stands the answer
         edges = boundaries(sentences, rule.max_chunks)
         ends = [prompt, *(worked.spans[edge - 1][1] for edge in edges[1:])]
-    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
-    random = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big")))
     size = len(ends) - 1
-    length = rule.length(rollout, size, random, state)
+    length = rule.length(rollout, size, generator(key), state)
     return Given(length, size, ends[length] - prompt)
+
+
+def worked_answer(record: Encoded, about: About, tokenizer: Any) -> list[Answer]:
+    """The record's worked answer as a reward sees it; none where it has none."""
+    if len(record.paths) < 2:
+        return []
+    worked = record.paths[1].ids[record.paths[1].opening :]
+    text = tokenizer.decode(worked, skip_special_tokens=True)
+    return [Answer(about.prompt, text, about.facts, tokens=len(worked), turns=about.turns)]
 
 
 @dataclass
@@ -57,8 +65,9 @@ class Group:
     hint: Given
     requests: Sequence[Request]
     drawn: Sequence[Sequence[Completion]] = ()
-    answers: Sequence[Answer] = ()
+    answers: list[Answer] = field(default_factory=list)
     """Every completion as a reward sees it; last the worked answer, where the objective uses it."""
+    hint_text: str = ""
     totals: Sequence[float] = ()
     """Rewards of the answers."""
     parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -94,13 +103,13 @@ class Group:
     def read(self, tokenizer: Any, *, worked: bool) -> None:
         """Make the answers out of what was drawn. `worked`: whether the worked answer joins them."""
         about, plain = self.about, len(self.record.paths[0].ids)
-        hint = tokenizer.decode(self.hint_ids, skip_special_tokens=True)
+        self.hint_text = tokenizer.decode(self.hint_ids, skip_special_tokens=True)
         self.answers = [
             Answer(
                 about.prompt,
                 tokenizer.decode(one.ids, skip_special_tokens=True),
                 about.facts,
-                hint if len(request.ids) > plain else "",
+                self.hint_text if len(request.ids) > plain else "",
                 one.ended,
                 len(one.ids),
                 about.turns,
@@ -108,12 +117,8 @@ class Group:
             for request, some in zip(self.requests, self.drawn, strict=True)
             for one in some
         ]
-        if worked and len(self.record.paths) > 1:
-            ids = self.record.paths[1].ids[plain:]
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-            self.answers.append(
-                Answer(about.prompt, text, about.facts, "", True, len(ids), about.turns)
-            )
+        if worked:
+            self.answers += worked_answer(self.record, about, tokenizer)
 
     def responses(self) -> tuple[list[Path], list[int], list[float]]:
         """Paths, roles and scores: completions in order, the hint on the first hinted path, and the

@@ -27,10 +27,10 @@ class Online:
     feedback: Literal["group", "pair"] = "group"
     """`pair`: only the best and the worst completion are kept, as a preference pair."""
 
-    @property
-    def hinted(self) -> bool:
-        """Whether hints may be given."""
-        return type(self.hint).__module__.rsplit(".", 1)[-1] != "none"
+    def close(self) -> None:
+        """Let go of the rewards' processes, models and connections."""
+        for _, _, reward in self.rewards:
+            reward.close()
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from onestage.forest.trees import Ids
 from onestage.rollout.samplers.contract import Decoding, Request
 from onestage.rollout.samplers.transformers import Transformers
+from onestage.streams.checks import prompt_ids
 
 
 def complete(
@@ -36,6 +35,6 @@ def complete(
 
 def _encode(tokenizer: Any, prompt: str | Sequence[Any]) -> Ids:
     if isinstance(prompt, str):
-        return np.asarray(tokenizer(prompt).input_ids, np.int32)
+        return prompt_ids(tokenizer, prompt, special=True)
     text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-    return np.asarray(tokenizer(text, add_special_tokens=False).input_ids, np.int32)
+    return prompt_ids(tokenizer, text, special=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +13,13 @@ from onestage.records.record import Kind
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-Role = Literal["response", "hint", "worked"]
-ROLES: tuple[Role, ...] = get_args(Role)
-"""What a response is: the policy's own (or given in the data), the hint that it was given (its score is
-NaN), or the worked answer of the same problem, which others have written."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """What is known of responses because they were sampled in this run."""
 
     roles: tuple[int, ...]
-    """Of each response: its place in `ROLES`."""
+    """Of each response: its place in `records.record.ROLES`."""
     kept: Mapping[str, tuple[Floats, ...]] = field(default_factory=dict)
     """Numbers from before the first update on them, by name: of each path's scored tokens."""
 

@@ -7,7 +7,6 @@ part of a run sees the same mixture, and a mixture has no state.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from onestage.randomness import generator
 from onestage.streams.encoded import Encoded
 from onestage.streams.store import Store
 
@@ -167,8 +167,6 @@ class Mixture:
 @lru_cache(maxsize=32)
 def order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray[Any, Any]:
     """A permutation of range(size), a function of its arguments alone."""
-    digest = hashlib.blake2b(f"{seed}/{stream}/{epoch}".encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big")))
-    permutation: np.ndarray[Any, Any] = generator.permutation(size)
+    permutation: np.ndarray[Any, Any] = generator(f"{seed}/{stream}/{epoch}").permutation(size)
     permutation.flags.writeable = False
     return permutation

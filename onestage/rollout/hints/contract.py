@@ -24,6 +24,8 @@ class Hint(abc.ABC):
     """What `length` counts: chunks of sentences, or tokens of the solution."""
     members: ClassVar[Literal["all", "one"]] = "all"
     """Who in a group of completions is given the hint."""
+    gives: ClassVar[bool] = True
+    """Whether it ever gives any."""
     max_chunks: int = 5
     """L: longer solutions are grouped in this many chunks."""
 

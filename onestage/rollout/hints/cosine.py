@@ -9,12 +9,12 @@ five chunks give 2.5 on average with variance 1.25.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from onestage.annealing import cosine
 from onestage.rollout.hints.contract import Hint
 
 
@@ -39,7 +39,7 @@ class Cosine(Hint):
         if step >= self.hint_steps:
             return 0.0
         gone = (step + 1) / self.hint_steps
-        return self.low + (self.high - self.low) * (1 + math.cos(math.pi * gone)) / 2
+        return cosine(self.high, self.low, gone)
 
     def length(
         self, step: int, size: int, random: np.random.Generator, state: Mapping[str, float]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from onestage.rollout.hints.contract import Hint
 
 @dataclass(frozen=True)
 class NoHint(Hint):
+    gives: ClassVar[bool] = False
+
     def length(
         self, step: int, size: int, random: np.random.Generator, state: Mapping[str, float]
     ) -> int:

@@ -8,7 +8,6 @@ arithmetic: a run that was killed draws the same again, and so does one on more 
 from __future__ import annotations
 
 import abc
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from onestage.forest.trees import Ids
+from onestage.randomness import generator
 from onestage.streams.encoded import Floats
 
 
@@ -74,6 +74,4 @@ class Sampler(abc.ABC):
 
 def uniforms(key: str, number: int, count: int) -> Floats:
     """`count` numbers in [0, 1) for the `number`-th completion of a request: a function of both."""
-    digest = hashlib.blake2b(f"{key}/{number}".encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big")))
-    return generator.random(count, dtype=np.float32)
+    return generator(f"{key}/{number}").random(count, dtype=np.float32)
