@@ -27,7 +27,7 @@ LEVELS = [
     {"lookout"},
     {"run", "doctor", "scoring", "merging"},
     {"lab", "pages", "stages"},
-    {"demo", "checking"},
+    {"demo", "checking", "study"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
