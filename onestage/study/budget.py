@@ -30,16 +30,16 @@ def within(recipe: Mapping[str, Any], budget: Mapping[str, int], out: Any) -> di
             raise RecipeError("stages: a share divides a budget, but the study has none")
         return content
     if not stages:
-        steps = _steps(budget, 1.0, lambda given: parse_recipe(_long(content, given)))
-        return _long(content, steps)
-    parts = _parts(shares)
-    for number, part in enumerate(parts):
+        return _long(content, _steps(budget, 1.0, lambda: parse_recipe(_long(content, SAMPLE))))
+    whole = [_long(stage, SAMPLE) for stage in stages]
+    for number, part in enumerate(_parts(shares)):
 
-        def trial(given: int, number: int = number) -> Recipe:
-            tried = [_long(stage, given) for stage in stages]
-            return plan(parse_recipe({**content, "stages": tried}), out)[number].recipe
+        def tried(number: int = number) -> Recipe:
+            made = plan(parse_recipe({**content, "stages": whole}), out)[number].recipe
+            first = made.model.model_copy(update={"name": content["model"]["name"]})
+            return made.model_copy(update={"model": first})  # the one before is not trained yet
 
-        stages[number] = _long(stages[number], _steps(budget, part, trial))
+        stages[number] = _long(stages[number], _steps(budget, part, tried))
     return {**content, "stages": stages}
 
 
@@ -56,15 +56,14 @@ def _parts(shares: list[Any]) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
-def _steps(budget: Mapping[str, int], part: float, recipe: Callable[[int], Recipe]) -> int:
+def _steps(budget: Mapping[str, int], part: float, recipe: Callable[[], Recipe]) -> int:
     if "updates" in budget:
         return max(1, round(part * budget["updates"]))
-    tried = recipe(SAMPLE)
+    tried = recipe()
     if any(stream.reward is not None for stream in tried.data):
         raise RecipeError(
             "budget: tokens of answers that are sampled are not known before; give updates"
         )
-    source = model_source(tried)
-    data = read_data(tried, load_tokenizer(source), silent)
+    data = read_data(tried, load_tokenizer(model_source(tried)), silent)
     a_step = make_plan(tried, data).tokens() / SAMPLE
     return max(1, round(part * budget["tokens"] / a_step))

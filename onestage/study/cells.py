@@ -15,6 +15,7 @@ from onestage.study.variables import filled
 from onestage.study.world import Split
 
 Purpose = Literal["tune", "test"]
+Judged = Literal["model", "last_adapter"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Cell:
     recipe: Mapping[str, Any] | None
     """With `{base}`, `{data}` still open; None: nothing is trained."""
     budget: Mapping[str, int]
+    judged: Judged = "model"
 
     @property
     def name(self) -> str:
@@ -47,7 +49,8 @@ class Cell:
     @property
     def digest(self) -> str:
         """Changes with everything that could change the result."""
-        return digest_of([self.world, self.recipe, self.budget, self.seed, self.split])
+        parts = [self.world, self.recipe, self.budget, self.seed, self.split, self.judged]
+        return digest_of(parts)
 
     def describe(self) -> dict[str, Any]:
         """As `cell.json` has it."""
@@ -94,7 +97,7 @@ def choices(study: StudyFile, method: str) -> list[dict[str, Any]]:
     return [grid[number] for number in drawn]
 
 
-def tests(study: StudyFile, chosen: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+def reported(study: StudyFile, chosen: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
     """The cells that are reported, of the methods that values were chosen for, and of the base."""
     cells = []
     for seed in study.seeds:
@@ -124,15 +127,17 @@ def _cell(
     choice: Mapping[str, Any],
 ) -> Cell:
     values = {**axes, **choice, "seed": seed}
-    recipe = None
+    recipe: dict[str, Any] | None = None
+    judged: Judged = "model"
     if method in study.methods:
+        judged = study.methods[method].evaluate
         try:
             recipe = filled(recipe_of(study, method), values)
         except ValueError as error:
             raise StudyError(f"methods.{method}: {error}") from error
     budget = study.budget.model_dump(exclude_none=True) if study.budget and recipe else {}
     world = filled(study.world, values)
-    return Cell(method, purpose, seed, dict(axes), dict(choice), world, recipe, budget)
+    return Cell(method, purpose, seed, dict(axes), dict(choice), world, recipe, budget, judged)
 
 
 def recipe_of(study: StudyFile, method: str) -> dict[str, Any]:

@@ -128,7 +128,22 @@ def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:
     saved = train_it(recipe, run, resume=resume, say=print)
     if saved.name != "model":
         raise KeyboardInterrupt
+    if cell.judged == "last_adapter":
+        return _without_its_stages(saved.resolve(), ground.base, run.parent / "last_adapter")
     return saved.resolve()
+
+
+def _without_its_stages(saved: Path, base: Path, folder: Path) -> Path:
+    """A copy of an adapter that says it belongs to the base, whatever it was trained on."""
+    settings = saved / "adapter_config.json"
+    if not settings.is_file():
+        raise ValueError(
+            "evaluate: last_adapter needs a last stage that trains an adapter (model.lora)"
+        )
+    shutil.copytree(saved, folder, dirs_exist_ok=True)
+    told = read_json(settings) | {"base_model_name_or_path": str(base.resolve())}
+    write_json(folder / "adapter_config.json", told)
+    return folder
 
 
 def spent(run: Path) -> dict[str, float]:

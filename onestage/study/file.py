@@ -46,6 +46,9 @@ class Method(BaseModel):
     """Of the common `data`, those it uses; default: all."""
     try_: dict[str, list[Any]] = Field({}, alias="try")
     """Variables that tuning chooses, and the values tried: their whole grid."""
+    evaluate: Literal["model", "last_adapter"] = "model"
+    """What is judged: the model that training leaves, or its last adapter put on the base alone, as
+    where an earlier stage's adapter is lost on reload (una_uft: the published sequential models)."""
     note: str = ""
     """For readers."""
 

@@ -21,7 +21,7 @@ from onestage.logbook import environment, read_json, write_json, write_text
 from onestage.recipe import RecipeError, parse_recipe
 from onestage.study import claims
 from onestage.study.budget import within
-from onestage.study.cells import Cell, recipe_of, tests, trials
+from onestage.study.cells import Cell, recipe_of, reported, trials
 from onestage.study.doing import in_a_process, mark_failed, prepare, state_of, world_of
 from onestage.study.file import StudyError, StudyFile
 from onestage.study.pool import Here, workers
@@ -100,7 +100,7 @@ class Study:
                     notes.append(
                         f"{name}: {', '.join(one['edges'])} chosen at the edge of the grid"
                     )
-        tested = tests(self.file, chosen)
+        tested = reported(self.file, chosen)
         failed |= self._do(run, tested, "test", failed)
         return [*tried, *tested], failed, notes
 
@@ -160,7 +160,7 @@ class Study:
         """Make what the runs of a seed share; returns why the cells on bad grounds cannot be."""
         everything = {name: {} for name in self.file.methods} | dict(chosen)
         wanted: dict[str, tuple[Mapping[str, Any], int, list[str]]] = {}
-        for cell in [*tried, *tests(self.file, everything)]:
+        for cell in [*tried, *reported(self.file, everything)]:
             if state_of(self.out / "cells" / cell.name, cell) == "done":
                 continue
             key = json.dumps([cell.world, cell.seed], sort_keys=True)
@@ -246,7 +246,7 @@ def _reason(folder: Path) -> str:
 def _open_world(file: StudyFile) -> World:
     """The world, with the first values of axes; every one it takes is checked."""
     worlds = {}
-    for cell in tests(first_seed(file), {name: {} for name in file.methods}):
+    for cell in reported(first_seed(file), {name: {} for name in file.methods}):
         worlds[json.dumps(cell.world, sort_keys=True)] = cell.world
     made = [world_of(given) for given in worlds.values()]
     for world in made:
@@ -269,7 +269,7 @@ def check(file: StudyFile, world: World) -> None:
                 f"tune.metric: {file.tune.metric!r} is not measured; there are {list(world.metrics)} "
                 "and the held-out losses eval/..."
             )
-    everything = trials(file) + tests(file, settled(file))
+    everything = trials(file) + reported(file, settled(file))
     for cell in everything:
         if cell.recipe is not None:
             try:
