@@ -17,6 +17,8 @@ from onestage.study.world import Split
 Purpose = Literal["tune", "test"]
 Judged = Literal["model", "last_adapter"]
 
+SPLIT: dict[Purpose, Split] = {"tune": "validation", "test": "test"}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -44,7 +46,7 @@ class Cell:
 
     @property
     def split(self) -> Split:
-        return "validation" if self.purpose == "tune" else "test"
+        return SPLIT[self.purpose]
 
     @property
     def digest(self) -> str:
@@ -126,7 +128,7 @@ def _cell(
     axes: Mapping[str, Any],
     choice: Mapping[str, Any],
 ) -> Cell:
-    values = {**axes, **choice, "seed": seed}
+    values = {**axes, **choice, "seed": seed, "split": SPLIT[purpose]}
     recipe: dict[str, Any] | None = None
     judged: Judged = "model"
     if method in study.methods:

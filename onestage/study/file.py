@@ -29,8 +29,9 @@ from onestage.options import Section
 from onestage.recipe import RecipeError, explain, override
 from onestage.study.variables import used
 
-GIVEN = ("base", "data", "seed")
-"""Variables that the study itself fills in: model folder, data folder, seed."""
+GIVEN = ("base", "data", "seed", "split")
+"""Variables that the study itself fills in: model folder, data folder, seed, and the split that is
+judged (validation where values are chosen, test else)."""
 
 
 class StudyError(ValueError):

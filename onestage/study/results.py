@@ -75,14 +75,20 @@ def traded(rows: Sequence[Row], front: Front) -> list[Row]:
     f* is the lowest that any run of the same seed ended with (Fernando et al. 2024 measure it by runs
     of one objective alone; include those as methods to have the same). The start is 1, the best 0.
     """
-    tests = [row for row in rows if row.purpose == "test"]
+    made: list[Row] = []
+    for purpose in ("tune", "test"):
+        made += _traded([row for row in rows if row.purpose == purpose], front)
+    return made
+
+
+def _traded(rows: Sequence[Row], front: Front) -> list[Row]:
     losses: dict[str, dict[str, Row]] = {
-        name: {row.cell: row for row in tests if row.metric == metric}
+        name: {row.cell: row for row in rows if row.metric == metric}
         for name, metric in (("x", front.x), ("y", front.y))
     }
     start: dict[tuple[int, str], float] = {}
     for name, metric in (("x", front.x), ("y", front.y)):
-        for row in tests:
+        for row in rows:
             if row.metric == f"start/{metric}":
                 start.setdefault((row.seed, name), row.value)
     made, points = [], defaultdict(list)
@@ -99,7 +105,7 @@ def traded(rows: Sequence[Row], front: Front) -> list[Row]:
         numbers = {"gap/x": parts["x"], "gap/y": parts["y"]}
         numbers["ideal_distance"] = ideal_distance(parts)
         made += [
-            Row("test", row.method, row.axes, row.seed, cell, name, value)
+            Row(row.purpose, row.method, row.axes, row.seed, cell, name, value)
             for name, value in numbers.items()
         ]
         rest = {key: value for key, value in row.axes.items() if key != front.over}
@@ -108,7 +114,8 @@ def traded(rows: Sequence[Row], front: Front) -> list[Row]:
         if front.over is not None and len(many) > 1:
             volume = hypervolume(many, (1.0, 1.0))
             axes = dict(rest_items)
-            made.append(Row("test", method, axes, seed, "", "hypervolume", volume))
+            purpose = rows[0].purpose
+            made.append(Row(purpose, method, axes, seed, "", "hypervolume", volume))
     return made
 
 

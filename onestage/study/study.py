@@ -29,7 +29,6 @@ from onestage.study.results import (
     FRONT,
     Row,
     differences,
-    found,
     gather,
     metrics_of,
     summary,
@@ -208,8 +207,16 @@ class Study:
             self.say(f"{what} {known + ended}/{len(cells)}  {cell.name}  {how}  {left:.0f} s left")
         return failed
 
+    def _rows(self, cells: Sequence[Cell]) -> list[Row]:
+        rows = gather(cells, self.out / "cells")
+        return rows + (traded(rows, self.file.front) if self.file.front is not None else [])
+
     def _found(self, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
-        return {cell.name: found(self.out / "cells" / cell.name) for cell in cells}
+        """What each trial found, by the name of its cell."""
+        table: dict[str, dict[str, float]] = {}
+        for row in self._rows(cells):
+            table.setdefault(row.cell, {})[row.metric] = row.value
+        return table
 
     def _better(self) -> Any:
         assert self.file.tune is not None
@@ -222,9 +229,7 @@ class Study:
     ) -> Outcome:
         """`results.*`, `summary.csv`, `paired.csv`, `claims.json`."""
         axes = list(self.file.axes)
-        rows = gather(cells, self.out / "cells")
-        if self.file.front is not None:
-            rows += traded(rows, self.file.front)
+        rows = self._rows(cells)
         write_tidy(self.out, rows, axes)
         table = summary(rows, axes)
         write_table(self.out / "summary.csv", table)
@@ -264,6 +269,7 @@ def check(file: StudyFile, world: World) -> None:
     claims.check(file)
     if file.tune is not None and file.tune.metric not in world.metrics:
         known = file.tune.metric.startswith(("eval/", "retention/"))
+        known |= file.front is not None and file.tune.metric == "ideal_distance"
         if not known:
             raise StudyError(
                 f"tune.metric: {file.tune.metric!r} is not measured; there are {list(world.metrics)} "
