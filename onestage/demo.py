@@ -20,8 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from onestage.lab.contract import Source
 from onestage.lab.evaluation import METRICS, evaluate
-from onestage.lab.small_llama import base_config, pretraining_settings
-from onestage.lab.tokenizer import train_tokenizer
+from onestage.lab.ground import make_base, write_rows
 from onestage.lab.world import World
 from onestage.recipe import parse_recipe
 from onestage.records.record import ANSWERED
@@ -37,10 +36,12 @@ FINE_TUNING: dict[str, Any] = {
     "lr_scheduler_type": "linear",
     "warmup_ratio": 0.05,
     "max_length": 96,
-    "tokens_per_row": 256,
+    "tokens_per_row": 1024,
     "logging_steps": 16,
     "eval_steps": 96,
 }
+SCORE_RANGE = [-1, 1]
+"""As if the rater kept to the upper half of its scale: what is wrong is not pushed down far."""
 OBJECTIVE = {"name": "uft", "beta": 0.03, "pairs": "score"}
 
 
@@ -52,58 +53,20 @@ def run_demo(
     world = World(seed)
     folder = out / f"seed-{seed}"
     files = write_rows(world, folder / "data")
-    base = make_base(world, folder, seed, say, make_watcher)
+    base = make_base(world, folder / "cache", seed=seed, say=say, watcher=make_watcher())
     recipe = one_stage_recipe(base, files, folder / "cache")
     run = _free(folder / "one-stage")
     _keep(recipe, folder / "one-stage.yaml")
-    say(
-        f"training in one stage on {len(files) // 2} kinds of feedback: {folder / 'one-stage.yaml'}"
-    )
+    say(f"training in one stage on {len(ANSWERED)} kinds of feedback: {folder / 'one-stage.yaml'}")
     model = run_recipe(parse_recipe(recipe), run, say=say, watcher=make_watcher())
     say("evaluating both")
-    found = {name: _evaluated(path, world) for name, path in (("before", base), ("after", model))}
+    found = {
+        name: _evaluated(path, base, world) for name, path in (("before", base), ("after", model))
+    }
     (run / "demo.json").write_text(json.dumps(found, indent=1))
     console.print(before_and_after(found["before"], found["after"]))
     say(f"{time.perf_counter() - began:.0f} s in all; run folder {run}, base model {base}")
     return run
-
-
-def write_rows(world: Source, folder: Path) -> dict[str, Path]:
-    """The world's feedback as a user's files, one a kind and split; what is there stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for kind in ANSWERED:
-        for split in ("train", "eval"):
-            rows = world.rows(kind, split)
-            file = folder / f"{kind}.{split}.jsonl"
-            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            files[f"{kind}.{split}"] = file
-    return files
-
-
-def make_base(
-    world: Source, folder: Path, seed: int, say: Say, make_watcher: Callable[[], Watcher]
-) -> Path:
-    """The base model's folder: pretrained on the world's text, or found from an earlier demo."""
-    model = folder / "base" / "model"
-    if model.is_dir():
-        say(f"base model found: {model}")
-        return model
-    tokenizer = train_tokenizer(world)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    text = folder / "data" / "pretraining.jsonl"
-    documents = ({"text": document} for document in world.pretraining_text("train"))
-    text.write_text("".join(json.dumps(row) + "\n" for row in documents))
-    recipe = {
-        "model": {"config": base_config(tokenizer), "tokenizer": str(folder / "tokenizer")},
-        "data": [{"name": "text", "path": str(text)}],
-        "objective": "sft",
-        "train": {**pretraining_settings(), "seed": seed, "logging_steps": 100},
-        "cache_dir": str(folder / "cache"),
-    }
-    say(f"pretraining a small Llama on generated text ({text})")
-    _keep(recipe, folder / "base.yaml")
-    return run_recipe(parse_recipe(recipe), _free(folder / "base"), say=say, watcher=make_watcher())
 
 
 def one_stage_recipe(base: Path, files: Mapping[str, Path], cache: Path) -> dict[str, Any]:
@@ -111,7 +74,8 @@ def one_stage_recipe(base: Path, files: Mapping[str, Path], cache: Path) -> dict
     streams = []
     for kind in ANSWERED:
         stream = {"name": f"{kind}s", "path": str(files[f"{kind}.train"])}
-        streams.append({**stream, "eval_path": str(files[f"{kind}.eval"])})
+        scored = {"score_range": SCORE_RANGE} if kind in ("pair", "score", "group") else {}
+        streams.append({**stream, **scored, "eval_path": str(files[f"{kind}.validation"])})
     return {
         "model": {"name": str(base)},
         "data": streams,
@@ -126,12 +90,12 @@ def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) ->
     table = Table(title="Before and after one stage", title_justify="left")
     for name in ("measure", "before", "after", "change"):
         table.add_column(name, justify="left" if name == "measure" else "right")
-    for name, says in METRICS.items():
+    for name, metric in METRICS.items():
         change = after[name] - before[name]
-        better = -change if name == "text_loss" else change
+        better = {"higher": change, "lower": -change, None: 0.0}[metric.better]
         style = "green" if better > 0.005 else "red" if better < -0.005 else "dim"
         table.add_row(
-            f"{name}: {says}",
+            f"{name}: {metric.says}",
             f"{before[name]:.2f}",
             f"{after[name]:.2f}",
             f"[{style}]{change:+.2f}[/]",
@@ -139,9 +103,9 @@ def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) ->
     return table
 
 
-def _evaluated(folder: Path, world: Source) -> dict[str, float]:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    return evaluate(model, AutoTokenizer.from_pretrained(folder), world)
+def _evaluated(folder: Path, base: Path, world: Source) -> dict[str, float]:
+    model, start = (AutoModelForCausalLM.from_pretrained(path) for path in (folder, base))
+    return evaluate(model, AutoTokenizer.from_pretrained(folder), world, base=start).metrics
 
 
 def _keep(recipe: Mapping[str, Any], file: Path) -> None:
