@@ -52,4 +52,5 @@ def _load(folder: Path) -> Any:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return AutoModelForCausalLM.from_pretrained(folder).to(device)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    return model.to(device)
