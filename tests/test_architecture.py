@@ -26,7 +26,7 @@ LEVELS = [
     {"assembly", "probing", "optimum"},
     {"lookout"},
     {"run", "doctor", "scoring", "merging"},
-    {"lab", "pages", "stages"},
+    {"lab", "pages", "report", "stages"},
     {"demo", "checking"},
     {"cli"},
 ]
@@ -86,6 +86,7 @@ def test_imports_go_down(file: Path) -> None:
         ("training", {"transformers", "peft"}),
         ("logbook", {"torch", "transformers"}),
         ("pages", {"torch", "transformers"}),
+        ("report", {"torch", "numpy", "transformers", "peft"}),
         ("problems", {"torch", "numpy", "transformers", "peft"}),
     ],
 )

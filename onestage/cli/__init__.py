@@ -2,7 +2,7 @@
 
 from onestage.cli import training  # isort: skip
 from onestage.cli import models  # isort: skip
-from onestage.cli import comparing, demonstration, lab, merging, problems
+from onestage.cli import comparing, demonstration, lab, merging, problems, reporting
 from onestage.cli.terminal import app
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "merging",
     "models",
     "problems",
+    "reporting",
     "training",
 ]
