@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -281,10 +283,10 @@ def test_plain_runs_side_by_side(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "a", drift=1.0), make_stages(tmp_path / "b", drift=2.0)]
     (found,) = read_folders(folders)
     assert found.methods == ["start", "a", "b"]
-    assert found.values(Setting("a"), "eval/terms/sft") == {0: 1.0}  # 2 - 1 / drift
-    assert found.values(Setting("b"), "eval/terms/sft") == {0: 1.5}
-    assert found.values(Setting("start"), "eval/terms/sft") == {0: 2.0}
-    assert found.best("eval/terms/dpo") == {Setting("b")}  # 0.7 - 0.3 drift
+    assert found.values(Setting("a"), "sft loss") == {0: 1.0}  # 2 - 1 / drift
+    assert found.values(Setting("b"), "sft loss") == {0: 1.5}
+    assert found.values(Setting("start"), "sft loss") == {0: 2.0}
+    assert found.best("dpo loss") == {Setting("b")}  # 0.7 - 0.3 drift
     sections = chapter_sections(found)
     assert list(sections) == [
         *("What this is", "Results", "Gained and forgotten", "The front", "Training", "Data"),
@@ -498,3 +500,44 @@ def test_the_command(tmp_path: Path) -> None:
         assert failed.exit_code == 1
         assert message in " ".join(failed.output.split())
         assert "Traceback" not in failed.output
+
+
+ODD = (None, 3, "x", [], {}, [[1]], {"a": {}}, [{"a": 1}], True, -1e400)
+
+
+def mutants(content: Any) -> Iterator[Any]:
+    """The content with one value at a time replaced by odd ones, at any depth."""
+    for odd in ODD:
+        yield odd
+    places = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, inner in list(places) if isinstance(content, dict | list) else []:
+        for odd in mutants(inner) if isinstance(inner, dict | list) else ODD:
+            changed = content.copy()
+            changed[key] = odd
+            yield changed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "study.json",
+            "claims.json",
+            "cells/test-UFT-0/cell.json",
+            "cells/test-UFT-0/status.json",
+        ),
+        *("cells/test-UFT-0/results.json", "cells/test-UFT-0/samples.jsonl"),
+        *("cells/test-UFT-0/run/manifest.json", "cells/test-UFT-0/run/data.json"),
+        *("cells/test-SFT_then_DPO-0/run/stages.json", "cells/test-UFT-0/run/metrics.jsonl"),
+    ],
+)
+def test_any_value_may_be_odd(tmp_path: Path, name: str) -> None:
+    study = make_study(tmp_path / "study", seeds=(0,))
+    for other in ("MAXRIGHT", "base"):
+        shutil.rmtree(study / "cells" / f"test-{other}-0")
+    file = study / name
+    contents = [json.loads(line) for line in file.read_text().splitlines()[:3]]
+    chosen = list(mutants(contents[0]))
+    for odd in chosen[:: max(1, len(chosen) // 25)]:
+        file.write_text("".join(json.dumps(one) + "\n" for one in [odd, *contents[1:]]))
+        chapter_sections(read_study(study))

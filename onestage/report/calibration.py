@@ -14,6 +14,7 @@ from typing import Any
 
 from onestage.report.cells import Cell
 from onestage.report.figures import Figure, Look, axis, plain, rounded
+from onestage.report.reading import is_number
 
 AT = re.compile(r"eval/(?P<place>.+)/implicit_reward_at_(?P<score>\d(\.\d+)?)")
 
@@ -71,7 +72,7 @@ def calibration(cell: Cell) -> dict[str, list[tuple[float, float]]]:
             found: dict[str, list[tuple[float, float]]] = {}
             for key, value in line.items():
                 match = AT.fullmatch(key)
-                if match and value is not None:
+                if match and is_number(value):
                     points = found.setdefault(match["place"], [])
                     points.append((float(match["score"]), float(value)))
             if found:

@@ -132,8 +132,12 @@ class Compared:
         base = self.base_of(one)
         if base is None or base == one:
             return {}
-        before = self.values(base, metric)
-        return {s: v - before[s] for s, v in self.values(one, metric).items() if s in before}
+        before, after = self.values(base, metric), self.values(one, metric)
+        if not self.is_study:  # runs have one start, whatever their seeds
+            return {
+                seed: value - start for start in before.values() for seed, value in after.items()
+            }
+        return {seed: value - before[seed] for seed, value in after.items() if seed in before}
 
     def base_of(self, one: Setting) -> Setting | None:
         """The base's setting that agrees with this one on the axes that the base has."""
@@ -164,9 +168,9 @@ class Compared:
         return {one for one, mean in means.items() if sign * mean.value == top}
 
     def share(self, metric: str) -> bool:
-        """Whether all values lie between 0 and 1, so that they can stand on one scale."""
+        """Whether it is a share to be raised, between 0 and 1, so that it can stand beside others."""
         values = [cell.results[metric] for cell in self.tested if metric in cell.results]
-        return bool(values) and all(0 <= value <= 1 for value in values)
+        return self.metrics[metric].sign > 0 and all(0 <= value <= 1 for value in values)
 
 
 def _hashable(value: Any) -> Any:

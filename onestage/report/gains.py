@@ -12,7 +12,8 @@ from onestage.report.numbers import Mean, mean_of, number
 
 MOST = 12
 """Settings that have bars."""
-PANELS = 6
+PANELS = 9
+WHISKERS = "Whiskers: 95 % interval over seeds."
 
 
 def gains_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
@@ -20,13 +21,14 @@ def gains_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     rows = [one for one in found.settings() if one.method != found.base][:MOST]
     if found.base is None or not rows:
         return None
-    shares = [n for n, m in found.metrics.items() if m.sign and found.share(n)]
+    shares = [name for name in found.metrics if found.share(name)]
     others = [n for n, m in found.metrics.items() if m.sign and not found.share(n)]
     figures = []
     groups: dict[str, list[str]] = {}
     for name in shares:
         groups.setdefault(found.metrics[name].group or name, []).append(name)
     bars = [_bars(found, looks, one, groups) for one in rows]
+    spread = any(bar["error_x"]["visible"] for bar in bars)
     if any(bar["x"] for bar in bars):
         says = "; ".join(f"{group}: {', '.join(names)}" for group, names in groups.items())
         figures.append(
@@ -39,8 +41,7 @@ def gains_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
                     "yaxis": {"autorange": "reversed", "automargin": True},
                     "showlegend": len(rows) > 1,
                 },
-                f"Mean of the metrics of a group, signed so that right is better ({says}). "
-                "Whiskers: 95 % interval over seeds.",
+                f"Mean of the metrics of a group ({says}). {WHISKERS if spread else ''}",
                 height=120 + max(46, 20 * len(rows)) * max(1, len(groups)),
             )
         )

@@ -39,8 +39,8 @@ IMPLICIT = {
     "margin": ("Margin of pairs", "difference of implicit rewards"),
     "accuracy": ("Pairs the right way round", "share"),
     "label_accuracy": ("Labels the right way round", "share"),
-    "chosen_log_ratio": ("Log-ratio of the chosen", "log-probability against the reference"),
-    "rejected_log_ratio": ("Log-ratio of the rejected", "log-probability against the reference"),
+    "chosen_log_ratio": ("Log-ratio of the chosen", "log-ratio to the reference, nats"),
+    "rejected_log_ratio": ("Log-ratio of the rejected", "log-ratio to the reference, nats"),
 }
 ANSWERS = {
     "reward": ("Reward", "mean reward"),

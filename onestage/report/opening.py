@@ -43,19 +43,20 @@ def warnings(found: Compared) -> Html | None:
     """What a reader must know before believing the numbers."""
     if not found.troubles:
         return None
-    states = [cell.state for cell in found.cells]
+    states = [c.state for c in found.cells if found.is_study or c.trained]
     counts = {
         "failed": states.count("failed"),
         "unfinished": sum(state in ("waiting", "running", "unfinished", "") for state in states),
     }
-    told = [f"{count} of {len(states)} cells {what}" for what, count in counts.items() if count]
-    whole = ", ".join(told) or "Not everything could be read"
+    what_is = "cells" if found.is_study else "runs"
+    told = [f"{count} of {len(states)} {what_is} {what}" for what, count in counts.items() if count]
+    whole = ", ".join(told) or "Not all is as it should be"
     items = [_item(trouble) for trouble in found.troubles]
     more = el("ul", *items[SHOWN:]) if len(items) > SHOWN else None
     return el(
         "div",
         el("strong", f"{whole}. "),
-        "What is shown is what there is; means are over the seeds that finished.",
+        "The page shows what there is.",
         el("ul", *items[:SHOWN]),
         fold(f"{len(items) - SHOWN} more", more) if more else None,
         class_="warning",

@@ -116,18 +116,18 @@ def repeat_section(found: Compared) -> Html:
     about = found.about
     parts = [part for c in found.tested if c.trained for part in c.trained.parts if part.manifest]
     manifest = parts[0].manifest if parts else {}
-    command = about.get("command") or manifest.get("command")
+    commands = [about["command"]] if about.get("command") else []
+    if not found.is_study:
+        commands = [part.manifest["command"] for part in parts if part.manifest.get("command")]
+    told = dict.fromkeys(
+        shlex.join(map(str, c)) if isinstance(c, list) else str(c) for c in commands
+    )
     versions = mapping(about.get("versions")) or mapping(manifest.get("versions"))
     seeds = about.get("seeds") or sorted({cell.seed for cell in found.tested})
     commits = {str(part.manifest.get("git")) for part in parts if part.manifest.get("git")}
     machine = mapping(manifest.get("machine"))
     rows: list[list[object]] = [
-        [
-            "command",
-            el("code", shlex.join(map(str, command)) if isinstance(command, list) else command),
-        ]
-        if command
-        else ["command", UNKNOWN],
+        ["command", join(el("div", el("code", one)) for one in told) or UNKNOWN],
         ["seeds", ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds],
         ["versions", ", ".join(f"{name} {value}" for name, value in versions.items()) or UNKNOWN],
         ["git commit", ", ".join(sorted(commits)) or about.get("git") or UNKNOWN],

@@ -69,7 +69,7 @@ def averaged_metrics(found: Compared, names: Sequence[str]) -> list[str]:
     nor where the table has such a column already."""
     if MEANS & set(names):
         return []
-    metrics = [name for name in names if found.metrics[name].sign > 0 and found.share(name)]
+    metrics = [name for name in names if found.share(name)]
     return metrics if len(metrics) > 1 else []
 
 

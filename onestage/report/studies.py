@@ -63,7 +63,7 @@ def _metrics(about: dict[str, Any], cells: list[Cell]) -> dict[str, Metric]:
 
 
 def _front(told: object, metrics: dict[str, Metric]) -> tuple[str, str] | None:
-    x, y = mapping(told).get("x"), mapping(told).get("y")
+    x, y = (str(mapping(told).get(name)) for name in ("x", "y"))
     return (x, y) if x in metrics and y in metrics else None
 
 

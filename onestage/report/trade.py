@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 from onestage.report.cells import Compared, Setting
@@ -30,10 +31,10 @@ def front_figure(found: Compared, looks: Mapping[str, Look]) -> Figure | None:
     ]
     if len(names) < 2:
         return None
-    chosen = [name for name in found.headline if name in names]
-    x, y = found.front or (*chosen, *(name for name in names if name not in chosen))[:2]
+    told = found.front or ()
+    x, y = told if told and set(told) <= set(names) else _two(found, names)
     points = [_point(found, looks, one, names) for one in found.settings()]
-    told = {n: {"better": found.metrics[n].better, "says": found.metrics[n].says} for n in names}
+    metrics = {n: {"better": found.metrics[n].better, "says": found.metrics[n].says} for n in names}
     return Figure(
         "Each recipe between two metrics",
         [],
@@ -42,8 +43,17 @@ def front_figure(found: Compared, looks: Mapping[str, Look]) -> Figure | None:
         "recipes that no other one beats in both. Touch a point for its settings.",
         height=460,
         kind="front",
-        more={"points": [p for p in points if p["means"]], "metrics": told, "x": x, "y": y},
+        more={"points": [p for p in points if p["means"]], "metrics": metrics, "x": x, "y": y},
     )
+
+
+def _two(found: Compared, names: list[str]) -> tuple[str, str]:
+    """The first two metrics, headline ones before others, that most settings have."""
+    order = [n for n in found.headline if n in names] + [
+        n for n in names if n not in found.headline
+    ]
+    have = {name: {one for one in found.settings() if found.values(one, name)} for name in names}
+    return max(combinations(order, 2), key=lambda two: len(have[two[0]] & have[two[1]]))
 
 
 def _point(

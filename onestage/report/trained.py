@@ -27,6 +27,8 @@ class Part:
     samples: list[dict[str, Any]]
     before: int
     """Steps of the stages before this one."""
+    done: bool
+    """Whether it left a model."""
 
     @property
     def steps(self) -> int:
@@ -38,6 +40,10 @@ class Trained:
     name: str
     folder: Path
     parts: list[Part]
+
+    @property
+    def done(self) -> bool:
+        return bool(self.parts) and all(part.done for part in self.parts)
 
     def measured(self) -> list[str]:
         """Everything that was measured, in the order it first appears."""
@@ -129,9 +135,10 @@ def _part(folder: Path, name: str, where: str, before: int, reader: Reader) -> P
         lines,
         reader.lines(folder / "samples.jsonl", where),
         before,
+        (folder / "model").exists(),
     )
     planned = manifest.get("steps")
-    if lines and not (folder / "model").exists():
+    if lines and not part.done:
         of = f" of {planned}" if isinstance(planned, int) else ""
         reader.tell(where, f"unfinished: reached step {part.steps}{of}, no model saved")
     return part
