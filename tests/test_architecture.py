@@ -26,8 +26,9 @@ LEVELS = [
     {"assembly", "probing", "optimum"},
     {"lookout"},
     {"run", "doctor", "scoring", "merging"},
-    {"lab", "pages", "stages"},
-    {"demo", "checking", "study"},
+    {"lab", "pages", "report", "stages"},
+    {"checking", "study"},
+    {"demo"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -86,6 +87,7 @@ def test_imports_go_down(file: Path) -> None:
         ("training", {"transformers", "peft"}),
         ("logbook", {"torch", "transformers"}),
         ("pages", {"torch", "transformers"}),
+        ("report", {"torch", "numpy", "transformers", "peft"}),
         ("problems", {"torch", "numpy", "transformers", "peft"}),
     ],
 )

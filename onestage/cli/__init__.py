@@ -2,7 +2,7 @@
 
 from onestage.cli import training  # isort: skip
 from onestage.cli import models  # isort: skip
-from onestage.cli import comparing, demonstration, lab, merging, problems, studying
+from onestage.cli import comparing, demonstration, lab, merging, problems, reporting, studying
 from onestage.cli.terminal import app
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "merging",
     "models",
     "problems",
+    "reporting",
     "studying",
     "training",
 ]

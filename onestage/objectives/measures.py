@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import torch
 
-from onestage.objectives.contract import Measured, Scored
+from onestage.objectives.contract import Feedback, Measured, Scored
 
 
 def measure(batch: Scored, beta: float, *, reference: bool) -> dict[str, Measured]:
     """Detached measurements by name; with `reference`, those that need one.
 
-    `logp` is per token; log-ratios and implicit rewards (beta times them) are per response.
+    `logp` is per token; log-ratios and implicit rewards (beta times them) are per response. In an
+    evaluation, where nothing is trained, implicit rewards are also told by given score:
+    `implicit_reward_at_0.3` is of the responses whose score is nearest 0.3.
     """
-    feedback = batch.feedback
+    feedback, trained = batch.feedback, batch.logp_K.requires_grad
     batch = Scored(feedback, batch.logp_K.detach(), batch.ref_logp_K, batch.response_K)
     record_N, own_N = feedback.record_N, feedback.are("response")
     owner_M = record_N[own_N]
@@ -38,11 +40,26 @@ def measure(batch: Scored, beta: float, *, reference: bool) -> dict[str, Measure
         found["rejected_log_ratio"] = Measured(log_ratio_N[rejected_P], owner_P)
         found["margin"] = Measured((beta or 1.0) * margin_P, owner_P)
         found["accuracy"] = Measured(_right(margin_P), owner_P)
+    if beta and not trained:
+        found |= _by_score(beta * log_ratio_N, feedback)
     label_N = feedback.of("label")
     if bool(label_N.any()):
         side_N = torch.where(feedback.score_N > 0.5, log_ratio_N, -log_ratio_N)
         found["label_accuracy"] = Measured(_right(side_N[label_N]), record_N[label_N])
     return found
+
+
+def _by_score(reward_N: torch.Tensor, feedback: Feedback) -> dict[str, Measured]:
+    """Implicit rewards of the responses whose given score lies nearest each tenth."""
+    scored_N = feedback.of("score", "group", "check") & feedback.are("response")
+    tenth_N = (10 * feedback.score_N).round().where(scored_N, -1)
+    return {
+        f"implicit_reward_at_{tenth / 10:g}": Measured(
+            reward_N[tenth_N == tenth], feedback.record_N[tenth_N == tenth]
+        )
+        for tenth in tenth_N.unique().tolist()
+        if 0 <= tenth <= 10
+    }
 
 
 def _right(margin: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,181 @@
+"""What is compared: methods in settings, seeds, and the numbers each reached.
+
+A study's cells and a handful of plain runs come to the same form, so that the page is made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onestage.report.numbers import Mean, mean_of, setting
+from onestage.report.reading import Trouble
+from onestage.report.trained import Trained
+
+SMALL = 0.02
+"""A fall of a single seed below this (of 1, or of the base's size where that is larger) is not told."""
+ROUNDING = 1e-9
+"""Changes below this are none."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    says: str = ""
+    better: str | None = "higher"
+    """"higher", "lower", or None where neither is."""
+    group: str = ""
+
+    @property
+    def sign(self) -> int:
+        return {"higher": 1, "lower": -1}.get(self.better or "", 0)
+
+    @property
+    def arrow(self) -> str:
+        return {1: " ↑", -1: " ↓", 0: ""}[self.sign]
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """A method with its place on the axes: a row of the tables, a point of the front."""
+
+    method: str
+    axes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def place(self) -> str:
+        return ", ".join(f"{_last(key)} {setting(value)}" for key, value in self.axes)
+
+    @property
+    def label(self) -> str:
+        return f"{self.method}, {self.place}" if self.axes else self.method
+
+
+@dataclass(frozen=True)
+class Cell:
+    name: str
+    method: str
+    seed: int = 0
+    purpose: str = "test"
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "done"
+    error: str = ""
+    seconds: float | None = None
+    results: Mapping[str, float] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    trained: Trained | None = None
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(self.method, tuple((k, _hashable(v)) for k, v in self.axes.items()))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Everything one chapter of the page shows."""
+
+    name: str
+    folder: Path
+    methods: list[str]
+    cells: list[Cell]
+    metrics: dict[str, Metric]
+    headline: list[str]
+    base: str | None = None
+    axes: Mapping[str, list[Any]] = field(default_factory=dict)
+    front: tuple[str, str] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """The rest of study.json: description, budget, tune, command, versions, ..."""
+    text: str = ""
+    """The study file as it was given."""
+    claims: list[dict[str, Any]] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+    is_study: bool = True
+
+    @property
+    def tested(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.purpose == "test"]
+
+    def settings(self) -> list[Setting]:
+        """Rows of the tables: methods in their order, settings in the order of the axes' values."""
+        found = {cell.setting: None for cell in self.tested}
+        return sorted(found, key=lambda one: (self._number(one.method), self._place(one)))
+
+    def _number(self, method: str) -> int:
+        return self.methods.index(method) if method in self.methods else len(self.methods)
+
+    def _place(self, one: Setting) -> tuple[int, ...]:
+        places = []
+        for axis, value in one.axes:
+            values = [_hashable(item) for item in self.axes.get(axis, [])]
+            places.append(values.index(value) if value in values else len(values))
+        return tuple(places)
+
+    def values(self, one: Setting, metric: str) -> dict[int, float]:
+        """Value of a metric by seed."""
+        return {
+            cell.seed: cell.results[metric]
+            for cell in self.tested
+            if cell.setting == one and metric in cell.results
+        }
+
+    def mean(self, one: Setting, metric: str) -> Mean | None:
+        return mean_of(list(self.values(one, metric).values()))
+
+    def change(self, one: Setting, metric: str) -> Mean | None:
+        """Mean change against the base, seed by seed; None where they share no seed."""
+        return mean_of(list(self.changes(one, metric).values()))
+
+    def changes(self, one: Setting, metric: str) -> dict[int, float]:
+        base = self.base_of(one)
+        if base is None or base == one:
+            return {}
+        before, after = self.values(base, metric), self.values(one, metric)
+        if not self.is_study:  # runs have one start, whatever their seeds
+            return {
+                seed: value - start for start in before.values() for seed, value in after.items()
+            }
+        return {seed: value - before[seed] for seed, value in after.items() if seed in before}
+
+    def base_of(self, one: Setting) -> Setting | None:
+        """The base's setting that agrees with this one on the axes that the base has."""
+        for other in self.settings():
+            if other.method == self.base and set(other.axes) <= set(one.axes):
+                return other
+        return None
+
+    def forgotten(self, one: Setting, metric: str) -> bool:
+        """Whether it is surely worse than the base: the interval of the change lies on the wrong side of
+        zero; for a single seed, whether it fell by more than `SMALL`."""
+        sign, change = self.metrics[metric].sign, self.change(one, metric)
+        if not sign or change is None:
+            return False
+        if change.half is None:
+            base = self.base_of(one)
+            size = max((abs(v) for v in self.values(base, metric).values()), default=0.0)  # type: ignore[arg-type]
+            return sign * change.value < -SMALL * max(1.0, size)
+        return max(sign * change.low, sign * change.high) < -ROUNDING
+
+    def best(self, metric: str) -> set[Setting]:
+        """The settings with the best mean; empty where there is nothing to compare."""
+        sign = self.metrics[metric].sign
+        means = {one: found for one in self.settings() if (found := self.mean(one, metric))}
+        if not sign or len(means) < 2:
+            return set()
+        top = max(sign * mean.value for mean in means.values())
+        return {one for one, mean in means.items() if sign * mean.value == top}
+
+    def share(self, metric: str) -> bool:
+        """Whether it is a share to be raised, between 0 and 1, so that it can stand beside others."""
+        values = [cell.results[metric] for cell in self.tested if metric in cell.results]
+        return self.metrics[metric].sign > 0 and all(0 <= value <= 1 for value in values)
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _last(key: str) -> str:
+    return key.rsplit(".", 1)[-1]

@@ -1,0 +1,46 @@
+"""The claims ledger: what a paper says, what was found here, and the verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onestage.report.cells import Compared
+from onestage.report.markup import Html, el, join, table
+from onestage.report.numbers import UNKNOWN, number
+from onestage.report.reading import is_number, mapping
+
+VERDICTS = {"holds": "holds", "does not hold": "fails", "does not": "fails"}
+
+
+def claims_section(found: Compared) -> Html | None:
+    if not found.claims:
+        return None
+    rows = []
+    for claim in found.claims:
+        verdict = str(claim.get("verdict") or "undecided")
+        parts = claim.get("parts")
+        ours = [_part(mapping(part)) for part in parts] if isinstance(parts, list) else []
+        rows.append(
+            [
+                join(
+                    [claim.get("claim", UNKNOWN), el("small", claim.get("source"), class_="under")]
+                ),
+                el("strong", verdict, class_=f"verdict {VERDICTS.get(verdict, 'open')}"),
+                claim.get("paper", UNKNOWN),
+                join(ours) if ours else UNKNOWN,
+                claim.get("metric", UNKNOWN),
+            ]
+        )
+    note = "Ours: mean difference over seeds with its 95 % interval."
+    head = ("claim", "verdict", "the paper's numbers", "ours", "metric")
+    return join([el("p", note, class_="note"), table(head, rows, class_="claims")])
+
+
+def _part(part: dict[str, Any]) -> Html:
+    mean, low, high = (part.get(key) for key in ("mean", "low", "high"))
+    text = f"{mean:+.3f}" if is_number(mean) else UNKNOWN
+    if is_number(low) and is_number(high):
+        text += f" [{number(low)}, {number(high)}]"
+    if is_number(part.get("n")):
+        text += f", {part['n']} seeds"
+    return el("div", el("small", part.get("says", "")), " ", el("span", text, class_="figure"))

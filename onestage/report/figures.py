@@ -1,0 +1,113 @@
+"""Figures as plain data for plotly.js; `page.js` draws them. Colours are names (`@m0`), so that a figure
+follows the light or dark page."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onestage.report.markup import Html, el
+
+COLOURS = 8
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+DASHES = ("solid", "dash", "dot", "dashdot")
+STROKES = {"solid": None, "dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method looks, the same in every figure."""
+
+    colour: str
+    symbol: str = "circle"
+    dash: str = "solid"
+
+    def faint(self, part: float) -> str:
+        """The colour with an opacity."""
+        return f"{self.colour}/{part}"
+
+    @property
+    def chip(self) -> Html:
+        """A short line in the method's colour and dash, for tables and legends."""
+        stroke = el(
+            "line",
+            x1="1",
+            y1="6",
+            x2="21",
+            y2="6",
+            stroke_dasharray=STROKES[self.dash],
+            stroke_width="3.5",
+        )
+        svg = el("svg", stroke, viewBox="0 0 22 12", width="22", height="12", aria_hidden="true")
+        return el("span", svg, class_="chip", style=f"stroke:var(--{self.colour[1:]})")
+
+
+def looks_of(methods: Sequence[str], base: str | None) -> dict[str, Look]:
+    """Grey for the base; the others differ in colour, and after eight of them in dash and symbol too."""
+    found = {base: Look("@m-base", "x", "dot")} if base is not None else {}
+    for number, method in enumerate(method for method in methods if method != base):
+        turn, colour = divmod(number, COLOURS)
+        found[method] = Look(
+            f"@m{colour}", SYMBOLS[turn % len(SYMBOLS)], DASHES[turn % len(DASHES)]
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Figure:
+    title: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any] = field(default_factory=dict)
+    note: object = ""
+    height: int = 300
+    pick: str = ""
+    """What can be picked; traces say theirs as `pick`."""
+    kind: str = "plot"
+    """What `page.js` makes of it."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Whatever else a kind needs."""
+
+    def html(self) -> Html:
+        options = list(dict.fromkeys(trace["pick"] for trace in self.data if "pick" in trace))
+        chooser = None
+        if len(options) > 1:
+            chosen = [el("option", plain_back(name)) for name in options]
+            chooser = el(
+                "label", self.pick, " ", el("select", *chosen, data_pick=True), class_="pick"
+            )
+        spec = {"kind": self.kind, "data": self.data, "layout": self.layout, **self.more}
+        return el(
+            "figure",
+            el("figcaption", self.title),
+            chooser,
+            el("div", class_="canvas", style=f"height:{self.height}px"),
+            el("script", embedded(spec), type="application/json"),
+            el("p", self.note, class_="note") if self.note else None,
+        )
+
+
+def embedded(content: Any) -> Html:
+    """JSON that can stand inside a script element whatever texts it holds."""
+    text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Html(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def plain(text: object) -> str:
+    """Text for plotly.js, which reads a few HTML tags."""
+    return html.escape(str(text), quote=False)
+
+
+def plain_back(text: str) -> str:
+    return html.unescape(text)
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    return {"title": {"text": plain(title)}, **more}
+
+
+def rounded(value: float | None) -> float | None:
+    """Six digits: what a figure can show."""
+    return None if value is None else float(f"{value:.6g}")

@@ -1,0 +1,154 @@
+"""One HTML file that opens offline: chapters of sections, with styles and plotly.js inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from plotly.offline import get_plotlyjs
+
+from onestage.logbook import write_text
+from onestage.report.axes import axes_section
+from onestage.report.cells import Compared
+from onestage.report.claims import claims_section
+from onestage.report.curves import curves_section
+from onestage.report.figures import Look, looks_of
+from onestage.report.gains import gains_section
+from onestage.report.markup import Html, el, join
+from onestage.report.opening import opening
+from onestage.report.plain import read_plain
+from onestage.report.reading import Trouble
+from onestage.report.repeating import data_section, recipe_section, repeat_section
+from onestage.report.results import result_section
+from onestage.report.samples import samples_section
+from onestage.report.studies import is_study, read_study
+from onestage.report.trade import front_section
+from onestage.report.trained import is_run
+from onestage.standing import Comparison, StandingError, compare, read
+
+
+class ReportError(ValueError):
+    """Folders that no report can be made of."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report that was made."""
+
+    file: Path
+    chapters: list[Compared]
+
+    @property
+    def troubles(self) -> list[Trouble]:
+        return [trouble for chapter in self.chapters for trouble in chapter.troubles]
+
+
+def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -> Written:
+    """Read run and study folders and write the page, whole or not at all.
+
+    A study is a chapter; all plain runs together are one. Raises `ReportError` for a folder that is
+    neither; whatever is missing or damaged inside one is shown on the page.
+    """
+    chapters = read_folders(folders)
+    text = page(chapters, title or " and ".join(chapter.name for chapter in chapters))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, text)
+    return Written(out, chapters)
+
+
+def read_folders(folders: Sequence[Path]) -> list[Compared]:
+    studies, runs = [], []
+    for folder in dict.fromkeys(folders):
+        if not folder.is_dir():
+            raise ReportError(f"{folder}: no such folder")
+        if is_study(folder):
+            studies.append(read_study(folder))
+        elif is_run(folder):
+            runs.append(folder)
+        else:
+            raise ReportError(
+                f"{folder} is neither a study (study.json or cells/) nor a run (metrics.jsonl, "
+                "stages.json, recipe.yaml or manifest.json)"
+            )
+    if not studies and not runs:
+        raise ReportError("a report needs at least one run or study folder")
+    return studies + ([read_plain(runs)] if runs else [])
+
+
+def page(chapters: Sequence[Compared], title: str) -> str:
+    """The whole document."""
+    parts: list[Html] = []
+    links: list[Html] = []
+    for number, chapter in enumerate(chapters, 1):
+        sections = chapter_sections(chapter)
+        mark = f"c{number}-" if len(chapters) > 1 else ""
+        body = [
+            el("section", el("h2", name), content, id=mark + _mark(name))
+            for name, content in sections.items()
+        ]
+        here = [el("a", name, href=f"#{mark}{_mark(name)}") for name in sections]
+        if len(chapters) > 1:
+            links.append(el("a", el("strong", chapter.name), href=f"#c{number}"))
+            body.insert(0, el("h1", chapter.name, id=f"c{number}", class_="chapter"))
+        links += here
+        parts.append(el("article", *body))
+    head = join(
+        [
+            el("meta", charset="utf-8"),
+            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            el("meta", name="color-scheme", content="light dark"),
+            el("title", title),
+            el("style", _own("page.css")),
+        ]
+    )
+    whole = join(
+        [
+            el("header", el("h1", title), el("nav", *links)),
+            el("main", *parts),
+            el("footer", "Written by onestage report. This file needs no network."),
+            el("script", Html(get_plotlyjs())),
+            el("script", _own("page.js")),
+        ]
+    )
+    document = el("html", el("head", head), el("body", whole), lang="en")
+    return f"<!doctype html>\n{document}\n"
+
+
+def chapter_sections(found: Compared) -> dict[str, Html]:
+    """The sections of a chapter that have something to show, in the order a reader needs them."""
+    looks: Mapping[str, Look] = looks_of(found.methods, found.base)
+    sections = {
+        "What this is": opening(found),
+        "Results": result_section(found, looks),
+        "Over the axes": axes_section(found, looks),
+        "Gained and forgotten": gains_section(found, looks),
+        "The front": front_section(found, looks, _gaps(found)),
+        "Claims": claims_section(found),
+        "Samples": samples_section(found, looks),
+        "Training": curves_section(found, looks),
+        "Data": data_section(found),
+        "Recipes": recipe_section(found, looks),
+        "How to repeat it": repeat_section(found),
+    }
+    return {name: content for name, content in sections.items() if content}
+
+
+def _gaps(found: Compared) -> Comparison | None:
+    """Of plain runs with the same terms, as `onestage front` compares them."""
+    folders = [cell.trained.folder for cell in found.cells if cell.trained is not None]
+    if found.is_study or len(folders) < 2:
+        return None
+    try:
+        return compare([read(folder) for folder in folders], {})
+    except StandingError:
+        return None
+
+
+def _mark(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _own(name: str) -> Html:
+    return Html(resources.files("onestage.report").joinpath(name).read_text())

@@ -1,0 +1,121 @@
+"""Plain runs side by side: each is a method of its own, its numbers are those of its last evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from onestage.report.cells import Cell, Compared, Metric
+from onestage.report.reading import Reader
+from onestage.report.trained import Trained, read_run
+
+START = "start"
+"""The base of plain runs: what was measured before the first step."""
+
+
+def read_plain(folders: Sequence[Path]) -> Compared:
+    """Read run folders; they are told apart by as much of their paths as that takes."""
+    reader = Reader()
+    runs = [read_run(f, name, reader) for f, name in zip(folders, _names(folders), strict=True)]
+    metrics = evaluated(runs)
+    cells = [_cell(run, metrics, reader) for run in runs]
+    methods, base = [run.name for run in runs], None
+    started = start_of(runs, metrics)
+    if started:
+        methods, base = [START, *methods], START
+        cells.insert(0, Cell(START, START, results=started))
+    return Compared(
+        runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
+        folders[0],
+        methods,
+        cells,
+        {metric.name: metric for metric in metrics.values()},
+        [metric.name for metric in metrics.values()][:8],
+        base,
+        troubles=reader.troubles,
+        is_study=False,
+    )
+
+
+def _cell(run: Trained, metrics: Mapping[str, Metric], reader: Reader) -> Cell:
+    last = {metric.name: run.last(key) for key, metric in metrics.items()}
+    results = {name: value for name, value in last.items() if value is not None}
+    if not results:
+        reader.tell(run.name, "was not evaluated (train.eval_steps)")
+    state = "done" if run.done and results else "unfinished"
+    return Cell(
+        run.name,
+        run.name,
+        run.seed,
+        state=state,
+        results=results,
+        seconds=run.seconds,
+        trained=run,
+    )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that differ."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{part[-1]} ({n})" for n, part in enumerate(parts, 1)]
+
+
+def evaluated(runs: Sequence[Trained]) -> dict[str, Metric]:
+    """What can stand in a table of everything that evaluations and probes measured, by its key."""
+    keys = dict.fromkeys(key for run in runs for key in run.measured())
+    losses = {key: m for key in keys if key.startswith("eval/terms/") and (m := _metric(key))}
+    if not losses and "eval/loss" in keys:
+        losses["eval/loss"] = Metric("loss", "held-out loss", "lower", "losses")
+    others = {key: metric for key in keys if key not in losses and (metric := _metric(key))}
+    found: dict[str, Metric] = {}
+    taken: set[str] = set()
+    for key, metric in (losses | others).items():
+        name = key if metric.name in taken else metric.name
+        found[key] = Metric(name, metric.says, metric.better, metric.group)
+        taken.add(name)
+    return found
+
+
+def _metric(key: str) -> Metric | None:
+    """A short name and what it is; None for what stands in no table."""
+    first, _, rest = key.partition("/")
+    place, _, what = rest.rpartition("/")
+    stream = place.split("/")[0]
+    if first == "retention":
+        names = {
+            "loss": ("loss", "held-out loss of the kept text"),
+            "kl": ("KL", "KL to the start on"),
+        }
+        if what in names:
+            name, says = names[what]
+            return Metric(f"{place} {name}", f"{says} {place}", "lower", "kept")
+    if first != "eval":
+        return None
+    if place == "terms":
+        return Metric(f"{what} loss", f"held-out loss of the term {what}", "lower", "losses")
+    if what in ("success", "accuracy", "label_accuracy"):
+        right = {"success": "problems solved", "accuracy": "pairs the right way round"}
+        told = right.get(what, "labels the right way round")
+        name = f"{stream} {what.removeprefix('label_')}"
+        return Metric(name, f"share of {told}, held-out rows of {stream}", "higher", "accuracy")
+    if what == "score_error":
+        says = f"mean distance of implicit and given score, held-out rows of {stream}"
+        return Metric(f"{stream} score error", says, "lower", "calibration")
+    return None
+
+
+def start_of(runs: Sequence[Trained], metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """What was measured before the first step, if every run that has the metric did so, and alike: runs
+    from different models have no common start."""
+    found: dict[str, float] = {}
+    for key, metric in metrics.items():
+        having = [series for run in runs if (series := run.series(key))]
+        first = [series[0][1] if series[0][0] == 0 else None for series in having]
+        known = [value for value in first if value is not None]
+        if len(known) == len(first) and max(known) - min(known) <= 1e-4 * max(1.0, abs(known[0])):
+            found[metric.name] = known[0]
+    return found

@@ -1,0 +1,161 @@
+"""The data, the recipe, and how to repeat it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from onestage.report.cells import Cell, Compared
+from onestage.report.figures import Look
+from onestage.report.markup import Html, el, fold, join, table
+from onestage.report.numbers import UNKNOWN, duration, mean_of, setting
+from onestage.report.reading import is_number, mapping
+from onestage.report.trained import Part
+
+COUNTS = ("responses", "tokens", "scored_tokens", "longest", "refused", "overlong", "ties", "cut")
+
+
+def data_section(found: Compared) -> Html | None:
+    """Rows, kinds and tokens of each stream, once for each different table."""
+    tables: dict[str, list[str]] = {}
+    content: dict[str, dict[str, Any]] = {}
+    for cell in found.tested:
+        for part in cell.trained.parts if cell.trained else []:
+            if part.data:
+                key = repr(part.data)
+                content[key] = part.data
+                stage = f" ({part.name})" if len(cell.trained.parts) > 1 else ""  # type: ignore[union-attr]
+                tables.setdefault(key, []).append(f"{cell.setting.label}{stage}")
+    if not tables:
+        return None
+    parts: list[Html] = []
+    for key, users in tables.items():
+        names = list(dict.fromkeys(users))
+        title = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        whole = _data_table(content[key])
+        parts.append(whole if len(tables) == 1 else fold(title, whole, open_=not parts))
+    return join(parts)
+
+
+def _data_table(data: Mapping[str, Any]) -> Html:
+    rows, reasons = [], []
+    for part, streams in data.items():
+        for name, told in mapping(streams).items():
+            told = mapping(told)
+            kinds = mapping(told.get("records"))
+            records = ", ".join(
+                f"{count:,} {kind}" for kind, count in kinds.items() if is_number(count)
+            )
+            counts = [told.get(key) for key in COUNTS]
+            title = (
+                name if part == "train" else f"{name} ({'held out' if part == 'eval' else part})"
+            )
+            told_counts = [f"{count:,}" if is_number(count) else UNKNOWN for count in counts]
+            rows.append([title, records or UNKNOWN, *told_counts])
+            given = told.get("reasons")
+            reasons += [f"{name}: {reason}" for reason in given] if isinstance(given, list) else []
+    head = ("stream", "records", *(key.replace("_", " ") for key in COUNTS))
+    whole = table(head, rows, class_="results")
+    if not reasons:
+        return whole
+    listed = el("ul", *(el("li", reason) for reason in reasons[:50]))
+    return join([whole, fold(f"why rows were refused or cut ({len(reasons)})", listed)])
+
+
+def recipe_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    """The study file, what tuning chose, and one recipe for each method."""
+    parts: list[Html] = []
+    if found.text:
+        parts.append(fold("the study file", el("pre", found.text)))
+    chosen = _choices(found)
+    if chosen:
+        parts.append(chosen)
+    seen: set[str] = set()
+    for cell in sorted(found.tested, key=lambda cell: found.settings().index(cell.setting)):
+        if cell.trained is None or cell.method in seen:
+            continue
+        texts = [el("pre", _titled(part, cell)) for part in cell.trained.parts if part.text]
+        if texts:
+            seen.add(cell.method)
+            name = el("span", looks[cell.method].chip, f"recipe of {cell.name}", class_="method")
+            parts.append(fold(name, *texts))
+    return join(parts) if parts else None
+
+
+def _titled(part: Part, cell: Cell) -> str:
+    stage = cell.trained is not None and len(cell.trained.parts) > 1
+    return f"# stage {part.name}\n{part.text}" if stage else part.text
+
+
+def _choices(found: Compared) -> Html | None:
+    """What tuning tried, and what it chose for the test."""
+    rows = [
+        [
+            cell.setting.label,
+            cell.purpose,
+            str(cell.seed),
+            _told(cell.choice),
+            cell.state or UNKNOWN,
+        ]
+        for cell in found.cells
+        if cell.choice
+    ]
+    if not rows:
+        return None
+    summary = f"what was tried and chosen ({len(rows)} cells)"
+    return fold(summary, table(("method", "purpose", "seed", "choice", "state"), rows))
+
+
+def _told(choice: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {setting(value)}" for key, value in choice.items())
+
+
+def repeat_section(found: Compared) -> Html:
+    """Command, versions, commit, seeds and times."""
+    about = found.about
+    parts = [part for c in found.tested if c.trained for part in c.trained.parts if part.manifest]
+    manifest = parts[0].manifest if parts else {}
+    commands = [about["command"]] if about.get("command") else []
+    if not found.is_study:
+        commands = [part.manifest["command"] for part in parts if part.manifest.get("command")]
+    told = dict.fromkeys(
+        shlex.join(map(str, c)) if isinstance(c, list) else str(c) for c in commands
+    )
+    versions = mapping(about.get("versions")) or mapping(manifest.get("versions"))
+    seeds = about.get("seeds") or sorted({cell.seed for cell in found.tested})
+    commits = {str(part.manifest.get("git")) for part in parts if part.manifest.get("git")}
+    machine = mapping(manifest.get("machine"))
+    rows: list[list[object]] = [
+        ["command", join(el("div", el("code", one)) for one in told) or UNKNOWN],
+        ["seeds", ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds],
+        ["versions", ", ".join(f"{name} {value}" for name, value in versions.items()) or UNKNOWN],
+        ["git commit", ", ".join(sorted(commits)) or about.get("git") or UNKNOWN],
+        ["machine", ", ".join(str(value) for value in machine.values()) or UNKNOWN],
+        ["folder", el("code", found.folder)],
+    ]
+    return join([table(("", ""), rows, class_="facts"), _times(found)])
+
+
+def _times(found: Compared) -> Html | None:
+    rows = []
+    for one in found.settings():
+        cells = [c for c in found.tested if c.setting == one and c.results]
+        times = mean_of([cell.seconds for cell in cells if cell.seconds is not None])
+        spent = mean_of([s for c in cells if c.trained and (s := c.trained.seconds) is not None])
+        tokens = mean_of([float(c.trained.tokens) for c in cells if c.trained])
+        steps = [sum(part.steps for part in c.trained.parts) for c in cells if c.trained]
+        if times is None and spent is None:
+            continue
+        rows.append(
+            [
+                one.label,
+                len(cells),
+                duration(times.value if times else None),
+                duration(spent.value if spent else None),
+                f"{tokens.value:,.0f}" if tokens else UNKNOWN,
+                f"{max(steps):,}" if steps else UNKNOWN,
+            ]
+        )
+    head = ("run times, means", "cells", "whole cell", "in training steps", "tokens", "steps")
+    return table(head, rows, class_="results") if rows else None

@@ -1,0 +1,130 @@
+"""The result tables: methods by metrics, the best in bold, the forgotten in red."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onestage.report.cells import SMALL, Compared, Metric, Setting
+from onestage.report.figures import Look
+from onestage.report.markup import Html, el, fold, join, table
+from onestage.report.numbers import UNKNOWN, Mean, mean_of, number
+
+MEAN = "mean"
+MEANS = {"mean", "overall", "average"}
+FEW = 24
+"""Rows of a table that are shown unasked."""
+
+
+def result_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    """The main table, then all metrics in a fold."""
+    rows = found.settings()
+    if not any(cell.results for cell in found.tested):
+        return None
+    main = results_table(found, looks, found.headline, rows)
+    parts = [explanation(found, rows)]
+    if len(rows) > FEW:
+        parts.append(fold(f"all {len(rows)} settings", main))
+    else:
+        parts.append(main)
+    if set(found.metrics) - set(found.headline):
+        every = results_table(found, looks, list(found.metrics), rows)
+        parts.append(fold(f"all {len(found.metrics)} metrics", every))
+    parts.append(fold("what the metrics are", _meanings(found.metrics)))
+    return join(parts)
+
+
+def results_table(
+    found: Compared, looks: Mapping[str, Look], names: Sequence[str], rows: Sequence[Setting]
+) -> Html:
+    """Mean and half-width of the 95 % interval over seeds, a row for each setting."""
+    averaged = averaged_metrics(found, names)
+    head: list[object] = ["method", *(_heading(found.metrics[name]) for name in names)]
+    if averaged:
+        head.append(el("span", MEAN, " ↑", title=f"of {', '.join(averaged)}"))
+    means = {one: overall(found, one, averaged) for one in rows} if averaged else {}
+    top = max((mean.value for mean in means.values() if mean), default=None)
+    best = {name: found.best(name) for name in names}
+    body = []
+    for one in rows:
+        line: list[object] = [_named(one, looks)]
+        for name in names:
+            mean, worse = found.mean(one, name), found.forgotten(one, name)
+            change = found.change(one, name)
+            line.append(value_cell(mean, change, one in best[name], worse))
+        if averaged:
+            mean = means[one]
+            first = mean is not None and mean.value == top and len(means) > 1
+            line.append(value_cell(mean, None, first, False))
+        body.append(line)
+    return table(head, body, class_="results")
+
+
+def _named(one: Setting, looks: Mapping[str, Look]) -> Html:
+    place = el("small", one.place, class_="under") if one.axes else None
+    return el("span", looks[one.method].chip, el("span", one.method, place), class_="method")
+
+
+def averaged_metrics(found: Compared, names: Sequence[str]) -> list[str]:
+    """What the column `mean` is a mean of: shares that are better when higher. None of fewer than two,
+    nor where the table has such a column already."""
+    if MEANS & set(names):
+        return []
+    metrics = [name for name in names if found.share(name)]
+    return metrics if len(metrics) > 1 else []
+
+
+def overall(found: Compared, one: Setting, metrics: Sequence[str]) -> Mean | None:
+    """Mean over metrics, seed by seed; only seeds that have them all."""
+    values = [found.values(one, name) for name in metrics]
+    seeds = [seed for seed in values[0] if all(seed in value for value in values)]
+    return mean_of([sum(value[seed] for value in values) / len(values) for seed in seeds])
+
+
+def value_cell(mean: Mean | None, change: Mean | None, best: bool, worse: bool) -> Html:
+    if mean is None:
+        return el("td", UNKNOWN, class_="none")
+    told = [f"{mean.n} seed{'s' if mean.n > 1 else ''}"]
+    if change is not None:
+        told.append(f"against the base {_signed(change)}")
+    half = el("small", " ± ", number(mean.half)) if mean.half is not None else None
+    text: object = el("b", number(mean.value)) if best else number(mean.value)
+    if worse:
+        told.append("forgotten")
+    name = " ".join(["best"] * best + ["forgotten"] * worse)
+    return el("td", text, half, class_=name or None, title="; ".join(told))
+
+
+def _signed(change: Mean) -> str:
+    text = ("+" if change.value >= 0 else "") + number(change.value)
+    return text if change.half is None else f"{text} ± {number(change.half)}"
+
+
+def _heading(metric: Metric) -> Html:
+    return el("span", metric.name, metric.arrow, title=metric.says or None)
+
+
+def explanation(found: Compared, rows: Sequence[Setting]) -> Html:
+    """How to read the table."""
+    counts = sorted({len(found.values(one, n)) for one in rows for n in found.headline} - {0})
+    if counts == [1]:
+        says: list[object] = ["One seed each, so there are no intervals. "]
+    else:
+        seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        says = [f"Mean over {seeds} seeds ± half the width of its 95 % interval (Student's t). "]
+    says += [el("b", "Bold"), ": the best of a column. "]
+    if found.base is None:
+        return el("p", *says, class_="note")
+    says += [el("span", "Red", class_="forgotten"), f": forgotten, surely worse than {found.base}"]
+    if 1 in counts:
+        says.append(f" (with one seed: worse by more than {SMALL:g}, or {SMALL:.0%} if above 1)")
+    if counts != [1]:
+        says.append(" (the interval of the change, seed by seed, excludes zero)")
+    return el("p", *says, ".", class_="note")
+
+
+def _meanings(metrics: Mapping[str, Metric]) -> Html:
+    rows = [
+        (m.name, m.says or UNKNOWN, m.better or "neither", m.group or UNKNOWN)
+        for m in metrics.values()
+    ]
+    return table(("metric", "what it is", "better", "group"), rows)

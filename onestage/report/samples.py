@@ -1,0 +1,122 @@
+"""Answers side by side: a prompt a row, a method a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onestage.report.cells import Cell, Compared
+from onestage.report.figures import Look
+from onestage.report.markup import Html, el, fold, join, table
+from onestage.report.numbers import UNKNOWN, number
+from onestage.report.reading import is_number, texts
+
+PROMPTS = 16
+COLUMNS = 10
+LENGTH = 600
+ANSWERS = 4
+
+
+def samples_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    """Answers of the test, then answers sampled while training."""
+    parts = [_tested(found, looks), _sampled(found, looks)]
+    return join(parts) if any(parts) else None
+
+
+def _tested(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    cells = columns(found, [cell for cell in found.tested if cell.samples])
+    if not cells:
+        return None
+    answers = [{_key(one): one for one in cell.samples} for cell in cells]
+    keys = list(dict.fromkeys(key for answer in answers for key in answer))
+    shown = sorted(keys, key=lambda key: not _differ([a.get(key) for a in answers]))[:PROMPTS]
+    rows = []
+    for prompt, metric in shown:
+        under = el("small", metric, class_="under") if metric else None
+        line: list[object] = [join([el("div", clipped(prompt), class_="text"), under])]
+        line += [_answer(answer.get((prompt, metric))) for answer in answers]
+        rows.append(line)
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell in cells))
+    many = f"{len(shown)} of {len(keys)} prompts" if len(shown) < len(keys) else "All prompts"
+    note = f"{many}, of seed {seeds}; those that the methods answer differently come first."
+    return join(
+        [
+            el("p", note, class_="note"),
+            table(["prompt", *(_head(cell, looks) for cell in cells)], rows, class_="samples"),
+        ]
+    )
+
+
+def columns(found: Compared, cells: Sequence[Cell]) -> list[Cell]:
+    """One cell for each method, all of one seed if that can be."""
+    if not cells:
+        return []
+    seeds = [cell.seed for cell in cells]
+    common = max(sorted(set(seeds)), key=seeds.count)
+    order = {one: n for n, one in enumerate(found.settings())}
+    chosen: dict[str, Cell] = {}
+    for cell in sorted(cells, key=lambda c: (c.seed != common, order[c.setting])):
+        chosen.setdefault(cell.method, cell)
+    return sorted(chosen.values(), key=lambda c: order[c.setting])[:COLUMNS]
+
+
+def _sampled(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    """What runs with rewards kept of their last sampled answers."""
+    cells = columns(found, [c for c in found.tested if c.trained and _last(c)])
+    parts = []
+    for cell in cells:
+        rows = []
+        for one in _last(cell)[:6]:
+            given = one.get("rewards")
+            rewards = given if isinstance(given, list) else []
+            answers = []
+            for n, text in enumerate(texts(one.get("completions"))[:ANSWERS]):
+                reward = rewards[n] if n < len(rewards) else None
+                told = number(reward) if is_number(reward) else UNKNOWN
+                label = el("small", f"reward {told}", class_="under")
+                answers.append(el("div", clipped(text), label, class_="text"))
+            prompt = el("div", clipped(str(one.get("prompt", ""))), class_="text")
+            hint = el("div", clipped(str(one.get("hint") or "")), class_="text")
+            rows.append([prompt, hint, join(answers)])
+        step = _last(cell)[0].get("step", UNKNOWN)
+        head = (f"prompt, step {step}", "hint", f"first {ANSWERS} answers")
+        parts.append(fold(_head(cell, looks), table(head, rows, class_="samples")))
+    return join([el("h3", "Sampled while training"), *parts]) if parts else None
+
+
+def _last(cell: Cell) -> list[dict[str, Any]]:
+    """Lines of the last step that kept any."""
+    for part in reversed(cell.trained.parts if cell.trained else []):
+        if part.samples:
+            step = part.samples[-1].get("step")
+            return [one for one in part.samples if one.get("step") == step]
+    return []
+
+
+def _head(cell: Cell, looks: Mapping[str, Look]) -> Html:
+    return el("span", looks[cell.method].chip, cell.setting.label, class_="method")
+
+
+def _key(one: Mapping[str, Any]) -> tuple[str, str]:
+    return str(one.get("prompt", "")), str(one.get("metric") or "")
+
+
+def _differ(answers: Sequence[Mapping[str, Any] | None]) -> bool:
+    return len({bool(one.get("right")) for one in answers if one}) > 1
+
+
+def _answer(one: Mapping[str, Any] | None) -> Html:
+    if one is None:
+        return el("td", UNKNOWN, class_="none")
+    right = one.get("right")
+    told = None
+    if isinstance(right, bool):
+        mark, name = ("✓ right", "right") if right else ("✗ wrong", "wrong")
+        told = el("small", mark, class_=f"mark {name}")
+    text = clipped(str(one.get("response", "")))
+    return el("td", el("div", text or "(nothing)", class_="text"), told)
+
+
+def clipped(text: str) -> str:
+    text = text.strip("\n")
+    return text if len(text) <= LENGTH else f"{text[:LENGTH]} … ({len(text):,} characters)"

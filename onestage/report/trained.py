@@ -1,0 +1,149 @@
+"""A training run as it stands in its folder: one run, or stages one after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onestage.report.reading import Reader, is_number, mapping
+
+MARKS = ("metrics.jsonl", "stages.json", "recipe.yaml", "manifest.json")
+"""What shows that a folder is a run's."""
+
+Point = tuple[int, float | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of its own, or one stage."""
+
+    name: str
+    recipe: dict[str, Any]
+    text: str
+    manifest: dict[str, Any]
+    data: dict[str, Any]
+    lines: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    before: int
+    """Steps of the stages before this one."""
+    done: bool
+    """Whether it left a model."""
+
+    @property
+    def steps(self) -> int:
+        return max((_step(line) for line in self.lines), default=0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    name: str
+    folder: Path
+    parts: list[Part]
+
+    @property
+    def done(self) -> bool:
+        return bool(self.parts) and all(part.done for part in self.parts)
+
+    def measured(self) -> list[str]:
+        """Everything that was measured, in the order it first appears."""
+        seen = {key: None for part in self.parts for line in part.lines for key in line}
+        return [key for key in seen if key != "step"]
+
+    def pieces(self, key: str) -> list[list[Point]]:
+        """(step, value) as measured, stage by stage; None where the number was not finite."""
+        return [
+            [
+                (part.before + _step(line), line[key] if is_number(line[key]) else None)
+                for line in part.lines
+                if key in line
+            ]
+            for part in self.parts
+        ]
+
+    def series(self, key: str) -> list[Point]:
+        """The same over all stages."""
+        return [point for piece in self.pieces(key) for point in piece]
+
+    def last(self, key: str) -> float | None:
+        values = [value for _, value in self.series(key) if value is not None]
+        return values[-1] if values else None
+
+    @property
+    def seed(self) -> int:
+        for part in self.parts:
+            seed = mapping(part.recipe.get("train")).get("seed", part.manifest.get("seed"))
+            if isinstance(seed, int):
+                return seed
+        return 0
+
+    @property
+    def tokens(self) -> int:
+        return sum(
+            max((line["tokens"] for line in part.lines if is_number(line.get("tokens"))), default=0)
+            for part in self.parts
+        )
+
+    @property
+    def seconds(self) -> float | None:
+        """Time in training steps, from tokens and their rate; None where neither was logged."""
+        total, known = 0.0, False
+        for part in self.parts:
+            before = 0.0
+            for line in part.lines:
+                tokens, rate = line.get("tokens"), line.get("tokens_per_second")
+                if is_number(tokens) and is_number(rate) and rate:
+                    total, known = total + (tokens - before) / rate, True
+                    before = tokens
+        return total if known else None
+
+
+def is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in MARKS)
+
+
+def read_run(folder: Path, name: str, reader: Reader) -> Trained:
+    """Read a run folder; what is missing, damaged or unfinished is told to the reader."""
+    stages = reader.json(folder / "stages.json", name, kind=list)
+    if stages is None:
+        return Trained(name, folder, [_part(folder, name, name, 0, reader)])
+    parts: list[Part] = []
+    before = 0
+    for number, stage in enumerate(stages, 1):
+        told = mapping(stage)
+        title = str(told.get("name", number))
+        place = folder / str(told.get("folder", f"{number}-{title}"))
+        if place.resolve().parent != folder.resolve() or not place.is_dir():
+            reader.tell(name, f"stage {title} has not begun")
+            continue
+        parts.append(_part(place, title, f"{name}, stage {title}", before, reader))
+        before += parts[-1].steps
+    return Trained(name, folder, parts)
+
+
+def _part(folder: Path, name: str, where: str, before: int, reader: Reader) -> Part:
+    recipe, text = reader.yaml(folder / "recipe.yaml", where)
+    manifest = reader.json(folder / "manifest.json", where) or {}
+    data = reader.json(folder / "data.json", where) or {}
+    lines = reader.lines(folder / "metrics.jsonl", where, needed=True)
+    part = Part(
+        name,
+        recipe,
+        text,
+        manifest,
+        data,
+        lines,
+        reader.lines(folder / "samples.jsonl", where),
+        before,
+        (folder / "model").exists(),
+    )
+    planned = manifest.get("steps")
+    if lines and not part.done:
+        of = f" of {planned}" if isinstance(planned, int) else ""
+        reader.tell(where, f"unfinished: reached step {part.steps}{of}, no model saved")
+    return part
+
+
+def _step(line: dict[str, Any]) -> int:
+    step = line.get("step")
+    return step if isinstance(step, int) else 0
