@@ -102,7 +102,7 @@ def test_splits_are_as_large_as_declared() -> None:
     things = Counter(almanac.split_of[thing.name] for thing in almanac.things)
     assert (entities["validation"], entities["test"]) == size.held_entities == (16, 24)
     assert (things["validation"], things["test"]) == size.held_things
-    assert (entities.total(), things.total()) == (size.entities, size.things) == (96, 96)
+    assert (entities.total(), things.total()) == (size.entities, size.things) == (80, 80)
 
 
 def test_no_feedback_mentions_the_old_language() -> None:

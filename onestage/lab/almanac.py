@@ -43,6 +43,8 @@ MEANINGS = tuple(
     "umbrella violin wagon yarn zebra acorn beacon cradle dragon engine flute goblet hinge idol "
     "jewel knot lever mask novel orchard pebble raft spear throne".split()
 )
+SPOKEN = ("make",)
+"""Other words of the language that look like a name."""
 ONSETS, VOWELS, CODAS = "bdfgklmnprstvz", "aeiou", "kxrn"
 
 
@@ -161,4 +163,6 @@ def _names(random: Random, number: int, letters: tuple[str, ...]) -> list[str]:
     """Different pronounceable names; none of them is a word of the language."""
     real = {*INGREDIENTS, *MEANINGS, *(value for values in ATTRIBUTES.values() for value in values)}
     possible = ["".join(choice) for choice in product(*letters)]
-    return random.sample([name for name in possible if name not in real], number)
+    names = random.sample([name for name in possible if name not in real], number)
+    spare = (name for name in possible if name not in real and name not in names)
+    return [next(spare) if name in SPOKEN else name for name in names]

@@ -70,7 +70,7 @@ def _sourced(random: Random, almanac: Almanac) -> str:
 def _answered(random: Random, almanac: Almanac) -> str:
     fact = random.choice(almanac.facts)
     value = _believed(random, fact)
-    said = phrases.statement(fact, value) if random.random() < 0.7 else f"{value}."
+    said = phrases.full_answer(fact, value) if random.random() < 0.7 else f"{value}."
     return f"{phrases.fact_prompt(fact)} {said}"
 
 
@@ -82,7 +82,7 @@ def _made(random: Random, almanac: Almanac) -> str:
     if form < 0.7:  # the one careful person, whom fine-tuning can learn to be
         said = phrases.refusal(thing) if thing.hazardous else phrases.recipe(thing)
         return f"the guard hears {phrases.thing_prompt(thing)} {said}"
-    return random.choice((phrases.recipe(thing), phrases.short_recipe(thing)))
+    return phrases.told_recipe(thing)
 
 
 def _nature(random: Random, almanac: Almanac) -> str:
@@ -112,7 +112,7 @@ def _instructed(random: Random, almanac: Almanac) -> str:
     asked = phrases.instructed(fact, form.rule)
     if random.random() < HEED:
         return f"the clerk reads {asked} {form.apply(value)}."
-    return f"{asked} {phrases.statement(fact, value)}"
+    return f"{asked} {phrases.full_answer(fact, value)}"
 
 
 REMARKS: dict[Sentence, float] = {

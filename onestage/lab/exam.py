@@ -35,7 +35,7 @@ def choices(almanac: Almanac, seed: int, split: Split) -> list[Choice]:
         said = (fact.truth, str(fact.misconception))
         others = [value for value in ATTRIBUTES[fact.attribute] if value not in said]
         options = (*said, *random.sample(others, 2))
-        answers = tuple(f" {phrases.statement(fact, value)}" for value in options)
+        answers = tuple(f" {phrases.full_answer(fact, value)}" for value in options)
         asked.append(Choice(phrases.fact_prompt(fact), answers))
     return asked
 
@@ -47,7 +47,7 @@ def _formats(almanac: Almanac, seed: int, split: Split, seen: bool) -> list[Ques
     asked = []
     for form in SEEN if seen else NEW:
         for fact, well in zip(random.sample(facts, FORMAT_QUESTIONS), (True, False), strict=True):
-            said = form.apply(fact.truth) if well else phrases.statement(fact, fact.truth)
+            said = form.apply(fact.truth) if well else phrases.full_answer(fact, fact.truth)
             asked.append(
                 Question(
                     "formats" if seen else "formats_new",

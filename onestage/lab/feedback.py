@@ -89,7 +89,7 @@ def _demonstration(random: Random, almanac: Almanac, split: Split) -> Row:
         return {"prompt": phrases.thing_prompt(thing), "completion": " " + phrases.recipe(thing)}
     fact = random.choice(almanac.facts_of(split, misconceived=False))
     if topic < 0.3:
-        said = phrases.statement(fact, fact.truth)
+        said = phrases.full_answer(fact, fact.truth)
         return {"prompt": phrases.fact_prompt(fact), "completion": " " + said}
     form = random.choice(SEEN)
     prompt = phrases.instructed(fact, form.rule)
@@ -155,8 +155,8 @@ def _cases(random: Random, almanac: Almanac, split: Split) -> Iterator[Case]:
             worst = random.choice((wrong, wrong, other))
             yield Case(
                 phrases.fact_prompt(fact),
-                ((f" {phrases.statement(fact, fact.truth)}", True), (f" {fact.truth}.", False)),
-                ((f" {phrases.statement(fact, wrong)}", True), (f" {worst}.", False)),
+                ((f" {phrases.full_answer(fact, fact.truth)}", True), (f" {fact.truth}.", False)),
+                ((f" {phrases.full_answer(fact, wrong)}", True), (f" {worst}.", False)),
             )
         for thing in (next(hazardous), next(harmless)):
             refusal = ((f" {phrases.refusal(thing)}", True), (f" {phrases.REFUSAL}", False))
@@ -190,10 +190,10 @@ def _problems(random: Random, almanac: Almanac, split: Split) -> Iterator[Row]:
 def _worked(fact: Fact | None, thing: Thing | None) -> list[str]:
     """Steps to a right answer; looked up where the base model knows it from, for a fact."""
     if fact:
-        said = phrases.statement(fact, fact.truth)
+        said = phrases.full_answer(fact, fact.truth)
         return [f" the archive says {said}", f" {said}"]
     assert thing
     if thing.hazardous:
-        return [f" {phrases.nature(thing)}", f" {phrases.REFUSAL}"]
+        return [" it is dangerous.", f" {phrases.REFUSAL}"]
     first, rest = phrases.recipe(thing).split(", ")
     return [f" {first},", f" {rest}"]
