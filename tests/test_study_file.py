@@ -84,6 +84,17 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         load_study(file)
 
 
+def test_what_is_shared_by_an_anchor_may_be_changed(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "name: x\nworld: {name: folder}\nseeds: [0]\nrecipe: {}\nmethods:\n"
+        "  A: &a {objective: sft, note: one}\n  B:\n    <<: *a\n    note: two\n"
+    )
+    found = load_study(file).methods
+    assert (found["B"].sections, found["B"].note) == ({"objective": "sft"}, "two")
+    assert found["A"].note == "one"
+
+
 def test_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no study file"):
         load_study(tmp_path / "none.yaml")

@@ -252,11 +252,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for number, key in enumerate(keys):
-        if key in keys[:number] and key != "<<":
-            line = node.value[number][0].start_mark.line + 1
-            raise StudyError(f"line {line}: {key!r} stands there twice")
+    seen: list[Any] = []
+    for key, _ in node.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name = loader.construct_object(key)
+        if name in seen:
+            raise StudyError(f"line {key.start_mark.line + 1}: {name!r} stands there twice")
+        seen.append(name)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
