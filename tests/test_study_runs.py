@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from dying import die, fail
-from studies import DPO, content, ground
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -23,6 +22,7 @@ from onestage.study.cells import reported
 from onestage.study.file import StudyError, parse_study
 from onestage.study.pool import workers
 from onestage.study.study import Outcome, Study
+from studies import DPO, content, ground
 
 
 @pytest.fixture(scope="module")
@@ -266,10 +266,13 @@ def test_the_command_line_does_a_study_and_writes_the_ledger(
     file.write_text(yaml.safe_dump(study))
     out, run = tmp_path / "out", CliRunner().invoke
     options = ["--jobs", "1", "--cache", str(tmp_path / "cache"), "--set", "budget.updates=2"]
-    told = run(app, ["study", str(file), "--out", str(out), *options])
-    assert told.exit_code == 0, told.output
-    assert "±" in told.output
+    ended = run(app, ["study", str(file), "--out", str(out), *options])
+    assert ended.exit_code == 0, ended.output
+    assert "±" in ended.output
     assert read_json(out / "study.json")["budget"] == {"updates": 2}
+    told = (out / "README.md").read_text()
+    assert "| base |" in told
+    assert f"**{read_json(out / 'claims.json')[0]['verdict']}**: one | two" in told
     page = tmp_path / "claims.md"
     assert run(app, ["claims", str(out), "--out", str(page)]).exit_code == 0
     text = page.read_text()

@@ -31,8 +31,9 @@ def study(
 ) -> None:
     """Compare recipes over seeds and settings, fairly; what is done already is found again."""
     with plain_errors():
+        from onestage.logbook import write_text
         from onestage.study.file import load_study
-        from onestage.study.page import tables
+        from onestage.study.page import markdown, tables
         from onestage.study.pool import default_jobs
         from onestage.study.study import Study
         from onestage.wiring import default_cache
@@ -51,6 +52,7 @@ def study(
         outcome = doing.go()
         for table in tables(folder, outcome):
             console.print(table)
+        write_text(folder / "README.md", markdown(folder, outcome))
         for note in outcome.notes:
             complaints.print(note, style="yellow", highlight=False, markup=False)
         for name, reason in outcome.failed.items():
