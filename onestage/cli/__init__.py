@@ -1,4 +1,4 @@
-"""The command line: `onestage train | check | score | sample | merge | problems | lab | report | demo | ...`."""
+"""The command line: `onestage train | check | score | sample | merge | problems | lab | demo | ...`."""
 
 from onestage.cli import training  # isort: skip
 from onestage.cli import models  # isort: skip
