@@ -41,7 +41,7 @@ from onestage.report.curves import (
     views_of,
 )
 from onestage.report.figures import embedded, looks_of
-from onestage.report.gains import group_change
+from onestage.report.gains import chosen_settings, group_change
 from onestage.report.markup import Html, el, table
 from onestage.report.measured import place_of
 from onestage.report.numbers import critical, mean_of, number
@@ -541,3 +541,68 @@ def test_any_value_may_be_odd(tmp_path: Path, name: str) -> None:
     for odd in chosen[:: max(1, len(chosen) // 25)]:
         file.write_text("".join(json.dumps(one) + "\n" for one in [odd, *contents[1:]]))
         chapter_sections(read_study(study))
+
+
+def test_what_the_table_adds_to_the_cells(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", runs=False)
+    rows = [
+        "purpose,method,rate,seed,cell,metric,value",
+        'test,UFT,"""""",0,test-UFT-0,ideal_distance,0.25',
+        'test,UFT,"""""",1,test-UFT-1,formats,0.0',  # the cell's own number stands
+        'test,UFT,"""""",0,,hypervolume,0.5',
+        'test,UFT,"""""",1,,hypervolume,0.7',
+        "test,UFT,,0,gone,ideal_distance,0.5",
+        "test,UFT,,0,test-UFT-0,broken,nan",
+    ]
+    (study / "results.csv").write_text("\n".join(rows))
+    found = read_study(study)
+    assert found.values(Setting("UFT"), "ideal_distance") == {0: 0.25}
+    assert found.values(Setting("UFT"), "formats")[1] == value("UFT", "formats", 1)
+    assert "broken" not in found.metrics
+    text = chapter_sections(found)["Results"].split("Of all settings of a method together")[1]
+    assert f"0.600<small> ± {12.7062 * math.sqrt(0.02) / math.sqrt(2):.3f}" in text
+
+
+def test_seeds_and_methods_that_were_not_begun(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", runs=False)
+    shutil.rmtree(study / "cells" / "test-UFT-1")
+    about = json.loads((study / "study.json").read_text())
+    write(study / "study.json", {**about, "methods": ["UFT", "GRPO"], "seeds": [0, 1, 2]})
+    found = read_study(study)
+    assert [f"{one.where}: {one.what}" for one in found.troubles] == [
+        "UFT: not begun: seeds 1",
+        "GRPO: not begun: it has no cell",
+    ]
+    # The base stands first, then the methods in the study's order.
+    assert found.methods == ["base", "UFT", "GRPO", "MAXRIGHT", "SFT->DPO"]
+
+
+def test_runs_of_one_model_share_a_start(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in "ab"]
+    lines = [json.loads(line) for line in (folders[1] / "metrics.jsonl").read_text().splitlines()]
+    write_lines(folders[1] / "metrics.jsonl", lines[1:])
+    assert read_folders(folders)[0].base is None  # b measured nothing before its first step
+    for folder in folders:
+        told = json.loads((folder / "manifest.json").read_text())
+        write(folder / "manifest.json", {**told, "model": "0123-float32"})
+    (found,) = read_folders(folders)
+    change = found.change(Setting("b"), "sft loss")
+    assert change is not None
+    assert change.value == pytest.approx(-1.0)
+
+
+def test_of_many_settings_the_best_of_each_method_has_bars(tmp_path: Path) -> None:
+    found = read_study(make_axes_study(tmp_path, "learning_rate", "beta"))
+    assert len(chosen_settings(found)[0]) == 12
+    more = make_cell(tmp_path, "UFT", 0, {"formats": 0.1}, axes={"learning_rate": 1.0, "beta": 0.1})
+    assert more.is_dir()
+    rows, note = chosen_settings(read_study(tmp_path))
+    assert [one.label for one in rows] == [
+        "SFT->DPO, learning_rate 0.01, beta 0.1",
+        "UFT, learning_rate 0.01, beta 0.1",
+    ]
+    assert note == "Of each method the setting with the best formats of the test."
+
+
+def test_where_all_are_equal_none_is_best() -> None:
+    assert compared({"base": [0.5], "a": [0.5]}).best("m") == set()

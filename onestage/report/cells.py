@@ -33,6 +33,11 @@ class Metric:
         return {"higher": 1, "lower": -1}.get(self.better or "", 0)
 
     @property
+    def own(self) -> bool:
+        """Whether the runs measured it themselves, while they trained."""
+        return self.name.startswith(("eval/", "start/", "retention/"))
+
+    @property
     def arrow(self) -> str:
         return {1: " ↑", -1: " ↓", 0: ""}[self.sign]
 
@@ -92,6 +97,8 @@ class Compared:
     """The study file as it was given."""
     claims: list[dict[str, Any]] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+    whole: list[Cell] = field(default_factory=list)
+    """Numbers of several cells together, each as a cell of its own."""
     is_study: bool = True
 
     @property
@@ -164,7 +171,10 @@ class Compared:
         means = {one: found for one in self.settings() if (found := self.mean(one, metric))}
         if not sign or len(means) < 2:
             return set()
-        top = max(sign * mean.value for mean in means.values())
+        values = [sign * mean.value for mean in means.values()]
+        top = max(values)
+        if top == min(values):
+            return set()
         return {one for one, mean in means.items() if sign * mean.value == top}
 
     def share(self, metric: str) -> bool:

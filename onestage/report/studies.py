@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from onestage.report.reading import Reader, is_number, mapping, texts
 from onestage.report.trained import is_run, read_run
 
 UNFINISHED = ("waiting", "running")
+TIDY = {"purpose", "method", "seed", "cell", "metric", "value"}
+"""Columns of `results.csv` that are no axes."""
 
 
 def is_study(folder: Path) -> bool:
@@ -20,12 +24,15 @@ def read_study(folder: Path) -> Compared:
     """Read a study folder. Nothing that is missing or damaged stops it."""
     reader = Reader()
     about = reader.json(folder / "study.json", folder.name, needed=True) or {}
-    cells = _cells(folder / "cells", reader)
-    metrics = _metrics(about, cells)
+    base = str(about["base"]) if about.get("base") else None
+    cells, whole = derived(folder / "results.csv", _cells(folder / "cells", reader), reader)
+    metrics = _metrics(about, [*cells, *whole])
     methods = texts(about.get("methods"))
+    if base is not None and base not in methods:
+        methods.insert(0, base)
     methods += [m for m in dict.fromkeys(c.method for c in cells) if m not in methods]
+    _tell_missing(about, methods, cells, reader)
     headline = [name for name in texts(about.get("headline")) if name in metrics]
-    base = about.get("base")
     claims = reader.json(folder / "claims.json", folder.name, kind=list) or []
     return Compared(
         str(about.get("name") or folder.name),
@@ -34,14 +41,62 @@ def read_study(folder: Path) -> Compared:
         cells,
         metrics,
         headline or list(metrics)[:8],
-        base if isinstance(base, str) else None,
+        base,
         {str(k): list(v) for k, v in mapping(about.get("axes")).items() if isinstance(v, list)},
         _front(about.get("front"), metrics),
         about,
         reader.text(folder / "study.yaml", folder.name) or "",
         [claim for claim in claims if isinstance(claim, dict)],
         reader.troubles,
+        whole=whole,
     )
+
+
+def derived(file: Path, cells: list[Cell], reader: Reader) -> tuple[list[Cell], list[Cell]]:
+    """The cells with what the study's table adds to their own results, and numbers that are of several
+    cells together (their rows name no cell)."""
+    text = reader.text(file, file.parent.name)
+    by_name = {cell.name: cell for cell in cells}
+    whole: list[Cell] = []
+    for row in csv.DictReader((text or "").replace("\0", "").splitlines()):
+        metric, value, of = row.get("metric"), _number(row.get("value")), row.get("cell")
+        if not metric or value is None:
+            continue
+        if of in by_name:
+            cell = by_name[of]
+            if cell.results and metric not in cell.results:
+                by_name[of] = replace(cell, results={**cell.results, metric: value})
+        elif not of and row.get("purpose") == "test":
+            axes = {k: v for k, v in row.items() if k and v and v != '""' and k not in TIDY}
+            method, seed = str(row.get("method")), _number(row.get("seed"))
+            whole.append(Cell("", method, int(seed or 0), axes=axes, results={metric: value}))
+    return list(by_name.values()), whole
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if is_number(value) else None
+
+
+def _tell_missing(
+    about: dict[str, Any], methods: list[str], cells: list[Cell], reader: Reader
+) -> None:
+    """Seeds of the study that a method, at values of axes that it has begun with, has no cell for."""
+    given = about.get("seeds")
+    seeds = [seed for seed in given if isinstance(seed, int)] if isinstance(given, list) else []
+    tested = [cell for cell in cells if cell.purpose == "test"]
+    begun = {method: {c.setting for c in tested if c.method == method} for method in methods}
+    for method, settings in begun.items():
+        if not settings and seeds:
+            reader.tell(method, "not begun: it has no cell")
+        for one in sorted(settings, key=lambda one: one.label):
+            have = {cell.seed for cell in tested if cell.setting == one}
+            missing = [str(seed) for seed in seeds if seed not in have]
+            if missing:
+                reader.tell(one.label, f"not begun: seeds {', '.join(missing)}")
 
 
 def _metrics(about: dict[str, Any], cells: list[Cell]) -> dict[str, Metric]:

@@ -24,11 +24,8 @@ def front_section(
 
 def front_figure(found: Compared, looks: Mapping[str, Look]) -> Figure | None:
     """None where there are no two metrics to draw."""
-    names = [
-        name
-        for name, metric in found.metrics.items()
-        if metric.sign and any(name in cell.results for cell in found.tested)
-    ]
+    known = {name for cell in found.tested for name in cell.results if name[:6] != "start/"}
+    names = [name for name, metric in found.metrics.items() if metric.sign and name in known]
     if len(names) < 2:
         return None
     told = found.front or ()
