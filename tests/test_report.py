@@ -212,6 +212,8 @@ def test_axes_and_the_base_without_them(tmp_path: Path) -> None:
     maps = {trace["pick"]: trace for trace in figures[1]["data"]}
     assert maps["truth"]["z"][1][1] == pytest.approx(0.715)  # beta 0.1 is the second line
     assert maps["truth"]["text"][1][2].startswith("★")
+    # From the chain at the first place to UFT at the last, of both methods.
+    assert (maps["truth"]["zmin"], maps["truth"]["zmax"]) == pytest.approx((0.675, 0.735))
     assert maps["truth"]["x"] == ["0.0001", "0.001", "0.01"]
 
 
@@ -592,11 +594,9 @@ def test_runs_of_one_model_share_a_start(tmp_path: Path) -> None:
 
 
 def test_of_many_settings_the_best_of_each_method_has_bars(tmp_path: Path) -> None:
-    found = read_study(make_axes_study(tmp_path, "learning_rate", "beta"))
-    assert len(chosen_settings(found)[0]) == 12
-    more = make_cell(tmp_path, "UFT", 0, {"formats": 0.1}, axes={"learning_rate": 1.0, "beta": 0.1})
-    assert more.is_dir()
-    rows, note = chosen_settings(read_study(tmp_path))
+    plain_study = read_study(make_study(tmp_path / "plain", runs=False))
+    assert chosen_settings(plain_study) == ([Setting(name) for name in list(VALUES)[1:]], "")
+    rows, note = chosen_settings(read_study(make_axes_study(tmp_path, "learning_rate", "beta")))
     assert [one.label for one in rows] == [
         "SFT->DPO, learning_rate 0.01, beta 0.1",
         "UFT, learning_rate 0.01, beta 0.1",

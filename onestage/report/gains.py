@@ -44,7 +44,8 @@ def gains_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
 def chosen_settings(found: Compared) -> tuple[list[Setting], str]:
     """The settings that have bars, and what to say of the choice."""
     rows = [one for one in found.settings() if one.method != found.base]
-    if len(rows) <= MOST:
+    methods = list(dict.fromkeys(one.method for one in rows))
+    if len(rows) == len(methods) <= MOST:
         return rows, ""
     metric = found.headline[0]
     sign = found.metrics[metric].sign or 1
@@ -55,8 +56,9 @@ def chosen_settings(found: Compared) -> tuple[list[Setting], str]:
         if one.method not in best or value > best[one.method][0]:
             best[one.method] = (value, one)
     kept = [one for _, one in best.values()][:MOST]
-    of = "each method" if len(best) <= MOST else f"each of the first {MOST} methods"
-    return kept, f"Of {of} the setting with the best {metric} of the test."
+    some = f"Of the first {MOST} methods" if len(methods) > MOST else "Of each method"
+    which = f"{some} the setting with the best {metric} of the test."
+    return kept, which if len(rows) > len(methods) else f"The first {MOST} methods."
 
 
 def _grouped(
@@ -101,7 +103,7 @@ def _bars(
         "y": [plain(group) for group in known],
         "x": [rounded(mean.value) for mean in known.values()],
         "error_x": _whiskers(list(known.values())),
-        "marker": {"color": looks[one.method].colour},
+        "marker": looks[one.method].bar,
         "hovertemplate": "%{y}: %{x:+.3f}",
     }
 
@@ -122,7 +124,10 @@ def _panel(
         "y": [plain(one.label) for one in known],
         "x": [rounded(change.value) for change in known.values()],
         "error_x": _whiskers(list(known.values())),
-        "marker": {"color": [looks[one.method].colour for one in known]},
+        "marker": {
+            "color": [looks[one.method].colour for one in known],
+            "pattern": {"shape": [looks[one.method].pattern for one in known], "solidity": 0.35},
+        },
         "hovertemplate": "%{y}: %{x:+.4g}",
     }
     layout = {

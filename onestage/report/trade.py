@@ -73,6 +73,7 @@ def _point(
     choices = {seed["choice"] for seed in seeds}
     return {
         "label": plain(one.label),
+        "method": plain(one.method),
         "choice": choices.pop() if len(choices) == 1 else "settings differ by seed",
         "colour": look.colour,
         "symbol": look.symbol,
@@ -102,6 +103,10 @@ def _gaps(gaps: Comparison) -> Html:
         [
             el("h3", "Gaps to the best held-out loss of each term"),
             table(("run", *gaps.optimum, "distance from the ideal", "tokens"), rows),
-            el("p", f"* on the front; best: {best}", class_="note"),
+            el(
+                "p",
+                f"* on the front; f*: {best} (a gap below 0 is better than this f*)",
+                class_="note",
+            ),
         ]
     )
