@@ -606,3 +606,22 @@ def test_of_many_settings_the_best_of_each_method_has_bars(tmp_path: Path) -> No
 
 def test_where_all_are_equal_none_is_best() -> None:
     assert compared({"base": [0.5], "a": [0.5]}).best("m") == set()
+
+
+def test_a_study_of_which_only_tables_were_kept(tmp_path: Path) -> None:
+    study = make_axes_study(tmp_path / "study", "learning_rate")
+    whole = read_study(study)
+    rows = ["purpose,method,learning_rate,seed,cell,metric,value"]
+    for cell in whole.cells:
+        rate = cell.axes.get("learning_rate", "")
+        for metric, one in cell.results.items():
+            rows.append(f"test,{cell.method},{rate},{cell.seed},{cell.name},{metric},{one!r}")
+    (study / "results.csv").write_text("\n".join(rows))
+    shutil.rmtree(study / "cells")
+    found = read_study(study)
+    assert [one.what for one in found.troubles] == ["there are no cells"]
+    (study / "results.csv").write_text("purpose,metric,value\ntest,a," + "1" * 200_000)
+    assert "results.csv is damaged" in read_study(study).troubles[1].what
+    assert found.settings() == whole.settings()
+    for one in whole.settings():
+        assert found.values(one, "truth") == whole.values(one, "truth")

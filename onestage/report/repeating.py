@@ -125,16 +125,16 @@ def repeat_section(found: Compared) -> Html:
     versions = mapping(about.get("versions")) or mapping(manifest.get("versions"))
     seeds = about.get("seeds") or sorted({cell.seed for cell in found.tested})
     commits = {str(part.manifest.get("git")) for part in parts if part.manifest.get("git")}
-    machine = mapping(manifest.get("machine"))
-    rows: list[list[object]] = [
-        ["command", join(el("div", el("code", one)) for one in told) or UNKNOWN],
-        ["seeds", ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds],
-        ["versions", ", ".join(f"{name} {value}" for name, value in versions.items()) or UNKNOWN],
-        ["git commit", ", ".join(sorted(commits)) or about.get("git") or UNKNOWN],
-        ["machine", ", ".join(str(value) for value in machine.values()) or UNKNOWN],
-        ["folder", el("code", found.folder)],
+    machine = mapping(manifest.get("machine")) or mapping(about.get("machine"))
+    rows: list[tuple[str, object]] = [
+        ("command", join(el("div", el("code", one)) for one in told)),
+        ("seeds", ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds),
+        ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
+        ("git commit", ", ".join(sorted(commits)) or about.get("git")),
+        ("machine", ", ".join(str(value) for value in machine.values())),
+        ("folder", el("code", found.folder)),
     ]
-    return join([table(("", ""), rows, class_="facts"), _times(found)])
+    return join([table(("", ""), [row for row in rows if row[1]], class_="facts"), _times(found)])
 
 
 def _times(found: Compared) -> Html | None:

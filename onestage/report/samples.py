@@ -12,7 +12,7 @@ from onestage.report.numbers import UNKNOWN, number
 from onestage.report.reading import is_number, texts
 
 PROMPTS = 16
-COLUMNS = 10
+COLUMNS = 16
 LENGTH = 600
 ANSWERS = 4
 
@@ -39,6 +39,9 @@ def _tested(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell in cells))
     many = f"{len(shown)} of {len(keys)} prompts" if len(shown) < len(keys) else "All prompts"
     note = f"{many}, of seed {seeds}; those that the methods answer differently come first."
+    methods = len({cell.method for cell in found.tested if cell.samples})
+    if methods > len(cells):
+        note += f" The first {len(cells)} of {methods} methods."
     return join(
         [
             el("p", note, class_="note"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,23 +55,43 @@ def read_study(folder: Path) -> Compared:
 
 def derived(file: Path, cells: list[Cell], reader: Reader) -> tuple[list[Cell], list[Cell]]:
     """The cells with what the study's table adds to their own results, and numbers that are of several
-    cells together (their rows name no cell)."""
-    text = reader.text(file, file.parent.name)
-    by_name = {cell.name: cell for cell in cells}
+    cells together (their rows name no cell). Without cells, as where only tables were kept, the table
+    says what they reached."""
+    by_name, kept = {cell.name: cell for cell in cells}, bool(cells)
     whole: list[Cell] = []
-    for row in csv.DictReader((text or "").replace("\0", "").splitlines()):
-        metric, value, of = row.get("metric"), _number(row.get("value")), row.get("cell")
+    for row in _rows(file, reader):
+        metric, value, name = row.get("metric"), _number(row.get("value")), row.get("cell") or ""
         if not metric or value is None:
             continue
-        if of in by_name:
-            cell = by_name[of]
-            if cell.results and metric not in cell.results:
-                by_name[of] = replace(cell, results={**cell.results, metric: value})
-        elif not of and row.get("purpose") == "test":
-            axes = {k: v for k, v in row.items() if k and v and v != '""' and k not in TIDY}
-            method, seed = str(row.get("method")), _number(row.get("seed"))
-            whole.append(Cell("", method, int(seed or 0), axes=axes, results={metric: value}))
+        purpose, method = str(row.get("purpose")), str(row.get("method"))
+        axes = {k: _value(v) for k, v in row.items() if k and v and k not in TIDY}
+        made = Cell(name, method, int(_number(row.get("seed")) or 0), purpose, axes)
+        if name and not kept:
+            by_name.setdefault(name, made)
+        if name in by_name:
+            cell = by_name[name]
+            if (cell.results or not kept) and metric not in cell.results:
+                by_name[name] = replace(cell, results={**cell.results, metric: value})
+        elif not name and purpose == "test":
+            whole.append(replace(made, results={metric: value}))
     return list(by_name.values()), whole
+
+
+def _rows(file: Path, reader: Reader) -> list[dict[str, Any]]:
+    text = reader.text(file, file.parent.name) or ""
+    try:
+        return list(csv.DictReader(text.splitlines()))
+    except csv.Error as error:
+        reader.tell(file.parent.name, f"{file.name} is damaged ({error})")
+        return []
+
+
+def _value(text: str) -> Any:
+    """A value of an axis, as the table has it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _number(text: str | None) -> float | None:
@@ -124,7 +145,7 @@ def _front(told: object, metrics: dict[str, Metric]) -> tuple[str, str] | None:
 
 def _cells(folder: Path, reader: Reader) -> list[Cell]:
     if not folder.is_dir():
-        reader.tell(folder.parent.name, "no cells: nothing was run")
+        reader.tell(folder.parent.name, "there are no cells")
         return []
     return [_cell(one, reader) for one in sorted(folder.iterdir()) if one.is_dir()]
 
