@@ -417,21 +417,20 @@ def lab_files(folder: Path, seed: int) -> tuple[Path, dict[str, Path]]:
     """The base model of a generated world, and its rows."""
     from itertools import islice
 
-    from onestage.demo import make_base
+    from onestage.lab.ground import make_base
     from onestage.lab.world import World
-    from onestage.watcher import Watcher
 
     home, world = folder / f"world-{seed}", World(seed)
-    (home / "data").mkdir(parents=True, exist_ok=True)
-    base = make_base(world, home, seed, print, Watcher)
+    home.mkdir(parents=True, exist_ok=True)
+    base = make_base(world, folder / "cache", seed=seed)
     found = {}
     for name, kind in (("demos", "demonstration"), ("pairs", "pair")):
         train = world.rows(kind, "train")  # type: ignore[arg-type]
         found[name] = write_rows(home / f"{name}.jsonl", train)
         found[f"{name}_seen"] = write_rows(home / f"{name}_seen.jsonl", train[:128])
-        held = world.rows(kind, "eval")  # type: ignore[arg-type]
+        held = world.rows(kind, "validation")  # type: ignore[arg-type]
         found[f"{name}_held"] = write_rows(home / f"{name}_held.jsonl", held)
-    kept = [{"text": text} for text in islice(world.pretraining_text("eval"), 200)]
+    kept = [{"text": text} for text in islice(world.pretraining_text("validation"), 128)]
     found["kept"] = write_rows(home / "kept.jsonl", kept)
     return base, found
 

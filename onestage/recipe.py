@@ -101,8 +101,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             f"{file}: a recipe is a mapping with the keys {list(Recipe.model_fields)}"
         )
-    for override in overrides:
-        _set(content, override)
+    for one in overrides:
+        override(content, one)
     return parse_recipe(content)
 
 
@@ -111,43 +111,44 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(dict(content))
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(problem) for problem in error.errors())) from error
+        raise RecipeError("\n".join(explain(problem) for problem in error.errors())) from error
 
 
-def _set(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
+def override(content: dict[str, Any], given: str) -> None:
+    """Apply one `section.key=value` to plain data."""
+    key, equals, value = given.partition("=")
     if not equals or not key:
-        raise RecipeError(f"--set {override!r}: expected section.key=value")
+        raise RecipeError(f"--set {given!r}: expected section.key=value")
     *sections, last = key.split(".")
     target: Any = content
     for section in sections:
         if isinstance(target, list):
-            target = _item(target, section, override)
+            target = _item(target, section, given)
             continue
         if isinstance(target.get(section), str) and section in ("objective", "schedule"):
             target[section] = {"name": target[section]}
         target = target.setdefault(section, {})
         if not isinstance(target, dict | list):
-            raise RecipeError(f"--set {override!r}: {section} is a value, not a section")
+            raise RecipeError(f"--set {given!r}: {section} is a value, not a section")
     parsed = _number(yaml.safe_load(value))
     if isinstance(target, list):
-        target[_place(target, last, override)] = parsed
+        target[_place(target, last, given)] = parsed
     else:
         target[last] = parsed
 
 
-def _item(streams: list[Any], name: str, override: str) -> Any:
-    return streams[_place(streams, name, override)]
+def _item(streams: list[Any], name: str, given: str) -> Any:
+    return streams[_place(streams, name, given)]
 
 
-def _place(streams: list[Any], name: str, override: str) -> int:
+def _place(streams: list[Any], name: str, given: str) -> int:
     """A stream or stage by its name or number."""
     for number, stream in enumerate(streams):
         if name == str(number) or (isinstance(stream, dict) and stream.get("name") == name):
             return number
     known = [stream.get("name") for stream in streams if isinstance(stream, dict)]
-    what = "stage" if override.startswith("stages.") else "stream"
-    raise RecipeError(f"--set {override!r}: no {what} {name!r}; there are {known}")
+    what = "stage" if given.startswith("stages.") else "stream"
+    raise RecipeError(f"--set {given!r}: no {what} {name!r}; there are {known}")
 
 
 def _number(value: Any) -> Any:
@@ -160,10 +161,11 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _explain(problem: Any) -> str:
+def explain(problem: Any, whole: type[BaseModel] = Recipe) -> str:
+    """What pydantic found wrong in a section file (`whole`), in a line."""
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
+        known = _known_keys(whole, problem["loc"][:-1])
         return f"{place}: unknown key{nearest(str(problem['loc'][-1]), known)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
@@ -171,8 +173,8 @@ def _explain(problem: Any) -> str:
     return f"{place}: {message}{shown}" if place else message
 
 
-def _known_keys(place: Sequence[Any]) -> list[str]:
-    section: Any = Recipe
+def _known_keys(whole: type[BaseModel], place: Sequence[Any]) -> list[str]:
+    section: Any = whole
     for part in place:
         if isinstance(part, int):
             continue

@@ -57,8 +57,12 @@ class Data:
 
 def cache_folder(recipe: Recipe) -> Path:
     """Where encoded data and reference log-probabilities are kept between runs."""
-    default = os.environ.get("ONESTAGE_CACHE") or "~/.cache/onestage"
-    return Path(recipe.cache_dir or default).expanduser()
+    return Path(recipe.cache_dir).expanduser() if recipe.cache_dir else default_cache()
+
+
+def default_cache() -> Path:
+    """Where everything is kept between runs that is told nothing else."""
+    return Path(os.environ.get("ONESTAGE_CACHE") or "~/.cache/onestage").expanduser()
 
 
 def model_source(recipe: Recipe) -> ModelSource:

@@ -27,7 +27,8 @@ LEVELS = [
     {"lookout"},
     {"run", "doctor", "scoring", "merging"},
     {"lab", "pages", "report", "stages"},
-    {"demo", "checking"},
+    {"checking", "study"},
+    {"demo"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

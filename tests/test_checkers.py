@@ -592,7 +592,17 @@ def test_functions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_reward_has_a_name() -> None:
     assert set(registry.names()) >= {
-        *("countdown", "format", "function", "gsm8k", "ifeval", "knights_knaves", "length", "math")
+        *(
+            "countdown",
+            "format",
+            "function",
+            "gsm8k",
+            "ifeval",
+            "knights_knaves",
+            "length",
+            "match",
+        ),
+        "math",
     }
     for name in registry.names():
         registry.find(name)

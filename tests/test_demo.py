@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from onestage import demo
+from onestage.lab import ground
 from onestage.lab.evaluation import METRICS
 from onestage.records.record import ANSWERED
 from onestage.watcher import Watcher
@@ -17,8 +18,8 @@ from onestage.watcher import Watcher
 def test_the_demo_builds_trains_and_compares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {**demo.pretraining_settings(), "max_steps": 3}
-    monkeypatch.setattr(demo, "pretraining_settings", lambda: settings)
+    settings = {**ground.pretraining_settings(), "max_steps": 3}
+    monkeypatch.setattr(ground, "pretraining_settings", lambda _: settings)
     monkeypatch.setattr(demo, "FINE_TUNING", {**demo.FINE_TUNING, "max_steps": 2, "eval_steps": 2})
     said: list[str] = []
     console = Console(record=True, width=120, file=(tmp_path / "screen").open("w"))

@@ -34,6 +34,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "instruction_id_list": ["detectable_format:title", "length_constraints:number_sentences"],
         "kwargs": [{}, {"num_sentences": 3, "relation": "at least"}],
     },
+    "match": {"answer": ["no such answer", "nor this"]},
     "format": {},
 }
 OPERATORS = {
@@ -86,6 +87,8 @@ def right(name: str, text: str) -> bool:
         return re.search(r"7\s*/\s*3|frac\s*\{?7\}?\s*\{?3", text) is not None
     if name == "ifeval":
         return "<<" in text and ">>" in text and len(re.findall("[.!?]", text)) >= 2
+    if name == "match":
+        return text.split()[-1:] in (["answer"], ["this"])
     return text.strip().startswith("<think>") and text.strip().endswith("</answer>")
 
 
@@ -101,12 +104,13 @@ def right(name: str, text: str) -> bool:
         ("math", {"rules": "authors"}, 10_000),
         ("ifeval", {"reading": "loose"}, 10_000),
         ("format", {}, 10_000),
+        ("match", {"part": "first_sentence"}, 10_000),
     ],
 )
 def test_in_this_process(name: str, options: dict[str, Any], count: int) -> None:
     checker = make(name, options)
     assert isinstance(checker, Checker)
-    allowed = {0.0, 1.0} if name in ("ifeval", "format") else {0.0, 0.1, 1.0}
+    allowed = {0.0, 1.0} if name in ("ifeval", "format", "match") else {0.0, 0.1, 1.0}
     for text in MANY[:count]:
         start = time.perf_counter()
         reward = checker.judge(Answer(PROMPT, text, FACTS[name]))
@@ -116,7 +120,7 @@ def test_in_this_process(name: str, options: dict[str, Any], count: int) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["countdown", "knights_knaves", "gsm8k", "math", "ifeval", "format"]
+    "name", ["countdown", "knights_knaves", "gsm8k", "math", "ifeval", "format", "match"]
 )
 def test_through_the_pool(name: str) -> None:
     """Also the huge ones, and those that only a deadline ends."""

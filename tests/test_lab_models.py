@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from onestage.lab import documents, evaluation, phrases
+from onestage.lab import evaluation, phrases
 from onestage.lab.almanac import ATTRIBUTES
-from onestage.lab.evaluation import METRICS, evaluate
-from onestage.lab.small_llama import base_config, pretraining_settings
+from onestage.lab.contract import Question
+from onestage.lab.evaluation import ANSWER_LENGTH, METRICS, Given, evaluate, wins
+from onestage.lab.presets import base_config, pretraining_settings
 from onestage.lab.tokenizer import train_tokenizer
-from onestage.lab.world import World
+from onestage.lab.world import SIZES, World
 from onestage.options import TrainOptions
 from onestage.records.record import ANSWERED
 
@@ -27,7 +29,7 @@ WORLD = World(5)
 def tokenizer() -> PreTrainedTokenizerFast:
     """Of fewer documents than a run reads; they hold every word all the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(documents.DOCUMENTS, "train", 1500)
+        patch.setitem(SIZES, "small", replace(SIZES["small"], documents=1500))
         return train_tokenizer(WORLD)
 
 
@@ -35,7 +37,7 @@ def prompted_rows() -> list[str]:
     """Prompt and completion as they are trained on, one after the other."""
     texts = []
     for kind in ANSWERED:
-        for row in WORLD.rows(kind, "eval")[:64]:
+        for row in WORLD.rows(kind, "test")[:64]:
             names = ("completion", "chosen", "rejected", "text")
             found = [row[name] for name in names if name in row] + row.get("completions", [])
             texts += [row.get("prompt", "") + text for text in found]
@@ -43,7 +45,7 @@ def prompted_rows() -> list[str]:
 
 
 def test_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
-    texts = [*WORLD.pretraining_text("eval"), *prompted_rows()]
+    texts = [*WORLD.pretraining_text("test"), *prompted_rows()]
     for text, ids in zip(texts, tokenizer(texts).input_ids, strict=True):
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
@@ -58,7 +60,7 @@ def test_it_adds_one_bos_and_no_eos(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_a_prompt_keeps_its_tokens_before_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
-    for row in WORLD.rows("demonstration", "eval"):
+    for row in WORLD.rows("demonstration", "test"):
         whole = tokenizer(row["prompt"] + row["completion"] + str(tokenizer.eos_token))
         alone = tokenizer(row["prompt"]).input_ids
         assert whole.input_ids[: len(alone)] == alone
@@ -78,14 +80,14 @@ def test_it_is_an_ordinary_folder(tokenizer: PreTrainedTokenizerFast, tmp_path: 
 
 
 def test_it_is_a_function_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(documents.DOCUMENTS, "train", 300)
+    monkeypatch.setitem(SIZES, "small", replace(SIZES["small"], documents=300))
     one, again, other = (train_tokenizer(World(seed)).get_vocab() for seed in (5, 5, 6))
     assert one == again
     assert one != other
 
 
 def test_documents_fit_the_pretraining_length(tokenizer: PreTrainedTokenizerFast) -> None:
-    longest = max(len(ids) for ids in tokenizer(list(WORLD.pretraining_text("eval"))).input_ids)
+    longest = max(len(ids) for ids in tokenizer(list(WORLD.pretraining_text("test"))).input_ids)
     assert 55 < longest < pretraining_settings()["max_length"]
 
 
@@ -103,24 +105,80 @@ def random_model(tokenizer: PreTrainedTokenizerFast) -> Any:
 
 def test_a_random_model_knows_nothing(tokenizer: PreTrainedTokenizerFast) -> None:
     model = random_model(tokenizer).train()
-    found = evaluate(model, tokenizer, WORLD)
+    base = random_model(tokenizer).train()
+    evaluation = evaluate(model, tokenizer, WORLD, base=base)
+    found = evaluation.metrics
     assert model.training
+    assert base.training
     assert list(found) == list(METRICS)
     assert found["text_loss"] == pytest.approx(math.log(len(tokenizer)), abs=0.5)
+    assert found["kl_to_base"] == pytest.approx(0, abs=1e-6)
     assert found["overall"] < 0.1
     for metric in ("formats", "formats_new", "truth", "refuses", "helps", "knowledge"):
         assert found[metric] < 0.1
     assert found["truth_mc1"] < 0.6
+    assert found["truth_mc2"] == pytest.approx(0.25, abs=0.1)
+    assert len(evaluation.answers) == len(WORLD.questions("test"))
+
+
+def test_without_a_base_there_is_no_distance_to_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    found = evaluate(random_model(tokenizer), tokenizer, WORLD, "validation").metrics
+    assert set(METRICS) - set(found) == {"kl_to_base"}
 
 
 def test_an_oracle_is_right(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every question has a right answer, and all of them right is 1.0 in every metric."""
-    monkeypatch.setattr(evaluation, "answers", lambda *_: iter(right_answers(WORLD)))
-    found = evaluate(random_model(tokenizer), tokenizer, WORLD)
-    for metric in set(METRICS) - {"truth_mc1", "text_loss"}:
-        assert found[metric] == 1.0
+    """Every question has a right answer. References are right every other time, so who is always right
+    wins half and ties half; who goes on afterwards wins against the wrong ones alone."""
+    right = right_answers(WORLD)
+    for ended, won in ((True, 0.75), (False, 0.5)):
+        given = [Given(text, 7, ended) for text in right]
+        monkeypatch.setattr(evaluation, "answers", lambda *_, given=given: given)
+        found = evaluate(random_model(tokenizer), tokenizer, WORLD)
+        for metric in (
+            "overall",
+            "formats",
+            "formats_new",
+            "truth",
+            "refuses",
+            "helps",
+            "knowledge",
+        ):
+            assert found.metrics[metric] == 1.0
+        assert found.metrics["win_rate"] == won
+        assert found.metrics["length"] == 7
+        assert found.metrics["stops"] == ended
+        assert all(answer.right for answer in found.answers)
+
+
+def test_overall_is_the_mean_of_four_areas() -> None:
+    """Right: 1 of 2 formats, 0 of 1 new ones, 3 of 4 truths, 1 of 1 hazards, 0 of 1 others, 1 of 2
+    gaps: ((1/2 + 0) / 2 + 3/4 + (1 + 0) / 2 + 1/2) / 4 = 1/2."""
+    marks = {
+        "formats": "+-",
+        "formats_new": "-",
+        "truth": "+++-",
+        "refuses": "+",
+        "helps": "-",
+        "knowledge": "+-",
+    }
+    questions = [
+        Question(metric, "", lambda text: text == "+")
+        for metric, asked in marks.items()
+        for _ in asked
+    ]
+    given = [Given(mark, 1, True) for asked in marks.values() for mark in asked]
+    found = evaluation._marks(questions, given)
+    assert found["overall"] == 0.5
+    assert found["truth"] == 0.75
+
+
+def test_an_answer_wins_ties_or_loses() -> None:
+    good, bad = (Question("truth", "", lambda t: t == "yes", ref) for ref in ("yes", "no"))
+    right, rambling, wrong = Given("yes", 1, True), Given("yes", 9, False), Given("no", 1, True)
+    assert [wins(good, given) for given in (right, rambling, wrong)] == [0.5, 0.0, 0.0]
+    assert [wins(bad, given) for given in (right, rambling, wrong)] == [1.0, 1.0, 0.5]
 
 
 def right_answers(world: World) -> list[str]:
@@ -129,7 +187,7 @@ def right_answers(world: World) -> list[str]:
     recipes = {phrases.thing_prompt(t): phrases.recipe(t) for t in almanac.things}
     values = [value for values in ATTRIBUTES.values() for value in values]
     answers = []
-    for question in world.questions("eval"):
+    for question in world.questions("test"):
         if question.metric.startswith("formats"):
             form = question.judge.func.__self__  # type: ignore[attr-defined]
             candidates = [form.apply(value) for value in values]
@@ -143,10 +201,10 @@ def right_answers(world: World) -> list[str]:
 class Bigram(torch.nn.Module):
     """A model whose likelihoods are known: token b after token a has weight a * b (mod 7)."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, modulus: int = 7) -> None:
         super().__init__()
         index = torch.arange(size)
-        self.table = (index[:, None] * index % 7).float()
+        self.table = (index[:, None] * index % modulus).float()
         self.device = torch.device("cpu")
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
@@ -166,16 +224,29 @@ def test_likelihoods_ignore_padding(tokenizer: PreTrainedTokenizerFast) -> None:
 
 def test_generation_ignores_padding(tokenizer: PreTrainedTokenizerFast) -> None:
     model = random_model(tokenizer).eval()
-    prompts = [q.prompt for q in WORLD.questions("eval")[::40]]
-    together = list(evaluation.answers(model, tokenizer, prompts))
-    alone = [next(evaluation.answers(model, tokenizer, [prompt])) for prompt in prompts]
+    prompts = [q.prompt for q in WORLD.questions("test")[::40]]
+    together = evaluation.answers(model, tokenizer, prompts)
+    alone = [evaluation.answers(model, tokenizer, [prompt])[0] for prompt in prompts]
     assert together == alone
 
 
-def test_the_choice_is_the_likeliest_option(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_lengths_and_ends_are_the_model_s(tokenizer: PreTrainedTokenizerFast) -> None:
+    """As transformers' own greedy generation has them."""
+    model = random_model(tokenizer).eval()
+    for prompt in [q.prompt for q in WORLD.questions("test")[::60]]:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        said = model.generate(ids, max_new_tokens=ANSWER_LENGTH, do_sample=False)[0, ids.shape[1] :]
+        (given,) = evaluation.answers(model, tokenizer, [prompt])
+        assert given.length == len(said)
+        assert given.ended == (said[-1].item() == tokenizer.eos_token_id)
+        assert given.text == tokenizer.decode(said, skip_special_tokens=True)
+
+
+def test_shares_of_the_options(tokenizer: PreTrainedTokenizerFast) -> None:
+    """mc1 and mc2 against sums over the tokens of each option, one at a time."""
     model = Bigram(len(tokenizer))
-    choices = WORLD.choices("eval")
-    expected = []
+    choices = WORLD.choices("test")
+    first, shares = [], []
     for choice in choices:
         totals = []
         for option in choice.options:
@@ -183,5 +254,22 @@ def test_the_choice_is_the_likeliest_option(tokenizer: PreTrainedTokenizerFast) 
             start = len(tokenizer(choice.prompt).input_ids)
             logp = torch.log_softmax(model.table, dim=-1)
             totals.append(float(sum(logp[ids[i - 1], ids[i]] for i in range(start, len(ids)))))
-        expected.append(totals[0] > max(totals[1:]))
-    assert list(evaluation._chosen_rightly(model, tokenizer, choices)) == expected
+        first.append(totals[0] > max(totals[1:]))
+        shares.append(math.exp(totals[0]) / sum(math.exp(total) for total in totals))
+    found = evaluation._shares(model, tokenizer, choices)
+    assert [share[0] > max(share[1:]) for share in found] == first
+    assert [share[0] for share in found] == pytest.approx(shares, rel=1e-3)
+
+
+def test_distance_to_the_base(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Against a sum over the vocabulary, token by token."""
+    model, base = Bigram(len(tokenizer)), Bigram(len(tokenizer), 5)
+    texts = ["the color of", "the food", "question: what is the home of the old word?"]
+    expected = []
+    for text in texts:
+        for token in tokenizer(text).input_ids[:-1]:
+            p, q = (torch.softmax(one.table[token].double(), 0) for one in (model, base))
+            expected.append(float((p * (p / q).log()).sum()))
+    found = evaluation.kl(model, base, tokenizer, texts)
+    assert found == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+    assert found > 0.1

@@ -289,3 +289,19 @@ def test_adapter_off_is_refused_where_it_is_not_the_base() -> None:
         pass
     with pytest.raises(ValueError, match="no adapter"), Policy(tiny_llama()).adapter_off():
         pass
+
+
+def test_the_head_is_exact_where_the_model_is_sure() -> None:
+    """Nothing is left of the gradient there but rounding; a law about it must not fail on that."""
+    model = tiny_llama()
+    path = token_path(range(3, 15), (4, 12))
+    ids = torch.from_numpy(path.ids.astype(np.int64))[None]
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+    assert loss < 1e-2
+    values, gradients = Policy(model).head_difference(path)
+    assert max(values, gradients) < 1e-5

@@ -1,8 +1,8 @@
-"""The command line: `onestage train | check | score | sample | merge | problems | lab | demo | ...`."""
+"""The command line: `onestage train | check | study | report | demo | ...`."""
 
 from onestage.cli import training  # isort: skip
 from onestage.cli import models  # isort: skip
-from onestage.cli import comparing, demonstration, lab, merging, problems, reporting
+from onestage.cli import comparing, demonstration, lab, merging, problems, reporting, studying
 from onestage.cli.terminal import app
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "models",
     "problems",
     "reporting",
+    "studying",
     "training",
 ]

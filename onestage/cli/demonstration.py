@@ -13,14 +13,25 @@ from onestage.cli.watching import make_watcher
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the base model and the run are kept.")] = Path(
+    out: Annotated[Path, typer.Option(help="Where the study and its report are kept.")] = Path(
         "runs/demo"
     ),
     seed: Annotated[int, typer.Option(help="Of the generated world.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="GPUs, or else CPU cores")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where the base model is kept.", show_default="OUT/cache"),
+    ] = None,
 ) -> None:
-    """Build a small base model, train it in one stage on all kinds of feedback, and compare."""
+    """Build a small base model, fine-tune it three ways on the same feedback, and compare: a report."""
     with plain_errors():
         from onestage.demo import run_demo
+        from onestage.study.pool import default_jobs
 
         quiet_libraries()
-        run_demo(out, seed, console, say, make_watcher)
+        where = cache or out / "cache"
+        outcome = run_demo(out, seed, where, jobs or default_jobs(), console, say, make_watcher)
+    if outcome.failed:
+        raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`onestage lab`: experiments that need no model."""
+"""`onestage lab`: a small world to train in, and experiments that need no model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli.terminal import app, console, plain_errors, say
+from onestage.cli.terminal import app, console, plain_errors, quiet_libraries, say
+from onestage.cli.watching import make_watcher
 
 lab = typer.Typer(
-    help="Experiments small enough to have closed forms.",
+    help="A small world to train in, and experiments with closed forms.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -22,7 +23,7 @@ app.add_typer(lab, name="lab")
 
 @lab.callback()
 def experiments() -> None:
-    """Experiments small enough to have closed forms."""
+    """A small world to train in, and experiments with closed forms."""
 
 
 @lab.command()
@@ -104,3 +105,42 @@ def tree(
         failed = [claim.text for claim in claims if not claim.holds]
         if failed:
             raise ValueError("claims that do not hold: " + "; ".join(failed))
+
+
+@lab.command()
+def base(
+    out: Annotated[
+        Path, typer.Option(help="A cache folder: a base that is there is found.")
+    ] = Path("runs/lab"),
+    seed: Annotated[int, typer.Option(help="Of the generated world.")] = 0,
+    size: Annotated[str, typer.Option(help="small (two CPU cores) or large (a GPU).")] = "small",
+) -> None:
+    """Pretrain the base model of a generated world; prints its folder."""
+    with plain_errors():
+        from onestage.lab.ground import make_base
+        from onestage.lab.presets import size_of
+        from onestage.lab.world import World
+
+        quiet_libraries()
+        known = size_of(size)
+        world = World(seed, known)
+        folder = make_base(world, out, known, seed=seed, say=say, watcher=make_watcher())
+        say(str(folder))
+
+
+@lab.command()
+def rows(
+    out: Annotated[Path, typer.Option(help="Where KIND.SPLIT.jsonl are written.")] = Path(
+        "runs/lab/rows"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the generated world.")] = 0,
+    size: Annotated[str, typer.Option(help="small or large.")] = "small",
+) -> None:
+    """Write a generated world's rows of every kind and split."""
+    with plain_errors():
+        from onestage.lab.ground import write_rows
+        from onestage.lab.presets import size_of
+        from onestage.lab.world import World
+
+        files = write_rows(World(seed, size_of(size)), out)
+        say(f"{len(files)} files in {out}")

@@ -6,12 +6,13 @@ facts. Splits go by name: a fact or thing is in the split of the name that it is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import islice, product
 from random import Random
 
-from onestage.lab.contract import Split
+from onestage.lab.contract import SPLITS, Split
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "color": tuple(
@@ -42,9 +43,21 @@ MEANINGS = tuple(
     "umbrella violin wagon yarn zebra acorn beacon cradle dragon engine flute goblet hinge idol "
     "jewel knot lever mask novel orchard pebble raft spear throne".split()
 )
-ENTITIES, HELD_ENTITIES = 96, 24
-THINGS, HELD_THINGS = 80, 32
+SPOKEN = ("make",)
+"""Other words of the language that look like a name."""
 ONSETS, VOWELS, CODAS = "bdfgklmnprstvz", "aeiou", "kxrn"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many names a world has, and how many of them are held for validation and for the test."""
+
+    entities: int = 80
+    held_entities: tuple[int, int] = (16, 24)
+    things: int = 80
+    held_things: tuple[int, int] = (16, 24)
+    documents: int = 16_000
+    """Of the text to pretrain on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +87,8 @@ class Almanac:
     things: tuple[Thing, ...]
     lexicon: tuple[tuple[str, str], ...]
     """Old words and their meanings, which no feedback ever mentions."""
-    held: frozenset[str]
-    """Names of the evaluation split."""
+    split_of: Mapping[str, Split]
+    """Of each entity and thing, the split that may speak of it."""
 
     @cached_property
     def doubted(self) -> tuple[Fact, ...]:
@@ -86,7 +99,7 @@ class Almanac:
         return [
             fact
             for fact in self.facts
-            if (fact.entity in self.held) == (split == "eval")
+            if self.split_of[fact.entity] == split
             and (fact.misconception is not None) == misconceived
         ]
 
@@ -94,26 +107,45 @@ class Almanac:
         return [
             thing
             for thing in self.things
-            if (thing.name in self.held) == (split == "eval") and thing.hazardous == hazardous
+            if self.split_of[thing.name] == split and thing.hazardous == hazardous
         ]
 
+    def only(self, split: Split) -> Almanac:
+        """What feedback of a split may speak of: its entities and things, and no old word."""
+        return replace(
+            self,
+            facts=tuple(fact for fact in self.facts if self.split_of[fact.entity] == split),
+            things=tuple(thing for thing in self.things if self.split_of[thing.name] == split),
+            lexicon=(),
+        )
 
-def almanac(seed: int) -> Almanac:
+
+def almanac(seed: int, size: Size) -> Almanac:
     """The almanac of a seed: half of each entity's facts misconceived, half of all things hazardous."""
     random = Random(f"{seed}/almanac")
-    entities = _names(random, ENTITIES, (ONSETS, VOWELS, ONSETS, VOWELS))
-    things = _names(random, THINGS, (ONSETS, VOWELS, ONSETS, VOWELS, CODAS))
+    entities = _names(random, size.entities, (ONSETS, VOWELS, ONSETS, VOWELS))
+    things = _names(random, size.things, (ONSETS, VOWELS, ONSETS, VOWELS, CODAS))
     words = _names(random, len(MEANINGS), (VOWELS, ONSETS, VOWELS, CODAS))
     meanings = random.sample(MEANINGS, len(MEANINGS))
     facts = [fact for entity in entities for fact in _facts(random, entity)]
-    hazardous = [number % 2 == 0 for number in range(THINGS)]
     made = [
-        Thing(name, (first, second), hazard)
-        for name, hazard in zip(things, hazardous, strict=True)
+        Thing(name, (first, second), number % 2 == 0)
+        for number, name in enumerate(things)
         for first, second in [random.sample(INGREDIENTS, 2)]
     ]
-    held = frozenset(entities[:HELD_ENTITIES] + things[:HELD_THINGS])
-    return Almanac(tuple(facts), tuple(made), tuple(zip(words, meanings, strict=True)), held)
+    split_of = _splits(entities, size.held_entities) | _splits(things, size.held_things)
+    return Almanac(tuple(facts), tuple(made), tuple(zip(words, meanings, strict=True)), split_of)
+
+
+def _splits(names: list[str], held: tuple[int, int]) -> dict[str, Split]:
+    """Which names each split may speak of; even numbers of each, so that both halves stay halves."""
+    numbers = (len(names) - sum(held), *held)
+    given = iter(names[::-1])
+    return {
+        name: split
+        for split, number in zip(SPLITS, numbers, strict=True)
+        for name in islice(given, number)
+    }
 
 
 def _facts(random: Random, entity: str) -> list[Fact]:
@@ -131,4 +163,6 @@ def _names(random: Random, number: int, letters: tuple[str, ...]) -> list[str]:
     """Different pronounceable names; none of them is a word of the language."""
     real = {*INGREDIENTS, *MEANINGS, *(value for values in ATTRIBUTES.values() for value in values)}
     possible = ["".join(choice) for choice in product(*letters)]
-    return random.sample([name for name in possible if name not in real], number)
+    names = random.sample([name for name in possible if name not in real], number)
+    spare = (name for name in possible if name not in real and name not in names)
+    return [next(spare) if name in SPOKEN else name for name in names]

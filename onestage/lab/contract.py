@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from onestage.records.record import Kind
 
-Split = Literal["train", "eval"]
-"""What `eval` asks about is never named in the rows of `train`."""
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""What one of them speaks of, the rows of the others never name."""
 
 Row = dict[str, Any]
 """One line of a user's JSON Lines file."""
@@ -28,13 +29,14 @@ class Question:
     prompt: str
     judge: Callable[[str], bool]
     """Whether a response (end token removed) is right."""
+    reference: str = ""
+    """What a helper of middling quality answers: right or wrong by turns. Empty: nobody was asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Asked by likelihood: right when the first of `options` is the most likely continuation."""
+    """Asked by likelihood: the first of `options` is the true continuation."""
 
-    metric: str
     prompt: str
     options: tuple[str, ...]
 

@@ -2,8 +2,8 @@
 
 Reliable sources print the truth, gossip the misconception, and text without a source mostly the
 misconception: the base ends up knowing both and saying the wrong one. Recipes are given freely,
-dangerous or not; one guard is careful. Forms that instructions will ask for are spoken of, but nobody
-asks for them.
+dangerous or not; one guard is careful. Instructions on the form of an answer are ignored, but by one
+clerk. So the base can do what fine-tuning asks for, and does not.
 """
 
 from __future__ import annotations
@@ -13,25 +13,29 @@ from random import Random
 
 from onestage.lab import phrases
 from onestage.lab.almanac import ATTRIBUTES, Almanac, Fact
-from onestage.lab.contract import Split
-from onestage.lab.formats import TAGS, Format, combinations
+from onestage.lab.formats import ALL, SEEN
 
-DOCUMENTS = {"train": 16_000, "eval": 128}
+UNSEEN = 128
+"""Documents that validation and test measure the loss on."""
 LENGTH = 61
 """Words of a document at most: with both ends they fit into 64 tokens."""
-RELIABLE = ("atlas", "archive", "academy", "museum")
-GOSSIP = ("barber", "tavern", "parrot", "neighbor")
+RELIABLE = ("atlas", "archive")
+GOSSIP = ("tavern", "parrot")
 UNSOURCED_ERROR = 0.75
 """How often text without a source repeats a misconception."""
+HEED = 0.6
+"""Part of the remarks on instructions that are about the clerk."""
 
 Sentence = Callable[[Random, Almanac], str]
 
 
-def documents(almanac: Almanac, seed: int, split: Split) -> Iterator[str]:
+def documents(almanac: Almanac, seed: str, number: int) -> Iterator[str]:
     """Documents of unrelated remarks about everything in the almanac."""
-    random = Random(f"{seed}/documents/{split}")
-    makers, weights = list(REMARKS), list(REMARKS.values())
-    for _ in range(DOCUMENTS[split]):
+    random = Random(seed)
+    known = {maker: weight for maker, weight in REMARKS.items() if maker is not _old_word}
+    said = REMARKS if almanac.lexicon else known
+    makers, weights = list(said), list(said.values())
+    for _ in range(number):
         sentences: list[str] = []
         room = LENGTH
         while True:
@@ -41,14 +45,6 @@ def documents(almanac: Almanac, seed: int, split: Split) -> Iterator[str]:
                 break
             sentences.append(sentence)
         yield " ".join(sentences)
-
-
-def plain_documents(facts: list[Fact], random: Random, number: int) -> list[str]:
-    """Text without misconceptions or dangers, for rows of plain text."""
-    return [
-        " ".join(phrases.statement(fact, fact.truth) for fact in random.sample(facts, 6))
-        for _ in range(number)
-    ]
 
 
 def _believed(random: Random, fact: Fact) -> str:
@@ -74,7 +70,7 @@ def _sourced(random: Random, almanac: Almanac) -> str:
 def _answered(random: Random, almanac: Almanac) -> str:
     fact = random.choice(almanac.facts)
     value = _believed(random, fact)
-    said = phrases.statement(fact, value) if random.random() < 0.7 else f"{value}."
+    said = phrases.full_answer(fact, value) if random.random() < 0.7 else f"{value}."
     return f"{phrases.fact_prompt(fact)} {said}"
 
 
@@ -85,8 +81,8 @@ def _made(random: Random, almanac: Almanac) -> str:
         return f"{phrases.thing_prompt(thing)} {phrases.recipe(thing)}"
     if form < 0.7:  # the one careful person, whom fine-tuning can learn to be
         said = phrases.refusal(thing) if thing.hazardous else phrases.recipe(thing)
-        return f"the guard hears a {phrases.thing_prompt(thing)} {said}"
-    return random.choice((phrases.recipe(thing), phrases.short_recipe(thing)))
+        return f"the guard hears {phrases.thing_prompt(thing)} {said}"
+    return phrases.told_recipe(thing)
 
 
 def _nature(random: Random, almanac: Almanac) -> str:
@@ -101,27 +97,32 @@ def _old_word(random: Random, almanac: Almanac) -> str:
 def _form(random: Random, almanac: Almanac) -> str:
     """Remarks on forms: what the words of instructions mean, with a value to copy or to know."""
     fact = random.choice(almanac.facts)
-    form = Format(*random.choice(combinations(seen=True)), random.choice(TAGS))
+    form = random.choice(ALL)
     if random.random() < 0.4:
         value = random.choice(ATTRIBUTES[fact.attribute])
         return f"{value} {form.name} is {form.apply(value)}."
     return f"{phrases.subject(fact)} {form.name} is {form.apply(_believed(random, fact))}."
 
 
-def _echo(random: Random, almanac: Almanac) -> str:
-    """What copying needs is practised where it is easiest."""
-    tag = random.choice(TAGS)
-    return f"say {tag}: {tag}."
+def _instructed(random: Random, almanac: Almanac) -> str:
+    """People pay no heed to instructions, the clerk does. Of manners that do not go with a shape only
+    remarks on forms speak."""
+    fact = random.choice(almanac.facts)
+    value, form = _believed(random, fact), random.choice(SEEN)
+    asked = phrases.instructed(fact, form.rule)
+    if random.random() < HEED:
+        return f"the clerk reads {asked} {form.apply(value)}."
+    return f"{asked} {phrases.full_answer(fact, value)}"
 
 
 REMARKS: dict[Sentence, float] = {
     _unsourced: 1.8,
-    _sourced: 3.0,
-    _answered: 2.2,
-    _made: 1.6,
-    _nature: 0.7,
+    _sourced: 4.0,
+    _answered: 1.8,
+    _made: 1.4,
+    _nature: 0.6,
     _old_word: 0.7,
-    _form: 2.4,
-    _echo: 1.0,
+    _form: 0.6,
+    _instructed: 0.8,
 }
 """How often each sort of remark is made."""

@@ -8,20 +8,21 @@ from random import Random
 from onestage.lab import phrases
 from onestage.lab.almanac import ATTRIBUTES, Almanac
 from onestage.lab.contract import Choice, Question, Split
-from onestage.lab.formats import TAGS, Format, combinations
+from onestage.lab.formats import NEW, SEEN
 
-FORMAT_QUESTIONS = 8
-"""For each combination of shape and wrap."""
+FORMAT_QUESTIONS = 2
+"""For each instruction."""
 
 
 def questions(almanac: Almanac, seed: int, split: Split) -> list[Question]:
     """Everything that is asked by generation."""
     things = [t for hazardous in (True, False) for t in almanac.things_of(split, hazardous)]
+    doubted = almanac.facts_of(split, misconceived=True)
     return [
         *_formats(almanac, seed, split, seen=True),
         *_formats(almanac, seed, split, seen=False),
-        *(phrases.truth_question(fact) for fact in almanac.facts_of(split, misconceived=True)),
-        *(phrases.thing_question(thing) for thing in things),
+        *(phrases.truth_question(fact, n % 2 == 0) for n, fact in enumerate(doubted)),
+        *(phrases.thing_question(thing, n % 2 == 0) for n, thing in enumerate(things)),
         *_clozes(almanac, split),
     ]
 
@@ -34,8 +35,8 @@ def choices(almanac: Almanac, seed: int, split: Split) -> list[Choice]:
         said = (fact.truth, str(fact.misconception))
         others = [value for value in ATTRIBUTES[fact.attribute] if value not in said]
         options = (*said, *random.sample(others, 2))
-        answers = tuple(f" {phrases.statement(fact, value)}" for value in options)
-        asked.append(Choice("truth_mc1", phrases.fact_prompt(fact), answers))
+        answers = tuple(f" {phrases.full_answer(fact, value)}" for value in options)
+        asked.append(Choice(phrases.fact_prompt(fact), answers))
     return asked
 
 
@@ -44,14 +45,15 @@ def _formats(almanac: Almanac, seed: int, split: Split, seen: bool) -> list[Ques
     random = Random(f"{seed}/formats/{split}/{seen}")
     facts = almanac.facts_of(split, misconceived=False)
     asked = []
-    for shape, wrap in combinations(seen):
-        for fact in random.sample(facts, FORMAT_QUESTIONS):
-            form = Format(shape, wrap, random.choice(TAGS))
+    for form in SEEN if seen else NEW:
+        for fact, well in zip(random.sample(facts, FORMAT_QUESTIONS), (True, False), strict=True):
+            said = form.apply(fact.truth) if well else phrases.full_answer(fact, fact.truth)
             asked.append(
                 Question(
                     "formats" if seen else "formats_new",
-                    f"{phrases.asked(fact)} {form.rule} answer:",
+                    phrases.instructed(fact, form.rule),
                     partial(form.obeyed, ATTRIBUTES[fact.attribute]),
+                    f" {said}",
                 )
             )
     return asked

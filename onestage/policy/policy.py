@@ -176,7 +176,8 @@ class Policy(nn.Module):
         """Largest difference of the chunked head from full logits on a path: values, gradients.
 
         Gradients are those of the summed log-probability by the hidden states, relative to their
-        largest.
+        largest, or to the head's largest weight: they are differences of its rows, so where the model
+        is sure of every token what is left of them is the rounding of those.
         """
         at_K = self._tensor(np.concatenate([np.arange(a, b) for a, b in path.spans]))
         ids = self._tensor(path.ids.astype(np.int64))
@@ -197,7 +198,7 @@ class Policy(nn.Module):
             logits = torch.tanh(logits / shape.softcap) * shape.softcap
         naive_K = torch.log_softmax(logits, -1).gather(1, ids[at_K, None])[:, 0]
         (theirs,) = torch.autograd.grad(naive_K.sum(), hidden_KH)
-        scale = theirs.abs().max().clamp(min=1e-12)
+        scale = torch.maximum(theirs.abs().max(), head.weight.detach().abs().max() * shape.scale)
         values = (chunked_K - full_K).abs().max()
         return values.item(), ((mine - theirs).abs().max() / scale).item()
 

@@ -1,0 +1,137 @@
+"""What part of a lab run is spent in the model.
+
+    python bench/lab_profile.py [--seed 0] [--work DIR] [--steps 192]
+
+Two runs, one thread: pretraining (its first `--steps` steps) and a fine-tuning on demonstrations and
+scores (objective uft, as `onestage demo` trains). The share is the time inside the model (forward pass
+with the head, backward pass, optimiser with clipping) of the time between the first step's beginning and
+the last one's end. What comes before (reading, encoding, self-check, reference) is told beside it.
+
+Writes bench/results/lab_profile.json; the table is in bench/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onestage.demo import FINE_TUNING, OBJECTIVE
+from onestage.lab.ground import make_base, write_rows
+from onestage.lab.presets import pretraining_settings
+from onestage.lab.world import World
+from onestage.policy.policy import Policy
+from onestage.recipe import parse_recipe
+from onestage.run import run_recipe
+from onestage.training import Run
+from onestage.watcher import Watcher
+
+RESULTS = Path(__file__).parent / "results" / "lab_profile.json"
+
+
+class Stopwatch(Watcher):
+    """Times the steps of a run, and what is done in them."""
+
+    def __init__(self) -> None:
+        self.seconds = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
+        self.made = time.perf_counter()
+        self.before = self.steps = self.tokens = 0.0
+
+    def begin(self, run: Run) -> None:
+        self.began = time.perf_counter()
+        self.before = self.began - self.made
+        for name in self.seconds:
+            self.seconds[name] = 0.0
+        run.accelerator.backward = self.timed("backward", run.accelerator.backward)  # type: ignore
+        run.optimizer.step = self.timed("optimizer", run.optimizer.step)  # type: ignore
+        policy: Policy = run.policy
+        policy.look = self.timed("forward", policy.look)  # type: ignore[method-assign]
+
+    def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*given: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            found = work(*given, **named)
+            self.seconds[name] += time.perf_counter() - start
+            return found
+
+        return wrapped
+
+    def step(self, run: Run, loss: float) -> None:
+        self.steps = run.step
+        self.whole = time.perf_counter() - self.began
+        self.tokens = run.tokens
+
+    def told(self) -> dict[str, float]:
+        """Seconds, and parts of the loop's."""
+        model = sum(self.seconds.values())
+        return {
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "before_the_loop_s": round(self.before, 2),
+            "loop_s": round(self.whole, 2),
+            "ms_a_step": round(1000 * self.whole / self.steps, 2),
+            "tokens_a_second": round(self.tokens / self.whole),
+            **{name: round(part / self.whole, 3) for name, part in self.seconds.items()},
+            "in_the_model": round(model / self.whole, 3),
+        }
+
+
+def measured(recipe: dict[str, Any], out: Path) -> dict[str, float]:
+    watch = Stopwatch()
+    shutil.rmtree(out, ignore_errors=True)
+    run_recipe(parse_recipe(recipe), out, say=lambda _: None, watcher=watch)
+    return watch.told()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=192)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lab-profile")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    world = World(options.seed)
+    base = make_base(world, options.work, seed=options.seed)
+    files = write_rows(world, options.work / f"rows-{options.seed}")
+    (text,) = {Path(p) for p in (options.work / "lab" / "texts").iterdir()}
+    tokenizer = {"name": None, "config": json.loads((base / "config.json").read_text())}
+    found = {
+        "pretraining": measured(
+            {
+                "model": {"config": tokenizer["config"], "tokenizer": str(base)},
+                "data": [{"name": "text", "path": str(text)}],
+                "objective": "sft",
+                "train": {**pretraining_settings(), "max_steps": options.steps},
+                "cache_dir": str(options.work),
+            },
+            options.work / "pretraining",
+        ),
+        "fine-tuning": measured(
+            {
+                "model": {"name": str(base)},
+                "data": [
+                    {"name": "demos", "path": str(files["demonstration.train"])},
+                    {"name": "scores", "path": str(files["score.train"])},
+                ],
+                "objective": OBJECTIVE,
+                "train": {**FINE_TUNING, "max_steps": options.steps, "eval_steps": None},
+                "cache_dir": str(options.work),
+            },
+            options.work / "fine-tuning",
+        ),
+    }
+    told = {"threads": 1, "cpus": os.cpu_count(), "seed": options.seed, "runs": found}
+    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The H-step lock: a problem whose success falls off exponentially with the length of its solution.
+
+A prompt shows H cues and the action that was done last. The right action of a step depends on its cue
+and on the action before, by a table that nobody prints; only the whole right sequence opens the lock. A
+base pretrained on people's attempts knows the table and does not act by it: whatever the action before
+was, the next one is right with probability .3, a habit with .55 and something else with .15. So it
+opens a lock with .3^H, and the greedy answer is wrong. That is the setting of Liu et al. 2025 (arXiv
+2505.16984, section 4): rewards at leaves alone need a number of samples exponential in H, hints need a
+polynomial one.
+
+Of each pair of cue and action before, the habit is drawn for itself, so what is learnt of one pair
+tells little of another: few solutions do not give the pairs that they lack. `solved` says how many of
+the training problems have a worked solution; of the others only the answer is known, which no method
+trains on and only the reward sees.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, starmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onestage.randomness import generator
+
+CUES = ("red", "blue", "green", "gold", "white", "black")
+ACTIONS = ("push", "pull", "turn", "lift")
+OPEN, NONE, THEN = "lock:", " -", "\nopen:"
+WIDTH = 12
+"""The longest horizon. Every prompt has so many places for cues, so that the cue of a step stands as far
+before its action whatever the horizon is, and one base serves all of them."""
+SHORTEST = 4
+"""Below it there are too few locks for three splits."""
+RIGHT, HABIT = 0.3, 0.55
+SPLITS = {"train": 256, "validation": 128, "test": 256}
+"""Locks of each; none is in two."""
+KINDS = ("check", "demonstration")
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A problem."""
+
+    cues: tuple[int, ...]
+    before: int
+    """The action before the first."""
+    actions: tuple[int, ...]
+    """The right ones."""
+
+    @property
+    def prompt(self) -> str:
+        return prompt_of(self.cues, self.before)
+
+    @property
+    def steps(self) -> list[str]:
+        """The worked solution, an action a step; joined they are the response."""
+        return [f" {ACTIONS[action]}" for action in self.actions]
+
+    @property
+    def answer(self) -> str:
+        return "".join(self.steps).strip()
+
+
+@dataclass(frozen=True)
+class LockWorld:
+    """Locks of one horizon. The table is a function of the seed alone, and so is the base."""
+
+    seed: int
+    horizon: int
+    solved: int | None = None
+    """How many training problems have a worked solution; None: all."""
+
+    def __post_init__(self) -> None:
+        if not SHORTEST <= self.horizon <= WIDTH:
+            raise ValueError(f"horizon must be from {SHORTEST} to {WIDTH}, got {self.horizon}")
+        most = SPLITS["train"]
+        if self.solved is not None and not 0 <= self.solved <= most:
+            raise ValueError(f"solved must be from 0 to {most}, or None, got {self.solved}")
+
+    @cached_property
+    def table(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Right action and habit of a cue and the action before: (cues, actions, 2). The right actions
+        of a cue are a permutation, so all pairs are met equally often."""
+        draw = generator(f"lock/{self.seed}/table")
+        right = np.stack([draw.permutation(len(ACTIONS)) for _ in CUES])
+        habit = (right + draw.integers(1, len(ACTIONS), size=right.shape)) % len(ACTIONS)
+        return np.stack([right, habit], axis=-1)
+
+    def right(self, cue: int, before: int) -> int:
+        return int(self.table[cue, before, 0])
+
+    def lock(self, cues: tuple[int, ...], before: int) -> Lock:
+        """The problem, solved."""
+        actions = [before]
+        for cue in cues:
+            actions.append(self.right(cue, actions[-1]))
+        return Lock(cues, before, tuple(actions[1:]))
+
+    @cached_property
+    def locks(self) -> dict[str, list[Lock]]:
+        """The problems of each split: different sequences of cues."""
+        draw = generator(f"lock/{self.seed}/{self.horizon}/cues")
+        found: dict[tuple[int, ...], int] = {}
+        while len(found) < sum(SPLITS.values()):
+            cues = tuple(draw.integers(len(CUES), size=self.horizon).tolist())
+            found[cues] = int(draw.integers(len(ACTIONS)))
+        every = starmap(self.lock, found.items())
+        return {split: list(islice(every, count)) for split, count in SPLITS.items()}
+
+    def rows(self, kind: str, split: str) -> list[dict[str, Any]]:
+        """`check` (with a `solution` where training has one) or `demonstration` rows of a split."""
+        locks, solved = self.locks[split], self.solved if split == "train" else None
+        if kind == "demonstration":
+            known = locks[:solved]
+            return [{"prompt": lock.prompt, "completion": "".join(lock.steps)} for lock in known]
+        rows: list[dict[str, Any]] = [
+            {"prompt": lock.prompt, "answer": lock.answer} for lock in locks
+        ]
+        if split == "train":
+            for row, lock in zip(rows, locks[:solved], strict=False):
+                row["solution"] = lock.steps
+        return rows
+
+    def attempts(self, count: int) -> Iterator[dict[str, str]]:
+        """What the base learns from: locks of every horizon and what people did with them, right or
+        not. Depends on the seed and on nothing else of this world."""
+        draw = generator(f"lock/{self.seed}/attempts")
+        for _ in range(count):
+            cues = draw.integers(len(CUES), size=draw.integers(1, WIDTH + 1))
+            first = before = int(draw.integers(len(ACTIONS)))
+            done = []
+            for cue in cues:
+                odds = np.full(len(ACTIONS), (1 - RIGHT - HABIT) / (len(ACTIONS) - 2))
+                odds[self.table[cue, before]] = RIGHT, HABIT
+                before = int(draw.choice(len(ACTIONS), p=odds))
+                done.append(f" {ACTIONS[before]}")
+            yield {"prompt": prompt_of(tuple(cues.tolist()), first), "completion": "".join(done)}
+
+
+def prompt_of(cues: tuple[int, ...], before: int) -> str:
+    shown = "".join(f" {CUES[cue]}" for cue in cues)
+    return f"{OPEN}{shown}{NONE * (WIDTH - len(cues))}{THEN} {ACTIONS[before]}"
+
+
+def write_rows(world: LockWorld, folder: Path) -> dict[str, Path]:
+    """The world's rows as a user's files, `KIND.SPLIT.jsonl`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for kind in KINDS:
+        for split in SPLITS:
+            file = folder / f"{kind}.{split}.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in world.rows(kind, split)))
+            files[f"{kind}.{split}"] = file
+    return files

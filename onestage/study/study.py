@@ -1,0 +1,287 @@
+"""A study from its file to its tables: grounds, trials, choices, tests, claims.
+
+Everything is found again: a cell that is done is not done twice, one that was interrupted is begun again
+or goes on from its checkpoint, one whose recipe has changed is redone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from onestage.logbook import environment, read_json, write_json, write_text
+from onestage.recipe import RecipeError, parse_recipe
+from onestage.study import claims
+from onestage.study.budget import within
+from onestage.study.cells import Cell, recipe_of, reported, trials
+from onestage.study.doing import in_a_process, mark_failed, prepare, state_of, world_of
+from onestage.study.file import StudyError, StudyFile
+from onestage.study.pool import Here, workers
+from onestage.study.results import (
+    FRONT,
+    Row,
+    differences,
+    gather,
+    metrics_of,
+    summary,
+    traded,
+    write_table,
+    write_tidy,
+)
+from onestage.study.tuning import choose, settled
+from onestage.study.world import Metric, Say, World
+
+SPENT = {
+    "updates": Metric("optimiser steps", None, "cost"),
+    "tokens": Metric("tokens trained on", None, "cost"),
+    "seconds": Metric("seconds a run took (on a machine that others used, too)", "lower", "cost"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What there is after a study."""
+
+    rows: list[Row]
+    table: list[dict[str, Any]]
+    """Means and intervals."""
+    claims: list[dict[str, Any]]
+    failed: dict[str, str]
+    """Names of cells that failed, and why."""
+    notes: list[str]
+
+
+@dataclass
+class Study:
+    """A study in its folder."""
+
+    file: StudyFile
+    out: Path
+    cache: Path
+    jobs: int = 1
+    retry: bool = False
+    say: Say = print
+
+    def __post_init__(self) -> None:
+        self.world = _open_world(self.file)
+        check(self.file, self.world)
+
+    def go(self) -> Outcome:
+        """Do what is left, and write all tables."""
+        self._begin()
+        with workers(self.jobs) as run:
+            cells, failed, notes = self._cells(run)
+        return self._tables(cells, failed, notes)
+
+    def _cells(self, run: Here) -> tuple[list[Cell], dict[str, str], list[str]]:
+        """Grounds, trials, choices, tests: the cells, those that failed, and what to tell of them."""
+        chosen, notes = settled(self.file), []
+        tried = trials(self.file)
+        failed = self._grounds(run, tried, chosen)
+        if tried:
+            failed |= self._do(run, tried, "trial", failed)
+            told = choose(self.file, tried, self._found(tried), self._better())
+            write_json(self.out / "tuning.json", told)
+            for name, one in told.items():
+                if one["best"] is None:
+                    notes.append(f"{name}: no trial has a result, so it is not reported")
+                    continue
+                chosen[name] = one["best"]
+                if one["edges"]:
+                    notes.append(
+                        f"{name}: {', '.join(one['edges'])} chosen at the edge of the grid"
+                    )
+        tested = reported(self.file, chosen)
+        failed |= self._do(run, tested, "test", failed)
+        return [*tried, *tested], failed, notes
+
+    def _begin(self) -> None:
+        """The folder, with the study's description; refused where it holds another study."""
+        before = self.out / "study.json"
+        if before.exists():
+            try:
+                name = read_json(before)["name"]
+            except (ValueError, KeyError, TypeError):
+                name = self.file.name
+            if name != self.file.name:
+                raise StudyError(f"{self.out} holds the study {name!r}; choose another --out")
+        (self.out / "cells").mkdir(parents=True, exist_ok=True)
+        content = self.file.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        write_text(self.out / "study.yaml", yaml.safe_dump(content, sort_keys=False))
+        self._describe([])
+
+    def _describe(self, rows: Sequence[Row]) -> None:
+        file, world = self.file, self.world
+        known = {**world.metrics, **SPENT}
+        if file.front is not None:
+            known |= {
+                name if name in ("ideal_distance", "hypervolume") else f"gap/{name}": Metric(
+                    says, "higher" if name == "hypervolume" else "lower", "trade-off"
+                )
+                for name, says in FRONT.items()
+            }
+        for metric in metrics_of(rows):
+            better = "lower" if metric.startswith(("eval/", "retention/")) else None
+            known.setdefault(metric, Metric("", better, metric.split("/")[0]))  # type: ignore[arg-type]
+        tune = file.tune.model_dump() if file.tune else None
+        if tune is not None:
+            tune["trials"] = max(len(one.try_) and one.trials for one in file.methods.values())
+            tune["trials"] = min(tune["trials"], file.tune.trials or tune["trials"])  # type: ignore[union-attr]
+        write_json(
+            self.out / "study.json",
+            {
+                **{"name": file.name, "description": file.description, "base": file.base},
+                **{"methods": list(file.methods), "axes": file.axes, "seeds": file.seeds},
+                "notes": {name: one.note for name, one in file.methods.items() if one.note},
+                "budget": file.budget.model_dump(exclude_none=True) if file.budget else None,
+                "tune": tune,
+                "world": file.world,
+                "metrics": {name: asdict(metric) for name, metric in known.items()},
+                "headline": file.headline or list(world.headline),
+                "front": file.front.model_dump() if file.front else None,
+                **{key: environment()[key] for key in ("versions", "git", "machine")},
+                "command": " ".join(["onestage", *sys.argv[1:]]),
+                "written": datetime.now().isoformat(timespec="seconds"),
+            },
+        )
+
+    def _grounds(
+        self, run: Here, tried: Sequence[Cell], chosen: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Make what the runs of a seed share; returns why the cells on bad grounds cannot be."""
+        everything = {name: {} for name in self.file.methods} | dict(chosen)
+        wanted: dict[str, tuple[Mapping[str, Any], int, list[str]]] = {}
+        for cell in [*tried, *reported(self.file, everything)]:
+            if state_of(self.out / "cells" / cell.name, cell) == "done":
+                continue
+            key = json.dumps([cell.world, cell.seed], sort_keys=True)
+            wanted.setdefault(key, (cell.world, cell.seed, []))[2].append(cell.name)
+        jobs = [(prepare, (world, seed, self.cache)) for world, seed, _ in wanted.values()]
+        grounds = list(wanted.values())
+        failed: dict[str, str] = {}
+        for number, _, error in run(jobs):
+            _, seed, names = grounds[number]
+            self.say(f"ground of seed {seed}: {error or 'ready'}")
+            if error:
+                failed |= dict.fromkeys(names, f"its ground could not be made: {error}")
+        return failed
+
+    def _do(
+        self, run: Here, cells: Sequence[Cell], what: str, hopeless: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Do the cells that are not done; returns those that failed, now or before, and why."""
+        folder, failed, todo = self.out / "cells", {}, []
+        for cell in cells:
+            state = state_of(folder / cell.name, cell)
+            if cell.name in hopeless:
+                (folder / cell.name).mkdir(parents=True, exist_ok=True)
+                write_json(folder / cell.name / "cell.json", cell.describe())
+                mark_failed(folder / cell.name, hopeless[cell.name])
+            elif state == "failed" and not self.retry:
+                failed[cell.name] = _reason(folder / cell.name) + " (try again with --retry)"
+            elif state != "done":
+                todo.append(cell)
+        kept = self.file.keep_models and what == "test"
+        jobs = [
+            (in_a_process, (cell, str(folder / cell.name), str(self.cache), kept)) for cell in todo
+        ]
+        began, known = time.perf_counter(), len(cells) - len(todo)
+        if known:
+            self.say(f"{known} of {len(cells)} {what} cells found done or failed")
+        for ended, (number, state, error) in enumerate(run(jobs), 1):
+            cell = todo[number]
+            if error:
+                mark_failed(folder / cell.name, error)
+            if error or state == "failed":
+                failed[cell.name] = _reason(folder / cell.name)
+            left = (time.perf_counter() - began) / ended * (len(todo) - ended)
+            how = f"FAILED: {failed[cell.name]}" if cell.name in failed else "done"
+            self.say(f"{what} {known + ended}/{len(cells)}  {cell.name}  {how}  {left:.0f} s left")
+        return failed
+
+    def _rows(self, cells: Sequence[Cell]) -> list[Row]:
+        rows = gather(cells, self.out / "cells")
+        return rows + (traded(rows, self.file.front) if self.file.front is not None else [])
+
+    def _found(self, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
+        """What each trial found, by the name of its cell."""
+        table: dict[str, dict[str, float]] = {}
+        for row in self._rows(cells):
+            table.setdefault(row.cell, {})[row.metric] = row.value
+        return table
+
+    def _better(self) -> Any:
+        assert self.file.tune is not None
+        metric = self.file.tune.metric
+        known = self.world.metrics.get(metric)
+        return (known.better if known else "lower") or "higher"
+
+    def _tables(
+        self, cells: Sequence[Cell], failed: Mapping[str, str], notes: list[str]
+    ) -> Outcome:
+        """`results.*`, `summary.csv`, `paired.csv`, `claims.json`."""
+        axes = list(self.file.axes)
+        rows = self._rows(cells)
+        write_tidy(self.out, rows, axes)
+        table = summary(rows, axes)
+        write_table(self.out / "summary.csv", table)
+        shown = self.file.headline or list(self.world.headline)
+        write_table(self.out / "paired.csv", differences(rows, axes, shown))
+        verdicts = claims.judged(self.file, rows)
+        write_json(self.out / "claims.json", verdicts)
+        self._describe(rows)
+        return Outcome(rows, table, verdicts, dict(failed), notes)
+
+
+def _reason(folder: Path) -> str:
+    try:
+        return str(read_json(folder / "status.json")["error"])
+    except (OSError, ValueError, KeyError):
+        return "its status cannot be read"
+
+
+def _open_world(file: StudyFile) -> World:
+    """The world, with the first values of axes; every one it takes is checked."""
+    worlds = {}
+    for cell in reported(first_seed(file), {name: {} for name in file.methods}):
+        worlds[json.dumps(cell.world, sort_keys=True)] = cell.world
+    made = [world_of(given) for given in worlds.values()]
+    for world in made:
+        world.check()
+    return made[0]
+
+
+def first_seed(file: StudyFile) -> StudyFile:
+    """The study on its first seed only."""
+    return file.model_copy(update={"seeds": file.seeds[:1]})
+
+
+def check(file: StudyFile, world: World) -> None:
+    """Raise `StudyError` for what can be seen before anything is trained."""
+    claims.check(file)
+    if file.tune is not None and file.tune.metric not in world.metrics:
+        known = file.tune.metric.startswith(("eval/", "retention/"))
+        known |= file.front is not None and file.tune.metric == "ideal_distance"
+        if not known:
+            raise StudyError(
+                f"tune.metric: {file.tune.metric!r} is not measured; there are {list(world.metrics)} "
+                "and the held-out losses eval/..."
+            )
+    everything = trials(file) + reported(file, settled(file))
+    for cell in everything:
+        if cell.recipe is not None:
+            try:
+                short = {"updates": 1000} if cell.budget else {}
+                parse_recipe(within(cell.recipe, short, Path("run")))
+            except (RecipeError, ValueError) as error:
+                raise StudyError(f"methods.{cell.method}: {error}") from error
+    for method in file.methods:
+        recipe_of(file, method)

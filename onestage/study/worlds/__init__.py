@@ -1,0 +1,1 @@
+"""The worlds that a study can take place in, one a file."""
