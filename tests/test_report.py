@@ -47,7 +47,7 @@ from onestage.report.measured import place_of
 from onestage.report.numbers import critical, mean_of, number
 from onestage.report.page import ReportError, chapter_sections, page, read_folders, write_report
 from onestage.report.results import averaged_metrics, overall
-from onestage.report.samples import columns
+from onestage.report.samples import columns, samples_section, spread
 from onestage.report.studies import read_study
 
 
@@ -406,6 +406,23 @@ def test_samples_are_of_one_seed(tmp_path: Path) -> None:
     ]
 
 
+def test_samples_are_of_every_metric_and_differ_first() -> None:
+    keys = [(f"p{n}", metric) for metric in "ab" for n in range(3)]
+    turns = [("p0", "a"), ("p0", "b"), ("p1", "a"), ("p1", "b"), ("p2", "a"), ("p2", "b")]
+    assert spread(keys) == turns
+    rights = {"base": (0, 0, 1), "x": (1, 0, 1), "y": (1, 1, 1)}
+    cells = [
+        Cell(
+            name, name, samples=[{"prompt": f"p{n}", "right": bool(r)} for n, r in enumerate(many)]
+        )
+        for name, many in rights.items()
+    ]
+    found = Compared("x", Path("x"), list(rights), cells, {}, [], "base")
+    text = samples_section(found, looks_of(list(rights), "base"))
+    # p1 parts x and y; p0 parts only the base from both.
+    assert re.findall(r">(p\d)<", str(text)) == ["p1", "p0", "p2"]
+
+
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
@@ -572,8 +589,8 @@ def test_seeds_and_methods_that_were_not_begun(tmp_path: Path) -> None:
     write(study / "study.json", {**about, "methods": ["UFT", "GRPO"], "seeds": [0, 1, 2]})
     found = read_study(study)
     assert [f"{one.where}: {one.what}" for one in found.troubles] == [
+        "not begun: GRPO",
         "UFT: not begun: seeds 1",
-        "GRPO: not begun: it has no cell",
     ]
     # The base stands first, then the methods in the study's order.
     assert found.methods == ["base", "UFT", "GRPO", "MAXRIGHT", "SFT->DPO"]

@@ -5,7 +5,7 @@ A study's cells and a handful of plain runs come to the same form, so that the p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,12 @@ class Compared:
         found = {cell.setting: None for cell in self.tested}
         return sorted(found, key=lambda one: (self._number(one.method), self._place(one)))
 
+    def trained(self) -> list[Cell]:
+        """Cells with a run, as the rows of the tables, finished ones and low seeds first."""
+        order = {one: n for n, one in enumerate(self.settings())}
+        cells = [cell for cell in self.tested if cell.trained is not None]
+        return sorted(cells, key=lambda c: (order[c.setting], c.state != "done", c.seed))
+
     def _number(self, method: str) -> int:
         return self.methods.index(method) if method in self.methods else len(self.methods)
 
@@ -181,6 +187,14 @@ class Compared:
         """Whether it is a share to be raised, between 0 and 1, so that it can stand beside others."""
         values = [cell.results[metric] for cell in self.tested if metric in cell.results]
         return self.metrics[metric].sign > 0 and all(0 <= value <= 1 for value in values)
+
+
+def first_of_each(cells: Sequence[Cell]) -> list[Cell]:
+    """The first cell of each method."""
+    chosen: dict[str, Cell] = {}
+    for cell in cells:
+        chosen.setdefault(cell.method, cell)
+    return list(chosen.values())
 
 
 def _hashable(value: Any) -> Any:

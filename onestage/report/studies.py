@@ -110,9 +110,10 @@ def _tell_missing(
     seeds = [seed for seed in given if isinstance(seed, int)] if isinstance(given, list) else []
     tested = [cell for cell in cells if cell.purpose == "test"]
     begun = {method: {c.setting for c in tested if c.method == method} for method in methods}
-    for method, settings in begun.items():
-        if not settings and seeds:
-            reader.tell(method, "not begun: it has no cell")
+    empty = [method for method, settings in begun.items() if not settings]
+    if empty and seeds:
+        reader.tell("not begun", ", ".join(empty))
+    for settings in begun.values():
         for one in sorted(settings, key=lambda one: one.label):
             have = {cell.seed for cell in tested if cell.setting == one}
             missing = [str(seed) for seed in seeds if seed not in have]
