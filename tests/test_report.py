@@ -41,13 +41,13 @@ from onestage.report.curves import (
     views_of,
 )
 from onestage.report.figures import embedded, looks_of
-from onestage.report.gains import group_change
+from onestage.report.gains import chosen_settings, group_change
 from onestage.report.markup import Html, el, table
 from onestage.report.measured import place_of
 from onestage.report.numbers import critical, mean_of, number
 from onestage.report.page import ReportError, chapter_sections, page, read_folders, write_report
 from onestage.report.results import averaged_metrics, overall
-from onestage.report.samples import columns
+from onestage.report.samples import columns, samples_section, spread
 from onestage.report.studies import read_study
 
 
@@ -212,6 +212,8 @@ def test_axes_and_the_base_without_them(tmp_path: Path) -> None:
     maps = {trace["pick"]: trace for trace in figures[1]["data"]}
     assert maps["truth"]["z"][1][1] == pytest.approx(0.715)  # beta 0.1 is the second line
     assert maps["truth"]["text"][1][2].startswith("★")
+    # From the chain at the first place to UFT at the last, of both methods.
+    assert (maps["truth"]["zmin"], maps["truth"]["zmax"]) == pytest.approx((0.675, 0.735))
     assert maps["truth"]["x"] == ["0.0001", "0.001", "0.01"]
 
 
@@ -252,6 +254,8 @@ JUNK = [
 @pytest.mark.parametrize("junk", JUNK)
 def test_any_file_may_be_junk(tmp_path: Path, junk: str) -> None:
     study = make_study(tmp_path / "study", seeds=(0,))
+    for other in ("MAXRIGHT", "base"):
+        shutil.rmtree(study / "cells" / f"test-{other}-0")
     for file in sorted(study.rglob("*")):
         if file.is_file():
             was = file.read_bytes()
@@ -404,6 +408,23 @@ def test_samples_are_of_one_seed(tmp_path: Path) -> None:
     ]
 
 
+def test_samples_are_of_every_metric_and_differ_first() -> None:
+    keys = [(f"p{n}", metric) for metric in "ab" for n in range(3)]
+    turns = [("p0", "a"), ("p0", "b"), ("p1", "a"), ("p1", "b"), ("p2", "a"), ("p2", "b")]
+    assert spread(keys) == turns
+    rights = {"base": (0, 0, 1), "x": (1, 0, 1), "y": (1, 1, 1)}
+    cells = [
+        Cell(
+            name, name, samples=[{"prompt": f"p{n}", "right": bool(r)} for n, r in enumerate(many)]
+        )
+        for name, many in rights.items()
+    ]
+    found = Compared("x", Path("x"), list(rights), cells, {}, [], "base")
+    text = samples_section(found, looks_of(list(rights), "base"))
+    # p1 parts x and y; p0 parts only the base from both.
+    assert re.findall(r">(p\d)<", str(text)) == ["p1", "p0", "p2"]
+
+
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
@@ -541,3 +562,85 @@ def test_any_value_may_be_odd(tmp_path: Path, name: str) -> None:
     for odd in chosen[:: max(1, len(chosen) // 25)]:
         file.write_text("".join(json.dumps(one) + "\n" for one in [odd, *contents[1:]]))
         chapter_sections(read_study(study))
+
+
+def test_what_the_table_adds_to_the_cells(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", runs=False)
+    rows = [
+        "purpose,method,rate,seed,cell,metric,value",
+        'test,UFT,"""""",0,test-UFT-0,ideal_distance,0.25',
+        'test,UFT,"""""",1,test-UFT-1,formats,0.0',  # the cell's own number stands
+        'test,UFT,"""""",0,,hypervolume,0.5',
+        'test,UFT,"""""",1,,hypervolume,0.7',
+        "test,UFT,,0,gone,ideal_distance,0.5",
+        "test,UFT,,0,test-UFT-0,broken,nan",
+    ]
+    (study / "results.csv").write_text("\n".join(rows))
+    found = read_study(study)
+    assert found.values(Setting("UFT"), "ideal_distance") == {0: 0.25}
+    assert found.values(Setting("UFT"), "formats")[1] == value("UFT", "formats", 1)
+    assert "broken" not in found.metrics
+    text = chapter_sections(found)["Results"].split("Of all settings of a method together")[1]
+    assert f"0.600<small> ± {12.7062 * math.sqrt(0.02) / math.sqrt(2):.3f}" in text
+
+
+def test_seeds_and_methods_that_were_not_begun(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", runs=False)
+    shutil.rmtree(study / "cells" / "test-UFT-1")
+    about = json.loads((study / "study.json").read_text())
+    write(study / "study.json", {**about, "methods": ["UFT", "GRPO"], "seeds": [0, 1, 2]})
+    found = read_study(study)
+    assert [f"{one.where}: {one.what}" for one in found.troubles] == [
+        "not begun: GRPO",
+        "UFT: not begun: seeds 1",
+    ]
+    # The base stands first, then the methods in the study's order.
+    assert found.methods == ["base", "UFT", "GRPO", "MAXRIGHT", "SFT->DPO"]
+
+
+def test_runs_of_one_model_share_a_start(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in "ab"]
+    lines = [json.loads(line) for line in (folders[1] / "metrics.jsonl").read_text().splitlines()]
+    write_lines(folders[1] / "metrics.jsonl", lines[1:])
+    assert read_folders(folders)[0].base is None  # b measured nothing before its first step
+    for folder in folders:
+        told = json.loads((folder / "manifest.json").read_text())
+        write(folder / "manifest.json", {**told, "model": "0123-float32"})
+    (found,) = read_folders(folders)
+    change = found.change(Setting("b"), "sft loss")
+    assert change is not None
+    assert change.value == pytest.approx(-1.0)
+
+
+def test_of_many_settings_the_best_of_each_method_has_bars(tmp_path: Path) -> None:
+    plain_study = read_study(make_study(tmp_path / "plain", runs=False))
+    assert chosen_settings(plain_study) == ([Setting(name) for name in list(VALUES)[1:]], "")
+    rows, note = chosen_settings(read_study(make_axes_study(tmp_path, "learning_rate", "beta")))
+    assert [one.label for one in rows] == [
+        "SFT->DPO, learning_rate 0.01, beta 0.1",
+        "UFT, learning_rate 0.01, beta 0.1",
+    ]
+    assert note == "Of each method the setting with the best formats of the test."
+
+
+def test_where_all_are_equal_none_is_best() -> None:
+    assert compared({"base": [0.5], "a": [0.5]}).best("m") == set()
+
+
+def test_a_study_of_which_only_tables_were_kept(tmp_path: Path) -> None:
+    study = make_axes_study(tmp_path / "study", "learning_rate")
+    whole = read_study(study)
+    rows = ["purpose,method,learning_rate,seed,cell,metric,value"]
+    for cell in whole.cells:
+        rate = cell.axes.get("learning_rate", "")
+        for metric, one in cell.results.items():
+            rows.append(f"test,{cell.method},{rate},{cell.seed},{cell.name},{metric},{one!r}")
+    (study / "results.csv").write_text("\n".join(rows))
+    shutil.rmtree(study / "cells")
+    found = read_study(study)
+    assert [one.what for one in found.troubles] == ["there are no cells"]
+    (study / "results.csv").write_text("purpose,metric,value\ntest,a," + "1" * 200_000)
+    assert "results.csv is damaged" in read_study(study).troubles[1].what
+    assert found.settings() == whole.settings()
+    for one in whole.settings():
+        assert found.values(one, "truth") == whole.values(one, "truth")

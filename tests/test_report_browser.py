@@ -111,6 +111,22 @@ def test_choosing_changes_figures(browser: Any, page_file: Path) -> None:
     tab.close()
 
 
+def test_heatmaps_are_picked_together(browser: Any, page_file: Path) -> None:
+    tab, said = opened(browser, page_file, 1280)
+    maps = tab.locator("#c3-over-the-axes figure")
+    assert maps.count() == 2
+    maps.first.scroll_into_view_if_needed()
+    maps.nth(1).locator(".heatmap-label").first.wait_for()
+    assert (
+        "★ 0.835" in maps.nth(1).locator(".heatmap-label").all_text_contents()
+    )  # 0.8 - 0.015 + 0.05
+    maps.first.locator("select").select_option("truth")
+    assert maps.nth(1).locator("select").input_value() == "truth"
+    assert "★ 0.735" in maps.nth(1).locator(".heatmap-label").all_text_contents()
+    assert said == []
+    tab.close()
+
+
 def test_colours_follow_the_scheme(browser: Any, page_file: Path) -> None:
     tab, said = opened(browser, page_file, 1280)
     figure = tab.locator("#c1-the-front figure")

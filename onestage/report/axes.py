@@ -27,8 +27,12 @@ def axes_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     maps = _heatmaps(found, rows, varied[0], varied[1], metrics)
     return join(
         [
-            el("p", "Means over seeds; the best of a map is marked.", class_="note"),
-            el("div", *(figure.html() for figure in maps), class_="grid"),
+            el(
+                "p",
+                "Means over seeds, one scale for all maps; a star marks the best.",
+                class_="note",
+            ),
+            el("div", *(figure.html() for figure in maps), class_="grid", data_together=True),
         ]
     )
 
@@ -80,7 +84,8 @@ def _lines(
                 }
             )
     wide = numeric and min(values) > 0 and max(values) / min(values) >= 20
-    kind = {"type": "log"} if wide else {} if numeric else {"type": "category"}
+    ticks = {"tickvals": values, "ticktext": [plain(setting(value)) for value in values]}
+    kind = {"type": "log", **ticks} if wide else {} if numeric else {"type": "category"}
     layout = {"xaxis": axis(name, **kind), "yaxis": axis("value of the metric")}
     note = "Mean over seeds; the band is the 95 % interval."
     return Figure(f"Over {name}", traces, layout, note, height=360, pick="metric")
@@ -94,7 +99,7 @@ def _heatmaps(
     for one in rows:
         rest = [f"{k} {setting(v)}" for k, v in one.axes if k not in (across, down)]
         sheets.setdefault(", ".join([one.method, *rest]), []).append(one)
-    figures = []
+    figures, spans = [], {metric: _span(found, rows, metric) for metric in metrics}
     for title, mine in list(sheets.items())[:HEATMAPS]:
         columns = list(dict.fromkeys(dict(one.axes).get(across) for one in mine))
         lines = list(dict.fromkeys(dict(one.axes).get(down) for one in mine))
@@ -127,6 +132,7 @@ def _heatmaps(
                     "texttemplate": "%{text}",
                     "colorscale": [[0, "@panel"], [1, "@accent"]],
                     "reversescale": sign < 0,
+                    **spans[metric],
                     "showscale": False,
                     "xgap": 2,
                     "ygap": 2,
@@ -142,3 +148,9 @@ def _heatmaps(
         height = 130 + 44 * len(lines)
         figures.append(Figure(title, traces, layout, height=height, pick="metric"))
     return figures
+
+
+def _span(found: Compared, rows: list[Setting], metric: str) -> dict[str, float | None]:
+    """The colour scale of a metric, for all maps."""
+    means = [mean.value for one in rows if (mean := found.mean(one, metric))]
+    return {"zmin": rounded(min(means)), "zmax": rounded(max(means))} if means else {}

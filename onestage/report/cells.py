@@ -5,7 +5,7 @@ A study's cells and a handful of plain runs come to the same form, so that the p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,11 @@ class Metric:
     @property
     def sign(self) -> int:
         return {"higher": 1, "lower": -1}.get(self.better or "", 0)
+
+    @property
+    def own(self) -> bool:
+        """Whether the runs measured it themselves, while they trained."""
+        return self.name.startswith(("eval/", "start/", "retention/"))
 
     @property
     def arrow(self) -> str:
@@ -92,6 +97,8 @@ class Compared:
     """The study file as it was given."""
     claims: list[dict[str, Any]] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+    whole: list[Cell] = field(default_factory=list)
+    """Numbers of several cells together, each as a cell of its own."""
     is_study: bool = True
 
     @property
@@ -102,6 +109,12 @@ class Compared:
         """Rows of the tables: methods in their order, settings in the order of the axes' values."""
         found = {cell.setting: None for cell in self.tested}
         return sorted(found, key=lambda one: (self._number(one.method), self._place(one)))
+
+    def trained(self) -> list[Cell]:
+        """Cells with a run, as the rows of the tables, finished ones and low seeds first."""
+        order = {one: n for n, one in enumerate(self.settings())}
+        cells = [cell for cell in self.tested if cell.trained is not None]
+        return sorted(cells, key=lambda c: (order[c.setting], c.state != "done", c.seed))
 
     def _number(self, method: str) -> int:
         return self.methods.index(method) if method in self.methods else len(self.methods)
@@ -164,13 +177,24 @@ class Compared:
         means = {one: found for one in self.settings() if (found := self.mean(one, metric))}
         if not sign or len(means) < 2:
             return set()
-        top = max(sign * mean.value for mean in means.values())
+        values = [sign * mean.value for mean in means.values()]
+        top = max(values)
+        if top == min(values):
+            return set()
         return {one for one, mean in means.items() if sign * mean.value == top}
 
     def share(self, metric: str) -> bool:
         """Whether it is a share to be raised, between 0 and 1, so that it can stand beside others."""
         values = [cell.results[metric] for cell in self.tested if metric in cell.results]
         return self.metrics[metric].sign > 0 and all(0 <= value <= 1 for value in values)
+
+
+def first_of_each(cells: Sequence[Cell]) -> list[Cell]:
+    """The first cell of each method."""
+    chosen: dict[str, Cell] = {}
+    for cell in cells:
+        chosen.setdefault(cell.method, cell)
+    return list(chosen.values())
 
 
 def _hashable(value: Any) -> Any:

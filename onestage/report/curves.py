@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onestage.report.calibration import calibration_figure
-from onestage.report.cells import Cell, Compared
+from onestage.report.cells import Cell, Compared, first_of_each
 from onestage.report.figures import Figure, Look, axis, plain, rounded
 from onestage.report.markup import Html, el, fold, join
 from onestage.report.measured import FAMILIES, REWARD, Place, place_of
@@ -47,10 +47,8 @@ def curves_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
 
 def drawn_cells(found: Compared) -> list[Cell]:
     """Trained cells, the first of each method first; at most `MOST_RUNS`."""
-    order = {one: n for n, one in enumerate(found.settings())}
-    cells = [c for c in found.tested if c.trained is not None and any(c.trained.measured())]
-    cells.sort(key=lambda cell: (order[cell.setting], cell.state != "done", cell.seed))
-    firsts = list({cell.method: cell for cell in reversed(cells)}.values())[::-1]
+    cells = [cell for cell in found.trained() if _trained(cell).measured()]
+    firsts = first_of_each(cells)
     return (firsts + [cell for cell in cells if cell not in firsts])[:MOST_RUNS]
 
 

@@ -14,6 +14,7 @@ from onestage.report.markup import Html, el
 COLOURS = 8
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
+PATTERNS = ("", "/", ".", "x")
 STROKES = {"solid": None, "dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}
 
 
@@ -24,6 +25,15 @@ class Look:
     colour: str
     symbol: str = "circle"
     dash: str = "solid"
+
+    @property
+    def pattern(self) -> str:
+        """Of bars: what `dash` is for lines."""
+        return PATTERNS[DASHES.index(self.dash)]
+
+    @property
+    def bar(self) -> dict[str, Any]:
+        return {"color": self.colour, "pattern": {"shape": self.pattern, "solidity": 0.35}}
 
     def faint(self, part: float) -> str:
         """The colour with an opacity."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from onestage.report.cells import Compared, Setting
@@ -18,47 +20,63 @@ WHISKERS = "Whiskers: 95 % interval over seeds."
 
 def gains_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     """Bars of the change against the base for each group of metrics."""
-    rows = [one for one in found.settings() if one.method != found.base][:MOST]
+    rows, note = chosen_settings(found)
     if found.base is None or not rows:
         return None
-    shares = [name for name in found.metrics if found.share(name)]
-    others = [n for n, m in found.metrics.items() if m.sign and not found.share(n)]
-    figures = []
     groups: dict[str, list[str]] = {}
-    for name in shares:
-        groups.setdefault(found.metrics[name].group or name, []).append(name)
-    bars = [_bars(found, looks, one, groups) for one in rows]
-    spread = any(bar["error_x"]["visible"] for bar in bars)
-    if any(bar["x"] for bar in bars):
-        says = "; ".join(f"{group}: {', '.join(names)}" for group, names in groups.items())
-        figures.append(
-            Figure(
-                f"Change against {found.base}, for the better to the right",
-                bars,
-                {
-                    "barmode": "group",
-                    "xaxis": axis("change of the share (0 to 1)", zeroline=True),
-                    "yaxis": {"autorange": "reversed", "automargin": True},
-                    "showlegend": len(rows) > 1,
-                },
-                f"Mean of the metrics of a group ({says}). {WHISKERS if spread else ''}",
-                height=120 + max(46, 20 * len(rows)) * max(1, len(groups)),
-            )
-        )
-    for name in others[:PANELS]:
-        bar = _panel(found, looks, name, rows)
-        if bar is not None:
-            figures.append(bar)
-    left = f"Drawn for the first {MOST} settings." if len(found.settings()) - 1 > MOST else None
-    if not figures:
+    for name in found.metrics:
+        if found.share(name) and any(found.changes(one, name) for one in rows):
+            groups.setdefault(found.metrics[name].group or name, []).append(name)
+    others = [name for name, m in found.metrics.items() if m.sign and not found.share(name)]
+    panels = (_panel(found, looks, name, rows) for name in others)
+    drawn = list(islice((panel.html() for panel in panels if panel is not None), PANELS))
+    if not groups and not drawn:
         return None
     return join(
         [
-            el("p", left, class_="note") if left else None,
-            figures[0].html(),
-            el("div", *(figure.html() for figure in figures[1:]), class_="grid"),
+            el("p", note, class_="note") if note else None,
+            _grouped(found, looks, rows, groups).html() if groups else None,
+            el("div", *drawn, class_="grid"),
         ]
     )
+
+
+def chosen_settings(found: Compared) -> tuple[list[Setting], str]:
+    """The settings that have bars, and what to say of the choice."""
+    rows = [one for one in found.settings() if one.method != found.base]
+    methods = list(dict.fromkeys(one.method for one in rows))
+    if len(rows) == len(methods) <= MOST:
+        return rows, ""
+    metric = found.headline[0]
+    sign = found.metrics[metric].sign or 1
+    best: dict[str, tuple[float, Setting]] = {}
+    for one in rows:
+        mean = found.mean(one, metric)
+        value = sign * mean.value if mean else -math.inf
+        if one.method not in best or value > best[one.method][0]:
+            best[one.method] = (value, one)
+    kept = [one for _, one in best.values()][:MOST]
+    some = f"Of the first {MOST} methods" if len(methods) > MOST else "Of each method"
+    which = f"{some} the setting with the best {metric} of the test."
+    return kept, which if len(rows) > len(methods) else f"The first {MOST} methods."
+
+
+def _grouped(
+    found: Compared, looks: Mapping[str, Look], rows: list[Setting], groups: dict[str, list[str]]
+) -> Figure:
+    bars = [_bars(found, looks, one, groups) for one in rows]
+    spread = any(bar["error_x"]["visible"] for bar in bars)
+    says = "; ".join(f"{group}: {', '.join(names)}" for group, names in groups.items())
+    layout = {
+        "barmode": "group",
+        "xaxis": axis("change of the share (0 to 1)", zeroline=True),
+        "yaxis": {"autorange": "reversed", "automargin": True},
+        "showlegend": len(rows) > 1,
+    }
+    note = f"Mean of the metrics of a group ({says}). {WHISKERS if spread else ''}"
+    title = f"Change against {found.base}, for the better to the right"
+    height = 120 + max(46, 20 * len(rows)) * len(groups)
+    return Figure(title, bars, layout, note, height)
 
 
 def group_change(found: Compared, one: Setting, names: list[str]) -> Mean | None:
@@ -85,7 +103,7 @@ def _bars(
         "y": [plain(group) for group in known],
         "x": [rounded(mean.value) for mean in known.values()],
         "error_x": _whiskers(list(known.values())),
-        "marker": {"color": looks[one.method].colour},
+        "marker": looks[one.method].bar,
         "hovertemplate": "%{y}: %{x:+.3f}",
     }
 
@@ -106,7 +124,10 @@ def _panel(
         "y": [plain(one.label) for one in known],
         "x": [rounded(change.value) for change in known.values()],
         "error_x": _whiskers(list(known.values())),
-        "marker": {"color": [looks[one.method].colour for one in known]},
+        "marker": {
+            "color": [looks[one.method].colour for one in known],
+            "pattern": {"shape": [looks[one.method].pattern for one in known], "solidity": 0.35},
+        },
         "hovertemplate": "%{y}: %{x:+.4g}",
     }
     layout = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from onestage.report.cells import Compared
@@ -29,14 +30,20 @@ def opening(found: Compared) -> Html:
         facts = [("runs", str(sum(cell.trained is not None for cell in found.cells)))]
         facts.append(("seeds", _listed(sorted({cell.seed for cell in found.tested}))))
     pairs = [(el("dt", name), el("dd", value)) for name, value in facts if value]
+    notes = [el("li", el("strong", name), ": ", note) for name, note in _notes(about)]
     paragraphs = str(describes).strip().split("\n\n") if describes else []
     return join(
         [
             *(el("p", paragraph) for paragraph in paragraphs),
             el("dl", *(item for pair in pairs for item in pair), class_="facts"),
+            fold("the methods", el("ul", *notes)) if notes else None,
             warnings(found),
         ]
     )
+
+
+def _notes(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, str(note)) for name, note in mapping(about.get("notes")).items()]
 
 
 def warnings(found: Compared) -> Html | None:
@@ -77,4 +84,5 @@ def _pairs(told: Any) -> str:
     return ", ".join(
         f"{key} {_listed(value) if isinstance(value, list) else setting(value)}"
         for key, value in items
+        if value not in (None, {}, [])
     )

@@ -46,7 +46,7 @@
       legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0, bgcolor: "rgba(0,0,0,0)" },
       hoverlabel: { font: { family: "system-ui, sans-serif" }, align: "left", namelength: -1 },
       hovermode: "closest", dragmode: narrow() ? false : "zoom",
-      xaxis: axis, yaxis: { ...axis, zeroline: false },
+      xaxis: { ...axis, zeroline: false }, yaxis: { ...axis, zeroline: false },
     };
     return merged(base, painted(layout));
   }
@@ -87,25 +87,27 @@
       const seeds = p.seeds.filter((s) => x in s.values && y in s.values);
       if (seeds.length)
         data.push({
-          mode: "markers", showlegend: false, legendgroup: p.label,
+          mode: "markers", showlegend: false, legendgroup: p.method,
           x: seeds.map((s) => s.values[x]), y: seeds.map((s) => s.values[y]),
           marker: { color: p.colour, symbol: p.symbol, size: 6, opacity: 0.35 },
           text: seeds.map((s) => `${p.label}, seed ${s.seed}${s.choice ? "<br>" + s.choice : ""}`),
           hovertemplate: "%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
         });
     }
+    const named = new Set();
     for (const p of points) {
       const told = [x, y].map((m) => {
         const [mean, half] = p.means[m];
         return `${escaped(m)} ${short(mean)}${half === null ? "" : " ± " + short(half)}`;
       });
       data.push({
-        mode: "markers", name: p.label, legendgroup: p.label,
+        mode: "markers", name: p.method, legendgroup: p.method, showlegend: !named.has(p.method),
         x: [p.means[x][0]], y: [p.means[y][0]], error_x: bar([p], x), error_y: bar([p], y),
         marker: { color: p.colour, symbol: p.symbol, size: 13, line: { color: "@page", width: 1.5 } },
         text: [[`<b>${p.label}</b>`, ...told, ...(p.choice ? [p.choice] : [])].join("<br>")],
         hovertemplate: "%{text}<extra></extra>",
       });
+      named.add(p.method);
     }
     const sign = (name) => (spec.metrics[name].better === "lower" ? -1 : 1);
     const at = (p) => [sign(x) * p.means[x][0], sign(y) * p.means[y][0]];
@@ -121,7 +123,7 @@
     const title = (m) => `${escaped(m)} (${spec.metrics[m].better} is better)`;
     return [data, {
       xaxis: { title: { text: title(x) } }, yaxis: { title: { text: title(y) } },
-      showlegend: points.length <= 14,
+      showlegend: named.size <= 16,
     }];
   }
   const beats = (a, b) => a[0] >= b[0] && a[1] >= b[1] && (a[0] > b[0] || a[1] > b[1]);
@@ -140,7 +142,12 @@
     specs.set(figure, spec);
     if (spec.kind === "front") choosers(figure, spec);
     for (const select of figure.querySelectorAll("select"))
-      select.addEventListener("change", () => draw(figure));
+      select.addEventListener("change", () => {
+        const others = figure.closest("[data-together]")?.querySelectorAll("select[data-pick]") ?? [];
+        for (const other of others) other.value = select.value;
+        for (const one of others.length ? [...others].map((o) => o.closest("figure")) : [figure])
+          if (drawn.has(one)) draw(one);
+      });
   }
   function choosers(figure, spec) {
     for (const name of ["x", "y"]) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -55,6 +56,9 @@ def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -
     text = page(chapters, title or " and ".join(chapter.name for chapter in chapters))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
+    mask = os.umask(0)
+    os.umask(mask)
+    out.chmod(0o666 & ~mask)  # a page to be shown, not a private draft
     return Written(out, chapters)
 
 

@@ -109,13 +109,17 @@ def _metric(key: str) -> Metric | None:
 
 
 def start_of(runs: Sequence[Trained], metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """What was measured before the first step, if every run that has the metric did so, and alike: runs
-    from different models have no common start."""
+    """What was measured before the first step: by any run where all say that they began from the same
+    model, else only what all measured, and alike."""
+    models = {str(part.manifest.get("model")) for run in runs for part in run.parts[:1]}
+    same = len(models) == 1 and models != {"None"}
     found: dict[str, float] = {}
     for key, metric in metrics.items():
         having = [series for run in runs if (series := run.series(key))]
         first = [series[0][1] if series[0][0] == 0 else None for series in having]
         known = [value for value in first if value is not None]
-        if len(known) == len(first) and max(known) - min(known) <= 1e-4 * max(1.0, abs(known[0])):
+        if not known or (len(known) < len(first) and not same):
+            continue
+        if max(known) - min(known) <= 1e-4 * max(1.0, abs(known[0])):
             found[metric.name] = known[0]
     return found

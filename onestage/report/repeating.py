@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from onestage.report.cells import Cell, Compared
+from onestage.report.cells import Compared, first_of_each
 from onestage.report.figures import Look
 from onestage.report.markup import Html, el, fold, join, table
 from onestage.report.numbers import UNKNOWN, duration, mean_of, setting
@@ -17,25 +17,27 @@ COUNTS = ("responses", "tokens", "scored_tokens", "longest", "refused", "overlon
 
 
 def data_section(found: Compared) -> Html | None:
-    """Rows, kinds and tokens of each stream, once for each different table."""
-    tables: dict[str, list[str]] = {}
+    """Rows, kinds and tokens of each stream, of one run of each method; equal tables stand once."""
+    users: dict[str, list[str]] = {}
     content: dict[str, dict[str, Any]] = {}
-    for cell in found.tested:
-        for part in cell.trained.parts if cell.trained else []:
+    firsts = first_of_each(found.trained())
+    for cell in firsts:
+        parts = cell.trained.parts if cell.trained else []
+        for part in parts:
             if part.data:
                 key = repr(part.data)
                 content[key] = part.data
-                stage = f" ({part.name})" if len(cell.trained.parts) > 1 else ""  # type: ignore[union-attr]
-                tables.setdefault(key, []).append(f"{cell.setting.label}{stage}")
-    if not tables:
+                stage = f" ({part.name})" if len(parts) > 1 else ""
+                users.setdefault(key, []).append(f"{cell.method}{stage}")
+    if not users:
         return None
-    parts: list[Html] = []
-    for key, users in tables.items():
-        names = list(dict.fromkeys(users))
-        title = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        whole = _data_table(content[key])
-        parts.append(whole if len(tables) == 1 else fold(title, whole, open_=not parts))
-    return join(parts)
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell in firsts))
+    note = el("p", f"Of seed {seeds}.", class_="note")
+    tables = {", ".join(names): _data_table(content[key]) for key, names in users.items()}
+    if len(tables) == 1:
+        return join([note, *tables.values()])
+    folds = [fold(title, one, open_=n == 0) for n, (title, one) in enumerate(tables.items())]
+    return join([note, *folds])
 
 
 def _data_table(data: Mapping[str, Any]) -> Html:
@@ -71,20 +73,16 @@ def recipe_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     chosen = _choices(found)
     if chosen:
         parts.append(chosen)
-    seen: set[str] = set()
-    for cell in sorted(found.tested, key=lambda cell: found.settings().index(cell.setting)):
-        if cell.trained is None or cell.method in seen:
-            continue
-        texts = [el("pre", _titled(part, cell)) for part in cell.trained.parts if part.text]
+    for cell in first_of_each(found.trained()):
+        of = cell.trained.parts if cell.trained else []
+        texts = [el("pre", _titled(part, len(of) > 1)) for part in of if part.text]
         if texts:
-            seen.add(cell.method)
             name = el("span", looks[cell.method].chip, f"recipe of {cell.name}", class_="method")
             parts.append(fold(name, *texts))
     return join(parts) if parts else None
 
 
-def _titled(part: Part, cell: Cell) -> str:
-    stage = cell.trained is not None and len(cell.trained.parts) > 1
+def _titled(part: Part, stage: bool) -> str:
     return f"# stage {part.name}\n{part.text}" if stage else part.text
 
 
@@ -125,16 +123,16 @@ def repeat_section(found: Compared) -> Html:
     versions = mapping(about.get("versions")) or mapping(manifest.get("versions"))
     seeds = about.get("seeds") or sorted({cell.seed for cell in found.tested})
     commits = {str(part.manifest.get("git")) for part in parts if part.manifest.get("git")}
-    machine = mapping(manifest.get("machine"))
-    rows: list[list[object]] = [
-        ["command", join(el("div", el("code", one)) for one in told) or UNKNOWN],
-        ["seeds", ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds],
-        ["versions", ", ".join(f"{name} {value}" for name, value in versions.items()) or UNKNOWN],
-        ["git commit", ", ".join(sorted(commits)) or about.get("git") or UNKNOWN],
-        ["machine", ", ".join(str(value) for value in machine.values()) or UNKNOWN],
-        ["folder", el("code", found.folder)],
+    machine = mapping(manifest.get("machine")) or mapping(about.get("machine"))
+    rows: list[tuple[str, object]] = [
+        ("command", join(el("div", el("code", one)) for one in told)),
+        ("seeds", ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds),
+        ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
+        ("git commit", ", ".join(sorted(commits)) or about.get("git")),
+        ("machine", ", ".join(str(value) for value in machine.values())),
+        ("folder", el("code", found.folder)),
     ]
-    return join([table(("", ""), rows, class_="facts"), _times(found)])
+    return join([table(("", ""), [row for row in rows if row[1]], class_="facts"), _times(found)])
 
 
 def _times(found: Compared) -> Html | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from onestage.report.cells import SMALL, Compared, Metric, Setting
 from onestage.report.figures import Look
@@ -21,14 +22,21 @@ def result_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     if not any(cell.results for cell in found.tested):
         return None
     main = results_table(found, looks, found.headline, rows)
-    parts = [explanation(found, rows)]
+    parts: list[Html | None] = [explanation(found, rows)]
     if len(rows) > FEW:
         parts.append(fold(f"all {len(rows)} settings", main))
     else:
         parts.append(main)
-    if set(found.metrics) - set(found.headline):
-        every = results_table(found, looks, list(found.metrics), rows)
-        parts.append(fold(f"all {len(found.metrics)} metrics", every))
+    known = [name for name in found.metrics if any(name in cell.results for cell in found.tested)]
+    every = [name for name in known if not found.metrics[name].own]
+    if set(every) - set(found.headline):
+        table_of_all = results_table(found, looks, every, rows)
+        parts.append(fold(f"all {len(every)} metrics", table_of_all))
+    own = [name for name in known if found.metrics[name].own]
+    if own and found.is_study:
+        measured = results_table(found, looks, own, rows)
+        parts.append(fold(f"what the runs measured themselves ({len(own)})", measured))
+    parts.append(_together(found, looks))
     parts.append(fold("what the metrics are", _meanings(found.metrics)))
     return join(parts)
 
@@ -120,6 +128,19 @@ def explanation(found: Compared, rows: Sequence[Setting]) -> Html:
     if counts != [1]:
         says.append(" (the interval of the change, seed by seed, excludes zero)")
     return el("p", *says, ".", class_="note")
+
+
+def _together(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    """Numbers of several cells together, such as the hypervolume over an axis."""
+    names = list(dict.fromkeys(name for cell in found.whole for name in cell.results))
+    if not names:
+        return None
+    apart = replace(found, cells=found.whole, base=None)
+    rows = [one for one in apart.settings() if one.method in looks]
+    says = [f"{name}: {found.metrics[name].says}" for name in names if found.metrics[name].says]
+    body = results_table(apart, looks, names, rows)
+    title = el("h3", "Of all settings of a method together")
+    return join([title, el("p", "; ".join(says), class_="note") if says else None, body])
 
 
 def _meanings(metrics: Mapping[str, Metric]) -> Html:

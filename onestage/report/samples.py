@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from onestage.report.cells import Cell, Compared
@@ -12,9 +13,12 @@ from onestage.report.numbers import UNKNOWN, number
 from onestage.report.reading import is_number, texts
 
 PROMPTS = 16
-COLUMNS = 10
+COLUMNS = 16
 LENGTH = 600
 ANSWERS = 4
+
+Key = tuple[str, str]
+"""A prompt, and the metric that it is asked for."""
 
 
 def samples_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
@@ -29,7 +33,11 @@ def _tested(found: Compared, looks: Mapping[str, Look]) -> Html | None:
         return None
     answers = [{_key(one): one for one in cell.samples} for cell in cells]
     keys = list(dict.fromkeys(key for answer in answers for key in answer))
-    shown = sorted(keys, key=lambda key: not _differ([a.get(key) for a in answers]))[:PROMPTS]
+    trained = [
+        answer for cell, answer in zip(cells, answers, strict=True) if cell.method != found.base
+    ]
+    told = {key: (_differ(key, trained), _differ(key, answers)) for key in keys}
+    shown = spread(sorted(keys, key=told.__getitem__, reverse=True))[:PROMPTS]
     rows = []
     for prompt, metric in shown:
         under = el("small", metric, class_="under") if metric else None
@@ -38,7 +46,10 @@ def _tested(found: Compared, looks: Mapping[str, Look]) -> Html | None:
         rows.append(line)
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell in cells))
     many = f"{len(shown)} of {len(keys)} prompts" if len(shown) < len(keys) else "All prompts"
-    note = f"{many}, of seed {seeds}; those that the methods answer differently come first."
+    note = f"{many}, of seed {seeds}; of each metric those that are answered differently first."
+    methods = len({cell.method for cell in found.tested if cell.samples})
+    if methods > len(cells):
+        note += f" The first {len(cells)} of {methods} methods."
     return join(
         [
             el("p", note, class_="note"),
@@ -97,12 +108,20 @@ def _head(cell: Cell, looks: Mapping[str, Look]) -> Html:
     return el("span", looks[cell.method].chip, cell.setting.label, class_="method")
 
 
-def _key(one: Mapping[str, Any]) -> tuple[str, str]:
+def _key(one: Mapping[str, Any]) -> Key:
     return str(one.get("prompt", "")), str(one.get("metric") or "")
 
 
-def _differ(answers: Sequence[Mapping[str, Any] | None]) -> bool:
-    return len({bool(one.get("right")) for one in answers if one}) > 1
+def _differ(key: Key, answers: Sequence[Mapping[Key, Mapping[str, Any]]]) -> bool:
+    return len({bool(one[key].get("right")) for one in answers if key in one}) > 1
+
+
+def spread(keys: Sequence[Key]) -> list[Key]:
+    """The same, in turn from each metric."""
+    of: dict[str, list[Key]] = {}
+    for key in keys:
+        of.setdefault(key[1], []).append(key)
+    return [key for turn in zip_longest(*of.values()) for key in turn if key is not None]
 
 
 def _answer(one: Mapping[str, Any] | None) -> Html:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ from onestage.report.reading import Reader, is_number, mapping, texts
 from onestage.report.trained import is_run, read_run
 
 UNFINISHED = ("waiting", "running")
+TIDY = {"purpose", "method", "seed", "cell", "metric", "value"}
+"""Columns of `results.csv` that are no axes."""
 
 
 def is_study(folder: Path) -> bool:
@@ -20,12 +25,15 @@ def read_study(folder: Path) -> Compared:
     """Read a study folder. Nothing that is missing or damaged stops it."""
     reader = Reader()
     about = reader.json(folder / "study.json", folder.name, needed=True) or {}
-    cells = _cells(folder / "cells", reader)
-    metrics = _metrics(about, cells)
+    base = str(about["base"]) if about.get("base") else None
+    cells, whole = derived(folder / "results.csv", _cells(folder / "cells", reader), reader)
+    metrics = _metrics(about, [*cells, *whole])
     methods = texts(about.get("methods"))
+    if base is not None and base not in methods:
+        methods.insert(0, base)
     methods += [m for m in dict.fromkeys(c.method for c in cells) if m not in methods]
+    _tell_missing(about, methods, cells, reader)
     headline = [name for name in texts(about.get("headline")) if name in metrics]
-    base = about.get("base")
     claims = reader.json(folder / "claims.json", folder.name, kind=list) or []
     return Compared(
         str(about.get("name") or folder.name),
@@ -34,14 +42,83 @@ def read_study(folder: Path) -> Compared:
         cells,
         metrics,
         headline or list(metrics)[:8],
-        base if isinstance(base, str) else None,
+        base,
         {str(k): list(v) for k, v in mapping(about.get("axes")).items() if isinstance(v, list)},
         _front(about.get("front"), metrics),
         about,
         reader.text(folder / "study.yaml", folder.name) or "",
         [claim for claim in claims if isinstance(claim, dict)],
         reader.troubles,
+        whole=whole,
     )
+
+
+def derived(file: Path, cells: list[Cell], reader: Reader) -> tuple[list[Cell], list[Cell]]:
+    """The cells with what the study's table adds to their own results, and numbers that are of several
+    cells together (their rows name no cell). Without cells, as where only tables were kept, the table
+    says what they reached."""
+    by_name, kept = {cell.name: cell for cell in cells}, bool(cells)
+    whole: list[Cell] = []
+    for row in _rows(file, reader):
+        metric, value, name = row.get("metric"), _number(row.get("value")), row.get("cell") or ""
+        if not metric or value is None:
+            continue
+        purpose, method = str(row.get("purpose")), str(row.get("method"))
+        axes = {k: _value(v) for k, v in row.items() if k and v and k not in TIDY}
+        made = Cell(name, method, int(_number(row.get("seed")) or 0), purpose, axes)
+        if name and not kept:
+            by_name.setdefault(name, made)
+        if name in by_name:
+            cell = by_name[name]
+            if (cell.results or not kept) and metric not in cell.results:
+                by_name[name] = replace(cell, results={**cell.results, metric: value})
+        elif not name and purpose == "test":
+            whole.append(replace(made, results={metric: value}))
+    return list(by_name.values()), whole
+
+
+def _rows(file: Path, reader: Reader) -> list[dict[str, Any]]:
+    text = reader.text(file, file.parent.name) or ""
+    try:
+        return list(csv.DictReader(text.splitlines()))
+    except csv.Error as error:
+        reader.tell(file.parent.name, f"{file.name} is damaged ({error})")
+        return []
+
+
+def _value(text: str) -> Any:
+    """A value of an axis, as the table has it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if is_number(value) else None
+
+
+def _tell_missing(
+    about: dict[str, Any], methods: list[str], cells: list[Cell], reader: Reader
+) -> None:
+    """Seeds of the study that a method, at values of axes that it has begun with, has no cell for."""
+    given = about.get("seeds")
+    seeds = [seed for seed in given if isinstance(seed, int)] if isinstance(given, list) else []
+    tested = [cell for cell in cells if cell.purpose == "test"]
+    begun = {method: {c.setting for c in tested if c.method == method} for method in methods}
+    empty = [method for method, settings in begun.items() if not settings]
+    if empty and seeds:
+        reader.tell("not begun", ", ".join(empty))
+    for settings in begun.values():
+        for one in sorted(settings, key=lambda one: one.label):
+            have = {cell.seed for cell in tested if cell.setting == one}
+            missing = [str(seed) for seed in seeds if seed not in have]
+            if missing:
+                reader.tell(one.label, f"not begun: seeds {', '.join(missing)}")
 
 
 def _metrics(about: dict[str, Any], cells: list[Cell]) -> dict[str, Metric]:
@@ -69,7 +146,7 @@ def _front(told: object, metrics: dict[str, Metric]) -> tuple[str, str] | None:
 
 def _cells(folder: Path, reader: Reader) -> list[Cell]:
     if not folder.is_dir():
-        reader.tell(folder.parent.name, "no cells: nothing was run")
+        reader.tell(folder.parent.name, "there are no cells")
         return []
     return [_cell(one, reader) for one in sorted(folder.iterdir()) if one.is_dir()]
 

@@ -24,11 +24,8 @@ def front_section(
 
 def front_figure(found: Compared, looks: Mapping[str, Look]) -> Figure | None:
     """None where there are no two metrics to draw."""
-    names = [
-        name
-        for name, metric in found.metrics.items()
-        if metric.sign and any(name in cell.results for cell in found.tested)
-    ]
+    known = {name for cell in found.tested for name in cell.results if name[:6] != "start/"}
+    names = [name for name, metric in found.metrics.items() if metric.sign and name in known]
     if len(names) < 2:
         return None
     told = found.front or ()
@@ -76,6 +73,7 @@ def _point(
     choices = {seed["choice"] for seed in seeds}
     return {
         "label": plain(one.label),
+        "method": plain(one.method),
         "choice": choices.pop() if len(choices) == 1 else "settings differ by seed",
         "colour": look.colour,
         "symbol": look.symbol,
@@ -105,6 +103,10 @@ def _gaps(gaps: Comparison) -> Html:
         [
             el("h3", "Gaps to the best held-out loss of each term"),
             table(("run", *gaps.optimum, "distance from the ideal", "tokens"), rows),
-            el("p", f"* on the front; best: {best}", class_="note"),
+            el(
+                "p",
+                f"* on the front; f*: {best} (a gap below 0 is better than this f*)",
+                class_="note",
+            ),
         ]
     )
