@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_studies import content
 
 from onestage.study.cells import choices, recipe_of, reported, trials
 from onestage.study.file import StudyError, load_study, parse_study
 from onestage.study.variables import filled, used
-from studies import content
 
 HERE = (Path("base"), Path("data"))
 

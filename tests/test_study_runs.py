@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from dying import die, fail
+from small_studies import DPO, content, ground
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -22,7 +23,6 @@ from onestage.study.cells import reported
 from onestage.study.file import StudyError, parse_study
 from onestage.study.pool import workers
 from onestage.study.study import Outcome, Study
-from studies import DPO, content, ground
 
 
 @pytest.fixture(scope="module")

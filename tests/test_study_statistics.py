@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from studies import content
+from small_studies import content
 
 from onestage.study.cells import trials
 from onestage.study.claims import check, judged

@@ -129,7 +129,7 @@ class Study:
                 for name, says in FRONT.items()
             }
         for metric in metrics_of(rows):
-            better = "lower" if metric.startswith(("eval/", "retention/")) else None
+            better = "lower" if metric.endswith(("loss", "/kl")) else None
             known.setdefault(metric, Metric("", better, metric.split("/")[0]))  # type: ignore[arg-type]
         tune = file.tune.model_dump() if file.tune else None
         if tune is not None:
