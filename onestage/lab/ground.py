@@ -104,7 +104,11 @@ def _keep_sources(
     if not text.is_file():
         write_text(text, "".join(lines))
     if not folder.is_dir():
-        write_folder(folder, lambda draft: tokenizer.save_pretrained(draft) and None)
+
+        def save(draft: Path) -> None:
+            tokenizer.save_pretrained(draft)
+
+        write_folder(folder, save)
 
 
 def _pretrain(recipe: Mapping[str, Any], found: Path, say: Say, watcher: Watcher | None) -> None:
