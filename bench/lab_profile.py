@@ -4,8 +4,9 @@
 
 Two runs, one thread: pretraining (its first `--steps` steps) and a fine-tuning on demonstrations and
 scores (objective uft, as `onestage demo` trains). The share is the time inside the model (forward pass
-with the head, backward pass, optimiser with clipping) of the time between the first step's beginning and
-the last one's end. What comes before (reading, encoding, self-check, reference) is told beside it.
+with the head, backward pass, optimiser) of the time from the beginning of the first step to the end of
+the last one. What comes before (reading, encoding, self-check, reference) is told beside it. Processor
+time is measured, for the machine may be busy with other work.
 
 Writes bench/results/lab_profile.json; the table is in bench/README.md.
 """
@@ -23,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from onestage.demo import FINE_TUNING, OBJECTIVE
 from onestage.lab.ground import make_base, write_rows
-from onestage.lab.presets import pretraining_settings
 from onestage.lab.world import World
 from onestage.policy.policy import Policy
 from onestage.recipe import parse_recipe
@@ -42,31 +43,35 @@ class Stopwatch(Watcher):
 
     def __init__(self) -> None:
         self.seconds = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
-        self.made = time.perf_counter()
+        self.made = time.process_time()
         self.before = self.steps = self.tokens = 0.0
 
     def begin(self, run: Run) -> None:
-        self.began = time.perf_counter()
+        self.began = time.process_time()
         self.before = self.began - self.made
         for name in self.seconds:
             self.seconds[name] = 0.0
         run.accelerator.backward = self.timed("backward", run.accelerator.backward)  # type: ignore
-        run.optimizer.step = self.timed("optimizer", run.optimizer.step)  # type: ignore
+        run.optimizer.register_step_pre_hook(lambda *_: self.count("optimizer", -1))
+        run.optimizer.register_step_post_hook(lambda *_: self.count("optimizer", 1))
         policy: Policy = run.policy
         policy.look = self.timed("forward", policy.look)  # type: ignore[method-assign]
 
+    def count(self, name: str, sign: int) -> None:
+        self.seconds[name] += sign * time.process_time()
+
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*given: Any, **named: Any) -> Any:
-            start = time.perf_counter()
+            start = time.process_time()
             found = work(*given, **named)
-            self.seconds[name] += time.perf_counter() - start
+            self.seconds[name] += time.process_time() - start
             return found
 
         return wrapped
 
     def step(self, run: Run, loss: float) -> None:
         self.steps = run.step
-        self.whole = time.perf_counter() - self.began
+        self.whole = time.process_time() - self.began
         self.tokens = run.tokens
 
     def told(self) -> dict[str, float]:
@@ -101,17 +106,10 @@ def main() -> None:
     world = World(options.seed)
     base = make_base(world, options.work, seed=options.seed)
     files = write_rows(world, options.work / f"rows-{options.seed}")
-    (text,) = {Path(p) for p in (options.work / "lab" / "texts").iterdir()}
-    tokenizer = {"name": None, "config": json.loads((base / "config.json").read_text())}
+    made = yaml.safe_load((base.parent / "recipe.yaml").read_text())
     found = {
         "pretraining": measured(
-            {
-                "model": {"config": tokenizer["config"], "tokenizer": str(base)},
-                "data": [{"name": "text", "path": str(text)}],
-                "objective": "sft",
-                "train": {**pretraining_settings(), "max_steps": options.steps},
-                "cache_dir": str(options.work),
-            },
+            {**made, "train": {**made["train"], "max_steps": options.steps}},
             options.work / "pretraining",
         ),
         "fine-tuning": measured(
