@@ -54,14 +54,14 @@ def prepare(given: Mapping[str, Any], seed: int, cache: Path) -> Ground:
     return world_of(given).prepare(seed, cache, lambda line: None)
 
 
-def do(cell: Cell, folder: Path, cache: Path, keep_model: bool) -> str:
+def do(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool) -> str:
     """Do the cell in `folder`; returns the state it ends in. What goes wrong is written there."""
     began = time.perf_counter()
     _begin(cell, folder)
     try:
         log = (folder / "log.txt").open("a", buffering=1)
         with log, redirect_stdout(log), redirect_stderr(log):
-            _train_and_evaluate(cell, folder, cache, keep_model)
+            _train_and_evaluate(cell, ground, folder, cache, keep_model)
     except Exception as error:
         with (folder / "log.txt").open("a") as log:
             traceback.print_exc(file=log)
@@ -94,15 +94,15 @@ def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
     write_json(folder / "status.json", {"state": state, "error": error, "seconds": took})
 
 
-def _train_and_evaluate(cell: Cell, folder: Path, cache: Path, keep_model: bool) -> None:
-    world = world_of(cell.world)
-    ground = world.prepare(cell.seed, cache, print)
+def _train_and_evaluate(
+    cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool
+) -> None:
     model, run, found = ground.base, folder / "run", {}
     if cell.recipe is not None:
         began = time.perf_counter()
         model = _train(cell, ground, run, cache)
         found = {"seconds": time.perf_counter() - began, **spent(run)}
-    evaluated = world.evaluate(ground, model, cell.seed, cell.split)
+    evaluated = world_of(cell.world).evaluate(ground, model, cell.seed, cell.split)
     _write_answers(folder / "samples.jsonl", evaluated)
     write_json(folder / "results.json", {**evaluated.metrics, **found})
     if cell.recipe is not None and not keep_model:
@@ -184,10 +184,10 @@ def _write_answers(file: Path, evaluated: Evaluated) -> None:
     write_text(file, "".join(lines))
 
 
-def in_a_process(cell: Cell, folder: str, cache: str, keep_model: bool) -> str:
+def in_a_process(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool) -> str:
     """`do`, for worker processes."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return do(cell, Path(folder), Path(cache), keep_model)
+    return do(cell, ground, folder, cache, keep_model)

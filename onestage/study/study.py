@@ -24,7 +24,7 @@ from onestage.study.budget import within
 from onestage.study.cells import Cell, recipe_of, reported, trials
 from onestage.study.doing import in_a_process, mark_failed, prepare, state_of, world_of
 from onestage.study.file import StudyError, StudyFile
-from onestage.study.pool import Here, workers
+from onestage.study.pool import Here, Job, workers
 from onestage.study.results import (
     FRONT,
     Row,
@@ -37,7 +37,7 @@ from onestage.study.results import (
     write_tidy,
 )
 from onestage.study.tuning import choose, settled
-from onestage.study.world import Metric, Say, World
+from onestage.study.world import Ground, Metric, Say, World
 
 SPENT = {
     "updates": Metric("optimiser steps", None, "cost"),
@@ -85,9 +85,9 @@ class Study:
         """Grounds, trials, choices, tests: the cells, those that failed, and what to tell of them."""
         chosen, notes = settled(self.file), []
         tried = trials(self.file)
-        failed = self._grounds(run, tried, chosen)
+        grounds, failed = self._grounds(run, tried, chosen)
         if tried:
-            failed |= self._do(run, tried, "trial", failed)
+            failed |= self._do(run, tried, "trial", grounds)
             told = choose(self.file, tried, self._found(tried), self._better())
             write_json(self.out / "tuning.json", told)
             for name, one in told.items():
@@ -100,7 +100,7 @@ class Study:
                         f"{name}: {', '.join(one['edges'])} chosen at the edge of the grid"
                     )
         tested = reported(self.file, chosen)
-        failed |= self._do(run, tested, "test", failed)
+        failed |= self._do(run, tested, "test", grounds)
         return [*tried, *tested], failed, notes
 
     def _begin(self) -> None:
@@ -155,43 +155,45 @@ class Study:
 
     def _grounds(
         self, run: Here, tried: Sequence[Cell], chosen: Mapping[str, Any]
-    ) -> dict[str, str]:
-        """Make what the runs of a seed share; returns why the cells on bad grounds cannot be."""
+    ) -> tuple[dict[str, Ground | str], dict[str, str]]:
+        """What the runs of a seed share, by world and seed, or why it could not be made; and the cells
+        that therefore cannot be."""
         everything = {name: {} for name in self.file.methods} | dict(chosen)
-        wanted: dict[str, tuple[Mapping[str, Any], int, list[str]]] = {}
+        wanted: dict[str, list[Cell]] = {}
         for cell in [*tried, *reported(self.file, everything)]:
-            if state_of(self.out / "cells" / cell.name, cell) == "done":
-                continue
-            key = json.dumps([cell.world, cell.seed], sort_keys=True)
-            wanted.setdefault(key, (cell.world, cell.seed, []))[2].append(cell.name)
-        jobs = [(prepare, (world, seed, self.cache)) for world, seed, _ in wanted.values()]
-        grounds = list(wanted.values())
-        failed: dict[str, str] = {}
-        for number, _, error in run(jobs):
-            _, seed, names = grounds[number]
-            self.say(f"ground of seed {seed}: {error or 'ready'}")
+            if state_of(self.out / "cells" / cell.name, cell) != "done":
+                wanted.setdefault(_ground_of(cell), []).append(cell)
+        jobs = [(prepare, (cells[0].world, cells[0].seed, self.cache)) for cells in wanted.values()]
+        keys, grounds, failed = list(wanted), dict[str, Ground | str](), dict[str, str]()
+        for number, ground, error in run(jobs):
+            cells = wanted[keys[number]]
+            grounds[keys[number]] = error or ground
+            self.say(f"ground of seed {cells[0].seed}: {error or 'ready'}")
             if error:
-                failed |= dict.fromkeys(names, f"its ground could not be made: {error}")
-        return failed
+                failed |= {cell.name: f"its ground could not be made: {error}" for cell in cells}
+        return grounds, failed
 
     def _do(
-        self, run: Here, cells: Sequence[Cell], what: str, hopeless: Mapping[str, str]
+        self, run: Here, cells: Sequence[Cell], what: str, grounds: Mapping[str, Ground | str]
     ) -> dict[str, str]:
         """Do the cells that are not done; returns those that failed, now or before, and why."""
         folder, failed, todo = self.out / "cells", {}, []
         for cell in cells:
-            state = state_of(folder / cell.name, cell)
-            if cell.name in hopeless:
+            state, ground = state_of(folder / cell.name, cell), grounds.get(_ground_of(cell))
+            if state == "done":
+                continue
+            if isinstance(ground, str):
                 (folder / cell.name).mkdir(parents=True, exist_ok=True)
                 write_json(folder / cell.name / "cell.json", cell.describe())
-                mark_failed(folder / cell.name, hopeless[cell.name])
+                mark_failed(folder / cell.name, f"its ground could not be made: {ground}")
             elif state == "failed" and not self.retry:
                 failed[cell.name] = _reason(folder / cell.name) + " (try again with --retry)"
-            elif state != "done":
+            else:
                 todo.append(cell)
         kept = self.file.keep_models and what == "test"
-        jobs = [
-            (in_a_process, (cell, str(folder / cell.name), str(self.cache), kept)) for cell in todo
+        jobs: list[Job] = [
+            (in_a_process, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
+            for cell in todo
         ]
         began, known = time.perf_counter(), len(cells) - len(todo)
         if known:
@@ -239,6 +241,10 @@ class Study:
         write_json(self.out / "claims.json", verdicts)
         self._describe(rows)
         return Outcome(rows, table, verdicts, dict(failed), notes)
+
+
+def _ground_of(cell: Cell) -> str:
+    return json.dumps([cell.world, cell.seed], sort_keys=True)
 
 
 def _reason(folder: Path) -> str:
