@@ -78,5 +78,5 @@ def claims(
         if missing:
             raise ValueError(f"no finished study in {', '.join(missing)} (claims.json is missing)")
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, ledger(folders))
+        write_text(out, ledger(folders, out.parent))
         say(f"{out}")

@@ -8,6 +8,7 @@ else. Differences are paired by seed.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,15 +161,18 @@ def _fits(place: Mapping[str, Any], at: Mapping[str, Any]) -> bool:
     return all(place.get(axis) == value for axis, value in at.items())
 
 
-def ledger(folders: Sequence[Path]) -> str:
-    """The page of all claims of some study folders, grouped by study."""
+def ledger(folders: Sequence[Path], beside: Path) -> str:
+    """The page of all claims of some study folders, by study; links are from the folder `beside`."""
     counts: dict[str, int] = {}
     body: list[str] = []
     for folder in folders:
         told = read_json(folder / "study.json")
         tune, seeds = told.get("tune"), told.get("seeds", [])
         how = f"{tune['trials']} trials a method on seed {tune['seeds']}" if tune else "not tuned"
-        body += ["", f"## {told['name']}", "", told.get("description", "").strip(), ""]
+        page = folder / "README.md"
+        link = Path(os.path.relpath(page, beside)).as_posix() if page.is_file() else ""
+        name = f"[{told['name']}]({link})" if link else told["name"]
+        body += ["", f"## {name}", "", told.get("description", "").strip(), ""]
         budget = ", ".join(f"{v:,} {k}" for k, v in (told.get("budget") or {}).items())
         body += [f"{len(seeds)} seeds, {budget or 'no common budget'} a run, {how}.", ""]
         body += ["| claim | paper | ours | verdict |", "|---|---|---|---|"]
