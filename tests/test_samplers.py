@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from conftest import TINY, sharpen, tiny_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     FalconH1Config,
@@ -321,3 +323,20 @@ def test_options_and_prompts_are_checked(tokenizer: Any) -> None:
     engine = make("transformers", {}, tiny_llama(), tokenizer)
     with pytest.raises(ValueError, match="without any token"):
         engine([Request(np.zeros(0, np.int32), 1, "")], SHORT)
+
+
+def test_an_adapter_folder_as_transformers_itself_loads_it(
+    tokenizer: Any, model_folder: FilePath, tmp_path: FilePath
+) -> None:
+    """Its layers are inside a plain model then, not in one of PEFT's."""
+    whole = AutoModelForCausalLM.from_pretrained(model_folder)
+    adapted = get_peft_model(whole, LoraConfig(r=2, target_modules="all-linear"))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(1))
+    adapted.save_pretrained(tmp_path / "adapter")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    how = Decoding(8, temperature=0)
+    requests = [Request(np.arange(5, dtype=np.int32), 1, "a")]
+    drawn = [Transformers(model, tokenizer)(requests, how)[0][0].ids for model in (adapted, plain)]
+    assert list(drawn[0]) == list(drawn[1])

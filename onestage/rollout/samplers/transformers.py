@@ -48,7 +48,7 @@ class Transformers(Sampler):
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         self.ends = end_ids(self.model, self.tokenizer)
-        plain = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         if "past_key_values" not in inspect.signature(plain.forward).parameters:
             raise ValueError(
                 f"{type(plain).__name__} takes no past_key_values: the engine transformers cannot "

@@ -13,11 +13,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from onestage.policy.loading import Loaded, ModelSource, load, load_tokenizer
+from onestage.policy.loading import Loaded, ModelSource, load_tokenizer
 from onestage.policy.scorer import policy_of
 from onestage.records.columns import Columns
 from onestage.records.reading import Source, read
@@ -27,6 +27,7 @@ from onestage.rollout.texts import complete
 from onestage.scoring import score_records
 from onestage.streams.encoded import Encoded
 from onestage.streams.encoding import Encoder
+from onestage.study.models import Precision, loaded
 from onestage.study.statistics import rank_correlation
 from onestage.study.world import Evaluated, Ground, Metric, Say, Split, World
 
@@ -66,7 +67,7 @@ class Folder(World):
     answers: int = Field(32, ge=0)
     """Prompts of held-out demonstrations that are answered, greedily."""
     max_completion_length: int = Field(128, ge=1)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Precision = "auto"
 
     headline = ("overall", "imitation", "preference", "retention", "text_loss", "stops")
 
@@ -89,11 +90,11 @@ class Folder(World):
             raise ValueError(f"world folder: no base model at {self.model}")
 
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
-        load_tokenizer(self._source(self.model))  # fails here, not in every cell
+        load_tokenizer(ModelSource(name=self.model))  # fails here, not in every cell
         return Ground(Path(self.model), self.data)
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
-        trained, base = self._load(str(model)), self._load(self.model)
+        trained, base = loaded(model, self.dtype), loaded(self.model, self.dtype)
         found: dict[str, float] = {}
         shown: list[dict[str, Any]] = []
         for kind in KINDS:
@@ -127,16 +128,6 @@ class Folder(World):
 
     def _file(self, kind: str, split: str) -> Path:
         return self.data / f"{kind}.{split}.jsonl"
-
-    def _source(self, model: str) -> ModelSource:
-        return ModelSource(name=model, dtype=self.dtype)
-
-    def _load(self, model: str) -> Loaded:
-        import torch
-
-        source = self._source(model)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return load(source, device, load_tokenizer(source))
 
     def _records(self, kind: str, split: Split) -> Iterator[Any]:
         file = self._file(kind, split)

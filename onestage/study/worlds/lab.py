@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from typing import Literal
 
 from onestage.lab.evaluation import METRICS, evaluate
 from onestage.lab.ground import make_base, write_rows
 from onestage.lab.world import World as Generated
+from onestage.study.models import loaded
 from onestage.study.world import Evaluated, Ground, Metric, Say, Split, World
 
 
@@ -39,18 +38,10 @@ class Lab(World):
         return Ground(base, data)
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
-        trained, base = _load(model), _load(ground.base)
-        tokenizer = AutoTokenizer.from_pretrained(ground.base)
-        found = evaluate(trained, tokenizer, self._world(seed), split, base)
+        trained, base = loaded(model), loaded(ground.base)
+        world = self._world(seed)
+        found = evaluate(trained.model, base.tokenizer, world, split, base.model)
         return Evaluated(found.metrics, [asdict(answer) for answer in found.answers])
 
     def _world(self, seed: int) -> Generated:
         return Generated(seed, self.preset)
-
-
-def _load(folder: Path) -> Any:
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
-    return model.to(device)

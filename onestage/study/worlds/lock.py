@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from onestage.lab.lock import LockWorld, write_rows
 from onestage.lab.lock_base import make_lock_base
 from onestage.lab.lock_exam import METRICS, evaluate_lock
+from onestage.study.models import loaded
 from onestage.study.world import Evaluated, Ground, Metric, Say, Split, World
 
 
@@ -40,9 +39,9 @@ class Lock(World):
         return Ground(base, data)
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
-        trained: Any = AutoModelForCausalLM.from_pretrained(model)
-        tokenizer = AutoTokenizer.from_pretrained(ground.base)
-        return Evaluated(*evaluate_lock(trained, tokenizer, self._world(seed), split))
+        trained = loaded(model)
+        world = self._world(seed)
+        return Evaluated(*evaluate_lock(trained.model, trained.tokenizer, world, split))
 
     def _world(self, seed: int) -> LockWorld:
         return LockWorld(seed, self.horizon, self.solved)
