@@ -19,14 +19,22 @@ from onestage.logbook import read_json, write_text
 from onestage.study.cells import Cell
 from onestage.study.file import Front
 from onestage.study.statistics import Interval, holm, interval, paired
+from onestage.study.world import Metric
 from onestage.tradeoff import hypervolume, ideal_distance
 
 FRONT = {
-    "x": "gap of the front's x to the best of any run of its seed",
-    "y": "gap of the front's y to the best of any run of its seed",
-    "ideal_distance": "distance from the best of both, as parts of the gaps at the start",
-    "hypervolume": "what the front of a method covers, of 1, over its axis",
+    "gap/x": Metric(
+        "gap of x to the best of any run of its seed; 1 at the start", "lower", "trade-off"
+    ),
+    "gap/y": Metric(
+        "gap of y to the best of any run of its seed; 1 at the start", "lower", "trade-off"
+    ),
+    "ideal_distance": Metric("distance from the best of both, in these gaps", "lower", "trade-off"),
+    "hypervolume": Metric(
+        "what a method's front covers, of 1, over its axis", "higher", "trade-off"
+    ),
 }
+"""What a study with a front finds besides."""
 
 
 @dataclass(frozen=True)

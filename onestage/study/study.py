@@ -21,7 +21,7 @@ from onestage.logbook import environment, read_json, write_json, write_text
 from onestage.recipe import RecipeError, parse_recipe
 from onestage.study import claims
 from onestage.study.budget import within
-from onestage.study.cells import Cell, recipe_of, reported, trials
+from onestage.study.cells import Cell, choices, recipe_of, reported, trials
 from onestage.study.doing import in_a_process, mark_failed, prepare, state_of, world_of
 from onestage.study.file import StudyError, StudyFile
 from onestage.study.pool import Here, Job, workers
@@ -88,9 +88,7 @@ class Study:
         grounds, failed = self._grounds(run, tried, chosen)
         if tried:
             failed |= self._do(run, tried, "trial", grounds)
-            told = choose(self.file, tried, self._found(tried), self._better())
-            write_json(self.out / "tuning.json", told)
-            for name, one in told.items():
+            for name, one in self._tuned(tried).items():
                 if one["best"] is None:
                     notes.append(f"{name}: no trial has a result, so it is not reported")
                     continue
@@ -118,23 +116,21 @@ class Study:
         write_text(self.out / "study.yaml", yaml.safe_dump(content, sort_keys=False))
         self._describe([])
 
+    def _metrics(self, rows: Sequence[Row]) -> dict[str, Metric]:
+        """The world's metrics, what every run has, and whatever else was found."""
+        known = {**self.world.metrics, **SPENT, **(FRONT if self.file.front else {})}
+        for name in metrics_of(rows):
+            better: Any = "lower" if name.endswith(("loss", "/kl")) else None
+            known.setdefault(name, Metric("", better, name.split("/")[0]))
+        return known
+
     def _describe(self, rows: Sequence[Row]) -> None:
-        file, world = self.file, self.world
-        known = {**world.metrics, **SPENT}
-        if file.front is not None:
-            known |= {
-                name if name in ("ideal_distance", "hypervolume") else f"gap/{name}": Metric(
-                    says, "higher" if name == "hypervolume" else "lower", "trade-off"
-                )
-                for name, says in FRONT.items()
-            }
-        for metric in metrics_of(rows):
-            better = "lower" if metric.endswith(("loss", "/kl")) else None
-            known.setdefault(metric, Metric("", better, metric.split("/")[0]))  # type: ignore[arg-type]
-        tune = file.tune.model_dump() if file.tune else None
-        if tune is not None:
-            tune["trials"] = max(len(one.try_) and one.trials for one in file.methods.values())
-            tune["trials"] = min(tune["trials"], file.tune.trials or tune["trials"])  # type: ignore[union-attr]
+        """`study.json`."""
+        file, here = self.file, environment()
+        tune = None
+        if file.tune is not None:
+            most = max(len(choices(file, name)) for name in file.methods)
+            tune = {**file.tune.model_dump(), "trials": most}
         write_json(
             self.out / "study.json",
             {
@@ -144,10 +140,10 @@ class Study:
                 "budget": file.budget.model_dump(exclude_none=True) if file.budget else None,
                 "tune": tune,
                 "world": file.world,
-                "metrics": {name: asdict(metric) for name, metric in known.items()},
-                "headline": file.headline or list(world.headline),
+                "metrics": {name: asdict(metric) for name, metric in self._metrics(rows).items()},
+                "headline": file.headline or list(self.world.headline),
                 "front": file.front.model_dump() if file.front else None,
-                **{key: environment()[key] for key in ("versions", "git", "machine")},
+                **{key: here[key] for key in ("versions", "git", "machine")},
                 "command": " ".join(["onestage", *sys.argv[1:]]),
                 "written": datetime.now().isoformat(timespec="seconds"),
             },
@@ -213,18 +209,16 @@ class Study:
         rows = gather(cells, self.out / "cells")
         return rows + (traded(rows, self.file.front) if self.file.front is not None else [])
 
-    def _found(self, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
-        """What each trial found, by the name of its cell."""
-        table: dict[str, dict[str, float]] = {}
-        for row in self._rows(cells):
-            table.setdefault(row.cell, {})[row.metric] = row.value
-        return table
-
-    def _better(self) -> Any:
+    def _tuned(self, tried: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+        """What the trials chose, as `tuning.json` has it."""
         assert self.file.tune is not None
-        metric = self.file.tune.metric
-        known = self.world.metrics.get(metric)
-        return (known.better if known else "lower") or "higher"
+        rows, found = self._rows(tried), dict[str, dict[str, float]]()
+        for row in rows:
+            found.setdefault(row.cell, {})[row.metric] = row.value
+        metric = self._metrics(rows).get(self.file.tune.metric)
+        told = choose(self.file, tried, found, (metric and metric.better) or "higher")
+        write_json(self.out / "tuning.json", told)
+        return told
 
     def _tables(
         self, cells: Sequence[Cell], failed: Mapping[str, str], notes: list[str]
