@@ -106,7 +106,7 @@ def _train_and_evaluate(
     _write_answers(folder / "samples.jsonl", evaluated)
     write_json(folder / "results.json", {**evaluated.metrics, **found})
     if cell.recipe is not None and not keep_model:
-        for weights in run.rglob("*.safetensors"):
+        for weights in folder.rglob("*.safetensors"):
             weights.unlink()
 
 
