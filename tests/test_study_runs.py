@@ -235,6 +235,36 @@ def test_an_adapter_that_is_lost_on_reload(folders: tuple[Path, Path], tmp_path:
     assert "trains an adapter" in do(study, tmp_path / "two")[0].failed["whole-seed=0"]
 
 
+def test_gaps_need_losses_at_the_start(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """And tuning can go by them."""
+    study = content(*folders, seeds=[0], base=None, tune={"seeds": [5], "metric": "ideal_distance"})
+    held = {"eval_path": "{data}/demonstration.{split}.jsonl"}
+    held_pairs = {"eval_path": "{data}/pair.{split}.jsonl"}
+    study["recipe"] |= {
+        "objective": {"demos": "sft", "pairs": "dpo"},
+        "train": {**study["recipe"]["train"], "eval_steps": 100},
+    }
+    mix = {
+        "data": {"demos": held, "pairs": held_pairs},
+        "schedule": {"name": "mix", "weights": {"sft": "{part}", "dpo": "{1 - part}"}},
+        "try": {"rate": [0.01, 0.001]},
+    }
+    study |= {"methods": {"Mix": mix}, "axes": {"part": [0.5, 0.25]}}
+    study["front"] = {"x": "eval/demos/loss", "y": "eval/pairs/loss", "over": "part"}
+    outcome, _ = do(study, tmp_path / "without")
+    assert any("no gaps" in note for note in outcome.notes)
+    study["recipe"]["optimum"] = {"given": {"sft": 0, "dpo": 0}}
+    outcome, _ = do(study, tmp_path / "with")
+    assert not any("no gaps" in note for note in outcome.notes)
+    tuned = read_json(tmp_path / "with" / "tuning.json")["Mix"]
+    values = [one["ideal_distance"] for one in tuned["trials"]]
+    assert tuned["best"] == tuned["trials"][values.index(min(values))]["choice"]
+    found = {(r.axes.get("part"), r.metric): r.value for r in outcome.rows if r.purpose == "test"}
+    assert min(found[0.5, "gap/x"], found[0.25, "gap/x"]) == 0
+    assert (None, "hypervolume") in found
+    assert read_json(tmp_path / "with" / "study.json")["metrics"]["gap/x"]["better"] == "lower"
+
+
 def test_models_are_kept_where_asked(folders: tuple[Path, Path], tmp_path: Path) -> None:
     study = content(*folders, seeds=[0], base=None)
     study["methods"].pop("SFT then DPO")
@@ -281,6 +311,18 @@ def test_the_command_line_does_a_study_and_writes_the_ledger(
     assert f"**{entry['verdict']}**" in text
     assert math.isfinite(entry["parts"][0]["low"])
     assert run(app, ["claims", str(tmp_path), "--out", str(page)]).exit_code == 1
+
+
+def test_one_model_is_judged_as_a_study_would(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, data = folders
+    world = json.dumps({"name": "folder", "model": str(base), "data": str(data), "limit": 8})
+    options = ["--world", world, "--out", str(tmp_path / "found.json")]
+    ended = CliRunner().invoke(app, ["eval", str(base), *options])
+    assert ended.exit_code == 0, ended.output
+    found = read_json(tmp_path / "found.json")
+    assert found["metrics"]["retention"] == 1.0
+    assert found["metrics"]["preference"] == 0.5
+    assert CliRunner().invoke(app, ["eval", str(base), "--world", "lap"]).exit_code == 1
 
 
 def test_an_unfinished_study_has_no_made_up_claims(folders: tuple[Path, Path]) -> None:

@@ -226,6 +226,12 @@ class Study:
         """`results.*`, `summary.csv`, `paired.csv`, `claims.json`."""
         axes = list(self.file.axes)
         rows = self._rows(cells)
+        if self.file.front is not None and not any(row.metric == "gap/x" for row in rows):
+            notes.append(
+                "front: there are no gaps, because no run measured both losses at its start and end; "
+                "that takes train.eval_steps and f* (optimum: {given: ...}), and x and y among "
+                "eval/..."
+            )
         write_tidy(self.out, rows, axes)
         table = summary(rows, axes)
         write_table(self.out / "summary.csv", table)
