@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from onestage.logbook import read_json
 from onestage.study.file import Claim, StudyError, StudyFile
@@ -163,7 +163,7 @@ def _fits(place: Mapping[str, Any], at: Mapping[str, Any]) -> bool:
 
 def ledger(folders: Sequence[Path], beside: Path) -> str:
     """The page of all claims of some study folders, by study; links are from the folder `beside`."""
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = dict.fromkeys(get_args(Verdict), 0)
     body: list[str] = []
     for folder in folders:
         told = read_json(folder / "study.json")
@@ -177,10 +177,10 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
         body += [f"{len(seeds)} seeds, {budget or 'no common budget'} a run, {how}.", ""]
         body += ["| claim | paper | ours | verdict |", "|---|---|---|---|"]
         for entry in read_json(folder / "claims.json"):
-            counts[entry["verdict"]] = counts.get(entry["verdict"], 0) + 1
+            counts[entry["verdict"]] += 1
             body.append(_line(entry))
-    total = ", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items()))
-    return "\n".join([HEAD, f"**{total}.**" if total else "", *body, ""])
+    total = ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
+    return "\n".join([HEAD, f"**{total}.**", *body, ""])
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ class Method(BaseModel):
     """Variables that tuning chooses, and the values tried: their whole grid."""
     evaluate: Literal["model", "last_adapter"] = "model"
     """What is judged: the model that training leaves, or its last adapter put on the base alone, as
-    where an earlier stage's adapter is lost on reload (una_uft: the published sequential models)."""
+    where an earlier stage's adapter is lost on reload (suspected of UFT's published chains)."""
     note: str = ""
     """For readers."""
 
