@@ -12,7 +12,7 @@ from onestage.report.figures import Figure, Look, axis, plain, rounded
 from onestage.report.markup import Html, el, join
 from onestage.report.numbers import Mean, mean_of, number
 
-MOST = 12
+MOST = 16
 """Settings that have bars."""
 PANELS = 9
 WHISKERS = "Whiskers: 95 % interval over seeds."
