@@ -22,9 +22,6 @@ class Interval:
     n: int
     sd: float = math.nan
 
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
 
 def interval(values: Sequence[float]) -> Interval:
     """Student's interval at 95 %. Equal values give an interval of no width."""
