@@ -12,20 +12,18 @@ from rich.table import Table
 from onestage.logbook import read_json
 from onestage.study.study import Outcome
 
+FEW = 6
+"""Methods that fit beside each other on a terminal."""
+Lines = Mapping[tuple[str, ...], Mapping[str, Any]]
+
 
 def tables(folder: Path, outcome: Outcome) -> Iterator[Table]:
     """The headline metrics of every method, then the claims."""
     told = read_json(folder / "study.json")
     axes, shown, lines = _lines(told, outcome)
-    table = Table(title=f"{told['name']}: mean ± half of the 95 % interval", title_justify="left")
-    table.add_column("method")
-    for name in axes:
-        table.add_column(name)
-    for name in shown:
-        table.add_column(name, justify="right", overflow="fold")
-    for place, values in lines.items():
-        table.add_row(*place, *(number(values[n]) if n in values else "" for n in shown))
-    yield table
+    several = " (mean ± half of the 95 % interval over seeds)" if len(told["seeds"]) > 1 else ""
+    title = f"{told['name']}{several}"
+    yield (_by_metric if len(lines) <= FEW else _by_method)(title, axes, shown, lines)
     if outcome.claims:
         found = Table(title="Claims", title_justify="left")
         for name in ("claim", "source", "verdict"):
@@ -33,6 +31,30 @@ def tables(folder: Path, outcome: Outcome) -> Iterator[Table]:
         for claim in outcome.claims:
             found.add_row(claim["claim"], claim["source"], claim["verdict"])
         yield found
+
+
+def _by_method(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("method")
+    for name in axes:
+        table.add_column(name)
+    for name in shown:
+        table.add_column(name, justify="right", overflow="fold")
+    for place, values in lines.items():
+        table.add_row(*place, *(number(values[n], 2) if n in values else "" for n in shown))
+    return table
+
+
+def _by_metric(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines) -> Table:
+    """A column a method, which is easier to read where there are few."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure")
+    for place in lines:
+        table.add_column(" ".join(place), justify="right")
+    for name in shown:
+        cells = [number(values[name], 2) if name in values else "" for values in lines.values()]
+        table.add_row(name, *cells)
+    return table
 
 
 def markdown(folder: Path, outcome: Outcome) -> str:
@@ -72,11 +94,11 @@ def _lines(told: Mapping[str, Any], outcome: Outcome) -> tuple[list[str], list[s
     return axes, shown, lines
 
 
-def number(line: Mapping[str, Any]) -> str:
+def number(line: Mapping[str, Any], places: int = 3) -> str:
     """A mean, and half the width of its interval where there is one."""
-    mean = f"{line['mean']:.3f}" if abs(line["mean"]) < 1000 else f"{line['mean']:,.0f}"
+    mean = f"{line['mean']:.{places}f}" if abs(line["mean"]) < 1000 else f"{line['mean']:,.0f}"
     half = (line["high"] - line["low"]) / 2
-    return mean if math.isnan(half) else f"{mean} ±{half:.3f}"
+    return mean if math.isnan(half) else f"{mean} ±{half:.{places}f}"
 
 
 def _best(metric: str, told: Mapping[str, Any], lines: Any) -> float:
