@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from onestage.lab.lock import ACTIONS, CUES, NONE, OPEN, THEN, LockWorld
+from onestage.lab.tokenizer import SPECIAL, UNKNOWN, finished
 from onestage.logbook import digest_of
 from onestage.recipe import parse_recipe
 from onestage.run import run_recipe
 
-PAD, BOS, EOS, UNKNOWN = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 ATTEMPTS = 8_000
 """Each pair of cue and action before is seen about a thousand times."""
 
@@ -40,18 +40,7 @@ def lock_tokenizer() -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s?\S+"), "isolated")
     inner.decoder = decoders.Fuse()
-    inner.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, words.index(BOS))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        unk_token=UNKNOWN,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    return finished(inner)
 
 
 def lock_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

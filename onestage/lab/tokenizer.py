@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from onestage.lab.contract import Source
 from onestage.records.record import ANSWERED
 
-PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+PAD, BOS, EOS, UNKNOWN = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 JOINED = (
     *((f" {mark}", mark) for mark in (".", ",", "?", ":")),
     ('{" ', '{"'),
@@ -41,10 +41,13 @@ def train_tokenizer(world: Source) -> PreTrainedTokenizerFast:
             *(decoders.Replace(apart, joined) for apart, joined in JOINED),
         ]
     )
-    trainer = trainers.WordLevelTrainer(
-        special_tokens=[PAD, BOS, EOS, UNKNOWN], show_progress=False
-    )
+    trainer = trainers.WordLevelTrainer(special_tokens=list(SPECIAL), show_progress=False)
     inner.train_from_iterator(_texts(world), trainer)
+    return finished(inner)
+
+
+def finished(inner: Tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer of words with the special tokens, which puts its own BOS in front."""
     inner.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, inner.token_to_id(BOS))]
     )
