@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,27 @@ def test_a_missing_base_is_refused_before_anything(
     with pytest.raises(ValueError, match="there is no folder"):
         do(content(folders[0], tmp_path / "none"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_ground_that_cannot_be_made_fails_its_cells_and_no_study(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A base without a tokenizer is only found out when it is opened."""
+    base = tmp_path / "base"
+    shutil.copytree(folders[0], base)
+    for file in base.glob("tokenizer*"):
+        file.unlink()
+    outcome, lines = do(content(base, folders[1], seeds=[0]), tmp_path / "out")
+    assert set(outcome.failed) == {"base-seed=0", "SFT-seed=0", "SFT_then_DPO-seed=0"}
+    assert all("ground could not be made" in reason for reason in outcome.failed.values())
+    status = read_json(tmp_path / "out" / "cells" / "SFT-seed=0" / "status.json")
+    assert (status["state"], outcome.rows) == ("failed", [])
+    assert sum("ground of seed 0" in line for line in lines) == 1
+
+
+def test_a_finished_study_makes_no_ground(done: tuple[dict[str, Any], Path, Outcome]) -> None:
+    study, out, _ = done
+    assert not any("ground" in line for line in do(study, out)[1])
 
 
 def test_a_recipe_that_is_none_is_refused_before_anything(

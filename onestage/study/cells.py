@@ -150,7 +150,7 @@ def recipe_of(study: StudyFile, method: str) -> dict[str, Any]:
         known = [stream["name"] for stream in content.get("data", [])]
         for name in given.streams:
             if name not in known:
-                raise StudyError(f"methods.{method}.streams: no stream {name!r} among {known}")
+                raise StudyError(f"streams: no stream {name!r} among {known}")
         content["data"] = [one for one in content["data"] if one["name"] in given.streams]
     return content
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 import traceback
@@ -12,6 +11,8 @@ from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import logging
 
 from onestage.logbook import read_json, read_metrics, write_json, write_text
 from onestage.recipe import parse_recipe
@@ -57,7 +58,8 @@ def prepare(given: Mapping[str, Any], seed: int, cache: Path) -> Ground:
 def do(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool) -> str:
     """Do the cell in `folder`; returns the state it ends in. What goes wrong is written there."""
     began = time.perf_counter()
-    _begin(cell, folder)
+    logging.disable_progress_bar()
+    begin(cell, folder)
     try:
         log = (folder / "log.txt").open("a", buffering=1)
         with log, redirect_stdout(log), redirect_stderr(log):
@@ -77,7 +79,7 @@ def mark_failed(folder: Path, reason: str) -> None:
     _tell(folder, "failed", math.nan, reason)
 
 
-def _begin(cell: Cell, folder: Path) -> None:
+def begin(cell: Cell, folder: Path) -> None:
     """A folder of this cell; what an interrupted run of it left stays, to be gone on with."""
     with suppress(OSError, ValueError):
         before = read_json(folder / "status.json")["state"]
@@ -182,12 +184,3 @@ def _write_answers(file: Path, evaluated: Evaluated) -> None:
         if counts[metric] <= SHOWN:
             lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
     write_text(file, "".join(lines))
-
-
-def in_a_process(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool) -> str:
-    """`do`, for worker processes."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    return do(cell, ground, folder, cache, keep_model)

@@ -21,8 +21,8 @@ from onestage.logbook import environment, read_json, write_json, write_text
 from onestage.recipe import RecipeError, parse_recipe
 from onestage.study import claims
 from onestage.study.budget import within
-from onestage.study.cells import Cell, choices, recipe_of, reported, trials
-from onestage.study.doing import in_a_process, mark_failed, prepare, state_of, world_of
+from onestage.study.cells import Cell, choices, reported, trials
+from onestage.study.doing import begin, do, mark_failed, prepare, state_of, world_of
 from onestage.study.file import StudyError, StudyFile
 from onestage.study.pool import Here, Job, workers
 from onestage.study.results import (
@@ -84,10 +84,9 @@ class Study:
     def _cells(self, run: Here) -> tuple[list[Cell], dict[str, str], list[str]]:
         """Grounds, trials, choices, tests: the cells, those that failed, and what to tell of them."""
         chosen, notes = settled(self.file), []
-        tried = trials(self.file)
-        grounds, failed = self._grounds(run, tried, chosen)
+        tried, grounds = trials(self.file), dict[str, Ground | str]()
+        failed = self._do(run, tried, "trial", grounds)
         if tried:
-            failed |= self._do(run, tried, "trial", grounds)
             for name, one in self._tuned(tried).items():
                 if one["best"] is None:
                     notes.append(f"{name}: no trial has a result, so it is not reported")
@@ -149,46 +148,36 @@ class Study:
             },
         )
 
-    def _grounds(
-        self, run: Here, tried: Sequence[Cell], chosen: Mapping[str, Any]
-    ) -> tuple[dict[str, Ground | str], dict[str, str]]:
-        """What the runs of a seed share, by world and seed, or why it could not be made; and the cells
-        that therefore cannot be."""
-        everything = {name: {} for name in self.file.methods} | dict(chosen)
-        wanted: dict[str, list[Cell]] = {}
-        for cell in [*tried, *reported(self.file, everything)]:
-            if state_of(self.out / "cells" / cell.name, cell) != "done":
-                wanted.setdefault(_ground_of(cell), []).append(cell)
-        jobs = [(prepare, (cells[0].world, cells[0].seed, self.cache)) for cells in wanted.values()]
-        keys, grounds, failed = list(wanted), dict[str, Ground | str](), dict[str, str]()
+    def _prepare(self, run: Here, cells: Sequence[Cell], grounds: dict[str, Ground | str]) -> None:
+        """Make what the cells stand on and is not there yet, once a world and seed; where that fails,
+        why stands in its place."""
+        new = {key: cell for cell in cells if (key := _ground_of(cell)) not in grounds}
+        jobs: list[Job] = [(prepare, (cell.world, cell.seed, self.cache)) for cell in new.values()]
         for number, ground, error in run(jobs):
-            cells = wanted[keys[number]]
-            grounds[keys[number]] = error or ground
-            self.say(f"ground of seed {cells[0].seed}: {error or 'ready'}")
-            if error:
-                failed |= {cell.name: f"its ground could not be made: {error}" for cell in cells}
-        return grounds, failed
+            key = list(new)[number]
+            grounds[key] = error or ground
+            self.say(f"ground of seed {new[key].seed}: {error or 'ready'}")
 
     def _do(
-        self, run: Here, cells: Sequence[Cell], what: str, grounds: Mapping[str, Ground | str]
+        self, run: Here, cells: Sequence[Cell], what: str, grounds: dict[str, Ground | str]
     ) -> dict[str, str]:
         """Do the cells that are not done; returns those that failed, now or before, and why."""
-        folder, failed, todo = self.out / "cells", {}, []
-        for cell in cells:
-            state, ground = state_of(folder / cell.name, cell), grounds.get(_ground_of(cell))
-            if state == "done":
-                continue
+        folder = self.out / "cells"
+        states = {cell.name: state_of(folder / cell.name, cell) for cell in cells}
+        before = [name for name, state in states.items() if state == "failed" and not self.retry]
+        failed = {name: _reason(folder / name) + " (try again with --retry)" for name in before}
+        todo = [c for c in cells if states[c.name] != "done" and c.name not in failed]
+        self._prepare(run, todo, grounds)
+        for cell in todo:
+            ground = grounds[_ground_of(cell)]
             if isinstance(ground, str):
-                (folder / cell.name).mkdir(parents=True, exist_ok=True)
-                write_json(folder / cell.name / "cell.json", cell.describe())
-                mark_failed(folder / cell.name, f"its ground could not be made: {ground}")
-            elif state == "failed" and not self.retry:
-                failed[cell.name] = _reason(folder / cell.name) + " (try again with --retry)"
-            else:
-                todo.append(cell)
+                failed[cell.name] = f"its ground could not be made: {ground}"
+                begin(cell, folder / cell.name)
+                mark_failed(folder / cell.name, failed[cell.name])
+        todo = [cell for cell in todo if cell.name not in failed]
         kept = self.file.keep_models and what == "test"
         jobs: list[Job] = [
-            (in_a_process, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
+            (do, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
             for cell in todo
         ]
         began, known = time.perf_counter(), len(cells) - len(todo)
@@ -289,5 +278,3 @@ def check(file: StudyFile, world: World) -> None:
                 parse_recipe(within(cell.recipe, short, Path("run")))
             except (RecipeError, ValueError) as error:
                 raise StudyError(f"methods.{cell.method}: {error}") from error
-    for method in file.methods:
-        recipe_of(file, method)
