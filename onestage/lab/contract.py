@@ -41,15 +41,19 @@ class Choice:
     options: tuple[str, ...]
 
 
-class Source(Protocol):
+class Rows(Protocol):
+    """What can be written as a user's files."""
+
+    def rows(self, kind: Kind, split: Split) -> list[Row]:
+        """Feedback of one kind, as a user would write it."""
+        ...
+
+
+class Source(Rows, Protocol):
     """A world. Everything it gives is a function of its seed."""
 
     def pretraining_text(self, split: Split) -> Iterator[str]:
         """Documents, in the order to read them; a finite number."""
-        ...
-
-    def rows(self, kind: Kind, split: Split) -> list[Row]:
-        """Feedback of one kind, as a user would write it."""
         ...
 
     def questions(self, split: Split) -> Sequence[Question]: ...

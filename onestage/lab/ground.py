@@ -12,20 +12,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from onestage.lab.contract import SPLITS, Source
+from onestage.lab.contract import SPLITS, Rows, Source
 from onestage.lab.presets import Size, base_config, pretraining_settings
 from onestage.lab.tokenizer import train_tokenizer
 from onestage.logbook import write_text
 from onestage.policy.saving import write_folder
 from onestage.recipe import parse_recipe
-from onestage.records.record import KINDS
+from onestage.records.record import KINDS, Kind
 from onestage.run import run_recipe
 from onestage.watcher import Watcher
 
@@ -79,14 +79,14 @@ def make_base(
     return found / "model"
 
 
-def write_rows(world: Source, folder: Path) -> dict[str, Path]:
+def write_rows(world: Rows, folder: Path, kinds: Sequence[Kind] = KINDS) -> dict[str, Path]:
     """The world's rows as a user's files, `KIND.SPLIT.jsonl`, by `KIND.SPLIT`.
 
     Each appears whole or not at all; a file that has the content already is left alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    for kind in KINDS:
+    for kind in kinds:
         for split in SPLITS:
             file = folder / f"{kind}.{split}.jsonl"
             text = "".join(json.dumps(row) + "\n" for row in world.rows(kind, split))

@@ -16,7 +16,6 @@ trains on and only the reward sees.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from onestage.lab import ground
 from onestage.randomness import generator
+from onestage.records.record import Kind
 
 CUES = ("red", "blue", "green", "gold", "white", "black")
 ACTIONS = ("push", "pull", "turn", "lift")
@@ -39,7 +40,7 @@ SHORTEST = 4
 RIGHT, HABIT = 0.3, 0.55
 SPLITS = {"train": 256, "validation": 128, "test": 256}
 """Locks of each; none is in two."""
-KINDS = ("check", "demonstration")
+KINDS: tuple[Kind, ...] = ("check", "demonstration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,4 @@ def prompt_of(cues: tuple[int, ...], before: int) -> str:
 
 def write_rows(world: LockWorld, folder: Path) -> dict[str, Path]:
     """The world's rows as a user's files, `KIND.SPLIT.jsonl`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for kind in KINDS:
-        for split in SPLITS:
-            file = folder / f"{kind}.{split}.jsonl"
-            file.write_text("".join(json.dumps(row) + "\n" for row in world.rows(kind, split)))
-            files[f"{kind}.{split}"] = file
-    return files
+    return ground.write_rows(world, folder, KINDS)

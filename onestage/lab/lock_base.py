@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from onestage.lab.lock import ACTIONS, CUES, NONE, OPEN, THEN, LockWorld
+from onestage.lab.presets import llama
 from onestage.lab.tokenizer import SPECIAL, UNKNOWN, finished
 from onestage.logbook import digest_of
 from onestage.recipe import parse_recipe
@@ -22,6 +23,15 @@ from onestage.run import run_recipe
 ATTEMPTS = 8_000
 """Each pair of cue and action before is seen about a thousand times."""
 
+SHAPE = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "intermediate_size": 256,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.06,
+}
 TRAIN: dict[str, Any] = {
     "max_steps": 250,
     "batch_size": 64,
@@ -43,25 +53,6 @@ def lock_tokenizer() -> PreTrainedTokenizerFast:
     return finished(inner)
 
 
-def lock_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Arguments of `AutoConfig.for_model`, as a recipe's `model.config` takes them."""
-    return {
-        "model_type": "llama",
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "intermediate_size": 256,
-        "max_position_embeddings": 64,
-        "initializer_range": 0.06,
-        "tie_word_embeddings": True,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
 def make_lock_base(
     world: LockWorld,
     cache: Path,
@@ -77,7 +68,7 @@ def make_lock_base(
     overrides settings of the recipe's section.
     """
     tokenizer, settings = lock_tokenizer(), {**TRAIN, "seed": world.seed, **(train or {})}
-    config, rows = lock_config(tokenizer), list(world.attempts(attempts))
+    config, rows = llama(tokenizer, SHAPE), list(world.attempts(attempts))
     folder = cache / "lab" / "bases" / digest_of(["lock", config, settings, rows])
     if folder.is_dir():
         say(f"base of the locks found: {folder}")

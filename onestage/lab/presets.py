@@ -84,12 +84,17 @@ def size_of(name: str) -> Size:
 
 
 def base_config(tokenizer: PreTrainedTokenizerBase, preset: Size = "small") -> dict[str, Any]:
-    """Arguments of `AutoConfig.for_model`, as a recipe's `model.config` takes them."""
+    """The configuration of the base of a size."""
+    return llama(tokenizer, {**PRESETS[preset].config, "max_position_embeddings": 128})
+
+
+def llama(tokenizer: PreTrainedTokenizerBase, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `AutoConfig.for_model`, as a recipe's `model.config` takes them: a Llama of a shape
+    for a tokenizer."""
     return {
         "model_type": "llama",
         "vocab_size": len(tokenizer),
-        **PRESETS[preset].config,
-        "max_position_embeddings": 128,
+        **shape,
         "tie_word_embeddings": True,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
