@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "onestage"
 FILES = sorted(ROOT.rglob("*.py"))
 
 LEVELS = [
-    {"nearest", "problems", "annealing", "randomness"},
+    {"nearest", "problems", "annealing", "randomness", "intervals"},
     {"records", "forest", "named", "tradeoff"},
     {"policy", "streams", "objectives", "schedules", "averaging", "logbook"},
     {"terms", "checkpoints", "options", "guard", "standing"},

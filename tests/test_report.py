@@ -29,6 +29,7 @@ from report_folders import (
 from typer.testing import CliRunner
 
 from onestage.cli import app
+from onestage.intervals import critical
 from onestage.report.calibration import calibration
 from onestage.report.cells import Cell, Compared, Metric, Setting
 from onestage.report.curves import (
@@ -44,7 +45,7 @@ from onestage.report.figures import embedded, looks_of
 from onestage.report.gains import chosen_settings, group_change
 from onestage.report.markup import Html, el, table
 from onestage.report.measured import place_of
-from onestage.report.numbers import critical, mean_of, number
+from onestage.report.numbers import mean_of, number
 from onestage.report.page import ReportError, chapter_sections, page, read_folders, write_report
 from onestage.report.results import averaged_metrics, overall
 from onestage.report.samples import columns, samples_section, spread

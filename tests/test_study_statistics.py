@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_studies import content
 
+from onestage.intervals import interval
 from onestage.study.cells import trials
 from onestage.study.claims import check, judged
 from onestage.study.file import Front, StudyError, parse_study
 from onestage.study.results import Row, differences, summary, traded
-from onestage.study.statistics import holm, interval, paired, rank_slope
+from onestage.study.statistics import holm, paired, rank_slope
 from onestage.study.tuning import choose, settled
 
 

@@ -1,16 +1,13 @@
-"""Numbers for people, and means with their 95 % interval over seeds.
-
-Student's distribution for whole degrees of freedom in closed form (Abramowitz and Stegun 26.7.3-4).
-"""
+"""Numbers for people, and means with their 95 % interval over seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-LEVEL = 0.95
+from onestage.intervals import interval
+
 UNKNOWN = "\u2013"
 """What stands for a number that there is none of."""
 
@@ -33,36 +30,10 @@ class Mean:
 
 def mean_of(values: Sequence[float]) -> Mean | None:
     """Mean with its t interval; None of nothing."""
-    n = len(values)
-    if not n:
+    if not values:
         return None
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Mean(mean, None, 1)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    return Mean(mean, critical(n - 1) * deviation / math.sqrt(n), n)
-
-
-@cache
-def critical(freedom: int) -> float:
-    """t with 95 % of Student's distribution between -t and t."""
-    low, high = 0.0, 20.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _within(middle, freedom) > LEVEL else (middle, high)
-    return (low + high) / 2
-
-
-def _within(t: float, freedom: int) -> float:
-    """Probability of |T| < t."""
-    angle = math.atan(t / math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine if odd else 1.0), 0.0
-    for k in range(3 if odd else 2, freedom + 1, 2):
-        total += term
-        term *= (k - 1) / k * cosine**2
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+    found = interval(values)
+    return Mean(found.mean, None if found.n == 1 else found.high - found.mean, found.n)
 
 
 def number(value: float | None) -> str:

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from onestage.intervals import Interval, interval
 from onestage.logbook import read_json
 from onestage.study.file import Claim, StudyError, StudyFile
 from onestage.study.results import Row, by_place, compared
-from onestage.study.statistics import Interval, interval, rank_slope
+from onestage.study.statistics import rank_slope
 
 HEAD = """# Claims
 

@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from onestage.intervals import Interval, interval
 from onestage.logbook import read_json, write_text
 from onestage.study.cells import Cell
 from onestage.study.file import Front
-from onestage.study.statistics import Interval, holm, interval, paired
+from onestage.study.statistics import holm, paired
 from onestage.study.world import Metric
 from onestage.tradeoff import hypervolume, ideal_distance
 

@@ -1,37 +1,13 @@
-"""Means with intervals over seeds, and differences of pairs of runs on the same seeds."""
+"""Differences of pairs of runs on the same seeds, and ranks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its two-sided t interval; without bounds where there is one value."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    sd: float = math.nan
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Student's interval at 95 %. Equal values give an interval of no width."""
-    n = len(values)
-    mean = float(np.mean(values)) if n else math.nan
-    if n < 2:
-        return Interval(mean, math.nan, math.nan, n)
-    sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, sd)
+from onestage.intervals import Interval, interval
 
 
 def paired(left: Sequence[float], right: Sequence[float]) -> tuple[Interval, float]:
