@@ -89,19 +89,23 @@ def test_the_page_opens_and_draws(browser: Any, page_file: Path, width: int, sch
     tab.close()
 
 
+def draw(figure: Any) -> None:
+    """Figures are drawn when they come into view."""
+    figure.scroll_into_view_if_needed()
+    figure.locator(".main-svg").first.wait_for()
+
+
 def test_choosing_changes_figures(browser: Any, page_file: Path) -> None:
     tab, said = opened(browser, page_file, 1280)
     front = tab.locator("#c1-the-front figure")
-    front.scroll_into_view_if_needed()
-    front.locator(".main-svg").first.wait_for()
+    draw(front)
     title = front.locator(".ytitle")
     assert title.text_content() == "knowledge (higher is better)"
     front.locator("select[data-name=y]").select_option("text_loss")
     assert title.text_content() == "text_loss (lower is better)"
     training = tab.locator("#c1-training")
     figure = training.locator("figure").first
-    figure.scroll_into_view_if_needed()
-    figure.locator(".main-svg").first.wait_for()
+    draw(figure)
     assert figure.locator(".scatterlayer .trace").count() == 3  # one seed of each trained method
     training.locator("select[data-views]").select_option("all drawn runs")
     assert figure.locator(".scatterlayer .trace").count() == 9
@@ -130,8 +134,7 @@ def test_heatmaps_are_picked_together(browser: Any, page_file: Path) -> None:
 def test_colours_follow_the_scheme(browser: Any, page_file: Path) -> None:
     tab, said = opened(browser, page_file, 1280)
     figure = tab.locator("#c1-the-front figure")
-    figure.scroll_into_view_if_needed()
-    figure.locator(".main-svg").first.wait_for()
+    draw(figure)
     ink = "() => document.querySelector('#c1-the-front .xtitle').style.fill"
     before = tab.evaluate(ink)
     tab.emulate_media(color_scheme="dark")

@@ -7,17 +7,11 @@ from typing import Any
 
 
 def load_model(model: str, tokenizer: str | None, dtype: str) -> Any:
-    import torch
-
-    from onestage.policy.loading import ModelSource, load
+    from onestage.policy.asking import loaded
 
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {dtype!r}: allowed are auto, float32, bfloat16, float16")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = ModelSource(name=model, tokenizer=tokenizer, dtype=dtype)  # type: ignore[arg-type]
-    loaded = load(source, device)
-    loaded.model.eval()
-    return loaded
+    return loaded(model, dtype, tokenizer)  # type: ignore[arg-type]
 
 
 def source_of_rows(

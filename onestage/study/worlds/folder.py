@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
+from onestage.policy.asking import Precision, loaded
 from onestage.policy.loading import Loaded, ModelSource, load_tokenizer
 from onestage.policy.scorer import policy_of
 from onestage.records.columns import Columns
@@ -27,7 +28,6 @@ from onestage.rollout.texts import complete
 from onestage.scoring import score_records
 from onestage.streams.encoded import Encoded
 from onestage.streams.encoding import Encoder
-from onestage.study.models import Precision, loaded
 from onestage.study.statistics import rank_correlation
 from onestage.study.world import Evaluated, Ground, Metric, Say, Split, World
 

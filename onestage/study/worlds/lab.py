@@ -10,7 +10,7 @@ from typing import Literal
 from onestage.lab.evaluation import METRICS, evaluate
 from onestage.lab.ground import make_base, write_rows
 from onestage.lab.world import World as Generated
-from onestage.study.models import loaded
+from onestage.policy.asking import loaded
 from onestage.study.world import Evaluated, Ground, Metric, Say, Split, World
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from onestage.lab.lock import LockWorld, write_rows
 from onestage.lab.lock_base import make_lock_base
 from onestage.lab.lock_exam import METRICS, evaluate_lock
-from onestage.study.models import loaded
+from onestage.policy.asking import loaded
 from onestage.study.world import Evaluated, Ground, Metric, Say, Split, World
 
 
