@@ -130,7 +130,7 @@ def override(content: dict[str, Any], given: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict | list):
             raise RecipeError(f"--set {given!r}: {section} is a value, not a section")
-    parsed = _number(yaml.safe_load(value))
+    parsed = number(yaml.safe_load(value))
     if isinstance(target, list):
         target[_place(target, last, given)] = parsed
     else:
@@ -151,7 +151,7 @@ def _place(streams: list[Any], name: str, given: str) -> int:
     raise RecipeError(f"--set {given!r}: no {what} {name!r}; there are {known}")
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """YAML 1.1 reads 1e-4 as a string; people mean a number."""
     if isinstance(value, str):
         try:

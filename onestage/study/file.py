@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from onestage.nearest import nearest
 from onestage.options import Section
-from onestage.recipe import RecipeError, explain, override
+from onestage.recipe import RecipeError, explain, number, override
 from onestage.study.variables import used
 
 GIVEN = ("base", "data", "seed", "split")
@@ -302,9 +302,6 @@ def _numbers(content: Any) -> Any:
         return {key: _numbers(value) for key, value in content.items()}
     if isinstance(content, list):
         return [_numbers(value) for value in content]
-    if isinstance(content, str) and content[:1] in "0123456789.+-":
-        try:
-            return float(content)
-        except ValueError:
-            return content
+    if isinstance(content, str) and content[:1] in "0123456789.+-":  # nan and inf may be names
+        return number(content)
     return content
