@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench convex tree clean
 
 demo: $(VENV)/.installed
 	$(BIN)/onestage demo
@@ -28,6 +28,10 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/million.py
 	$(BIN)/python bench/against_trl.py
 	$(BIN)/python bench/rollout.py
+
+# Where every optimum is known, and what hints are for: half a minute each, nothing is downloaded.
+convex tree: $(VENV)/.installed-dev
+	$(BIN)/python -m experiments.$@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -219,10 +219,10 @@ def prepare(spec: Spec) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from onestage.records.columns import Columns
-    from onestage.records.reading import Source, read
-    from onestage.streams.encoded import Encoded
-    from onestage.streams.encoding import Encoder
+    from onestage.data.encoded import Encoded
+    from onestage.data.rows import Columns
+    from onestage.data.stream import Source, read
+    from onestage.data.tokenize import Encoder
 
     work = Path(spec["work"])
     script = importlib.util.spec_from_file_location(
@@ -271,10 +271,10 @@ def _versions() -> dict[str, str]:
 def run_onestage(spec: Spec) -> None:
     """onestage's own loop on a recipe."""
     pacer = Pacer()
-    from onestage.evaluation import measure
-    from onestage.recipe import parse_recipe
-    from onestage.run import Session
-    from onestage.training import Hooks, train
+    from onestage.training.evaluate import measure
+    from onestage.training.loop import Hooks, train
+    from onestage.training.recipe import parse_recipe
+    from onestage.training.run import Session
 
     with tempfile.TemporaryDirectory(dir=spec["work"]) as folder:
         recipe = {**spec["recipe"], "cache_dir": f"{folder}/cache"}
@@ -312,7 +312,7 @@ def work_of(session: Any, drawn: Sequence[Any]) -> dict[str, Any]:
     """What each step, on these records, computed: see the definition of model FLOPs above."""
     import numpy as np
 
-    from onestage.streams.batch import pack_records
+    from onestage.data.packing import pack_records
 
     run, config = session.run, session.run.policy.base.config
     base = run.policy.base.base_model
@@ -351,7 +351,7 @@ def run_trl(spec: Spec) -> None:
     from datasets import Dataset, disable_progress_bars
     from transformers import TrainerCallback
 
-    from onestage.streams.mixture import order
+    from onestage.data.mixture import order
 
     class Paced(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:

@@ -164,7 +164,7 @@ def write(file: Path, rows: Any) -> Path:
 
 def files(out: Path, seed: int) -> dict[str, Path]:
     """The problems of a seed; the exam is the same for all."""
-    from onestage.problems.countdown import generate
+    from onestage.rollout.rewards.countdown import generate
 
     how: dict[str, Any] = {"numbers": (3, 3), "given": GIVEN, "target": TARGET}
     how |= {"operators": OPERATORS, "template": "short"}
@@ -284,7 +284,9 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
 
 
 def train(recipe: dict[str, Any], folder: Path) -> None:
-    from onestage import parse_recipe, run_recipe, run_stages
+    from onestage.training.pipeline import run_stages
+    from onestage.training.recipe import parse_recipe
+    from onestage.training.run import run_recipe
 
     parsed = parse_recipe(recipe)
     if parsed.stages:

@@ -42,7 +42,7 @@ WAYS = ("chunked", "naive", "torch", "torch, chunked")
 
 
 def chunked(hidden: Any, weight: Any, target: Any) -> Any:
-    from onestage.policy.head import token_logps
+    from onestage.models.head import token_logps
 
     return token_logps(hidden, weight, target)
 

@@ -18,10 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import hostile
+from support import hostile
 
-from onestage.rollout.rewards.contract import Answer, Failure
-from onestage.rollout.rewards.registry import make
+from onestage.rollout.rewards import Answer, Failure, make
 
 PROMPT = "User: .. \nAssistant: Let me solve this step by step.\n<think> "
 FACTS = {
@@ -84,7 +83,7 @@ def main() -> None:
     for name, given in CHECKERS:
         if options.only and name not in options.only.split(","):
             continue
-        checker = make(name, {**given, "deadline": options.deadline})
+        checker = make({"name": name, **given, "deadline": options.deadline})
         answers = [Answer(PROMPT, text, FACTS.get(name, {})) for text in texts]
         checker(answers[:4])  # workers and imports are there
         start = time.perf_counter()

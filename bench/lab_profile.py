@@ -26,15 +26,23 @@ from typing import Any
 import torch
 import yaml
 
-from onestage.demo import FINE_TUNING, OBJECTIVE
-from onestage.lab.ground import make_base, write_rows
-from onestage.lab.world import World
-from onestage.policy.policy import Policy
-from onestage.recipe import parse_recipe
-from onestage.run import run_recipe
-from onestage.training import Run
-from onestage.watcher import Watcher
+from onestage.models.policy import Policy
+from onestage.studies.lab.ground import make_base, write_rows
+from onestage.studies.lab.world import World
+from onestage.training.loop import Run, Watcher
+from onestage.training.recipe import parse_recipe
+from onestage.training.run import run_recipe
 
+FINE_TUNING = {
+    "batch_size": 32,
+    "learning_rate": 5e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_ratio": 0.1,
+    "max_length": 96,
+    "tokens_per_row": 256,
+    "logging_steps": 16,
+}
+"""What the demo of the first lab trained with."""
 RESULTS = Path(__file__).parent / "results" / "lab_profile.json"
 
 
@@ -119,8 +127,8 @@ def main() -> None:
                     {"name": "demos", "path": str(files["demonstration.train"])},
                     {"name": "scores", "path": str(files["score.train"])},
                 ],
-                "objective": OBJECTIVE,
-                "train": {**FINE_TUNING, "max_steps": options.steps, "eval_steps": None},
+                "objective": {"name": "uft", "beta": 0.01},
+                "train": {**FINE_TUNING, "max_steps": options.steps},
                 "cache_dir": str(options.work),
             },
             options.work / "fine-tuning",

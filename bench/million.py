@@ -24,13 +24,13 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from onestage.doctor import examine
-from onestage.records.columns import Columns
-from onestage.records.reading import Source, read
-from onestage.records.record import KINDS, Refusal
-from onestage.streams.encoding import Encoder
-from onestage.streams.mixture import Mixture, Stream
-from onestage.streams.store import Store, write
+from onestage.data.inspect import examine
+from onestage.data.mixture import Mixture, Stream
+from onestage.data.record import KINDS, Refusal
+from onestage.data.rows import Columns
+from onestage.data.store import Store, write
+from onestage.data.stream import Source, read
+from onestage.data.tokenize import Encoder
 
 WRITTEN_AT_ONCE = 20_000
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

@@ -85,7 +85,7 @@ def main() -> None:
         "recipe.train.batch_size": 8,
         "recipe.train.max_length": 512,
     }
-    command = [sys.executable, "-m", "onestage.cli", "study"]
+    command = [sys.executable, "-m", "onestage", "study"]
     command += [
         str(HERE.parent / "studies" / "uft_tables_1_3.yaml"),
         "--out",

@@ -130,11 +130,11 @@ class Watch:
 
 def run_onestage(spec: Spec) -> None:
     pacer, watch = Pacer(), Watch()
-    from onestage.recipe import parse_recipe
-    from onestage.rollout.judging import Online
-    from onestage.rollout.rewards.contract import Reward
-    from onestage.run import Session
-    from onestage.training import Hooks, train
+    from onestage.rollout.judge import Online
+    from onestage.rollout.rewards import Reward
+    from onestage.training.loop import Hooks, train
+    from onestage.training.recipe import parse_recipe
+    from onestage.training.run import Session
 
     class Length(Reward):
         def __call__(self, answers: Sequence[Any]) -> list[float]:
@@ -244,13 +244,14 @@ def run_update(spec: Spec) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from onestage.forest.trees import Path as TokenPath
+    from onestage.data.encoded import Encoded, Sampled
+    from onestage.data.packing import pack_records
+    from onestage.data.record import ROLES
+    from onestage.data.trees import TokenPath
+    from onestage.models.attention import NAME
+    from onestage.models.policy import Policy
     from onestage.objectives.grpo import GRPO
-    from onestage.policy.attention import NAME
-    from onestage.policy.policy import Policy
-    from onestage.streams.batch import pack_records
-    from onestage.streams.encoded import ROLES, Encoded, Sampled
-    from onestage.terms import Terms
+    from onestage.training.terms import Terms
 
     prompt, hint, answer = spec["prompt"], spec["hint"], spec["answer"]
     model = AutoModelForCausalLM.from_config(config(1000), attn_implementation=NAME)

@@ -104,9 +104,9 @@ def run_one(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train one recipe in this process; what it ends with."""
     import resource
 
-    from onestage.logbook import read_metrics
-    from onestage.recipe import parse_recipe
-    from onestage.run import run_recipe
+    from onestage.runfolder import read_metrics
+    from onestage.training.recipe import parse_recipe
+    from onestage.training.run import run_recipe
 
     out, recipe = Path(job["out"]), job["recipe"]
     began = time.perf_counter()
@@ -225,8 +225,8 @@ def real_files(folder: Path) -> dict[str, Path]:
 
 def real_base(folder: Path, files: Mapping[str, Path], seed: int, steps: int) -> Path:
     """A small Llama pretrained on the text of the training rows, gsm8k and AlpacaEval answers."""
-    from onestage.recipe import parse_recipe
-    from onestage.run import run_recipe
+    from onestage.training.recipe import parse_recipe
+    from onestage.training.run import run_recipe
 
     out, tokenizer = folder / f"base-{seed}", folder / "tokenizer"
     if (out / "model").is_dir():
@@ -359,8 +359,8 @@ def lengths(bases: Any, files: Any, cache: Path) -> dict[str, float]:
     """Mean tokens of a record of each stream, by reading them as a run would."""
     from transformers import AutoTokenizer
 
-    from onestage.recipe import parse_recipe
-    from onestage.wiring import read_data
+    from onestage.training.read import read_data
+    from onestage.training.recipe import parse_recipe
 
     seed = next(iter(bases))
     recipe = parse_recipe(recipe_of(bases[seed], files[seed], cache, "Mix", 0.5, {"max_steps": 1}))
@@ -379,7 +379,7 @@ def start_of(base: Path, files: Any, cache: Path, folder: Path, seed: int) -> di
 
 def distances(one: Mapping[str, Any], best: Any, start: Any) -> dict[str, float]:
     """Gaps and ideal distances of a run on held-out and on seen rows."""
-    from onestage.tradeoff import gaps, ideal_distance, normalised
+    from onestage.stats import gaps, ideal_distance, normalised
 
     found = {}
     for split in ("held", "seen"):
@@ -417,8 +417,8 @@ def lab_files(folder: Path, seed: int) -> tuple[Path, dict[str, Path]]:
     """The base model of a generated world, and its rows."""
     from itertools import islice
 
-    from onestage.lab.ground import make_base
-    from onestage.lab.world import World
+    from onestage.studies.lab.ground import make_base
+    from onestage.studies.lab.world import World
 
     home, world = folder / f"world-{seed}", World(seed)
     home.mkdir(parents=True, exist_ok=True)
@@ -504,7 +504,7 @@ def of(runs: list[dict[str, Any]], key: str, **where: Any) -> list[float]:
 
 
 def real_page(found: dict[str, Any]) -> str:
-    from onestage.tradeoff import hypervolume
+    from onestage.stats import hypervolume
 
     runs = found["runs"]
     rows = []
@@ -664,7 +664,7 @@ def page(options: argparse.Namespace) -> None:
 
 
 def write(file: Path, found: dict[str, Any], options: argparse.Namespace) -> None:
-    from onestage.logbook import environment
+    from onestage.runfolder import environment
 
     told = {k: v for k, v in environment().items() if k in ("versions", "machine", "git")}
     command = {k: v for k, v in vars(options).items() if isinstance(v, int | str)}

@@ -17,9 +17,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from onestage.records.columns import Columns
-from onestage.records.reading import Source, read
-from onestage.records.record import Record
+from onestage.data.record import Record
+from onestage.data.rows import Columns
+from onestage.data.stream import Source, read
 
 RATINGS = {"helpfulness": 0.65, "correctness": 0.8, "coherence": 0.45}
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from onestage.records.columns import Columns
-from onestage.records.reading import Source, read
-from onestage.records.record import Record
+from onestage.data.record import Record
+from onestage.data.rows import Columns
+from onestage.data.stream import Source, read
 
 BEGIN, END = "<|begin|>", "<|end|>"
 CHAT = (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onestage.tradeoff import front, gaps, hypervolume, ideal_distance, normalised
+from onestage.stats import front, gaps, hypervolume, ideal_distance, normalised
 
 
 def test_gaps_raw_and_normalised() -> None:

@@ -1,29 +1,16 @@
-"""The command line: `onestage train | check | study | report | demo | ...`."""
+"""The command line: `onestage X` is the file `X.py` of this folder."""
 
-from onestage.cli import training  # isort: skip
-from onestage.cli import models  # isort: skip
-from onestage.cli import (
-    comparing,
-    demonstration,
-    judging,
-    lab,
-    merging,
-    problems,
-    reporting,
-    studying,
-)
-from onestage.cli.terminal import app
+from __future__ import annotations
 
-__all__ = [
-    "app",
-    "comparing",
-    "demonstration",
-    "judging",
-    "lab",
-    "merging",
-    "models",
-    "problems",
-    "reporting",
-    "studying",
-    "training",
-]
+import importlib
+import pkgutil
+
+from onestage.cli._terminal import app
+
+# `--help` lists commands in the order in which their files are read: first what a user does first.
+FIRST = ["train", "check"]
+_files = [module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"]
+for _name in [*FIRST, *(name for name in _files if name not in FIRST)]:
+    importlib.import_module(f"onestage.cli.{_name}")
+
+__all__ = ["app"]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onestage.cli.terminal import app, plain_errors, say
+from onestage.cli._terminal import app, plain_errors, say
 
 problems = typer.Typer(
     help="Make problems whose answers can be checked, with worked solutions, as JSON Lines.",
@@ -21,18 +21,33 @@ problems = typer.Typer(
 )
 app.add_typer(problems, name="problems")
 
+
 Out = Annotated[Path, typer.Option(help="File to write: .jsonl or .jsonl.gz.")]
+
+
 Count = Annotated[int, typer.Option(min=1, help="How many problems.")]
+
+
 Seed = Annotated[int, typer.Option(help="Of the draws; the same seed gives the same file.")]
+
+
 Part = Annotated[
     str,
     typer.Option(help="train or test, which never share a problem, or all."),
 ]
+
+
 Style = Annotated[str, typer.Option(help="The prompt: tinyzero, or short for tiny models.")]
+
+
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="JSON Lines (.gz), Parquet, or a hub data set.")
 ]
+
+
 OfSplit = Annotated[str, typer.Option("--split", help="Of a hub data set.")]
+
+
 Subset = Annotated[str | None, typer.Option(help="Configuration of a hub data set.")]
 
 
@@ -50,7 +65,7 @@ def countdown(
 ) -> None:
     """Make a target from given numbers, each used once (reward: countdown)."""
     with plain_errors():
-        from onestage.problems.countdown import generate
+        from onestage.rollout.rewards.countdown import generate
 
         rows = generate(
             count,
@@ -79,7 +94,7 @@ def knights_knaves(
 ) -> None:
     """Who tells the truth and who lies? (reward: knights_knaves)"""
     with plain_errors():
-        from onestage.problems.knights_knaves import generate
+        from onestage.rollout.rewards._puzzles import generate
 
         rows = generate(
             count,
@@ -105,7 +120,7 @@ def gsm8k(
 ) -> None:
     """Rows of GSM8K (question, answer) as problems (reward: gsm8k)."""
     with plain_errors():
-        from onestage.problems import steps
+        from onestage.rollout.rewards import _worked_steps as steps
 
         rows = _rows(data, of_split, subset)
         _write(out, steps.gsm8k(rows, template=template, calculations=calculations))  # type: ignore[arg-type]
@@ -121,7 +136,7 @@ def math(
 ) -> None:
     """Rows of MATH (problem, solution) as problems (reward: math)."""
     with plain_errors():
-        from onestage.problems import steps
+        from onestage.rollout.rewards import _worked_steps as steps
 
         rows = _rows(data, of_split, subset)
         _write(out, steps.math(rows, template=template))  # type: ignore[arg-type]
@@ -136,9 +151,9 @@ def _range(option: str, text: str) -> tuple[int, int]:
 
 
 def _rows(data: str, split: str, subset: str | None) -> Iterator[Mapping[str, Any]]:
-    from onestage.records.columns import Columns
-    from onestage.records.reading import Source, rows
-    from onestage.records.record import Refusal
+    from onestage.data.record import Refusal
+    from onestage.data.rows import Columns
+    from onestage.data.stream import Source, rows
 
     for row in rows(Source(data, Columns("problems", facts=True), split=split, config=subset)):
         if isinstance(row, Refusal):

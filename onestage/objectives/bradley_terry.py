@@ -26,15 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onestage.objectives.contract import (
-    Feedback,
-    Loss,
-    Measured,
-    Objective,
-    Scored,
-    Unit,
-)
-from onestage.records.record import Kind
+from onestage.data.record import Kind
+from onestage.objectives import Feedback, Loss, Measured, Objective, Scored, Unit
 
 
 @dataclass(frozen=True, slots=True)

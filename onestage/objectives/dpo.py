@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from onestage.objectives.contract import (
+from onestage.data.record import Kind
+from onestage.objectives import (
     Feedback,
     Loss,
     Objective,
@@ -24,7 +25,6 @@ from onestage.objectives.contract import (
     pair_margin_P,
     pair_weight_P,
 )
-from onestage.records.record import Kind
 
 
 @dataclass(frozen=True)

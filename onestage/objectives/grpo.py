@@ -24,8 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Feedback, Scored
-from onestage.objectives.policy_gradient import PolicyGradient, group_means, group_sums
+from onestage.objectives import Feedback, Scored
+from onestage.objectives._surrogate import PolicyGradient, group_means, group_sums
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Loss, Measured, Scored
+from onestage.objectives import Loss, Measured, Scored
 from onestage.objectives.grpo import GRPO
 
 

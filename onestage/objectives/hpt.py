@@ -21,9 +21,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Feedback, Loss, Measured, Scored
+from onestage.objectives import Feedback, Loss, Measured, Scored
+from onestage.objectives._surrogate import group_sums
 from onestage.objectives.grpo import GRPO
-from onestage.objectives.policy_gradient import group_sums
 
 
 @dataclass(frozen=True)

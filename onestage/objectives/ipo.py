@@ -12,16 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from onestage.objectives.contract import (
-    Feedback,
-    Loss,
-    Objective,
-    Scored,
-    Unit,
-    pair_loss,
-    pair_weight_P,
-)
-from onestage.records.record import Kind
+from onestage.data.record import Kind
+from onestage.objectives import Feedback, Loss, Objective, Scored, Unit, pair_loss, pair_weight_P
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Feedback, Scored
+from onestage.objectives import Feedback, Scored
 from onestage.objectives.grpo import GRPO
 
 

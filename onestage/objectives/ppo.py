@@ -26,8 +26,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Extra, Known, Scored
-from onestage.objectives.policy_gradient import PolicyGradient, sums_to_go, whitened
+from onestage.objectives import Extra, Known, Scored
+from onestage.objectives._surrogate import PolicyGradient, sums_to_go, whitened
 
 
 @dataclass(frozen=True)

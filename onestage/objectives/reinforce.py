@@ -23,8 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Loss, Scored
-from onestage.objectives.policy_gradient import PolicyGradient, group_means, sums_to_go, whitened
+from onestage.objectives import Loss, Scored
+from onestage.objectives._surrogate import PolicyGradient, group_means, sums_to_go, whitened
 
 
 @dataclass(frozen=True)

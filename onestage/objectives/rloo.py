@@ -20,8 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Scored
-from onestage.objectives.policy_gradient import PolicyGradient, group_sums
+from onestage.objectives import Scored
+from onestage.objectives._surrogate import PolicyGradient, group_sums
 
 
 @dataclass(frozen=True)

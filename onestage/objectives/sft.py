@@ -23,8 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Feedback, Loss, Objective, Scored, Unit
-from onestage.records.record import Kind
+from onestage.data.record import Kind
+from onestage.objectives import Feedback, Loss, Objective, Scored, Unit
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives.contract import Extra, Feedback, Scored
+from onestage.objectives import Extra, Feedback, Scored
 from onestage.objectives.grpo import GRPO
 
 

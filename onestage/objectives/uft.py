@@ -43,7 +43,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onestage.objectives.contract import (
+from onestage.data.record import KINDS, Kind
+from onestage.objectives import (
     Feedback,
     Loss,
     Measured,
@@ -54,8 +55,7 @@ from onestage.objectives.contract import (
     pair_margin_P,
     pair_weight_P,
 )
-from onestage.objectives.policy_gradient import group_means
-from onestage.records.record import KINDS, Kind
+from onestage.objectives._surrogate import group_means
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from onestage.report.trained import Trained
 
 SMALL = 0.02
 """A fall of a single seed below this (of 1, or of the base's size where that is larger) is not told."""
+
+
 ROUNDING = 1e-9
 """Changes below this are none."""
 

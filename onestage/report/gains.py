@@ -14,7 +14,11 @@ from onestage.report.numbers import Mean, mean_of, number
 
 MOST = 16
 """Settings that have bars."""
+
+
 PANELS = 9
+
+
 WHISKERS = "Whiskers: 95 % interval over seeds."
 
 

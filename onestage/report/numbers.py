@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onestage.intervals import interval
+from onestage.stats import interval
 
 UNKNOWN = "\u2013"
 """What stands for a number that there is none of."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from onestage.logbook import write_text
 from onestage.report.axes import axes_section
 from onestage.report.cells import Compared
 from onestage.report.claims import claims_section
 from onestage.report.curves import curves_section
 from onestage.report.figures import Look, looks_of
+from onestage.report.front import Comparison, StandingError, compare, read
 from onestage.report.gains import gains_section
 from onestage.report.markup import Html, el, join
 from onestage.report.opening import opening
@@ -27,7 +27,7 @@ from onestage.report.samples import samples_section
 from onestage.report.studies import is_study, read_study
 from onestage.report.trade import front_section
 from onestage.report.trained import is_run
-from onestage.standing import Comparison, StandingError, compare, read
+from onestage.runfolder import write_text
 
 
 class ReportError(ValueError):

@@ -11,7 +11,11 @@ from onestage.report.markup import Html, el, fold, join, table
 from onestage.report.numbers import UNKNOWN, Mean, mean_of, number
 
 MEAN = "mean"
+
+
 MEANS = {"mean", "overall", "average"}
+
+
 FEW = 24
 """Rows of a table that are shown unasked."""
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from onestage.report.cells import Compared, Setting
 from onestage.report.figures import Figure, Look, plain, rounded
+from onestage.report.front import Comparison
 from onestage.report.markup import Html, el, join, table
 from onestage.report.numbers import number, setting
-from onestage.standing import Comparison
 
 
 def front_section(

@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 import torch
 
-from onestage.forest.trees import Path
-from onestage.rollout.answering import Answering
-from onestage.streams.encoded import Encoded, Sampled
-from onestage.streams.feeds import TOGETHER, Feeds
-from onestage.streams.mixture import Mixture, Reuse
+from onestage.data.encoded import Encoded, Sampled
+from onestage.data.feeds import TOGETHER, Feeds
+from onestage.data.mixture import Mixture, Reuse
+from onestage.data.trees import TokenPath
+from onestage.rollout.answer import Answering
 
 Key = tuple[str, int]
+
+
 TRIED = 2
 """Problems of each stream that are answered before the first step."""
 
@@ -168,7 +170,7 @@ def _restored(item: Mapping[str, Any]) -> tuple[Key, Encoded | None]:
     if item.get("dropped"):
         return key, None
     paths = tuple(
-        Path(ids.numpy(), tuple((a, b) for a, b in spans), tuple(responses))
+        TokenPath(ids.numpy(), tuple((a, b) for a, b in spans), tuple(responses))
         for ids, spans, responses in item["paths"]
     )
     kept = {name: tuple(v.numpy() for v in values) for name, values in item["kept"].items()}

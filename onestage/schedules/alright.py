@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from onestage.schedules.contract import Schedule, only
+from onestage.schedules import Schedule, only
 
 
 @dataclass

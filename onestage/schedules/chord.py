@@ -8,11 +8,11 @@ supervised term is named; the others share 1 - mu by their weights.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from onestage.annealing import cosine
-from onestage.nearest import nearest
-from onestage.schedules.contract import Schedule
+from onestage.config import nearest
+from onestage.schedules import Schedule
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Chord(Schedule):
     def mu(self, step: int) -> float:
         """Weight of the supervised term."""
         gone = min(step / self.decay_steps, 1.0)
-        return cosine(self.peak, self.valley, gone)
+        return self.valley + (self.peak - self.valley) * (1 + math.cos(math.pi * gone)) / 2
 
     def weights(self, step: int) -> dict[str, float]:
         others = {term: w for term, w in self.share.items() if term != self.supervised}

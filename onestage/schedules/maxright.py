@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from onestage.schedules.contract import only
-from onestage.schedules.suboptimality import Decide, Suboptimality
+from onestage.schedules import only
+from onestage.schedules._suboptimality import Decide, Suboptimality
 
 
 @dataclass

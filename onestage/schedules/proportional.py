@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onestage.schedules.contract import Schedule
+from onestage.schedules import Schedule
 
 
 @dataclass

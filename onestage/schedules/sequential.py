@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onestage.nearest import nearest
-from onestage.schedules.contract import Schedule, only
+from onestage.config import nearest
+from onestage.schedules import Schedule, only
 
 
 @dataclass

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from onestage.schedules.suboptimality import Suboptimality
+from onestage.schedules._suboptimality import Suboptimality
 
 NEGLIGIBLE = 0.01
 """A term whose share of the step would be less draws no batch."""

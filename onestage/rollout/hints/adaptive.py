@@ -26,7 +26,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from onestage.rollout.hints.contract import Hint
+from onestage.rollout.hints import Hint
 
 DOUBT = 1.0
 """Groups of failures that every estimate counts beside those seen."""

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onestage.annealing import cosine
-from onestage.rollout.hints.contract import Hint
+from onestage.rollout.hints import Hint, falling
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Cosine(Hint):
         if step >= self.hint_steps:
             return 0.0
         gone = (step + 1) / self.hint_steps
-        return cosine(self.high, self.low, gone)
+        return falling(self.high, self.low, gone)
 
     def length(
         self, step: int, size: int, random: np.random.Generator, state: Mapping[str, float]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onestage.rollout.hints.contract import Hint
+from onestage.rollout.hints import Hint
 
 
 @dataclass(frozen=True)

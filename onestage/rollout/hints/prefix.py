@@ -15,8 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from onestage.annealing import cosine
-from onestage.rollout.hints.contract import Hint
+from onestage.rollout.hints import Hint, falling
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Prefix(Hint):
     def lowest(self, step: int) -> float:
         """low_t of a step counted from 0."""
         gone = min(step / self.steps, 1.0)
-        return cosine(self.high, self.low, gone)
+        return falling(self.high, self.low, gone)
 
     def length(
         self, step: int, size: int, random: np.random.Generator, state: Mapping[str, float]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onestage.rollout.hints.contract import Hint
+from onestage.rollout.hints import Hint
 
 
 @dataclass(frozen=True)

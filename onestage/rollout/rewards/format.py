@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer
+from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards._checker import Checker
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 

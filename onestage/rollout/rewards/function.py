@@ -21,10 +21,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from onestage.nearest import nearest
-from onestage.rollout.rewards import pool
-from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer
+from onestage.config import nearest
+from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards import _pool as pool
+from onestage.rollout.rewards._checker import Checker
 
 OURS = ("completion", "prompt", "hint", "response", "ended", "tokens", "turns")
 

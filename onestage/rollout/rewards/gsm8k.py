@@ -17,26 +17,37 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer
-from onestage.rollout.rewards.hendrycks import without_words
-from onestage.rollout.rewards.marked import final_box, final_tag, last_boxed, on_last_line
+from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rewards._final_answer import final_box, final_tag, last_boxed, on_last_line
+from onestage.rollout.rewards._math_normal_form import without_words
 
 LONGEST = 500
 """Characters of a final answer."""
+
+
 MOST_DIGITS = 50
+
 
 _NUMBER = re.compile(
     r"(?P<minus>[-−–]\s?)?[$€£]?\s?(?P<minus2>[-−–])?"  # noqa: RUF001
     r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?(?:\s?/\s?(?P<below>\d+))?",
     re.ASCII,
 )
+
+
 _LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\%", "%"), ("\\ ", " "))
+
+
 _AROUND = re.compile(r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;'\"$€£%°=()])*")
 """What may stand around a number: words and units, no operators."""
+
+
 _SCALE = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed)s?\b|\d\s?(?:[kKMBxei]\b|π)"
 )
+
+
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", re.ASCII)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from onestage.rollout.rewards import instructions
-from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer
+from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards import _ifeval_rules as instructions
+from onestage.rollout.rewards._checker import Checker
 
 LONGEST = 200_000
 """Characters of a response; longer ones follow nothing."""

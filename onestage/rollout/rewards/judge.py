@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from onestage.rollout.endpoint import Reply, Trouble, ask
-from onestage.rollout.rewards.contract import Answer, Failure, Reward
+from onestage.rollout.rewards import Answer, Failure, Reward
+from onestage.rollout.rewards._endpoint import Reply, Trouble, ask
 
 PROMPT = """\
 You grade a response to a request.
@@ -46,10 +46,20 @@ Grade how correct, helpful and well written the response is, from {low} (useless
 Give your reasons in at most three sentences. Then write one last line of this form and nothing after it:
 Score: <number from {low} to {high}>
 """
+
+
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
 OF_THE_POLICY = frozenset({"completion", "response"})
+
+
 MENTION = re.compile(r"\bscore\b[^:=\n]{0,40}[:=]", re.IGNORECASE)
+
+
 NUMBER = re.compile(r"[\s\"'*`(\[]*([-+]?\d+(?:\.\d+)?)(?![\w%]|[.,]\d)")
+
+
 LONGEST_WAIT = 60.0
 
 

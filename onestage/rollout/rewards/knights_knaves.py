@@ -14,15 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer
-from onestage.rollout.rewards.marked import authors_tag, behind_header, final_tag
+from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rewards._final_answer import authors_tag, behind_header, final_tag
 
 LONGEST = 5000
 """Characters of an answer."""
 
+
 _PIECES = re.compile(r"[\n,;.]|\band\b", re.IGNORECASE)
+
+
 _NUMBER = re.compile(r"\s*(?:[(\[]?\d{1,3}[)\].:]|[-*•])\s*")
+
+
 _STATEMENT = re.compile(
     r"(.+?)(?:\s+is\s+|\s*[:=]\s*)(?:an?\s+|the\s+)?(knight|knave)", re.IGNORECASE
 )

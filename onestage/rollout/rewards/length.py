@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer
+from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards._checker import Checker
 
 
 @dataclass(frozen=True)

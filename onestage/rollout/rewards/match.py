@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from onestage.problems.steps import sentences
-from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer
+from onestage.data.rows import sentences
+from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards._checker import Checker
 
 MARKS = ".,;:!?"
+
+
 LONGEST = 20_000
 """Characters of a response; a longer one is wrong."""
 

@@ -18,24 +18,35 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from onestage.rollout.rewards import hendrycks
-from onestage.rollout.rewards.checker import Checker
-from onestage.rollout.rewards.contract import Answer
-from onestage.rollout.rewards.marked import final_box, final_tag, last_boxed, on_last_line
+from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards import _math_normal_form as hendrycks
+from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rewards._final_answer import final_box, final_tag, last_boxed, on_last_line
 
 LONGEST = 1000
 """Characters of a final answer; longer ones are not read."""
+
+
 DEEPEST = 30
 """Of brackets."""
 
+
 _DELIMITERS = re.compile(r"(?<!\\)\$|\\\(|\\\)|\\\[|\\\]")
+
+
 _PHRASE = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*:?", re.IGNORECASE)
+
+
 _NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w{1,9}\}?)?'?(?:\s*\(\s*[A-Za-z]\s*\))?\s*=(?!=)")
+
+
 _EXPLOSIVE = re.compile(
     r"\d{60}|(?:\^|\*\*)[\s{(]*-?(?:\d{5}|\d+\s*(?:\^|\*\*))"
     r"|\d{5}[\s})]*!|!\s*!\s*!|[)}\d]\s*!\s*[)}]+\s*!"
 )
 """Numbers that would take for ever to write out: 9^{9^9}, 99999!."""
+
+
 _OPENING, _CLOSING = "{([", "})]"
 
 

@@ -23,12 +23,12 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from onestage.policy.classifier import READS, TO_THE_END, adapter_task
-from onestage.policy.loading import ModelSource, Precision, adapter_base, check_vocabulary, load
-from onestage.records.record import Record, Refusal
-from onestage.rollout.rewards.contract import Answer, Failure, Reward
-from onestage.streams.encoding import Encoder
-from onestage.streams.template import render
+from onestage.data.record import Record, Refusal
+from onestage.data.template import render
+from onestage.data.tokenize import Encoder
+from onestage.models.load import ModelSource, Precision, adapter_base, check_vocabulary, load
+from onestage.models.reward_model import READS, TO_THE_END, adapter_task
+from onestage.rollout.rewards import Answer, Failure, Reward
 
 BOUNDLESS = 10**9
 """Tokenizers without a limit name a far larger one."""

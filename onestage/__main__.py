@@ -1,0 +1,5 @@
+"""`python -m onestage`, for torchrun and accelerate."""
+
+from onestage.cli import app
+
+app()

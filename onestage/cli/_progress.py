@@ -1,0 +1,94 @@
+"""Progress of a run: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from onestage.cli._terminal import say
+
+
+def make_watcher() -> Any:
+    """A progress bar on a terminal, a line for each line of metrics elsewhere."""
+    from onestage.training.loop import Watcher
+
+    class Bar(Watcher):
+        """Progress with loss, tokens a second and the time left."""
+
+        def __init__(self) -> None:
+            self.progress = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} tokens/s  "),
+                TextColumn("{task.fields[kept]}  left"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self.since, self.tokens = 0.0, 0
+
+        def begin(self, run: Any) -> None:
+            self.since, self.tokens = time.perf_counter(), run.tokens
+            self.task = self.progress.add_task(
+                "train", total=run.steps, completed=run.step, loss=0.0, rate=0.0, kept=""
+            )
+            self.progress.start()
+
+        def step(self, run: Any, loss: float) -> None:
+            rate = (run.tokens - self.tokens) / (time.perf_counter() - self.since)
+            self.progress.update(self.task, completed=run.step, loss=loss, rate=rate)
+
+        def line(self, metrics: dict[str, Any]) -> None:
+            if "loss" not in metrics and "eval/loss" not in metrics and hasattr(self, "task"):
+                self.progress.update(self.task, kept=kept(metrics))
+
+        def end(self) -> None:
+            self.progress.stop()
+
+    class Lines(Watcher):
+        """Plain lines, for logs."""
+
+        def __init__(self) -> None:
+            self.steps, self.since, self.first = 0, 0.0, 0
+
+        def begin(self, run: Any) -> None:
+            self.steps, self.since, self.first = run.steps, time.perf_counter(), run.step
+
+        def line(self, metrics: dict[str, Any]) -> None:
+            step = metrics["step"]
+            if "loss" not in metrics and "eval/loss" not in metrics:
+                say(f"step {step}/{self.steps}  {kept(metrics)}")
+                return
+            if "eval/loss" in metrics:
+                say(f"step {step}/{self.steps}  eval loss {metrics['eval/loss']:.4f}")
+                return
+            spent = time.perf_counter() - self.since
+            left = spent / max(1, step - self.first) * (self.steps - step)
+            say(
+                f"step {step}/{self.steps}  loss {metrics['loss']:.4f}  "
+                f"{metrics['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
+            )
+
+    make: Callable[[], Watcher] = Bar if sys.stderr.isatty() else Lines
+    return make()
+
+
+def kept(metrics: dict[str, Any]) -> str:
+    """What a probe found, in a few words: what was kept, and whether objectives pull apart."""
+    parts = []
+    for name, value in metrics.items():
+        if value is None:
+            continue
+        place, _, what = name.rpartition("/")
+        if what == "loss_increase":
+            parts.append(f"{place.removeprefix('retention/')} loss {value:+.3f}")
+        elif what == "kl":
+            parts.append(f"{place.split('/')[-1]} KL {value:.3f}")
+        elif place.startswith("probe/cosine"):
+            parts.append(f"cos({place.split('/')[-1]}, {what}) {value:+.2f}")
+    return ", ".join(parts)

@@ -1,0 +1,57 @@
+"""`onestage eval`: one model judged as a study would, beside the base of the same ground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model or adapter folder.")],
+    world: Annotated[
+        str, typer.Option(help="A world of studies and its options: lab, or {name: folder, ...}.")
+    ] = "lab",
+    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+    split: Annotated[Literal["validation", "test"], typer.Option(help="What is asked.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Metrics and answers as JSON.", show_default=False)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where base models are kept.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure a model in a world: what it gained on the base, and what it forgot."""
+    with plain_errors():
+        import yaml
+
+        from onestage.runfolder import default_cache, write_json
+        from onestage.studies.run_cell import world_of
+
+        quiet_libraries()
+        given = yaml.safe_load(world)
+        place = world_of({"name": given} if isinstance(given, str) else given)
+        place.check()
+        ground = place.prepare(seed, cache or default_cache(), say)
+        found = place.evaluate(ground, model, seed, split)
+        base = place.evaluate(ground, ground.base, seed, split)
+        table = Table(title=f"{model}, {split}", title_justify="left")
+        for name in ("measure", "base", "model", "change"):
+            table.add_column(name, justify="left" if name == "measure" else "right")
+        for name, value in found.metrics.items():
+            metric, before = place.metrics[name], base.metrics[name]
+            change = value - before
+            sign = {"higher": 1, "lower": -1, None: 0}[metric.better]
+            style = "green" if sign * change > 0.005 else "red" if sign * change < -0.005 else "dim"
+            told = f"[{style}]{change:+.3f}[/]"
+            table.add_row(f"{name}: {metric.says}", f"{before:.3f}", f"{value:.3f}", told)
+        console.print(table)
+        if out is not None:
+            answers = [dict(answer) for answer in found.answers]
+            write_json(out, {"metrics": dict(found.metrics), "answers": answers})
+            say(f"{out}")

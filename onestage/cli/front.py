@@ -1,0 +1,66 @@
+"""`onestage front`: what finished runs trade away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from onestage.cli._terminal import app, complaints, console, plain_errors, say
+
+
+@app.command()
+def front(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    optimum: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TERM=VALUE", help="f* of a term; repeatable. [default: the runs']"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="All numbers as JSON.")] = None,
+) -> None:
+    """Compare runs by their terms' held-out losses: gaps, ideal distance, front, hypervolume."""
+    with plain_errors():
+        from onestage.report.front import as_json, compare, read
+        from onestage.runfolder import write_text
+        from onestage.stats import ideal_distance
+
+        found = compare([read(folder) for folder in runs], _values(optimum or []))
+        for one in found.broken:
+            complaints.print(f"{one.name}: {one.problem}", style="yellow", highlight=False)
+        if not found.runs:
+            raise ValueError("none of the runs has held-out losses to compare")
+        table = Table(title="Gaps to the best, on held-out rows", title_justify="left")
+        table.add_column("run")
+        for name in (*found.optimum, "ideal distance", "normalised", "tokens"):
+            table.add_column(name, justify="right")
+        order = sorted(range(len(found.runs)), key=found.distance)
+        for n in order:
+            one, part = found.runs[n], found.parts[n]
+            table.add_row(
+                one.name + (" *" if found.best[n] else ""),
+                *(f"{found.gaps[n][term]:.4f}" for term in found.optimum),
+                f"{found.distance(n):.4f}",
+                f"{ideal_distance(part):.3f}" if len(part) == len(found.optimum) else "",
+                f"{one.tokens:,}",
+            )
+        console.print(table)
+        best = ", ".join(f"{term} {value:.6g}" for term, value in found.optimum.items())
+        against = "the start" if found.start else "the worst of each"
+        say(f"* on the front; hypervolume against {against} {found.volume:.6g}; f*: {best}")
+        if out is not None:
+            write_text(out, as_json(found) + "\n")
+
+
+def _values(given: list[str]) -> dict[str, float]:
+    found = {}
+    for item in given:
+        term, equals, value = item.partition("=")
+        try:
+            found[term] = float(value)
+        except ValueError as error:
+            raise ValueError(f"--optimum {item!r}: expected TERM=NUMBER") from error
+        if not equals:
+            raise ValueError(f"--optimum {item!r}: expected TERM=NUMBER")
+    return found

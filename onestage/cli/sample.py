@@ -1,0 +1,97 @@
+"""`onestage sample`: what a trained model answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from onestage.cli._inputs import load_model
+from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
+
+
+@app.command()
+def sample(
+    model: Annotated[str, typer.Option(help="A model folder, adapter folder, or hub id.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts: JSON Lines with `prompt`, or text, a line each. [default: chat]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON Lines to write instead of printing.")
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message for chat.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Chat with a model in the terminal, or complete prompts from a file."""
+    with plain_errors():
+        from onestage.rollout.engines import Decoding
+
+        quiet_libraries()
+        loaded = load_model(model, tokenizer, dtype)
+        how = Decoding(max_new_tokens, temperature, top_p)
+        if prompts is not None:
+            _complete(loaded, prompts, out, how, seed)
+        else:
+            _chat(loaded, system, how, seed)
+
+
+def _complete(loaded: Any, prompts: Path, out: Path | None, how: Any, seed: int) -> None:
+    from onestage.rollout.complete import complete
+    from onestage.runfolder import write_text
+
+    given: list[Any] = []
+    for number, line in enumerate(prompts.read_text().splitlines(), 1):
+        if line.strip():
+            given.append(_prompt(line, prompts, number))
+    if not given:
+        raise ValueError(f"{prompts} holds no prompt")
+    completions = complete(loaded.model, loaded.tokenizer, given, how, seed=seed)
+    rows = [{"prompt": p, "completion": c} for p, c in zip(given, completions, strict=True)]
+    if out is not None:
+        write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
+        say(f"{out}: {len(rows):,} completions")
+        return
+    for row in rows:
+        console.print(f"[bold]{escape(str(row['prompt']))}[/]\n{escape(row['completion'])}\n")
+
+
+def _prompt(line: str, file: Path, number: int) -> Any:
+    if file.suffix != ".jsonl":
+        return line
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file.name}:{number}: not JSON ({error})") from error
+    if not isinstance(row, dict) or "prompt" not in row:
+        found = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise ValueError(f"{file.name}:{number}: expected an object with `prompt`, found {found}")
+    return row["prompt"]
+
+
+def _chat(loaded: Any, system: str | None, how: Any, seed: int) -> None:
+    from onestage.rollout.complete import complete
+
+    templated = loaded.tokenizer.chat_template is not None
+    turns: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    say("Ctrl-D ends" + ("" if templated else "; the tokenizer has no chat template: plain text"))
+    while True:
+        try:
+            said = input("> ")
+        except (EOFError, KeyboardInterrupt):
+            return
+        turns.append({"role": "user", "content": said})
+        asked = [turns if templated else said]
+        (answer,) = complete(loaded.model, loaded.tokenizer, asked, how, seed=seed)
+        turns.append({"role": "assistant", "content": answer})
+        say(answer)

@@ -1,0 +1,43 @@
+"""`onestage score`: what a trained model says of given responses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from onestage.cli._inputs import load_model, source_of_rows
+from onestage.cli._terminal import app, complaints, plain_errors, quiet_libraries, say
+
+
+@app.command()
+def score(
+    model: Annotated[str, typer.Option(help="A model folder, adapter folder, or hub id.")],
+    data: Annotated[str, typer.Option(help="Records: a file, folder, glob, or hub data set.")],
+    out: Annotated[Path, typer.Option(help="JSON Lines to write, a line a response.")],
+    kind: Annotated[str | None, typer.Option(help="The kind of the rows.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Rename a column; repeatable.")
+    ] = None,
+    score_range: Annotated[tuple[float, float], typer.Option(help="Range of given scores.")] = (
+        0,
+        1,
+    ),
+    tokenizer: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
+    max_length: Annotated[int, typer.Option(help="Longest path in tokens.")] = 2048,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Log-probabilities of given responses: `id`, `response`, `logp`, `tokens`, a line each."""
+    with plain_errors():
+        from onestage.models.policy import Policy
+        from onestage.models.score import score_file
+
+        quiet_libraries()
+        loaded = load_model(model, tokenizer, dtype)
+        source = source_of_rows(data, kind, column, score_range)
+        lines, refused = score_file(Policy(loaded.model), loaded.tokenizer, source, out, max_length)
+        for row in refused[:10]:
+            complaints.print(f"left out {escape(row.where)}: {escape(row.reason)}", highlight=False)
+        say(f"{out}: {lines:,} responses, {len(refused):,} rows left out")

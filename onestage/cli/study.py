@@ -1,0 +1,63 @@
+"""`onestage study`: many recipes compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onestage.cli._terminal import app, complaints, console, plain_errors, quiet_libraries, say
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="A study file (YAML).")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Study folder.", show_default="runs/NAME")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="GPUs, or else CPU cores")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Do failed cells again.")] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Bases, encoded data, reference log-probabilities.", show_default=False),
+    ] = None,
+) -> None:
+    """Compare recipes over seeds and settings, fairly; what is done already is found again."""
+    with plain_errors():
+        from onestage.runfolder import default_cache, write_text
+        from onestage.studies.file import load_study
+        from onestage.studies.pool import default_jobs
+        from onestage.studies.study import Study
+        from onestage.studies.tables import markdown, tables
+
+        quiet_libraries()
+        content = load_study(file, set_ or [])
+        folder = out or Path("runs") / content.name
+        doing = Study(
+            content,
+            folder,
+            cache or default_cache(),
+            jobs=jobs or default_jobs(),
+            retry=retry,
+            say=say,
+        )
+        outcome = doing.go()
+        for table in tables(folder, outcome):
+            console.print(table)
+        write_text(folder / "README.md", markdown(folder, outcome))
+        for note in outcome.notes:
+            complaints.print(note, style="yellow", highlight=False, markup=False)
+        for name, reason in outcome.failed.items():
+            complaints.print(
+                f"failed: {name}: {reason}", style="red", highlight=False, markup=False
+            )
+        say(f"study folder {folder}")
+    if outcome.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,45 @@
+"""`onestage train`: do what a recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onestage.cli._progress import make_watcher
+from onestage.cli._terminal import Set, app, plain_errors, quiet_libraries, say
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    set_: Set = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder.", show_default="runs/RECIPE")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    no_self_check: Annotated[
+        bool, typer.Option("--no-self-check", help="Skip the step-0 laws.")
+    ] = False,
+) -> None:
+    """Train what a recipe says, in one stage or in the stages it lists."""
+    with plain_errors():
+        from onestage.training.pipeline import run_stages
+        from onestage.training.recipe import load_recipe
+        from onestage.training.run import run_recipe
+
+        quiet_libraries()
+        content = load_recipe(recipe, set_ or [])
+        folder = out or Path("runs") / recipe.stem
+        saved = (run_stages if content.stages else run_recipe)(
+            content,
+            folder,
+            resume=resume,
+            self_check=not no_self_check,
+            say=say,
+            watcher=make_watcher(),
+        )
+        say(f"run folder {folder}, model {saved}")

@@ -1,0 +1,364 @@
+"""Words to checked objects: what recipes, studies and commands are told, and who answers to a name.
+
+A `Section` is a table of options, checked when it is made. `Plugins` are the things that a recipe names:
+the objectives in `objectives/`, the schedules in `schedules/`, ... A built-in one is a file of that
+folder (`dpo` is the one objective that `objectives/dpo.py` defines; a new file is known at once, and
+files whose name begins with an underscore are shared helpers). Other people's are found in three ways:
+an instance made in Python, an entry point of an installed package (group `onestage.objectives`), or an
+import path or file in the recipe (`"mypackage.losses:Hinge"`, `"./hinge.py:Hinge"`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+class Section(BaseModel):
+    """A table of options: unknown keys are refused, and nothing changes once it is made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run: says what was given and what is allowed."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the nearest known word if one is near, and all that are known."""
+    words = sorted(known)
+    close = difflib.get_close_matches(given, words, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (known: {', '.join(words) or 'none'})"
+
+
+@dataclass(frozen=True)
+class Plugin(Generic[T]):
+    """A class that answers to a name, and where it comes from."""
+
+    name: str
+    """As a recipe writes it."""
+    found: type[T]
+    origin: str
+    """`built in`, an installed package with its version, or a module or file."""
+    digest: str | None
+    """Of the source file, for what is not built in: a resumed run refuses another one."""
+
+    @property
+    def paper(self) -> str:
+        """The first line of its file's docstring, which says what it is and where it was published."""
+        text = (
+            inspect.getdoc(sys.modules[self.found.__module__]) or inspect.getdoc(self.found) or ""
+        )
+        return text.split("\n")[0].strip()
+
+
+@dataclass(frozen=True)
+class Plugins(Generic[T]):
+    """The classes of one sort: those of one folder of ours, and other people's."""
+
+    what: str
+    """What they are called in messages."""
+    package: str
+    """The folder, as a module name; also the group of entry points."""
+    kind: type[T]
+    """Their contract."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    hidden: Collection[str] = ()
+    """Fields that are no options of a recipe: what the program fills in, and state."""
+
+    @property
+    def group(self) -> str:
+        """The group of entry points: `onestage.objectives`, `onestage.rewards`, ..."""
+        return f"onestage.{self.package.rpartition('.')[2]}"
+
+    def names(self) -> list[str]:
+        """Everything that can be named in a recipe, installed packages' included."""
+        return sorted({*self.built_in(), *self.installed()})
+
+    def built_in(self) -> list[str]:
+        """Our own."""
+        folder = importlib.import_module(self.package).__path__
+        files = {m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_")}
+        return sorted(files | set(self.aliases))
+
+    def installed(self) -> dict[str, metadata.EntryPoint]:
+        """Those of installed packages, by name."""
+        return {point.name: point for point in metadata.entry_points(group=self.group)}
+
+    def find(self, name: str) -> type[T]:
+        """The class behind a name; `ValueError` with the nearest known name if there is none."""
+        return self.locate(name).found
+
+    def locate(self, name: str) -> Plugin[T]:
+        """The class behind a name, and where it comes from.
+
+        Raises `ValueError` for a name that nobody answers to, one that a package takes from us (which
+        can be had by its import path), and a class that breaks the contract.
+        """
+        if ":" in name or name.endswith(".py"):
+            return self._from_path(name)
+        installed = self.installed()
+        if name in installed and name in self.built_in():
+            raise ValueError(
+                f"{self.what} {name!r} is built in, and {_package_of(installed[name])} offers one of "
+                f"that name too; to use theirs, name it by its path: {installed[name].value!r}"
+            )
+        if name in installed:
+            return self._from_package(installed[name])
+        if name not in self.built_in():
+            raise ValueError(f"unknown {self.what} {name!r}{nearest(name, self.names())}")
+        module = importlib.import_module(f"{self.package}.{self.aliases.get(name, name)}")
+        found = self._classes(module)
+        if len(found) != 1:
+            raise TypeError(f"{module.__name__} must define exactly one {self.what}, has {found}")
+        return Plugin(name, found[0], "built in", None)
+
+    def make(
+        self,
+        given: str | Mapping[str, Any] | T,
+        filled: Mapping[str, Any] | None = None,
+    ) -> T:
+        """One of them, with its options checked: names, types and ranges.
+
+        `given`: a name, a table `{name: ..., option: ...}`, or one that is made already. `filled`:
+        fields that the program fills in, where the class has them.
+        """
+        if isinstance(given, self.kind):
+            return given
+        name, options = named(given, self.what)
+        found = self.find(name)
+        every = [item.name for item in dataclasses.fields(found)]  # type: ignore[arg-type]
+        known = [item for item in every if item not in self.hidden]
+        for key in options:
+            if key not in known:
+                hint = nearest(key, known)
+                raise ValueError(f"{self.what} {name}: unknown option {key!r}{hint}")
+        more = {key: value for key, value in (filled or {}).items() if key in every}
+        try:
+            return TypeAdapter(found).validate_python({**more, **options})
+        except ValidationError as error:
+            raise ValueError("; ".join(self._told(name, p) for p in error.errors())) from error
+
+    def by_class(self, name: str) -> type[T]:
+        """A built-in class by its own name, as in `onestage.objectives.DPO`."""
+        for file in self.built_in():
+            if file not in self.aliases and file.replace("_", "") == name.lower():
+                found = self.find(file)
+                if found.__name__ == name:
+                    return found
+        raise AttributeError(f"module {self.package!r} has no attribute {name!r}")
+
+    def _classes(self, module: Any) -> list[type[T]]:
+        """The classes of a module that fill the contract and are defined there."""
+        return [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, self.kind)
+            and value.__module__ == module.__name__
+        ]
+
+    def _from_package(self, point: metadata.EntryPoint) -> Plugin[T]:
+        try:
+            found = point.load()
+        except Exception as error:  # whatever a stranger's module raises
+            raise ValueError(
+                f"{self.what} {point.name!r}: {point.value} of {_package_of(point)} cannot be loaded: "
+                f"{_in_a_line(error)}"
+            ) from error
+        self._require(found, point.name)
+        return Plugin(point.name, found, _package_of(point), source_digest(found))
+
+    def _from_path(self, path: str) -> Plugin[T]:
+        where, _, name = path.rpartition(":") if ":" in path else (path, "", "")
+        try:
+            module = _module_of(where)
+        except Exception as error:  # whatever a stranger's module raises
+            raise ValueError(f"{self.what} {path!r}: {_in_a_line(error)}") from error
+        classes = {one.__name__: one for one in self._classes(module)}
+        if name:
+            found = getattr(module, name, None)
+            if found is None:
+                raise ValueError(f"{self.what} {path!r}: {where} has none{nearest(name, classes)}")
+        elif len(classes) == 1:
+            (found,) = classes.values()
+        else:
+            shown = ", ".join(f"{where}:{one}" for one in classes) or "no class of that contract"
+            raise ValueError(f"{self.what} {path!r}: say which class; there is {shown}")
+        self._require(found, path)
+        return Plugin(path, found, where, source_digest(found))
+
+    def _require(self, found: Any, name: str) -> None:
+        """Raise `ValueError` where a stranger's class cannot be used as one of these."""
+        contract = f"{self.package}.{self.kind.__name__}"
+        if not (isinstance(found, type) and issubclass(found, self.kind)):
+            raise ValueError(f"{self.what} {name!r}: {found!r} is no subclass of {contract}")
+        missing = sorted(getattr(found, "__abstractmethods__", ()))
+        if missing:
+            raise ValueError(
+                f"{self.what} {name!r}: {found.__name__} lacks {', '.join(missing)}, which {contract} "
+                "asks for"
+            )
+        if not dataclasses.is_dataclass(found):
+            raise ValueError(
+                f"{self.what} {name!r}: {found.__name__} must be a dataclass: its fields are its options"
+            )
+
+    def _told(self, name: str, problem: Any) -> str:
+        place = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        return (
+            f"{self.what} {name}: {place}: {message}" if place else f"{self.what} {name}: {message}"
+        )
+
+
+def source_digest(found: type) -> str | None:
+    """A digest of the file that defines a class; None where it has none (made in a notebook)."""
+    try:
+        file = inspect.getsourcefile(found)
+    except TypeError:
+        file = None
+    if file is None or not Path(file).is_file():
+        return None
+    return hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()
+
+
+def _package_of(point: metadata.EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _in_a_line(error: BaseException) -> str:
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
+def _module_of(where: str) -> Any:
+    """A module by its import path (packages beside the working folder included), or a Python file."""
+    if not where.endswith(".py"):
+        with _importing_from(Path.cwd()):
+            return importlib.import_module(where)
+    file = Path(where).resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
+    # A name of its own for each file, so that two files of one name are two modules, and the same file
+    # asked for twice is one module (classes must be the same object to be compared).
+    name = f"onestage_plugin_{file.stem}_{hashlib.blake2b(bytes(file), digest_size=4).hexdigest()}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up while it is executed
+        try:
+            with _importing_from(file.parent):
+                spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """`onestage` is a script: unlike `python file.py` it does not look where the user stands."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def named(given: Any, what: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of a choice: given as a name, or as a table with a `name`."""
+    options = {"name": given} if isinstance(given, str) else given
+    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+        raise RecipeError(f"{what}: expected a name or {{name: ..., options}}, got {given!r}")
+    return options["name"], {key: value for key, value in options.items() if key != "name"}
+
+
+def override(content: dict[str, Any], given: str) -> None:
+    """Apply one `section.key=value` to plain data."""
+    key, equals, value = given.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {given!r}: expected section.key=value")
+    *sections, last = key.split(".")
+    target: Any = content
+    for section in sections:
+        if isinstance(target, list):
+            target = _item(target, section, given)
+            continue
+        if isinstance(target.get(section), str) and section in ("objective", "schedule"):
+            target[section] = {"name": target[section]}
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict | list):
+            raise RecipeError(f"--set {given!r}: {section} is a value, not a section")
+    parsed = number(yaml.safe_load(value))
+    if isinstance(target, list):
+        target[_place(target, last, given)] = parsed
+    else:
+        target[last] = parsed
+
+
+def _item(streams: list[Any], name: str, given: str) -> Any:
+    return streams[_place(streams, name, given)]
+
+
+def _place(streams: list[Any], name: str, given: str) -> int:
+    """A stream or stage by its name or number."""
+    for number, stream in enumerate(streams):
+        if name == str(number) or (isinstance(stream, dict) and stream.get("name") == name):
+            return number
+    known = [stream.get("name") for stream in streams if isinstance(stream, dict)]
+    what = "stage" if given.startswith("stages.") else "stream"
+    raise RecipeError(f"--set {given!r}: no {what} {name!r}; there are {known}")
+
+
+def number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def explain(problem: Any, whole: type[BaseModel]) -> str:
+    """What pydantic found wrong in a section file (`whole`), in a line."""
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(whole, problem["loc"][:-1])
+        return f"{place}: unknown key{nearest(str(problem['loc'][-1]), known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = f", got {given!r}" if place and not isinstance(given, dict | list | BaseModel) else ""
+    return f"{place}: {message}{shown}" if place else message
+
+
+def _known_keys(whole: type[BaseModel], place: Sequence[Any]) -> list[str]:
+    section: Any = whole
+    for part in place:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        options = [annotation, *get_args(annotation)]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(section.model_fields)

@@ -1,0 +1,220 @@
+"""Files of rows: JSON Lines, JSON lists and Parquet, found by path, folder or glob pattern.
+
+Rows are handed out one at a time and never gathered, except for a `.json` file that is one list.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import gzip
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onestage.data.record import Refusal, shown
+
+JSON_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
+
+
+SUFFIXES = (*JSON_SUFFIXES, ".parquet")
+
+
+ALLOWED = (
+    f"allowed: a file ({', '.join(SUFFIXES)}), a folder or a glob pattern of such files, a folder "
+    "made by save_to_disk, or a data set of the Hugging Face hub as owner/name"
+)
+
+
+SPLITS = frozenset(("train", "test", "validation", "valid", "val", "dev", "eval"))
+
+
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+
+
+BATCH_ROWS = 2048
+
+
+EXCERPT = 20
+
+
+Row = tuple[str, dict[str, Any], tuple[str, ...]]
+"""Where the row stands, its columns, and the names of columns that were left on disk."""
+
+
+class DataFile(NamedTuple):
+    """One file of rows, and its name in messages and record ids: relative to what was given."""
+
+    path: Path
+    label: str
+
+
+def data_files(given: str) -> list[DataFile]:
+    """The files that a path, folder or pattern stands for, sorted; ValueError where there are none.
+
+    A folder whose file names speak of several splits is refused: reading it whole would train on
+    the test rows.
+    """
+    path = Path(given).expanduser()
+    if path.is_file():
+        if not path.name.lower().endswith(SUFFIXES):
+            raise ValueError(f"{given}: cannot read this kind of file; {ALLOWED}")
+        return [DataFile(path, path.name)]
+    if path.is_dir():
+        files = _labelled(path, (str(file) for file in path.rglob("*")))
+        if not files:
+            raise ValueError(f"{given}: no file of rows in this folder; {ALLOWED}")
+        return _of_one_split(given, files)
+    files = []
+    if glob.has_magic(given):
+        fixed = re.split(r"[*?\[]", str(path), maxsplit=1)[0]
+        files = _labelled(Path(os.path.dirname(fixed)), glob.glob(str(path), recursive=True))
+    if not files:
+        raise ValueError(f"{given}: {_not_found(path)}; {ALLOWED}")
+    return files
+
+
+def rows_of(file: DataFile, wanted: frozenset[str]) -> Iterator[Row | Refusal]:
+    """Every row of one file. ValueError, with the file's name, when the file itself is broken."""
+    if file.path.name.lower().endswith(".parquet"):
+        return _parquet_rows(file, wanted)
+    return _json_rows(file)
+
+
+def rows_of_table(
+    label: str, table: dict[str, list[Any]], start: int, unread: tuple[str, ...], count: int
+) -> Iterator[Row]:
+    """Rows out of columns; `start` is the index of the first one, counted from 0."""
+    names = list(table)
+    values = zip(*table.values(), strict=True) if names else repeat((), count)
+    for index, row in enumerate(values, start):
+        yield f"{label}[{index}]", dict(zip(names, row, strict=True)), unread
+
+
+def columns_to_read(
+    available: Sequence[str], wanted: frozenset[str]
+) -> tuple[list[str], tuple[str, ...]]:
+    """(read, left on disk); all are read when none is wanted, for the message about them."""
+    read = [name for name in available if name in wanted] or list(available)
+    return read, tuple(name for name in available if name not in read)
+
+
+def _parquet_rows(file: DataFile, wanted: frozenset[str]) -> Iterator[Row]:
+    try:
+        with pq.ParquetFile(file.path) as parquet:
+            read, unread = columns_to_read(parquet.schema_arrow.names, wanted)
+            start = 0
+            for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=read):
+                table = {name: batch.column(name).to_pylist() for name in read}
+                yield from rows_of_table(file.label, table, start, unread, batch.num_rows)
+                start += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file.path}: cannot be read as Parquet: {error}") from error
+
+
+def _json_rows(file: DataFile) -> Iterator[Row | Refusal]:
+    count = 0
+    try:
+        with _opened(file.path) as stream:
+            listed = ".json" in file.path.suffixes[-2:] and _starts_list(stream)
+            for row in _list_rows(file, stream) if listed else _line_rows(file, stream):
+                yield row
+                count += 1
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{file.path}: the gzip file is cut off or damaged after {count} readable rows: {error}"
+        ) from error
+
+
+def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[Row | Refusal]:
+    for number, line in enumerate(stream, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.isspace():
+            continue
+        where = f"{file.label}:{number}"
+        row = _parsed(line.rstrip(b"\r\n"))
+        yield Refusal(where, row) if isinstance(row, str) else (where, row, ())
+
+
+def _list_rows(file: DataFile, stream: IO[bytes]) -> Iterator[Row | Refusal]:
+    try:
+        rows = json.load(stream)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.path}: starts as a JSON list, but is none: {error}") from error
+    for index, row in enumerate(rows):
+        where = f"{file.label}[{index}]"
+        if isinstance(row, dict):
+            yield where, row, ()
+        else:
+            yield Refusal(where, f"a row must be a JSON object, found {shown(row)}")
+
+
+def _parsed(line: bytes) -> dict[str, Any] | str:
+    """The row of one line, or what is wrong with the line."""
+    try:
+        text = line.decode("utf-8")
+        row = json.loads(text)
+    except UnicodeDecodeError as error:
+        return (
+            f"a line must be UTF-8, found byte 0x{line[error.start]:02x} at byte {error.start + 1}"
+        )
+    except json.JSONDecodeError as error:
+        excerpt = text[max(0, error.pos - EXCERPT) : error.pos + EXCERPT]
+        return f"not JSON: {error.msg} at column {error.colno}, near {excerpt!r}"
+    except (ValueError, RecursionError) as error:
+        return f"not readable JSON: {error}"
+    if not isinstance(row, dict):
+        return f"a line must be a JSON object, found {shown(row)}"
+    return row
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _starts_list(stream: IO[bytes]) -> bool:
+    start = stream.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+    stream.seek(0)
+    return start.startswith(b"[")
+
+
+def _labelled(root: Path, paths: Iterator[str] | list[str]) -> list[DataFile]:
+    files = []
+    for path in sorted(paths):
+        label = Path(os.path.relpath(path, root)).as_posix()
+        hidden = any(part.startswith(".") for part in Path(label).parts)
+        known = path.lower().endswith(SUFFIXES) and Path(path).name not in DESCRIPTIONS
+        if known and not hidden and Path(path).is_file():
+            files.append(DataFile(Path(path), label))
+    return files
+
+
+def _of_one_split(given: str, files: list[DataFile]) -> list[DataFile]:
+    splits = {
+        word
+        for file in files
+        for word in re.split(r"[^a-z]+", file.label.lower())
+        if word in SPLITS
+    }
+    if len(splits) > 1:
+        found = ", ".join(sorted(splits))
+        raise ValueError(
+            f"{given}: holds files of several splits ({found}): give a pattern such as "
+            f"'{given.rstrip('/')}/**/*{min(splits)}*'"
+        )
+    return files
+
+
+def _not_found(path: Path) -> str:
+    siblings = os.listdir(path.parent) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    return "no such file or folder" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -1,0 +1,199 @@
+"""What will be trained on and what is wrong with it, before any weights are loaded.
+
+`examine` gathers plain findings, `show` prints them. Nothing here trains, and no model is read
+beyond its configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from onestage.data.encoded import Encoded
+from onestage.data.packing import pack_records
+from onestage.data.record import Record, Refusal
+from onestage.data.store import Store, balance
+from onestage.data.stream import Source, read
+from onestage.data.tokenize import Encoder
+
+SAMPLED = 64
+"""Records of each source that are looked at closely (round trip, packing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFindings:
+    """What one source holds."""
+
+    store: Store
+    lengths: Mapping[str, float]
+    """Tokens of a record: quantiles by name."""
+    histogram: tuple[tuple[str, int], ...]
+    duplicates: int
+    """Records whose paths all occurred before."""
+    labels: Mapping[str, float]
+    """How label and score records are spread (see `balance`), by `kind/figure`."""
+    broken_trips: tuple[str, ...]
+    """Responses that do not come back when their tokens are decoded."""
+    saving: float
+    """Share of tokens that shared prefixes save within records, on the first ones."""
+
+
+@dataclass
+class Findings:
+    """Everything that the doctor found."""
+
+    streams: dict[str, StreamFindings] = field(default_factory=dict)
+    held_out: dict[str, StreamFindings] = field(default_factory=dict)
+    overlap: dict[str, int] = field(default_factory=dict)
+    """Held-out records of a stream whose prompt occurs in a training stream."""
+    examples: dict[str, Encoded] = field(default_factory=dict)
+    """The first record of each kind."""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def examine(
+    train: Mapping[str, Store],
+    held_out: Mapping[str, Store],
+    sources: Mapping[str, Source],
+    encoder: Encoder,
+) -> Findings:
+    """Look at encoded streams. `sources` (by stream) are read again for the round trip."""
+    found = Findings()
+    prompts: set[int] = set()
+    for name, store in train.items():
+        found.streams[name] = _stream(store, sources.get(name), encoder)
+        prompts.update(_prompt(record) for record in store)
+        for kind, numbers in store.kinds().items():
+            found.examples.setdefault(kind, store[int(numbers[0])])
+    for name, store in held_out.items():
+        found.held_out[name] = _stream(store, None, encoder)
+        found.overlap[name] = sum(_prompt(record) in prompts for record in store)
+    found.warnings += list(_warnings(found))
+    return found
+
+
+def _prompt(record: Encoded) -> int:
+    """A digest of a record's tokens before its first response; of a text's own tokens."""
+    path = record.paths[0]
+    end = len(path.ids) if record.kind == "text" else path.opening
+    return _digest(path.ids[:end].tobytes())
+
+
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def _stream(store: Store, source: Source | None, encoder: Encoder) -> StreamFindings:
+    lengths = store.lengths() if len(store) else np.zeros(0, np.int64)
+    distinct = {_digest(b"/".join(store.path_keys(number))) for number in range(len(store))}
+    first = list(islice(store, SAMPLED))
+    spread = {
+        f"{kind}/{figure}": value
+        for kind in store.kinds()
+        if kind in ("label", "score", "group")
+        for figure, value in balance(store.scores(kind)).items()
+    }
+    nodes = sum(len(row) for row in pack_records(first, encoder.max_length).rows) if first else 0
+    tokens = sum(record.tokens for record in first)
+    return StreamFindings(
+        store=store,
+        lengths=_quantiles(lengths),
+        histogram=_histogram(lengths),
+        duplicates=len(store) - len(distinct),
+        labels=spread,
+        broken_trips=tuple(_broken_trips(source, encoder)) if source else (),
+        saving=1 - nodes / tokens if tokens else 0.0,
+    )
+
+
+def _quantiles(lengths: np.ndarray[Any, Any]) -> dict[str, float]:
+    if not len(lengths):
+        return {}
+    names = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    return {name: float(np.quantile(lengths, at)) for name, at in names.items()}
+
+
+def _histogram(lengths: np.ndarray[Any, Any]) -> tuple[tuple[str, int], ...]:
+    """Records by tokens, in powers of two."""
+    if not len(lengths):
+        return ()
+    exponent = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
+    return tuple(
+        (f"<= {2 ** int(power):,}", int((exponent == power).sum()))
+        for power in range(exponent.min(), exponent.max() + 1)
+    )
+
+
+def _broken_trips(source: Source, encoder: Encoder) -> Iterator[str]:
+    """Responses of the first records that decoding their scored tokens does not give back."""
+    tokenizer = encoder.tokenizer
+    for record in islice(read(source), SAMPLED):
+        if isinstance(record, Refusal) or record.kind == "text":
+            continue
+        encoded = encoder.encode(record)
+        if isinstance(encoded, Refusal):
+            continue
+        for wanted, got in zip(
+            _said(record, tokenizer), _decoded(encoded, tokenizer), strict=False
+        ):
+            if wanted.strip() not in got:
+                yield f"{record.id}: wrote {wanted[:60]!r}, the tokens say {got[:60]!r}"
+
+
+def _said(record: Record, tokenizer: Any) -> list[str]:
+    """The text of each response as the user wrote it, span after span."""
+    if record.kind == "check":
+        worked = record.completions[0] if record.completions else "".join(record.solution)
+        return [worked] if isinstance(worked, str) and worked else []
+    if not record.is_chat:
+        return [str(text) for text in record.completions]
+    return [
+        str(turn.get("content") or "")
+        for completion in record.completions
+        for turn in completion
+        if not isinstance(turn, str) and turn["role"] == "assistant"
+    ]
+
+
+def _decoded(encoded: Encoded, tokenizer: Any) -> list[str]:
+    if encoded.kind == "check":
+        worked = [path.ids[path.opening :] for path in encoded.paths[1:]]
+        return [tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in worked]
+    return [
+        tokenizer.decode(path.ids[start:end], clean_up_tokenization_spaces=False)
+        for path in encoded.paths
+        for start, end in path.spans
+    ]
+
+
+def _warnings(found: Findings) -> Iterator[str]:
+    for name, stream in found.streams.items():
+        table = stream.store.table
+        if table.refused:
+            yield f"{name}: {table.refused} rows are refused; first: {table.reasons[0]}"
+        if table.ties:
+            yield f"{name}: {table.ties} pairs prefer neither side and are left out"
+        if table.cut:
+            yield f"{name}: {table.cut} prompts are shortened to fit max_length"
+        if stream.duplicates:
+            yield f"{name}: {stream.duplicates} records are repeated word for word"
+        for trip in stream.broken_trips[:3]:
+            yield f"{name}: round trip: {trip}"
+        if stream.labels.get("label/mean") in (0.0, 1.0):
+            yield f"{name}: all labels are the same"
+        for kind in ("score", "group"):
+            if stream.labels.get(f"{kind}/above_half", 1.0) < 0.2:
+                yield (
+                    f"{name}: only {stream.labels[f'{kind}/above_half']:.0%} of {kind} scores lie "
+                    "above 1/2; uft reads lower ones as `push down` (see score_range and offset)"
+                )
+    for name, count in found.overlap.items():
+        if count:
+            yield f"{name}: {count} held-out records have a prompt that is also trained on"

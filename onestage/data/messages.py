@@ -1,0 +1,198 @@
+"""Text and messages: prompts and responses, checked and brought to one form.
+
+A prompt or response is a string or a list of messages. Nulls inside messages are dropped, because
+Parquet gives every message every key that any message has, and chat templates tell a null from an
+absent key. JSON Lines and Parquet so yield the same record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onestage.data.record import Message, RowError, Turns, shown
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
+
+
+SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "assistant": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+}
+
+
+def text_of(value: object, name: str) -> str:
+    """A string that a tokenizer can encode (lone surrogates, legal in JSON, crash it)."""
+    if not isinstance(value, str):
+        raise RowError(f"`{name}` must be text, found {shown(value)}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            found = shown(value[error.start : error.end])
+            raise RowError(f"`{name}` must be valid Unicode, found {found}") from None
+    return value
+
+
+def turns_of(value: object, name: str) -> Turns:
+    """Text, or a non-empty list of messages."""
+    if isinstance(value, str):
+        return text_of(value, name)
+    if isinstance(value, (list, tuple)):
+        return messages_of(value, name)
+    raise RowError(f"`{name}` must be text or a list of messages, found {shown(value)}")
+
+
+def messages_of(value: object, name: str) -> tuple[Message, ...]:
+    """A non-empty list of messages, each with a known role and content."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise RowError(f"`{name}` must be a non-empty list of messages, found {shown(value)}")
+    return tuple([_message_of(message, name, index) for index, message in enumerate(value)])
+
+
+def prompt_of(value: object) -> Turns:
+    """A prompt: text (the empty string too), or messages that leave the turn to the assistant."""
+    prompt = turns_of(value, "prompt")
+    if not isinstance(prompt, str) and prompt[-1]["role"] == "assistant":
+        raise RowError(
+            "`prompt` must not end with an assistant message: that turn belongs to the response"
+        )
+    return prompt
+
+
+def checked_response(response: Turns, name: str, starts: bool = True) -> Turns:
+    """Returns `response` when it says something and the assistant has the last word.
+
+    `starts` asks for the first word too: it is False for a conversation that carries its prompt.
+    """
+    if isinstance(response, str):
+        if not response.strip():
+            raise RowError(f"`{name}` is empty: a response needs text")
+        return response
+    if response[-1]["role"] != "assistant":
+        raise RowError(
+            f"`{name}` must end with an assistant message, found role {response[-1]['role']!r}"
+        )
+    if starts and response[0]["role"] != "assistant":
+        raise RowError(
+            f"`{name}` must start with an assistant message, found role {response[0]['role']!r}: "
+            "a whole conversation goes into `messages`"
+        )
+    for index, message in enumerate(response):
+        silent = message["role"] == "assistant" and not message.get("tool_calls")
+        if silent and not message["content"].strip():
+            raise RowError(f"`{name}[{index}]` is empty: an assistant message needs content")
+    return response
+
+
+def same_form(prompt: Turns, responses: Sequence[Turns]) -> tuple[Turns, tuple[Turns, ...]]:
+    """All text or all messages: where both occur, text becomes a user or an assistant message."""
+    if isinstance(prompt, str) and all(isinstance(response, str) for response in responses):
+        return prompt, tuple(responses)
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise RowError("`prompt` is empty beside a response of messages: give a user message")
+        prompt = ({"role": "user", "content": prompt},)
+    return prompt, tuple(
+        ({"role": "assistant", "content": response},) if isinstance(response, str) else response
+        for response in responses
+    )
+
+
+def is_conversation(turns: Turns) -> bool:
+    """Whether messages given as a response hold the prompt too."""
+    return not isinstance(turns, str) and turns[0]["role"] != "assistant"
+
+
+def split_pair(
+    chosen: tuple[Message, ...], rejected: tuple[Message, ...], prompt: Turns | None
+) -> tuple[Turns, tuple[Turns, Turns]]:
+    """Two whole conversations -> (shared prompt, (chosen, rejected)).
+
+    The prompt is the longest common beginning that leaves the turn to the assistant. A `prompt`
+    column beside them must repeat a part of it; otherwise we could not tell which of them is meant.
+    """
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    while shared and chosen[shared - 1]["role"] == "assistant":
+        shared -= 1
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+        if shared == 0 or shared == len(turns) or turns[shared]["role"] != "assistant":
+            raise RowError(
+                "`chosen` and `rejected` must share their prompt, found conversations that "
+                f"differ before the assistant speaks ({name} message {shared})"
+            )
+    if prompt and not _repeats(prompt, chosen[:shared]):
+        raise RowError(
+            "`chosen` and `rejected` are whole conversations and `prompt` is no part of them: "
+            f"leave one of the two out, found prompt {shown(prompt)}"
+        )
+    return chosen[:shared], (chosen[shared:], rejected[shared:])
+
+
+def sharegpt_messages(value: object, system: object) -> tuple[Message, ...]:
+    """`conversations` of {from, value} (or of {role, content}), with an optional system text."""
+    if not isinstance(value, (list, tuple)):
+        raise RowError(f"`conversations` must be a list of messages, found {shown(value)}")
+    messages = messages_of([_from_sharegpt(turn) for turn in value], "conversations")
+    if not system:
+        return messages
+    if messages[0]["role"] == "system":
+        raise RowError("found both a `system` column and a system message in `conversations`")
+    return ({"role": "system", "content": text_of(system, "system")}, *messages)
+
+
+def without_nulls(value: Any) -> Any:
+    """`value` without null entries of its mappings, at every depth."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(held) for key, held in value.items() if held is not None}
+    if isinstance(value, (list, tuple)):
+        return [without_nulls(held) for held in value]
+    return value
+
+
+def _message_of(message: object, name: str, index: int) -> Message:
+    if type(message) is not dict and not isinstance(message, Mapping):
+        raise RowError(f"`{name}[{index}]` must be a message, found {shown(message)}")
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str) or role not in ROLES:
+        raise RowError(
+            f"`{name}[{index}]` must have a role out of {', '.join(ROLES)}, found {shown(role)}"
+        )
+    if content is None and not message.get("tool_calls"):
+        raise RowError(f"`{name}[{index}]` has no content: only tool calls may go without")
+    if content is not None and not (isinstance(content, str) and content.isascii()):
+        text_of(content, f"{name}[{index}].content")
+    if len(message) == 2:
+        return {"role": role, "content": content}
+    extra = {key: held for key, held in message.items() if key not in ("role", "content")}
+    return {"role": role, "content": content, **without_nulls(extra)}
+
+
+def _from_sharegpt(turn: object) -> object:
+    if not isinstance(turn, Mapping) or turn.get("role") is not None:
+        return turn
+    speaker = turn.get("from")
+    role = SHAREGPT_ROLES.get(speaker) if isinstance(speaker, str) else None
+    if role is None:
+        allowed = ", ".join(SHAREGPT_ROLES)
+        raise RowError(f"`conversations` must be from one out of {allowed}, found {shown(speaker)}")
+    return {"role": role, "content": turn.get("value")}
+
+
+def _repeats(prompt: Turns, shared: tuple[Message, ...]) -> bool:
+    if isinstance(prompt, str):
+        return any(
+            isinstance(message["content"], str) and message["content"].strip() == prompt.strip()
+            for message in shared
+        )
+    return shared[: len(prompt)] == prompt

@@ -1,0 +1,172 @@
+"""Which records make up a step: streams mixed in proportion, by weight, or by count.
+
+Each stream is walked in an order that is a function of (seed, stream, epoch) alone. How many records a
+step takes from each stream is arithmetic on the step, spread as evenly as whole numbers allow, so every
+part of a run sees the same mixture, and a mixture has no state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+from math import floor
+from typing import Any
+
+import numpy as np
+
+from onestage.data.encoded import Encoded
+from onestage.data.store import Store
+from onestage.randomness import generator
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """How responses are used that cost a lot to sample: `batches` are sampled together, and gone through
+    `passes` times before the next ones."""
+
+    batches: int = 1
+    passes: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Draws until new responses are sampled."""
+        return self.batches * self.passes
+
+    def batch(self, draw: int) -> int:
+        """Which batch of the stream the `draw`-th draw (from 0) is given."""
+        return draw // self.steps * self.batches + draw % self.batches
+
+    def rollout(self, draw: int) -> int:
+        """How often was sampled before that draw."""
+        return draw // self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A named store and its part in the mixture."""
+
+    name: str
+    store: Store
+    share: float
+    """Records of this stream in a step, on average."""
+    numbers: np.ndarray[Any, Any] | None = None
+    """Which records of the store; default all."""
+    reuse: Reuse | None = None
+    """Of a stream whose responses are sampled."""
+
+    def __len__(self) -> int:
+        return len(self.store) if self.numbers is None else len(self.numbers)
+
+    def __getitem__(self, place: int) -> Encoded:
+        return self.store[place if self.numbers is None else int(self.numbers[place])]
+
+
+def shares(
+    sizes: Mapping[str, int],
+    weights: Mapping[str, float | None],
+    counts: Mapping[str, int | None],
+    batch_size: int,
+) -> dict[str, float]:
+    """Records a step of each stream: its count where given, the rest by weight or by size.
+
+    Without weights the rest is split by the streams' sizes, so that every record is seen equally
+    often. When any stream has a weight, the others count 1.
+    """
+    fixed = {name: float(count) for name, count in counts.items() if count is not None}
+    rest = [name for name in sizes if name not in fixed]
+    room = batch_size - sum(fixed.values())
+    if room < 0 or (not rest and room > 0) or (rest and room <= 0):
+        raise ValueError(
+            f"data: per_step counts {fixed} do not fit batch_size {batch_size} "
+            f"with {len(rest)} other streams"
+        )
+    weighed = any(weights[name] is not None for name in rest)
+    parts = {name: _part(weights[name], sizes[name], weighed) for name in rest}
+    if rest and sum(parts.values()) <= 0:
+        raise ValueError("data: the weights of the streams add up to nothing")
+    total = sum(parts.values())
+    return {name: fixed[name] if name in fixed else room * parts[name] / total for name in sizes}
+
+
+def _part(weight: float | None, size: int, weighed: bool) -> float:
+    if not weighed:
+        return float(size)
+    return 1.0 if weight is None else float(weight)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The records of each step."""
+
+    streams: Sequence[Stream]
+    seed: int
+    limit: Mapping[str, int] = field(default_factory=dict)
+    """Records a stream gives at most over the run (where the run's length is given in epochs)."""
+    purpose: str = ""
+    """Another purpose, another order."""
+
+    def take(self, step: int) -> dict[str, int]:
+        """How many records step `step` (from 0) takes of each stream."""
+        before, after = self.until(step), self.until(step + 1)
+        return {name: after[name] - before[name] for name in after}
+
+    def until(self, step: int) -> dict[str, int]:
+        """Records taken of each stream before a step.
+
+        The k-th record of a stream falls due at time (k - 1/2) / part, and records are taken in the
+        order of their times. So the sequence is one, of which every step is a piece: counts never
+        fall, and at most half a record a stream separates them from the exact proportions in time.
+        """
+        parts = {stream.name: Fraction(stream.share) for stream in self.streams}
+        total = sum(parts.values())
+        wanted = round(total * step)
+        half = Fraction(1, 2)
+        taken = {name: floor(part * wanted / total + half) for name, part in parts.items()}
+        while sum(taken.values()) < wanted:
+            name = min(taken, key=lambda name: ((taken[name] + half) / parts[name], name))
+            taken[name] += 1
+        while sum(taken.values()) > wanted:
+            name = max(taken, key=lambda name: ((taken[name] - half) / parts[name], name))
+            taken[name] -= 1
+        return {name: min(count, self.limit.get(name, count)) for name, count in taken.items()}
+
+    def draw(self, step: int) -> list[Encoded]:
+        """The records of a step."""
+        records = []
+        for stream in self.streams:
+            batch = stream.reuse.batch(step) if stream.reuse else step
+            before, after = self.until(batch)[stream.name], self.until(batch + 1)[stream.name]
+            for cursor in range(before, after):
+                record = stream[self._place(stream, cursor)]
+                records.append(replace(record, visit=cursor) if record.asks else record)
+        return records
+
+    def planned(self, steps: int, name: str) -> Iterator[Encoded]:
+        """Every record of a stream that `steps` steps visit, once each."""
+        stream = next(stream for stream in self.streams if stream.name == name)
+        end, size = self.until(steps)[name], len(stream)
+        for place in range(size) if end >= size else self._order(stream, 0)[:end]:
+            yield stream[int(place)]
+
+    def part(self, fraction: float, purpose: str) -> Mixture:
+        """The same streams in another order, `fraction` of the records a step."""
+        streams = [replace(stream, share=stream.share * fraction) for stream in self.streams]
+        return Mixture(streams, self.seed, {}, purpose)
+
+    def _place(self, stream: Stream, cursor: int) -> int:
+        epoch, at = divmod(cursor, len(stream))
+        return int(self._order(stream, epoch)[at])
+
+    def _order(self, stream: Stream, epoch: int) -> np.ndarray[Any, Any]:
+        name = f"{self.purpose}/{stream.name}" if self.purpose else stream.name
+        return order(self.seed, name, epoch, len(stream))
+
+
+@lru_cache(maxsize=32)
+def order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray[Any, Any]:
+    """A permutation of range(size), a function of its arguments alone."""
+    permutation: np.ndarray[Any, Any] = generator(f"{seed}/{stream}/{epoch}").permutation(size)
+    permutation.flags.writeable = False
+    return permutation

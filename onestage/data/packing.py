@@ -1,0 +1,226 @@
+"""Records to rows: trees of what shares a beginning, packed to a budget of tokens.
+
+A record's paths stay in one row, so an objective always sees a whole pair or group. Cost is counted
+in tokens: a row is filled up to `tokens_per_row`, and no token stands for padding.
+
+Records of a step to forest rows and their feedback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onestage.data.encoded import Encoded
+from onestage.data.record import KINDS
+from onestage.data.trees import Ints, TokenPath, Tree, plant, shared_length, sort_key
+
+WORTH_SHARING = 8
+"""Records are joined in one tree when at least this many tokens of their beginnings agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Some trees side by side: one forward pass of the model. Arrays as in `Tree`."""
+
+    tree: Tree
+    records: tuple[int, ...]
+    """Which of the packed records lie in this row, ascending."""
+    bounds: tuple[int, ...]
+    """Where each tree of the row begins, and the row's length at the end."""
+    paths: tuple[TokenPath, ...]
+    """The same content as plain sequences, for models that cannot share prefixes. Their spans in
+    this order are the responses in ascending order, which is the order of the tree's entries."""
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    @property
+    def parts(self) -> tuple[tuple[int, int, bool], ...]:
+        """Each tree: first node, one past the last, and whether it is a chain (no branches)."""
+        spans = zip(self.bounds, self.bounds[1:], strict=False)
+        return tuple((a, b, bool((self.tree.exit_T[a:b] == b).all())) for a, b in spans)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    records: list[int]
+    tree: Tree
+
+
+def pack(
+    records: Sequence[Sequence[TokenPath]], tokens_per_row: int, *, share: bool = True
+) -> list[Row]:
+    """Rows of at most `tokens_per_row` nodes that hold every path of every record once.
+
+    A record that is longer than the budget on its own makes a row of its own, longer than the
+    budget. `share=False` puts each path in a tree of its own (what packing costs without sharing).
+    The result depends on the records and their order alone.
+    """
+    clusters = _clusters(records, tokens_per_row) if share else _alone(records)
+    rows: list[list[_Cluster]] = []
+    room: list[int] = []
+    for cluster in sorted(clusters, key=lambda cluster: -len(cluster.tree)):
+        size = len(cluster.tree)
+        place = next((r for r, free in enumerate(room) if free >= size), None)
+        if place is None:
+            rows.append([])
+            room.append(tokens_per_row)
+            place = len(rows) - 1
+        rows[place].append(cluster)
+        room[place] -= size
+    return [_row(row, records) for row in rows]
+
+
+def _clusters(records: Sequence[Sequence[TokenPath]], budget: int) -> list[_Cluster]:
+    keys = [[sort_key(path) for path in paths] for paths in records]
+    first = [
+        paths[min(range(len(paths)), key=keys[r].__getitem__)] for r, paths in enumerate(records)
+    ]
+    alone = [_Cluster([r], plant(paths, keys[r])) for r, paths in enumerate(records)]
+    members: list[list[int]] = []
+    size, last = 0, -1
+    for record in sorted(range(len(records)), key=lambda r: sort_key(first[r])):
+        shared = shared_length(first[last].ids, first[record].ids) if members else 0
+        if shared >= WORTH_SHARING and size + len(alone[record].tree) - shared <= budget:
+            members[-1].append(record)
+            size += len(alone[record].tree) - shared
+        else:
+            members.append([record])
+            size = len(alone[record].tree)
+        last = record
+    return [
+        alone[group[0]] if len(group) == 1 else _cluster(group, records, keys) for group in members
+    ]
+
+
+def _cluster(
+    group: list[int], records: Sequence[Sequence[TokenPath]], keys: Sequence[Sequence[bytes]]
+) -> _Cluster:
+    paths = [path for record in group for path in records[record]]
+    return _Cluster(group, plant(paths, [key for record in group for key in keys[record]]))
+
+
+def _alone(records: Sequence[Sequence[TokenPath]]) -> list[_Cluster]:
+    return [
+        _Cluster([r], _side_by_side([plant([path]) for path in paths]))
+        for r, paths in enumerate(records)
+    ]
+
+
+def _row(clusters: Sequence[_Cluster], records: Sequence[Sequence[TokenPath]]) -> Row:
+    members = tuple(sorted(record for cluster in clusters for record in cluster.records))
+    sizes = np.cumsum([0] + [len(cluster.tree) for cluster in clusters])
+    return Row(
+        tree=_side_by_side([cluster.tree for cluster in clusters]),
+        records=members,
+        bounds=tuple(int(size) for size in sizes),
+        paths=tuple(path for record in members for path in records[record]),
+    )
+
+
+def _side_by_side(trees: Sequence[Tree]) -> Tree:
+    offsets = np.cumsum([0] + [len(tree) for tree in trees[:-1]])
+
+    def joined(name: str, shift: bool) -> Ints:
+        parts = [
+            getattr(tree, name) + (offset if shift else 0)
+            for tree, offset in zip(trees, offsets, strict=True)
+        ]
+        return np.concatenate(parts)
+
+    roots_T = np.concatenate([tree.parent_T < 0 for tree in trees])
+    response_K = joined("response_K", False)
+    by_response = np.argsort(response_K, kind="stable")
+    return Tree(
+        token_T=joined("token_T", False),
+        position_T=joined("position_T", False),
+        parent_T=np.where(roots_T, -1, joined("parent_T", True)),
+        exit_T=joined("exit_T", True),
+        node_K=joined("node_K", True)[by_response],
+        response_K=response_K[by_response],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records and the rows they were packed into; responses are numbered through the batch.
+
+    `first_N[r]` is the number of record r's first response.
+    """
+
+    records: tuple[Encoded, ...]
+    rows: tuple[Row, ...]
+    first: tuple[int, ...]
+
+
+def pack_records(records: Sequence[Encoded], tokens_per_row: int, *, share: bool = True) -> Batch:
+    """Pack a step's records (see `forest.packing.pack`)."""
+    counts = [len(record.scores) for record in records]
+    first = tuple(int(n) for n in np.cumsum([0, *counts])[:-1])
+    paths = [
+        [path.renumbered(start) for path in record.paths]
+        for record, start in zip(records, first, strict=True)
+    ]
+    return Batch(tuple(records), tuple(pack(paths, tokens_per_row, share=share)), first)
+
+
+def by_path(row: Row, batch: Batch, value_K: np.ndarray) -> dict[int, tuple[np.ndarray, ...]]:
+    """A value of each scored token of a row as the paths of its records have them, by record number."""
+    found, at = {}, 0
+    for number in row.records:
+        parts = []
+        for path in batch.records[number].paths:
+            size = sum(end - start for start, end in path.spans)
+            parts.append(value_K[at : at + size])
+            at += size
+        found[number] = tuple(parts)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackArrays:
+    """`objectives.contract.Feedback` as plain arrays, for some of a batch's records."""
+
+    kind_N: np.ndarray
+    score_N: np.ndarray
+    weight_N: np.ndarray
+    tokens_N: np.ndarray
+    record_N: np.ndarray
+    pair_P2: np.ndarray
+    role_N: np.ndarray
+
+
+def feedback_arrays(records: Sequence[Encoded]) -> FeedbackArrays:
+    """What is known of the responses of some records, in order."""
+    kinds: list[int] = []
+    tokens: list[int] = []
+    owners: list[int] = []
+    scores: list[float] = []
+    weights: list[float] = []
+    pairs: list[tuple[int, int]] = []
+    roles: list[int] = []
+    for number, record in enumerate(records):
+        if record.kind == "pair":
+            pairs.append((len(kinds), len(kinds) + 1))
+        lengths = [0] * len(record.scores)
+        for path in record.paths:
+            for (start, end), response in zip(path.spans, path.responses, strict=True):
+                lengths[response] += end - start
+        kinds += [KINDS.index(record.kind)] * len(lengths)
+        scores += record.scores
+        weights += [record.weight] * len(lengths)
+        tokens += lengths
+        owners += [number] * len(lengths)
+        roles += record.sampled.roles if record.sampled else [0] * len(lengths)
+    return FeedbackArrays(
+        np.asarray(kinds, np.int64),
+        np.asarray(scores, np.float32),
+        np.asarray(weights, np.float32),
+        np.asarray(tokens, np.int64),
+        np.asarray(owners, np.int64),
+        np.asarray(pairs, np.int64).reshape(-1, 2),
+        np.asarray(roles, np.int64),
+    )

@@ -1,0 +1,288 @@
+"""Encoded records on disk, memory-mapped: a million records cost a few bytes each in memory.
+
+A store is a folder of flat arrays and `table.json`, written once and then only read. It is named by
+the content it was made from (data, tokenizer, template, limits), so runs and sweeps share it, and a
+change of any of these makes another.
+
+From a source of rows to a store of token ids, made once for each content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from onestage.data.encoded import Encoded
+from onestage.data.record import KINDS, Kind, Refusal
+from onestage.data.stream import Source, content_key, read
+from onestage.data.tokenize import Encoder
+from onestage.data.trees import TokenPath
+
+COLUMNS = {
+    "kind": "b",  # a record: index in KINDS
+    "weight": "d",
+    "cut": "q",
+    "paths": "q",  # a record: its number of paths
+    "name": "q",  # a record: bytes of its id
+    "about": "q",  # a record: bytes of what a reward is told
+    "length": "q",  # a path: its number of tokens
+    "spans": "q",  # a path: its number of spans
+    "span": "q",  # a span: start, end, response
+    "responses": "q",  # a record: its number of responses
+    "score": "d",  # a response
+}
+
+
+SHOWN_REFUSALS = 100
+
+
+@dataclass
+class Table:
+    """What was read and what was not: the row of one source in a run's data table."""
+
+    source: str
+    records: dict[str, int] = field(default_factory=dict)
+    """Records to train on, by kind."""
+    responses: int = 0
+    tokens: int = 0
+    scored_tokens: int = 0
+    longest: int = 0
+    refused: int = 0
+    overlong: int = 0
+    """Of the refused: longer than max_length."""
+    ties: int = 0
+    """Pairs that prefer neither side; never trained on."""
+    cut: int = 0
+    """Records whose prompt was shortened to fit."""
+    reasons: list[str] = field(default_factory=list)
+    """`where: reason` of the first refused rows."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.records.values())
+
+    def add(self, item: Encoded | Refusal) -> None:
+        if isinstance(item, Refusal):
+            self.refused += not item.tie
+            self.overlong += item.overlong
+            self.ties += item.tie
+            if len(self.reasons) < SHOWN_REFUSALS:
+                self.reasons.append(f"{item.where}: {item.reason}")
+            return
+        self.records[item.kind] = self.records.get(item.kind, 0) + 1
+        self.responses += len(item.scores)
+        self.tokens += item.tokens
+        self.scored_tokens += item.scored
+        self.longest = max(self.longest, *(len(path.ids) for path in item.paths))
+        self.cut += item.cut > 0
+
+
+class Store:
+    """Random access to encoded records by number. Reading allocates one record at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.table = Table(**json.loads((folder / "table.json").read_text()))
+        self._columns = {
+            name: np.fromfile(folder / f"{name}.bin", dtype=np.dtype(code))
+            for name, code in COLUMNS.items()
+        }
+        self._tokens = _mapped(folder / "tokens.bin", np.dtype(np.int32))
+        self._names = _mapped(folder / "names.bin", np.dtype(np.uint8))
+        self._abouts = _mapped(folder / "abouts.bin", np.dtype(np.uint8))
+        columns = self._columns
+        self._first_path = _starts(columns["paths"])
+        self._first_name = _starts(columns["name"])
+        self._first_about = _starts(columns["about"])
+        self._first_response = _starts(columns["responses"])
+        self._first_token = _starts(columns["length"])
+        self._first_span = _starts(columns["spans"])
+
+    def __len__(self) -> int:
+        return len(self._columns["kind"])
+
+    def __getitem__(self, number: int) -> Encoded:
+        columns = self._columns
+        begin, end = self._first_path[number : number + 2]
+        scores = columns["score"][slice(*self._first_response[number : number + 2])]
+        return Encoded(
+            kind=self.kind(number),
+            paths=tuple(self._path(path) for path in range(begin, end)),
+            scores=tuple(float(score) for score in scores),
+            weight=float(columns["weight"][number]),
+            source=self.table.source,
+            id=self.name(number),
+            cut=int(columns["cut"][number]),
+            about=bytes(self._abouts[slice(*self._first_about[number : number + 2])]).decode(),
+        )
+
+    def __iter__(self) -> Iterator[Encoded]:
+        return (self[number] for number in range(len(self)))
+
+    def _path(self, path: int) -> TokenPath:
+        ids = np.asarray(self._tokens[slice(*self._first_token[path : path + 2])])
+        spans = self._columns["span"].reshape(-1, 3)[slice(*self._first_span[path : path + 2])]
+        return TokenPath(
+            ids,
+            tuple((int(start), int(end)) for start, end, _ in spans),
+            tuple(int(number) for _, _, number in spans),
+        )
+
+    def kind(self, number: int) -> Kind:
+        return KINDS[self._columns["kind"][number]]
+
+    def name(self, number: int) -> str:
+        return bytes(self._names[slice(*self._first_name[number : number + 2])]).decode()
+
+    def kinds(self) -> dict[Kind, np.ndarray[Any, Any]]:
+        """The numbers of the records of each kind that occurs."""
+        codes = self._columns["kind"]
+        return {KINDS[code]: np.flatnonzero(codes == code) for code in np.unique(codes)}
+
+    def lengths(self) -> np.ndarray[Any, Any]:
+        """Tokens of each record's paths together."""
+        return np.add.reduceat(self._columns["length"], self._first_path[:-1])
+
+    def scores(self, kind: Kind) -> np.ndarray[Any, Any]:
+        """Given scores of all responses of a kind."""
+        counts = self._columns["responses"]
+        return self._columns["score"][np.repeat(self._columns["kind"], counts) == KINDS.index(kind)]
+
+    def path_keys(self, number: int) -> Iterator[bytes]:
+        """Token bytes of each path of a record."""
+        for path in range(*self._first_path[number : number + 2]):
+            yield np.asarray(self._tokens[slice(*self._first_token[path : path + 2])]).tobytes()
+
+
+def _mapped(file: Path, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    if file.stat().st_size == 0:
+        return np.empty(0, dtype)
+    return np.memmap(file, dtype=dtype, mode="r")
+
+
+def _starts(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def write(items: Iterable[Encoded | Refusal], source: str, folder: Path) -> Store:
+    """Write a store and open it. The folder appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write_into(draft, items, source)
+        _settle(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return Store(folder)
+
+
+def _settle(draft: Path, folder: Path) -> None:
+    try:
+        os.replace(draft, folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(draft)  # another run wrote the same content first
+
+
+def _write_into(draft: Path, items: Iterable[Encoded | Refusal], source: str) -> None:
+    table = Table(source)
+    columns = {name: array(code) for name, code in COLUMNS.items()}
+    with (
+        (draft / "tokens.bin").open("wb") as tokens,
+        (draft / "names.bin").open("wb") as names,
+        (draft / "abouts.bin").open("wb") as abouts,
+    ):
+        for item in items:
+            table.add(item)
+            if isinstance(item, Encoded):
+                _append(item, columns, tokens, names, abouts)
+    for name, values in columns.items():
+        with (draft / f"{name}.bin").open("wb") as file:
+            values.tofile(file)
+    (draft / "table.json").write_text(json.dumps(asdict(table), indent=1))
+
+
+def _append(
+    item: Encoded,
+    columns: dict[str, array[Any]],
+    tokens: BinaryIO,
+    names: BinaryIO,
+    abouts: BinaryIO,
+) -> None:
+    name, about = item.id.encode(), item.about.encode()
+    names.write(name)
+    abouts.write(about)
+    columns["about"].append(len(about))
+    columns["kind"].append(KINDS.index(item.kind))
+    columns["weight"].append(item.weight)
+    columns["cut"].append(item.cut)
+    columns["paths"].append(len(item.paths))
+    columns["name"].append(len(name))
+    columns["responses"].append(len(item.scores))
+    columns["score"].extend(item.scores)
+    for path in item.paths:
+        tokens.write(path.ids.tobytes())
+        columns["length"].append(len(path.ids))
+        columns["spans"].append(len(path.spans))
+        for (start, end), number in zip(path.spans, path.responses, strict=True):
+            columns["span"].extend((start, end, number))
+
+
+def balance(scores: np.ndarray[Any, Any]) -> dict[str, float]:
+    """How given scores are spread: count, mean, least, greatest, share above 1/2."""
+    known = scores[~np.isnan(scores)]
+    if not len(known):
+        return {"count": 0}
+    return {
+        "count": len(known),
+        "mean": float(known.mean()),
+        "min": float(known.min()),
+        "max": float(known.max()),
+        "above_half": float((known > 0.5).mean()),
+    }
+
+
+FORMAT = "2"
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """A digest of everything about a tokenizer that decides ids."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    digest.update(str(tokenizer.chat_template).encode())
+    digest.update(json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def open_store(source: Source, encoder: Encoder, cache: Path, digest: str) -> tuple[Store, bool]:
+    """The store of a source and whether it was there already.
+
+    `digest` is the tokenizer's (`tokenizer_digest`). A source whose content has no name (a stream)
+    is encoded anew into a temporary folder of the cache.
+    """
+    content = content_key(source)
+    if content is None:
+        (cache / "tokens").mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="stream-", dir=cache / "tokens")) / "store"
+    else:
+        limits = (str(encoder.max_length), encoder.overflow, str(encoder.room))
+        name = "/".join((FORMAT, content, digest, *limits))
+        key = hashlib.blake2b(
+            f"{source.columns.source}/{name}".encode(), digest_size=16
+        ).hexdigest()
+        folder = cache / "tokens" / key
+        if folder.exists():
+            return Store(folder), True
+    return write(encoder.encode_all(read(source)), source.columns.source, folder), False

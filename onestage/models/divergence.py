@@ -1,0 +1,105 @@
+"""How far the policy has moved from where it started: KL over the whole vocabulary.
+
+    KL(start || now) = mean over positions of sum_v p_start(v) (log p_start(v) - log p_now(v))
+
+the forward direction, which RL's Razor (Shenfeld et al. 2025, arXiv 2509.04259) finds to follow
+forgetting. The start model's final hidden states are kept for a few texts (H numbers a position
+instead of V), with a copy of its head where the head is trained; so it can be measured for full
+fine-tuning too, long after the start model is gone.
+
+Legend: K scored positions, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onestage.data.packing import Row
+from onestage.models.head import Shape
+from onestage.models.policy import Policy, head_shape
+
+CHUNK = 128
+"""Positions whose two distributions exist at once."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Means over the scored positions of some rows."""
+
+    loss: float
+    """Negative log-probability of the given token."""
+    kl: float
+    """KL(start || now); NaN for a model whose head is not a plain linear map."""
+    positions: int
+
+
+class Start:
+    """The start model's distributions at the scored positions of some rows.
+
+    Must be made before the first step. `rows` stay in memory with their hidden states.
+    """
+
+    def __init__(self, policy: Policy, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+        self.exact = policy.fit.chunked_head
+        self.states: list[Tensor] = []
+        weight, bias = _head(policy)
+        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+        self.head: tuple[Tensor, Tensor | None] | None = None
+        if trained and self.exact:
+            self.head = (_copy(weight), None if bias is None else _copy(bias))
+        with policy.evaluating():
+            for row in self.rows if self.exact else ():
+                self.states.append(policy.states(row)[0].cpu())
+
+    def measure(self, policy: Policy, which: Sequence[int] | None = None) -> Moved:
+        """Loss and KL over the rows (or those of the given numbers) under the policy as it stands."""
+        loss = kl = 0.0
+        count = 0
+        now_head = old_head = _head(policy)
+        if self.head is not None:
+            weight, bias = self.head
+            device = policy.device
+            old_head = (weight.to(device), None if bias is None else bias.to(device))
+        shape = head_shape(policy.base.config)
+        with policy.evaluating():
+            for number in range(len(self.rows)) if which is None else which:
+                row = self.rows[number]
+                if not self.exact:
+                    logp_K = policy(row)
+                    loss, count, kl = loss - logp_K.sum().item(), count + len(logp_K), float("nan")
+                    continue
+                hidden_KH, target_K = policy.states(row)
+                start_KH = self.states[number].to(hidden_KH.device)
+                for first in range(0, len(target_K), CHUNK):
+                    part = slice(first, first + CHUNK)
+                    now = _log_probabilities(hidden_KH[part], now_head, shape)
+                    old = _log_probabilities(start_KH[part], old_head, shape)
+                    kl += (old.exp() * (old - now)).sum().item()
+                    loss -= now.gather(1, target_K[part, None]).sum().item()
+                count += len(target_K)
+        return Moved(loss / max(count, 1), kl / max(count, 1), count)
+
+
+def _head(policy: Policy) -> tuple[Tensor, Tensor | None]:
+    head = policy.base.get_output_embeddings()
+    return head.weight, getattr(head, "bias", None)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().clone()
+
+
+def _log_probabilities(
+    hidden_KH: Tensor, head: tuple[Tensor, Tensor | None], shape: Shape
+) -> Tensor:
+    weight_VH, bias_V = head
+    logits = torch.nn.functional.linear(hidden_KH.to(weight_VH.dtype), weight_VH, bias_V).float()
+    logits = logits * shape.scale
+    if shape.softcap is not None:
+        logits = torch.tanh(logits / shape.softcap) * shape.softcap
+    return torch.log_softmax(logits, -1)

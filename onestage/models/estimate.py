@@ -1,0 +1,74 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take, roughly; `basis` says how it was reckoned."""
+
+    steps: int
+    tokens: int
+    parameters: int
+    trained: int
+    memory_gb: float
+    seconds: float
+    basis: str
+    schedule: str = ""
+    """Who is trained on, and on how much at a time."""
+
+
+def parameters_of(config: PretrainedConfig) -> int:
+    """The number of a model's parameters, from its configuration alone."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(p.numel() for p in model.parameters())
+
+
+def estimate(
+    config: PretrainedConfig,
+    *,
+    steps: int,
+    tokens: int,
+    tokens_per_row: int,
+    lora_r: int | None,
+    bytes_per_weight: float,
+    checkpointing: bool,
+) -> Estimate:
+    """Memory and time of a run: weights, gradients and two AdamW moments of what is trained, the
+    activations of one row; 6 operations a parameter and token (8 with checkpointing) at 40 % of this
+    machine's own matrix-multiply rate."""
+    size = parameters_of(config)
+    layers, hidden = config.num_hidden_layers, config.hidden_size
+    trained = size if lora_r is None else 14 * layers * lora_r * hidden
+    activations = tokens_per_row * hidden * layers * (2 if checkpointing else 34) * 4
+    memory = size * bytes_per_weight + trained * 12 + activations
+    rate = matmul_rate()
+    work = (8 if checkpointing else 6) * size * tokens
+    return Estimate(
+        steps=steps,
+        tokens=tokens,
+        parameters=size,
+        trained=trained,
+        memory_gb=memory / 1e9,
+        seconds=work / (0.4 * rate),
+        basis=f"{rate / 1e9:,.0f} GFLOP/s measured here, 40 % of it used",
+    )
+
+
+def matmul_rate(size: int = 1024) -> float:
+    """Floating-point operations a second of a square matrix product on the device that would train."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    left = torch.randn(size, size, device=device)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        (left @ left).sum().item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

@@ -1,0 +1,191 @@
+"""From hidden states to log-probabilities without ever holding full logits.
+
+    logp_K = log softmax(cap(scale * (h_K W^T + b)))[target_K]
+
+and, where it is asked for, the entropy of the same distribution, H_K = - sum_v p_v log p_v.
+
+Logits are made in chunks of positions; the backward pass makes them again instead of keeping them,
+so memory is one chunk whatever the vocabulary. Values and gradients equal the naive computation
+(law 3).
+
+Legend: K scored positions, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Logits in a chunk: 16 MiB of float32 on the CPU (it stays near the caches), 256 MiB on a GPU."""
+
+
+FEWEST = 128
+"""Positions in a chunk at least: with fewer, each of them pays for a pass over the head's weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a model does to its logits after the linear head."""
+
+    scale: float = 1.0
+    """Logits are multiplied by this (Cohere's `logit_scale`, one over Granite's `logits_scaling`)."""
+    softcap: float | None = None
+    """Gemma 2's soft cap c: logits become c * tanh(logits / c)."""
+
+
+def token_logps(
+    hidden_KH: Tensor,
+    weight_VH: Tensor,
+    target_K: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    shape: Shape = Shape(),
+    chunk: int | None = None,
+) -> Tensor:
+    """Log-probabilities (K, float32) of `target_K` under a linear head; differentiable in h, W, b.
+
+    The products run in the head's own precision (autocast's where that is on), sums over the
+    vocabulary in float32. `chunk` is the
+    number of positions whose logits exist at once (default: from `CHUNK_ELEMENTS`).
+    """
+    logp_K: Tensor = _apply(hidden_KH, weight_VH, bias_V, target_K, shape, chunk, False)[0]
+    return logp_K
+
+
+def token_logps_and_entropy(
+    hidden_KH: Tensor,
+    weight_VH: Tensor,
+    target_K: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    shape: Shape = Shape(),
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `token_logps`, and the entropy (K, nats, float32) of each distribution, differentiable too."""
+    return _apply(hidden_KH, weight_VH, bias_V, target_K, shape, chunk, True)
+
+
+def _apply(
+    hidden_KH: Tensor,
+    weight_VH: Tensor,
+    bias_V: Tensor | None,
+    target_K: Tensor,
+    shape: Shape,
+    chunk: int | None,
+    entropy: bool,
+) -> tuple[Tensor, Tensor]:
+    device = hidden_KH.device.type
+    if torch.is_autocast_enabled(device):
+        hidden_KH, weight_VH = (
+            x.to(torch.get_autocast_dtype(device)) for x in (hidden_KH, weight_VH)
+        )
+    if chunk is None:
+        elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
+        chunk = max(FEWEST, elements // weight_VH.shape[0])
+    found: tuple[Tensor, Tensor] = _ChunkedLogps.apply(
+        hidden_KH, weight_VH, bias_V, target_K, shape, chunk, entropy
+    )
+    return found
+
+
+def _logits(h: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, out: Tensor) -> Tensor:
+    """Logits (k, V) in float32, made in `out` where the precision allows."""
+    if h.dtype == torch.float32:
+        logits = torch.mm(h, weight.t(), out=out[: len(h)])
+    else:
+        logits = torch.mm(h, weight.t()).float()
+    if bias is not None:
+        logits += bias
+    if shape.scale != 1.0:
+        logits *= shape.scale
+    if shape.softcap is not None:
+        logits.div_(shape.softcap).tanh_().mul_(shape.softcap)
+    return logits
+
+
+class _ChunkedLogps(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_KH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        target_K: Tensor,
+        shape: Shape,
+        chunk: int,
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        hidden_KH = hidden_KH.to(weight_VH.dtype)
+        size, vocabulary = hidden_KH.shape[0], weight_VH.shape[0]
+        logp_K = hidden_KH.new_empty(size, dtype=torch.float32)
+        norm_K = torch.empty_like(logp_K)
+        entropy_K = torch.empty_like(logp_K) if entropy else logp_K.new_empty(0)
+        buffer = logp_K.new_empty(min(chunk, size), vocabulary)
+        for part in _parts(size, chunk):
+            logits = _logits(hidden_KH[part], weight_VH, bias_V, shape, buffer)
+            norm_K[part] = torch.logsumexp(logits, dim=-1)
+            logp_K[part] = logits.gather(1, target_K[part, None])[:, 0] - norm_K[part]
+            if entropy:
+                logits.sub_(norm_K[part, None])
+                entropy_K[part] = -(logits.exp() * logits).sum(-1)
+        ctx.save_for_backward(hidden_KH, weight_VH, bias_V, target_K, norm_K, entropy_K)
+        ctx.shape, ctx.chunk = shape, chunk
+        return logp_K, entropy_K
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        grad_K, entropy_grad_K = gradients
+        hidden_KH, weight_VH, bias_V, target_K, norm_K, entropy_K = ctx.saved_tensors
+        shape, (need_h, need_w, need_b, *_) = ctx.shape, ctx.needs_input_grad
+        grad_h = torch.empty_like(hidden_KH) if need_h else None
+        grad_w = torch.zeros_like(weight_VH, dtype=torch.float32) if need_w else None
+        grad_b = torch.zeros_like(bias_V, dtype=torch.float32) if need_b else None
+        buffer = norm_K.new_empty(min(ctx.chunk, len(norm_K)), weight_VH.shape[0])
+        for part in _parts(len(norm_K), ctx.chunk):
+            logits = _logits(hidden_KH[part], weight_VH, bias_V, shape, buffer)
+            slope = None
+            if shape.softcap is not None:
+                slope = 1 - (logits / shape.softcap) ** 2
+            slope_by_logp = -grad_K[part, None]
+            logits.sub_(norm_K[part, None])
+            if len(entropy_K):  # dH/dz = -p (log p + H)
+                slope_by_logp = slope_by_logp - entropy_grad_K[part, None] * (
+                    logits + entropy_K[part, None]
+                )
+            grad = logits.exp_().mul_(slope_by_logp)
+            grad.scatter_add_(1, target_K[part, None], grad_K[part, None].to(grad.dtype))
+            if slope is not None:
+                grad *= slope
+            if shape.scale != 1.0:
+                grad *= shape.scale
+            low = grad.to(hidden_KH.dtype)
+            if grad_h is not None:
+                torch.mm(low, weight_VH, out=grad_h[part])
+            if grad_w is not None:
+                _accumulate(grad_w, low, hidden_KH[part])
+            if grad_b is not None:
+                grad_b += grad.sum(0)
+        return (
+            grad_h,
+            None if grad_w is None else grad_w.to(weight_VH.dtype),
+            None if grad_b is None else grad_b.to(bias_V.dtype),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _accumulate(total_VH: Tensor, grad_kV: Tensor, hidden_kH: Tensor) -> None:
+    if grad_kV.dtype == total_VH.dtype:
+        total_VH.addmm_(grad_kV.t(), hidden_kH)
+    else:
+        total_VH += torch.mm(grad_kV.t(), hidden_kH)
+
+
+def _parts(size: int, chunk: int) -> list[slice]:
+    return [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]

@@ -1,0 +1,61 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from onestage.config import Section
+
+
+class LoraOptions(Section):
+    r: int = Field(16, ge=1)
+    """Rank."""
+    alpha: float = Field(32, gt=0)
+    """Scale: the update is multiplied by alpha / r."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class ModelOptions(Section):
+    name: str | None = None
+    """A folder or hub id; a folder that holds an adapter is trained further."""
+    config: dict[str, Any] | str | None = None
+    """A fresh model instead: `model_type` and the arguments of its transformers config, or a
+    `config.json` (or the folder or hub id that has one)."""
+    tokenizer: str | None = None
+    """A folder or hub id; default: the model's own."""
+    task: Literal["causal", "reward"] = "causal"
+    """What is trained: a language model, or a reward model (a classifier with one label) on one."""
+    revision: str | None = None
+    lora: LoraOptions | None = None
+    """Train low-rank adapters; absent: all weights."""
+    adapter: Literal["same", "merge", "stack"] = "same"
+    """What becomes of the adapter in `name`: trained further (then no `lora`), merged into its base,
+    or kept as it is under a new one (`lora`)."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision the weights are held in."""
+    load_in_4bit: bool = False
+    gradient_checkpointing: bool = False
+    attn_implementation: str | None = None
+    chat_template: str | None = None
+    """A Jinja file (or the template itself) instead of the tokenizer's own."""
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelOptions:
+        if (self.name is None) == (self.config is None):
+            raise ValueError("give exactly one of model.name and model.config")
+        if self.config is not None and self.tokenizer is None:
+            raise ValueError("model.config makes a fresh model and needs model.tokenizer")
+        going_on = self.adapter == "same" and "adapter" in self.model_fields_set
+        if self.load_in_4bit and self.lora is None and not going_on:
+            raise ValueError("model.load_in_4bit trains adapters only: add model.lora")
+        if self.adapter != "same" and self.config is not None:
+            raise ValueError(f"model.adapter: {self.adapter} needs model.name, an adapter folder")
+        if self.task == "reward" and self.load_in_4bit:
+            raise ValueError("model.task: reward needs whole weights: remove model.load_in_4bit")
+        if self.adapter == "stack" and self.lora is None:
+            raise ValueError("model.adapter: stack trains a new adapter: add model.lora")
+        return self

@@ -1,0 +1,196 @@
+"""Reference log-probabilities: computed once, kept on disk, keyed by content.
+
+The reference is the model a run starts from. Its log-probabilities are constants, so they are
+computed for the records a run will visit and stored under a fingerprint of the weights; a second run
+on the same model and records finds them. An entry is one path (its token ids and scored spans), so
+runs that share some data share the entries. A file whose fingerprint is not the model's is refused.
+
+The model as it was before the first step, for runs that need it again while they train.
+
+Responses that are sampled cannot be scored by the reference beforehand. A copy of the trained weights
+(with low-rank adapters that is little) is kept and changes places with them for as long as it is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from onestage.data.packing import pack
+from onestage.data.trees import TokenPath
+from onestage.models.policy import Policy
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+FORMAT = "1"
+
+
+class ReferenceMismatchError(ValueError):
+    """A cache that does not belong to this model, or is damaged."""
+
+
+def path_key(path: TokenPath) -> int:
+    """64 bits of a path's token ids and spans."""
+    digest = hashlib.blake2b(path.ids.tobytes(), digest_size=8)
+    digest.update(np.asarray(path.spans, np.int64).tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+class ReferenceCache:
+    """Log-probabilities of scored tokens by path, for the model of one fingerprint.
+
+    In memory there is an index of a few bytes a path; the values stay in their files.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder / fingerprint
+        self.fingerprint = fingerprint
+        self._files: set[str] = set()
+        self._opened: list[Any] = []
+        """The values of each file, still on disk; its place here is its number in the index."""
+        self._keys: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
+        self._places: np.ndarray[Any, np.dtype[np.int64]] = np.empty((0, 3), np.int64)
+        """File number, first value and number of values of each key."""
+        self.reload()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def reload(self) -> None:
+        """Take in the files that were added since the last time, also by other processes."""
+        keys, places = [self._keys], [self._places]
+        for file in sorted(self.folder.glob("*.safetensors")):
+            if file.name in self._files:
+                continue
+            found, lengths, values = self._read(file)
+            number = np.full_like(lengths, len(self._opened))
+            keys.append(found)
+            places.append(np.stack([number, np.cumsum(lengths) - lengths, lengths], axis=1))
+            self._files.add(file.name)
+            self._opened.append(values)
+        self._keys, first = np.unique(np.concatenate(keys), return_index=True)
+        self._places = np.concatenate(places)[first]
+
+    def _read(self, file: Path) -> tuple[Any, Any, Any]:
+        """Keys, lengths and (still on disk) values of a file; refused where not this model's."""
+        try:
+            opened = safe_open(file, framework="numpy")
+            metadata = opened.metadata() or {}
+            keys, lengths = opened.get_tensor("keys"), opened.get_tensor("lengths")
+            values = opened.get_slice("values")
+        except (SafetensorError, OSError) as error:
+            raise ReferenceMismatchError(
+                f"{file}: the reference cache is damaged ({error}); delete the file to compute it anew"
+            ) from error
+        found = (metadata.get("format"), metadata.get("fingerprint"))
+        if found != (FORMAT, self.fingerprint) or [int(lengths.sum())] != values.get_shape():
+            raise ReferenceMismatchError(
+                f"{file}: reference log-probabilities of model {found[1]} (format {found[0]}), "
+                f"but this run starts from {self.fingerprint} (format {FORMAT})"
+            )
+        return keys, lengths, values
+
+    def split(self, paths: Iterable[TokenPath]) -> tuple[int, dict[int, TokenPath]]:
+        """Of the distinct paths: how many have an entry, and those that have none, by key."""
+        known: set[int] = set()
+        missing: dict[int, TokenPath] = {}
+        for path in paths:
+            key = path_key(path)
+            if self._find(key) is None:
+                missing.setdefault(key, path)
+            else:
+                known.add(key)
+        return len(known), missing
+
+    def _find(self, key: int) -> int | None:
+        place = int(np.searchsorted(self._keys, np.uint64(key)))
+        known = place < len(self._keys) and int(self._keys[place]) == key
+        return place if known else None
+
+    def __getitem__(self, path: TokenPath) -> Floats:
+        """Log-probabilities of the path's scored tokens, span after span."""
+        place = self._find(path_key(path))
+        length = sum(end - start for start, end in path.spans)
+        if place is None:
+            raise KeyError("no reference log-probabilities for this path")
+        file, start, stored = (int(value) for value in self._places[place])
+        if stored != length:
+            raise ReferenceMismatchError(
+                f"the reference has {stored} tokens where the path scores {length}"
+            )
+        values: Floats = self._opened[file][start : start + length]
+        return values
+
+    def add(self, entries: dict[int, Floats]) -> None:
+        """Write some entries as one file, whole or not at all; `reload` takes them in."""
+        if not entries:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lengths = np.asarray([len(value) for value in entries.values()], np.int64)
+        arrays = {
+            "keys": np.asarray(list(entries), np.uint64),
+            "lengths": lengths,
+            "values": np.concatenate(list(entries.values())),
+        }
+        content = hashlib.blake2b(arrays["keys"].tobytes(), digest_size=8).hexdigest()
+        handle, draft = tempfile.mkstemp(dir=self.folder, suffix=".draft")
+        os.close(handle)
+        try:
+            save_file(arrays, draft, {"format": FORMAT, "fingerprint": self.fingerprint})
+            os.replace(draft, self.folder / f"{content}.safetensors")
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+
+
+def compute(
+    policy: Policy, paths: Mapping[int, TokenPath], tokens_per_row: int
+) -> dict[int, Floats]:
+    """Log-probabilities of some paths' scored tokens under the policy as it stands, by key."""
+    keys = list(paths)
+    groups = [
+        [TokenPath(path.ids, path.spans, (number,) * len(path.spans))]
+        for number, path in enumerate(paths.values())
+    ]
+    found: dict[int, Floats] = {}
+    with policy.evaluating():
+        for row in pack(groups, tokens_per_row):
+            logp_K = policy(row).float().cpu().numpy()
+            cuts = np.flatnonzero(np.diff(row.tree.response_K)) + 1
+            for number, part in zip(row.records, np.split(logp_K, cuts), strict=True):
+                found[keys[number]] = part
+    return found
+
+
+class StartWeights:
+    """Made before the first step, also of a run that is resumed."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.trained = [p for p in policy.model.parameters() if p.requires_grad]
+        self.start = [p.detach().clone() for p in self.trained]
+
+    @contextmanager
+    def in_place(self) -> Iterator[Policy]:
+        """The policy with its first weights; the trained ones are back afterwards."""
+        self._swap()
+        try:
+            yield self.policy
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for number, parameter in enumerate(self.trained):
+            parameter.data, self.start[number] = self.start[number], parameter.data

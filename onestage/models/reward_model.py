@@ -1,0 +1,210 @@
+"""A reward model in the place of the policy: a forest row in, the reward at every scored token out.
+
+The reward of a text is the head's value at its last token, so the one at an earlier token is that of
+the text up to there. Everything else is the policy's: rows, masks, and finding out by trial how the
+model can be run. A model whose own classifier says something else than the linear map of its hidden
+states is refused by that trial.
+
+Legend: K scored entries.
+
+Reward models as folders: a transformers sequence classifier with one label, or an adapter of one.
+
+A reward is the value of a linear head at the last token of a response. Plain transformers looks for that
+token itself: the last one that is not padding. So the padding must be a token in which no response ends
+(with the usual `pad = eos` it would take the token before the end), and it is written into the model's
+config and the tokenizer. The tokenizer also says how texts were made (`READS`), since a template may put
+more behind the end of a turn than the model was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from onestage.data.packing import Row
+from onestage.data.trees import TokenPath
+from onestage.models.policy import Fit, Policy, Task
+
+
+class Scorer(Policy):
+    """A sequence classifier with one label (plain or with adapters) that scores forest rows.
+
+    What the loop calls `logp` is the reward at each scored token (K, float32).
+    """
+
+    task: Task = "reward"
+
+    def __init__(self, model: Any, *, fit: Fit | None = None, pad_to: int | None = None) -> None:
+        if hasattr(model, "peft_config"):
+            _in_float32(model.get_base_model().score)
+        else:
+            check_head(model)
+        super().__init__(model, fit=fit, pad_to=pad_to)
+        if not self.fit.chunked_head:
+            raise ValueError(
+                f"{FAMILY}; {type(self.base).__name__} differs: at the end of a text it says something "
+                "else than that layer"
+            )
+
+    def _packed(self, row: Row, chunked: bool, reads: Collection[str]) -> dict[str, Tensor]:
+        hidden = self.base.base_model(**self._inputs(row), use_cache=False).last_hidden_state
+        return {"logp": self._rewards(hidden[0, self._tensor(row.tree.node_K)])}
+
+    def _alone(self, path: TokenPath, chunked: bool, reads: Collection[str]) -> dict[str, Tensor]:
+        """Not `chunked`: the model's own classifier on the text up to the end of each span."""
+        at_K = np.concatenate([np.arange(start, end) for start, end in path.spans])
+        ids = self._tensor(path.ids.astype(np.int64))
+        hidden = self.base.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
+        reward_K = self._rewards(hidden[0, self._tensor(at_K)])
+        if not chunked:
+            last = np.cumsum([end - start for start, end in path.spans]) - 1
+            half = self.dtype in (torch.bfloat16, torch.float16)
+            with torch.autocast(ids.device.type, self.dtype if half else None, enabled=half):
+                for place, (_, end) in zip(last.tolist(), path.spans, strict=True):
+                    own = self.base(input_ids=ids[None, :end], use_cache=False).logits
+                    reward_K[place] = own[0, 0].float()
+        return {"logp": reward_K}
+
+    def _rewards(self, hidden_KH: Tensor) -> Tensor:
+        """The head in its own precision: under autocast the rewards of a pair would be rounded to
+        two digits before they are compared."""
+        *_, weight = self.base.score.parameters()
+        with torch.autocast(hidden_KH.device.type, enabled=False):
+            rewards: Tensor = self.base.score(hidden_KH.to(weight.dtype))[:, 0].float()
+        return rewards
+
+
+def _in_float32(head: Any) -> None:
+    """What is trained of the head under adapters, as PEFT holds theirs: in bfloat16 a step at the usual
+    learning rates would be rounded away."""
+    for parameter in head.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def policy_of(model: Any) -> Policy:
+    """The model behind the loop's interface: a `Scorer` where it is a classifier."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    judges = type(inner).__name__.endswith("ForSequenceClassification")
+    return Scorer(model) if judges else Policy(model)
+
+
+READS = "reward_reads"
+"""Key of the saved tokenizer's configuration."""
+
+
+TO_THE_END = "response_end"
+"""Its value: training's own text, up to the end token of the response."""
+
+
+FAMILY = (
+    "model.task: reward needs a decoder whose classifier in transformers is its base model and one "
+    "linear layer named `score` (Llama, Mistral, Qwen, Gemma, ...)"
+)
+
+
+def auto_class(task: Task) -> Any:
+    """The transformers class that loads models for the task."""
+    return AutoModelForSequenceClassification if task == "reward" else AutoModelForCausalLM
+
+
+def is_classifier(config: PretrainedConfig) -> bool:
+    """Whether a stored model is a sequence classifier."""
+    return any(n.endswith("ForSequenceClassification") for n in config.architectures or ())
+
+
+def check_task(
+    task: Task, name: str | None, config: PretrainedConfig, adapter: str | None, policy: str
+) -> None:
+    """Raise `ValueError` where a stored model cannot be loaded for the task.
+
+    adapter: the task type that an adapter folder names, None for whole models; policy: as
+    `model.adapter`, what becomes of it.
+    """
+    judges = adapter == "SEQ_CLS" if adapter else is_classifier(config)
+    if task == "causal":
+        if judges:
+            raise ValueError(
+                f"{name} is a classifier (a reward model), which writes no text and has no "
+                "log-probabilities; give a causal language model, or train it with model.task: reward"
+            )
+        return
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise ValueError(f"{FAMILY}; transformers has none for {config.model_type}")
+    if judges and not adapter and config.num_labels != 1:
+        raise ValueError(f"{name} tells {config.num_labels} labels; a reward model has one")
+    if adapter and policy == "stack":
+        raise ValueError(
+            "model.adapter: stack keeps sums of products, and a reward model's head is none; use merge"
+        )
+    if adapter and not judges and policy == "same":
+        raise ValueError(
+            f"{name} is an adapter of a language model and has no head for rewards; set model.adapter: "
+            "merge to start a reward model from what it makes of its base"
+        )
+
+
+def check_head(model: Any) -> None:
+    """Raise `ValueError` where rewards are not a linear map of the last hidden states."""
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear) or model.base_model is model or head.out_features != 1:
+        raise ValueError(f"{FAMILY}; {type(model).__name__} has another head")
+
+
+def settle(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a classifier and its tokenizer the padding and the mark that their folder needs.
+
+    Done after the weights are there: an embedding made with `padding_idx` would never learn that token.
+    Raises `ValueError` where the tokenizer has no token that could stand for padding.
+    """
+    config = model.config.get_text_config()
+    padding = padding_of(tokenizer, config.pad_token_id)
+    model.config.pad_token_id = config.pad_token_id = padding
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
+    tokenizer.init_kwargs[READS] = TO_THE_END
+
+
+def padding_of(tokenizer: Any, given: int | None = None) -> int:
+    """A special token in which no response ends: `given` or the tokenizer's own if they will do."""
+    special = sorted({*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder})
+    first = (given, tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
+    ends = _ends(tokenizer)
+    for token in (*first, *special):
+        if token in special and token not in ends:
+            return int(token)
+    raise ValueError(
+        "model.task: reward needs a special token for padding in which no response ends; the tokenizer "
+        f"has only {[tokenizer.convert_ids_to_tokens(token) for token in special]}: give it a pad_token"
+    )
+
+
+def _ends(tokenizer: Any) -> set[int]:
+    """EOS, and whatever the chat template puts behind an answer."""
+    ends, answer = {tokenizer.eos_token_id}, "An answer, 7351."
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+        try:
+            text = tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception:  # whatever a template raises; step-0 law 2 looks at real conversations
+            return ends
+        ends |= set(tokenizer(text.rpartition(answer)[2], add_special_tokens=False)["input_ids"])
+    return ends
+
+
+def adapter_task(folder: str | Path) -> str | None:
+    """The task type that an adapter folder names, as PEFT calls it."""
+    from peft import PeftConfig
+
+    kind = PeftConfig.from_pretrained(str(folder)).task_type
+    return None if kind is None else str(getattr(kind, "value", kind))

@@ -1,0 +1,91 @@
+"""Models out: plain transformers and PEFT folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onestage.models.stacking import is_stacked, restore_trained, save_sum, save_trained
+
+TRAINED_FILE = "trained.safetensors"
+"""Of a checkpoint of stacked adapters: the trained one alone, from which a run goes on exactly."""
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder by filling a draft beside it and renaming; an older one is replaced at the end.
+
+    Whatever `fill` raises (a full disk, say) leaves the older folder as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fill(draft)
+        if folder.exists():
+            old = draft.with_name(draft.name + "-old")
+            os.replace(folder, old)
+            os.replace(draft, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save what plain transformers (or PEFT, for adapters) loads, tokenizer included."""
+
+    def fill(draft: Path) -> None:
+        fill_model(model, tokenizer, draft)
+
+    write_folder(folder, fill)
+
+
+def fill_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write model and tokenizer into an existing folder."""
+    if is_stacked(model):
+        save_sum(model, folder)
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def fill_exact(model: Any, folder: Path) -> None:
+    """Write into a checkpoint what its ordinary model folder does not hold bit for bit."""
+    if is_stacked(model):
+        save_trained(model, folder / TRAINED_FILE)
+
+
+def restore_weights(model: Any, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into a model of the same kind, in place and bit for bit."""
+    folder = checkpoint / "model"
+    if is_stacked(model):
+        restore_trained(model, checkpoint / TRAINED_FILE)
+        return
+    if hasattr(model, "peft_config"):
+        from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+        return
+    saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    with torch.no_grad():
+        model.load_state_dict(saved.state_dict())
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """A digest of every parameter and buffer: names, shapes, types and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,251 @@
+"""Problems to responses with feedback: choose hints, sample, judge, and keep the numbers of now.
+
+A problem comes out as a record of the same kind with a response for each completion, whose scores are
+the rewards. What it was given as a hint is a response of its own (role `hint`, no score), scored once
+for the whole group; the worked answer joins as one of role `worked` where the objective asks for it.
+
+Log-probabilities that losses use are the policy's own at temperature 1, from the same forward pass as
+in training; those of the engine that sampled are only compared with them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from onestage.data.encoded import Encoded, Sampled
+from onestage.data.record import ROLES
+from onestage.data.trees import TokenPath
+from onestage.rollout.engines import (
+    Completion,
+    Decoding,
+    EngineGapError,
+    Request,
+    Sampler,
+    complaint,
+    gap,
+)
+from onestage.rollout.group import Given, Group, choose_hint
+from onestage.rollout.judge import Judging
+from onestage.rollout.outcome import Outcome, Report, advice, hopeless
+from onestage.training.sampled import Keeper, Reference
+
+SHOWN = 3
+"""Problems of each rollout that are kept to be shown."""
+
+
+@dataclass
+class Answering:
+    sampler: Sampler
+    judging: Judging
+    keeper: Keeper
+    tokenizer: Any
+    say: Callable[[str], None]
+    how: Decoding
+    eval_how: Decoding
+    count: int
+    """Completions of a problem."""
+    eval_count: int
+    seed: int
+    again: bool
+    """Whether the policy is updated before the last step that uses a completion."""
+    success_at: float = 1.0
+    """A completion with this reward or more is right."""
+    alarm_after: int = 20
+    """Rollouts of a stream that taught nothing after which the user is told."""
+    start: Reference | None = None
+    """The policy as it was before the run, where that is who answers (iterative DPO)."""
+    report: Report = field(default_factory=Report)
+    hint_state: dict[str, dict[str, float]] = field(default_factory=dict)
+    _examples: list[Mapping[str, Any]] = field(default_factory=list)
+    _barren: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        for name, stream in self.judging.streams.items():
+            self.hint_state.setdefault(name, stream.hint.initial_state())
+
+    def __call__(
+        self,
+        records: Sequence[Encoded],
+        rollouts: Sequence[int],
+        purpose: str,
+        count: int | None = None,
+    ) -> list[Encoded]:
+        """Answered problems in order, without those that left nothing to train on (a tie as a pair).
+
+        `rollouts`: how often was sampled before, for each. `purpose`: "" for training; another one gives
+        other random numbers and leaves hints and reports as they are.
+        """
+        hints = [
+            choose_hint(
+                self.judging.streams[record.source].hint,
+                record,
+                rollout,
+                f"{self._key(record, purpose)}/hint",
+                self.hint_state[record.source],
+            )
+            for record, rollout in zip(records, rollouts, strict=True)
+        ]
+        began = time.perf_counter()
+        answered, outcomes = self._answer(records, hints, purpose, self.how, count or self.count)
+        if not purpose:
+            self.report.seconds += time.perf_counter() - began
+            self._take_in(outcomes)
+        return self._finished(answered, self.again)
+
+    def evaluate(self, records: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, float]]:
+        """Answers without hints, as an evaluation draws them, and metrics under `eval/`."""
+        numbered = [replace(record, visit=n) for n, record in enumerate(records)]
+        nothing = [Given()] * len(numbered)
+        answered, outcomes = self._answer(numbered, nothing, "eval", self.eval_how, self.eval_count)
+        report = Report()
+        report.add(outcomes, {})
+        told = {f"eval/{name}": value for name, value in report.tell().items()}
+        return self._finished(answered, again=False), told
+
+    def shown(self) -> list[Mapping[str, Any]]:
+        """Some problems, completions and rewards since the last time."""
+        found, self._examples = self._examples, []
+        return found
+
+    def close(self) -> None:
+        """Let go of the engine, and of the rewards' processes, models and connections."""
+        self.sampler.close()
+        for stream in self.judging.streams.values():
+            stream.close()
+
+    def _key(self, record: Encoded, purpose: str) -> str:
+        return f"{self.seed}/{purpose}/{record.source}/{record.visit}"
+
+    def _answer(
+        self,
+        records: Sequence[Encoded],
+        hints: Sequence[Given],
+        purpose: str,
+        how: Decoding,
+        count: int,
+    ) -> tuple[list[Encoded], list[Outcome]]:
+        """Answered problems and outcomes, in order; processes share the work and all know everything."""
+        accelerator = self.keeper.accelerator
+        rank, ranks = accelerator.process_index, accelerator.num_processes
+        mine = range(rank, len(records), ranks)
+        groups = [
+            Group.of(
+                records[n],
+                hints[n],
+                self.judging.streams[records[n].source].hint,
+                self._key(records[n], purpose),
+                count,
+            )
+            for n in mine
+        ]
+        self._sample(groups, how)
+        self.judging(groups)
+        found = [(n, self._made(group)) for n, group in zip(mine, groups, strict=True)]
+        if ranks > 1:
+            found = sorted(gather_object(found), key=lambda item: item[0])
+        return [record for _, (record, _) in found], [outcome for _, (_, outcome) in found]
+
+    def _sample(self, groups: Sequence[Group], how: Decoding) -> None:
+        """Draw the completions of some groups and read them as answers."""
+        keeper, requests = self.keeper, [request for group in groups for request in group.requests]
+        start = self.start() if self.start else nullcontext()
+        with start, keeper.policy.evaluating(), keeper.accelerator.autocast():
+            self.sampler.sync()
+            found = self.sampler(requests, how) if requests else []
+            if self.sampler.tolerance is not None:
+                self._compare(requests, found, self.sampler.tolerance)
+        drawn = iter(found)
+        for group in groups:
+            group.drawn = [next(drawn) for _ in group.requests]
+            worked = keeper.terms.objective_of(group.record).uses_worked
+            group.read(self.tokenizer, worked=worked)
+
+    def _compare(
+        self, requests: Sequence[Request], drawn: Sequence[Sequence[Completion]], tolerance: float
+    ) -> None:
+        """Compare an engine that runs a copy of the policy with the policy."""
+        found = gap(self.keeper.policy, requests, drawn)
+        self.report.gap = max(self.report.gap, found)
+        if not found <= tolerance:  # not a number is none of them
+            if self.sampler.on_gap == "stop":
+                raise EngineGapError(complaint(found, tolerance))
+            self.say(f"WARNING: {complaint(found, tolerance)}")
+
+    def _made(self, group: Group) -> tuple[Encoded, Outcome]:
+        record, completions = group.record, group.completions
+        paths, roles, scores = group.responses()
+        sampled = Sampled(tuple(roles))
+        answered = replace(
+            record, paths=tuple(paths), scores=tuple(scores), sampled=sampled, about=""
+        )
+        size = len(completions)
+        rewards = tuple(group.totals[:size])
+        texts = [answer.completion for answer in group.answers[:size]]
+        return answered, Outcome(
+            source=record.source,
+            rewards=rewards,
+            parts={name: tuple(values[:size]) for name, values in group.parts.items()},
+            lengths=tuple(len(one.ids) for one in completions),
+            ended=tuple(one.ended for one in completions),
+            empty=sum(not text.strip() for text in texts),
+            failures=group.failures,
+            trouble=group.trouble,
+            hint=group.hint.length,
+            size=group.hint.size,
+            success=sum(reward >= self.success_at for reward in rewards) / size,
+            example={
+                "stream": record.source,
+                "id": record.id,
+                "prompt": group.about.prompt,
+                "hint": group.hint_text,
+                "completions": texts,
+                "rewards": list(rewards),
+            },
+        )
+
+    def _take_in(self, outcomes: Sequence[Outcome]) -> None:
+        """Count, move the hint rules on, and tell the user of what looks hopeless."""
+        streams = self.judging.streams
+        self.report.add(outcomes, {name: stream.hint.gives for name, stream in streams.items()})
+        self._examples += [one.example for one in outcomes[:SHOWN]]
+        for one in outcomes:
+            self.hint_state[one.source] = streams[one.source].hint.advance(
+                self.hint_state[one.source], one.hint, one.size, one.success
+            )
+        for name in {one.source for one in outcomes}:
+            mine = [one for one in outcomes if one.source == name]
+            self._barren[name] = self._barren[name] + 1 if hopeless(mine) else 0
+            if self._barren[name] == self.alarm_after:
+                self.say(advice(name, self.alarm_after, mine, hinted=streams[name].hint.gives))
+
+    def _finished(self, answered: Sequence[Encoded], again: bool) -> list[Encoded]:
+        """The records that are left to learn from, in their form, with the numbers of now."""
+        formed = [self._formed(record) for record in answered]
+        return self.keeper([record for record in formed if record is not None], again=again)
+
+    def _formed(self, record: Encoded) -> Encoded | None:
+        """The record as the stream's feedback has it; None for a tie."""
+        if self.judging.streams[record.source].feedback == "group":
+            return record
+        assert record.sampled is not None
+        own = [n for n, role in enumerate(record.sampled.roles) if ROLES[role] == "response"]
+        best = max(own, key=lambda n: record.scores[n])
+        worst = min(own, key=lambda n: record.scores[n])
+        if record.scores[best] == record.scores[worst]:
+            return None
+        paths = []
+        for number, response in enumerate((best, worst)):
+            path = next(path for path in record.paths if response in path.responses)
+            span = path.spans[path.responses.index(response)]
+            paths.append(TokenPath(path.ids, (span,), (number,)))
+        scores = (record.scores[best], record.scores[worst])
+        return replace(
+            record, kind="pair", paths=tuple(paths), scores=scores, sampled=Sampled((0, 0))
+        )

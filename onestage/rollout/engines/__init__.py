@@ -1,0 +1,127 @@
+"""What samples the policy: prompts in, completions out, whatever engine makes them.
+
+An engine is a dataclass of its options, one a file of this package (`Plugins`). What is drawn depends
+on a request's `key` alone and not on what else is in its batch, up to the rounding of the model's own
+arithmetic: a run that was killed draws the same again, and so does one on more processes.
+
+Whether an engine that runs a copy of the policy says what the policy says.
+
+An engine with old weights, other arithmetic or another idea of the prompt samples from another policy
+than the one that is trained, and nothing fails. So after each sampling the first completion of a few
+requests is scored by the policy itself, at temperature 1, and compared with what the engine reported.
+
+Engines by name.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from onestage.config import Plugins
+from onestage.data.encoded import Floats
+from onestage.data.packing import pack
+from onestage.data.trees import Ids, TokenPath
+from onestage.models.policy import Policy
+from onestage.randomness import generator
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How tokens are drawn. Temperature 0 is greedy; the rest is as transformers names it."""
+
+    max_completion_length: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Completions wanted behind some token ids."""
+
+    ids: Ids
+    count: int
+    key: str
+    """Decides the random numbers of its completions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What was drawn."""
+
+    ids: Ids
+    """At least one; the end token is the last of them where it `ended`."""
+    ended: bool
+    """Whether it ended by itself, within the limit."""
+    logp: Floats
+    """The engine's log-probabilities of the tokens at temperature 1, to compare with the policy's."""
+
+
+class Sampler(abc.ABC):
+    """An engine, bound to a policy and its tokenizer."""
+
+    tolerance: float | None = None
+    """Of an engine that runs a copy of the policy: how far its log-probabilities may be from the
+    policy's own (`rollout.agreement`). None: it runs the policy itself, there is nothing to compare."""
+    on_gap: Literal["stop", "warn"] = "stop"
+    """What happens beyond."""
+
+    @abc.abstractmethod
+    def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
+        """The completions of each request, in order."""
+
+    def sync(self) -> None:  # noqa: B027 - an engine that runs the policy itself has nothing to do
+        """The policy's weights have changed."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of processes and connections."""
+
+
+def uniforms(key: str, number: int, count: int) -> Floats:
+    """`count` numbers in [0, 1) for the `number`-th completion of a request: a function of both."""
+    return generator(f"{key}/{number}").random(count, dtype=np.float32)
+
+
+CHECKED = 4
+"""Requests of each sampling whose first completion is compared."""
+
+
+class EngineGapError(RuntimeError):
+    """The engine's log-probabilities are too far from the policy's."""
+
+
+def gap(
+    policy: Policy, requests: Sequence[Request], drawn: Sequence[Sequence[Completion]]
+) -> float:
+    """Mean distance (nats a token) of the engine's log-probabilities from the policy's."""
+    distances = [np.zeros(0, np.float32)]
+    for request, some in list(zip(requests, drawn, strict=True))[:CHECKED]:
+        for one in some[:1]:
+            ids, start = np.concatenate([request.ids, one.ids]), len(request.ids)
+            (row,) = pack([[TokenPath(ids, ((start, len(ids)),), (0,))]], len(ids))
+            distances.append(np.abs(policy(row).float().cpu().numpy() - one.logp))
+    every = np.concatenate(distances)
+    return float(every.mean()) if len(every) else 0.0
+
+
+def complaint(found: float, tolerance: float) -> str:
+    return (
+        f"the rollout engine's log-probabilities are {found:.3g} nats a token from the policy's, more "
+        f"than its tolerance of {tolerance:g}: its weights are old, its precision is lower, or it "
+        "reports them after temperature (a vLLM server needs --logprobs-mode raw_logprobs)"
+    )
+
+
+PLUGINS = Plugins("rollout engine", __name__, Sampler, hidden=("model", "tokenizer"))  # type: ignore[type-abstract]
+names, find = PLUGINS.names, PLUGINS.find
+
+
+def make(given: Any, model: Any, tokenizer: Any) -> Sampler:
+    """An engine with its options checked, for a policy's model."""
+    return PLUGINS.make(given, {"model": model, "tokenizer": tokenizer})

@@ -1,0 +1,42 @@
+"""A reward that is a pure function of one answer, run apart from the main process."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onestage.rollout.rewards import Answer, Failure, Reward
+from onestage.rollout.rewards import _pool as pool
+
+
+@dataclass(frozen=True)
+class Checker(Reward):
+    """The base of all checkers: a frozen dataclass of options, one definition of `judge`.
+
+    `judge` reads text that a model wrote. It may be slow, crash or raise: that costs its own answer,
+    and nothing else. It must never hand that text to `eval`, `exec` or a shell.
+    """
+
+    deadline: float = 5.0
+    """Seconds for one answer, by the clock, from when it is begun."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.deadline < math.inf:
+            raise ValueError(f"deadline must be positive and finite, got {self.deadline}")
+
+    @abc.abstractmethod
+    def judge(self, answer: Answer) -> float:
+        """The reward of one answer. Runs in a worker."""
+
+    def prepare(self) -> None:
+        """Import and load what `judge` needs, once in each worker, outside the deadline. `ValueError`
+        where that cannot be had."""
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float | Failure]:
+        return pool.shared().judge(self, answers)
+
+    def close(self) -> None:
+        """End the shared workers; the next answer of any checker starts new ones."""
+        pool.close_shared()

@@ -1,0 +1,84 @@
+"""Where the final answer of a response stands. Everything here takes time linear in the text.
+
+A hint may hold the answer of the worked solution (a whole one does, in its last box). What ends within
+the hint was given, not found, and is no final answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+from onestage.rollout.rewards import Answer
+
+OPEN, CLOSE = "<answer>", "</answer>"
+
+
+HEADERS = ("Assistant:", "<|im_start|>assistant")
+"""Behind the first of these the authors' scorers look for the response."""
+
+
+_BRACE = re.compile(r"\\boxed\{|\\[\\{}]|[{}]")
+
+
+def last_tag(text: str) -> tuple[str, int] | None:
+    """What the last whole `<answer> .. </answer>` of a text holds, stripped, and where it ends."""
+    end = text.rfind(CLOSE)
+    start = text.rfind(OPEN, 0, end) if end >= 0 else -1
+    return (text[start + len(OPEN) : end].strip(), end) if start >= 0 else None
+
+
+def last_boxed(text: str) -> tuple[str, int] | None:
+    r"""What the last \boxed{..} that has an end holds, stripped, and where it ends."""
+    open_braces: list[int] = []  # where a box begins, -1 for other braces
+    last, end = -1, -1
+    for brace in _BRACE.finditer(text):
+        what = brace.group()
+        if what == "\\boxed{":
+            open_braces.append(brace.end())
+        elif what == "{":
+            open_braces.append(-1)
+        elif what == "}" and open_braces:
+            start = open_braces.pop()
+            if start > last:
+                last, end = start, brace.start()
+    return (text[last:end].strip(), end) if last >= 0 else None
+
+
+def final_tag(answer: Answer) -> tuple[str, int] | None:
+    """The last tag of a response, if the model ended it."""
+    return _own(last_tag(answer.response), answer)
+
+
+def final_box(answer: Answer) -> tuple[str, int] | None:
+    """The last box of a response, if the model ended it."""
+    return _own(last_boxed(answer.response), answer)
+
+
+def _own(found: tuple[str, int] | None, answer: Answer) -> tuple[str, int] | None:
+    return found if found and found[1] >= len(answer.hint) else None
+
+
+def behind_header(answer: Answer) -> str | None:
+    """The authors' notion of a response: what follows the first "Assistant:" of prompt and response."""
+    text = answer.prompt + answer.response
+    for header in HEADERS:
+        if header in text:
+            return text.split(header, 1)[1]
+    return None
+
+
+def authors_tag(text: str) -> str | None:
+    """The authors' last tag: pairs from left to right, each from the first opening tag that is free."""
+    found, place = None, 0
+    while (start := text.find(OPEN, place)) >= 0:
+        start += len(OPEN)
+        end = text.find(CLOSE, start)
+        if end < 0:
+            break
+        found, place = text[start:end], end + len(CLOSE)
+    return None if found is None else found.strip()
+
+
+def on_last_line(answer: Answer) -> str | None:
+    """The authors' final answer: the last tag, with nothing of it outside the last line."""
+    return authors_tag((behind_header(answer) or "").split("\n")[-1])

@@ -1,0 +1,96 @@
+"""What all problems share: the prompt around a question, the answer behind a solution, the split.
+
+A row has `prompt`, `solution` (sentences that joined give the worked solution), `answer`, `completion`
+(the solution and the answer in its tag) and the columns that the checker reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+Row = dict[str, Any]
+
+
+Template = Literal["tinyzero", "short"]
+
+
+Split = Literal["train", "test", "all"]
+
+
+TEST_SHARE = 10
+"""One problem in so many is for testing."""
+
+
+PATIENCE = 20_000
+"""Draws without a new problem before there are held to be no more."""
+
+
+TINYZERO = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it."
+    " The assistant first thinks about the reasoning process in the mind and then provides the user"
+    " with the answer.\nUser: {question} Show your work in <think> </think> tags. And return the final"
+    " answer in <answer> </answer> tags, for example <answer> {example} </answer>.\n"
+    "Assistant: Let me solve this step by step.\n<think> "
+)
+"""Of TinyZero, as Liu et al. use it (arXiv 2505.16984): plain text for base models."""
+
+
+def make_row(
+    template: Template,
+    question: str,
+    short: str,
+    example: str,
+    solution: Sequence[str],
+    answer: str,
+    **facts: Any,
+) -> Row:
+    """`short`: the prompt of the short template, which opens no <think>."""
+    if template == "tinyzero":
+        prompt = TINYZERO.format(question=question, example=example)
+        tail = f" </think>\n<answer> {answer} </answer>"
+    elif template == "short":
+        prompt, tail = short, f"\n<answer> {answer} </answer>"
+    else:
+        raise ValueError(f"template {template!r}: allowed are tinyzero and short")
+    return {
+        "prompt": prompt,
+        "solution": list(solution),
+        "completion": "".join(solution) + tail,
+        "answer": answer,
+        **facts,
+    }
+
+
+def split_of(problem: str) -> Literal["train", "test"]:
+    """Where a problem belongs, by its content alone: `problem` is the same text for the same problem."""
+    digest = hashlib.sha256(problem.encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"
+
+
+def different(
+    count: int, split: Split, drawn: Iterable[tuple[str, Callable[[], Row]] | None]
+) -> Iterator[Row]:
+    """`count` rows of a split, no problem twice. `drawn`: pairs of a problem's content and what makes
+    its row, without end; None for a draw that gave none."""
+    if split not in ("train", "test", "all"):
+        raise ValueError(f"split {split!r}: allowed are train, test and all")
+    if count < 0:
+        raise ValueError(f"count must not be negative, got {count}")
+    seen: set[str] = set()
+    in_vain, source = 0, iter(drawn)
+    while len(seen) < count:
+        found = next(source)
+        new = found is not None and found[0] not in seen
+        if found is None or not new or split not in ("all", split_of(found[0])):
+            in_vain += 1
+            if in_vain == PATIENCE:
+                raise ValueError(
+                    f"only {len(seen)} of {count} different problems found for these options; "
+                    "allow larger numbers, more people, or ask for fewer"
+                )
+            continue
+        in_vain = 0
+        seen.add(found[0])
+        yield found[1]()

@@ -1,0 +1,164 @@
+"""The run folder: what a run was told, what it read, and what it measured.
+
+`recipe.yaml`, `manifest.json`, `data.json` are written before step 0, whole or not at all;
+`metrics.jsonl` grows a line at a time. Reading needs nothing but this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PACKAGES = ("onestage", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
+
+
+class OutputError(ValueError):
+    """A run folder that cannot be used."""
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(handle, "w") as opened:
+            opened.write(text)
+        os.replace(draft, file)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def write_json(file: Path, content: Any) -> None:
+    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+class Logbook:
+    """One run folder. `folder` is made here; refused where it holds a run, unless resumed."""
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        self.folder = folder
+        self.metrics = folder / "metrics.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OutputError(f"cannot write to the output folder {folder}: {error}") from error
+        used = [
+            name for name in ("metrics.jsonl", "model", "checkpoints") if (folder / name).exists()
+        ]
+        if used and not resume:
+            raise OutputError(
+                f"{folder} already holds a run ({', '.join(used)}): continue it with --resume, "
+                "or choose another --out"
+            )
+
+    def begin(self, recipe: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Write what the run was told and on what it runs."""
+        write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False))
+        write_json(self.folder / "manifest.json", {**environment(), **facts})
+
+    def data(self, table: Any) -> None:
+        write_json(self.folder / "data.json", table)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line of metrics. Numbers that are not finite are written as null."""
+        clean = {key: _clean(value) for key, value in line.items()}
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(clean) + "\n")
+
+    def samples(self, step: int, examples: Iterable[Mapping[str, Any]]) -> None:
+        """Append some sampled responses, a problem a line, to `samples.jsonl`."""
+        lines = [json.dumps({"step": step, **one}, ensure_ascii=False) + "\n" for one in examples]
+        if lines:
+            with (self.folder / "samples.jsonl").open("a") as file:
+                file.writelines(lines)
+
+    def rewind(self, step: int) -> None:
+        """Drop metrics and samples of steps after `step`: they will be measured again."""
+        for file in (self.metrics, self.folder / "samples.jsonl"):
+            if file.exists():
+                kept = [line for line in _lines(file) if line["step"] <= step]
+                write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.8g}") if math.isfinite(value) else None
+    return value
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics; a last line that was cut off is left out."""
+    return _lines(folder / "metrics.jsonl")
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in file.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "command": sys.argv,
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
+        "git": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def digest_of(content: Any) -> str:
+    """A short digest of plain data."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+Say = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Says nothing."""
+
+
+def default_cache() -> Path:
+    """Where everything is kept between runs that is told nothing else."""
+    return Path(os.environ.get("ONESTAGE_CACHE") or "~/.cache/onestage").expanduser()

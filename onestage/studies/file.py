@@ -1,0 +1,305 @@
+"""The study file: which recipes are compared, where, on how much, and how they are tuned.
+
+    world: {name: lab}
+    seeds: [0, 1, 2, 3, 4]
+    budget: {updates: 192}
+    recipe: {model: {name: "{base}"}, data: [...], train: {learning_rate: "{rate}"}}
+    methods:
+      SFT: {streams: [demonstrations], objective: sft, try: {rate: [1e-4, 3e-4, 1e-3]}}
+      UFT: {objective: {name: uft, beta: "{beta}"}, try: {rate: [3e-4], beta: [.01, .1, 1.]}}
+    tune: {seeds: [100], metric: overall}
+
+A method is a recipe laid over the common one. `{name}` in either stands for a variable: an axis of the
+study, or a value that tuning chooses. What would make the comparison unfair is refused here: budgets of
+a method's own, more trials for one method than for another, tuning on a seed that is reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from onestage.config import RecipeError, Section, explain, nearest, number, override
+from onestage.studies.variables import used
+
+GIVEN = ("base", "data", "seed", "split")
+"""Variables that the study itself fills in: model folder, data folder, seed, and the split that is
+judged (validation where values are chosen, test else)."""
+
+
+class StudyError(ValueError):
+    """A study that cannot be done: says what was given and what is allowed."""
+
+
+class Method(BaseModel):
+    """One way to train: sections of a recipe laid over the study's common one."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    streams: list[str] | None = Field(None, min_length=1)
+    """Of the common `data`, those it uses; default: all."""
+    try_: dict[str, list[Any]] = Field({}, alias="try")
+    """Variables that tuning chooses, and the values tried: their whole grid."""
+    evaluate: Literal["model", "last_adapter"] = "model"
+    """What is judged: the model that training leaves, or its last adapter put on the base alone, as
+    where an earlier stage's adapter is lost on reload (suspected of UFT's published chains)."""
+    note: str = ""
+    """For readers."""
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @property
+    def trials(self) -> int:
+        return math.prod(len(values) for values in self.try_.values())
+
+
+class Budget(Section):
+    """What every method may spend: exactly one of these."""
+
+    updates: int | None = Field(None, ge=1)
+    """Optimiser steps, over all stages."""
+    tokens: int | None = Field(None, ge=1)
+    """Tokens trained on, over all stages; steps are set by the data's mean tokens a step."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if (self.updates is None) == (self.tokens is None):
+            raise ValueError("give exactly one of updates and tokens")
+        return self
+
+
+class Tune(Section):
+    """How values are chosen: on the validation split of seeds that are not reported."""
+
+    seeds: list[int] = Field(min_length=1)
+    metric: str = "overall"
+    trials: int | None = Field(None, ge=1)
+    """Trials of every method; drawn from its grid where that is larger. Default: all grids whole, which
+    then must be of one size."""
+    at: dict[str, Any] = {}
+    """Where on the axes tuning takes place; default: their first values."""
+
+
+class Claim(Section):
+    """Something a paper says, in terms of this study."""
+
+    claim: str
+    source: str = ""
+    paper: str = ""
+    """The paper's own numbers."""
+    metric: str
+    more: str | dict[str, Any] | None = None
+    """A method, or a table of `method` and values of axes, that has more of the metric than `than`."""
+    than: list[str | dict[str, Any]] = []
+    trend: dict[str, Any] | None = None
+    """Instead: a table of `method`, `over` (an axis) and other axes' values: the metric rises."""
+    direction: Literal["more", "less", "same"] = "more"
+    """`less`: less, or falls. `same`: differs by no more than `margin`."""
+    margin: float = Field(0.0, ge=0)
+    """Differences up to this are none."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Claim:
+        if (self.more is None) == (self.trend is None) or bool(self.than) != (
+            self.more is not None
+        ):
+            raise ValueError("give either more and than, or trend")
+        if self.direction == "same" and not self.margin:
+            raise ValueError("direction: same needs a margin: the largest difference that is none")
+        return self
+
+
+class Front(Section):
+    """Two metrics whose trade-off is drawn; for losses over an axis also measured."""
+
+    x: str
+    y: str
+    over: str | None = None
+    """An axis: the front of a method is over its values. Adds gaps, ideal distance, hypervolume."""
+
+
+class StudyFile(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    description: str = ""
+    world: dict[str, Any]
+    """`name` of a world and its options."""
+    base: str | None = "base"
+    """The name under which the model that all start from is evaluated; null: it is not."""
+    seeds: list[int] = Field(min_length=1)
+    axes: dict[str, list[Any]] = {}
+    """Variables that the study varies and reports, and their values."""
+    budget: Budget | None = None
+    recipe: dict[str, Any]
+    methods: dict[str, Method] = Field(min_length=1)
+    tune: Tune | None = None
+    headline: list[str] = []
+    """Metrics of the main table; default: the world's."""
+    front: Front | None = None
+    claims: list[Claim] = []
+    keep_models: bool = False
+    """Keep the weights that cells end with (of tests, not of trials)."""
+
+    @model_validator(mode="after")
+    def _fair(self) -> StudyFile:
+        _different("seeds", self.seeds)
+        for name, values in self.axes.items():
+            _different(f"axes.{name}", values)
+            if name in GIVEN:
+                raise ValueError(f"axes.{name}: {', '.join(GIVEN)} are filled in by the study")
+        if self.base in self.methods:
+            raise ValueError(f"base: {self.base!r} is also the name of a method")
+        for name, method in self.methods.items():
+            self._variables(name, method)
+        if self.budget is not None:
+            for name, method in self.methods.items():
+                _no_own_budget(name, method, self.recipe)
+        self._tuning()
+        return self
+
+    def variables(self, method: str) -> list[str]:
+        """The axes that a method depends on, by its recipe or its world, in order."""
+        content = [self.world, self.recipe, self.methods[method].sections]
+        found = used(content)
+        return [axis for axis in self.axes if axis in found]
+
+    def world_axes(self) -> list[str]:
+        """The axes that change the ground, for the base as for all methods."""
+        found = used(self.world)
+        return [axis for axis in self.axes if axis in found]
+
+    def _variables(self, name: str, method: Method) -> None:
+        known = {*GIVEN, *self.axes, *method.try_}
+        found = used([self.world, self.recipe, method.sections])
+        for variable in sorted(found - known):
+            raise ValueError(
+                f"methods.{name}: {{{variable}}} stands for nothing{nearest(variable, sorted(known))}"
+            )
+        for variable, values in method.try_.items():
+            _different(f"methods.{name}.try.{variable}", values)
+            if variable in self.axes or variable in GIVEN:
+                raise ValueError(
+                    f"methods.{name}.try.{variable}: is no variable of the method's own"
+                )
+            if variable not in found:
+                raise ValueError(
+                    f"methods.{name}.try.{variable}: nothing in the recipe uses {{{variable}}}"
+                )
+            if not values:
+                raise ValueError(f"methods.{name}.try.{variable}: has no value")
+
+    def _tuning(self) -> None:
+        tried = {name: method.trials for name, method in self.methods.items() if method.try_}
+        if self.tune is None:
+            several = [name for name, trials in tried.items() if trials > 1]
+            if several:
+                raise ValueError(f"methods.{several[0]}.try: has several values; add tune")
+            return
+        both = sorted(set(self.tune.seeds) & set(self.seeds))
+        if both:
+            raise ValueError(
+                f"tune.seeds: {both} are also reported; tune on seeds that are not, or the best of "
+                "many trials is reported as the mean"
+            )
+        for axis in self.tune.at:
+            if axis not in self.axes:
+                raise ValueError(f"tune.at: {axis!r} is no axis{nearest(axis, list(self.axes))}")
+        sizes = set(tried.values()) - {1}
+        if self.tune.trials is None and len(sizes) > 1:
+            raise ValueError(
+                f"methods: {tried} trials; the comparison is fair only with as many for each: give "
+                "them grids of one size, or tune.trials to draw as many from each"
+            )
+        few = [name for name in tried if 1 < tried[name] < (self.tune.trials or 0)]
+        if few:
+            raise ValueError(
+                f"methods.{few[0]}.try: {tried[few[0]]} trials, fewer than tune.trials "
+                f"({self.tune.trials})"
+            )
+
+
+def _different(place: str, values: Sequence[Any]) -> None:
+    twice = [value for n, value in enumerate(values) if value in values[:n]]
+    if twice:
+        raise ValueError(f"{place}: {twice[0]!r} stands there twice")
+
+
+def _no_own_budget(name: str, method: Method, recipe: Mapping[str, Any]) -> None:
+    """Raise where a method, one of its stages or the common recipe sets its own length."""
+    stages = {f".stages.{s.get('name')}": s for s in method.sections.get("stages") or []}
+    places = {"recipe": recipe, f"methods.{name}": method.sections}
+    places |= {f"methods.{name}{key}": stage for key, stage in stages.items()}
+    for place, content in places.items():
+        train = content.get("train") or {}
+        for key in ("max_steps", "max_tokens", "num_train_epochs"):
+            if key in train:
+                raise ValueError(
+                    f"{place}.train.{key}: the study's budget says how long all train; stages divide "
+                    "it by their share"
+                )
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: the second would silently replace the first."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    seen: list[Any] = []
+    for key, _ in node.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name = loader.construct_object(key)
+        if name in seen:
+            raise StudyError(f"line {key.start_mark.line + 1}: {name!r} stands there twice")
+        seen.append(name)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
+    """Read a study file and apply `section.key=value` overrides (values are YAML)."""
+    file = Path(path)
+    try:
+        content = yaml.load(file.read_text(), _Loader)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise StudyError(f"no study file at {file}") from error
+    except yaml.YAMLError as error:
+        raise StudyError(f"{file} is not YAML: {error}") from error
+    except StudyError as error:
+        raise StudyError(f"{file}, {error}") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{file}: a study is a mapping with {list(StudyFile.model_fields)}")
+    try:
+        for one in overrides:
+            override(content, one)
+        return parse_study(content)
+    except RecipeError as error:
+        raise StudyError(str(error)) from error
+
+
+def parse_study(content: Mapping[str, Any]) -> StudyFile:
+    """Check a study given as plain data."""
+    try:
+        return StudyFile.model_validate(_numbers(dict(content)))
+    except ValidationError as error:
+        raise StudyError("\n".join(explain(p, StudyFile) for p in error.errors())) from error
+
+
+def _numbers(content: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; in lists of values and in recipes people mean a number."""
+    if isinstance(content, dict):
+        return {key: _numbers(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_numbers(value) for value in content]
+    if isinstance(content, str) and content[:1] in "0123456789.+-":  # nan and inf may be names
+        return number(content)
+    return content

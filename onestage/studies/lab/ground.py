@@ -1,0 +1,136 @@
+"""What a study in the lab stands on: a pretrained base model, and the world's rows as files.
+
+A base is an ordinary run of this package on the world's text. It is kept by the content that it came
+from (text, tokenizer, configuration, settings), so that any number of runs and processes share it, and
+a change of any of these makes another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from onestage.data.record import KINDS, Kind
+from onestage.models.save import write_folder
+from onestage.runfolder import write_text
+from onestage.studies.lab.presets import Size, base_config, pretraining_settings
+from onestage.studies.lab.source import SPLITS, Rows, Source
+from onestage.studies.lab.tokenizer import train_tokenizer
+from onestage.training.loop import Watcher
+from onestage.training.recipe import parse_recipe
+from onestage.training.run import run_recipe
+
+Say = Callable[[str], None]
+
+
+class GroundError(RuntimeError):
+    """The base was not made."""
+
+
+def make_base(
+    world: Source,
+    cache: Path,
+    preset: Size = "small",
+    *,
+    seed: int = 0,
+    say: Say = print,
+    watcher: Watcher | None = None,
+) -> Path:
+    """The base model of a world: a plain model folder with its tokenizer, found or made.
+
+    The run that made it lies around it, in `cache/lab/bases/DIGEST`. A run that is killed leaves no such
+    folder; of processes that ask at once, one makes it and the others wait. `seed` is that of the
+    weights and of the order of documents. Raises `GroundError` where the run was stopped by a signal.
+    """
+    home = cache.absolute() / "lab"
+    lines = [json.dumps({"text": text}) + "\n" for text in world.pretraining_text("train")]
+    tokenizer = train_tokenizer(world)
+    words = tokenizer.backend_tokenizer.to_str()
+    text = home / "texts" / f"{_digest(*lines)}.jsonl"
+    recipe: dict[str, Any] = {
+        "model": {
+            "config": base_config(tokenizer, preset),
+            "tokenizer": str(home / "tokenizers" / _digest(words)),
+        },
+        "data": [{"name": "text", "path": str(text)}],
+        "objective": "sft",
+        "train": {**pretraining_settings(preset), "seed": seed},
+    }
+    content = {"config": recipe["model"]["config"], "train": recipe["train"]}
+    found = home / "bases" / _digest(json.dumps(content, sort_keys=True), words, *lines)
+    if not found.is_dir():
+        with _alone(found):
+            if not found.is_dir():
+                _keep_sources(text, lines, Path(recipe["model"]["tokenizer"]), tokenizer)
+                recipe["cache_dir"] = str(cache.absolute())
+                say(f"pretraining a base model on generated text: {found}")
+                _pretrain(recipe, found, say, watcher)
+    else:
+        say(f"base model found: {found / 'model'}")
+    return found / "model"
+
+
+def write_rows(world: Rows, folder: Path, kinds: Sequence[Kind] = KINDS) -> dict[str, Path]:
+    """The world's rows as a user's files, `KIND.SPLIT.jsonl`, by `KIND.SPLIT`.
+
+    Each appears whole or not at all; a file that has the content already is left alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for kind in kinds:
+        for split in SPLITS:
+            file = folder / f"{kind}.{split}.jsonl"
+            text = "".join(json.dumps(row) + "\n" for row in world.rows(kind, split))
+            if not file.is_file() or file.read_text() != text:
+                write_text(file, text)
+            files[f"{kind}.{split}"] = file
+    return files
+
+
+def _keep_sources(
+    text: Path, lines: list[str], folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """What the recipe of a base names, so that the run can be repeated by hand."""
+    text.parent.mkdir(parents=True, exist_ok=True)
+    if not text.is_file():
+        write_text(text, "".join(lines))
+    if not folder.is_dir():
+
+        def fill(draft: Path) -> None:
+            tokenizer.save_pretrained(draft)
+
+        write_folder(folder, fill)
+
+
+def _pretrain(recipe: Mapping[str, Any], found: Path, say: Say, watcher: Watcher | None) -> None:
+    draft = found.with_name(f".{found.name}")  # one that is there was left by a killed process
+    shutil.rmtree(draft, ignore_errors=True)
+    model = run_recipe(parse_recipe(dict(recipe)), draft, say=say, watcher=watcher)
+    if model != draft / "model":
+        raise GroundError(f"pretraining was stopped before its end; {found} was not made")
+    os.replace(draft, found)
+
+
+@contextmanager
+def _alone(found: Path) -> Iterator[None]:
+    """Wait until no other process makes this base. A lock falls with the process that holds it."""
+    found.parent.mkdir(parents=True, exist_ok=True)
+    with found.with_name(f".{found.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(*parts: str) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode() + b"\0")
+    return found.hexdigest()[:16]

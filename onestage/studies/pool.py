@@ -1,0 +1,116 @@
+"""Jobs in processes of their own: one that dies takes nothing else with it.
+
+Each process keeps its imports from job to job, and on a machine with several GPUs has one of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+Job = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def gpus() -> list[str]:
+    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return given.split(",")[:count] if given else [str(number) for number in range(count)]
+
+
+def default_jobs() -> int:
+    """A process a GPU, or else a CPU core."""
+    return len(gpus()) or len(os.sched_getaffinity(0))
+
+
+class Here:
+    """Does jobs in this process, one after another."""
+
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Any, str]]:
+        """Yields number, what the job returned, and why it failed (`""`: it did not), as they end."""
+        for number, (task, given) in enumerate(jobs):
+            try:
+                yield number, task(*given), ""
+            except Exception as error:
+                yield number, None, _told(error)
+
+
+class Workers(Here):
+    """Does jobs in several processes, which stay for all calls."""
+
+    def __init__(self, pool: ProcessPool) -> None:
+        self.pool = pool
+
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Any, str]]:
+        number_of: dict[Future[Any], int] = {
+            self.pool.schedule(task, args=list(given)): n for n, (task, given) in enumerate(jobs)
+        }
+        left = set(number_of)
+        while left:
+            ended, left = wait(left, return_when=FIRST_COMPLETED)
+            for future in sorted(ended, key=number_of.__getitem__):
+                yield number_of[future], *_outcome(future)
+
+
+@contextmanager
+def workers(processes: int) -> Iterator[Here]:
+    """As many processes of one thread each; with one, this process itself. Stopped with what they do
+    when the block is left by an exception."""
+    if processes == 1:
+        yield Here()
+        return
+    context = multiprocessing.get_context("spawn")
+    devices = context.Queue()
+    for device in gpus():
+        devices.put(device)
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        with ProcessPool(
+            processes, context=context, initializer=_settle, initargs=(devices,)
+        ) as pool:
+            try:
+                yield Workers(pool)
+            except BaseException:
+                pool.stop()
+                raise
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _outcome(future: Future[Any]) -> tuple[Any, str]:
+    try:
+        return future.result(), ""
+    except ProcessExpired as error:
+        return None, f"its process died (exit code {error.exitcode})"
+    except Exception as error:
+        return None, _told(error)
+
+
+def _told(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _settle(devices: Any) -> None:
+    """A worker's GPU, taken in turn, so that one that replaces a dead one has one, too."""
+    try:
+        device = devices.get(timeout=1)
+    except queue.Empty:
+        return
+    devices.put(device)
+    os.environ["CUDA_VISIBLE_DEVICES"] = device

@@ -1,0 +1,238 @@
+"""The tables of a study: one tidy one of everything found, and what follows from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onestage.runfolder import read_json, write_text
+from onestage.stats import Interval, holm, hypervolume, ideal_distance, interval, paired
+from onestage.studies.cells import Cell
+from onestage.studies.file import Front
+from onestage.studies.worlds import Metric
+
+FRONT = {
+    "gap/x": Metric(
+        "gap of x to the best of any run of its seed; 1 at the start", "lower", "trade-off"
+    ),
+    "gap/y": Metric(
+        "gap of y to the best of any run of its seed; 1 at the start", "lower", "trade-off"
+    ),
+    "ideal_distance": Metric("distance from the best of both, in these gaps", "lower", "trade-off"),
+    "hypervolume": Metric(
+        "what a method's front covers, of 1, over its axis", "higher", "trade-off"
+    ),
+}
+"""What a study with a front finds besides."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number."""
+
+    purpose: str
+    method: str
+    axes: Mapping[str, Any]
+    seed: int
+    cell: str
+    metric: str
+    value: float
+
+    @property
+    def place(self) -> tuple[str, tuple[Any, ...]]:
+        """Method and values of axes: what a mean over seeds is of."""
+        return self.method, tuple(sorted(self.axes.items(), key=str))
+
+
+def gather(cells: Iterable[Cell], folder: Path) -> list[Row]:
+    """Every number of the cells that are done. A damaged file of results is as if there were none."""
+    rows = []
+    for cell in cells:
+        for metric, value in found(folder / cell.name).items():
+            rows.append(
+                Row(cell.purpose, cell.method, cell.axes, cell.seed, cell.name, metric, value)
+            )
+    return rows
+
+
+def found(folder: Path) -> dict[str, float]:
+    """What a cell found; nothing where it is not done or its results cannot be read."""
+    try:
+        if read_json(folder / "status.json")["state"] != "done":
+            return {}
+        results = read_json(folder / "results.json").items()
+        return {str(k): float(v) for k, v in results if isinstance(v, int | float)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def traded(rows: Sequence[Row], front: Front) -> list[Row]:
+    """Gaps, ideal distance and hypervolume of two losses: normalised by the start's, best of the seed.
+
+    f* is the lowest that any run of the same seed ended with (Fernando et al. 2024 measure it by runs
+    of one objective alone; include those as methods to have the same). The start is 1, the best 0.
+    """
+    made: list[Row] = []
+    for purpose in ("tune", "test"):
+        made += _traded([row for row in rows if row.purpose == purpose], front)
+    return made
+
+
+def _traded(rows: Sequence[Row], front: Front) -> list[Row]:
+    losses: dict[str, dict[str, Row]] = {
+        name: {row.cell: row for row in rows if row.metric == metric}
+        for name, metric in (("x", front.x), ("y", front.y))
+    }
+    start: dict[tuple[int, str], float] = {}
+    for name, metric in (("x", front.x), ("y", front.y)):
+        for row in rows:
+            if row.metric == f"start/{metric}":
+                start.setdefault((row.seed, name), row.value)
+    made, points = [], defaultdict(list)
+    for cell, row in losses["x"].items():
+        parts = {}
+        for name in ("x", "y"):
+            mine = losses[name].get(cell)
+            best = min((r.value for r in losses[name].values() if r.seed == row.seed), default=0.0)
+            first = start.get((row.seed, name))
+            if mine is not None and first is not None and first > best:
+                parts[name] = (mine.value - best) / (first - best)
+        if len(parts) < 2:
+            continue
+        numbers = {"gap/x": parts["x"], "gap/y": parts["y"]}
+        numbers["ideal_distance"] = ideal_distance(parts)
+        made += [
+            Row(row.purpose, row.method, row.axes, row.seed, cell, name, value)
+            for name, value in numbers.items()
+        ]
+        rest = {key: value for key, value in row.axes.items() if key != front.over}
+        points[row.method, tuple(rest.items()), row.seed].append((parts["x"], parts["y"]))
+    for (method, rest_items, seed), many in points.items():
+        if front.over is not None and len(many) > 1:
+            volume = hypervolume(many, (1.0, 1.0))
+            axes = dict(rest_items)
+            purpose = rows[0].purpose
+            made.append(Row(purpose, method, axes, seed, "", "hypervolume", volume))
+    return made
+
+
+def by_place(rows: Iterable[Row], metric: str) -> dict[Any, dict[int, float]]:
+    """Test values of a metric by seed, of every method and value of axes, in order of appearance."""
+    values: dict[Any, dict[int, float]] = {}
+    for row in rows:
+        if row.metric == metric and row.purpose == "test" and math.isfinite(row.value):
+            values.setdefault(row.place, {})[row.seed] = row.value
+    return values
+
+
+def metrics_of(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row.metric for row in rows))
+
+
+def summary(rows: Sequence[Row], axes: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean and interval over seeds, of every metric at every place."""
+    table = []
+    for metric in metrics_of(rows):
+        for (method, at), values in by_place(rows, metric).items():
+            line = {"method": method, **_axes(at, axes), "metric": metric}
+            table.append({**line, **_numbers(interval(list(values.values())))})
+    return table
+
+
+def differences(rows: Sequence[Row], axes: Sequence[str], metrics: Sequence[str]) -> list[Any]:
+    """Every pair of methods at the same values of axes, over the seeds that both have.
+
+    `p_holm` is adjusted for all pairs of a metric.
+    """
+    table: list[dict[str, Any]] = []
+    for metric in metrics:
+        values, lines = by_place(rows, metric), []
+        for (one, at), (other, there) in combinations(values, 2):
+            if at != there or one == other:
+                continue
+            difference, p, seeds = compared(values[one, at], values[other, there])
+            if seeds:
+                line = {"metric": metric, "method": one, "against": other, **_axes(at, axes)}
+                numbers = {"difference": difference.mean, **_numbers(difference), "p": p}
+                lines.append({**line, **{k: v for k, v in numbers.items() if k != "mean"}})
+        for line, adjusted in zip(lines, holm([line["p"] for line in lines]), strict=True):
+            table.append({**line, "p_holm": adjusted})
+    return table
+
+
+def compared(
+    left: Mapping[int, float], right: Mapping[int, float]
+) -> tuple[Interval, float, list[int]]:
+    """Difference over the seeds that both have."""
+    seeds = sorted(set(left) & set(right))
+    found, p = paired([left[seed] for seed in seeds], [right[seed] for seed in seeds])
+    return found, p, seeds
+
+
+def _axes(at: tuple[Any, ...], axes: Sequence[str]) -> dict[str, Any]:
+    values = dict(at)
+    return {axis: values.get(axis, "") for axis in axes}
+
+
+def _numbers(found: Interval) -> dict[str, Any]:
+    return {
+        "mean": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "sd": found.sd,
+        "n": found.n,
+    }
+
+
+def write_tidy(folder: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:
+    """`results.csv` and `results.parquet`."""
+    lines = [
+        {
+            **{"purpose": row.purpose, "method": row.method},
+            **{axis: _text(row.axes.get(axis, "")) for axis in axes},
+            **{"seed": row.seed, "cell": row.cell, "metric": row.metric, "value": row.value},
+        }
+        for row in rows
+    ]
+    write_table(folder / "results.csv", lines)
+    if lines:
+        draft = folder / ".results.parquet"
+        pq.write_table(pa.Table.from_pylist(lines), draft)
+        draft.replace(folder / "results.parquet")
+
+
+def write_table(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Comma-separated, numbers to six significant digits."""
+
+    class Lines(list[str]):
+        def write(self, text: str) -> None:
+            self.append(text)
+
+    out = Lines()
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({name: _written(value) for name, value in line.items()})
+    write_text(file, "".join(out))
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return _text(value)
+
+
+def _text(value: Any) -> Any:
+    """A value of an axis: one column, one type."""
+    return value if isinstance(value, str) else json.dumps(value)

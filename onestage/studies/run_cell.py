@@ -1,0 +1,181 @@
+"""One cell, done in this process: train what it says, evaluate, leave the results in its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from onestage.runfolder import read_json, read_metrics, write_json, write_text
+from onestage.studies import worlds as registry
+from onestage.studies.cells import Cell, within
+from onestage.studies.variables import filled
+from onestage.studies.worlds import Evaluated, Ground, World
+from onestage.training.pipeline import run_stages
+from onestage.training.recipe import parse_recipe
+from onestage.training.run import run_recipe
+
+SHOWN = 8
+"""Answers of each metric that are kept as samples."""
+
+
+def world_of(given: Mapping[str, Any]) -> World:
+    """The world that a table of `name` and options says; `ValueError` where there is none."""
+    return registry.make(given)
+
+
+def state_of(folder: Path, cell: Cell) -> str:
+    """`waiting`, `done` or `failed`; a cell that was left running, or says something else now, waits."""
+    try:
+        status, told = read_json(folder / "status.json"), read_json(folder / "cell.json")
+    except (OSError, ValueError):
+        return "waiting"
+    if told.get("digest") != cell.digest or status.get("state") not in ("done", "failed"):
+        return "waiting"
+    if status["state"] == "done" and not (folder / "results.json").is_file():
+        return "waiting"
+    return status["state"]
+
+
+def prepare(given: Mapping[str, Any], seed: int, cache: Path) -> Ground:
+    """The ground of a world and seed, for processes that make them before any cell."""
+    return world_of(given).prepare(seed, cache, lambda line: None)
+
+
+def do(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool) -> str:
+    """Do the cell in `folder`; returns the state it ends in. What goes wrong is written there."""
+    began = time.perf_counter()
+    logging.disable_progress_bar()
+    begin(cell, folder)
+    try:
+        log = (folder / "log.txt").open("a", buffering=1)
+        with log, redirect_stdout(log), redirect_stderr(log):
+            _train_and_evaluate(cell, ground, folder, cache, keep_model)
+    except Exception as error:
+        with (folder / "log.txt").open("a") as log:
+            traceback.print_exc(file=log)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        _tell(folder, "failed", time.perf_counter() - began, reason)
+        return "failed"
+    _tell(folder, "done", time.perf_counter() - began)
+    return "done"
+
+
+def mark_failed(folder: Path, reason: str) -> None:
+    """For a cell whose process died."""
+    _tell(folder, "failed", math.nan, reason)
+
+
+def begin(cell: Cell, folder: Path) -> None:
+    """A folder of this cell; what an interrupted run of it left stays, to be gone on with."""
+    with suppress(OSError, ValueError):
+        before = read_json(folder / "status.json")["state"]
+        same = read_json(folder / "cell.json").get("digest") == cell.digest
+        if not same or before != "running":
+            shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "cell.json", cell.describe())
+    _tell(folder, "running", 0.0)
+
+
+def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
+    took = round(seconds, 2) if math.isfinite(seconds) else None
+    write_json(folder / "status.json", {"state": state, "error": error, "seconds": took})
+
+
+def _train_and_evaluate(
+    cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool
+) -> None:
+    model, run, found = ground.base, folder / "run", {}
+    if cell.recipe is not None:
+        began = time.perf_counter()
+        model = _train(cell, ground, run, cache)
+        found = {"seconds": time.perf_counter() - began, **spent(run)}
+    evaluated = world_of(cell.world).evaluate(ground, model, cell.seed, cell.split)
+    _write_answers(folder / "samples.jsonl", evaluated)
+    write_json(folder / "results.json", {**evaluated.metrics, **found})
+    if cell.recipe is not None and not keep_model:
+        for weights in folder.rglob("*.safetensors"):
+            weights.unlink()
+
+
+def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:
+    """The trained model. A run that was interrupted goes on from its checkpoint, or starts anew."""
+    assert cell.recipe is not None
+    values = {"base": str(ground.base), "data": str(ground.data)}
+    content = filled(cell.recipe, values)
+    content.setdefault("cache_dir", str(cache))
+    train = {**content.get("train", {})}
+    train.setdefault("seed", cell.seed)
+    content["train"] = train
+    recipe = parse_recipe(within(content, cell.budget, run))
+    begun = run.glob("stages.json" if recipe.stages else "checkpoints/*/progress.json")
+    resume = any(begun)
+    if not resume:
+        shutil.rmtree(run, ignore_errors=True)
+    train_it = run_stages if recipe.stages else run_recipe
+    saved = train_it(recipe, run, resume=resume, say=print)
+    if saved.name != "model":
+        raise KeyboardInterrupt
+    if cell.judged == "last_adapter":
+        return _without_its_stages(saved.resolve(), ground.base, run.parent / "last_adapter")
+    return saved.resolve()
+
+
+def _without_its_stages(saved: Path, base: Path, folder: Path) -> Path:
+    """A copy of an adapter that says it belongs to the base, whatever it was trained on."""
+    settings = saved / "adapter_config.json"
+    if not settings.is_file():
+        raise ValueError(
+            "evaluate: last_adapter needs a last stage that trains an adapter (model.lora)"
+        )
+    shutil.copytree(saved, folder, dirs_exist_ok=True)
+    told = read_json(settings) | {"base_model_name_or_path": str(base.resolve())}
+    write_json(folder / "adapter_config.json", told)
+    return folder
+
+
+def spent(run: Path) -> dict[str, float]:
+    """What a run took, and its last held-out losses (`eval/...`), as metrics. Of all its stages."""
+    folders = sorted(part.parent for part in run.glob("*/metrics.jsonl")) or [run]
+    found = {"updates": 0.0, "tokens": 0.0}
+    for folder in folders:
+        lines = read_metrics(folder)
+        steps = [line for line in lines if "tokens" in line]
+        if steps:
+            found["updates"] += steps[-1]["step"]
+            found["tokens"] += steps[-1]["tokens"]
+        evaluated = [line for line in lines if any(k.startswith("eval/") for k in line)]
+        if evaluated:
+            first = evaluated[0] if evaluated[0]["step"] == 0 else {}
+            found |= {
+                f"start/{k}": v for k, v in _numbers(first).items() if f"start/{k}" not in found
+            }
+            found |= _numbers(evaluated[-1])
+        kept = {k: v for line in lines for k, v in line.items() if k.startswith("retention/")}
+        found |= {k: v for k, v in kept.items() if isinstance(v, int | float)}
+    return found
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in line.items() if k.startswith("eval/") and isinstance(v, int | float)}
+
+
+def _write_answers(file: Path, evaluated: Evaluated) -> None:
+    """The first answers of each metric: of the same prompts for every model."""
+    counts: dict[str, int] = {}
+    lines = []
+    for answer in evaluated.answers:
+        metric = str(answer.get("metric", ""))
+        counts[metric] = counts.get(metric, 0) + 1
+        if counts[metric] <= SHOWN:
+            lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
+    write_text(file, "".join(lines))

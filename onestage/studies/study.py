@@ -1,0 +1,280 @@
+"""A study from its file to its tables: grounds, trials, choices, tests, claims.
+
+Everything is found again: a cell that is done is not done twice, one that was interrupted is begun again
+or goes on from its checkpoint, one whose recipe has changed is redone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from onestage.config import RecipeError
+from onestage.runfolder import environment, read_json, write_json, write_text
+from onestage.studies import claims
+from onestage.studies.cells import Cell, choices, reported, trials, within
+from onestage.studies.file import StudyError, StudyFile
+from onestage.studies.pool import Here, Job, workers
+from onestage.studies.results import (
+    FRONT,
+    Row,
+    differences,
+    gather,
+    metrics_of,
+    summary,
+    traded,
+    write_table,
+    write_tidy,
+)
+from onestage.studies.run_cell import begin, do, mark_failed, prepare, state_of, world_of
+from onestage.studies.tuning import choose, settled
+from onestage.studies.worlds import Ground, Metric, Say, World
+from onestage.training.recipe import parse_recipe
+
+SPENT = {
+    "updates": Metric("optimiser steps", None, "cost"),
+    "tokens": Metric("tokens trained on", None, "cost"),
+    "seconds": Metric("seconds a run took (on a machine that others used, too)", "lower", "cost"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What there is after a study."""
+
+    rows: list[Row]
+    table: list[dict[str, Any]]
+    """Means and intervals."""
+    claims: list[dict[str, Any]]
+    failed: dict[str, str]
+    """Names of cells that failed, and why."""
+    notes: list[str]
+
+
+@dataclass
+class Study:
+    """A study in its folder."""
+
+    file: StudyFile
+    out: Path
+    cache: Path
+    jobs: int = 1
+    retry: bool = False
+    say: Say = print
+
+    def __post_init__(self) -> None:
+        self.world = _open_world(self.file)
+        check(self.file, self.world)
+
+    def go(self) -> Outcome:
+        """Do what is left, and write all tables."""
+        self._begin()
+        with workers(self.jobs) as run:
+            cells, failed, notes = self._cells(run)
+        return self._tables(cells, failed, notes)
+
+    def _cells(self, run: Here) -> tuple[list[Cell], dict[str, str], list[str]]:
+        """Grounds, trials, choices, tests: the cells, those that failed, and what to tell of them."""
+        chosen, notes = settled(self.file), []
+        tried, grounds = trials(self.file), dict[str, Ground | str]()
+        failed = self._do(run, tried, "trial", grounds)
+        if tried:
+            for name, one in self._tuned(tried).items():
+                if one["best"] is None:
+                    notes.append(f"{name}: no trial has a result, so it is not reported")
+                    continue
+                chosen[name] = one["best"]
+                if one["edges"]:
+                    notes.append(
+                        f"{name}: {', '.join(one['edges'])} chosen at the edge of the grid"
+                    )
+        tested = reported(self.file, chosen)
+        failed |= self._do(run, tested, "test", grounds)
+        return [*tried, *tested], failed, notes
+
+    def _begin(self) -> None:
+        """The folder, with the study's description; refused where it holds another study."""
+        before = self.out / "study.json"
+        if before.exists():
+            try:
+                name = read_json(before)["name"]
+            except (ValueError, KeyError, TypeError):
+                name = self.file.name
+            if name != self.file.name:
+                raise StudyError(f"{self.out} holds the study {name!r}; choose another --out")
+        (self.out / "cells").mkdir(parents=True, exist_ok=True)
+        content = self.file.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        write_text(self.out / "study.yaml", yaml.safe_dump(content, sort_keys=False))
+        self._describe([])
+
+    def _metrics(self, rows: Sequence[Row]) -> dict[str, Metric]:
+        """The world's metrics, what every run has, and whatever else was found."""
+        known = {**self.world.metrics, **SPENT, **(FRONT if self.file.front else {})}
+        for name in metrics_of(rows):
+            better: Any = "lower" if name.endswith(("loss", "/kl")) else None
+            known.setdefault(name, Metric("", better, name.split("/")[0]))
+        return known
+
+    def _describe(self, rows: Sequence[Row]) -> None:
+        """`study.json`."""
+        file, here = self.file, environment()
+        tune = None
+        if file.tune is not None:
+            most = max(len(choices(file, name)) for name in file.methods)
+            tune = {**file.tune.model_dump(), "trials": most}
+        write_json(
+            self.out / "study.json",
+            {
+                **{"name": file.name, "description": file.description, "base": file.base},
+                **{"methods": list(file.methods), "axes": file.axes, "seeds": file.seeds},
+                "notes": {name: one.note for name, one in file.methods.items() if one.note},
+                "budget": file.budget.model_dump(exclude_none=True) if file.budget else None,
+                "tune": tune,
+                "world": file.world,
+                "metrics": {name: asdict(metric) for name, metric in self._metrics(rows).items()},
+                "headline": file.headline or list(self.world.headline),
+                "front": file.front.model_dump() if file.front else None,
+                **{key: here[key] for key in ("versions", "git", "machine")},
+                "command": " ".join(["onestage", *sys.argv[1:]]),
+                "written": datetime.now().isoformat(timespec="seconds"),
+            },
+        )
+
+    def _prepare(self, run: Here, cells: Sequence[Cell], grounds: dict[str, Ground | str]) -> None:
+        """Make what the cells stand on and is not there yet, once a world and seed; where that fails,
+        why stands in its place."""
+        new = {key: cell for cell in cells if (key := _ground_of(cell)) not in grounds}
+        jobs: list[Job] = [(prepare, (cell.world, cell.seed, self.cache)) for cell in new.values()]
+        for number, ground, error in run(jobs):
+            key = list(new)[number]
+            grounds[key] = error or ground
+            self.say(f"ground of seed {new[key].seed}: {error or 'ready'}")
+
+    def _do(
+        self, run: Here, cells: Sequence[Cell], what: str, grounds: dict[str, Ground | str]
+    ) -> dict[str, str]:
+        """Do the cells that are not done; returns those that failed, now or before, and why."""
+        folder = self.out / "cells"
+        states = {cell.name: state_of(folder / cell.name, cell) for cell in cells}
+        before = [name for name, state in states.items() if state == "failed" and not self.retry]
+        failed = {name: _reason(folder / name) + " (try again with --retry)" for name in before}
+        todo = [c for c in cells if states[c.name] != "done" and c.name not in failed]
+        self._prepare(run, todo, grounds)
+        for cell in todo:
+            ground = grounds[_ground_of(cell)]
+            if isinstance(ground, str):
+                failed[cell.name] = f"its ground could not be made: {ground}"
+                begin(cell, folder / cell.name)
+                mark_failed(folder / cell.name, failed[cell.name])
+        todo = [cell for cell in todo if cell.name not in failed]
+        kept = self.file.keep_models and what == "test"
+        jobs: list[Job] = [
+            (do, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
+            for cell in todo
+        ]
+        began, known = time.perf_counter(), len(cells) - len(todo)
+        if known:
+            self.say(f"{known} of {len(cells)} {what} cells found done or failed")
+        for ended, (number, state, error) in enumerate(run(jobs), 1):
+            cell = todo[number]
+            if error:
+                mark_failed(folder / cell.name, error)
+            if error or state == "failed":
+                failed[cell.name] = _reason(folder / cell.name)
+            left = (time.perf_counter() - began) / ended * (len(todo) - ended)
+            how = f"FAILED: {failed[cell.name]}" if cell.name in failed else "done"
+            self.say(f"{what} {known + ended}/{len(cells)}  {cell.name}  {how}  {left:.0f} s left")
+        return failed
+
+    def _rows(self, cells: Sequence[Cell]) -> list[Row]:
+        rows = gather(cells, self.out / "cells")
+        return rows + (traded(rows, self.file.front) if self.file.front is not None else [])
+
+    def _tuned(self, tried: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+        """What the trials chose, as `tuning.json` has it."""
+        assert self.file.tune is not None
+        rows, found = self._rows(tried), dict[str, dict[str, float]]()
+        for row in rows:
+            found.setdefault(row.cell, {})[row.metric] = row.value
+        metric = self._metrics(rows).get(self.file.tune.metric)
+        told = choose(self.file, tried, found, (metric and metric.better) or "higher")
+        write_json(self.out / "tuning.json", told)
+        return told
+
+    def _tables(
+        self, cells: Sequence[Cell], failed: Mapping[str, str], notes: list[str]
+    ) -> Outcome:
+        """`results.*`, `summary.csv`, `paired.csv`, `claims.json`."""
+        axes = list(self.file.axes)
+        rows = self._rows(cells)
+        if self.file.front is not None and not any(row.metric == "gap/x" for row in rows):
+            notes.append(
+                "front: there are no gaps, because no run measured both losses at its start and end; "
+                "that takes train.eval_steps and f* (optimum: {given: ...}), and x and y among "
+                "eval/..."
+            )
+        write_tidy(self.out, rows, axes)
+        table = summary(rows, axes)
+        write_table(self.out / "summary.csv", table)
+        shown = self.file.headline or list(self.world.headline)
+        write_table(self.out / "paired.csv", differences(rows, axes, shown))
+        verdicts = claims.judged(self.file, rows)
+        write_json(self.out / "claims.json", verdicts)
+        self._describe(rows)
+        return Outcome(rows, table, verdicts, dict(failed), notes)
+
+
+def _ground_of(cell: Cell) -> str:
+    return json.dumps([cell.world, cell.seed], sort_keys=True)
+
+
+def _reason(folder: Path) -> str:
+    try:
+        return str(read_json(folder / "status.json")["error"])
+    except (OSError, ValueError, KeyError):
+        return "its status cannot be read"
+
+
+def _open_world(file: StudyFile) -> World:
+    """The world, with the first values of axes; every one it takes is checked."""
+    worlds = {}
+    for cell in reported(first_seed(file), {name: {} for name in file.methods}):
+        worlds[json.dumps(cell.world, sort_keys=True)] = cell.world
+    made = [world_of(given) for given in worlds.values()]
+    for world in made:
+        world.check()
+    return made[0]
+
+
+def first_seed(file: StudyFile) -> StudyFile:
+    """The study on its first seed only."""
+    return file.model_copy(update={"seeds": file.seeds[:1]})
+
+
+def check(file: StudyFile, world: World) -> None:
+    """Raise `StudyError` for what can be seen before anything is trained."""
+    claims.check(file)
+    if file.tune is not None and file.tune.metric not in world.metrics:
+        known = file.tune.metric.startswith(("eval/", "retention/"))
+        known |= file.front is not None and file.tune.metric == "ideal_distance"
+        if not known:
+            raise StudyError(
+                f"tune.metric: {file.tune.metric!r} is not measured; there are {list(world.metrics)} "
+                "and the held-out losses eval/..."
+            )
+    everything = trials(file) + reported(file, settled(file))
+    for cell in everything:
+        if cell.recipe is not None:
+            try:
+                short = {"updates": 1000} if cell.budget else {}
+                parse_recipe(within(cell.recipe, short, Path("run")))
+            except (RecipeError, ValueError) as error:
+                raise StudyError(f"methods.{cell.method}: {error}") from error

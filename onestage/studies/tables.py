@@ -1,0 +1,132 @@
+"""What a study found, as tables: for the terminal, and as `README.md` in its folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from onestage.runfolder import read_json
+from onestage.studies.study import Outcome
+
+FEW = 6
+"""Methods that fit beside each other on a terminal."""
+
+
+Lines = Mapping[tuple[str, ...], Mapping[str, Any]]
+
+
+def tables(folder: Path, outcome: Outcome) -> Iterator[Table]:
+    """The headline metrics of every method, then the claims."""
+    told = read_json(folder / "study.json")
+    axes, shown, lines = _lines(told, outcome)
+    several = " (mean ± half of the 95 % interval over seeds)" if len(told["seeds"]) > 1 else ""
+    title = f"{told['name']}{several}"
+    yield (_by_metric if len(lines) <= FEW else _by_method)(title, axes, shown, lines)
+    if outcome.claims:
+        found = Table(title="Claims", title_justify="left")
+        for name in ("claim", "source", "verdict"):
+            found.add_column(name)
+        for claim in outcome.claims:
+            found.add_row(claim["claim"], claim["source"], claim["verdict"])
+        yield found
+
+
+def _by_method(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("method")
+    for name in axes:
+        table.add_column(name)
+    for name in shown:
+        table.add_column(name, justify="right", overflow="fold")
+    for place, values in lines.items():
+        table.add_row(*place, *(number(values[n], 2) if n in values else "" for n in shown))
+    return table
+
+
+def _by_metric(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines) -> Table:
+    """A column a method, which is easier to read where there are few."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure")
+    for place in lines:
+        table.add_column(" ".join(place), justify="right")
+    for name in shown:
+        cells = [number(values[name], 2) if name in values else "" for values in lines.values()]
+        table.add_row(name, *cells)
+    return table
+
+
+def markdown(folder: Path, outcome: Outcome) -> str:
+    """The same for reading in a repository: best in bold, what tuning chose, notes on methods."""
+    told = read_json(folder / "study.json")
+    axes, shown, lines = _lines(told, outcome)
+    seeds, tune = told["seeds"], told["tune"]
+    budget = ", ".join(f"{v:,} {k}" for k, v in (told["budget"] or {}).items()) or "no budget"
+    tried = f"{tune['trials']} trials a method on seed {tune['seeds']}" if tune else "not tuned"
+    about = told["description"].strip()
+    text = [f"# {told['name']}", "", *([about, ""] if about else [])]
+    text += [f"Seeds {seeds}; {budget} a run; {tried}. Mean ± half of the 95 % interval.", ""]
+    best = {name: _best(name, told, lines.values()) for name in shown}
+    head = ["method", *axes, *shown]
+    text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for place, values in lines.items():
+        cells = [_shown(values.get(name), best[name]) for name in shown]
+        text.append("| " + " | ".join([*place, *cells]) + " |")
+    text += ["", *_choices(folder)]
+    text += [f"- {method}: {note}" for method, note in told["notes"].items()]
+    for claim in outcome.claims:
+        source = f" ({claim['source']})" if claim["source"] else ""
+        text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}."]
+    text += ["", "Again: `onestage study study.yaml`", ""]
+    return "\n".join(text).replace("\n\n\n", "\n\n")
+
+
+def _lines(told: Mapping[str, Any], outcome: Outcome) -> tuple[list[str], list[str], Any]:
+    """Axes that vary, headline metrics there are, and summary lines by place and metric."""
+    axes = [axis for axis in told["axes"] if any(line.get(axis) != "" for line in outcome.table)]
+    shown = [name for name in told["headline"] if any(x["metric"] == name for x in outcome.table)]
+    lines: dict[tuple[str, ...], dict[str, Any]] = {}
+    for line in outcome.table:
+        if line["metric"] in shown:
+            place = (line["method"], *(str(line[axis]) for axis in axes))
+            lines.setdefault(place, {})[line["metric"]] = line
+    return axes, shown, lines
+
+
+def number(line: Mapping[str, Any], places: int = 3) -> str:
+    """A mean, and half the width of its interval where there is one."""
+    mean = f"{line['mean']:.{places}f}" if abs(line["mean"]) < 1000 else f"{line['mean']:,.0f}"
+    half = (line["high"] - line["low"]) / 2
+    return mean if math.isnan(half) else f"{mean} ±{half:.{places}f}"
+
+
+def _best(metric: str, told: Mapping[str, Any], lines: Any) -> float:
+    better = told["metrics"].get(metric, {}).get("better")
+    means = [values[metric]["mean"] for values in lines if metric in values]
+    if better is None or not means:
+        return math.nan
+    return max(means) if better == "higher" else min(means)
+
+
+def _shown(line: Mapping[str, Any] | None, best: float) -> str:
+    if line is None:
+        return ""
+    return f"**{number(line)}**" if line["mean"] == best else number(line)
+
+
+def _choices(folder: Path) -> Sequence[str]:
+    """What tuning chose."""
+    file = folder / "tuning.json"
+    if not file.is_file():
+        return []
+    chosen = []
+    for name, one in read_json(file).items():
+        values = ", ".join(
+            f"{variable} {value}" + (" (edge)" if variable in one["edges"] else "")
+            for variable, value in (one["best"] or {}).items()
+        )
+        chosen.append(f"{name}: {values or 'nothing'}")
+    return ["Chosen: " + "; ".join(chosen) + ".", ""]

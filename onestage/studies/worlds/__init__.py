@@ -1,0 +1,81 @@
+"""Where a study takes place: a base model, data, and what counts as good there.
+
+A world is one file in `worlds/`. Whatever a study does, it does on `lab` and on a folder with a real
+model and real data alike.
+
+Worlds by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from onestage.config import Plugins
+
+Split = Literal["validation", "test"]
+"""Tuning is judged on validation, results on test."""
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number says."""
+
+    says: str
+    better: Literal["higher", "lower"] | None = "higher"
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the runs of one seed share."""
+
+    base: Path
+    """Folder of the model that all start from."""
+    data: Path
+    """Folder of `KIND.SPLIT.jsonl` files."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever the world itself needs again."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How good a model was found to be."""
+
+    metrics: Mapping[str, float]
+    answers: Sequence[Mapping[str, Any]] = ()
+    """`prompt`, `response`, `metric` and `right`, in an order that is the same for all models."""
+
+
+class World(ABC):
+    """One file in `worlds/` defines one, a frozen dataclass of its options."""
+
+    headline: Sequence[str]
+    """The metrics of the main table, the one to tune by first."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Metric]:
+        """Everything that `evaluate` finds, in the order to show it."""
+
+    def check(self) -> None:
+        """Raise `ValueError` where the world cannot be: a missing model or file."""
+        return
+
+    @abstractmethod
+    def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
+        """Make or find the ground of a seed. Several processes may ask at once."""
+
+    @abstractmethod
+    def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
+        """Judge the model in a folder (an adapter folder, too)."""
+
+
+PLUGINS = Plugins("world", __name__, World)  # type: ignore[type-abstract]
+names, find, make = PLUGINS.names, PLUGINS.find, PLUGINS.make

@@ -1,0 +1,216 @@
+"""A real model and real data: a model folder or hub id, and a folder of `KIND.SPLIT.jsonl` files.
+
+    data/demonstration.train.jsonl  data/demonstration.validation.jsonl  data/demonstration.test.jsonl
+    data/pair.train.jsonl           ...
+
+The splits are files, so that nothing is reported on what was trained or tuned on. What is measured
+depends on which kinds have the split: losses, accuracies against the base, and how answers end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from onestage.data.encoded import Encoded
+from onestage.data.record import Record
+from onestage.data.rows import Columns
+from onestage.data.stream import Source, read
+from onestage.data.tokenize import Encoder
+from onestage.models.load import Loaded, ModelSource, Precision, load_tokenizer, loaded
+from onestage.models.reward_model import policy_of
+from onestage.models.score import score_records
+from onestage.rollout.complete import complete
+from onestage.rollout.engines import Decoding
+from onestage.stats import rank_correlation
+from onestage.studies.worlds import Evaluated, Ground, Metric, Say, Split, World
+
+METRICS = {
+    "overall": Metric("mean of imitation, preference and retention, as far as there are files"),
+    "imitation": Metric(
+        "e^-loss on held-out demonstrations: geometric mean probability of a token"
+    ),
+    "demonstration_loss": Metric("nats a token on held-out demonstrations", "lower", "imitation"),
+    "preference": Metric(
+        "pairs in which the chosen answer gained more on the base than the rejected"
+    ),
+    "pair_accuracy": Metric("pairs in which the chosen answer is the likelier", group="preference"),
+    "score_rank": Metric("Spearman's rho of implicit reward and score", group="preference"),
+    "label_gap": Metric("nats that good answers gained more than bad ones", group="preference"),
+    "retention": Metric("e^-(loss - the base's loss) on plain text, at most 1"),
+    "text_loss": Metric("nats a token on plain text", "lower", "retention"),
+    "length": Metric("tokens of a greedy answer", None, "answers"),
+    "stops": Metric("greedy answers that end by themselves", "higher", "answers"),
+}
+
+
+KINDS = ("demonstration", "pair", "score", "label", "text")
+
+
+Logps = list[tuple[float, int]]
+"""Sum of log-probabilities and number of tokens, a response."""
+
+
+@dataclass(frozen=True)
+class Folder(World):
+    """Options of `world: {name: folder, ...}`."""
+
+    model: str
+    """A folder or hub id."""
+    data: Path
+    limit: int = Field(256, ge=1)
+    """Rows of each kind that are measured."""
+    max_length: int = Field(1024, ge=2)
+    """Longer rows are left out of the measurements."""
+    answers: int = Field(32, ge=0)
+    """Prompts of held-out demonstrations that are answered, greedily."""
+    max_completion_length: int = Field(128, ge=1)
+    dtype: Precision = "auto"
+
+    headline = ("overall", "imitation", "preference", "retention", "text_loss", "stops")
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return METRICS
+
+    def check(self) -> None:
+        if not self.data.is_dir():
+            raise ValueError(f"world folder: there is no folder {self.data}")
+        if not any(self._file(kind, "test").is_file() for kind in KINDS):
+            raise ValueError(
+                f"world folder: {self.data} has none of "
+                f"{', '.join(f'{kind}.test.jsonl' for kind in KINDS)}: there is nothing to measure"
+            )
+        path = Path(self.model)
+        looks_local = self.model.startswith((".", "/", "~")) or self.model.count("/") != 1
+        is_model = any((path / f).is_file() for f in ("config.json", "adapter_config.json"))
+        if looks_local and not is_model:
+            raise ValueError(f"world folder: no base model at {self.model}")
+
+    def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
+        load_tokenizer(ModelSource(name=self.model))  # fails here, not in every cell
+        return Ground(Path(self.model), self.data)
+
+    def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
+        trained, base = loaded(model, self.dtype), loaded(self.model, self.dtype)
+        found: dict[str, float] = {}
+        shown: list[dict[str, Any]] = []
+        for kind in KINDS:
+            if self._file(kind, split).is_file():
+                records = list(self._encoded(trained, kind, split))
+                if records:
+                    mine, before = _logps(trained, records), _logps(base, records)
+                    found |= MEASURES[kind](records, mine, before)
+        if self.answers and self._file("demonstration", split).is_file():
+            found |= self._answer(trained, split, shown)
+        areas = [found[name] for name in ("imitation", "preference", "retention") if name in found]
+        found["overall"] = sum(areas) / len(areas) if areas else math.nan
+        return Evaluated({name: found[name] for name in METRICS if name in found}, shown)
+
+    def _answer(
+        self, trained: Loaded, split: Split, shown: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        records = [
+            record for record in self._records("demonstration", split) if isinstance(record, Record)
+        ]
+        prompts = [record.prompt for record in records[: self.answers]]
+        how = Decoding(self.max_completion_length, temperature=0)
+        texts = complete(trained.model, trained.tokenizer, prompts, how)
+        lengths = [
+            len(trained.tokenizer(text, add_special_tokens=False).input_ids) for text in texts
+        ]
+        for prompt, text in zip(prompts, texts, strict=True):
+            shown.append({"prompt": _shown(prompt), "response": text, "metric": "answers"})
+        ended = [length < self.max_completion_length for length in lengths]
+        return {"length": _mean(lengths), "stops": _mean(ended)} if texts else {}
+
+    def _file(self, kind: str, split: str) -> Path:
+        return self.data / f"{kind}.{split}.jsonl"
+
+    def _records(self, kind: str, split: Split) -> Iterator[Any]:
+        file = self._file(kind, split)
+        yield from read(Source(str(file), Columns(source=kind), limit=self.limit))
+
+    def _encoded(self, loaded: Loaded, kind: str, split: Split) -> Iterator[Encoded]:
+        encoder = Encoder(loaded.tokenizer, self.max_length, "drop")
+        for item in encoder.encode_responses(self._records(kind, split)):
+            if isinstance(item, Encoded):
+                yield item
+
+
+def _logps(loaded: Loaded, records: list[Encoded]) -> Logps:
+    longest = max(len(path.ids) for record in records for path in record.paths)
+    lines = score_records(policy_of(loaded.model), records, max(2 * longest, 1024))
+    return [(line["logp"], line["tokens"]) for line in lines]
+
+
+def _loss(mine: Logps) -> float:
+    return -sum(logp for logp, _ in mine) / max(1, sum(tokens for _, tokens in mine))
+
+
+def _rewards(mine: Logps, before: Logps) -> list[float]:
+    """Implicit rewards at beta 1: what a response gained on the base, in nats."""
+    return [a - b for (a, _), (b, _) in zip(mine, before, strict=True)]
+
+
+def _demonstrations(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, float]:
+    loss = _loss(mine)
+    return {"demonstration_loss": loss, "imitation": math.exp(-loss)}
+
+
+def _pairs(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, float]:
+    gained = _rewards(mine, before)
+    chosen, rejected = gained[::2], gained[1::2]
+    logps = [logp for logp, _ in mine]
+    return {
+        "preference": _mean(_more(a, b) for a, b in zip(chosen, rejected, strict=True)),
+        "pair_accuracy": _mean(_more(a, b) for a, b in zip(logps[::2], logps[1::2], strict=True)),
+    }
+
+
+def _scores(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, float]:
+    scores = [float(score) for record in records for score in record.scores]
+    return {"score_rank": rank_correlation(_rewards(mine, before), scores)}
+
+
+def _labels(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, float]:
+    scores = [float(score) for record in records for score in record.scores]
+    gained = _rewards(mine, before)
+    good = [gain for gain, score in zip(gained, scores, strict=True) if score > 0.5]
+    bad = [gain for gain, score in zip(gained, scores, strict=True) if score <= 0.5]
+    return {"label_gap": _mean(good) - _mean(bad)} if good and bad else {}
+
+
+def _texts(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, float]:
+    loss = _loss(mine)
+    return {"text_loss": loss, "retention": min(1.0, math.exp(_loss(before) - loss))}
+
+
+MEASURES = {
+    "demonstration": _demonstrations,
+    "pair": _pairs,
+    "score": _scores,
+    "label": _labels,
+    "text": _texts,
+}
+
+
+def _more(a: float, b: float) -> float:
+    """Ties, as of the base with itself, count half."""
+    return 1.0 if a > b else 0.5 if a == b else 0.0
+
+
+def _mean(values: Any) -> float:
+    many = [float(value) for value in values]
+    return sum(many) / len(many)
+
+
+def _shown(prompt: Any) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)

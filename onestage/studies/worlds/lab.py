@@ -1,0 +1,47 @@
+"""The generated world of `onestage lab`: another one for every seed, and exact measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from onestage.models.load import loaded
+from onestage.studies.lab.evaluation import METRICS, evaluate
+from onestage.studies.lab.ground import make_base, write_rows
+from onestage.studies.lab.world import World as Generated
+from onestage.studies.worlds import Evaluated, Ground, Metric, Say, Split, World
+
+
+@dataclass(frozen=True)
+class Lab(World):
+    """Options of `world: {name: lab}`."""
+
+    preset: Literal["small", "large"] = "small"
+    """Sizes of world and base model."""
+
+    headline = (
+        *("overall", "formats", "formats_new", "truth", "truth_mc2", "refuses", "helps"),
+        *("knowledge", "win_rate", "kl_to_base"),
+    )
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return {name: Metric(*metric) for name, metric in METRICS.items()}
+
+    def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
+        world = self._world(seed)
+        base = make_base(world, cache, self.preset, seed=seed, say=say)
+        data = cache.absolute() / "lab" / "rows" / f"{self.preset}-{seed}"
+        write_rows(world, data)
+        return Ground(base, data)
+
+    def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
+        trained, base = loaded(model), loaded(ground.base)
+        world = self._world(seed)
+        found = evaluate(trained.model, base.tokenizer, world, split, base.model)
+        return Evaluated(found.metrics, [asdict(answer) for answer in found.answers])
+
+    def _world(self, seed: int) -> Generated:
+        return Generated(seed, self.preset)

@@ -1,0 +1,46 @@
+"""Locks of several steps (`onestage.lab.lock`): where only the whole right sequence is rewarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from onestage.models.load import loaded
+from onestage.studies.lab.lock import METRICS, LockWorld, evaluate_lock, write_rows
+from onestage.studies.lab.lock_base import make_lock_base
+from onestage.studies.worlds import Evaluated, Ground, Metric, Say, Split, World
+
+
+@dataclass(frozen=True)
+class Lock(World):
+    """Options of `world: {name: lock}`."""
+
+    horizon: int = Field(4, ge=1)
+    """Actions that must all be right."""
+    solved: int = Field(64, ge=0)
+    """Training problems that come with a worked solution."""
+
+    headline = ("success", "success_sampled", "right_steps")
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return {name: Metric(*metric) for name, metric in METRICS.items()}
+
+    def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
+        world = self._world(seed)
+        base = make_lock_base(world, cache, say)
+        name = f"{self.horizon}-{self.solved}-{seed}"
+        data = cache.absolute() / "lab" / "locks" / name
+        write_rows(world, data)
+        return Ground(base, data)
+
+    def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
+        trained = loaded(model)
+        world = self._world(seed)
+        return Evaluated(*evaluate_lock(trained.model, trained.tokenizer, world, split))
+
+    def _world(self, seed: int) -> LockWorld:
+        return LockWorld(seed, self.horizon, self.solved)

@@ -1,1 +1,0 @@
-"""Studies: many recipes on the same ground, compared fairly."""

@@ -1,1 +1,0 @@
-"""The worlds that a study can take place in, one a file."""

@@ -1,0 +1,171 @@
+"""`onestage check`: gather what the doctor needs from a recipe or a data file, and print it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from onestage.cli._findings import show
+from onestage.data.inspect import Findings, examine
+from onestage.data.record import Refusal
+from onestage.data.store import write
+from onestage.data.stream import Source, read, source_of
+from onestage.data.tokenize import Encoder
+from onestage.models.estimate import Estimate, estimate
+from onestage.models.load import adapter_base, check_vocabulary, load_config, load_tokenizer
+from onestage.models.options import LoraOptions
+from onestage.rollout.judge import Online
+from onestage.runfolder import Say
+from onestage.training.build import check_rewards, close, judge_worked, make_streams
+from onestage.training.pipeline import check_stage
+from onestage.training.plan import make_plan
+from onestage.training.read import Data, judge, make_encoder, model_source, read_data
+from onestage.training.recipe import Recipe, load_recipe
+from onestage.training.stages import Stage, plan
+
+
+def check_recipe(file: Path, overrides: Sequence[str], console: Console, say: Say) -> bool:
+    """Print everything about a recipe's data and plan; returns whether it could be trained."""
+    recipe = load_recipe(file, overrides)
+    source = model_source(recipe)
+    tokenizer, config = load_tokenizer(source), load_config(source)
+    check_vocabulary(tokenizer, config)
+    if not recipe.stages:
+        return _check_run(recipe, None, tokenizer, config, console, say)
+    good = True
+    for stage in plan(recipe, file.parent, from_adapter=adapter_base(source) is not None):
+        console.rule(f"stage {stage.name}")
+        good &= _check_run(stage.recipe, stage, tokenizer, config, console, say)
+    return good
+
+
+def _check_run(
+    recipe: Recipe, stage: Stage | None, tokenizer: Any, config: Any, console: Console, say: Say
+) -> bool:
+    """Print everything about one run, which may be a stage of several."""
+    data = read_data(recipe, tokenizer, say)
+    streams = make_streams(recipe)
+    try:
+        found = _findings(recipe, stage, data, streams, tokenizer)
+    finally:
+        close(streams)
+    lora = stage.lora if stage else recipe.model.lora
+    cost = None if found.errors else _cost(recipe, data, config, lora)
+    show(console, found, tokenizer, cost)
+    return not found.errors
+
+
+def _findings(
+    recipe: Recipe, stage: Stage | None, data: Data, streams: Mapping[str, Online], tokenizer: Any
+) -> Findings:
+    sources = {stream.name: source_of(stream, held_out=False) for stream in recipe.data}
+    found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
+    found.errors += _errors(recipe, stage, data, streams)
+    if not found.errors:
+        _judge_worked(recipe, streams, data, tokenizer, found)
+    return found
+
+
+def _judge_worked(
+    recipe: Recipe, streams: Mapping[str, Online], data: Data, tokenizer: Any, found: Findings
+) -> None:
+    """Whether the rewards call the data's own worked answers right."""
+    for name, (right, count) in judge_worked(recipe, streams, data, tokenizer).items():
+        if right < count:
+            found.warnings.append(
+                f"{name}: of the first {count} worked answers the reward calls {right} right; if it "
+                "does not like those, it will hardly like the policy's: look at their form"
+            )
+        elif count:
+            found.notes.append(f"{name}: the reward calls the first {count} worked answers right")
+
+
+def _errors(
+    recipe: Recipe, stage: Stage | None, data: Data, streams: Mapping[str, Online]
+) -> list[str]:
+    """What would refuse the run before its first step."""
+    errors = []
+    if stage is not None:
+        try:
+            check_stage(stage, data, streams)
+        except ValueError as error:
+            errors.append(f"stages.{stage.name}: {error}")
+        return errors
+    steps = (
+        lambda: judge(recipe, data),
+        lambda: make_plan(recipe, data),
+        lambda: check_rewards(streams, data),
+    )
+    for step in steps:
+        try:
+            step()
+        except ValueError as error:
+            errors.append(str(error))
+    return errors
+
+
+def _cost(recipe: Recipe, data: Data, config: Any, lora: LoraOptions | None) -> Estimate:
+    plan = make_plan(recipe, data)
+    found = estimate(
+        config,
+        steps=plan.steps,
+        tokens=int(plan.tokens()),
+        tokens_per_row=recipe.train.row_budget,
+        lora_r=lora.r if lora else None,
+        bytes_per_weight=_bytes_per_weight(recipe),
+        checkpointing=recipe.model.gradient_checkpointing,
+    )
+    return replace(found, schedule=plan.describe())
+
+
+def _bytes_per_weight(recipe: Recipe) -> float:
+    if recipe.model.load_in_4bit:
+        return 0.55
+    return 2.0 if recipe.model.dtype in ("bfloat16", "float16") else 4.0
+
+
+def check_data(source: Source, tokenizer: str | None, max_length: int, console: Console) -> bool:
+    """Print everything about one data file; without a tokenizer, what needs no tokens."""
+    if tokenizer is None:
+        return _check_rows(source, console)
+    from transformers import AutoTokenizer
+
+    encoder = Encoder(AutoTokenizer.from_pretrained(tokenizer), max_length)
+    with tempfile.TemporaryDirectory() as folder:
+        store = write(
+            encoder.encode_all(read(source)), source.columns.source, Path(folder) / "store"
+        )
+        name = source.columns.source
+        found = examine({name: store}, {}, {name: source}, encoder)
+        if not len(store):
+            found.errors.append("no record is left")
+        show(console, found, encoder.tokenizer, None)
+    return not found.errors and not store.table.refused
+
+
+def _check_rows(source: Source, console: Console) -> bool:
+    """Kinds and refused rows, counted in characters."""
+    kinds: dict[str, list[int]] = {}
+    refused: list[Refusal] = []
+    ties = 0
+    for item in read(source):
+        if isinstance(item, Refusal):
+            ties += item.tie
+            refused += [] if item.tie else [item]
+            continue
+        size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
+        kinds.setdefault(item.kind, []).append(size)
+    for kind, sizes in kinds.items():
+        console.print(
+            f"{len(sizes):,} {kind} records, {sum(sizes):,} characters, longest {max(sizes):,}"
+        )
+    console.print(f"{len(refused):,} rows refused, {ties:,} ties left out")
+    for row in refused[:20]:
+        console.print(f"  {row.where}: {row.reason}", markup=False)
+    console.print("give --tokenizer to see tokens, marked examples and duplicates", style="dim")
+    return bool(kinds) and not refused

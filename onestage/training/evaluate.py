@@ -1,0 +1,86 @@
+"""Evaluation losses on held-out rows: of every term, stream and kind, with the training objectives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from onestage.data.encoded import Encoded
+from onestage.data.packing import pack_records
+from onestage.training.loop import Run, row_terms
+from onestage.training.metrics import Tally
+
+CHUNK = 256
+"""Records packed at once."""
+
+
+def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
+    """Means over all records: `eval/loss` as training would weigh it, and by stream and kind.
+
+    Processes share the work; every one returns the same numbers. Training state is untouched.
+    """
+    tally, terms = Tally(), Tally()
+    rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
+    records, answering = run.feeds.answered(records)
+    with run.policy.evaluating():
+        for start in range(0, len(records), CHUNK):
+            part = records[start : start + CHUNK]
+            batch = pack_records(part, run.tokens_per_row)
+            groups = [f"eval/{record.source}/{record.kind}" for record in part]
+            for row in batch.rows[rank::ranks]:
+                _, losses = row_terms(run, row, batch)
+                tally.add(losses.values(), groups)
+                for name, loss in losses.items():
+                    terms.add([loss], [name] * len(part))
+    _gather(tally, ranks)
+    _gather(terms, ranks)
+    share = run.schedule.share
+    means = _losses(terms)
+    weight = sum(share[name] for name in means)
+    overall = sum(share[name] * value for name, value in means.items()) / (weight or 1.0)
+    by_stream = Tally()
+    for (group, what), value in tally.sums.items():
+        if what == "loss":
+            by_stream.merge({(group.rsplit("/", 1)[0], what): value})
+    by_term = {f"eval/terms/{name}": value for name, value in means.items()}
+    told = {"eval/loss": overall, **by_term, **by_stream.means(), **tally.means()}
+    return told | answering
+
+
+def measure(run: Run, names: Sequence[str]) -> dict[str, float]:
+    """Losses of some terms, as the schedule wants them measured; NaN where there is nothing to do."""
+    records = run.feeds.look(names, run.schedule.measured_on)
+    found = term_losses(run, records)
+    return {name: found.get(name, math.nan) for name in names}
+
+
+def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
+    """Mean loss of each term on some records; the same on every process."""
+    terms = Tally()
+    rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
+    with run.policy.evaluating():
+        batch = pack_records(records, run.tokens_per_row)
+        for row in batch.rows[rank::ranks]:
+            _, losses = row_terms(run, row, batch)
+            for name, loss in losses.items():
+                terms.add([loss], [name] * len(records))
+    _gather(terms, ranks)
+    return _losses(terms)
+
+
+def _losses(terms: Tally) -> dict[str, float]:
+    return {
+        name: total / count for (name, what), (total, count) in terms.sums.items() if what == "loss"
+    }
+
+
+def _gather(tally: Tally, ranks: int) -> None:
+    if ranks == 1:
+        return
+    found: list[object] = [None] * ranks
+    torch.distributed.all_gather_object(found, tally.sums)
+    tally.sums = {}
+    for sums in found:
+        tally.merge(sums)  # type: ignore[arg-type]

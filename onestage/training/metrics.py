@@ -1,0 +1,207 @@
+"""What is logged of every step beside the loss, whatever the objective.
+
+Log-ratios of chosen and rejected responses are kept apart: a margin can grow while both fall.
+
+What steps measured, and the line of metrics that some steps add up to.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from onestage.objectives import Feedback, Loss, Measured, Scored
+from onestage.schedules import active
+
+
+class Tally:
+    """Running sums and counts of measurements by group (a stream, or a stream's kind) and name."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def add(self, losses: Iterable[Loss], groups: Sequence[str]) -> None:
+        """Add the losses and metrics of a row; `groups[r]` names the group of the batch's record r."""
+        names = sorted(set(groups))
+        code_R = torch.as_tensor([names.index(group) for group in groups])
+        for loss in losses:
+            told = loss.told
+            parts = [("loss", told.value_M, told.weight_M, told.record_M)]
+            parts += [
+                (name, item.value_M, torch.ones_like(item.value_M), item.record_M)
+                for name, item in loss.metrics.items()
+            ]
+            for name, value_M, weight_M, record_M in parts:
+                self._add(name, names, code_R[record_M.cpu()], value_M, weight_M)
+
+    def _add(
+        self, name: str, names: Sequence[str], code_M: Tensor, value_M: Tensor, weight_M: Tensor
+    ) -> None:
+        zeros = torch.zeros(len(names), dtype=torch.float64)
+        totals = zeros.index_add(0, code_M, value_M.double().cpu()).tolist()
+        counts = zeros.index_add(0, code_M, weight_M.double().cpu()).tolist()
+        for group, total, count in zip(names, totals, counts, strict=True):
+            if count:
+                self.merge({(group, name): (total, count)})
+
+    def merge(self, other: Mapping[tuple[str, str], tuple[float, float]]) -> None:
+        for key, (total, count) in other.items():
+            before = self.sums.get(key, (0.0, 0.0))
+            self.sums[key] = (before[0] + total, before[1] + count)
+
+    def means(self) -> dict[str, float]:
+        """Means by `group/name`."""
+        return {
+            f"{group}/{name}": total / count for (group, name), (total, count) in self.sums.items()
+        }
+
+
+def measure(batch: Scored, beta: float, *, reference: bool) -> dict[str, Measured]:
+    """Detached measurements by name; with `reference`, those that need one.
+
+    `logp` is per token; log-ratios and implicit rewards (beta times them) are per response. In an
+    evaluation, where nothing is trained, implicit rewards are also told by given score:
+    `implicit_reward_at_0.3` is of the responses whose score is nearest 0.3.
+    """
+    feedback, trained = batch.feedback, batch.logp_K.requires_grad
+    batch = Scored(feedback, batch.logp_K.detach(), batch.ref_logp_K, batch.response_K)
+    record_N, own_N = feedback.record_N, feedback.are("response")
+    owner_M = record_N[own_N]
+    logp_N = batch.per_response(batch.logp_K)
+    found = {"logp": Measured((logp_N / feedback.tokens_N)[own_N], owner_M)}
+    check_N = feedback.of("check") & own_N
+    if bool(check_N.any()):
+        found["reward"] = Measured(feedback.score_N[check_N], record_N[check_N])
+    if not reference:
+        return found
+    log_ratio_N = batch.log_ratio_N()
+    found["log_ratio"] = Measured(log_ratio_N[own_N], owner_M)
+    if beta:
+        found["implicit_reward"] = Measured(beta * log_ratio_N[own_N], owner_M)
+    if len(feedback.pair_P2):
+        chosen_P, rejected_P = feedback.pair_P2.unbind(1)
+        owner_P = record_N[chosen_P]
+        margin_P = log_ratio_N[chosen_P] - log_ratio_N[rejected_P]
+        found["chosen_log_ratio"] = Measured(log_ratio_N[chosen_P], owner_P)
+        found["rejected_log_ratio"] = Measured(log_ratio_N[rejected_P], owner_P)
+        found["margin"] = Measured((beta or 1.0) * margin_P, owner_P)
+        found["accuracy"] = Measured(_right(margin_P), owner_P)
+    if beta and not trained:
+        found |= _by_score(beta * log_ratio_N, feedback)
+    label_N = feedback.of("label")
+    if bool(label_N.any()):
+        side_N = torch.where(feedback.score_N > 0.5, log_ratio_N, -log_ratio_N)
+        found["label_accuracy"] = Measured(_right(side_N[label_N]), record_N[label_N])
+    return found
+
+
+def _by_score(reward_N: torch.Tensor, feedback: Feedback) -> dict[str, Measured]:
+    """Implicit rewards of the responses whose given score lies nearest each tenth."""
+    scored_N = feedback.of("score", "group", "check") & feedback.are("response")
+    tenth_N = (10 * feedback.score_N).round().where(scored_N, -1)
+    return {
+        f"implicit_reward_at_{tenth / 10:g}": Measured(
+            reward_N[tenth_N == tenth], feedback.record_N[tenth_N == tenth]
+        )
+        for tenth in tenth_N.unique().tolist()
+        if 0 <= tenth <= 10
+    }
+
+
+def _right(margin: torch.Tensor) -> torch.Tensor:
+    """1 where the margin is positive, 1/2 where it is zero (as before training), else 0."""
+    return (torch.sign(margin) + 1) / 2
+
+
+@dataclass
+class Step:
+    """What one step measured."""
+
+    weights: Mapping[str, float]
+    """Of the terms."""
+    nodes: int
+    """Tokens that were computed: shared ones once."""
+    tokens_of: Counter[str] = field(default_factory=Counter)
+    """Tokens of the records by stream, shared ones as often as they stand."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean loss of each term over the step's global batch, before the update."""
+    loss: float = math.nan
+    grad_norm: float = math.nan
+    """Before clipping."""
+    clip_factor: float = 1.0
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_of.total()
+
+
+class Window:
+    """What was measured since the last line of metrics."""
+
+    def __init__(self, tokens: int) -> None:
+        self.steps: list[Step] = []
+        self.since = time.perf_counter()
+        self.tokens = tokens
+
+    def add(self, step: Step) -> None:
+        self.steps.append(step)
+
+    def close(
+        self, step: int, total: int, learning_rate: Any, states: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, Any]:
+        """The line of metrics after `step` steps and `total` tokens; a new window begins.
+
+        Every process must call it; the means are over all of them.
+        """
+        now, size = time.perf_counter(), len(self.steps)
+        tally = Tally()
+        for one in self.steps:
+            tally.merge(one.tally.sums)
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            merged = Tally()
+            for sums in gather_object([tally.sums]):
+                merged.merge(sums)
+            tally = merged
+        tokens_of = sum((one.tokens_of for one in self.steps), Counter())
+        clipped = sum(one.clip_factor < 1 for one in self.steps)
+        line = {
+            "step": step,
+            "loss": sum(one.loss for one in self.steps) / size,
+            "tokens": total,
+            "learning_rate": learning_rate.get_last_lr()[0],
+            "grad_norm": sum(one.grad_norm for one in self.steps) / size,
+            "grad_clip_rate": clipped / size,
+            "forest_saving": 1 - sum(one.nodes for one in self.steps) / max(tokens_of.total(), 1),
+            "tokens_per_second": (total - self.tokens) / (now - self.since),
+            **self._by_term(),
+            **{f"state/{t}/{k}": v for t, s in states.items() for k, v in s.items()},
+            **{f"{stream}/tokens": count for stream, count in tokens_of.items()},
+            **tally.means(),
+        }
+        self.steps, self.since, self.tokens = [], now, total
+        return line
+
+    def _by_term(self) -> dict[str, float]:
+        """Mean weight of each term, and the gradients of those that were alone in a step."""
+        terms = list(self.steps[0].weights)
+        if len(terms) == 1:
+            return {}
+        found = {
+            f"weight/{term}": sum(step.weights[term] for step in self.steps) / len(self.steps)
+            for term in terms
+        }
+        for term in terms:
+            alone = [step for step in self.steps if active(step.weights) == [term]]
+            if alone:
+                found[f"grad_norm/{term}"] = sum(step.grad_norm for step in alone) / len(alone)
+                found[f"grad_clip_rate/{term}"] = sum(s.clip_factor < 1 for s in alone) / len(alone)
+        return found

@@ -1,0 +1,109 @@
+"""By how much a step's gradient is scaled down: clipping that keeps the terms' weights.
+
+Clipping each step on its own, as usual, shrinks the steps of the term with the larger gradients more:
+ALRIGHT's expected step is then no longer that of Mix (xright.md T13: suboptimality .0720 against
+.0001). A factor that is common to all terms, from the running norm of each, clips as much on average
+and keeps the weights; a gradient that is out of line with those of its own term is still cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from transformers import Trainer, get_scheduler
+from transformers.training_args import OptimizerNames
+
+from onestage.config import RecipeError, nearest
+from onestage.models.policy import Policy
+from onestage.training.recipe import TrainOptions
+
+SPIKE = 4.0
+"""A gradient this many times its own term's running norm is cut back to that."""
+
+
+@dataclass
+class Clipping:
+    """Factors for gradients of known norm. `limit` 0: no clipping at all."""
+
+    limit: float
+    how: Literal["step", "common"] = "step"
+    rate: float = 0.1
+    """How much a new norm counts against those before."""
+    norm: dict[str, float] = field(default_factory=dict)
+    """Running gradient norm of each term (of each set of terms that make up a step)."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """Steps of each."""
+
+    def factor(self, terms: Sequence[str], norm: float) -> float:
+        """What to multiply a step's gradient of norm `norm` by, at most 1; then remember the norm."""
+        if not self.limit > 0 or not norm > 0:
+            return 1.0
+        key = "+".join(terms)
+        before = self.norm.get(key)
+        wanted = min(1.0, self.limit / norm)
+        if before is not None and self.how == "common":
+            spike = min(1.0, SPIKE * before / norm)
+            wanted = min(1.0, self.limit / self._mean()) * spike
+        seen = norm if before is None else min(norm, SPIKE * before)
+        self.norm[key] = seen if before is None else before + self.rate * (seen - before)
+        self.steps[key] = self.steps.get(key, 0) + 1
+        return wanted
+
+    def _mean(self) -> float:
+        """The expected norm of a step, over the terms as often as they were stepped on."""
+        total = sum(self.steps.values())
+        return sum(self.norm[key] * count / total for key, count in self.steps.items())
+
+    def state(self) -> dict[str, Any]:
+        return {"norm": dict(self.norm), "steps": dict(self.steps)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.norm, self.steps = dict(state["norm"]), dict(state["steps"])
+
+
+def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[Any, Any]:
+    """Optimiser and learning-rate schedule by their transformers names."""
+    known = [str(name.value) for name in OptimizerNames]
+    if options.optim not in known:
+        raise RecipeError(f"train.optim: unknown {options.optim!r}{nearest(options.optim, known)}")
+    # The few attributes of TrainingArguments that matter: making a whole one resets accelerate.
+    arguments = SimpleNamespace(
+        **options.model_dump(include={"optim_args", "learning_rate", "weight_decay"}),
+        **options.model_dump(include={"adam_beta1", "adam_beta2", "adam_epsilon"}),
+        optim=OptimizerNames(options.optim),
+        optim_target_modules=None,
+    )
+    try:
+        kind, arguments_of = Trainer.get_optimizer_cls_and_kwargs(
+            arguments,  # type: ignore[arg-type]
+            policy.model,
+        )
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"train.optim {options.optim!r}: {error}") from error
+    decayed = set(Trainer.get_decay_parameter_names(None, policy.model))  # type: ignore[arg-type]
+    trained = [(n, p) for n, p in policy.model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for n, p in trained if n in decayed], "weight_decay": options.weight_decay},
+        {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
+    ]
+    if policy.value_head is not None:
+        groups[1]["params"] += list(policy.value_head.parameters())  # type: ignore[operator]
+    optimizer = kind([group for group in groups if group["params"]], **arguments_of)
+    warmup = options.warmup_steps or math.ceil(options.warmup_ratio * steps)
+    try:
+        schedule = get_scheduler(
+            options.lr_scheduler_type,
+            optimizer,
+            warmup,
+            steps,
+            scheduler_specific_kwargs=options.lr_scheduler_kwargs,
+        )
+    except (ValueError, TypeError) as error:
+        raise RecipeError(
+            f"train.lr_scheduler_type {options.lr_scheduler_type!r}: {error}"
+        ) from error
+    return optimizer, schedule

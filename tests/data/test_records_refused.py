@@ -1,0 +1,201 @@
+"""A row that is not trained on is refused in one sentence: what was found, what is allowed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from onestage.data.record import RowError, Tie
+from onestage.data.rows import Columns, record_of
+
+PLAIN = Columns("plain")
+USER = {"role": "user", "content": "2+2?"}
+FOUR = {"role": "assistant", "content": "4"}
+FIVE = {"role": "assistant", "content": "5"}
+WHY = {"role": "user", "content": "Why?"}
+GOOD = {"prompt": "2+2?", "completion": "4"}
+PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
+GROUP = {"prompt": "2+2?", "completions": ["4", "5"], "scores": [1.0, 0.0]}
+
+# row -> words that its refusal must say
+BAD_ROWS = {
+    "score above range": ({**GOOD, "score": 7}, ["`score`", "0 to 1", "found 7"]),
+    "score below range": ({**GOOD, "score": -0.1}, ["0 to 1", "found -0.1"]),
+    "score nan": ({**GOOD, "score": math.nan}, ["`score`", "nan"]),
+    "score infinite": ({**GOOD, "score": math.inf}, ["`score`", "inf"]),
+    "score huge": ({**GOOD, "score": 10**400}, ["`score`", "0 to 1"]),
+    "score bool": ({**GOOD, "score": True}, ["`score`", "number", "bool True"]),
+    "score text": ({**GOOD, "score": "0.5"}, ["`score`", "number", "str '0.5'"]),
+    "label text": ({**GOOD, "label": "true"}, ["`label`", "true or false", "str 'true'"]),
+    "label other": ({**GOOD, "label": 2}, ["`label`", "int 2"]),
+    "label nan": ({**GOOD, "label": math.nan}, ["`label`", "float nan"]),
+    "label and score": (
+        {**GOOD, "label": True, "score": 1.0},
+        ["`label`", "`score`", "set `kind`"],
+    ),
+    "label and score, no kind uses both": (
+        {**GOOD, "label": 1, "score": 1, "kind": "pair"},
+        ["a pair row needs", "`chosen` is missing", "'completion'"],
+    ),
+    "completion and pair": (
+        {**GOOD, "chosen": "4", "rejected": "5"},
+        ["`completion` (demonstration)", "`chosen`, `rejected` (pair)", "set `kind`"],
+    ),
+    "pair and group": ({**PAIR, **GROUP}, ["(pair)", "(group)", "set `kind`"]),
+    "messages that are not the chosen ones": (
+        {**PAIR, "messages": [USER, FOUR]},
+        ["`messages` (demonstration)", "(pair)"],
+    ),
+    "feedback that nobody reads": (
+        {"messages": [USER, FOUR], "score": 0.5},
+        ["`score` beside `messages`", "set `kind` to demonstration", "prompt, completion, score"],
+    ),
+    "scores without completions": ({**GOOD, "scores": [1]}, ["`scores` beside `completion`"]),
+    "text with a label": ({"text": "x", "label": 1}, ["`label` beside `text`"]),
+    "text beside a prompt": (
+        {"prompt": "2+2?", "text": "4"},
+        ["`prompt` beside `text`", "{completion: text}"],
+    ),
+    "solution of numbers": (
+        {"prompt": "2+2?", "solution": [1, 2]},
+        ["`solution` must be a text or a list of sentences"],
+    ),
+    "completion that is not the solution": (
+        {"prompt": "2+2?", "solution": ["a", "b"], "completion": "b", "kind": "check"},
+        ["`completion` must begin with the sentences of `solution`"],
+    ),
+    "score of a problem": (
+        {"prompt": "2+2?", "answer": "4", "score": 1},
+        ["`score` beside `answer`"],
+    ),
+    "kind unknown": ({**GOOD, "kind": "sft"}, ["`kind`", "demonstration, score", "'sft'"]),
+    "kind unhashable": ({**GOOD, "kind": ["pair"]}, ["`kind`", "list ['pair']"]),
+    "no columns": ({}, ["found no column that is not null"]),
+    "misspelt column": (
+        {"prompt": "2+2?", "respone": "4"},
+        ["found 'prompt', 'respone'", "did you mean columns: {completion: respone}?"],
+    ),
+    "other name": (
+        {"question": "2+2?", "completion": "4"},
+        ["`prompt` is missing", "'question', 'completion'", "columns: {prompt: question}?"],
+    ),
+    "null column": ({**PAIR, "rejected": None}, ["a pair row needs", "`rejected` is null"]),
+    "pair without prompt": ({"chosen": "4", "rejected": "5"}, ["`prompt` is missing"]),
+    "one score of a pair": ({**PAIR, "chosen_score": 1}, ["`rejected_score` is missing"]),
+    "contradictory pair": (
+        {**PAIR, "chosen_score": 0.2, "rejected_score": 0.3},
+        ["`chosen_score` must be above", "0.2 and 0.3"],
+    ),
+    "group of one": (
+        {**GROUP, "completions": ["4"], "scores": [1.0]},
+        ["two or more", "found 1 completions and 1 scores"],
+    ),
+    "group of unequal lengths": ({**GROUP, "scores": [1.0]}, ["found 2 completions and 1 scores"]),
+    "group with a bad score": ({**GROUP, "scores": [1.0, None]}, ["scores[1]", "NoneType"]),
+    "group with an empty answer": ({**GROUP, "completions": ["4", " "]}, ["completions[1]"]),
+    "group not listed": ({**GROUP, "completions": "45"}, ["`completions` must be a list"]),
+    "empty response": ({**GOOD, "completion": " \n"}, ["`completion` is empty"]),
+    "empty text": ({"text": ""}, ["`text` is empty"]),
+    "number as text": ({**GOOD, "completion": 4}, ["`completion`", "text", "int 4"]),
+    "lone surrogate": ({**GOOD, "completion": "4\ud800"}, ["valid Unicode", r"\ud800"]),
+    "weight 0": ({**GOOD, "weight": 0}, ["`weight`", "above 0", "found 0"]),
+    "weight infinite": ({**GOOD, "weight": math.inf}, ["`weight`", "finite"]),
+    "weight nan": ({**GOOD, "weight": math.nan}, ["`weight`", "finite"]),
+    "weight bool": ({**GOOD, "weight": True}, ["`weight`", "number"]),
+    "id of another type": ({**GOOD, "id": 1.5}, ["`id`", "text or an integer", "1.5"]),
+    "tools not JSON": ({"messages": [USER, FOUR], "tools": "{"}, ["`tools`"]),
+    "tools no list": ({"messages": [USER, FOUR], "tools": '{"a": 1}'}, ["`tools`", "list"]),
+    "tools twice": (
+        {"messages": [USER, FOUR], "tools": [{}], "chat_template_kwargs": {"tools": [{}]}},
+        ["both as a column"],
+    ),
+    "alpaca with history": (
+        {"instruction": "Add.", "output": "4", "history": [["a", "b"]]},
+        ["`history`", "`messages`"],
+    ),
+    "no messages": ({"messages": []}, ["`messages`", "non-empty"]),
+    "messages end with the user": ({"messages": [USER]}, ["end with an assistant", "'user'"]),
+    "unknown role": (
+        {"messages": [{"role": "human", "content": "2+2?"}, FOUR]},
+        ["`messages[0]`", "system, developer, user", "'human'"],
+    ),
+    "unhashable role": ({"messages": [{"role": [], "content": "x"}]}, ["`messages[0]`", "role"]),
+    "message without content": ({"messages": [USER, {"role": "assistant"}]}, ["`messages[1]`"]),
+    "content of parts": (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}, FOUR]},
+        ["`messages[0].content`", "text", "list"],
+    ),
+    "silent assistant": (
+        {"messages": [USER, {"role": "assistant", "content": ""}, WHY, FOUR]},
+        ["`messages[1]`", "empty"],
+    ),
+    "message no object": ({"messages": ["2+2?"]}, ["`messages[0]`", "must be a message"]),
+    "sharegpt unknown speaker": (
+        {"conversations": [{"from": "alice", "value": "2+2?"}]},
+        ["human", "gpt", "'alice'"],
+    ),
+    "prompt ends with the assistant": (
+        {"prompt": [USER, FOUR], "completion": [FIVE]},
+        ["`prompt` must not end with an assistant"],
+    ),
+    "completion starts with the user": (
+        {"prompt": [USER], "completion": [USER, FOUR]},
+        ["`completion` must start with an assistant", "`messages`"],
+    ),
+    "empty prompt, messages completion": ({"prompt": " ", "completion": [FOUR]}, ["`prompt`"]),
+    "sides of different prompts": (
+        {"chosen": [USER, FOUR], "rejected": [WHY, FIVE]},
+        ["must share their prompt"],
+    ),
+    "one side whole": (
+        {"prompt": "2+2?", "chosen": [USER, FOUR], "rejected": [FIVE]},
+        ["one of `chosen` and `rejected`"],
+    ),
+    "prompt not in the conversations": (
+        {"prompt": "3+3?", "chosen": [USER, FOUR], "rejected": [USER, FIVE]},
+        ["`prompt` is no part", "3+3?"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_row_is_refused_in_one_sentence_with_what_was_found_and_what_is_allowed(name):
+    row, words = BAD_ROWS[name]
+    with pytest.raises(RowError) as caught:
+        record_of(row, PLAIN, "file:1")
+    sentence = str(caught.value)
+    assert [word for word in words if word not in sentence] == [], sentence
+    assert "\n" not in sentence
+    assert not isinstance(caught.value, Tie)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "2+2?", "chosen": "4", "rejected": "4"},
+        {"chosen": [USER, FOUR], "rejected": [USER, FOUR]},
+        {**PAIR, "chosen_score": 0.5, "rejected_score": 0.5},
+    ],
+)
+def test_a_tie_is_no_preference(row):
+    with pytest.raises(Tie):
+        record_of(row, PLAIN, "file:1")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "sft"}, "`kind` must be one of demonstration"),
+        ({"rename": {"promt": "question"}}, "did you mean 'prompt'"),
+        ({"rename": {"prompt": "a", "completion": "a"}}, "'a' is given two meanings"),
+        ({"score_range": (1, 1)}, "two increasing finite numbers"),
+        ({"score_range": (0, math.inf)}, "two increasing finite numbers"),
+        ({"score_range": (1,)}, "two increasing finite numbers"),
+        ({"ratings": {"good": 0}}, "'good' must have a finite weight"),
+        ({"ratings": {"good": math.nan}}, "'good' must have a finite weight"),
+    ],
+)
+def test_columns_that_cannot_be_understood_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        Columns("bad", **options)

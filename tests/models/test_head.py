@@ -1,0 +1,73 @@
+"""The chunked head equals full logits, in values and gradients (law 3)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from onestage.models.head import Shape, token_logps
+
+PLAIN = Shape()
+
+
+def naive(h, w, t, b=None, shape=PLAIN):
+    logits = h.float() @ w.float().t()
+    if b is not None:
+        logits = logits + b
+    logits = logits * shape.scale
+    if shape.softcap is not None:
+        logits = torch.tanh(logits / shape.softcap) * shape.softcap
+    return torch.log_softmax(logits, -1).gather(1, t[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [Shape(), Shape(0.25), Shape(softcap=3.0), Shape(2.0, 3.0)])
+@pytest.mark.parametrize("chunk", [1, 5, 64])
+def test_values_and_gradients(bias: bool, shape: Shape, chunk: int) -> None:
+    torch.manual_seed(0)
+    h, w = torch.randn(17, 8), torch.randn(31, 8)
+    b = torch.randn(31) if bias else None
+    t, weight = torch.randint(0, 31, (17,)), torch.randn(17)
+    inputs = [x.clone().requires_grad_() for x in (h, w, b) if x is not None]
+    others = [x.clone().requires_grad_() for x in (h, w, b) if x is not None]
+    mine = token_logps(
+        inputs[0], inputs[1], t, bias_V=inputs[2] if bias else None, shape=shape, chunk=chunk
+    )
+    theirs = naive(others[0], others[1], t, others[2] if bias else None, shape)
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    (mine * weight).sum().backward()
+    (theirs * weight).sum().backward()
+    for left, right in zip(inputs, others, strict=True):
+        torch.testing.assert_close(left.grad, right.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_is_close_and_returns_float32() -> None:
+    torch.manual_seed(0)
+    h = torch.randn(9, 16, dtype=torch.bfloat16, requires_grad=True)
+    w = torch.randn(40, 16, dtype=torch.bfloat16, requires_grad=True)
+    t = torch.randint(0, 40, (9,))
+    mine = token_logps(h, w, t, chunk=4)
+    assert mine.dtype == torch.float32
+    torch.testing.assert_close(mine, naive(h, w, t), rtol=0.05, atol=0.1)
+    mine.sum().backward()
+    assert h.grad.dtype == w.grad.dtype == torch.bfloat16
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    h = torch.randn(3, 4, requires_grad=True)
+    w = torch.randn(5, 4)
+    token_logps(h, w, torch.tensor([0, 1, 2])).sum().backward()
+    assert h.grad is not None
+    assert w.grad is None
+
+
+def test_no_tensor_of_full_logits_exists() -> None:
+    """The largest allocation is a chunk of logits, not all of them."""
+    size, vocabulary, chunk = 640, 1000, 16
+    h = torch.randn(size, 4, requires_grad=True)
+    w = torch.randn(vocabulary, 4)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        token_logps(h, w, torch.zeros(size, dtype=torch.long), chunk=chunk).sum().backward()
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert largest < 4 * size * vocabulary / 8
+    assert largest >= 4 * chunk * vocabulary

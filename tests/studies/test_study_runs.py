@@ -1,0 +1,351 @@
+"""Whole studies with a tiny model: done, found again, crashed, mended, killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from support.dying import die, fail
+from support.small_studies import DPO, content, ground
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from onestage.cli._terminal import app
+from onestage.runfolder import read_json
+from onestage.studies.cells import reported, within
+from onestage.studies.file import StudyError, parse_study
+from onestage.studies.pool import workers
+from onestage.studies.study import Outcome, Study
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tuple[Path, Path]:
+    return ground(tmp_path_factory.mktemp("ground"), model_folder)
+
+
+def do(study: dict[str, Any], out: Path, **options: Any) -> tuple[Outcome, list[str]]:
+    lines: list[str] = []
+    doing = Study(parse_study(study), out, out.parent / "cache", say=lines.append, **options)
+    return doing.go(), lines
+
+
+@pytest.fixture(scope="module")
+def done(
+    tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Path]
+) -> tuple[dict[str, Any], Path, Outcome]:
+    """A tuned study, one claim."""
+    out = tmp_path_factory.mktemp("study") / "out"
+    claim = {"claim": "the chain is better", "metric": "overall"}
+    study = content(
+        *folders,
+        tune={"seeds": [100], "metric": "overall"},
+        claims=[{**claim, "more": "SFT then DPO", "than": ["SFT", "base"]}],
+    )
+    for method in study["methods"].values():
+        method["try"] = {"rate": [0.001, 0.01]}
+    return study, out, do(study, out)[0]
+
+
+def test_the_tables_say_what_the_cells_found(done: tuple[dict[str, Any], Path, Outcome]) -> None:
+    _, out, outcome = done
+    assert not outcome.failed
+    lines = list(csv.DictReader((out / "results.csv").open()))
+    assert {(line["purpose"], line["method"], line["seed"]) for line in lines} == {
+        *(("tune", m, "100") for m in ("SFT", "SFT then DPO")),
+        *(("test", m, s) for m in ("base", "SFT", "SFT then DPO") for s in "01"),
+    }
+    assert pq.read_table(out / "results.parquet").num_rows == len(lines)
+    cell = read_json(out / "cells" / "SFT-seed=0" / "results.json")
+    mine = {x["metric"]: float(x["value"]) for x in lines if x["cell"] == "SFT-seed=0"}
+    assert mine == pytest.approx(cell, rel=1e-5)
+    told = {(x["method"], x["metric"]): x for x in csv.DictReader((out / "summary.csv").open())}
+    values = [
+        read_json(out / "cells" / f"SFT-seed={s}" / "results.json")["overall"] for s in (0, 1)
+    ]
+    assert float(told["SFT", "overall"]["mean"]) == pytest.approx(sum(values) / 2, rel=1e-5)
+    assert float(told["base", "preference"]["mean"]) == 0.5
+    assert float(told["base", "retention"]["mean"]) == 1.0
+    described = read_json(out / "study.json")
+    assert described["tune"]["trials"] == 2
+    assert described["metrics"]["text_loss"]["better"] == "lower"
+    (entry,) = read_json(out / "claims.json")
+    assert len(entry["parts"]) == 2
+
+
+def test_tuning_and_results_look_at_different_splits(
+    done: tuple[dict[str, Any], Path, Outcome], folders: tuple[Path, Path]
+) -> None:
+    _, out, _ = done
+    asked = {}
+    for split in ("validation", "test"):
+        rows = (folders[1] / f"demonstration.{split}.jsonl").read_text().splitlines()
+        asked[split] = [json.loads(row)["prompt"] for row in rows[:2]]
+    for name, split in (("tune-SFT-rate=0.01-seed=100", "validation"), ("SFT-seed=0", "test")):
+        lines = (out / "cells" / name / "samples.jsonl").read_text().splitlines()
+        assert [json.loads(line)["prompt"] for line in lines] == asked[split]
+
+
+def test_all_methods_spend_the_same(done: tuple[dict[str, Any], Path, Outcome]) -> None:
+    _, out, outcome = done
+    updates = {row.value for row in outcome.rows if row.metric == "updates"}
+    assert updates == {4.0}
+    stages = out / "cells" / "SFT_then_DPO-seed=0" / "run"
+    recipe = yaml.safe_load((stages / "2-dpo" / "recipe.yaml").read_text())
+    assert recipe["train"]["max_steps"] == 2
+
+
+def test_nothing_is_done_twice(done: tuple[dict[str, Any], Path, Outcome]) -> None:
+    study, out, before = done
+    when = {file: file.stat().st_mtime_ns for file in out.glob("cells/*/results.json")}
+    outcome, lines = do(study, out)
+    assert "found done" in "".join(lines)
+    assert when == {file: file.stat().st_mtime_ns for file in out.glob("cells/*/results.json")}
+    assert outcome.table == before.table
+
+
+def test_a_changed_budget_redoes_the_cells_it_changes(
+    done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
+) -> None:
+    study, _, _ = done
+    small = {**study, "tune": None, "claims": [], "seeds": [0]}
+    small["methods"] = {"SFT": {**study["methods"]["SFT"], "try": {"rate": [0.01]}}}
+    do(small, tmp_path / "out")
+    file = tmp_path / "out" / "cells" / "SFT-seed=0" / "results.json"
+    assert read_json(file)["updates"] == 4
+    base = (tmp_path / "out" / "cells" / "base-seed=0" / "results.json").stat().st_mtime_ns
+    do({**small, "budget": {"updates": 2}}, tmp_path / "out")
+    assert read_json(file)["updates"] == 2
+    again = (tmp_path / "out" / "cells" / "base-seed=0" / "results.json").stat().st_mtime_ns
+    assert again == base
+    with pytest.raises(StudyError, match="holds the study 'counting'"):
+        do({**small, "name": "other"}, tmp_path / "out")
+
+
+def test_a_crashed_cell_is_marked_the_rest_goes_on_and_retry_mends_it(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study = content(*folders, seeds=[0])
+    late = tmp_path / "late.jsonl"
+    bad = {"streams": ["demos"], "objective": "sft", "try": {"rate": [0.01]}}
+    study["methods"] = {
+        "broken": {**bad, "data": {"demos": {"path": str(late)}}},
+        "SFT": study["methods"]["SFT"],
+    }
+    out = tmp_path / "out"
+    outcome, _ = do(study, out)
+    assert list(outcome.failed) == ["broken-seed=0"]
+    assert "late.jsonl" in outcome.failed["broken-seed=0"]
+    assert {row.method for row in outcome.rows} == {"base", "SFT"}
+    assert read_json(out / "cells" / "broken-seed=0" / "status.json")["state"] == "failed"
+    assert "Traceback" in (out / "cells" / "broken-seed=0" / "log.txt").read_text()
+    late.write_text((folders[1] / "demonstration.train.jsonl").read_text())
+    assert "--retry" in do(study, out)[0].failed["broken-seed=0"]
+    outcome, _ = do(study, out, retry=True)
+    assert not outcome.failed
+    assert {row.method for row in outcome.rows} == {"base", "SFT", "broken"}
+
+
+def test_an_interrupted_cell_is_done_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    study = content(*folders, seeds=[0])
+    study["methods"].pop("SFT then DPO")
+    out = tmp_path / "out"
+    do(study, out)
+    cell = out / "cells" / "SFT-seed=0"
+    before = read_json(cell / "results.json")
+    (cell / "status.json").write_text('{"state": "running", "error": "", "seconds": 0}')
+    (cell / "results.json").unlink()
+    outcome, _ = do(study, out)
+    assert not outcome.failed
+    after = read_json(cell / "results.json")
+    assert {k: v for k, v in after.items() if k != "seconds"} == pytest.approx(
+        {k: v for k, v in before.items() if k != "seconds"}
+    )
+
+
+def test_damaged_results_are_no_results(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    study = content(*folders, seeds=[0])
+    study["methods"].pop("SFT then DPO")
+    do(study, tmp_path / "out")
+    (tmp_path / "out" / "cells" / "SFT-seed=0" / "results.json").write_text("{")
+    outcome, _ = do(study, tmp_path / "out")
+    assert {row.method for row in outcome.rows} == {"base"}
+
+
+def test_a_missing_base_is_refused_before_anything(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study = content(Path("/nowhere/model"), folders[1])
+    with pytest.raises(ValueError, match="no base model at /nowhere/model"):
+        do(study, tmp_path / "out")
+    with pytest.raises(ValueError, match="there is no folder"):
+        do(content(folders[0], tmp_path / "none"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ground_that_cannot_be_made_fails_its_cells_and_no_study(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A base without a tokenizer is only found out when it is opened."""
+    base = tmp_path / "base"
+    shutil.copytree(folders[0], base)
+    for file in base.glob("tokenizer*"):
+        file.unlink()
+    outcome, lines = do(content(base, folders[1], seeds=[0]), tmp_path / "out")
+    assert set(outcome.failed) == {"base-seed=0", "SFT-seed=0", "SFT_then_DPO-seed=0"}
+    assert all("ground could not be made" in reason for reason in outcome.failed.values())
+    status = read_json(tmp_path / "out" / "cells" / "SFT-seed=0" / "status.json")
+    assert (status["state"], outcome.rows) == ("failed", [])
+    assert sum("ground of seed 0" in line for line in lines) == 1
+
+
+def test_a_finished_study_makes_no_ground(done: tuple[dict[str, Any], Path, Outcome]) -> None:
+    study, out, _ = done
+    assert not any("ground" in line for line in do(study, out)[1])
+
+
+def test_a_recipe_that_is_none_is_refused_before_anything(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study = content(*folders)
+    study["methods"]["SFT"]["train"] = {"learning_rat": 1}
+    with pytest.raises(StudyError, match=r"methods.SFT: train.learning_rat: unknown key"):
+        do(study, tmp_path / "out")
+
+
+def test_tokens_are_a_budget_too(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """About as many tokens whatever a step holds: one step more or less, and rounding of stages."""
+    study = content(*folders, seeds=[0], budget={"tokens": 2000})
+    outcome, _ = do(study, tmp_path / "out")
+    spent = {row.method: row.value for row in outcome.rows if row.metric == "tokens"}
+    steps = {row.method: row.value for row in outcome.rows if row.metric == "updates"}
+    assert spent["SFT"] == pytest.approx(2000, rel=0.1)
+    assert spent["SFT then DPO"] == pytest.approx(2000, rel=0.1)
+    assert steps["SFT"] != steps["SFT then DPO"]
+
+
+def test_stages_divide_the_budget_by_their_shares(tmp_path: Path) -> None:
+    stages = [{"name": "a", "share": 3}, {"name": "b", "share": 1}]
+    made = within({"stages": stages}, {"updates": 100}, tmp_path)
+    assert [stage["train"] for stage in made["stages"]] == [{"max_steps": 75}, {"max_steps": 25}]
+    with pytest.raises(ValueError, match="positive number for each"):
+        within({"stages": [{"name": "a", "share": 3}, {"name": "b"}]}, {"updates": 4}, tmp_path)
+    with pytest.raises(ValueError, match="the study has none"):
+        within({"stages": stages}, {}, tmp_path)
+
+
+def test_an_adapter_that_is_lost_on_reload(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Judged alone on the base, the last adapter of a chain lacks what the first stage taught."""
+    lora = {"r": 4, "alpha": 8}
+    sft = {"name": "sft", "streams": ["demos"], "objective": "sft", "model": {"lora": lora}}
+    dpo = {**DPO, "adapter": "merge", "model": {"lora": lora}}
+    chain = {"stages": [sft, dpo], "try": {"rate": [0.03]}}
+    study = content(*folders, seeds=[0], budget={"updates": 20}, base=None)
+    study["methods"] = {"kept": chain, "lost": {**chain, "evaluate": "last_adapter"}}
+    outcome, _ = do(study, tmp_path / "out")
+    assert not outcome.failed
+    loss = {r.method: r.value for r in outcome.rows if r.metric == "demonstration_loss"}
+    assert loss["lost"] > loss["kept"] + 0.05
+    study["methods"] = {"whole": {**study["methods"]["lost"], "stages": [DPO]}}
+    assert "trains an adapter" in do(study, tmp_path / "two")[0].failed["whole-seed=0"]
+
+
+def test_gaps_need_losses_at_the_start(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """And tuning can go by them."""
+    study = content(*folders, seeds=[0], base=None, tune={"seeds": [5], "metric": "ideal_distance"})
+    held = {"eval_path": "{data}/demonstration.{split}.jsonl"}
+    held_pairs = {"eval_path": "{data}/pair.{split}.jsonl"}
+    study["recipe"] |= {
+        "objective": {"demos": "sft", "pairs": "dpo"},
+        "train": {**study["recipe"]["train"], "eval_steps": 100},
+    }
+    mix = {
+        "data": {"demos": held, "pairs": held_pairs},
+        "schedule": {"name": "mix", "weights": {"sft": "{part}", "dpo": "{1 - part}"}},
+        "try": {"rate": [0.01, 0.001]},
+    }
+    study |= {"methods": {"Mix": mix}, "axes": {"part": [0.5, 0.25]}}
+    study["front"] = {"x": "eval/demos/loss", "y": "eval/pairs/loss", "over": "part"}
+    outcome, _ = do(study, tmp_path / "without")
+    assert any("no gaps" in note for note in outcome.notes)
+    study["recipe"]["optimum"] = {"given": {"sft": 0, "dpo": 0}}
+    outcome, _ = do(study, tmp_path / "with")
+    assert not any("no gaps" in note for note in outcome.notes)
+    tuned = read_json(tmp_path / "with" / "tuning.json")["Mix"]
+    values = [one["ideal_distance"] for one in tuned["trials"]]
+    assert tuned["best"] == tuned["trials"][values.index(min(values))]["choice"]
+    found = {(r.axes.get("part"), r.metric): r.value for r in outcome.rows if r.purpose == "test"}
+    assert min(found[0.5, "gap/x"], found[0.25, "gap/x"]) == 0
+    assert (None, "hypervolume") in found
+    assert read_json(tmp_path / "with" / "study.json")["metrics"]["gap/x"]["better"] == "lower"
+
+
+def test_models_are_kept_where_asked(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    study = content(*folders, seeds=[0], base=None)
+    study["methods"].pop("SFT then DPO")
+    do(study, tmp_path / "out")
+    assert not list(tmp_path.glob("out/**/*.safetensors"))
+    do({**study, "keep_models": True, "budget": {"updates": 2}}, tmp_path / "kept")
+    (model,) = tmp_path.glob("kept/cells/SFT-seed=0/run/model")
+    AutoModelForCausalLM.from_pretrained(model)
+
+
+def test_a_process_that_dies_takes_no_other_job_with_it() -> None:
+    with workers(2) as run:
+        found = {n: (value, error) for n, value, error in run([(die, (n,)) for n in range(4)])}
+        again = list(run([(die, (7,)), (fail, (3,))]))
+    assert {n: value for n, (value, _) in found.items()} == {0: 0, 1: None, 2: 2, 3: 3}
+    assert "exit code 13" in found[1][1]
+    assert sorted(again) == [(0, 7, ""), (1, None, "no 3")]
+    with workers(1) as here:
+        assert list(here([(fail, (3,)), (die, (2,))])) == [(0, None, "no 3"), (1, 2, "")]
+
+
+def test_the_command_line_does_a_study_and_writes_the_ledger(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    claim = {"claim": "one | two", "paper": "1 > 2", "metric": "overall"}
+    study = content(*folders, claims=[{**claim, "more": "SFT", "than": ["base"]}])
+    study["methods"].pop("SFT then DPO")
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    out, run = tmp_path / "out", CliRunner().invoke
+    options = ["--jobs", "1", "--cache", str(tmp_path / "cache"), "--set", "budget.updates=2"]
+    ended = run(app, ["study", str(file), "--out", str(out), *options])
+    assert ended.exit_code == 0, ended.output
+    assert "±" in ended.output
+    assert read_json(out / "study.json")["budget"] == {"updates": 2}
+    told = (out / "README.md").read_text()
+    assert "| base |" in told
+    assert f"**{read_json(out / 'claims.json')[0]['verdict']}**: one | two" in told
+    page = tmp_path / "claims.md"
+    assert run(app, ["claims", str(out), "--out", str(page)]).exit_code == 0
+    text = page.read_text()
+    (entry,) = read_json(out / "claims.json")
+    assert "one \\| two" in text
+    assert f"**{entry['verdict']}**" in text
+    assert math.isfinite(entry["parts"][0]["low"])
+    assert run(app, ["claims", str(tmp_path), "--out", str(page)]).exit_code == 1
+
+
+def test_one_model_is_judged_as_a_study_would(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, data = folders
+    world = json.dumps({"name": "folder", "model": str(base), "data": str(data), "limit": 8})
+    options = ["--world", world, "--out", str(tmp_path / "found.json")]
+    ended = CliRunner().invoke(app, ["eval", str(base), *options])
+    assert ended.exit_code == 0, ended.output
+    found = read_json(tmp_path / "found.json")
+    assert found["metrics"]["retention"] == 1.0
+    assert found["metrics"]["preference"] == 0.5
+    assert CliRunner().invoke(app, ["eval", str(base), "--world", "lap"]).exit_code == 1
+
+
+def test_an_unfinished_study_has_no_made_up_claims(folders: tuple[Path, Path]) -> None:
+    study = parse_study(content(*folders))
+    assert [cell.name for cell in reported(study, {})] == ["base-seed=0", "base-seed=1"]

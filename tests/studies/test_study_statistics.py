@@ -1,0 +1,154 @@
+"""Intervals, paired differences, claims and choices, against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from support.small_studies import content
+
+from onestage.stats import holm, interval, paired, rank_slope
+from onestage.studies.cells import trials
+from onestage.studies.claims import check, judged
+from onestage.studies.file import Front, StudyError, parse_study
+from onestage.studies.results import Row, differences, summary, traded
+from onestage.studies.tuning import choose, settled
+
+
+def test_the_interval_is_students() -> None:
+    """1, 2, 3: mean 2, sd 1, t(.975, 2) = 4.302653, half = 4.302653 / sqrt 3."""
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.high - 2.0 == pytest.approx(2.484138, abs=1e-6)
+    assert math.isnan(interval([1.0]).low)
+    assert interval([0.5, 0.5]).low == 0.5
+
+
+def test_pairs_share_their_seeds() -> None:
+    """Differences .1, .1, .2: t = .1333 / (.057735 / sqrt 3) = 4."""
+    found, p = paired([0.3, 0.5, 0.9], [0.2, 0.4, 0.7])
+    assert found.mean == pytest.approx(0.4 / 3)
+    assert p == pytest.approx(2 * stats.t.sf(4.0, 2), abs=1e-9)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=8, unique=True))
+def test_p_below_five_percent_just_when_the_interval_excludes_zero(values: list[float]) -> None:
+    found, p = paired(values, [0.0] * len(values))
+    if abs(p - 0.05) > 1e-6:
+        assert (p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_holm() -> None:
+    """.01, .04, .03 sorted: 3 x .01, 2 x .03, then not less than before."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert math.isnan(holm([math.nan, 0.5])[0])
+
+
+def test_rank_slope() -> None:
+    assert rank_slope([1, 2, 3, 9]) == pytest.approx(1)
+    assert rank_slope([3, 2, 1]) == pytest.approx(-1)
+    assert rank_slope([2, 2, 2]) == 0
+
+
+def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[Row]:
+    return [
+        Row("test", method, axes or {}, seed, f"{method}-{seed}", "score", value)
+        for method, many in values.items()
+        for seed, value in enumerate(many)
+    ]
+
+
+FOUND = {"A": [0.5, 0.6, 0.55], "B": [0.4, 0.5, 0.46], "C": [0.5, 0.61, 0.545]}
+
+
+def verdict(**claim: Any) -> str:
+    said = {"claim": "c", "metric": "score", **claim}
+    base = content(Path("b"), Path("d"))
+    grid = {name: {"objective": "sft", "try": {"rate": [1]}} for name in FOUND}
+    study = parse_study({**base, "methods": grid, "claims": [said]})
+    check(study)
+    return judged(study, rows(FOUND))[0]["verdict"]
+
+
+def test_verdicts() -> None:
+    """A - B is .1, .1, .09; A - C is 0, -.01, .005."""
+    assert verdict(more="A", than=["B"]) == "holds"
+    assert verdict(more="A", than=["B"], margin=0.2) == "does not hold"
+    assert verdict(more="A", than=["B", "C"]) == "undecided"
+    assert verdict(more="B", than=["A"]) == "does not hold"
+    assert verdict(more="B", than=["A"], direction="less") == "holds"
+    assert verdict(more="A", than=["C"], direction="same", margin=0.05) == "holds"
+    assert verdict(more="A", than=["B"], direction="same", margin=0.05) == "does not hold"
+    with pytest.raises(StudyError, match="no method 'Z'"):
+        verdict(more="Z", than=["A"])
+
+
+def test_trends_are_along_an_axis() -> None:
+    base = content(Path("b"), Path("d"), axes={"part": [1, 2, 3]})
+    method = {"A": {"objective": {"name": "uft", "beta": "{part}"}, "try": {"rate": [1]}}}
+    trend = {"method": "A", "over": "part"}
+    said = [{"claim": "c", "metric": "score", "trend": trend, "direction": "less"}]
+    study = parse_study({**base, "methods": method, "claims": said})
+    check(study)
+    series = {1: [3.0, 5.0, 4.0], 2: [2.0, 4.0, 3.5], 3: [1.0, 3.0, 2.0]}
+    many = [row for part, values in series.items() for row in rows({"A": values}, {"part": part})]
+    (entry,) = judged(study, many)
+    assert entry["verdict"] == "holds"
+    assert entry["parts"][0]["mean"] == -1
+    with pytest.raises(StudyError, match="no axis"):
+        check(study.model_copy(update={"claims": [study.claims[0].model_copy(
+            update={"trend": {"method": "A", "over": "nothing"}})]}))  # fmt: skip
+
+
+def test_a_seed_without_a_partner_is_left_out() -> None:
+    many = rows({"A": [0.5, 0.6, 0.7], "B": [0.1, 0.2]})
+    (line,) = differences(many, [], ["score"])
+    assert (line["n"], line["difference"]) == (2, pytest.approx(0.4))
+    table = {line["method"]: line for line in summary(many, [])}
+    assert (table["A"]["n"], table["A"]["mean"]) == (3, pytest.approx(0.6))
+
+
+def losses(method: str, part: float, sft: float, dpo: float) -> list[Row]:
+    cell = f"{method}-{part}"
+    found = {"eval/sft": sft, "eval/dpo": dpo, "start/eval/sft": 3.0, "start/eval/dpo": 0.7}
+    return [Row("test", method, {"part": part}, 0, cell, name, v) for name, v in found.items()]
+
+
+def test_the_front_of_a_method() -> None:
+    """Best of each loss 1 and .2: parts of the gap at the start (2 and .5)."""
+    many = losses("A", 0, 1.0, 0.45) + losses("A", 1, 2.0, 0.2) + losses("B", 0, 2.0, 0.7)
+    made = traded(many, Front(x="eval/sft", y="eval/dpo", over="part"))
+    found = {(row.method, row.axes.get("part"), row.metric): row.value for row in made}
+    assert found["A", 0, "gap/y"] == pytest.approx(0.5)
+    assert found["A", 1, "gap/x"] == pytest.approx(0.5)
+    assert found["A", 1, "ideal_distance"] == pytest.approx(0.5)
+    assert found["A", None, "hypervolume"] == pytest.approx(0.75)
+    assert ("B", None, "hypervolume") not in found
+
+
+def test_the_best_trial_is_chosen_and_edges_are_told() -> None:
+    method = {
+        "A": {"objective": "sft", "try": {"rate": [1, 2, 3]}},
+        "B": {"objective": "sft", "try": {"rate": [1, 2, 3]}},
+        "C": {"objective": "sft", "try": {"rate": [5]}},
+    }
+    base = content(Path("b"), Path("d"), methods=method, tune={"seeds": [8, 9]})
+    study = parse_study(base)
+    cells = trials(study)
+    values = {("A", 1): 0.5, ("A", 2): 0.7, ("A", 3): math.nan}
+    found = {
+        cell.name: {"overall": values[cell.method, cell.choice["rate"]]}
+        for cell in cells
+        if cell.method == "A"
+    }
+    told = choose(study, cells, found, "higher")
+    assert (told["A"]["best"], told["A"]["edges"]) == ({"rate": 2}, [])
+    assert choose(study, cells, found, "lower")["A"]["best"] == {"rate": 1}
+    assert choose(study, cells, found, "lower")["A"]["edges"] == ["rate"]
+    assert told["B"]["best"] is None
+    assert settled(study) == {"C": {"rate": 5}}

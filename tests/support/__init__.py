@@ -1,0 +1,1 @@
+"""What tests share: small real things, hand-made batches, jobs that misbehave."""

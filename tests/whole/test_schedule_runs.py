@@ -1,0 +1,360 @@
+"""Schedules in whole runs of a tiny Llama: who is trained on, with which gradient, also resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.tiny import make_tokenizer, train_on_two_processes, write_recipe, write_rows
+
+from onestage.config import RecipeError
+from onestage.data.packing import pack_records
+from onestage.runfolder import read_metrics
+from onestage.schedules import active
+from onestage.training.evaluate import measure
+from onestage.training.loop import Watcher, decide, row_loss, take_step
+from onestage.training.plan import make_plan
+from onestage.training.read import read_data
+from onestage.training.recipe import load_recipe, parse_recipe
+from onestage.training.run import Session, run_recipe
+
+Make = Callable[..., dict[str, Any]]
+TWO = {"demonstration": "sft", "pair": "dpo"}
+LAMBDA = {"dpo": 0.25, "sft": 0.75}
+
+
+def quiet(line: str) -> None:
+    return None
+
+
+@pytest.fixture
+def two(recipe_of: Make) -> Callable[..., dict[str, Any]]:
+    """A recipe with SFT on demonstrations and DPO on pairs, under some schedule."""
+
+    def make(schedule: Any, **train: Any) -> dict[str, Any]:
+        recipe = recipe_of("demonstration", "pair", objective=TWO, schedule=schedule)
+        recipe["train"] |= {"batch_size": 3, "max_steps": 8, **train}
+        return recipe
+
+    return make
+
+
+def go(recipe: dict[str, Any], out: Path, **options: Any) -> list[dict[str, Any]]:
+    run_recipe(parse_recipe(recipe), out, say=quiet, **options)
+    return read_metrics(out)
+
+
+def session_of(recipe: dict[str, Any], out: Path) -> Session:
+    session = Session(parse_recipe(recipe), out, say=quiet)
+    session.fill_reference()
+    return session
+
+
+def final(out: Path, folder: str = "model") -> dict[str, torch.Tensor]:
+    return load_file(out / folder / "model.safetensors")
+
+
+SCHEDULES: dict[str, Any] = {
+    "proportional": "proportional",
+    "mix": {"name": "mix", "weights": LAMBDA},
+    "sequential": {"name": "sequential", "weights": LAMBDA},
+    "alright": {"name": "alright", "lambda": {"dpo": 0.5}},
+    "maxright": {"name": "maxright", "weights": LAMBDA, "refresh_steps": 2},
+    "maxright-published": {"name": "maxright", "decide": "same_batch", "refresh_steps": 2},
+    "maxright-independent": {"name": "maxright", "decide": "independent", "refresh_steps": 3},
+    "smooth_maxright": {"name": "smooth_maxright", "temperature": 0.3},
+    "chord": {"name": "chord", "supervised": "sft", "decay_steps": 6},
+}
+
+
+class StopAt(Watcher):
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, run: Any, loss: float) -> None:
+        if run.step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_resuming_in_the_middle_of_any_schedule_is_exact(
+    name: str, two: Make, tmp_path: Path
+) -> None:
+    """Law 9; clipping in common and a running average of the weights go on as well."""
+    recipe = two(SCHEDULES[name], clip="common", average="ema", max_grad_norm=0.5)
+    whole = go(recipe, tmp_path / "whole")
+    go(recipe, tmp_path / "cut", watcher=StopAt(5))
+    resumed = go(recipe, tmp_path / "cut", resume=True)
+    for left, right in zip(whole, resumed, strict=True):
+        left.pop("tokens_per_second"), right.pop("tokens_per_second")
+        assert left == right
+    for folder in ("model", "model_last"):
+        mine, theirs = final(tmp_path / "whole", folder), final(tmp_path / "cut", folder)
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_term_without_weight_draws_nothing(name: str, two: Make, tmp_path: Path) -> None:
+    lines = go(two(SCHEDULES[name]), tmp_path / "out")
+    stream = {"sft": "demonstrations", "dpo": "pairs"}
+    for line in lines:
+        for term, records in stream.items():
+            weight = line.get(f"weight/{term}", 1.0)
+            assert (f"{records}/tokens" in line) == (weight > 0)
+    if name not in ("proportional", "mix", "smooth_maxright", "chord"):
+        assert all(sorted(line[f"weight/{t}"] for t in stream) == [0, 1] for line in lines)
+
+
+def test_sequential_switches_once_with_the_same_optimiser(two: Make, tmp_path: Path) -> None:
+    lines = go(two(SCHEDULES["sequential"]), tmp_path / "out")
+    assert [line["weight/dpo"] for line in lines] == [1, 1, 0, 0, 0, 0, 0, 0]
+    back = two({"name": "sequential", "weights": LAMBDA, "order": ["sft", "dpo"]})
+    lines = go(back, tmp_path / "back")
+    assert [line["weight/dpo"] for line in lines] == [0] * 6 + [1] * 2
+
+
+def gradients(session: Session, records: Any, weights: dict[str, float]) -> list[torch.Tensor]:
+    run = session.run
+    run.policy.zero_grad()
+    batch, counts = pack_records(records, run.tokens_per_row), run.terms.count(records)
+    for row in batch.rows:
+        row_loss(run, row, batch, weights, counts)[0].backward()
+    return [p.grad.clone() for p in run.policy.parameters()]
+
+
+def test_mix_is_the_weighted_sum_of_its_terms_gradients(two: Make, tmp_path: Path) -> None:
+    session = session_of(two(SCHEDULES["mix"]), tmp_path / "out")
+    run = session.run
+    take_step(run, list(run.policy.parameters()), run.feeds.draw(LAMBDA), LAMBDA)
+    assert run.feeds.drawn == {"dpo": 1, "sft": 1}
+    records = run.feeds.draw(LAMBDA)
+    kinds = {"dpo": "pair", "sft": "demonstration"}
+    assert [r.kind for r in records].count("pair") == 3 == len(records) - 3
+    together = gradients(session, records, LAMBDA)
+    alone = {
+        term: gradients(session, [r for r in records if r.kind == kind], {term: 1.0})
+        for term, kind in kinds.items()
+    }
+    for whole, dpo, sft in zip(together, alone["dpo"], alone["sft"], strict=True):
+        torch.testing.assert_close(whole, 0.25 * dpo + 0.75 * sft, rtol=1e-4, atol=1e-6)
+
+
+def test_alright_does_not_multiply_the_gradient_by_lambda(two: Make, tmp_path: Path) -> None:
+    """A step's loss is the plain mean of the drawn term: DPO's is ln 2 as long as nothing moves."""
+    recipe = two({"name": "alright", "lambda": {"dpo": 0.5}}, learning_rate=1e-12)
+    lines = go(recipe, tmp_path / "out")
+    losses = [line["loss"] for line in lines if line["weight/dpo"]]
+    assert 0 < len(losses) < len(lines)
+    assert losses == pytest.approx([0.693147] * len(losses), abs=1e-4)
+
+
+def test_maxright_trains_on_the_worse_term_and_knows_the_loss_for_free(
+    two: Make, tmp_path: Path
+) -> None:
+    recipe = two({"name": "maxright", "decide": "independent", "refresh_steps": 4})
+    session = session_of(recipe, tmp_path / "out")
+    run = session.run
+    stale = run.schedule.refresh(0)
+    assert set(stale) == {"dpo", "sft"}
+    losses = measure(run, stale)
+    assert losses["dpo"] == pytest.approx(0.693147, abs=1e-4)
+    assert losses["sft"] > 3  # a fresh model: the worse one, and the one to train on
+    run.schedule.observe(0, losses)
+    assert active(run.schedule.weights(0)) == ["sft"]
+    records = run.feeds.draw(["sft"])
+    measured = take_step(run, list(run.policy.parameters()), records, run.schedule.weights(0))
+    assert set(measured.losses) == {"sft"}
+    run.schedule.observe(0, measured.losses)
+    assert run.schedule.values["sft"] == measured.losses["sft"]
+
+
+def test_published_maxright_decides_on_the_batch_that_it_trains_on(
+    two: Make, tmp_path: Path
+) -> None:
+    session = session_of(two(SCHEDULES["maxright-published"]), tmp_path / "out")
+    run = session.run
+    seen = measure(run, ["dpo", "sft"])
+    records = run.feeds.draw(["sft"])
+    weights = {"dpo": 0.0, "sft": 1.0}
+    measured = take_step(run, list(run.policy.parameters()), records, weights)
+    assert measured.losses["sft"] == pytest.approx(seen["sft"], rel=1e-5)
+    apart = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "apart").run
+    assert measure(apart, ["sft"])["sft"] != pytest.approx(seen["sft"], rel=1e-3)
+
+
+def test_published_maxright_never_sees_again_what_it_looked_at_and_did_not_want(
+    two: Make, tmp_path: Path
+) -> None:
+    recipe = two({"name": "maxright", "decide": "same_batch", "refresh_steps": 1})
+    run = session_of(recipe, tmp_path / "out").run
+    weights = decide(run, lambda names: measure(run, names))
+    run.feeds.draw(active(weights))
+    assert active(weights) == ["sft"]
+    assert run.feeds.drawn == {"dpo": 1, "sft": 1}
+    other = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "other").run
+    other.feeds.draw(active(decide(other, lambda names: measure(other, names))))
+    assert other.feeds.drawn == {"sft": 1}
+
+
+def test_auto_clips_in_common_under_alright_alone(two: Make, tmp_path: Path) -> None:
+    for name in ("alright", "mix", "maxright"):
+        run = session_of(two(SCHEDULES[name]), tmp_path / name).run
+        assert run.clipping.how == ("common" if name == "alright" else "step")
+
+
+def test_streams_and_kinds_can_be_weighed(recipe_of: Make, tmp_path: Path) -> None:
+    """The weights' keys make the terms: streams, kinds or objectives, also of one file."""
+    weights = {"demonstrations": 0.2, "texts": 0.3, "dpo": 0.5}
+    objective = {"demonstration": "sft", "text": "sft", "pair": "dpo"}
+    recipe = recipe_of("demonstration", "text", "pair", objective=objective)
+    recipe["schedule"] = {"name": "mix", "weights": weights}
+    lines = go(recipe, tmp_path / "out")
+    assert {k: v for k, v in lines[0].items() if k.startswith("weight/")} == pytest.approx(
+        {f"weight/{term}": weight for term, weight in weights.items()}
+    )
+
+
+def test_a_file_of_several_kinds_is_dealt_out_to_its_terms(
+    recipe_of: Make, rows: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    recipe = recipe_of("demonstration", objective=TWO)
+    file = Path(recipe["data"][0]["path"])
+    both = [row for pair in zip(rows["pair"], rows["demonstration"], strict=False) for row in pair]
+    write_rows(file, both)
+    recipe["schedule"] = {"name": "alright", "weights": {"dpo": 1, "sft": 1}}
+    plan = make_plan(parse_recipe(recipe), read_data(parse_recipe(recipe), make_tokenizer(), quiet))
+    assert {r.kind for _ in range(5) for r in plan.feeds.draw(["dpo"])} == {"pair"}
+    assert {r.kind for _ in range(5) for r in plan.feeds.draw(["sft"])} == {"demonstration"}
+    assert len(plan.feeds.draw(["sft"])) == 6
+
+
+def test_per_step_gives_a_term_a_batch_of_its_own_size(two: Make, tmp_path: Path) -> None:
+    """The published batches differ: 24 demonstrations, 8 pairs (xright.md 3.1)."""
+    recipe = two(SCHEDULES["mix"])
+    recipe["data"][0]["per_step"], recipe["data"][1]["per_step"] = 6, 2
+    parsed = parse_recipe(recipe)
+    plan = make_plan(parsed, read_data(parsed, make_tokenizer(), quiet))
+    drawn = [record.kind for record in plan.feeds.draw(["dpo", "sft"])]
+    assert (drawn.count("demonstration"), drawn.count("pair")) == (6, 2)
+
+
+AVERAGES = [("ema", 0, 0.5), ("tail", 4, 0.999)]
+
+
+@pytest.mark.parametrize(("kind", "start", "decay"), AVERAGES)
+def test_the_saved_model_is_the_average_of_the_iterates(
+    kind: str, start: int, decay: float, two: Make, tmp_path: Path
+) -> None:
+    recipe = two("proportional", average=kind, average_decay=decay, average_start=0.5)
+    iterates: list[torch.Tensor] = []
+
+    class Keep(Watcher):
+        def step(self, run: Any, loss: float) -> None:
+            iterates.append(run.policy.base.model.norm.weight.detach().clone())
+
+    go(recipe, tmp_path / "out", watcher=Keep())
+    last = final(tmp_path / "out", "model_last")["model.norm.weight"]
+    assert torch.equal(last, iterates[-1])
+    tail = iterates[start:]
+    wanted = tail[0]
+    for number, value in enumerate(tail[1:], 2):
+        rate = 1 / number if kind == "tail" else max(1 / number, 1 - decay)
+        wanted = wanted + rate * (value - wanted)
+    found = final(tmp_path / "out")["model.norm.weight"]
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(found, last)
+    if kind == "tail":
+        torch.testing.assert_close(found, torch.stack(tail).mean(0), rtol=1e-5, atol=1e-7)
+
+
+def test_averaging_never_changes_training(two: Make, tmp_path: Path) -> None:
+    recipe = two("proportional")
+    for stream in recipe["data"]:
+        stream["eval_path"] = stream["path"]
+    recipe["train"]["eval_steps"] = 2
+    plain = go(recipe, tmp_path / "plain")
+    recipe["train"]["average"] = "ema"
+    averaged = go(recipe, tmp_path / "averaged")
+    assert any("average_eval/loss" in line for line in averaged)
+    for left, right in zip(plain, averaged, strict=True):
+        same = {k: v for k, v in left.items() if k != "tokens_per_second"}
+        assert same == {k: right[k] for k in same}
+    mine, theirs = final(tmp_path / "plain"), final(tmp_path / "averaged", "model_last")
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_clip_changes_what_alright_steps_on(two: Make, tmp_path: Path) -> None:
+    models = []
+    for clip in ("step", "common"):
+        recipe = two(SCHEDULES["alright"], clip=clip, max_grad_norm=0.5)
+        recipe["train"]["optim"] = "sgd"
+        lines = go(recipe, tmp_path / clip)
+        models.append(final(tmp_path / clip))
+    assert any(not torch.equal(models[0][key], models[1][key]) for key in models[0])
+    assert {"grad_norm/sft", "grad_norm/dpo"} <= set().union(*lines)
+    assert {"grad_clip_rate/sft", "grad_clip_rate/dpo"} <= set().union(*lines)
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "unknown name": ("alrigt", "did you mean 'alright'"),
+    "no name": ({"weights": {"dpo": 1}}, "expected a name"),
+    "negative": ({"name": "mix", "weights": {"dpo": -1, "sft": 1}}, "at least 0"),
+    "all zero": ({"name": "mix", "weights": {"dpo": 0, "sft": 0}}, "not all 0"),
+    "no number": ({"name": "mix", "weights": {"dpo": "x", "sft": 0}}, "expected {term: number}"),
+    "lambda": ({"name": "mix", "lambda": {"dpo": 1.5}}, r"must lie in \[0, 1\], got 1.5 for dpo"),
+    "lambda of nothing": ({"name": "mix", "lambda": {"kto": 0.5}}, "one of two terms"),
+    "bare lambda": ({"name": "mix", "lambda": 0.5}, "expected {term: number in"),
+    "both": ({"name": "mix", "lambda": {"dpo": 0.5}, "weights": LAMBDA}, "not both"),
+    "missing": ({"name": "mix", "weights": {"dpo": 1}}, "none is given for demonstration records"),
+    "unknown term": ({"name": "mix", "weights": {**LAMBDA, "pears": 1}}, "did you mean 'pairs'"),
+    "unused": ({"name": "mix", "weights": {**LAMBDA, "label": 1}}, "'label' has no records"),
+    "mixed": ({"name": "proportional", "weights": LAMBDA}, "takes its weights from the data"),
+    "k": ({"name": "maxright", "refresh_steps": 0}, "refresh_steps must be at least 1"),
+    "option": ({"name": "mix", "refresh": 1}, "unknown option 'refresh'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_schedule_is_refused_before_anything_is_written(
+    case: str, two: Make, tmp_path: Path
+) -> None:
+    schedule, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        run_recipe(parse_recipe(two(schedule)), tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out" / "recipe.yaml").exists()
+
+
+def test_epochs_of_terms_that_draw_on_their_own_are_refused(two: Make, tmp_path: Path) -> None:
+    recipe = two(SCHEDULES["mix"], num_train_epochs=1.0)
+    del recipe["train"]["max_steps"]
+    with pytest.raises(RecipeError, match=r"give train\.max_steps"):
+        run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet)
+
+
+def test_a_schedule_can_be_set_on_the_command_line(two: Make, tmp_path: Path) -> None:
+    file = write_recipe(tmp_path / "recipe.yaml", two("alright"))
+    found = load_recipe(file, ["schedule.weights.dpo=3", "schedule.weights.sft=1"])
+    assert found.schedule == {"name": "alright", "weights": {"dpo": 3, "sft": 1}}
+
+
+@pytest.mark.parametrize("name", ["alright", "maxright"])
+def test_two_processes_choose_as_one_does(name: str, two: Make, tmp_path: Path) -> None:
+    recipe = two(SCHEDULES[name], clip="common", max_grad_norm=0.5, batch_size=6)
+    if name == "maxright":  # weights with which both terms have their turn
+        recipe["schedule"] = {"name": name, "weights": {"dpo": 0.9, "sft": 0.1}}
+    recipe["train"]["tokens_per_row"] = 128
+    one = go(recipe, tmp_path / "one")
+    file = write_recipe(tmp_path / "r.yaml", {**recipe, "cache_dir": str(tmp_path / "cache2")})
+    train_on_two_processes(file, tmp_path / "two")
+    two_ranks = read_metrics(tmp_path / "two")
+    assert {line["weight/dpo"] for line in one} == {0.0, 1.0}
+    for left, right in zip(one, two_ranks, strict=True):
+        assert left["weight/dpo"] == right["weight/dpo"]
+        assert right["loss"] == pytest.approx(left["loss"], rel=2e-3)
+        assert right["tokens"] == left["tokens"]
