@@ -13,15 +13,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from onestage.data.encoded import Encoded, Sampled
 from onestage.data.record import ROLES
 from onestage.data.trees import TokenPath
+from onestage.models.policy import Policy
 from onestage.rollout.engines import (
     Completion,
     Decoding,
@@ -34,17 +36,28 @@ from onestage.rollout.engines import (
 from onestage.rollout.group import Given, Group, choose_hint
 from onestage.rollout.judge import Judging
 from onestage.rollout.outcome import Outcome, Report, advice, hopeless
-from onestage.training.sampled import Keeper, Reference
 
 SHOWN = 3
 """Problems of each rollout that are kept to be shown."""
+
+
+class Remember(Protocol):
+    """What training makes of answered problems before the first update on them: the same records, in
+    order, with the numbers that their objectives keep. All of them were sampled together. `again`:
+    whether the policy is updated before the last step that uses them."""
+
+    def __call__(self, records: Sequence[Encoded], *, again: bool) -> list[Encoded]: ...
 
 
 @dataclass
 class Answering:
     sampler: Sampler
     judging: Judging
-    keeper: Keeper
+    policy: Policy
+    accelerator: Accelerator
+    remember: Remember
+    worked: Callable[[Encoded], bool]
+    """Whether a problem's worked answer joins its sampled ones."""
     tokenizer: Any
     say: Callable[[str], None]
     how: Decoding
@@ -59,7 +72,7 @@ class Answering:
     """A completion with this reward or more is right."""
     alarm_after: int = 20
     """Rollouts of a stream that taught nothing after which the user is told."""
-    start: Reference | None = None
+    start: Callable[[], AbstractContextManager[Policy]] | None = None
     """The policy as it was before the run, where that is who answers (iterative DPO)."""
     report: Report = field(default_factory=Report)
     hint_state: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -132,8 +145,7 @@ class Answering:
         count: int,
     ) -> tuple[list[Encoded], list[Outcome]]:
         """Answered problems and outcomes, in order; processes share the work and all know everything."""
-        accelerator = self.keeper.accelerator
-        rank, ranks = accelerator.process_index, accelerator.num_processes
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         mine = range(rank, len(records), ranks)
         groups = [
             Group.of(
@@ -154,9 +166,9 @@ class Answering:
 
     def _sample(self, groups: Sequence[Group], how: Decoding) -> None:
         """Draw the completions of some groups and read them as answers."""
-        keeper, requests = self.keeper, [request for group in groups for request in group.requests]
+        requests = [request for group in groups for request in group.requests]
         start = self.start() if self.start else nullcontext()
-        with start, keeper.policy.evaluating(), keeper.accelerator.autocast():
+        with start, self.policy.evaluating(), self.accelerator.autocast():
             self.sampler.sync()
             found = self.sampler(requests, how) if requests else []
             if self.sampler.tolerance is not None:
@@ -164,14 +176,13 @@ class Answering:
         drawn = iter(found)
         for group in groups:
             group.drawn = [next(drawn) for _ in group.requests]
-            worked = keeper.terms.objective_of(group.record).uses_worked
-            group.read(self.tokenizer, worked=worked)
+            group.read(self.tokenizer, worked=self.worked(group.record))
 
     def _compare(
         self, requests: Sequence[Request], drawn: Sequence[Sequence[Completion]], tolerance: float
     ) -> None:
         """Compare an engine that runs a copy of the policy with the policy."""
-        found = gap(self.keeper.policy, requests, drawn)
+        found = gap(self.policy, requests, drawn)
         self.report.gap = max(self.report.gap, found)
         if not found <= tolerance:  # not a number is none of them
             if self.sampler.on_gap == "stop":
@@ -228,7 +239,7 @@ class Answering:
     def _finished(self, answered: Sequence[Encoded], again: bool) -> list[Encoded]:
         """The records that are left to learn from, in their form, with the numbers of now."""
         formed = [self._formed(record) for record in answered]
-        return self.keeper([record for record in formed if record is not None], again=again)
+        return self.remember([record for record in formed if record is not None], again=again)
 
     def _formed(self, record: Encoded) -> Encoded | None:
         """The record as the stream's feedback has it; None for a tie."""

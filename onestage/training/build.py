@@ -159,7 +159,10 @@ def make_feeds(
     answering = Answering(
         sampler=engine,
         judging=Judging(streams, options.missing_eos_penalty, options.on_failure),
-        keeper=Keeper(policy, plan.terms, reference, accelerator, recipe.train.row_budget),
+        policy=policy,
+        accelerator=accelerator,
+        remember=Keeper(policy, plan.terms, reference, accelerator, recipe.train.row_budget),
+        worked=plan.terms.wants_worked,
         tokenizer=tokenizer,
         say=say,
         how=Decoding(temperature=options.temperature, **drawn),

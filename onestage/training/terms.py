@@ -42,6 +42,10 @@ class Terms:
         """Whether the record's objective compares with the reference."""
         return self.objective_of(record).needs_reference
 
+    def wants_worked(self, record: Encoded) -> bool:
+        """Whether the worked answer of a problem joins the sampled ones."""
+        return self.objective_of(record).uses_worked
+
     def name_of(self, record: Encoded) -> str:
         """The term a record belongs to."""
         return self.term_of[record.source, record.kind]

@@ -272,7 +272,7 @@ def answering(engine: Any, said: list[str]) -> Any:
     """What `Answering` compares an engine with."""
     made = Answering.__new__(Answering)
     made.sampler, made.say = engine, said.append
-    made.keeper = SimpleNamespace(policy=Policy(engine.model))
+    made.policy = Policy(engine.model)
     made.report = SimpleNamespace(gap=0.0)
     return made
 
@@ -282,7 +282,7 @@ def test_old_weights_are_noticed(on_gap: str, other: Other, tokenizer: Any) -> N
     engine = make({"name": "vllm", "mode": "server", "on_gap": on_gap}, policy_model(), tokenizer)
     said: list[str] = []
     compare = answering(engine, said)
-    with compare.keeper.policy.evaluating():
+    with compare.policy.evaluating():
         engine.sync()
         compare._compare(requests(), engine(requests(), HOW), engine.tolerance)
         assert compare.report.gap < 1e-5
@@ -297,14 +297,14 @@ def test_old_weights_are_noticed(on_gap: str, other: Other, tokenizer: Any) -> N
             assert "nats a token from the policy's" in said[0]
         assert compare.report.gap > engine.tolerance
         engine.sync()
-        assert gap(compare.keeper.policy, requests(), engine(requests(), HOW)) < 1e-5
+        assert gap(compare.policy, requests(), engine(requests(), HOW)) < 1e-5
 
 
 def test_no_number_is_a_gap(other: Other, tokenizer: Any) -> None:
     engine = make("vllm", policy_model(), tokenizer)
     broken = Completion(np.array([5, 1], np.int32), True, np.full(2, np.nan, np.float32))
     compare = answering(engine, [])
-    with compare.keeper.policy.evaluating(), pytest.raises(EngineGapError):
+    with compare.policy.evaluating(), pytest.raises(EngineGapError):
         compare._compare(requests(1), [[broken]], engine.tolerance)
 
 
