@@ -164,17 +164,17 @@ def write(file: Path, rows: Any) -> Path:
 
 def files(out: Path, seed: int) -> dict[str, Path]:
     """The problems of a seed; the exam is the same for all."""
-    from onestage.rollout.rewards.countdown import generate
+    from onestage.rollout.rewards.countdown import Countdown
 
     how: dict[str, Any] = {"numbers": (3, 3), "given": GIVEN, "target": TARGET}
     how |= {"operators": OPERATORS, "template": "short"}
     folder = out / f"data{seed}"
     found = {name: folder / f"{name}.jsonl" for name in ("train", "pairs", "exam", "text")}
     if not found["text"].exists():
-        rows = list(worked(generate(PROBLEMS, seed=seed, **how, split="train"), seed))
+        rows = list(worked(Countdown.rows(PROBLEMS, seed=seed, **how, split="train"), seed))
         write(found["train"], rows)
         write(found["pairs"], pairs(rows, seed))
-        write(found["exam"], exam(generate(EXAM, seed=0, **how, split="test")))
+        write(found["exam"], exam(Countdown.rows(EXAM, seed=0, **how, split="test")))
         write(found["text"], ({"text": text} for text in pretraining_text(seed, 80_000)))
     return found
 

@@ -1,43 +1,30 @@
-"""`onestage problems`: rows whose answers can be checked, made or converted."""
+"""`onestage problems NAME`: rows whose answers the checker NAME can judge, made or converted.
+
+A command is made of the signature of the checker's `rows`: what that takes are the options, with the
+types, defaults and help that stand there. So a checker of another package has one too, by name or path.
+"""
 
 from __future__ import annotations
 
 import gzip
+import importlib.util
+import inspect
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from onestage.cli._terminal import app, plain_errors, say
 
-problems = typer.Typer(
-    help="Make problems whose answers can be checked, with worked solutions, as JSON Lines.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(problems, name="problems")
+HELP = {"help_option_names": ["-h", "--help"]}
 
 
 Out = Annotated[Path, typer.Option(help="File to write: .jsonl or .jsonl.gz.")]
-
-
-Count = Annotated[int, typer.Option(min=1, help="How many problems.")]
-
-
-Seed = Annotated[int, typer.Option(help="Of the draws; the same seed gives the same file.")]
-
-
-Part = Annotated[
-    str,
-    typer.Option(help="train or test, which never share a problem, or all."),
-]
-
-
-Style = Annotated[str, typer.Option(help="The prompt: tinyzero, or short for tiny models.")]
 
 
 Data = Annotated[
@@ -51,95 +38,121 @@ OfSplit = Annotated[str, typer.Option("--split", help="Of a hub data set.")]
 Subset = Annotated[str | None, typer.Option(help="Configuration of a hub data set.")]
 
 
-@problems.command()
-def countdown(
-    out: Out,
-    count: Count = 1000,
-    numbers: Annotated[str, typer.Option(help="How many are given: 3, or 3-4.")] = "3-4",
-    given: Annotated[str, typer.Option(help="Their range.")] = "1-99",
-    target: Annotated[str, typer.Option(help="The range of the target.")] = "10-100",
-    operators: Annotated[str, typer.Option(help="Those of the solutions.")] = "+-*/",
-    seed: Seed = 0,
-    split: Part = "train",
-    template: Style = "tinyzero",
-) -> None:
-    """Make a target from given numbers, each used once (reward: countdown)."""
-    with plain_errors():
-        from onestage.rollout.rewards.countdown import generate
+class Makers(typer.core.TyperGroup):
+    """The commands of all checkers that make rows."""
 
-        rows = generate(
-            count,
-            seed=seed,
-            split=split,  # type: ignore[arg-type]
-            numbers=_range("--numbers", numbers),
-            given=_range("--given", given),
-            target=_range("--target", target),
-            operators=operators,
-            template=template,  # type: ignore[arg-type]
-        )
-        _write(out, rows)
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name.replace("_", "-") for name in _known()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from onestage.rollout.rewards import PLUGINS
+
+        ours = cmd_name.replace("-", "_")
+        name = ours if ours in PLUGINS.names() else cmd_name
+        with plain_errors():
+            rows = getattr(PLUGINS.find(name), "rows", None)
+            if rows is None:
+                raise ValueError(f"reward {name} makes no problems; {', '.join(_known())} do")
+            return _command(cmd_name, name, rows)
 
 
-@problems.command()
-def knights_knaves(
-    out: Out,
-    count: Count = 1000,
-    people: Annotated[str, typer.Option(help="How many: 3, or 2-4; at most 8.")] = "2-4",
-    claims: Annotated[
-        str, typer.Option(help="What is claimed, some of these.")
-    ] = "is,not,and,or,if,iff",
-    seed: Seed = 0,
-    split: Part = "train",
-    template: Style = "tinyzero",
-) -> None:
-    """Who tells the truth and who lies? (reward: knights_knaves)"""
-    with plain_errors():
-        from onestage.rollout.rewards._puzzles import generate
-
-        rows = generate(
-            count,
-            seed=seed,
-            split=split,  # type: ignore[arg-type]
-            people=_range("--people", people),
-            kinds=[kind.strip() for kind in claims.split(",")],  # type: ignore[misc]
-            template=template,  # type: ignore[arg-type]
-        )
-        _write(out, rows)
+problems = typer.Typer(
+    cls=Makers,
+    help="Make problems whose answers can be checked, with worked solutions, as JSON Lines.",
+    no_args_is_help=True,
+    context_settings=HELP,
+)
+app.add_typer(problems, name="problems")
 
 
-@problems.command()
-def gsm8k(
-    data: Data,
-    out: Out,
-    of_split: OfSplit = "train",
-    subset: Subset = None,
-    calculations: Annotated[
-        str, typer.Option(help="remove or keep the notes as in <<16-3=13>>.")
-    ] = "remove",
-    template: Style = "tinyzero",
-) -> None:
-    """Rows of GSM8K (question, answer) as problems (reward: gsm8k)."""
-    with plain_errors():
-        from onestage.rollout.rewards import _worked_steps as steps
-
-        rows = _rows(data, of_split, subset)
-        _write(out, steps.gsm8k(rows, template=template, calculations=calculations))  # type: ignore[arg-type]
+@problems.callback()
+def _problems() -> None: ...
 
 
-@problems.command()
-def math(
-    data: Data,
-    out: Out,
-    of_split: OfSplit = "train",
-    subset: Subset = None,
-    template: Style = "tinyzero",
-) -> None:
-    """Rows of MATH (problem, solution) as problems (reward: math)."""
-    with plain_errors():
-        from onestage.rollout.rewards import _worked_steps as steps
+def _known() -> list[str]:
+    """Names of the checkers that make rows."""
+    from onestage.rollout.rewards import PLUGINS
 
-        rows = _rows(data, of_split, subset)
-        _write(out, steps.math(rows, template=template))  # type: ignore[arg-type]
+    # Ours are told by their text: importing all of them would import torch, only to list commands.
+    found = []
+    for name in PLUGINS.built_in():
+        spec = importlib.util.find_spec(f"{PLUGINS.package}.{name}")
+        if spec and spec.origin and "def rows(" in Path(spec.origin).read_text():
+            found.append(name)
+    for name in PLUGINS.installed():
+        try:
+            found += [name] if hasattr(PLUGINS.find(name), "rows") else []
+        except ValueError:  # a broken package must not hide the others
+            continue
+    return found
+
+
+def _command(called: str, name: str, rows: Callable[..., Iterator[Mapping[str, Any]]]) -> Any:
+    """The command of a checker: `rows` behind options that are read from its signature."""
+    hints = get_type_hints(rows, include_extras=True)
+    read: dict[str, Callable[[Any], Any]] = {}
+    options = [_keyword("out", Out)]
+    for parameter in inspect.signature(rows).parameters.values():
+        if parameter.name == "data":
+            options += [_keyword("data", Data), _keyword("of_split", OfSplit, "train")]
+            options += [_keyword("subset", Subset, None)]
+            continue
+        option, read[parameter.name] = _option(parameter, hints.get(parameter.name, str))
+        options.append(option)
+
+    def make(*, out: Path, **given: Any) -> None:
+        with plain_errors():
+            taken = {key: as_meant(given[key]) for key, as_meant in read.items()}
+            if "data" in given:
+                taken["data"] = _rows(given["data"], given["of_split"], given["subset"])
+            _write(out, rows(**taken))
+
+    make.__doc__ = f"{(inspect.getdoc(rows) or called).splitlines()[0]} (reward: {name})"
+    make.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    make.__annotations__ = {option.name: option.annotation for option in options}
+    single = typer.Typer(add_completion=False, context_settings=HELP)
+    single.command(called)(make)
+    return typer.main.get_command(single)
+
+
+def _keyword(
+    name: str, annotation: Any, default: Any = inspect.Parameter.empty
+) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _option(
+    parameter: inspect.Parameter, hint: Any
+) -> tuple[inspect.Parameter, Callable[[Any], Any]]:
+    """The option of a parameter of `rows`, and what reads the words it is given.
+
+    Two whole numbers are written 3 or 3-4, a sequence of words a,b,c, anything else as it is.
+    """
+    kind, *said = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    flag, default = f"--{parameter.name.replace('_', '-')}", parameter.default
+    given = default is not inspect.Parameter.empty
+    read: Callable[[Any], Any]
+    if kind == tuple[int, int]:
+        default = "-".join(map(str, default)) if given else default
+        kind, read = str, partial(_range, flag)
+    elif get_origin(kind) is Sequence:
+        default = ",".join(default) if given else default
+        kind, read = str, _words
+    else:
+        # Some words of which one is meant (Literal) are a text here: `rows` says which are allowed.
+        kind = read = kind if kind in (int, float, bool) else str
+    option = typer.Option(
+        flag,
+        min=1 if parameter.name == "count" else None,
+        help=next((one for one in said if isinstance(one, str)), None),
+    )
+    return _keyword(parameter.name, Annotated[kind, option], default), read
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 def _range(option: str, text: str) -> tuple[int, int]:

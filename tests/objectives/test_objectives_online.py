@@ -13,7 +13,7 @@ from support.tiny import write_rows
 from onestage.models.load import load
 from onestage.objectives import make, names
 from onestage.rollout.rewards import Answer
-from onestage.rollout.rewards.countdown import Countdown, generate
+from onestage.rollout.rewards.countdown import Countdown
 from onestage.runfolder import read_metrics
 from onestage.training.read import model_source
 from onestage.training.recipe import parse_recipe
@@ -49,7 +49,7 @@ def test_two_steps_of_it(
     the length of the text, so that a model that knows nothing has different ones."""
     monkeypatch.setattr(Countdown, "__call__", lambda _, some: [by_length(one) for one in some])
     options, hint = GIVEN.get(name, ({}, "none"))
-    problems = generate(
+    problems = Countdown.rows(
         *(8,),
         **{"seed": 0, "split": "train", "numbers": (2, 2), "given": (1, 9), "target": (1, 20)},
         **{"operators": "+-", "template": "short"},

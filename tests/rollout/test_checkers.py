@@ -14,10 +14,10 @@ from support.tiny import REAL_DATA
 
 from onestage.rollout import rewards as registry
 from onestage.rollout.rewards import Answer, Failure, make
-from onestage.rollout.rewards import _puzzles as knights_problems
-from onestage.rollout.rewards import _worked_steps as steps
-from onestage.rollout.rewards import countdown as countdown_problems
 from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rewards.countdown import Countdown
+from onestage.rollout.rewards.gsm8k import GSM8K
+from onestage.rollout.rewards.knights_knaves import KnightsKnaves
 
 PROMPT = (
     "A conversation.\nUser: so? for example <answer> 1 </answer>.\nAssistant: Let me.\n<think> "
@@ -172,8 +172,8 @@ def test_all_real_solutions_are_right() -> None:
 @pytest.mark.parametrize("template", ["tinyzero", "short"])
 def test_generated_solutions_are_right(template: Any) -> None:
     rows = {
-        "countdown": list(countdown_problems.generate(100, template=template)),
-        "knights_knaves": list(knights_problems.generate(60, template=template)),
+        "countdown": list(Countdown.rows(100, template=template)),
+        "knights_knaves": list(KnightsKnaves.rows(60, template=template)),
     }
     for name, problems in rows.items():
         for row in problems:
@@ -414,7 +414,7 @@ def test_all_of_gsm8k_is_right() -> None:
         checker = make({"name": "gsm8k", "rules": rules})
         answers = [
             Answer(problem["prompt"], problem["completion"], {"answer": row["answer"]})
-            for row, problem in zip(rows, steps.gsm8k(rows), strict=True)
+            for row, problem in zip(rows, GSM8K.rows(rows), strict=True)
         ]
         assert checker(answers) == [1.0] * 1319
     raw = [Answer("", row["answer"], row) for row in rows]

@@ -20,11 +20,13 @@ from support.tiny import REAL_DATA
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
+from onestage.data.rows import sentences
 from onestage.rollout.rewards import _problems as rows
-from onestage.rollout.rewards import _puzzles as knights_knaves
-from onestage.rollout.rewards import _worked_steps as steps
-from onestage.rollout.rewards import countdown
-from onestage.rollout.rewards._puzzles import Claim
+from onestage.rollout.rewards._puzzles import Claim, content
+from onestage.rollout.rewards.countdown import Countdown
+from onestage.rollout.rewards.gsm8k import GSM8K
+from onestage.rollout.rewards.knights_knaves import KnightsKnaves
+from onestage.rollout.rewards.math import Math, boxed
 
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -60,7 +62,7 @@ def calculated(text: str) -> tuple[Fraction, list[int]]:
 def test_countdown_problems_are_solved_by_their_solutions(
     seed: int, few: int, more: int, operators: str, template: Any
 ) -> None:
-    made = countdown.generate(
+    made = Countdown.rows(
         5,
         seed=seed,
         numbers=(few, few + more),
@@ -92,7 +94,7 @@ def test_countdown_problems_are_solved_by_their_solutions(
 
 
 def test_the_prompts() -> None:
-    row = next(iter(countdown.generate(1, numbers=(3, 3))))
+    row = next(iter(Countdown.rows(1, numbers=(3, 3))))
     nums, target = row["nums"], row["target"]
     assert row["prompt"] == (
         "A conversation between User and Assistant. The user asks a question, and the Assistant solves "
@@ -106,16 +108,16 @@ def test_the_prompts() -> None:
     assert row["completion"] == (
         "".join(row["solution"]) + f" </think>\n<answer> {row['answer']} </answer>"
     )
-    short = next(iter(countdown.generate(1, numbers=(3, 3), template="short")))
+    short = next(iter(Countdown.rows(1, numbers=(3, 3), template="short")))
     assert short["prompt"] == f"{' '.join(map(str, nums))} = {target}\n"
     assert "think>" not in short["completion"]
 
 
 def test_the_same_arguments_give_the_same_problems() -> None:
-    first, again = (list(countdown.generate(50, seed=3)) for _ in range(2))
+    first, again = (list(Countdown.rows(50, seed=3)) for _ in range(2))
     assert first == again
-    assert list(countdown.generate(50, seed=4)) != first
-    assert list(knights_knaves.generate(20, seed=1)) == list(knights_knaves.generate(20, seed=1))
+    assert list(Countdown.rows(50, seed=4)) != first
+    assert list(KnightsKnaves.rows(20, seed=1)) == list(KnightsKnaves.rows(20, seed=1))
 
 
 def test_train_and_test_share_no_countdown_problem() -> None:
@@ -125,7 +127,7 @@ def test_train_and_test_share_no_countdown_problem() -> None:
         options = {"numbers": (2, 3), "given": (1, 12), "target": (1, 30)}
         found = [
             (*sorted(row["nums"]), row["target"])
-            for row in countdown.generate(200, seed=seed, split=split, **options)
+            for row in Countdown.rows(200, seed=seed, split=split, **options)
         ]
         assert len(set(found)) == len(found)
         return found
@@ -139,7 +141,7 @@ def test_train_and_test_share_no_countdown_problem() -> None:
 def test_too_many_problems_are_refused() -> None:
     options = {"numbers": (2, 2), "given": (1, 3), "target": (1, 6), "operators": "+"}
     with pytest.raises(ValueError, match=r"only \d of 100 different problems found"):
-        list(countdown.generate(100, split="all", **options))
+        list(Countdown.rows(100, split="all", **options))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_too_many_problems_are_refused() -> None:
 )
 def test_wrong_options_of_countdown(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        list(countdown.generate(1, **options))
+        list(Countdown.rows(1, **options))
 
 
 # Knights and knaves, read back from the English of the prompt.
@@ -184,7 +186,7 @@ def holds(text: str, roles: dict[str, bool]) -> bool:
 
 @pytest.mark.parametrize("people", [2, 3, 5, 7])
 def test_exactly_one_assignment_agrees_with_the_claims(people: int) -> None:
-    for row in knights_knaves.generate(25, seed=people, people=(people, people)):
+    for row in KnightsKnaves.rows(25, seed=people, people=(people, people)):
         names = row["names"]
         sentences = row["prompt"].split("people: ")[1].split(" Who is")[0].split(". ")[1:]
         claims = dict(CLAIM.fullmatch(s.rstrip(".") + ".").groups() for s in sentences)
@@ -209,7 +211,7 @@ def test_exactly_one_assignment_agrees_with_the_claims(people: int) -> None:
 
 def test_every_step_of_the_reasoning_is_right() -> None:
     """Assumptions are tracked by reading the sentences; each verdict on them is checked."""
-    for row in knights_knaves.generate(40, seed=9, people=(2, 6)):
+    for row in KnightsKnaves.rows(40, seed=9, people=(2, 6)):
         names, assumed = row["names"], list[tuple[str, bool]]()
         claims = {}
         for sentence in row["prompt"].split("people: ")[1].split(" Who is")[0].split(". ")[1:]:
@@ -259,9 +261,9 @@ def test_renamed_and_reordered_puzzles_are_the_same() -> None:
         other[moved[who]] = move(claim)
     swapped = [first[0], first[1]._replace(parts=first[1].parts[::-1]), first[2]]
     turned = [*first[:2], first[2]._replace(parts=first[2].parts[::-1])]
-    assert knights_knaves.content(first) == knights_knaves.content(other)
-    assert knights_knaves.content(first) == knights_knaves.content(swapped)
-    assert knights_knaves.content(first) != knights_knaves.content(turned)
+    assert content(first) == content(other)
+    assert content(first) == content(swapped)
+    assert content(first) != content(turned)
 
 
 def test_one_problem_in_ten_is_for_testing() -> None:
@@ -271,13 +273,13 @@ def test_one_problem_in_ten_is_for_testing() -> None:
 
 def test_wrong_options_of_knights_and_knaves() -> None:
     with pytest.raises(ValueError, match="people: needs 2 <= from <= to <= 8, got"):
-        knights_knaves.generate(1, people=(2, 9))
+        KnightsKnaves.rows(1, people=(2, 9))
     with pytest.raises(ValueError, match="kinds"):
-        knights_knaves.generate(1, kinds=["xor"])  # type: ignore[list-item]
+        KnightsKnaves.rows(1, claims=["xor"])  # type: ignore[list-item]
 
 
 def test_a_short_puzzle() -> None:
-    row = next(iter(knights_knaves.generate(1, people=(3, 3), template="short")))
+    row = next(iter(KnightsKnaves.rows(1, people=(3, 3), template="short")))
     assert [line.split(":")[0] for line in row["prompt"].splitlines()] == row["names"]
 
 
@@ -304,17 +306,17 @@ def test_a_short_puzzle() -> None:
     ],
 )
 def test_sentences(text: str, expected: list[str]) -> None:
-    assert steps.sentences(text) == expected
+    assert sentences(text) == expected
 
 
 @given(st.text(alphabet="aB1. !?\n$\\[]()\t", max_size=60))
 def test_sentences_joined_are_the_text(text: str) -> None:
-    found = steps.sentences(text)
+    found = sentences(text)
     assert "".join(found) == (text if text.strip() else "")
     assert all(sentence.strip() for sentence in found)
 
 
-GSM8K = {
+SAMPLE = {
     "question": "How many?",
     "answer": "She sells 16 - 3 - 4 = <<16-3-4=9>>9 eggs.\n"
     "That is 9 * 200 = $<<9*200=1800>>1,800.\n#### 1,800",
@@ -322,32 +324,32 @@ GSM8K = {
 
 
 def test_gsm8k_rows() -> None:
-    (row,) = steps.gsm8k([GSM8K])
+    (row,) = GSM8K.rows([SAMPLE])
     assert row["solution"] == ["She sells 16 - 3 - 4 = 9 eggs.\n", "That is 9 * 200 = $1,800."]
     assert row["answer"] == "1800"
     assert row["completion"].endswith("$1,800. </think>\n<answer> 1800 </answer>")
     assert "User: How many? Show your work" in row["prompt"]
     assert "for example <answer> 12 </answer>" in row["prompt"]
-    (kept,) = steps.gsm8k([GSM8K], calculations="keep", template="short")
+    (kept,) = GSM8K.rows([SAMPLE], calculations="keep", template="short")
     assert kept["solution"][0] == "She sells 16 - 3 - 4 = <<16-3-4=9>>9 eggs.\n"
     assert kept["prompt"] == "How many?\n"
     with pytest.raises(ValueError, match=r"gsm8k row 2: `answer` does not end in a line '#### ..'"):
-        list(steps.gsm8k([GSM8K, {"question": "a", "answer": "5"}]))
+        list(GSM8K.rows([SAMPLE, {"question": "a", "answer": "5"}]))
     with pytest.raises(
         ValueError, match="row 1: needs `question` and `answer`, two texts; got 'q'"
     ):
-        list(steps.gsm8k([{"q": 1}]))
+        list(GSM8K.rows([{"q": 1}]))
 
 
 def test_math_rows() -> None:
     solution = "First $x = 2$. Then $x^2 = 4$, so\nthe answer is $\\boxed{\\frac{1}{4}}$."
-    (row,) = steps.math([{"problem": "What is {x}?", "solution": solution}])
+    (row,) = Math.rows([{"problem": "What is {x}?", "solution": solution}])
     assert row["answer"] == "\\frac{1}{4}"
     assert "".join(row["solution"]) == solution
     assert len(row["solution"]) == 3
     assert "User: What is {x}? Show" in row["prompt"]
     with pytest.raises(ValueError, match="math row 1: `solution` has no"):
-        list(steps.math([{"problem": "a", "solution": "5"}]))
+        list(Math.rows([{"problem": "a", "solution": "5"}]))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +364,7 @@ def test_math_rows() -> None:
     ],
 )
 def test_boxed(text: str, expected: str | None) -> None:
-    assert steps.boxed(text) == expected
+    assert boxed(text) == expected
 
 
 @pytest.mark.real_data
@@ -372,7 +374,7 @@ def test_all_of_gsm8k_is_read() -> None:
         pytest.skip("no real data")
     with gzip.open(file, "rt") as lines:
         rows = [json.loads(line) for line in lines]
-    made = list(steps.gsm8k(rows))
+    made = list(GSM8K.rows(rows))
     assert len(made) == len(rows) == 3000
     for row, problem in zip(rows, made, strict=True):
         assert not re.search("<<|####", problem["completion"])
@@ -395,7 +397,7 @@ def test_the_command_writes_whole_files(tmp_path: Path) -> None:
     )
     assert (code, "7 problems" in said) == (0, True), said
     made = [json.loads(line) for line in out.read_text().splitlines()]
-    assert made == list(countdown.generate(7, numbers=(3, 3)))
+    assert made == list(Countdown.rows(7, numbers=(3, 3)))
     packed = [tmp_path / "k1.jsonl.gz", tmp_path / "k2.jsonl.gz"]
     for file in packed:
         code, said = invoke(
@@ -406,19 +408,19 @@ def test_the_command_writes_whole_files(tmp_path: Path) -> None:
     assert packed[0].read_bytes() == packed[1].read_bytes()
     with gzip.open(packed[0], "rt") as lines:
         assert [json.loads(line) for line in lines] == list(
-            knights_knaves.generate(4, people=(2, 3), kinds=["is", "and", "or"], split="test")
+            KnightsKnaves.rows(4, people=(2, 3), claims=["is", "and", "or"], split="test")
         )
 
 
 def test_the_command_converts(tmp_path: Path) -> None:
     data, out = tmp_path / "g.jsonl", tmp_path / "out.jsonl"
-    data.write_text(json.dumps(GSM8K) + "\n")
+    data.write_text(json.dumps(SAMPLE) + "\n")
     assert invoke("gsm8k", str(data), "--out", str(out), "--calculations", "keep")[0] == 0
-    assert [json.loads(out.read_text())] == list(steps.gsm8k([GSM8K], calculations="keep"))
+    assert [json.loads(out.read_text())] == list(GSM8K.rows([SAMPLE], calculations="keep"))
     row = {"problem": "p", "solution": "It is $\\boxed{3}$."}
     data.write_text(json.dumps(row) + "\n")
     assert invoke("math", str(data), "--out", str(out), "--template", "short")[0] == 0
-    assert [json.loads(out.read_text())] == list(steps.math([row], template="short"))
+    assert [json.loads(out.read_text())] == list(Math.rows([row], template="short"))
 
 
 def test_a_failed_command_leaves_no_file(tmp_path: Path) -> None:
@@ -431,3 +433,58 @@ def test_a_failed_command_leaves_no_file(tmp_path: Path) -> None:
         "error: --numbers 'x': expected a number, or two as in 3-4"
     )
     assert "allowed are files .jsonl" in invoke("countdown", "--out", str(tmp_path / "c.txt"))[1]
+
+
+STRANGER = '''
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from onestage.rollout.rewards._checker import Checker
+
+
+@dataclass(frozen=True)
+class Parity(Checker):
+    def judge(self, answer):
+        return float(answer.completion == answer.facts["answer"])
+
+    @classmethod
+    def rows(
+        cls,
+        count: int,
+        seed: int = 0,
+        between: Annotated[tuple[int, int], "Smallest and largest."] = (0, 9),
+        words: Sequence[str] = ("even", "odd"),
+    ) -> Iterator[dict[str, Any]]:
+        """Is a number even or odd?"""
+        for n in range(between[0], between[0] + count):
+            yield {"prompt": f"{n}?", "answer": words[n % 2], "seed": seed}
+'''
+
+
+def test_a_strangers_checker_has_a_command(tmp_path: Path) -> None:
+    file, out = tmp_path / "parity.py", tmp_path / "out.jsonl"
+    file.write_text(STRANGER)
+    given = ["--between", "3-5", "--words", "gerade, ungerade", "--seed", "7", "--out", str(out)]
+    code, said = invoke(f"{file}:Parity", "--count", "2", *given)
+    assert code == 0, said
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {"prompt": "3?", "answer": "ungerade", "seed": 7},
+        {"prompt": "4?", "answer": "gerade", "seed": 7},
+    ]
+    code, said = invoke(f"{file}:Parity", "--help")
+    assert code == 0
+    for told in ("Is a number even or odd?", "Smallest and largest.", "[default: 0-9]", "even,odd"):
+        assert told in said
+    assert "Missing option '--count'" in invoke(str(file), *given)[1]
+
+
+def test_commands_are_the_checkers_that_make_problems() -> None:
+    code, said = invoke("--help")
+    assert code == 0
+    for name in ("countdown", "gsm8k", "knights-knaves", "math"):
+        assert f" {name} " in said
+    code, said = invoke("match", "--out", "x.jsonl")
+    assert code == 1
+    assert "reward match makes no problems; countdown, gsm8k, knights_knaves, math do" in said
+    assert "unknown reward 'cuntdown'; did you mean 'countdown'?" in invoke("cuntdown")[1]

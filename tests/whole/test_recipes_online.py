@@ -15,7 +15,7 @@ import pytest
 from support.tiny import write_rows
 
 from onestage.rollout.rewards import _pool as pool
-from onestage.rollout.rewards.countdown import generate
+from onestage.rollout.rewards.countdown import Countdown
 from onestage.runfolder import read_metrics
 from onestage.training.pipeline import run_stages
 from onestage.training.recipe import load_recipe, parse_recipe
@@ -74,7 +74,7 @@ def sums() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", [*COUNTDOWN, *OTHERS])
 def test_two_steps_of_a_recipe(name: str, model_folder: Path, tmp_path: Path) -> None:
     given = {"numbers": (2, 2), "given": (1, 9), "target": (1, 20), "operators": "+-"}
-    puzzles = generate(10, seed=0, split="train", template="short", **given)
+    puzzles = Countdown.rows(10, seed=0, split="train", template="short", **given)
     rows = write_rows(tmp_path / "rows.jsonl", puzzles if name in COUNTDOWN else sums())
     content = smaller(name, model_folder, rows, tmp_path / "cache")
     recipe, out, said = parse_recipe(content), tmp_path / "out", []

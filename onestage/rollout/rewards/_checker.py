@@ -17,6 +17,11 @@ class Checker(Reward):
 
     `judge` reads text that a model wrote. It may be slow, crash or raise: that costs its own answer,
     and nothing else. It must never hand that text to `eval`, `exec` or a shell.
+
+    A checker that can make problems too has a classmethod `rows`, whose arguments are the options of
+    `onestage problems NAME` (`_problems` says how): `rows(count, seed, ...)` makes them up,
+    `rows(data, ...)` makes them of a data set's rows. What it yields are rows with `prompt`, the columns
+    that `judge` reads and, where there is one, a worked answer (`solution`, `completion`).
     """
 
     deadline: float = 5.0

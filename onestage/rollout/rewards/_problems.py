@@ -1,22 +1,36 @@
 """What all problems share: the prompt around a question, the answer behind a solution, the split.
 
 A row has `prompt`, `solution` (sentences that joined give the worked solution), `answer`, `completion`
-(the solution and the answer in its tag) and the columns that the checker reads.
+(the solution and the answer in its tag) and the columns that the checker reads. A checker makes such
+rows in its classmethod `rows`, and `onestage problems` makes a command of the signature: a parameter
+is an option, and the text in its `Annotated` is the option's help.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from onestage.data.rows import sentences
 
 Row = dict[str, Any]
 
 
-Template = Literal["tinyzero", "short"]
+Count = Annotated[int, "How many problems."]
 
 
-Split = Literal["train", "test", "all"]
+Seed = Annotated[int, "Of the draws; the same seed gives the same file."]
+
+
+Split = Annotated[
+    Literal["train", "test", "all"], "train or test, which never share a problem, or all."
+]
+
+
+Template = Annotated[
+    Literal["tinyzero", "short"], "The prompt: tinyzero, or short for tiny models."
+]
 
 
 TEST_SHARE = 10
@@ -61,6 +75,23 @@ def make_row(
         "answer": answer,
         **facts,
     }
+
+
+def worked_row(template: Template, question: str, solution: str, answer: str) -> Row:
+    """The row of a question with a worked solution in prose, which is cut into sentences."""
+    question = question.strip()
+    return make_row(template, question, f"{question}\n", "12", sentences(solution.strip()), answer)
+
+
+def texts(what: str, row: Mapping[str, Any], *columns: str) -> list[str]:
+    """Two columns of a row that must be texts; `what` names the row where they are not."""
+    for column in columns:
+        if not isinstance(row.get(column), str):
+            raise ValueError(
+                f"{what}: needs `{columns[0]}` and `{columns[1]}`, two texts;"
+                f" got {', '.join(map(repr, row)) or 'no column'}"
+            )
+    return [row[column] for column in columns]
 
 
 def split_of(problem: str) -> Literal["train", "test"]:

@@ -1,4 +1,4 @@
-"""Knights and knaves: knights always tell the truth, knaves always lie; who is what?
+"""Puzzles of knights, who always tell the truth, and knaves, who always lie: drawn and reasoned out.
 
 Everybody makes one claim about the others. A puzzle is kept when exactly one assignment of roles agrees
 with all claims, which is found by trying all of them. The worked solution assumes a role for one person
@@ -11,22 +11,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
-
-from onestage.rollout.rewards._problems import Row, Split, Template, different, make_row
 
 NAMES = (
     "Aiden Amelia Avery Benjamin Charlotte Chloe Daniel David Ella Emily Ethan Evelyn Grace Harper Henry"
     " Isabella Jack Jacob James Joseph Liam Logan Lucas Luke Lily Mason Matthew Mia Michael Noah Oliver"
     " Olivia Owen Penelope Samuel Scarlett Sebastian Sofia Victoria William Zoey"
 ).split()
-
-
-MOST_PEOPLE = 8
-
-
-EXAMPLE = "(1) Zoey is a knight\n(2) Oliver is a knave"
 
 
 Kind = Literal["is", "not", "and", "or", "if", "iff"]
@@ -61,7 +53,7 @@ class Claim(NamedTuple):
 
     def text(self, names: Sequence[str]) -> str:
         if self.kind == "is":
-            return f"{names[self.person]} is a {_role(self.knight)}"
+            return f"{names[self.person]} is a {role_name(self.knight)}"
         said = [part.text(names) for part in self.parts]
         if self.kind == "not":
             return f"it is not true that {said[0]}"
@@ -77,26 +69,12 @@ class Claim(NamedTuple):
         return f"{self.kind}({','.join(said if self.kind == 'if' else sorted(said))})"
 
 
-def generate(
-    count: int,
-    *,
-    seed: int = 0,
-    split: Split = "train",
-    people: tuple[int, int] = (2, 4),
-    kinds: Sequence[Kind] = KINDS,
-    template: Template = "tinyzero",
-) -> Iterator[Row]:
-    """Different puzzles of a split; the same for the same arguments.
+class Puzzle(NamedTuple):
+    """People, what each of them claims, and who is a knight."""
 
-    `people`: how many, from and to. `kinds`: what claims are made of. Rows have `names` and `truth`
-    (whether each is a knight). Puzzles that differ in names, or in the order of people or of the two
-    sides of an "and", are the same one for the split. `ValueError` where there are not as many.
-    """
-    if not 2 <= people[0] <= people[1] <= MOST_PEOPLE:
-        raise ValueError(f"people: needs 2 <= from <= to <= {MOST_PEOPLE}, got {people}")
-    if not kinds or set(kinds) - set(KINDS):
-        raise ValueError(f"kinds {list(kinds)}: allowed are some of {', '.join(KINDS)}")
-    return different(count, split, _draws(random.Random(seed), people, tuple(kinds), template))
+    names: Sequence[str]
+    claims: Sequence[Claim]
+    roles: tuple[bool, ...]
 
 
 def solutions(claims: Sequence[Claim]) -> list[tuple[bool, ...]]:
@@ -128,18 +106,12 @@ def content(claims: Sequence[Claim]) -> str:
     return f"knights_knaves {sorted(colours)}"
 
 
-def _draws(
-    draw: random.Random, people: tuple[int, int], kinds: tuple[Kind, ...], template: Template
-) -> Iterator[tuple[str, Callable[[], Row]] | None]:
-    while True:
-        size = draw.randint(*people)
-        claims = [_claim(draw, who, size, kinds) for who in range(size)]
-        names = draw.sample(NAMES, size)
-        found = solutions(claims)
-        if len(found) != 1:
-            yield None
-            continue
-        yield content(claims), _maker(names, claims, found[0], template)
+def draw_puzzle(draw: random.Random, size: int, kinds: Sequence[Kind]) -> Puzzle | None:
+    """A puzzle of so many people; None where it does not have exactly one solution."""
+    claims = [_claim(draw, who, size, kinds) for who in range(size)]
+    names = draw.sample(NAMES, size)
+    found = solutions(claims)
+    return Puzzle(names, claims, found[0]) if len(found) == 1 else None
 
 
 def _claim(draw: random.Random, who: int, size: int, kinds: Sequence[Kind]) -> Claim:
@@ -151,33 +123,6 @@ def _claim(draw: random.Random, who: int, size: int, kinds: Sequence[Kind]) -> C
     about = draw.sample(others if len(others) > 1 or not pair else range(size), 1 + pair)
     parts = tuple(Claim("is", person, draw.random() < 0.5) for person in about)
     return parts[0] if kind == "is" else Claim(kind, parts=parts)
-
-
-def _maker(
-    names: list[str], claims: list[Claim], roles: tuple[bool, ...], template: Template
-) -> Callable[[], Row]:
-    def make() -> Row:
-        listed = ", ".join(names[:-1]) + f" and {names[-1]}"
-        said = [f"{name} says that {c.text(names)}." for name, c in zip(names, claims, strict=True)]
-        verdict = [
-            f"({i}) {name} is a {_role(role)}"
-            for i, (name, role) in enumerate(zip(names, roles, strict=True), 1)
-        ]
-        lines = [f"{line}\n" for line in verdict[:-1]] + verdict[-1:]
-        return make_row(
-            template,
-            "On an island live only knights, who always tell the truth, and knaves, who always lie. You"
-            f" meet {len(names)} of its people: {listed}. {' '.join(said)} Who is a knight and who is a"
-            " knave?",
-            "".join(f"{name}: {c.text(names)}\n" for name, c in zip(names, claims, strict=True)),
-            EXAMPLE,
-            [*reasoning(names, claims), f"Therefore, {lines[0]}", *lines[1:]],
-            "\n".join(verdict),
-            names=names,
-            truth=list(roles),
-        )
-
-    return make
 
 
 def reasoning(names: Sequence[str], claims: Sequence[Claim]) -> list[str]:
@@ -196,13 +141,13 @@ def _search(
         return True
     for role in (True, False):
         now = {**roles, who: role}
-        told.append(f"Assume {names[who]} is a {_role(role)}. ")
+        told.append(f"Assume {names[who]} is a {role_name(role)}. ")
         against = [i for i in now if claims[i].truth(now) not in (None, now[i])]
         if against:
             speaker = against[-1]
             is_what = "true" if claims[speaker].truth(now) else "false"
             told.append(
-                f"Contradiction: the claim of {names[speaker]}, a {_role(now[speaker])}, that"
+                f"Contradiction: the claim of {names[speaker]}, a {role_name(now[speaker])}, that"
                 f" {claims[speaker].text(names)} would be {is_what}.\n"
             )
             continue
@@ -211,9 +156,11 @@ def _search(
             return True
     if roles:
         last = names[who - 1]
-        told.append(f"So {names[who]} can be neither, and {last} is no {_role(roles[who - 1])}.\n")
+        told.append(
+            f"So {names[who]} can be neither, and {last} is no {role_name(roles[who - 1])}.\n"
+        )
     return False
 
 
-def _role(knight: bool) -> str:
+def role_name(knight: bool) -> str:
     return "knight" if knight else "knave"

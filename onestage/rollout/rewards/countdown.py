@@ -7,10 +7,8 @@ holds an expression of + - * / and parentheses, and may end with `= target`. It 
 quirks included: only the last line is read, digits are the numbers wherever they stand, ** and // are
 arithmetic, `= target` is an error, and anything at all within the tags is worth the format's reward.
 
-Countdown: make a target from given numbers, each used once, by + - * /.
-
-Problems are made from their solutions: two numbers are drawn and combined until one is left, so each
-can be solved, with whole and positive numbers on the way.
+Problems (`rows`) are made from their solutions: two numbers are drawn and combined until one is left,
+so each can be solved, with whole and positive numbers on the way.
 """
 
 from __future__ import annotations
@@ -21,13 +19,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
 
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _arithmetic as arithmetic
 from onestage.rollout.rewards._checker import Checker
 from onestage.rollout.rewards._final_answer import final_tag, on_last_line
-from onestage.rollout.rewards._problems import Row, Split, Template, different, make_row
+from onestage.rollout.rewards._problems import (
+    Count,
+    Row,
+    Seed,
+    Split,
+    Template,
+    different,
+    make_row,
+)
 
 _ALLOWED = re.compile(r"[\d+\-*/().\s]+")
 
@@ -78,6 +85,29 @@ class Countdown(Checker):
     def check(self, facts: Mapping[str, Any]) -> None:
         _problem(facts)
 
+    @classmethod
+    def rows(
+        cls,
+        count: Count = 1000,
+        *,
+        numbers: Annotated[tuple[int, int], "How many are given: 3, or 3-4."] = (3, 4),
+        given: Annotated[tuple[int, int], "Their range."] = (1, 99),
+        target: Annotated[tuple[int, int], "The range of the target."] = (10, 100),
+        operators: Annotated[str, "Those of the solutions."] = "+-*/",
+        seed: Seed = 0,
+        split: Split = "train",
+        template: Template = "tinyzero",
+    ) -> Iterator[Row]:
+        """Make a target from given numbers, each used once.
+
+        Different problems of a split, the same for the same arguments, with the columns `nums` and
+        `target`. Ranges include both ends. `ValueError` where there are not as many problems.
+        """
+        _check(numbers, given, target, operators)
+        return different(
+            count, split, _draws(random.Random(seed), numbers, given, target, operators, template)
+        )
+
 
 def _problem(facts: Mapping[str, Any]) -> tuple[list[int], int]:
     numbers = facts.get("nums")
@@ -112,28 +142,6 @@ class Part(NamedTuple):
         return self.text if self.text.isdigit() else f"({self.text})"
 
 
-def generate(
-    count: int,
-    *,
-    seed: int = 0,
-    split: Split = "train",
-    numbers: tuple[int, int] = (3, 4),
-    given: tuple[int, int] = (1, 99),
-    target: tuple[int, int] = (10, 100),
-    operators: str = "+-*/",
-    template: Template = "tinyzero",
-) -> Iterator[Row]:
-    """Different problems of a split; the same for the same arguments.
-
-    `numbers`: how many are given, from and to. `given`, `target`: their ranges, both ends included.
-    Rows have `nums` and `target`. `ValueError` where there are not as many problems.
-    """
-    _check(numbers, given, target, operators)
-    return different(
-        count, split, _draws(random.Random(seed), numbers, given, target, operators, template)
-    )
-
-
 def _draws(
     draw: random.Random,
     numbers: tuple[int, int],
@@ -153,7 +161,8 @@ def _draws(
         if len(parts) > 1 or not target[0] <= parts[0].value <= target[1]:
             yield None
             continue
-        yield f"countdown {sorted(nums)} {parts[0].value}", _maker(nums, parts[0], steps, template)
+        make = partial(_row, nums, parts[0], steps, template)
+        yield f"countdown {sorted(nums)} {parts[0].value}", make
 
 
 def _combine(draw: random.Random, parts: list[Part], operators: str) -> str | None:
@@ -174,21 +183,18 @@ def _combine(draw: random.Random, parts: list[Part], operators: str) -> str | No
     return f"{a.value} {sign} {b.value} = {value}\n"
 
 
-def _maker(nums: list[int], whole: Part, steps: list[str], template: Template) -> Callable[[], Row]:
-    def make() -> Row:
-        return make_row(
-            template,
-            f"Using the numbers {nums}, create an equation that equals {whole.value}. You can use basic"
-            " arithmetic operations (+, -, *, /) and each number can only be used once.",
-            f"{' '.join(map(str, nums))} = {whole.value}\n",
-            EXAMPLE,
-            [*steps, f"Therefore, the final equation is {whole.text}"],
-            whole.text,
-            nums=nums,
-            target=whole.value,
-        )
-
-    return make
+def _row(nums: list[int], whole: Part, steps: list[str], template: Template) -> Row:
+    return make_row(
+        template,
+        f"Using the numbers {nums}, create an equation that equals {whole.value}. You can use basic"
+        " arithmetic operations (+, -, *, /) and each number can only be used once.",
+        f"{' '.join(map(str, nums))} = {whole.value}\n",
+        EXAMPLE,
+        [*steps, f"Therefore, the final equation is {whole.text}"],
+        whole.text,
+        nums=nums,
+        target=whole.value,
+    )
 
 
 def _check(

@@ -7,20 +7,23 @@ r"""Word problems whose answer is one number, as in GSM8K.
 
 `authors`, the scorer of Liu et al. (arXiv 2505.16984): the last tag on the last line, by Python's
 `float`.
+
+Problems (`rows`) are rows of GSM8K, their solutions cut into sentences.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards._checker import Checker
 from onestage.rollout.rewards._final_answer import final_box, final_tag, last_boxed, on_last_line
 from onestage.rollout.rewards._math_normal_form import without_words
+from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 
 LONGEST = 500
 """Characters of a final answer."""
@@ -34,6 +37,9 @@ _NUMBER = re.compile(
     r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?(?:\s?/\s?(?P<below>\d+))?",
     re.ASCII,
 )
+
+
+_CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
 _LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\%", "%"), ("\\ ", " "))
@@ -81,6 +87,32 @@ class GSM8K(Checker):
 
     def check(self, facts: Mapping[str, Any]) -> None:
         _gold(facts)
+
+    @classmethod
+    def rows(
+        cls,
+        data: Iterable[Mapping[str, Any]],
+        *,
+        calculations: Annotated[
+            Literal["remove", "keep"], "remove or keep the notes as in <<16-3=13>>."
+        ] = "remove",
+        template: Template = "tinyzero",
+    ) -> Iterator[Row]:
+        """Rows of GSM8K (question, answer) as problems.
+
+        `data`: rows with `question` and `answer`, a solution that ends in "#### 18". `calculations`: the
+        calculator's notes in the solutions, as in "16 - 3 = <<16-3=13>>13".
+        """
+        if calculations not in ("remove", "keep"):
+            raise ValueError(f"calculations {calculations!r}: allowed are remove and keep")
+        for number, row in enumerate(data, 1):
+            question, worked = texts(f"gsm8k row {number}", row, "question", "answer")
+            solution, marker, answer = worked.rpartition("####")
+            if not marker or not answer.strip():
+                raise ValueError(f"gsm8k row {number}: `answer` does not end in a line '#### ..'")
+            if calculations == "remove":
+                solution = _CALCULATION.sub("", solution)
+            yield worked_row(template, question, solution, answer.strip().replace(",", ""))
 
 
 def _read(text: str) -> tuple[list[Fraction], str] | None:

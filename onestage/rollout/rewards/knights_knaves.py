@@ -5,21 +5,49 @@ and says nothing else.
 
 `authors`, the scorer of Liu et al. (arXiv 2505.16984): "knight" and "knave" must occur as often together
 as there are people, and "NAME is a knight|knave" be found for each; whatever else stands there is free.
+
+Problems (`rows`) are puzzles with exactly one solution, reasoned out step by step (`_puzzles`).
 """
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards._checker import Checker
 from onestage.rollout.rewards._final_answer import authors_tag, behind_header, final_tag
+from onestage.rollout.rewards._problems import (
+    Count,
+    Row,
+    Seed,
+    Split,
+    Template,
+    different,
+    make_row,
+)
+from onestage.rollout.rewards._puzzles import (
+    KINDS,
+    Kind,
+    Puzzle,
+    content,
+    draw_puzzle,
+    reasoning,
+    role_name,
+)
 
 LONGEST = 5000
 """Characters of an answer."""
+
+
+MOST_PEOPLE = 8
+
+
+EXAMPLE = "(1) Zoey is a knight\n(2) Oliver is a knave"
 
 
 _PIECES = re.compile(r"[\n,;.]|\band\b", re.IGNORECASE)
@@ -67,6 +95,30 @@ class KnightsKnaves(Checker):
     def check(self, facts: Mapping[str, Any]) -> None:
         _truth(facts)
 
+    @classmethod
+    def rows(
+        cls,
+        count: Count = 1000,
+        *,
+        people: Annotated[tuple[int, int], "How many: 3, or 2-4; at most 8."] = (2, 4),
+        claims: Annotated[Sequence[Kind], "What is claimed, some of these."] = KINDS,
+        seed: Seed = 0,
+        split: Split = "train",
+        template: Template = "tinyzero",
+    ) -> Iterator[Row]:
+        """Who tells the truth and who lies?
+
+        Different puzzles of a split, the same for the same arguments, with the columns `names` and
+        `truth` (whether each is a knight). Puzzles that differ in names, or in the order of people or of
+        the two sides of an "and", are the same one for the split. `ValueError` where there are not as
+        many.
+        """
+        if not 2 <= people[0] <= people[1] <= MOST_PEOPLE:
+            raise ValueError(f"people: needs 2 <= from <= to <= {MOST_PEOPLE}, got {people}")
+        if not claims or set(claims) - set(KINDS):
+            raise ValueError(f"claims {list(claims)}: allowed kinds are some of {', '.join(KINDS)}")
+        return different(count, split, _draws(random.Random(seed), people, tuple(claims), template))
+
 
 def _statements(text: str) -> list[tuple[str, bool]]:
     """Who is said to be a knight; nothing where anything else is said."""
@@ -102,3 +154,34 @@ def _truth(facts: Mapping[str, Any]) -> dict[str, bool]:
             f" true or false for each; got names {names!r}, truth {truth!r}"
         )
     return {name: bool(role) for name, role in people}
+
+
+def _draws(
+    draw: random.Random, people: tuple[int, int], kinds: Sequence[Kind], template: Template
+) -> Iterator[tuple[str, Callable[[], Row]] | None]:
+    while True:
+        puzzle = draw_puzzle(draw, draw.randint(*people), kinds)
+        yield (content(puzzle.claims), partial(_row, puzzle, template)) if puzzle else None
+
+
+def _row(puzzle: Puzzle, template: Template) -> Row:
+    names, claims, roles = puzzle
+    listed = ", ".join(names[:-1]) + f" and {names[-1]}"
+    said = [f"{name} says that {c.text(names)}." for name, c in zip(names, claims, strict=True)]
+    verdict = [
+        f"({i}) {name} is a {role_name(role)}"
+        for i, (name, role) in enumerate(zip(names, roles, strict=True), 1)
+    ]
+    lines = [f"{line}\n" for line in verdict[:-1]] + verdict[-1:]
+    return make_row(
+        template,
+        "On an island live only knights, who always tell the truth, and knaves, who always lie. You"
+        f" meet {len(names)} of its people: {listed}. {' '.join(said)} Who is a knight and who is a"
+        " knave?",
+        "".join(f"{name}: {c.text(names)}\n" for name, c in zip(names, claims, strict=True)),
+        EXAMPLE,
+        [*reasoning(names, claims), f"Therefore, {lines[0]}", *lines[1:]],
+        "\n".join(verdict),
+        names=names,
+        truth=list(roles),
+    )

@@ -7,13 +7,15 @@ read as its value.
 
 `authors`, the scorer of Liu et al. (arXiv 2505.16984): the last tag on the last line, compared as a
 string after the normalisation of MATH.
+
+Problems (`rows`) are rows of MATH, their solutions cut into sentences.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -22,6 +24,7 @@ from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _math_normal_form as hendrycks
 from onestage.rollout.rewards._checker import Checker
 from onestage.rollout.rewards._final_answer import final_box, final_tag, last_boxed, on_last_line
+from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 
 LONGEST = 1000
 """Characters of a final answer; longer ones are not read."""
@@ -81,6 +84,21 @@ class Math(Checker):
 
     def check(self, facts: Mapping[str, Any]) -> None:
         _gold(facts)
+
+    @classmethod
+    def rows(
+        cls, data: Iterable[Mapping[str, Any]], *, template: Template = "tinyzero"
+    ) -> Iterator[Row]:
+        r"""Rows of MATH (problem, solution) as problems.
+
+        `data`: rows with `problem` and `solution`, the answer in its last \boxed{..}.
+        """
+        for number, row in enumerate(data, 1):
+            problem, solution = texts(f"math row {number}", row, "problem", "solution")
+            answer = boxed(solution)
+            if not answer:
+                raise ValueError(f"math row {number}: `solution` has no \\boxed{{..}}")
+            yield worked_row(template, problem, solution, answer)
 
     def _final(self, answer: Answer) -> str | None:
         tag, box = final_tag(answer), final_box(answer)
@@ -189,3 +207,20 @@ def _gold(facts: Mapping[str, Any]) -> str:
         "math needs the column `answer` (or `target`): the right answer, as text or a number;"
         f" got {str(given)[:100]!r}"
     )
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last \boxed{..} of a text holds; `\boxed 5` and \fbox{..} too."""
+    start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    opening = text.find("{", start) if start >= 0 else -1
+    if start < 0:
+        return None
+    if opening < 0 or text[start:opening].strip() not in ("\\boxed", "\\fbox"):
+        bare = re.match(r"\\f?boxe?d?\s*(\S+?)[$.,\s]*(?:\s|$)", text[start:])
+        return bare.group(1) if bare else None
+    depth = 0
+    for brace in re.finditer(r"\\[\\{}]|[{}]", text[opening:]):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return text[opening + 1 : opening + brace.start()].strip()
+    return None
