@@ -29,7 +29,8 @@ import yaml
 from onestage.models.policy import Policy
 from onestage.studies.lab.ground import make_base, write_rows
 from onestage.studies.lab.world import World
-from onestage.training.loop import Run, Watcher
+from onestage.training.callbacks import Callback
+from onestage.training.loop import Run
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import run_recipe
 
@@ -46,7 +47,7 @@ FINE_TUNING = {
 RESULTS = Path(__file__).parent / "results" / "lab_profile.json"
 
 
-class Stopwatch(Watcher):
+class Stopwatch(Callback):
     """Times the steps of a run, and what is done in them."""
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ class Stopwatch(Watcher):
 def measured(recipe: dict[str, Any], out: Path) -> dict[str, float]:
     watch = Stopwatch()
     shutil.rmtree(out, ignore_errors=True)
-    run_recipe(parse_recipe(recipe), out, say=lambda _: None, watcher=watch)
+    run_recipe(parse_recipe(recipe), out, say=lambda _: None, callbacks=[watch])
     return watch.told()
 
 

@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from onestage.cli._terminal import say
 
 
-def make_watcher() -> Any:
+def progress() -> Any:
     """A progress bar on a terminal, a line for each line of metrics elsewhere."""
-    from onestage.training.loop import Watcher
+    from onestage.training.callbacks import Callback
 
-    class Bar(Watcher):
+    class Bar(Callback):
         """Progress with loss, tokens a second and the time left."""
 
         def __init__(self) -> None:
@@ -43,14 +43,14 @@ def make_watcher() -> Any:
             rate = (run.tokens - self.tokens) / (time.perf_counter() - self.since)
             self.progress.update(self.task, completed=run.step, loss=loss, rate=rate)
 
-        def line(self, metrics: dict[str, Any]) -> None:
-            if "loss" not in metrics and "eval/loss" not in metrics and hasattr(self, "task"):
-                self.progress.update(self.task, kept=kept(metrics))
+        def metrics(self, line: dict[str, Any]) -> None:
+            if "loss" not in line and "eval/loss" not in line and hasattr(self, "task"):
+                self.progress.update(self.task, kept=kept(line))
 
         def end(self) -> None:
             self.progress.stop()
 
-    class Lines(Watcher):
+    class Lines(Callback):
         """Plain lines, for logs."""
 
         def __init__(self) -> None:
@@ -59,22 +59,22 @@ def make_watcher() -> Any:
         def begin(self, run: Any) -> None:
             self.steps, self.since, self.first = run.steps, time.perf_counter(), run.step
 
-        def line(self, metrics: dict[str, Any]) -> None:
-            step = metrics["step"]
-            if "loss" not in metrics and "eval/loss" not in metrics:
-                say(f"step {step}/{self.steps}  {kept(metrics)}")
+        def metrics(self, line: dict[str, Any]) -> None:
+            step = line["step"]
+            if "loss" not in line and "eval/loss" not in line:
+                say(f"step {step}/{self.steps}  {kept(line)}")
                 return
-            if "eval/loss" in metrics:
-                say(f"step {step}/{self.steps}  eval loss {metrics['eval/loss']:.4f}")
+            if "eval/loss" in line:
+                say(f"step {step}/{self.steps}  eval loss {line['eval/loss']:.4f}")
                 return
             spent = time.perf_counter() - self.since
             left = spent / max(1, step - self.first) * (self.steps - step)
             say(
-                f"step {step}/{self.steps}  loss {metrics['loss']:.4f}  "
-                f"{metrics['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
+                f"step {step}/{self.steps}  loss {line['loss']:.4f}  "
+                f"{line['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
             )
 
-    make: Callable[[], Watcher] = Bar if sys.stderr.isatty() else Lines
+    make: Callable[[], Callback] = Bar if sys.stderr.isatty() else Lines
     return make()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._progress import make_watcher
+from onestage.cli._progress import progress
 from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
 
 
@@ -32,6 +32,6 @@ def demo(
 
         quiet_libraries()
         where = cache or out / "cache"
-        outcome = run_demo(out, seed, where, jobs or default_jobs(), console, say, make_watcher)
+        outcome = run_demo(out, seed, where, jobs or default_jobs(), console, say, progress)
     if outcome.failed:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._progress import make_watcher
+from onestage.cli._progress import progress
 from onestage.cli._terminal import app, plain_errors, quiet_libraries, say
 
 lab = typer.Typer(
@@ -40,7 +40,7 @@ def base(
         quiet_libraries()
         known = size_of(size)
         world = World(seed, known)
-        folder = make_base(world, out, known, seed=seed, say=say, watcher=make_watcher())
+        folder = make_base(world, out, known, seed=seed, say=say, callbacks=[progress()])
         say(str(folder))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._progress import make_watcher
+from onestage.cli._progress import progress
 from onestage.cli._terminal import Set, app, plain_errors, quiet_libraries, say
 
 
@@ -40,6 +40,6 @@ def train(
             resume=resume,
             self_check=not no_self_check,
             say=say,
-            watcher=make_watcher(),
+            callbacks=[progress()],
         )
         say(f"run folder {folder}, model {saved}")

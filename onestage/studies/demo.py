@@ -19,7 +19,7 @@ from onestage.studies.lab.ground import make_base
 from onestage.studies.lab.world import World
 from onestage.studies.study import Outcome, Study
 from onestage.studies.tables import tables
-from onestage.training.loop import Watcher
+from onestage.training.callbacks import Callback
 
 FILE = Path(__file__).with_name("demo.yaml")
 
@@ -39,12 +39,12 @@ def run_demo(
     jobs: int,
     console: Console,
     say: Say,
-    make_watcher: Callable[[], Watcher],
+    progress: Callable[[], Callback],
 ) -> Outcome:
     """Build or load the base, do the study, print its table, write the report; all in `out`."""
     began = time.perf_counter()
     study = Study(demo_study(seed), out / f"seed-{seed}", cache, jobs=jobs, say=say)
-    base = make_base(World(seed), cache, seed=seed, say=say, watcher=make_watcher())
+    base = make_base(World(seed), cache, seed=seed, say=say, callbacks=[progress()])
     outcome = study.go()
     for table in tables(study.out, outcome):
         console.print(table)

@@ -13,10 +13,9 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType
 
-from onestage.config import RecipeError, named, nearest
+from onestage.config import RecipeError, named
 from onestage.data.encoded import Encoded
 from onestage.data.feeds import Feeds
 from onestage.data.options import DataOptions
@@ -37,6 +36,8 @@ from onestage.rollout.judge import Judging, Online
 from onestage.rollout.rewards import Reward
 from onestage.rollout.rewards._checker import Checker
 from onestage.runfolder import Say
+from onestage.training.callbacks import PLUGINS, Callback
+from onestage.training.callbacks.tracker import Tracker
 from onestage.training.loop import Run
 from onestage.training.mixtures import reuse_of
 from onestage.training.optimizer import Clipping, make_optimizer
@@ -56,6 +57,7 @@ def make_run(
     reference: ReferenceCache | None,
     other: Policy | None,
     say: Say,
+    out: Path,
 ) -> Run:
     """The parts of a run put together, ready for the loop. `other`: a reference that is not the model
     the run starts from."""
@@ -84,6 +86,8 @@ def make_run(
         penalty=DeltaL1(options.delta_l1, loaded.model) if options.delta_l1 else None,
         average=average,
         seed=options.seed,
+        out=out,
+        told=str(recipe.model_dump(mode="json", include={"objective", "train"})),
         logging_steps=options.logging_steps,
         eval_steps=options.eval_steps,
         save_steps=options.save_steps,
@@ -92,24 +96,24 @@ def make_run(
     )
 
 
-def make_accelerator(options: TrainOptions, out: Path) -> Accelerator:
-    """Devices, precision and trackers; refused where onestage could not honour the set-up."""
+def make_callbacks(options: TrainOptions) -> list[Callback]:
+    """Who looks on by the recipe's wish; `RecipeError` for a name or option that is unknown."""
     given = [options.report_to] if isinstance(options.report_to, str) else options.report_to
-    trackers = [name for name in given if name != "none"]
-    known = [str(name) for name in LOGGER_TYPE_TO_CLASS]
-    installed = [str(tracker) for tracker in get_available_trackers()]
-    for name in trackers:
-        if name not in known:
-            raise RecipeError(f"train.report_to: unknown tracker {name!r}{nearest(name, known)}")
-        if name not in installed:
-            raise RecipeError(
-                f"train.report_to: the package of {name} is not installed (installed: {installed})"
-            )
+    try:
+        found: list[Callback] = [Tracker(to=name) for name in given if name != "none"]
+    except ValueError as error:
+        raise RecipeError(f"train.report_to: {error}") from error
+    try:
+        return found + [PLUGINS.make(one) for one in options.callbacks]
+    except ValueError as error:
+        raise RecipeError(f"train.callbacks: {error}") from error
+
+
+def make_accelerator(options: TrainOptions) -> Accelerator:
+    """Devices and precision; refused where onestage could not honour the set-up."""
     AcceleratorState._reset_state()  # an earlier run of this process may have had other precision
     accelerator = Accelerator(
         mixed_precision="bf16" if options.bf16 else "no",
-        log_with=trackers or None,
-        project_dir=str(out),
     )
     allowed = {DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU}
     if accelerator.distributed_type not in allowed:

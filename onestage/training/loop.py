@@ -4,8 +4,6 @@ A step: ask the schedule which terms to train on, draw their records, pack them 
 for each row add up the units' losses, each divided by the number of its units in the whole step. So
 the result depends neither on how records fall into rows nor on how rows fall to processes, and rows
 go through the model one after the other, so memory does not grow with the number of terms.
-
-Who looks on while a run goes: a progress bar, a log, a test.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +53,10 @@ class Run:
     tokens_per_row: int
     clipping: Clipping
     seed: int
+    out: Path
+    """The run folder."""
+    told: str = ""
+    """What was asked for, in a line, for trackers."""
     penalty: Callable[[Any], float] | None = None
     """Adds the gradient of a penalty on the weights themselves, and returns its value."""
     average: Average | None = None
@@ -89,7 +92,7 @@ class Hooks:
     """Measurements that never change the training."""
     save: Callable[[bool], None]
     """Save a checkpoint; the argument says whether it is the best so far."""
-    progress: Callable[[float], None]
+    step: Callable[[float], None]
     """Called after every step with its loss."""
 
 
@@ -107,7 +110,7 @@ def train(run: Run, hooks: Hooks) -> None:
         if run.average:
             run.average.update(run.step)
         window.add(measured)
-        hooks.progress(measured.loss)
+        hooks.step(measured.loss)
         last = run.done
         if run.step % run.logging_steps == 0 or last:
             line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
@@ -292,19 +295,3 @@ def _blame(run: Run, records: Sequence[Encoded], measured: Step) -> str:
         f"step {run.step + 1}: loss {measured.loss}, gradient norm {measured.grad_norm}; "
         f"records that do it: {named}. The model was not changed or saved; earlier checkpoints stay"
     )
-
-
-class Watcher:
-    """Who looks on: told of every step and of every line of metrics. This one does nothing."""
-
-    def begin(self, run: Run) -> None:
-        """The run is about to start (or go on)."""
-
-    def step(self, run: Run, loss: float) -> None:
-        """A step was done."""
-
-    def line(self, metrics: dict[str, Any]) -> None:
-        """A line was written to the metrics."""
-
-    def end(self) -> None:
-        """The run is over, by whatever cause."""

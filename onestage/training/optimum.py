@@ -57,7 +57,7 @@ def single(recipe: Recipe, term: str, terms: list[str], steps: int) -> Recipe:
         "num_train_epochs": None,
         "eval_steps": max(1, steps // EVALUATIONS) if held_out else None,
         "logging_steps": max(1, steps // EVALUATIONS),
-        **{"save_steps": None, "average": "none", "report_to": []},
+        **{"save_steps": None, "average": "none", "report_to": [], "callbacks": []},
     }
     if recipe.schedule == "proportional" and len(terms) == 1:
         schedule: Any = "proportional"

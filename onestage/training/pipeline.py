@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,8 +38,8 @@ from onestage.runfolder import (
     write_text,
 )
 from onestage.training.build import check_rewards, close, make_accelerator, make_streams
+from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
-from onestage.training.loop import Watcher
 from onestage.training.optimizer import make_optimizer
 from onestage.training.plan import choices, make_plan, schedule_of
 from onestage.training.read import Data, judge, model_source, read_data
@@ -88,7 +88,7 @@ def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:
             check_lora(model_source(stage.recipe), config)
             if not Path(stage.recipe.reference).is_relative_to(out.resolve()):
                 check_reference(stage.recipe, tokenizer, config)
-            with make_accelerator(stage.recipe.train, out).main_process_first():
+            with make_accelerator(stage.recipe.train).main_process_first():
                 data = read_data(stage.recipe, tokenizer, silent)
             streams = make_streams(stage.recipe)
             try:
@@ -106,7 +106,7 @@ def run_stages(
     resume: bool = False,
     self_check: bool = True,
     say: Say = print,
-    watcher: Watcher | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Do all stages of a recipe, in folders of `out`; returns the folder of the last one's model.
 
@@ -115,7 +115,7 @@ def run_stages(
     """
     source = model_source(recipe)
     stages = plan(recipe, out, from_adapter=adapter_base(source) is not None)
-    accelerator = make_accelerator(recipe.train, out)
+    accelerator = make_accelerator(recipe.train)
     main = accelerator.is_main_process
     tell: Say = say if main else silent
     if main:
@@ -140,7 +140,7 @@ def run_stages(
         if main and resume and not going_on:
             shutil.rmtree(stage.folder, ignore_errors=True)  # begun, but nothing to go on from
         whole = complete(stage.recipe, tell)
-        session = Session(whole, stage.folder, resume=going_on, say=say, watcher=watcher)
+        session = Session(whole, stage.folder, resume=going_on, say=say, callbacks=callbacks)
         reached = session.go(self_check=self_check)
         del session
         release_memory()

@@ -215,6 +215,8 @@ class TrainOptions(Section):
     """Checkpoints kept, the best one not counted."""
     report_to: str | list[str] = []
     """Accelerate trackers: tensorboard, wandb, trackio, ..."""
+    callbacks: list[str | dict[str, Any]] = []
+    """Who looks on besides: `mypackage:Mine`, or a table of it and its options."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainOptions:

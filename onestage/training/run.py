@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -44,13 +44,15 @@ from onestage.runfolder import Logbook, OutputError, Say, digest_of, silent
 from onestage.training.build import (
     check_rewards,
     make_accelerator,
+    make_callbacks,
     make_run,
     make_streams,
     wants_reference,
 )
+from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints, read
 from onestage.training.evaluate import measure
-from onestage.training.loop import Hooks, Run, Watcher, train
+from onestage.training.loop import Hooks, Run, train
 from onestage.training.monitor import Lookout, probes_of
 from onestage.training.optimum import with_optimum
 from onestage.training.plan import choices, make_plan, schedule_of
@@ -66,14 +68,14 @@ def run_recipe(
     resume: bool = False,
     self_check: bool = True,
     say: Say = print,
-    watcher: Watcher | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Do what a recipe says, in the run folder `out`; returns the folder of the trained model.
 
     Everything that can be refused is refused before the first step. Stopped by a signal, it saves a
     checkpoint and returns where that lies.
     """
-    session = Session(complete(recipe, say), out, resume=resume, say=say, watcher=watcher)
+    session = Session(complete(recipe, say), out, resume=resume, say=say, callbacks=callbacks)
     saved = session.go(self_check=self_check)
     session.accelerator.state.destroy_process_group()
     return saved
@@ -101,12 +103,12 @@ class Session:
         *,
         resume: bool = False,
         say: Say = print,
-        watcher: Watcher | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.recipe, self.out = recipe, out
-        self.watcher = watcher or Watcher()
-        self.accelerator = make_accelerator(recipe.train, out)
+        self.accelerator = make_accelerator(recipe.train)
         self.main = self.accelerator.is_main_process
+        self.callbacks = [*callbacks, *make_callbacks(recipe.train)] if self.main else []
         self.say = say if self.main else silent
         self.logbook = Logbook(out, resume=resume) if self.main else None
         self._lookout: Lookout | None = None
@@ -134,7 +136,15 @@ class Session:
         cache = cache_of(recipe, self.reference) if needed else None
         other = self.other.policy if self.other else None
         self.run = make_run(
-            recipe, self.streams, self.accelerator, self.loaded, self.plan, cache, other, self.say
+            recipe,
+            self.streams,
+            self.accelerator,
+            self.loaded,
+            self.plan,
+            cache,
+            other,
+            self.say,
+            out,
         )
         if self.main:
             _require_room(out, self.loaded.model)
@@ -271,8 +281,6 @@ class Session:
 
     def train(self) -> Path:
         """Train to the end (or a signal) and save; returns where the model lies."""
-        options = self.recipe.model_dump(mode="json", include={"objective", "train"})
-        self.accelerator.init_trackers("onestage", {"recipe": str(options)})
         lookout = self.lookout()
         hooks = Hooks(
             log=self._log,
@@ -280,9 +288,10 @@ class Session:
             evaluate=lookout.evaluate,
             probe=lookout.probe,
             save=self._save,
-            progress=lambda loss: self.watcher.step(self.run, loss),
+            step=self._step,
         )
-        self.watcher.begin(self.run)
+        for callback in self.callbacks:
+            callback.begin(self.run)
         first = lookout.first() if self.run.step == 0 else {}
         if first:
             self._log({"step": 0, **first})
@@ -290,7 +299,8 @@ class Session:
             with StoppingOnSignals(self.run, self.say):
                 train(self.run, hooks)
         finally:
-            self.watcher.end()
+            for callback in self.callbacks:
+                callback.end()
             self.run.feeds.close()
         saved = self.out / "model"
         if not self.run.done:
@@ -299,8 +309,6 @@ class Session:
         elif self.main:
             self._save_model(saved)
         self.accelerator.wait_for_everyone()
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
         return saved
 
     def _save_model(self, folder: Path) -> None:
@@ -315,9 +323,12 @@ class Session:
         if self.logbook:
             self.logbook.log(line)
             self.logbook.samples(line["step"], self.run.feeds.examples())
-            self.watcher.line(line)
-        numbers = {key: value for key, value in line.items() if key != "step"}
-        self.accelerator.log(numbers, step=line["step"])
+        for callback in self.callbacks:
+            callback.metrics(line)
+
+    def _step(self, loss: float) -> None:
+        for callback in self.callbacks:
+            callback.step(self.run, loss)
 
     def _save(self, best: bool) -> None:
         run = self.run

@@ -14,7 +14,7 @@ from onestage.studies.cells import reported
 from onestage.studies.file import Budget
 from onestage.studies.lab import presets
 from onestage.studies.tuning import settled
-from onestage.training.loop import Watcher
+from onestage.training.callbacks import Callback
 
 
 def test_the_demo_builds_trains_compares_and_reports(
@@ -29,7 +29,7 @@ def test_the_demo_builds_trains_compares_and_reports(
     console = Console(record=True, width=200, file=(tmp_path / "screen").open("w"))
     for _ in range(2):
         out, cache = tmp_path / "out", tmp_path / "cache"
-        outcome = demo.run_demo(out, 3, cache, 1, console, said.append, Watcher)
+        outcome = demo.run_demo(out, 3, cache, 1, console, said.append, Callback)
         assert not outcome.failed
     assert sum("base model found" in line for line in said) == 1
     text = console.export_text()

@@ -17,7 +17,8 @@ from onestage.studies.lab.ground import GroundError, make_base, write_rows
 from onestage.studies.lab.presets import PRESETS, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS
 from onestage.studies.lab.world import SIZES, World
-from onestage.training.loop import Run, Watcher
+from onestage.training.callbacks import Callback
+from onestage.training.loop import Run
 from onestage.training.recipe import parse_recipe
 
 
@@ -78,21 +79,21 @@ def count_runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-class Killed(Watcher):
+class Killed(Callback):
     def step(self, run: Run, loss: float) -> None:
         raise KeyboardInterrupt
 
 
-class Stopped(Watcher):
+class Stopped(Callback):
     def step(self, run: Run, loss: float) -> None:
         run.stop = True
 
 
 def test_a_killed_one_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        make_base(World(1), tmp_path, say=silent, watcher=Killed())
+        make_base(World(1), tmp_path, say=silent, callbacks=[Killed()])
     with pytest.raises(GroundError, match="stopped"):
-        make_base(World(1), tmp_path, say=silent, watcher=Stopped())
+        make_base(World(1), tmp_path, say=silent, callbacks=[Stopped()])
     bases = tmp_path / "lab" / "bases"
     assert not [path for path in bases.iterdir() if not path.name.startswith(".")]
     folder = make_base(World(1), tmp_path, say=silent)

@@ -47,6 +47,7 @@ ELSEWHERE = {
     "save_steps": "test_training.py",
     "save_total_limit": "test_training.py",
     "report_to": "test_training.py",
+    "callbacks": "test_callbacks.py",
     "delta_l1": "test_penalty.py",
     "clip": "test_schedule_runs.py, test_schedules.py",
     "average": "test_schedule_runs.py",

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from onestage.config import RecipeError
 from onestage.data.packing import pack_records
 from onestage.runfolder import OutputError, read_metrics
+from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError
-from onestage.training.loop import NonFiniteError, Run, Watcher, reference_of, row_loss, take_step
+from onestage.training.loop import NonFiniteError, Run, reference_of, row_loss, take_step
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import Session, run_recipe
 
@@ -205,7 +206,7 @@ def test_an_adapter_folder_is_trained_further(recipe_of: Make, tmp_path: Path) -
         go(second, tmp_path / "three")
 
 
-class StopAt(Watcher):
+class StopAt(Callback):
     """Sends the process SIGTERM after a step, as a job scheduler would."""
 
     def __init__(self, step: int) -> None:
@@ -223,7 +224,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
     """Law 9, by SIGTERM in the middle."""
     recipe = recipe_of(objective=objective, train__max_steps=7, train__lr_scheduler_type="cosine")
     whole = go(recipe, tmp_path / "whole")
-    go(recipe, tmp_path / "cut", watcher=StopAt(3))
+    go(recipe, tmp_path / "cut", callbacks=[StopAt(3)])
     assert not (tmp_path / "cut" / "model").exists()
     assert [line["step"] for line in read_metrics(tmp_path / "cut")] == [1, 2, 3]
     resumed = go(recipe, tmp_path / "cut", resume=True)
@@ -239,7 +240,7 @@ def test_lora_with_dropout_resumes_exactly(recipe_of: Make, tmp_path: Path) -> N
     recipe = recipe_of("demonstration", "pair", train__max_steps=5)
     recipe["model"]["lora"] = {"r": 2, "dropout": 0.3}
     go(recipe, tmp_path / "whole")
-    go(recipe, tmp_path / "cut", watcher=StopAt(2))
+    go(recipe, tmp_path / "cut", callbacks=[StopAt(2)])
     go(recipe, tmp_path / "cut", resume=True)
     name = "adapter_model.safetensors"
     left, right = ((tmp_path / run / "model" / name).read_bytes() for run in ("whole", "cut"))

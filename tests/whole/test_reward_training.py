@@ -35,7 +35,8 @@ from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _pool as pool
 from onestage.rollout.rewards.reward_model import RewardModel
 from onestage.runfolder import read_metrics
-from onestage.training.loop import Watcher, take_step
+from onestage.training.callbacks import Callback
+from onestage.training.loop import take_step
 from onestage.training.pipeline import run_stages
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import Session, run_recipe
@@ -305,7 +306,7 @@ def test_every_kind_of_preference_in_one_run(
         go(told, tmp_path / "none")
 
 
-class StopAt(Watcher):
+class StopAt(Callback):
     """SIGTERM in the middle of a run."""
 
     def __init__(self, step: int) -> None:
@@ -330,7 +331,7 @@ def small(request: pytest.FixtureRequest, tokenizer_folder: Path, tmp_path: Path
 
 def test_stopped_and_resumed_is_bit_for_bit_the_same(small: dict, tmp_path: Path) -> None:
     whole = go(small, tmp_path / "whole")
-    go(small, tmp_path / "cut", watcher=StopAt(3))
+    go(small, tmp_path / "cut", callbacks=[StopAt(3)])
     assert not (tmp_path / "cut" / "model").exists()
     cut = go(small, tmp_path / "cut", resume=True)
     (file,) = whole.glob("*.safetensors")

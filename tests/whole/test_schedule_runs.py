@@ -17,8 +17,9 @@ from onestage.config import RecipeError
 from onestage.data.packing import pack_records
 from onestage.runfolder import read_metrics
 from onestage.schedules import active
+from onestage.training.callbacks import Callback
 from onestage.training.evaluate import measure
-from onestage.training.loop import Watcher, decide, row_loss, take_step
+from onestage.training.loop import decide, row_loss, take_step
 from onestage.training.plan import make_plan
 from onestage.training.read import read_data
 from onestage.training.recipe import load_recipe, parse_recipe
@@ -73,7 +74,7 @@ SCHEDULES: dict[str, Any] = {
 }
 
 
-class StopAt(Watcher):
+class StopAt(Callback):
     def __init__(self, step: int) -> None:
         self.at = step
 
@@ -89,7 +90,7 @@ def test_resuming_in_the_middle_of_any_schedule_is_exact(
     """Law 9; clipping in common and a running average of the weights go on as well."""
     recipe = two(SCHEDULES[name], clip="common", average="ema", max_grad_norm=0.5)
     whole = go(recipe, tmp_path / "whole")
-    go(recipe, tmp_path / "cut", watcher=StopAt(5))
+    go(recipe, tmp_path / "cut", callbacks=[StopAt(5)])
     resumed = go(recipe, tmp_path / "cut", resume=True)
     for left, right in zip(whole, resumed, strict=True):
         left.pop("tokens_per_second"), right.pop("tokens_per_second")
@@ -254,11 +255,11 @@ def test_the_saved_model_is_the_average_of_the_iterates(
     recipe = two("proportional", average=kind, average_decay=decay, average_start=0.5)
     iterates: list[torch.Tensor] = []
 
-    class Keep(Watcher):
+    class Keep(Callback):
         def step(self, run: Any, loss: float) -> None:
             iterates.append(run.policy.base.model.norm.weight.detach().clone())
 
-    go(recipe, tmp_path / "out", watcher=Keep())
+    go(recipe, tmp_path / "out", callbacks=[Keep()])
     last = final(tmp_path / "out", "model_last")["model.norm.weight"]
     assert torch.equal(last, iterates[-1])
     tail = iterates[start:]

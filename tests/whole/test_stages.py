@@ -22,8 +22,9 @@ from onestage.config import RecipeError
 from onestage.models.policy import Policy
 from onestage.models.stacking import FROZEN, TRAINED, activate, is_stacked
 from onestage.runfolder import OutputError, read_metrics
+from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError
-from onestage.training.loop import Run, Watcher
+from onestage.training.loop import Run
 from onestage.training.pipeline import run_stages
 from onestage.training.read import read_data
 from onestage.training.recipe import parse_recipe
@@ -70,7 +71,7 @@ def gap(left: torch.Tensor, right: torch.Tensor) -> float:
     return (left - right).abs().max().item()
 
 
-class Memory(Watcher):
+class Memory(Callback):
     """Keeps the logits of each stage's model at its ends, and those of its last adapter alone."""
 
     def __init__(self) -> None:
@@ -128,7 +129,7 @@ def test_every_stage_reloads_as_it_was_in_memory(
     before, or the last stage's change alone."""
     memory, out = Memory(), tmp_path / "out"
     recipe = parse_recipe(staged(recipe_of, model_folder, *with_policies(policies)))
-    saved = run_stages(recipe, out, say=quiet, watcher=memory)
+    saved = run_stages(recipe, out, say=quiet, callbacks=[memory])
     base = before = logits(AutoModelForCausalLM.from_pretrained(model_folder))
     names = ["1-sft", "2-dpo", "3-kto"][: len(policies) + 1]
     for number, name in enumerate(names):
@@ -202,7 +203,7 @@ def test_full_fine_tuning_in_stages(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("demonstration", "pair", stages=[SFT, {**DPO, "reference": "first"}])
     recipe["stages"][1].pop("model")
     memory, out = Memory(), tmp_path / "out"
-    run_stages(parse_recipe(recipe), out, say=quiet, watcher=memory)
+    run_stages(parse_recipe(recipe), out, say=quiet, callbacks=[memory])
     for name, mine in zip(("1-sft", "2-dpo"), memory.logits, strict=True):
         assert gap(reloaded(out / name / "model"), mine) < 1e-5
     assert gap(*memory.logits) > 1e-2
@@ -217,7 +218,7 @@ def test_all_weights_after_a_merged_adapter(
     stage = {**DPO, "adapter": "merge", "model": {"lora": None}}
     recipe = staged(recipe_of, model_folder, SFT, stage)
     memory, out = Memory(), tmp_path / "out"
-    run_stages(parse_recipe(recipe), out, say=quiet, watcher=memory)
+    run_stages(parse_recipe(recipe), out, say=quiet, callbacks=[memory])
     assert (out / "model" / "model.safetensors").is_file()
     assert gap(reloaded(out / "2-dpo" / "start"), memory.logits[0]) < 1e-4
     assert gap(reloaded(out / "model"), memory.logits[1]) < 1e-5
@@ -270,7 +271,7 @@ def test_the_reference_follows_the_stage_or_does_not(
     assert "holds" in laws[1]
 
 
-class StopAt(Watcher):
+class StopAt(Callback):
     """Ends the process's work at a step of the n-th stage: politely, or as a crash would."""
 
     def __init__(self, stage: int, step: int, *, crash: bool = False) -> None:
@@ -294,7 +295,7 @@ def test_killed_in_a_stage_and_resumed_is_bit_for_bit_the_same(
     recipe = parse_recipe(staged(recipe_of, model_folder, *with_policies([policy])))
     run_stages(recipe, tmp_path / "whole", say=quiet)
     cut = tmp_path / "cut"
-    reached = run_stages(recipe, cut, say=quiet, watcher=StopAt(2, 2))
+    reached = run_stages(recipe, cut, say=quiet, callbacks=[StopAt(2, 2)])
     assert reached == cut.resolve() / "2-dpo" / "checkpoints" / "last"
     assert [s["done"] for s in json.loads((cut / "stages.json").read_text())] == [True, False]
     assert not (cut / "model").exists()
@@ -319,7 +320,7 @@ def test_killed_before_the_first_checkpoint_of_a_stage(
     run_stages(recipe, tmp_path / "whole", say=quiet)
     cut = tmp_path / "cut"
     with pytest.raises(MemoryError):
-        run_stages(recipe, cut, say=quiet, watcher=StopAt(2, 2, crash=True))
+        run_stages(recipe, cut, say=quiet, callbacks=[StopAt(2, 2, crash=True)])
     assert (cut / "2-dpo" / "metrics.jsonl").exists()
     run_stages(recipe, cut, say=quiet, resume=True)
     name = "model/adapter_model.safetensors"
@@ -491,7 +492,7 @@ def test_a_fresh_base_is_kept_for_its_adapter(recipe_of: Make, tmp_path: Path) -
     recipe = recipe_of("demonstration", objective="sft", train__max_steps=3)
     recipe["model"]["lora"] = {"r": 2}
     memory = Memory()
-    run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet, watcher=memory)
+    run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet, callbacks=[memory])
     assert gap(reloaded(tmp_path / "out" / "model"), memory.logits[0]) < 1e-5
     assert gap(reloaded(tmp_path / "out" / "start"), memory.logits[0]) > 1e-3
 

@@ -25,7 +25,7 @@ from onestage.runfolder import write_text
 from onestage.studies.lab.presets import Size, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS, Rows, Source
 from onestage.studies.lab.tokenizer import train_tokenizer
-from onestage.training.loop import Watcher
+from onestage.training.callbacks import Callback
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import run_recipe
 
@@ -43,7 +43,7 @@ def make_base(
     *,
     seed: int = 0,
     say: Say = print,
-    watcher: Watcher | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """The base model of a world: a plain model folder with its tokenizer, found or made.
 
@@ -73,7 +73,7 @@ def make_base(
                 _keep_sources(text, lines, Path(recipe["model"]["tokenizer"]), tokenizer)
                 recipe["cache_dir"] = str(cache.absolute())
                 say(f"pretraining a base model on generated text: {found}")
-                _pretrain(recipe, found, say, watcher)
+                _pretrain(recipe, found, say, callbacks)
     else:
         say(f"base model found: {found / 'model'}")
     return found / "model"
@@ -111,10 +111,12 @@ def _keep_sources(
         write_folder(folder, fill)
 
 
-def _pretrain(recipe: Mapping[str, Any], found: Path, say: Say, watcher: Watcher | None) -> None:
+def _pretrain(
+    recipe: Mapping[str, Any], found: Path, say: Say, callbacks: Sequence[Callback]
+) -> None:
     draft = found.with_name(f".{found.name}")  # one that is there was left by a killed process
     shutil.rmtree(draft, ignore_errors=True)
-    model = run_recipe(parse_recipe(dict(recipe)), draft, say=say, watcher=watcher)
+    model = run_recipe(parse_recipe(dict(recipe)), draft, say=say, callbacks=callbacks)
     if model != draft / "model":
         raise GroundError(f"pretraining was stopped before its end; {found} was not made")
     os.replace(draft, found)

@@ -1,0 +1,52 @@
+"""Experiment trackers (tensorboard, wandb, trackio, mlflow, ...), all through accelerate.
+
+`train: {report_to: wandb}` is short for a callback `{name: tracker, to: wandb}`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onestage.config import nearest
+from onestage.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from onestage.training.loop import Run
+
+
+@dataclass
+class Tracker(Callback):
+    to: str
+    """Where: a tracker by its name in accelerate."""
+    project: str = "onestage"
+
+    def __post_init__(self) -> None:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+        known = [str(name) for name in LOGGER_TYPE_TO_CLASS]
+        if self.to not in known:
+            raise ValueError(f"unknown tracker {self.to!r}{nearest(self.to, known)}")
+        installed = [str(tracker) for tracker in get_available_trackers()]
+        if self.to not in installed:
+            raise ValueError(
+                f"the package of {self.to} is not installed (installed: {installed or 'none'})"
+            )
+        self._tracker: Any = None
+
+    def begin(self, run: Run) -> None:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        kind: Any = LOGGER_TYPE_TO_CLASS[self.to]
+        where = [str(run.out)] if kind.requires_logging_directory else []
+        self._tracker = kind(self.project, *where)
+        self._tracker.start()
+        self._tracker.store_init_configuration({"recipe": run.told})
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        numbers = {name: value for name, value in line.items() if name != "step"}
+        self._tracker.log(numbers, step=line["step"])
+
+    def end(self) -> None:
+        if self._tracker is not None:
+            self._tracker.finish()
