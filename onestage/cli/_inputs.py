@@ -7,11 +7,12 @@ from typing import Any
 
 
 def load_model(model: str, tokenizer: str | None, dtype: str) -> Any:
-    from onestage.models.load import loaded
+    """The policy, which has its tokenizer; a mistyped precision is refused before anything is read."""
+    from onestage import models
 
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {dtype!r}: allowed are auto, float32, bfloat16, float16")
-    return loaded(model, dtype, tokenizer)  # type: ignore[arg-type]
+    return models.open(model, dtype, tokenizer)  # type: ignore[arg-type]
 
 
 def source_of_rows(

@@ -38,15 +38,15 @@ def sample(
         from onestage.rollout.engines import Decoding
 
         quiet_libraries()
-        loaded = load_model(model, tokenizer, dtype)
+        policy = load_model(model, tokenizer, dtype)
         how = Decoding(max_new_tokens, temperature, top_p)
         if prompts is not None:
-            _complete(loaded, prompts, out, how, seed)
+            _complete(policy, prompts, out, how, seed)
         else:
-            _chat(loaded, system, how, seed)
+            _chat(policy, system, how, seed)
 
 
-def _complete(loaded: Any, prompts: Path, out: Path | None, how: Any, seed: int) -> None:
+def _complete(policy: Any, prompts: Path, out: Path | None, how: Any, seed: int) -> None:
     from onestage.rollout.complete import complete
     from onestage.runfolder import write_text
 
@@ -56,7 +56,7 @@ def _complete(loaded: Any, prompts: Path, out: Path | None, how: Any, seed: int)
             given.append(_prompt(line, prompts, number))
     if not given:
         raise ValueError(f"{prompts} holds no prompt")
-    completions = complete(loaded.model, loaded.tokenizer, given, how, seed=seed)
+    completions = complete(policy.model, policy.tokenizer, given, how, seed=seed)
     rows = [{"prompt": p, "completion": c} for p, c in zip(given, completions, strict=True)]
     if out is not None:
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
@@ -79,10 +79,10 @@ def _prompt(line: str, file: Path, number: int) -> Any:
     return row["prompt"]
 
 
-def _chat(loaded: Any, system: str | None, how: Any, seed: int) -> None:
+def _chat(policy: Any, system: str | None, how: Any, seed: int) -> None:
     from onestage.rollout.complete import complete
 
-    templated = loaded.tokenizer.chat_template is not None
+    templated = policy.tokenizer.chat_template is not None
     turns: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     say("Ctrl-D ends" + ("" if templated else "; the tokenizer has no chat template: plain text"))
     while True:
@@ -92,6 +92,6 @@ def _chat(loaded: Any, system: str | None, how: Any, seed: int) -> None:
             return
         turns.append({"role": "user", "content": said})
         asked = [turns if templated else said]
-        (answer,) = complete(loaded.model, loaded.tokenizer, asked, how, seed=seed)
+        (answer,) = complete(policy.model, policy.tokenizer, asked, how, seed=seed)
         turns.append({"role": "assistant", "content": answer})
         say(answer)

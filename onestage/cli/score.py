@@ -31,13 +31,12 @@ def score(
 ) -> None:
     """Log-probabilities of given responses: `id`, `response`, `logp`, `tokens`, a line each."""
     with plain_errors():
-        from onestage.models.policy import Policy
         from onestage.models.score import score_file
 
         quiet_libraries()
-        loaded = load_model(model, tokenizer, dtype)
+        policy = load_model(model, tokenizer, dtype)
         source = source_of_rows(data, kind, column, score_range)
-        lines, refused = score_file(Policy(loaded.model), loaded.tokenizer, source, out, max_length)
+        lines, refused = score_file(policy, policy.tokenizer, source, out, max_length)
         for row in refused[:10]:
             complaints.print(f"left out {escape(row.where)}: {escape(row.reason)}", highlight=False)
         say(f"{out}: {lines:,} responses, {len(refused):,} rows left out")

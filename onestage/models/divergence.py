@@ -37,7 +37,7 @@ class Moved:
     positions: int
 
 
-class Start:
+class Anchor:
     """The start model's distributions at the scored positions of some rows.
 
     Must be made before the first step. `rows` stay in memory with their hidden states.

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
-
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
@@ -57,12 +54,3 @@ def _plain(name: str) -> str:
         at = parts.index("modules_to_save")  # followed by the adapter's name
         parts = parts[:at] + parts[at + 2 :]
     return ".".join(parts)
-
-
-def fingerprint(model: Any) -> tuple[int, ...]:
-    """Sums of the bits of all weights: other numbers after any update, at the cost of reading them."""
-    sums = [
-        p.detach().contiguous().view(BITS[p.element_size()]).sum(dtype=torch.int64)
-        for p in model.parameters()
-    ]
-    return tuple(torch.stack([total.cpu() for total in sums]).tolist())

@@ -24,6 +24,7 @@ from onestage.data.packing import Row, pack
 from onestage.data.trees import TokenPath
 from onestage.models.attention import masks
 from onestage.models.head import Shape, token_logps, token_logps_and_entropy
+from onestage.models.model import Task
 from onestage.models.stacking import FROZEN, TRAINED, activate, is_stacked
 
 Layout = Literal["forest", "alone"]
@@ -47,9 +48,17 @@ class Policy(nn.Module):
 
     task: Task = "causal"
 
-    def __init__(self, model: Any, *, fit: Fit | None = None, pad_to: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        fit: Fit | None = None,
+        pad_to: int | None = None,
+    ) -> None:
+        """`tokenizer`: kept for who asks the policy in words; it is not needed here."""
         super().__init__()
-        self.model = model
+        self.model, self.tokenizer = model, tokenizer
         self.value_head: nn.Linear | None = None
         on_cuda = next(model.parameters()).device.type == "cuda"
         self.pad_to = pad_to if pad_to is not None else (128 if on_cuda else 1)
@@ -319,7 +328,3 @@ def _agrees(score: Any, plain: Tensor, tolerance: float) -> tuple[bool, str]:
     ) as e:
         return False, f"{type(e).__name__}: {str(e).splitlines()[0][:120] if str(e) else ''}"
     return difference <= tolerance, f"values differ by up to {difference:.2g}"
-
-
-Task = Literal["causal", "reward"]
-"""What a model says of a token: a distribution of the next one, or how good the text is so far."""

@@ -1,14 +1,12 @@
-"""Reference log-probabilities: computed once, kept on disk, keyed by content.
+"""The reference: log-probabilities of the model a run starts from, or of another one.
 
-The reference is the model a run starts from. Its log-probabilities are constants, so they are
-computed for the records a run will visit and stored under a fingerprint of the weights; a second run
-on the same model and records finds them. An entry is one path (its token ids and scored spans), so
-runs that share some data share the entries. A file whose fingerprint is not the model's is refused.
+They are constants, so they are computed once for the records a run will visit and kept on disk under a
+fingerprint of the weights; a second run on the same model and records finds them. An entry is one path
+(its token ids and scored spans), so runs that share some data share the entries. A file whose
+fingerprint is not the model's is refused.
 
-The model as it was before the first step, for runs that need it again while they train.
-
-Responses that are sampled cannot be scored by the reference beforehand. A copy of the trained weights
-(with low-rank adapters that is little) is kept and changes places with them for as long as it is asked.
+Responses that are sampled cannot be scored beforehand: `InitialWeights` change places with the trained
+ones for as long as the reference is asked.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,10 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 FORMAT = "1"
+
+
+BLOCK = 8192
+"""Paths whose missing entries are computed together: what a run that is cut off loses at most."""
 
 
 class ReferenceMismatchError(ValueError):
@@ -153,6 +156,30 @@ class ReferenceCache:
             Path(draft).unlink(missing_ok=True)
             raise
 
+    def fill(
+        self,
+        policy: Policy,
+        paths: Iterable[TokenPath],
+        tokens_per_row: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> tuple[int, int]:
+        """Compute what the policy says of the paths that have no entry; `reload` takes them in.
+
+        rank, ranks: of several processes that fill one cache, each given all the paths, which one this
+        is. Returns how many paths were known, and how many of all processes' were missing.
+        """
+        found = computed = 0
+        rest = iter(paths)
+        while block := list(islice(rest, BLOCK)):
+            known, missing = self.split(block)
+            found, computed = found + known, computed + len(missing)
+            # By key, not by place: processes that opened the cache at different times miss other paths.
+            mine = {key: path for key, path in missing.items() if key % ranks == rank}
+            self.add(compute(policy, mine, tokens_per_row))
+        return found, computed
+
 
 def compute(
     policy: Policy, paths: Mapping[int, TokenPath], tokens_per_row: int
@@ -173,17 +200,21 @@ def compute(
     return found
 
 
-class StartWeights:
-    """Made before the first step, also of a run that is resumed."""
+class InitialWeights:
+    """The policy as it was before the first step, for who must ask it while it trains.
+
+    A copy of the trained weights is kept (with low-rank adapters that is little). Must be made before
+    the first step, also of a run that is resumed.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.trained = [p for p in policy.model.parameters() if p.requires_grad]
-        self.start = [p.detach().clone() for p in self.trained]
+        self.initial = [p.detach().clone() for p in self.trained]
 
     @contextmanager
     def in_place(self) -> Iterator[Policy]:
-        """The policy with its first weights; the trained ones are back afterwards."""
+        """The policy with its first weights; the trained ones are back afterwards, bit for bit."""
         self._swap()
         try:
             yield self.policy
@@ -193,4 +224,4 @@ class StartWeights:
     @torch.no_grad()
     def _swap(self) -> None:
         for number, parameter in enumerate(self.trained):
-            parameter.data, self.start[number] = self.start[number], parameter.data
+            parameter.data, self.initial[number] = self.initial[number], parameter.data

@@ -19,7 +19,6 @@ more behind the end of a turn than the model was trained on.
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,8 @@ from transformers import (
 
 from onestage.data.packing import Row
 from onestage.data.trees import TokenPath
-from onestage.models.policy import Fit, Policy, Task
+from onestage.models.model import Task
+from onestage.models.policy import Fit, Policy
 
 
 class Scorer(Policy):
@@ -96,8 +96,12 @@ def _in_float32(head: Any) -> None:
 def policy_of(model: Any) -> Policy:
     """The model behind the loop's interface: a `Scorer` where it is a classifier."""
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    judges = type(inner).__name__.endswith("ForSequenceClassification")
-    return Scorer(model) if judges else Policy(model)
+    return Scorer(model) if is_judge(inner) else Policy(model)
+
+
+def is_judge(model: Any) -> bool:
+    """Whether a model without adapters is a sequence classifier."""
+    return type(model).__name__.endswith("ForSequenceClassification")
 
 
 READS = "reward_reads"
@@ -200,11 +204,3 @@ def _ends(tokenizer: Any) -> set[int]:
             return ends
         ends |= set(tokenizer(text.rpartition(answer)[2], add_special_tokens=False)["input_ids"])
     return ends
-
-
-def adapter_task(folder: str | Path) -> str | None:
-    """The task type that an adapter folder names, as PEFT calls it."""
-    from peft import PeftConfig
-
-    kind = PeftConfig.from_pretrained(str(folder)).task_type
-    return None if kind is None else str(getattr(kind, "value", kind))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -77,15 +76,3 @@ def restore_weights(model: Any, checkpoint: Path) -> None:
     saved = type(model).from_pretrained(folder, dtype=model.dtype)
     with torch.no_grad():
         model.load_state_dict(saved.state_dict())
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """A digest of every parameter and buffer: names, shapes, types and bytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, torch.Tensor):
-            continue
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(raw.numpy().data)
-    return digest.hexdigest()

@@ -17,13 +17,13 @@ from random import Random
 from typing import Any, Literal
 
 from onestage.config import RecipeError
-from onestage.models.load import load_tokenizer
+from onestage.models import tokenizer_of
 from onestage.runfolder import digest_of, silent
 from onestage.studies.file import StudyError, StudyFile
 from onestage.studies.variables import filled
 from onestage.studies.worlds import Split
 from onestage.training.plan import make_plan
-from onestage.training.read import model_source, read_data
+from onestage.training.read import read_data
 from onestage.training.recipe import Recipe, parse_recipe
 from onestage.training.stages import plan
 
@@ -260,6 +260,6 @@ def _steps(budget: Mapping[str, int], part: float, recipe: Callable[[], Recipe])
         raise RecipeError(
             "budget: tokens of answers that are sampled are not known before; give updates"
         )
-    data = read_data(tried, load_tokenizer(model_source(tried)), silent)
+    data = read_data(tried, tokenizer_of(tried.model), silent)
     a_step = make_plan(tried, data).tokens() / SAMPLE
     return max(1, round(part * budget["tokens"] / a_step))

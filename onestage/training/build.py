@@ -21,11 +21,11 @@ from onestage.data.feeds import Feeds
 from onestage.data.options import DataOptions
 from onestage.data.tokenize import About
 from onestage.models.average import Average
-from onestage.models.load import Loaded
 from onestage.models.penalty import DeltaL1
 from onestage.models.policy import Policy
-from onestage.models.reference import ReferenceCache, StartWeights
+from onestage.models.reference import InitialWeights, ReferenceCache
 from onestage.models.reward_model import policy_of
+from onestage.models.weights import Loaded
 from onestage.rollout import engines as samplers
 from onestage.rollout import hints, rewards
 from onestage.rollout.answer import Answering
@@ -152,7 +152,7 @@ def make_feeds(
     if not streams:
         return plan.feeds
     options = recipe.rollout
-    start = StartWeights(policy).in_place if options.policy == "start" else None
+    start = InitialWeights(policy).in_place if options.policy == "start" else None
     wanted = wants_reference(recipe, plan.terms)
     reference = _reference(policy, other, start) if wanted else None
     try:
@@ -247,7 +247,7 @@ def _reference(policy: Policy, other: Policy | None, start: Reference | None) ->
     """Another model, or this one as it was before the run."""
     if other is not None:
         return lambda: nullcontext(other)
-    return start or StartWeights(policy).in_place
+    return start or InitialWeights(policy).in_place
 
 
 def _rewards(given: Any) -> list[tuple[str, float, Reward]]:

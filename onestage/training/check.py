@@ -16,15 +16,14 @@ from onestage.data.record import Refusal
 from onestage.data.store import write
 from onestage.data.stream import Source, read, source_of
 from onestage.data.tokenize import Encoder
+from onestage.models import Lora, adapter_base, check_vocabulary, config_of, tokenizer_of
 from onestage.models.estimate import Estimate, estimate
-from onestage.models.load import adapter_base, check_vocabulary, load_config, load_tokenizer
-from onestage.models.options import LoraOptions
 from onestage.rollout.judge import Online
 from onestage.runfolder import Say
 from onestage.training.build import check_rewards, close, judge_worked, make_streams
 from onestage.training.pipeline import check_stage
 from onestage.training.plan import make_plan
-from onestage.training.read import Data, judge, make_encoder, model_source, read_data
+from onestage.training.read import Data, judge, make_encoder, read_data
 from onestage.training.recipe import Recipe, load_recipe
 from onestage.training.stages import Stage, plan
 
@@ -32,13 +31,12 @@ from onestage.training.stages import Stage, plan
 def check_recipe(file: Path, overrides: Sequence[str], console: Console, say: Say) -> bool:
     """Print everything about a recipe's data and plan; returns whether it could be trained."""
     recipe = load_recipe(file, overrides)
-    source = model_source(recipe)
-    tokenizer, config = load_tokenizer(source), load_config(source)
+    tokenizer, config = tokenizer_of(recipe.model), config_of(recipe.model)
     check_vocabulary(tokenizer, config)
     if not recipe.stages:
         return _check_run(recipe, None, tokenizer, config, console, say)
     good = True
-    for stage in plan(recipe, file.parent, from_adapter=adapter_base(source) is not None):
+    for stage in plan(recipe, file.parent, from_adapter=adapter_base(recipe.model) is not None):
         console.rule(f"stage {stage.name}")
         good &= _check_run(stage.recipe, stage, tokenizer, config, console, say)
     return good
@@ -109,7 +107,7 @@ def _errors(
     return errors
 
 
-def _cost(recipe: Recipe, data: Data, config: Any, lora: LoraOptions | None) -> Estimate:
+def _cost(recipe: Recipe, data: Data, config: Any, lora: Lora | None) -> Estimate:
     plan = make_plan(recipe, data)
     found = estimate(
         config,

@@ -8,7 +8,6 @@ reached on held-out ones). The runs are cached by the content of model, data and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,10 +17,10 @@ from typing import Any
 from accelerate import PartialState
 
 from onestage.config import RecipeError
-from onestage.models.load import adapter_base, load_tokenizer
+from onestage.models import adapter_base, digest_files, tokenizer_of
 from onestage.runfolder import Say, digest_of, read_metrics, silent, write_json
 from onestage.training.plan import make_plan
-from onestage.training.read import Data, cache_folder, model_source, read_data
+from onestage.training.read import Data, cache_folder, read_data
 from onestage.training.recipe import Recipe
 
 EVALUATIONS = 8
@@ -33,7 +32,7 @@ def with_optimum(recipe: Recipe, train: Callable[[Recipe, Path], Path], say: Say
     if recipe.optimum is None or recipe.optimum.steps is None:
         return recipe
     steps = recipe.optimum.steps
-    data = read_data(recipe, load_tokenizer(model_source(recipe)), silent)
+    data = read_data(recipe, tokenizer_of(recipe.model), silent)
     plan = make_plan(recipe, data)
     given, on_training = dict(recipe.optimum.given), dict(recipe.optimum.on_training)
     for term, weight in plan.schedule.weight.items():
@@ -81,7 +80,7 @@ def _measured(
     given = recipe.model_dump(mode="json", exclude={"cache_dir", "data"})
     stores = [store.folder.name for part in (data.train, data.held_out) for store in part.values()]
     parts = [stream.model_dump(include={"name", "weight", "per_step"}) for stream in recipe.data]
-    base = adapter_base(model_source(recipe))
+    base = adapter_base(recipe.model)
     models = [_content(name) for name in (recipe.model.name, base, recipe.reference)]
     folder = cache / "optimum" / digest_of([given, stores, parts, models, term])
     file = folder / "optimum.json"
@@ -115,8 +114,5 @@ def _content(name: str | None) -> str:
     folder = Path(name or "")
     if name is None or not folder.is_dir():
         return str(name)
-    digest = hashlib.blake2b(digest_size=16)
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "blake2b").digest())
-    return digest.hexdigest()
+    kinds = ("*.safetensors", "*.bin", "*.json")
+    return digest_files(file for kind in kinds for file in folder.glob(kind))

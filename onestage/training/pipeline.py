@@ -18,15 +18,17 @@ from torch import nn
 
 from onestage.config import RecipeError
 from onestage.data.record import KINDS
-from onestage.models.load import (
+from onestage.models import (
     adapter_base,
     check_lora,
+    check_reference,
     check_trained,
     check_vocabulary,
-    load_config,
-    load_tokenizer,
+    config_of,
+    reference_of,
+    tokenizer_of,
 )
-from onestage.models.start import started
+from onestage.models.start import prepare
 from onestage.rollout.judge import Online
 from onestage.runfolder import (
     OutputError,
@@ -42,9 +44,9 @@ from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.optimizer import make_optimizer
 from onestage.training.plan import choices, make_plan, schedule_of
-from onestage.training.read import Data, judge, model_source, read_data
+from onestage.training.read import Data, judge, read_data
 from onestage.training.recipe import Recipe
-from onestage.training.run import Session, check_reference, complete
+from onestage.training.run import Session, complete
 from onestage.training.stages import Stage, plan
 
 
@@ -77,17 +79,17 @@ def check_stage(stage: Stage, data: Data, streams: Mapping[str, Online]) -> None
 
 def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:
     """Check every stage, data included, before the first is begun. Raises `RecipeError`."""
-    source = model_source(recipe)
-    tokenizer, config = load_tokenizer(source), load_config(source)
+    tokenizer, config = tokenizer_of(recipe.model), config_of(recipe.model)
     check_vocabulary(tokenizer, config)
-    check_trained(model_source(stages[0].recipe) if recipe.model.name else source)
+    check_trained(stages[0].recipe.model if recipe.model.name else recipe.model)
     for stage in stages:
         try:
             choices(stage.recipe)
             schedule_of(stage.recipe)
-            check_lora(model_source(stage.recipe), config)
-            if not Path(stage.recipe.reference).is_relative_to(out.resolve()):
-                check_reference(stage.recipe, tokenizer, config)
+            check_lora(stage.recipe.model, config)
+            reference = reference_of(stage.recipe.model, stage.recipe.reference)
+            if reference and not Path(stage.recipe.reference).is_relative_to(out.resolve()):
+                check_reference(reference, tokenizer, config)
             with make_accelerator(stage.recipe.train).main_process_first():
                 data = read_data(stage.recipe, tokenizer, silent)
             streams = make_streams(stage.recipe)
@@ -113,8 +115,7 @@ def run_stages(
     Everything that can be refused without a stage's model is refused before the first one begins.
     Stopped by a signal, it returns where the checkpoint lies; `resume` skips what is done.
     """
-    source = model_source(recipe)
-    stages = plan(recipe, out, from_adapter=adapter_base(source) is not None)
+    stages = plan(recipe, out, from_adapter=adapter_base(recipe.model) is not None)
     accelerator = make_accelerator(recipe.train)
     main = accelerator.is_main_process
     tell: Say = say if main else silent
@@ -128,7 +129,8 @@ def run_stages(
         _record(out, stages)
     if recipe.model.config is not None:
         with accelerator.main_process_first():
-            started(source, load_tokenizer(source), out / "start", keep=resume or not main)
+            tokenizer, keep = tokenizer_of(recipe.model), resume or not main
+            prepare(recipe.model, tokenizer, out / "start", recipe.train.seed, keep=keep)
     saved = out / "model"
     for number, stage in enumerate(stages, 1):
         tell(f"stage {number} of {len(stages)}, {stage.name}")

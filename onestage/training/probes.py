@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
-from onestage.models.divergence import Moved, Start
+from onestage.models.divergence import Anchor, Moved
 from onestage.training.loop import Run, row_loss
 
 
@@ -32,11 +32,11 @@ class Probe:
         gradients: bool,
     ) -> None:
         self.run, self.gradients = run, gradients
-        self.watched: dict[str, Start] = {}
+        self.watched: dict[str, Anchor] = {}
         for prefix, records_of in (("retention", retention), ("task", task)):
             for name, records in records_of.items():
                 rows = pack_records(list(records), run.tokens_per_row).rows
-                self.watched[f"{prefix}/{name}"] = Start(run.policy, self._mine(rows))
+                self.watched[f"{prefix}/{name}"] = Anchor(run.policy, self._mine(rows))
         self.start = {name: self._moved(start) for name, start in self.watched.items()}
 
     def __call__(self) -> dict[str, float]:
@@ -59,7 +59,7 @@ class Probe:
         accelerator = self.run.accelerator
         return list(rows[accelerator.process_index :: accelerator.num_processes])
 
-    def _moved(self, start: Start) -> Moved:
+    def _moved(self, start: Anchor) -> Moved:
         """Means over all processes' rows."""
         with self.run.accelerator.autocast():
             found = start.measure(self.run.policy)

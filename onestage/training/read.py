@@ -1,4 +1,4 @@
-"""What a run reads: its streams, encoded, and which models it is told to load."""
+"""What a run reads: its streams, encoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from onestage.config import RecipeError
 from onestage.data.store import Store, open_store, tokenizer_digest
 from onestage.data.stream import source_of
 from onestage.data.tokenize import Encoder
-from onestage.models.load import Lora, ModelSource, adapter_base
 from onestage.runfolder import Say, default_cache
 from onestage.training.recipe import Recipe
 
@@ -100,24 +99,3 @@ def judge(recipe: Recipe, data: Data) -> None:
             )
         if not asked and rewards.get(name) is not None:
             raise RecipeError(f"data {name}: has a reward but no problem to solve (check records)")
-
-
-def model_source(recipe: Recipe) -> ModelSource:
-    options = recipe.model.model_dump(exclude={"lora"})
-    lora = recipe.model.lora
-    return ModelSource(
-        **options, lora=Lora(**lora.model_dump()) if lora else None, seed=recipe.train.seed
-    )
-
-
-def reference_source(recipe: Recipe) -> ModelSource | None:
-    """The model that losses compare with, where it is not the one the run starts from."""
-    if recipe.reference == "start":
-        return None
-    mine = model_source(recipe)
-    other = replace(
-        mine, name=recipe.reference, config=None, tokenizer=None, chat_template=None, lora=None
-    )
-    other = replace(other, adapter="same", gradient_checkpointing=False)
-    shared = (adapter_base(other) or other.name) in (mine.name, adapter_base(mine))
-    return other if shared else replace(other, revision=None)

@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from onestage.config import RecipeError, Section, explain, override
 from onestage.data.options import DataOptions
 from onestage.data.record import KINDS
-from onestage.models.options import ModelOptions
+from onestage.models import Model
 from onestage.rollout.options import RolloutOptions
 
 
 class Recipe(Section):
-    model: ModelOptions
+    model: Model
     data: list[DataOptions] = Field(min_length=1)
     objective: ObjectiveChoice = "uft"
     """A name, a table `{name: dpo, beta: 0.1}`, or a map from kind or stream name to either."""

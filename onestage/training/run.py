@@ -26,20 +26,20 @@ from accelerate.utils import release_memory
 
 from onestage.config import RecipeError
 from onestage.data.encoded import Encoded
-from onestage.models.load import (
+from onestage.models import (
     Loaded,
-    adapter_base,
+    Policy,
+    check_reference,
     check_trained,
     check_vocabulary,
-    has_tokenizer,
+    config_of,
     load,
-    load_config,
-    load_tokenizer,
+    reference_of,
+    tokenizer_of,
 )
-from onestage.models.policy import Policy
-from onestage.models.reference import ReferenceCache, compute
+from onestage.models.reference import ReferenceCache
 from onestage.models.save import save_model
-from onestage.models.start import needs_folder, started
+from onestage.models.start import needs_folder, prepare
 from onestage.runfolder import Logbook, OutputError, Say, digest_of, silent
 from onestage.training.build import (
     check_rewards,
@@ -56,7 +56,7 @@ from onestage.training.loop import Hooks, Run, train
 from onestage.training.monitor import Lookout, probes_of
 from onestage.training.optimum import with_optimum
 from onestage.training.plan import choices, make_plan, schedule_of
-from onestage.training.read import cache_folder, judge, model_source, read_data, reference_source
+from onestage.training.read import cache_folder, judge, read_data
 from onestage.training.recipe import Recipe
 from onestage.training.selfcheck import check_laws, require, sample
 
@@ -119,11 +119,12 @@ class Session:
         choices(recipe)  # a mistyped objective or schedule is refused before data are read
         schedule_of(recipe)
         self.streams = make_streams(recipe)
-        source = model_source(recipe)
-        check_trained(source)
-        self.tokenizer, config = load_tokenizer(source), load_config(source)
+        check_trained(recipe.model)
+        self.tokenizer, config = tokenizer_of(recipe.model), config_of(recipe.model)
         check_vocabulary(self.tokenizer, config)
-        check_reference(recipe, self.tokenizer, config)
+        reference = reference_of(recipe.model, recipe.reference)
+        if reference is not None:
+            check_reference(reference, self.tokenizer, config)
         with self.accelerator.main_process_first():
             self.data = read_data(recipe, self.tokenizer, self.say)
         judge(recipe, self.data)
@@ -151,12 +152,12 @@ class Session:
         self._describe(resume)
 
     def _load(self) -> Loaded:
-        source, folder = model_source(self.recipe), self.out / "start"
+        source, folder, seed = self.recipe.model, self.out / "start", self.recipe.train.seed
         if needs_folder(source):
             with self.accelerator.main_process_first():
                 keep = self.resuming or not self.main
-                source = started(source, self.tokenizer, folder, keep=keep)
-        loaded = load(source, self.accelerator.device, self.tokenizer)
+                source = prepare(source, self.tokenizer, folder, seed, keep=keep)
+        loaded = load(source, self.accelerator.device, self.tokenizer, seed)
         for note in loaded.notes:
             self.say(f"model: {note}")
         return loaded
@@ -396,10 +397,6 @@ class StoppingOnSignals:
             signal.signal(number, handler)
 
 
-BLOCK = 4096
-"""Records whose missing reference paths are computed together."""
-
-
 @dataclass(frozen=True)
 class Other:
     """A reference that is not the model the run starts from."""
@@ -409,39 +406,17 @@ class Other:
     policy: Policy
 
 
-def check_reference(recipe: Recipe, tokenizer: Any, config: Any) -> None:
-    """Refuse another reference whose tokens are not the policy's, before any weights are loaded."""
-    source = reference_source(recipe)
-    if source is None:
-        return
-    theirs = load_config(source)
-    if theirs.vocab_size != config.vocab_size:
-        raise RecipeError(
-            f"reference {source.name}: its vocabulary has {theirs.vocab_size} tokens, the policy's "
-            f"{config.vocab_size}; log-probabilities of other tokens cannot be compared"
-        )
-    folders = [name for name in (source.name, adapter_base(source)) if name]
-    if (
-        any(map(has_tokenizer, folders))
-        and load_tokenizer(source).get_vocab() != tokenizer.get_vocab()
-    ):
-        raise RecipeError(
-            f"reference {source.name}: its tokenizer gives other ids than the policy's; "
-            "log-probabilities of other tokens cannot be compared"
-        )
-
-
 def load_other(recipe: Recipe, device: torch.device, tokenizer: Any, needed: bool) -> Other | None:
     """Load the other reference, if the recipe names one. `needed`: whether a loss compares with it.
 
     Raises `RecipeError` for a reference that no objective would use.
     """
-    source = reference_source(recipe)
+    source = reference_of(recipe.model, recipe.reference)
     if source is None:
         return None
     if not needed:
         raise RecipeError(f"reference {source.name}: no objective of the run uses a reference")
-    loaded = load(source, device, tokenizer)
+    loaded = load(source, device, tokenizer, recipe.train.seed)
     return Other(str(source.name), loaded.fingerprint, Policy(loaded.model))
 
 
@@ -456,17 +431,10 @@ def fill_cache(run: Run, records: Iterable[Encoded], policy: Policy, say: Say) -
     reference = run.reference
     if reference is None:
         return
-    rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
-    found = computed = 0
-    visited = iter(records)
-    while block := list(islice(visited, BLOCK)):
-        wanted = (path for r in block if run.terms.wants_reference(r) for path in r.paths)
-        known, missing = reference.split(wanted)
-        found, computed = found + known, computed + len(missing)
-        # By key, not by place: processes that opened the cache at different times miss different paths.
-        mine = {key: path for key, path in missing.items() if key % ranks == rank}
-        with run.accelerator.autocast():
-            reference.add(compute(policy, mine, run.tokens_per_row))
+    wanted = (path for r in records if run.terms.wants_reference(r) for path in r.paths)
+    here = {"rank": run.accelerator.process_index, "ranks": run.accelerator.num_processes}
+    with run.accelerator.autocast():
+        found, computed = reference.fill(policy, wanted, run.tokens_per_row, **here)
     run.accelerator.wait_for_everyone()
     reference.reload()
     say(

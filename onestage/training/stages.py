@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onestage.config import RecipeError, nearest
-from onestage.models.options import LoraOptions
+from onestage.models import Lora
 from onestage.training.recipe import Recipe, StageOptions, parse_recipe
 
 SHARED = ("data", "stages", "cache_dir")
@@ -38,7 +38,7 @@ class Stage:
     """Whether the recipe says what the reference is (the first stage need not: it has only one)."""
     own_map: Mapping[str, Any]
     """The stage's own map of objectives, every entry of which must be used."""
-    lora: LoraOptions | None
+    lora: Lora | None
     """The shape of the adapters it trains, where the recipe knows it."""
     leaves_adapter: bool
 

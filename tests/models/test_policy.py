@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from onestage.data.packing import pack
 from onestage.models import attention
+from onestage.models.adapters import adapted
 from onestage.models.attention import NAME, block_mask, dense_mask
-from onestage.models.load import Lora, _adapted
+from onestage.models.model import Lora
 from onestage.models.policy import Fit, Policy
 
 SMALL = {key: value for key, value in TINY.items() if key not in ("bos_token_id", "eos_token_id")}
@@ -269,7 +270,7 @@ def test_adapter_off_is_the_base() -> None:
     (row,) = pack(some_records(), 1000)
     with torch.no_grad():
         before = Policy(base)(row)
-    policy = Policy(_adapted(Lora(r=2), base))
+    policy = Policy(adapted(Lora(r=2), base))
     with torch.no_grad():
         torch.testing.assert_close(policy(row), before, rtol=0, atol=0)
         for name, parameter in policy.named_parameters():

@@ -9,9 +9,9 @@ import pytest
 import torch
 from support.tiny import tiny_llama, token_path
 
+from onestage.models.fingerprint import digest
 from onestage.models.policy import Policy
 from onestage.models.reference import ReferenceCache, ReferenceMismatchError, compute, path_key
-from onestage.models.save import weights_digest
 
 
 def paths():
@@ -87,9 +87,9 @@ def test_nothing_is_left_behind_when_writing_fails(
 
 def test_the_digest_sees_every_weight() -> None:
     model = tiny_llama()
-    before = weights_digest(model)
-    assert weights_digest(tiny_llama()) == before
+    before = digest(model)
+    assert digest(tiny_llama()) == before
     with torch.no_grad():
         model.lm_head.weight[3, 3] += 1e-6
-    assert weights_digest(model) != before
-    assert weights_digest(tiny_llama().to(torch.bfloat16)) != before
+    assert digest(model) != before
+    assert digest(tiny_llama().to(torch.bfloat16)) != before

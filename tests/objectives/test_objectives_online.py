@@ -10,12 +10,11 @@ import pytest
 import torch
 from support.tiny import write_rows
 
-from onestage.models.load import load
+from onestage.models import load
 from onestage.objectives import make, names
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards.countdown import Countdown
 from onestage.runfolder import read_metrics
-from onestage.training.read import model_source
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import Session
 
@@ -75,7 +74,7 @@ def test_two_steps_of_it(
             "cache_dir": str(tmp_path / "cache"),
         }
     )
-    before = load(model_source(recipe)).model.state_dict()
+    before = load(recipe.model, seed=recipe.train.seed).model.state_dict()
     session = Session(recipe, tmp_path / "out", say=lambda line: None)
     session.go()
     lines = [line for line in read_metrics(tmp_path / "out") if "loss" in line]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from onestage.models.options import LoraOptions
+from onestage.models import Lora
 from onestage.runfolder import read_metrics
 from onestage.training.recipe import TrainOptions, parse_recipe
 from onestage.training.run import run_recipe
@@ -91,7 +91,7 @@ def test_a_training_option_changes_the_model(option: str, recipe_of: Make, tmp_p
 ADAPTER = {"r": 3, "alpha": 64, "dropout": 0.5, "target_modules": ["q_proj"]}
 
 
-@pytest.mark.parametrize("option", LoraOptions.model_fields)
+@pytest.mark.parametrize("option", Lora.model_fields)
 def test_an_adapter_option_changes_the_adapter(
     option: str, recipe_of: Make, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from support.tiny import tiny_llama, token_path, train_on_two_processes, write_r
 
 from onestage.config import RecipeError
 from onestage.data.packing import pack, pack_records
-from onestage.models.divergence import Start
+from onestage.models.divergence import Anchor
 from onestage.models.policy import Fit, Policy
 from onestage.runfolder import read_metrics
 from onestage.schedules import make
@@ -85,7 +85,7 @@ def test_kl_to_the_start_is_that_of_full_distributions(layout: Any, trained: str
     if trained == "body":
         now.get_output_embeddings().weight.requires_grad_(False)
     policy = Policy(now, fit=Fit(layout, True))
-    watch = Start(policy, rows_of_paths())
+    watch = Anchor(policy, rows_of_paths())
     assert watch.measure(policy).kl == pytest.approx(0, abs=1e-6)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_kl_to_the_start_is_that_of_full_distributions(layout: Any, trained: str
 
 def test_a_model_whose_head_is_not_linear_has_a_loss_but_no_kl() -> None:
     policy = Policy(tiny_llama(), fit=Fit("alone", False, "its own logits"))
-    moved = Start(policy, rows_of_paths()).measure(policy)
+    moved = Anchor(policy, rows_of_paths()).measure(policy)
     assert math.isnan(moved.kl)
     assert moved.loss > 0
 

@@ -28,9 +28,10 @@ from transformers import (
 from onestage.config import RecipeError
 from onestage.data.packing import pack, pack_records
 from onestage.data.trees import TokenPath
-from onestage.models.load import ModelSource, load, load_config, load_whole
+from onestage.models import Model, config_of, load
 from onestage.models.policy import Policy
 from onestage.models.reward_model import Scorer, padding_of, policy_of
+from onestage.models.weights import load_whole
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _pool as pool
 from onestage.rollout.rewards.reward_model import RewardModel
@@ -397,7 +398,7 @@ def test_a_language_models_adapter_is_merged_first(
     recipe["model"]["lora"] = {"r": 2}
     adapter = go(recipe, tmp_path / "sft")
     with pytest.raises(ValueError, match=r"has no head for rewards; set model\.adapter: merge"):
-        load(ModelSource(str(adapter), task="reward"))
+        load(Model(name=str(adapter), task="reward"))
     model = {"name": str(adapter), "adapter": "merge", "lora": {"r": 2}}
     start = recipe_for(tmp_path, model, pairs(8, 0), train={"max_steps": 2})
     saved = go(start, tmp_path / "rm")
@@ -518,24 +519,24 @@ def test_models_of_another_sort_are_refused(
     trained: tuple[Session, Path], tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"is a classifier .* which writes no text"):
-        load(ModelSource(str(trained[1])))
-    source = ModelSource(str(trained[1]))
+        load(Model(name=str(trained[1])))
+    source = Model(name=str(trained[1]))
     with pytest.raises(ValueError, match="writes no text"):  # as `onestage merge` loads models
-        load_whole(source, load_config(source))
+        load_whole(source, config_of(source))
     recurrent = {"model_type": "mamba", "vocab_size": 400, "hidden_size": 16}
-    source = ModelSource(config=recurrent, tokenizer=str(tokenizer_folder), task="reward")
+    source = Model(config=recurrent, tokenizer=str(tokenizer_folder), task="reward")
     with pytest.raises(ValueError, match="transformers has none for mamba"):
         load(source)
     masked = {**TINY, "model_type": "bert"}
     del masked["num_key_value_heads"]
-    source = ModelSource(config=masked, tokenizer=str(tokenizer_folder), task="reward")
+    source = Model(config=masked, tokenizer=str(tokenizer_folder), task="reward")
     with pytest.raises(ValueError, match="BertForSequenceClassification has another head"):
         load(source)
     many = AutoModelForSequenceClassification.from_config(LlamaConfig(**{**TINY, "num_labels": 3}))
     many.save_pretrained(tmp_path / "many")
     make_tokenizer().save_pretrained(tmp_path / "many")
     with pytest.raises(ValueError, match="tells 3 labels; a reward model has one"):
-        load(ModelSource(str(tmp_path / "many"), task="reward"))
+        load(Model(name=str(tmp_path / "many"), task="reward"))
 
 
 # TRL

@@ -16,14 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from onestage.models.load import (
-    ModelSource,
-    adapter_base,
-    check_vocabulary,
-    load_config,
-    load_tokenizer,
-    load_whole,
-)
+from onestage.models.model import Model
+from onestage.models.source import adapter_base, check_vocabulary, config_of, tokenizer_of
+from onestage.models.weights import load_whole
 
 EXTRAS = ("use_dora", "bias", "lora_bias", "modules_to_save", "target_parameters")
 """Options of LoRA with which a layer adds more than s B A to its weight."""
@@ -145,8 +140,8 @@ def load_family(
     root = base or names[0]
     _check_kin([root, *(name for name in names if name not in adapters)])
     tokenizer = _common_tokenizer(names)
-    source = ModelSource(name=root)
-    check_vocabulary(tokenizer, load_config(source))
+    source = Model(name=root)
+    check_vocabulary(tokenizer, config_of(source))
     target = _still(source, device)
     tensors = floating_tensors(target)
     wholes = {
@@ -185,7 +180,7 @@ def _same(left: str, right: str) -> bool:
 
 def _adapter_config(name: str) -> Any:
     """PEFT's config of an adapter folder, None for a whole model."""
-    if adapter_base(ModelSource(name=name)) is None:
+    if adapter_base(Model(name=name)) is None:
         return None
     from peft import PeftConfig
 
@@ -225,7 +220,7 @@ def _common_base(adapters: dict[str, Any], named: str | None) -> str | None:
 
 def _check_kin(names: Sequence[str]) -> None:
     """One architecture, not quantised, before any weights are read."""
-    first, *others = [(name, load_config(ModelSource(name=name))) for name in names]
+    first, *others = [(name, config_of(Model(name=name))) for name in names]
     for name, config in (first, *others):
         if getattr(config, "quantization_config", None):
             raise ValueError(f"{name} is quantised: its weights cannot be averaged")
@@ -238,7 +233,7 @@ def _check_kin(names: Sequence[str]) -> None:
 
 def _common_tokenizer(names: Sequence[str]) -> Any:
     """The first tokenizer that has a chat template, or the first; their vocabularies must agree."""
-    tokenizers = {name: load_tokenizer(ModelSource(name=name)) for name in dict.fromkeys(names)}
+    tokenizers = {name: tokenizer_of(Model(name=name)) for name in dict.fromkeys(names)}
     first = names[0]
     words = tokenizers[first].get_vocab()
     for name, tokenizer in tokenizers.items():
@@ -253,7 +248,7 @@ def _common_tokenizer(names: Sequence[str]) -> Any:
 
 
 def _whole(name: str, tensors: dict[str, Tensor], root: str, device: torch.device | str) -> Whole:
-    model = _still(ModelSource(name=name), device)
+    model = _still(Model(name=name), device)
     mine = floating_tensors(model)
     if only := sorted(mine.keys() ^ tensors.keys()):
         raise ValueError(
@@ -303,6 +298,6 @@ def _put_on(
     return layers, wrapped.eval()
 
 
-def _still(source: ModelSource, device: torch.device | str) -> Any:
+def _still(source: Model, device: torch.device | str) -> Any:
     """A model without adapters, as it stands: no gradients, in evaluation mode."""
-    return load_whole(source, load_config(source), device).requires_grad_(False).eval()
+    return load_whole(source, config_of(source), device).requires_grad_(False).eval()

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onestage.models.export import fingerprint, merged_weights
+from onestage.models.export import merged_weights
+from onestage.models.fingerprint import bit_sums
 from onestage.rollout.engines import Completion, Decoding, Request, Sampler
 from onestage.rollout.engines.transformers import end_ids
 
@@ -92,7 +93,7 @@ class Vllm(Sampler):
         self.engine: Engine = Server(self) if self.mode == "server" else Colocated(self)
 
     def sync(self) -> None:
-        now = fingerprint(self.model)
+        now = bit_sums(self.model)
         if now != self.pushed:
             self.engine.push(lambda: merged_weights(self.model))
             self.pushed = now

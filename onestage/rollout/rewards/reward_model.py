@@ -26,8 +26,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from onestage.data.record import Record, Refusal
 from onestage.data.template import render
 from onestage.data.tokenize import Encoder
-from onestage.models.load import ModelSource, Precision, adapter_base, check_vocabulary, load
-from onestage.models.reward_model import READS, TO_THE_END, adapter_task
+from onestage.models.model import Model, Precision
+from onestage.models.reward_model import READS, TO_THE_END
+from onestage.models.source import adapter_base, adapter_task, check_vocabulary
+from onestage.models.weights import load
 from onestage.rollout.rewards import Answer, Failure, Reward
 
 BOUNDLESS = 10**9
@@ -181,8 +183,8 @@ class RewardModel(Reward):
 
     def _adapted(self) -> Any:
         """A classifier that is an adapter folder, on its base; None for other folders."""
-        source = ModelSource(
-            self.model,
+        source = Model(
+            name=self.model,
             task="reward",
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,

@@ -17,13 +17,14 @@ from typing import Any
 
 from pydantic import Field
 
+from onestage import models
 from onestage.data.encoded import Encoded
 from onestage.data.record import Record
 from onestage.data.rows import Columns
 from onestage.data.stream import Source, read
 from onestage.data.tokenize import Encoder
-from onestage.models.load import Loaded, ModelSource, Precision, load_tokenizer, loaded
-from onestage.models.reward_model import policy_of
+from onestage.models.model import Precision
+from onestage.models.policy import Policy
 from onestage.models.score import score_records
 from onestage.rollout.complete import complete
 from onestage.rollout.engines import Decoding
@@ -93,11 +94,11 @@ class Folder(World):
             raise ValueError(f"world folder: no base model at {self.model}")
 
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
-        load_tokenizer(ModelSource(name=self.model))  # fails here, not in every cell
+        models.tokenizer_of(models.Model(name=self.model))  # fails here, not in every cell
         return Ground(Path(self.model), self.data)
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
-        trained, base = loaded(model, self.dtype), loaded(self.model, self.dtype)
+        trained, base = models.open(model, self.dtype), models.open(self.model, self.dtype)
         found: dict[str, float] = {}
         shown: list[dict[str, Any]] = []
         for kind in KINDS:
@@ -113,7 +114,7 @@ class Folder(World):
         return Evaluated({name: found[name] for name in METRICS if name in found}, shown)
 
     def _answer(
-        self, trained: Loaded, split: Split, shown: list[dict[str, Any]]
+        self, trained: Policy, split: Split, shown: list[dict[str, Any]]
     ) -> dict[str, float]:
         records = [
             record for record in self._records("demonstration", split) if isinstance(record, Record)
@@ -136,16 +137,16 @@ class Folder(World):
         file = self._file(kind, split)
         yield from read(Source(str(file), Columns(source=kind), limit=self.limit))
 
-    def _encoded(self, loaded: Loaded, kind: str, split: Split) -> Iterator[Encoded]:
-        encoder = Encoder(loaded.tokenizer, self.max_length, "drop")
+    def _encoded(self, policy: Policy, kind: str, split: Split) -> Iterator[Encoded]:
+        encoder = Encoder(policy.tokenizer, self.max_length, "drop")
         for item in encoder.encode_responses(self._records(kind, split)):
             if isinstance(item, Encoded):
                 yield item
 
 
-def _logps(loaded: Loaded, records: list[Encoded]) -> Logps:
+def _logps(policy: Policy, records: list[Encoded]) -> Logps:
     longest = max(len(path.ids) for record in records for path in record.paths)
-    lines = score_records(policy_of(loaded.model), records, max(2 * longest, 1024))
+    lines = score_records(policy, records, max(2 * longest, 1024))
     return [(line["logp"], line["tokens"]) for line in lines]
 
 

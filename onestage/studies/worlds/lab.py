@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from onestage.models.load import loaded
+from onestage import models
 from onestage.studies.lab.evaluation import METRICS, evaluate
 from onestage.studies.lab.ground import make_base, write_rows
 from onestage.studies.lab.world import World as Generated
@@ -38,7 +38,7 @@ class Lab(World):
         return Ground(base, data)
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
-        trained, base = loaded(model), loaded(ground.base)
+        trained, base = models.open(model), models.open(ground.base)
         world = self._world(seed)
         found = evaluate(trained.model, base.tokenizer, world, split, base.model)
         return Evaluated(found.metrics, [asdict(answer) for answer in found.answers])

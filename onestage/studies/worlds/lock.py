@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from onestage.models.load import loaded
+from onestage import models
 from onestage.studies.lab.lock import METRICS, LockWorld, evaluate_lock, write_rows
 from onestage.studies.lab.lock_base import make_lock_base
 from onestage.studies.worlds import Evaluated, Ground, Metric, Say, Split, World
@@ -38,7 +38,7 @@ class Lock(World):
         return Ground(base, data)
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
-        trained = loaded(model)
+        trained = models.open(model)
         world = self._world(seed)
         return Evaluated(*evaluate_lock(trained.model, trained.tokenizer, world, split))
 

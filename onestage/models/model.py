@@ -1,4 +1,8 @@
-"""TODO."""
+"""What a recipe says of a model: the sections `model` and `model.lora`.
+
+They are the arguments of this room's functions too. Nothing here reads a file, and nothing heavy is
+imported, so that a recipe can be checked before any library of models is loaded.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,16 @@ from pydantic import Field, model_validator
 
 from onestage.config import Section
 
+Task = Literal["causal", "reward"]
+"""What a model says of a token: a distribution of the next one, or how good the text is so far."""
 
-class LoraOptions(Section):
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), with PEFT's meaning of each name."""
+
     r: int = Field(16, ge=1)
     """Rank."""
     alpha: float = Field(32, gt=0)
@@ -18,7 +30,9 @@ class LoraOptions(Section):
     target_modules: str | list[str] = "all-linear"
 
 
-class ModelOptions(Section):
+class Model(Section):
+    """Where a model comes from, and how it is held and trained."""
+
     name: str | None = None
     """A folder or hub id; a folder that holds an adapter is trained further."""
     config: dict[str, Any] | str | None = None
@@ -26,15 +40,15 @@ class ModelOptions(Section):
     `config.json` (or the folder or hub id that has one)."""
     tokenizer: str | None = None
     """A folder or hub id; default: the model's own."""
-    task: Literal["causal", "reward"] = "causal"
+    task: Task = "causal"
     """What is trained: a language model, or a reward model (a classifier with one label) on one."""
     revision: str | None = None
-    lora: LoraOptions | None = None
+    lora: Lora | None = None
     """Train low-rank adapters; absent: all weights."""
     adapter: Literal["same", "merge", "stack"] = "same"
     """What becomes of the adapter in `name`: trained further (then no `lora`), merged into its base,
     or kept as it is under a new one (`lora`)."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Precision = "auto"
     """Precision the weights are held in."""
     load_in_4bit: bool = False
     gradient_checkpointing: bool = False
@@ -44,7 +58,7 @@ class ModelOptions(Section):
     trust_remote_code: bool = False
 
     @model_validator(mode="after")
-    def _one_origin(self) -> ModelOptions:
+    def _one_origin(self) -> Model:
         if (self.name is None) == (self.config is None):
             raise ValueError("give exactly one of model.name and model.config")
         if self.config is not None and self.tokenizer is None:

@@ -1,0 +1,142 @@
+"""What can be known of a model before its weights are read: config, tokenizer, earlier adapter.
+
+A run's model is a folder or hub name, or a fresh one from a transformers config. A folder with
+`adapter_config.json` is a trained adapter on its base. Everything that can be refused is refused here,
+since weights take minutes to load.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from onestage.config import RecipeError
+from onestage.models.model import Model
+
+
+def adapter_base(model: Model) -> str | None:
+    """The base of an adapter folder; None where `name` is a whole model."""
+    if model.name is None or not (Path(model.name) / "adapter_config.json").is_file():
+        return None
+    from peft import PeftConfig
+
+    return PeftConfig.from_pretrained(model.name).base_model_name_or_path
+
+
+def adapter_task(folder: str | Path) -> str | None:
+    """The task type that an adapter folder names, as PEFT calls it."""
+    from peft import PeftConfig
+
+    kind = PeftConfig.from_pretrained(str(folder)).task_type
+    return None if kind is None else str(getattr(kind, "value", kind))
+
+
+def check_adapter(model: Model) -> None:
+    """Raise `ValueError` where the policy for an earlier adapter cannot be honoured."""
+    earlier = adapter_base(model) is not None
+    if not earlier and model.adapter != "same":
+        raise ValueError(
+            f"model.adapter: {model.adapter} needs an adapter folder, and {model.name} is none"
+        )
+    if earlier and model.adapter == "same" and model.lora is not None:
+        raise ValueError(
+            f"{model.name} is already an adapter, whose shape is fixed: remove model.lora to train "
+            "it further, or set model.adapter to merge or stack"
+        )
+
+
+def check_trained(model: Model) -> None:
+    """As `check_adapter`, and refuse what could be loaded but not trained."""
+    check_adapter(model)
+    going_on = model.adapter == "same" and adapter_base(model) is not None
+    if model.load_in_4bit and model.lora is None and not going_on:
+        raise ValueError("model.load_in_4bit trains adapters only: add model.lora")
+
+
+def config_of(model: Model) -> PretrainedConfig:
+    """The transformers config, without any weights."""
+    if isinstance(model.config, str):
+        return AutoConfig.from_pretrained(model.config, revision=model.revision)
+    if model.config is not None:
+        options = dict(model.config)
+        if "model_type" not in options:
+            raise ValueError("model.config needs model_type, for example `model_type: llama`")
+        return AutoConfig.for_model(options.pop("model_type"), **options)
+    return AutoConfig.from_pretrained(
+        adapter_base(model) or str(model.name),
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model, or the one that is named, with the chat template that is given."""
+    name = model.tokenizer or str(model.name)
+    if model.tokenizer is None and not has_tokenizer(name):
+        name = adapter_base(model) or name
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
+    if model.chat_template is not None:
+        file = Path(model.chat_template)
+        tokenizer.chat_template = file.read_text() if file.is_file() else model.chat_template
+    return tokenizer
+
+
+def has_tokenizer(name: str) -> bool:
+    """Whether a folder holds a tokenizer. Hub models count as having one."""
+    folder = Path(name)
+    return not folder.is_dir() or any(folder.glob("tokenizer*"))
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    """Raise `ValueError` where the tokenizer can give an id that the model has no embedding for."""
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer gives ids up to {highest}, but the model has {config.vocab_size} "
+            "embeddings (0 to vocab_size - 1); they do not belong together"
+        )
+
+
+def reference_of(model: Model, reference: str) -> Model | None:
+    """The model that losses compare with, where it is not the one the run starts from.
+
+    reference: `start` (that one), or a folder or hub id of another. Revision and precision are the
+    model's own where the two have a base in common.
+    """
+    if reference == "start":
+        return None
+    unsaid = {"config": None, "tokenizer": None, "chat_template": None, "lora": None}
+    held = {"adapter": "same", "gradient_checkpointing": False}
+    other = model.model_copy(update={"name": reference, **unsaid, **held})
+    shared = (adapter_base(other) or other.name) in (model.name, adapter_base(model))
+    return other if shared else other.model_copy(update={"revision": None})
+
+
+def check_reference(
+    reference: Model, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
+) -> None:
+    """Refuse another reference whose tokens are not the policy's, before any weights are loaded.
+
+    `tokenizer` and `config` are the policy's. Raises `RecipeError`.
+    """
+    theirs = config_of(reference)
+    if theirs.vocab_size != config.vocab_size:
+        raise RecipeError(
+            f"reference {reference.name}: its vocabulary has {theirs.vocab_size} tokens, the policy's "
+            f"{config.vocab_size}; log-probabilities of other tokens cannot be compared"
+        )
+    folders = [name for name in (reference.name, adapter_base(reference)) if name]
+    # An adapter that was saved without a tokenizer, on a base without one, says nothing of its tokens.
+    if not any(map(has_tokenizer, folders)):
+        return
+    if tokenizer_of(reference).get_vocab() != tokenizer.get_vocab():
+        raise RecipeError(
+            f"reference {reference.name}: its tokenizer gives other ids than the policy's; "
+            "log-probabilities of other tokens cannot be compared"
+        )

@@ -1,0 +1,256 @@
+"""Models in: plain transformers and PEFT folders, nothing of our own.
+
+A folder with an adapter is loaded on its base and trained further, and the run starts (and measures its
+reference) from there. `adapter` says whether it is trained itself (`same`), merged into its base first
+(`merge`: see `start`), or kept under a new one (`stack`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from onestage.models.adapters import adapted, continued, put_on_top
+from onestage.models.attention import NAME as FOREST_ATTENTION
+from onestage.models.fingerprint import digest
+from onestage.models.model import Lora, Model, Precision
+from onestage.models.policy import Policy
+from onestage.models.reward_model import auto_class, check_head, check_task, is_judge, settle
+from onestage.models.save import save_model
+from onestage.models.source import (
+    adapter_base,
+    adapter_task,
+    check_adapter,
+    check_vocabulary,
+    config_of,
+    tokenizer_of,
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, its tokenizer, and the fingerprint of what the run starts from."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    notes: list[str] = field(default_factory=list)
+
+
+def load(
+    source: Model,
+    device: torch.device | str = "cpu",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int = 0,
+) -> Loaded:
+    """Load or make the model with what is to be trained set to require gradients.
+
+    tokenizer: the model's, where it was loaded before; seed: of fresh weights and adapters. Raises
+    `ValueError` for a model that cannot be had as the section says.
+    """
+    check_adapter(source)
+    config, tokenizer = config_of(source), tokenizer or tokenizer_of(source)
+    check_vocabulary(tokenizer, config)
+    earlier = adapter_base(source) is not None
+    if earlier:
+        kind = adapter_task(str(source.name))
+        check_task(source.task, source.name, config, kind, source.adapter)
+    model = _without_dropout(load_whole(source, config, device, seed))
+    if source.task == "reward":
+        check_head(model)
+        settle(model, tokenizer)
+    notes: list[str] = []
+    torch.manual_seed(seed)  # a fresh adapter is a function of the seed
+    if earlier:
+        model = continued(source, model)
+        what = "goes on with" if source.adapter == "same" else "adds an adapter to"
+        notes.append(f"training {what} the adapter in {source.name}")
+    # Of the model as the run starts from it: a fresh adapter changes nothing yet, an earlier one does.
+    fingerprint = fingerprint_of(model)
+    if earlier and source.adapter == "stack":
+        assert source.lora is not None
+        put_on_top(source.lora, model)
+    elif source.lora is not None:
+        model = adapted(source.lora, model, source.task)
+    if source.gradient_checkpointing:
+        _checkpoint_gradients(model)
+    return Loaded(model, tokenizer, fingerprint, notes)
+
+
+def given(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    lora: Lora | None = None,
+    base: Path | None = None,
+    seed: int = 0,
+    gradient_checkpointing: bool = False,
+) -> Loaded:
+    """A model that is in memory already, as the start of a run; it is changed in place.
+
+    lora: train fresh adapters on it; base: the folder that it is then written to, since a saved adapter
+    is worth what its base is worth, and nobody else has this one; seed: of the adapters. The model's
+    dropout is switched off and its attention becomes one that knows forests, as for a loaded one.
+
+    Raises `ValueError` for a tokenizer of another vocabulary, for a model that has adapters where more
+    are asked for, and for `lora` without `base`.
+    """
+    whole = not hasattr(model, "peft_config")
+    if lora is not None and not whole:
+        raise ValueError("the model that is given has adapters already: leave model.lora out")
+    if lora is not None and base is None:
+        raise ValueError("adapters of a model that is given need a folder for their base")
+    inner = model if whole else model.get_base_model()
+    check_vocabulary(tokenizer, inner.config)
+    task = "reward" if is_judge(inner) else "causal"
+    if task == "reward":
+        if whole:
+            check_head(model)
+        settle(inner, tokenizer)
+    _use_forest_attention(inner)
+    _without_dropout(inner)
+    fingerprint = fingerprint_of(model)
+    if lora is not None and base is not None:
+        save_model(model, tokenizer, base)
+        model.name_or_path = str(base.resolve())  # PEFT writes this name beside the adapter
+        torch.manual_seed(seed)
+        model = adapted(lora, model, task)  # type: ignore[arg-type]
+    if gradient_checkpointing:
+        _checkpoint_gradients(model)
+    return Loaded(model, tokenizer, fingerprint)
+
+
+def open(name: str | Path, dtype: Precision = "auto", tokenizer: str | None = None) -> Policy:
+    """A model to be asked, not trained, on the device there is: `policy(row)` gives log-probabilities.
+
+    name: any folder that training leaves, adapters included, or a hub id; tokenizer: a folder or hub id
+    of another one than the model's own, which is found as `policy.tokenizer`.
+    """
+    source = Model(name=str(name), tokenizer=tokenizer, dtype=dtype)
+    found = load(source, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return Policy(found.model.eval(), found.tokenizer)
+
+
+def check_lora(source: Model, config: PretrainedConfig) -> None:
+    """Raise `ValueError` where the model has no layers such as `lora` names; makes no weights."""
+    if source.lora is not None:
+        with torch.device("meta"):
+            shape = auto_class(source.task).from_config(
+                config, trust_remote_code=source.trust_remote_code
+            )
+            adapted(source.lora, shape, source.task)
+
+
+def load_whole(
+    source: Model,
+    config: PretrainedConfig,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Any:
+    """The model without adapters, with the first attention of its device that it supports.
+
+    Raises `ValueError` where what is stored is no model for the task.
+    """
+    check_task(source.task, source.name, config, None, source.adapter)
+    wanted = source.attn_implementation
+    choices = [wanted] if wanted else _attentions(config, torch.device(device))
+    for attention in choices[:-1]:
+        try:
+            return _built(source, config, device, attention, seed)
+        except (ValueError, ImportError) as error:
+            if "attention" not in str(error):
+                raise
+    return _built(source, config, device, choices[-1], seed)
+
+
+def fingerprint_of(model: Any) -> str:
+    """What a run that starts from this model is known by: its weights, and their precision."""
+    return f"{digest(model)}-{str(model.dtype).removeprefix('torch.')}"
+
+
+def _built(
+    source: Model, config: PretrainedConfig, device: torch.device | str, attention: str, seed: int
+) -> Any:
+    torch.manual_seed(seed)  # fresh weights, or a fresh head, are a function of the seed
+    if source.config is not None:
+        if source.task == "reward":
+            config.num_labels = 1
+        model = auto_class(source.task).from_config(config, attn_implementation=attention)
+        return model.to(dtype=_dtype(source.dtype, torch.float32), device=device)
+    options: dict[str, Any] = {"dtype": source.dtype, "attn_implementation": attention}
+    if source.load_in_4bit:
+        options |= {"quantization_config": _four_bits(device), "device_map": {"": str(device)}}
+    if source.task == "reward":
+        options["num_labels"] = 1
+    model = auto_class(source.task).from_pretrained(
+        adapter_base(source) or str(source.name),
+        revision=source.revision,
+        trust_remote_code=source.trust_remote_code,
+        **options,
+    )
+    return model if source.load_in_4bit else model.to(device)
+
+
+def _without_dropout(model: Any) -> Any:
+    """Switch off the base model's own dropout: policy and reference must be the same function at
+    step 0 (TRL does so for DPO and KTO). Dropout of adapters (`lora.dropout`) stays as asked for."""
+    for place, module in model.named_modules():
+        if ".lora_dropout" in place:
+            continue
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "activation_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
+
+
+def _checkpoint_gradients(model: Any) -> None:
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner.gradient_checkpointing_enable({"use_reentrant": False})
+    inner.enable_input_require_grads()
+
+
+def _dtype(name: Precision, default: torch.dtype) -> torch.dtype:
+    return default if name == "auto" else getattr(torch, name)
+
+
+def _attentions(config: PretrainedConfig, device: torch.device) -> list[str]:
+    """Attention implementations to try, best first. A soft cap rules scaled-dot-product out."""
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    last = "eager" if capped else FOREST_ATTENTION
+    return ["flex_attention", last] if device.type == "cuda" else [last]
+
+
+def _use_forest_attention(model: Any) -> None:
+    """The first attention of the model's device that it supports; where none is, its own stays."""
+    for attention in _attentions(model.config, model.device):
+        try:
+            model.set_attn_implementation(attention)
+            return
+        except (ValueError, ImportError):
+            continue
+
+
+def _four_bits(device: torch.device | str) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "model.load_in_4bit needs the package bitsandbytes: pip install 'onestage[quantized]'"
+        )
+    if torch.device(device).type == "cpu":
+        # Measured with bitsandbytes 0.50: on the CPU its product has no backward pass through the
+        # input, so gradients of all but the last adapters are wrong by their whole size, silently.
+        raise ValueError("model.load_in_4bit needs a GPU: bitsandbytes cannot train on the CPU")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
