@@ -15,7 +15,6 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import pkgutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -60,14 +59,6 @@ class Plugin(Generic[T]):
     """`built in`, an installed package with its version, or a module or file."""
     digest: str | None
     """Of the source file, for what is not built in: a resumed run refuses another one."""
-
-    @property
-    def paper(self) -> str:
-        """The first line of its file's docstring, which says what it is and where it was published."""
-        text = (
-            inspect.getdoc(sys.modules[self.found.__module__]) or inspect.getdoc(self.found) or ""
-        )
-        return text.split("\n")[0].strip()
 
 
 @dataclass(frozen=True)
@@ -155,7 +146,8 @@ class Plugins(Generic[T]):
         try:
             return TypeAdapter(found).validate_python({**more, **options})
         except ValidationError as error:
-            raise ValueError("; ".join(self._told(name, p) for p in error.errors())) from error
+            told = "; ".join(f"{self.what} {name}: {_said(p)}" for p in error.errors())
+            raise ValueError(told) from error
 
     def by_class(self, name: str) -> type[T]:
         """A built-in class by its own name, as in `onestage.objectives.DPO`."""
@@ -180,12 +172,9 @@ class Plugins(Generic[T]):
         try:
             found = point.load()
         except Exception as error:  # whatever a stranger's module raises
-            raise ValueError(
-                f"{self.what} {point.name!r}: {point.value} of {_package_of(point)} cannot be loaded: "
-                f"{_in_a_line(error)}"
-            ) from error
-        self._require(found, point.name)
-        return Plugin(point.name, found, _package_of(point), source_digest(found))
+            where = f"{point.value} of {_package_of(point)}"
+            raise ValueError(f"{self.what} {where} does not load: {_in_a_line(error)}") from error
+        return self._strangers(found, point.name, _package_of(point))
 
     def _from_path(self, path: str) -> Plugin[T]:
         where, _, name = path.rpartition(":") if ":" in path else (path, "", "")
@@ -203,42 +192,28 @@ class Plugins(Generic[T]):
         else:
             shown = ", ".join(f"{where}:{one}" for one in classes) or "no class of that contract"
             raise ValueError(f"{self.what} {path!r}: say which class; there is {shown}")
-        self._require(found, path)
-        return Plugin(path, found, where, source_digest(found))
+        return self._strangers(found, path, where)
 
-    def _require(self, found: Any, name: str) -> None:
+    def _strangers(self, found: Any, name: str, origin: str) -> Plugin[T]:
         """Raise `ValueError` where a stranger's class cannot be used as one of these."""
         contract = f"{self.package}.{self.kind.__name__}"
-        if not (isinstance(found, type) and issubclass(found, self.kind)):
-            raise ValueError(f"{self.what} {name!r}: {found!r} is no subclass of {contract}")
         missing = sorted(getattr(found, "__abstractmethods__", ()))
-        if missing:
-            raise ValueError(
-                f"{self.what} {name!r}: {found.__name__} lacks {', '.join(missing)}, which {contract} "
-                "asks for"
-            )
-        if not dataclasses.is_dataclass(found):
-            raise ValueError(
-                f"{self.what} {name!r}: {found.__name__} must be a dataclass: its fields are its options"
-            )
-
-    def _told(self, name: str, problem: Any) -> str:
-        place = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        return (
-            f"{self.what} {name}: {place}: {message}" if place else f"{self.what} {name}: {message}"
-        )
+        if not (isinstance(found, type) and issubclass(found, self.kind)):
+            why = f"{found!r} is no subclass of {contract}"
+        elif missing:
+            why = f"{found.__name__} lacks {', '.join(missing)}, which {contract} asks for"
+        elif not dataclasses.is_dataclass(found):
+            why = f"{found.__name__} must be a dataclass: its fields are its options"
+        else:
+            theirs: Any = found
+            return Plugin(name, theirs, origin, source_digest(theirs))
+        raise ValueError(f"{self.what} {name!r}: {why}")
 
 
 def source_digest(found: type) -> str | None:
     """A digest of the file that defines a class; None where it has none (made in a notebook)."""
-    try:
-        file = inspect.getsourcefile(found)
-    except TypeError:
-        file = None
-    if file is None or not Path(file).is_file():
-        return None
-    return hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()
+    file = Path(getattr(sys.modules.get(found.__module__), "__file__", None) or "")
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() if file.is_file() else None
 
 
 def _package_of(point: metadata.EntryPoint) -> str:
@@ -262,9 +237,7 @@ def _module_of(where: str) -> Any:
     # asked for twice is one module (classes must be the same object to be compared).
     name = f"onestage_plugin_{file.stem}_{hashlib.blake2b(bytes(file), digest_size=4).hexdigest()}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
+        spec: Any = importlib.util.spec_from_file_location(name, file)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses look their module up while it is executed
         try:
@@ -294,6 +267,36 @@ def named(given: Any, what: str) -> tuple[str, dict[str, Any]]:
     return options["name"], {key: value for key, value in options.items() if key != "name"}
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: the second would silently replace the first."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        seen: list[Any] = []
+        for key in keys:
+            name = self.construct_object(key)
+            if name in seen:
+                raise RecipeError(f"line {key.start_mark.line + 1}: {name!r} stands there twice")
+            seen.append(name)
+        self.flatten_mapping(node)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(file: Path, what: str, keys: Iterable[str]) -> dict[str, Any]:
+    """A YAML file (a `what`) that holds one table of `keys`; `RecipeError` where it is none."""
+    try:
+        content = yaml.load(file.read_text(), _Loader)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise RecipeError(f"no {what} file at {file}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file} is not YAML: {error}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{file}, {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file}: a {what} is a mapping with the keys {list(keys)}")
+    return content
+
+
 def override(content: dict[str, Any], given: str) -> None:
     """Apply one `section.key=value` to plain data."""
     key, equals, value = given.partition("=")
@@ -303,7 +306,7 @@ def override(content: dict[str, Any], given: str) -> None:
     target: Any = content
     for section in sections:
         if isinstance(target, list):
-            target = _item(target, section, given)
+            target = target[_place(target, section, given)]
             continue
         if isinstance(target.get(section), str) and section in ("objective", "schedule"):
             target[section] = {"name": target[section]}
@@ -315,10 +318,6 @@ def override(content: dict[str, Any], given: str) -> None:
         target[_place(target, last, given)] = parsed
     else:
         target[last] = parsed
-
-
-def _item(streams: list[Any], name: str, given: str) -> Any:
-    return streams[_place(streams, name, given)]
 
 
 def _place(streams: list[Any], name: str, given: str) -> int:
@@ -343,14 +342,20 @@ def number(value: Any) -> Any:
 
 def explain(problem: Any, whole: type[BaseModel]) -> str:
     """What pydantic found wrong in a section file (`whole`), in a line."""
-    place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
+        *place, key = map(str, problem["loc"])
         known = _known_keys(whole, problem["loc"][:-1])
-        return f"{place}: unknown key{nearest(str(problem['loc'][-1]), known)}"
-    message = problem["msg"].removeprefix("Value error, ")
+        return f"{'.'.join([*place, key])}: unknown key{nearest(key, known)}"
     given = problem.get("input")
-    shown = f", got {given!r}" if place and not isinstance(given, dict | list | BaseModel) else ""
-    return f"{place}: {message}{shown}" if place else message
+    plain = not problem["loc"] or isinstance(given, dict | list | BaseModel)
+    return _said(problem) + ("" if plain else f", got {given!r}")
+
+
+def _said(problem: Any) -> str:
+    """Where something is wrong, and what."""
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
 
 
 def _known_keys(whole: type[BaseModel], place: Sequence[Any]) -> list[str]:

@@ -17,14 +17,13 @@ a method's own, more trials for one method than for another, tuning on a seed th
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from onestage.config import RecipeError, Section, explain, nearest, number, override
+from onestage.config import RecipeError, Section, explain, nearest, number, override, read_yaml
 from onestage.studies.variables import used
 
 GIVEN = ("base", "data", "seed", "split")
@@ -245,40 +244,10 @@ def _no_own_budget(name: str, method: Method, recipe: Mapping[str, Any]) -> None
                 )
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: the second would silently replace the first."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    seen: list[Any] = []
-    for key, _ in node.value:
-        if key.tag == "tag:yaml.org,2002:merge":
-            continue
-        name = loader.construct_object(key)
-        if name in seen:
-            raise StudyError(f"line {key.start_mark.line + 1}: {name!r} stands there twice")
-        seen.append(name)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
     """Read a study file and apply `section.key=value` overrides (values are YAML)."""
-    file = Path(path)
     try:
-        content = yaml.load(file.read_text(), _Loader)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise StudyError(f"no study file at {file}") from error
-    except yaml.YAMLError as error:
-        raise StudyError(f"{file} is not YAML: {error}") from error
-    except StudyError as error:
-        raise StudyError(f"{file}, {error}") from error
-    if not isinstance(content, dict):
-        raise StudyError(f"{file}: a study is a mapping with {list(StudyFile.model_fields)}")
-    try:
+        content = read_yaml(Path(path), "study", StudyFile.model_fields)
         for one in overrides:
             override(content, one)
         return parse_study(content)

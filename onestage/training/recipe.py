@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from onestage.config import RecipeError, Section, explain, override
+from onestage.config import RecipeError, Section, explain, override, read_yaml
 from onestage.data.options import DataOptions
 from onestage.data.record import KINDS
 from onestage.models import Model
@@ -72,17 +71,7 @@ class Recipe(Section):
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe and apply `section.key=value` overrides (values are YAML)."""
-    file = Path(path)
-    try:
-        content = yaml.safe_load(file.read_text())
-    except FileNotFoundError as error:
-        raise RecipeError(f"no recipe at {file}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{file} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(
-            f"{file}: a recipe is a mapping with the keys {list(Recipe.model_fields)}"
-        )
+    content = read_yaml(Path(path), "recipe", Recipe.model_fields)
     for one in overrides:
         override(content, one)
     return parse_recipe(content)

@@ -270,3 +270,10 @@ def test_a_fresh_model_from_a_config_file(
     recipe["model"]["config"] = str(model_folder / "config.json")
     go(recipe, tmp_path)
     assert (tmp_path / "out" / "model" / "config.json").is_file()
+
+
+def test_a_section_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("model: {name: a}\ntrain: {max_steps: 2}\ndata: []\ntrain: {batch_size: 4}\n")
+    with pytest.raises(RecipeError, match=r"recipe.yaml, line 4: 'train' stands there twice"):
+        load_recipe(file)
