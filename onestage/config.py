@@ -287,13 +287,13 @@ def read_yaml(file: Path, what: str, keys: Iterable[str]) -> dict[str, Any]:
     try:
         content = yaml.load(file.read_text(), _Loader)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise RecipeError(f"no {what} file at {file}") from error
+        raise RecipeError(f"no {what} at {file}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{file} is not YAML: {error}") from error
     except RecipeError as error:
         raise RecipeError(f"{file}, {error}") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"{file}: a {what} is a mapping with the keys {list(keys)}")
+        raise RecipeError(f"{file}: a {what.split()[0]} is a mapping with the keys {list(keys)}")
     return content
 
 

@@ -247,7 +247,7 @@ def _no_own_budget(name: str, method: Method, recipe: Mapping[str, Any]) -> None
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
     """Read a study file and apply `section.key=value` overrides (values are YAML)."""
     try:
-        content = read_yaml(Path(path), "study", StudyFile.model_fields)
+        content = read_yaml(Path(path), "study file", StudyFile.model_fields)
         for one in overrides:
             override(content, one)
         return parse_study(content)
