@@ -73,7 +73,7 @@ class Plugins(Generic[T]):
     """Their contract."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     hidden: Collection[str] = ()
-    """Fields that are no options of a recipe: what the program fills in, and state."""
+    """Fields that are no options of a recipe: what the program fills in."""
 
     @property
     def group(self) -> str:
@@ -130,13 +130,14 @@ class Plugins(Generic[T]):
         """One of them, with its options checked: names, types and ranges.
 
         `given`: a name, a table `{name: ..., option: ...}`, or one that is made already. `filled`:
-        fields that the program fills in, where the class has them.
+        fields that the program fills in, where the class has them and nobody has given them: of one
+        that is made already, a copy has them.
         """
         if isinstance(given, self.kind):
-            return given
+            return _filled(given, filled or {})
         name, options = named(given, self.what)
         found = self.find(name)
-        every = [item.name for item in dataclasses.fields(found)]  # type: ignore[arg-type]
+        every = [item.name for item in dataclasses.fields(found) if item.init]  # type: ignore[arg-type]
         known = [item for item in every if item not in self.hidden]
         for key in options:
             if key not in known:
@@ -208,6 +209,17 @@ class Plugins(Generic[T]):
             theirs: Any = found
             return Plugin(name, theirs, origin, source_digest(theirs))
         raise ValueError(f"{self.what} {name!r}: {why}")
+
+
+def _filled(given: Any, filled: Mapping[str, Any]) -> Any:
+    """A copy with the fields that are as they were by default replaced, where they are in `filled`."""
+    more = {}
+    for item in dataclasses.fields(given):
+        made = item.default_factory
+        default = item.default if made is dataclasses.MISSING else made()
+        if item.init and item.name in filled and getattr(given, item.name) == default:
+            more[item.name] = filled[item.name]
+    return dataclasses.replace(given, **more) if more else given
 
 
 def source_digest(found: type) -> str | None:

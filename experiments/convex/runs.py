@@ -95,7 +95,7 @@ def batches(
 def plan(schedules: Sequence[Schedule], steps: int) -> Iterator[Floats]:
     """Weights (S, O), step by step, of schedules that observe nothing."""
     for step in range(steps):
-        rows = [schedule.weights(step) for schedule in schedules]
+        rows = [schedule.weigh(step) for schedule in schedules]
         yield np.array([[row[term] for term in TERMS] for row in rows])
 
 
@@ -217,7 +217,7 @@ def maxright(
     theta = np.zeros((seeds, problem.dimensions))
     record = Recorder(steps, seeds, problem.dimensions)
     schedules = [make(s) for s in range(seeds)]
-    apart_needed = decided == "batch" and schedules[0].measured_on == "apart"
+    apart_needed = decided == "batch" and schedules[0].measure == "own_batch"
     drawn = batches(problem, rng, batch, steps, seeds)
     apart = batches(problem, apart_rng, batch if apart_needed else 0, steps, seeds)
     ones, weight_SO = np.ones(seeds), np.ones((seeds, 2))
@@ -233,13 +233,13 @@ def maxright(
         measured = _losses(problem, theta, other) if apart_needed else trained
         weight_SO = np.zeros((seeds, 2))
         for s, schedule in enumerate(schedules):
-            due = schedule.refresh(step)
+            due = schedule.wants(step)
             if due:
                 schedule.observe(step, {term: measured[TERMS.index(term)][s] for term in due})
             if optimum == "lowered":
                 best, now = schedule.best, schedule.values
                 schedule.best = {term: min(best[term], now.get(term, best[term])) for term in best}
-            row = schedule.weights(step)
+            row = schedule.weigh(step)
             weight_SO[s] = [row[term] for term in TERMS]
             schedule.observe(step, {term: trained[TERMS.index(term)][s] for term in active(row)})
         slope = sum(weight_SO[:, i, None] * p.gradient(theta, held[i]) for i, p in enumerate(parts))

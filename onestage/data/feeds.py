@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from onestage.data.encoded import Encoded
 from onestage.data.mixture import Mixture
@@ -24,12 +24,12 @@ class Feeds:
     """A mixture for each term, over the streams (or parts of streams) that it is given."""
     together: Mixture | None = None
     """One mixture over all streams: then every batch is drawn from that."""
-    part: float = 1.0
-    """Size of a batch that is only looked at, against one that is trained on; a record at least."""
+    measure_fraction: float = 1.0
+    """Size of a batch that is only measured, against one that is trained on; a record at least."""
     drawn: dict[str, int] = field(default_factory=dict)
     """Batches drawn, by feed."""
-    looked: dict[str, int] = field(default_factory=dict)
-    """Batches looked at apart from the training, by term."""
+    measured: dict[str, int] = field(default_factory=dict)
+    """Batches drawn apart from the training, only to be measured, by term."""
 
     def draw(self, terms: Iterable[str]) -> list[Encoded]:
         """The next batch of each of the terms, in the order of the feeds; moves on past them."""
@@ -44,19 +44,22 @@ class Feeds:
         return records
 
     def skip(self, terms: Iterable[str]) -> None:
-        """Pass over the next batch of each of the terms, which was looked at and not wanted."""
+        """Pass over the next batch of each of the terms, which was measured and is not trained on."""
         for name in terms:
             self.drawn[name] = self.drawn.get(name, 0) + 1
 
-    def look(self, terms: Iterable[str], where: Literal["next", "apart"]) -> list[Encoded]:
-        """Records to measure the terms on: what they would train on next, or others."""
+    def to_measure(self, terms: Iterable[str], *, next_batch: bool) -> list[Encoded]:
+        """Records to measure the terms on: the batch each would train on next, or one of its own.
+
+        Neither moves `drawn`: what a run trains on must not depend on how often it was measured.
+        """
         records = []
         for name in self._ordered(terms):
-            if where == "next":
+            if next_batch:
                 records += self.own[name].draw(self.drawn.get(name, 0))
             else:
-                records += self._apart(name).draw(self.looked.get(name, 0))
-                self.looked[name] = self.looked.get(name, 0) + 1
+                records += self._apart(name).draw(self.measured.get(name, 0))
+                self.measured[name] = self.measured.get(name, 0) + 1
         return records
 
     def probe(self, terms: Iterable[str], number: int) -> list[Encoded]:
@@ -69,19 +72,21 @@ class Feeds:
 
     def _apart(self, name: str) -> Mixture:
         records = sum(stream.share for stream in self.own[name].streams)
-        return self.own[name].part(max(self.part, min(1.0, 1 / records)), "look")
+        fraction = max(self.measure_fraction, min(1.0, 1 / records))
+        return self.own[name].part(fraction, "look")
 
     def _probed(self, name: str) -> Mixture:
         return self.own[name].part(1.0, "probe")
 
     def planned(
-        self, draws: Mapping[str, int], looks: Mapping[str, int], probes: int
+        self, draws: Mapping[str, int], measured: Mapping[str, int], probes: int
     ) -> Iterator[Iterator[Encoded]]:
-        """For each stream of each feed: the records that so many draws, looks and probes visit."""
-        walks = [(self.own[name], count) for name, count in draws.items() if not self.together]
+        """For each stream of each feed: the records that so many batches of each sort visit."""
         if self.together:
-            walks.append((self.together, max(draws.values())))
-        walks += [(self._apart(name), count) for name, count in looks.items()]
+            walks = [(self.together, max(draws.values()))]
+        else:
+            walks = [(self.own[name], count) for name, count in draws.items() if count]
+        walks += [(self._apart(name), count) for name, count in measured.items()]
         walks += [(self._probed(name), probes) for name in self.own]
         for mixture, count in walks:
             for stream in mixture.streams if count else ():
@@ -114,7 +119,7 @@ class Feeds:
         """Let go of what sampling held."""
 
     def state(self) -> dict[str, Any]:
-        return {"drawn": dict(self.drawn), "looked": dict(self.looked)}
+        return {"drawn": dict(self.drawn), "looked": dict(self.measured)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.drawn, self.looked = dict(state["drawn"]), dict(state["looked"])
+        self.drawn, self.measured = dict(state["drawn"]), dict(state["looked"])

@@ -7,7 +7,7 @@ will need is sampled together with the first of them and waits here, also in che
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -26,7 +26,7 @@ TRIED = 2
 
 class OnlineFeeds(Feeds):
     def __init__(self, feeds: Feeds, answering: Answering, reuse: Reuse) -> None:
-        super().__init__(feeds.own, feeds.together, feeds.part)
+        super().__init__(feeds.own, feeds.together, feeds.measure_fraction)
         self.answering, self.reuse = answering, reuse
         self.waiting: dict[Key, Encoded | None] = {}
         """Answered problems by stream and visit; None for one that left nothing to train on."""
@@ -41,11 +41,11 @@ class OnlineFeeds(Feeds):
                 self.waiting.pop((record.source, record.visit), None)
         return ready
 
-    def look(self, terms: Iterable[str], where: Literal["next", "apart"]) -> list[Encoded]:
+    def to_measure(self, terms: Iterable[str], *, next_batch: bool) -> list[Encoded]:
         terms = list(terms)
-        number = sum(self.looked.get(name, 0) for name in terms)
-        records = super().look(terms, where)
-        if where == "next":
+        number = sum(self.measured.get(name, 0) for name in terms)
+        records = super().to_measure(terms, next_batch=next_batch)
+        if next_batch:
             return self._ready(records, terms, self.drawn)
         return self._answered(records, f"look{number}")
 
@@ -70,9 +70,9 @@ class OnlineFeeds(Feeds):
         return [record for record in records if not record.asks] + found, metrics
 
     def planned(
-        self, draws: Mapping[str, int], looks: Mapping[str, int], probes: int
+        self, draws: Mapping[str, int], measured: Mapping[str, int], probes: int
     ) -> Iterator[Iterator[Encoded]]:
-        for records in super().planned(draws, looks, probes):
+        for records in super().planned(draws, measured, probes):
             yield (record for record in records if not record.asks)
 
     def report(self) -> dict[str, float]:

@@ -5,7 +5,7 @@
 A term's loss is renewed for free whenever it is trained on, and measured by a forward pass once it is
 `refresh_steps` old. f_i* is given or measured by runs of one objective, and then stands; where it is
 not known it is 0, and lowered should a loss fall below that. (An f* that noisy losses may lower creeps
-away from the best: `onestage lab convex` measures what that does.)
+away from the best: `make convex` measures what that does.)
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from onestage.config import nearest
-from onestage.schedules import Schedule
+from onestage.schedules import Measure, Schedule, active
 
 EMA_RATE = 0.05
 """About twenty steps of memory: the best of .2, .1 and .05 on the convex bench (docs/convex.md)."""
 
 
-Decide = Literal["ema", "independent", "same_batch"]
-
-
 @dataclass
 class Suboptimality(Schedule):
-    """Keeps the losses. Subclasses turn them into weights."""
+    """Keeps the losses; a schedule that decides by them turns them into weights."""
 
     optimum: Mapping[str, float] = field(default_factory=dict)
     """f* of each term; 0 where not given."""
@@ -55,25 +52,33 @@ class Suboptimality(Schedule):
         if not 0 < self.refresh_part <= 1:
             raise ValueError(f"schedule: refresh_part must lie in (0, 1], got {self.refresh_part}")
         for term in self.optimum:
-            if term not in self.weight:
-                known = list(self.weight)
+            if self.weights and term not in self.weights:
+                known = list(self.weights)
                 raise ValueError(
                     f"schedule: optimum of unknown term {term!r}{nearest(term, known)}"
                 )
-        self.best = {term: float(self.optimum.get(term, 0.0)) for term in self.weight}
+        self.best = {term: float(self.optimum.get(term, 0.0)) for term in self.weights}
 
     @property
     def rate(self) -> float:
         """`ema_rate`, or the default."""
         return EMA_RATE if self.ema_rate is None else self.ema_rate
 
-    def refresh(self, step: int) -> Sequence[str]:
-        return [
-            term
-            for term, part in self.share.items()
-            if part
-            and step - self.known_at.get(term, step - self.refresh_steps) >= self.refresh_steps
-        ]
+    @property
+    def measure(self) -> Measure:
+        return "own_batch"
+
+    @property
+    def measure_fraction(self) -> float:
+        return self.refresh_part if self.measure == "own_batch" else 1.0
+
+    @property
+    def measure_every(self) -> int:
+        return self.refresh_steps
+
+    def wants(self, step: int) -> Sequence[str]:
+        oldest = step - self.refresh_steps
+        return [term for term in active(self.weights) if self.known_at.get(term, oldest) <= oldest]
 
     def observe(self, step: int, losses: Mapping[str, float]) -> None:
         for term, loss in losses.items():
@@ -81,6 +86,7 @@ class Suboptimality(Schedule):
                 self.known_at[term] = step
                 continue
             if term in self.values:
+                # As if this loss had been seen in every step since the last one.
                 gone = max(1, step - self.known_at[term])
                 rate = 1 - (1 - self.rate) ** gone
                 loss = self.values[term] + rate * (loss - self.values[term])
@@ -96,23 +102,13 @@ class Suboptimality(Schedule):
             if part
         }
 
-    def draws(self, steps: int) -> dict[str, int]:
-        return {term: steps if part else 0 for term, part in self.share.items()}
-
-    def looks(self, steps: int) -> dict[str, int]:
-        most = -(-steps // self.refresh_steps)
-        apart = self.measured_on == "apart"
-        return {term: most for term, part in self.share.items() if part and apart}
-
-    @property
-    def measured_part(self) -> float:
-        return self.refresh_part if self.measured_on == "apart" else 1.0
-
     def state(self) -> dict[str, Any]:
-        kept = {"values": dict(self.values), "known_at": dict(self.known_at)}
-        return {**super().state(), **kept, "best": dict(self.best)}
+        return {
+            "values": dict(self.values),
+            "known_at": dict(self.known_at),
+            "best": dict(self.best),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        super().restore(state)
         self.values, self.known_at = dict(state["values"]), dict(state["known_at"])
         self.best = dict(state["best"])

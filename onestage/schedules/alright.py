@@ -19,14 +19,14 @@ from onestage.schedules import Schedule, only
 class Alright(Schedule):
     one_at_a_time = True
 
-    def weights(self, step: int) -> dict[str, float]:
+    def weigh(self, step: int) -> dict[str, float]:
         left = uniform(self.seed, step)
         share = self.share
         for term, part in share.items():
             left -= part
             if left < 0:
-                return only(term, self.weight)
-        return only([term for term, part in share.items() if part][-1], self.weight)
+                return only(term, self.weights)
+        return only([term for term, part in share.items() if part][-1], self.weights)
 
 
 def uniform(seed: int, step: int) -> float:

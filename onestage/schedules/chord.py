@@ -9,6 +9,7 @@ supervised term is named; the others share 1 - mu by their weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onestage.config import nearest
@@ -26,12 +27,12 @@ class Chord(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.supervised not in self.weight:
-            known = list(self.weight)
+        if self.weights and self.supervised not in self.weights:
+            known = list(self.weights)
             raise ValueError(
                 f"chord: no term {self.supervised!r} to weigh by mu{nearest(self.supervised, known)}"
             )
-        if not any(w for term, w in self.weight.items() if term != self.supervised):
+        if self.weights and not any(w for t, w in self.weights.items() if t != self.supervised):
             raise ValueError(f"chord: needs another term beside {self.supervised!r}")
         if not 0 <= self.valley <= self.peak <= 1 or self.decay_steps < 1:
             raise ValueError(
@@ -44,11 +45,11 @@ class Chord(Schedule):
         gone = min(step / self.decay_steps, 1.0)
         return self.valley + (self.peak - self.valley) * (1 + math.cos(math.pi * gone)) / 2
 
-    def weights(self, step: int) -> dict[str, float]:
+    def weigh(self, step: int) -> dict[str, float]:
         others = {term: w for term, w in self.share.items() if term != self.supervised}
         mu, total = self.mu(step), sum(others.values())
         found = {term: (1 - mu) * w / total for term, w in others.items()}
-        return {term: found.get(term, mu) for term in self.weight}
+        return {term: found.get(term, mu) for term in self.weights}
 
-    def raise_weight(self, term: str, factor: float) -> None:
+    def reweigh(self, weights: Mapping[str, float]) -> None:
         raise ValueError("chord's weights are a function of the step: none can be raised")

@@ -5,8 +5,8 @@
 Fernando et al. 2024 (arXiv 2410.15483), algorithm 3 and its memory-efficient form with period k: a
 subgradient step on the weighted Chebyshev function max_i lambda_i (f_i - f_i*). As published
 (`decide: same_batch`) the batch that decides is the batch that is trained on, which picks an objective
-*because* its batch is hard and moves the point it settles on (xright.md 2.4; `onestage lab convex`
-measures it); `independent` records (the default) or a running mean (`ema`) do not. As published, too,
+*because* its batch is hard and moves the point it settles on (xright.md 2.4; `make convex` measures
+it); `independent` records (the default) or a running mean (`ema`) do not. As published, too,
 a batch that was measured and then not trained on is not seen again; nothing else throws records away.
 A tie goes to the term written first.
 """
@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from onestage.schedules import only
-from onestage.schedules._suboptimality import Decide, Suboptimality
+from onestage.schedules import Measure, active, only
+from onestage.schedules._suboptimality import Suboptimality
+
+Decide = Literal["ema", "independent", "same_batch"]
 
 
 @dataclass
@@ -37,15 +39,15 @@ class Maxright(Suboptimality):
         return super().rate if self.decide == "ema" else 1.0
 
     @property
-    def measured_on(self) -> Literal["next", "apart"]:  # type: ignore[override]
-        return "next" if self.decide == "same_batch" else "apart"
+    def measure(self) -> Measure:
+        return "next_batch" if self.decide == "same_batch" else "own_batch"
 
-    def refresh(self, step: int) -> Sequence[str]:
+    def wants(self, step: int) -> Sequence[str]:
         if self.decide != "same_batch":
-            return super().refresh(step)
+            return super().wants(step)
         due = step % self.refresh_steps == 0 or not self.values
-        return [term for term, part in self.share.items() if part] if due else []
+        return active(self.weights) if due else []
 
-    def weights(self, step: int) -> dict[str, float]:
+    def weigh(self, step: int) -> dict[str, float]:
         distance = self.suboptimality()
-        return only(max(distance, key=lambda term: distance[term]), self.weight)
+        return only(max(distance, key=lambda term: distance[term]), self.weights)

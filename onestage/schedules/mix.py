@@ -16,5 +16,5 @@ from onestage.schedules import Schedule
 
 @dataclass
 class Mix(Schedule):
-    def weights(self, step: int) -> dict[str, float]:
+    def weigh(self, step: int) -> dict[str, float]:
         return self.share

@@ -15,5 +15,5 @@ from onestage.schedules import Schedule
 class Proportional(Schedule):
     batch = "mixed"
 
-    def weights(self, step: int) -> dict[str, float]:
+    def weigh(self, step: int) -> dict[str, float]:
         return self.share

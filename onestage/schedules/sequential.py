@@ -7,6 +7,7 @@ lambda_i of the steps, in the order given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onestage.config import nearest
@@ -20,23 +21,20 @@ class Sequential(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order is None:
-            self.order = list(self.weight)
-        if sorted(self.order) != sorted(self.weight):
-            odd = [term for term in self.order if term not in self.weight]
-            hint = nearest(odd[0], list(self.weight)) if odd else ""
-            raise ValueError(
-                f"sequential: order {self.order} must name each of {list(self.weight)} once{hint}"
-            )
+        terms = list(self.weights)
+        if self.order is not None and terms and sorted(self.order) != sorted(terms):
+            odd = [term for term in self.order if term not in terms]
+            hint = nearest(odd[0], terms) if odd else ""
+            raise ValueError(f"sequential: order {self.order} must name each of {terms} once{hint}")
 
-    def weights(self, step: int) -> dict[str, float]:
-        order, share = self.order or [], self.share
+    def weigh(self, step: int) -> dict[str, float]:
+        order, share = self.order or list(self.weights), self.share
         before = 0.0
         for term in order:
             before += share[term]
             if step < round(before * self.steps):
-                return only(term, self.weight)
-        return only([term for term in order if share[term]][-1], self.weight)
+                return only(term, self.weights)
+        return only([term for term in order if share[term]][-1], self.weights)
 
-    def raise_weight(self, term: str, factor: float) -> None:
+    def reweigh(self, weights: Mapping[str, float]) -> None:
         raise ValueError("sequential trains one term after the other: no weight can be raised")

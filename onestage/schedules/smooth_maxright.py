@@ -28,7 +28,7 @@ class SmoothMaxright(Suboptimality):
         if not self.temperature > 0:
             raise ValueError(f"smooth_maxright: temperature must be > 0, got {self.temperature}")
 
-    def weights(self, step: int) -> dict[str, float]:
+    def weigh(self, step: int) -> dict[str, float]:
         distance, share = self.suboptimality(), self.share
         largest = max(distance.values())
         pull = {
@@ -36,4 +36,4 @@ class SmoothMaxright(Suboptimality):
         }
         total = sum(pull.values())
         kept = {term: p for term, p in pull.items() if p / total >= NEGLIGIBLE}
-        return {term: kept.get(term, 0.0) / sum(kept.values()) for term in self.weight}
+        return {term: kept.get(term, 0.0) / sum(kept.values()) for term in self.weights}

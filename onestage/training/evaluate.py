@@ -51,7 +51,7 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
 
 def measure(run: Run, names: Sequence[str]) -> dict[str, float]:
     """Losses of some terms, as the schedule wants them measured; NaN where there is nothing to do."""
-    records = run.feeds.look(names, run.schedule.measured_on)
+    records = run.feeds.to_measure(names, next_batch=run.schedule.measure == "next_batch")
     found = term_losses(run, records)
     return {name: found.get(name, math.nan) for name in names}
 

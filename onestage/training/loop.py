@@ -133,12 +133,12 @@ def train(run: Run, hooks: Hooks) -> None:
 
 def decide(run: Run, measure: Callable[[Sequence[str]], dict[str, float]]) -> dict[str, float]:
     """The weights of the terms in this step; the schedule may want losses measured first."""
-    stale = run.schedule.refresh(run.step)
-    if stale:
-        run.schedule.observe(run.step, measure(stale))
-    weights = run.schedule.weights(run.step)
-    if run.schedule.measured_on == "next":
-        run.feeds.skip(term for term in stale if not weights[term])
+    wanted = run.schedule.wants(run.step)
+    if wanted:
+        run.schedule.observe(run.step, measure(wanted))
+    weights = run.schedule.weigh(run.step)
+    if run.schedule.measure == "next_batch":
+        run.feeds.skip(term for term in wanted if not weights[term])
     return weights
 
 

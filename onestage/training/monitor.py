@@ -1,43 +1,49 @@
 """What a run is watched by: evaluation losses, gaps to the best, probes, and the guards that act.
 
-Made before the first step (also of a run that is resumed), because much of it is told against the
-model that the run starts from.
-
-The forgetting guard: thresholds on what the probe measures, and what happens above them.
-
 Lower training losses are not a better model: retained knowledge can fall while every objective of a
-run improves (lab.md B), and no objective sees it. A guard does.
+run improves (lab.md B), and no objective sees it. A guard does: it is a threshold on what the probe
+measures, with what happens above it (warn, stop, or raise the weight of a term).
+
+A monitor is made before the first step (also of a run that is resumed), because much of it is told
+against the model that the run starts from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 from onestage.config import RecipeError, nearest
 from onestage.data.encoded import Encoded
-from onestage.schedules import Schedule
+from onestage.schedules import Measure, Schedule
 from onestage.stats import gaps, ideal_distance, normalised
 from onestage.training.evaluate import evaluate, term_losses
 from onestage.training.loop import Run
-from onestage.training.probes import Probe
+from onestage.training.probes import Prober
 from onestage.training.read import Data
-from onestage.training.recipe import Recipe
+from onestage.training.recipe import Guard, Optimum, Probe
 
 
-class Lookout:
+class Monitor:
     """Raises `RecipeError` or `ValueError` where a guard or a given f* contradicts the run."""
 
-    def __init__(self, recipe: Recipe, run: Run, data: Data, say: Callable[[str], None]) -> None:
-        self.run, self.say = run, say
+    def __init__(
+        self,
+        run: Run,
+        data: Data,
+        say: Callable[[str], None],
+        *,
+        probe: Probe | None,
+        guards: Sequence[Guard],
+        optimum: Optimum | None,
+    ) -> None:
+        self.run, self.say, self.guards = run, say, guards
         self.held_out = list(chain.from_iterable(data.held_out.values()))
-        self.best = dict(recipe.optimum.given) if recipe.optimum else {}
-        self.guards = [Guard(**guard.model_dump()) for guard in recipe.guard]
-        self._probe = _make_probe(recipe, run, data, self.held_out) if recipe.probe else None
-        for guard in self.guards:
-            guard.check(self._probe.names() if self._probe else [], run.schedule)
+        self.best = dict(optimum.given) if optimum else {}
+        self._prober = _make_prober(probe, run, data, self.held_out) if probe else None
+        for guard in guards:
+            check(guard, self._prober.names() if self._prober else [], run.schedule)
         self._evaluated = evaluate(run, self.held_out) if self.best else {}
         """What was evaluated before the first step, where an f* is known."""
         self.start = self._standing() if self.best else {}
@@ -51,7 +57,7 @@ class Lookout:
 
     def first(self) -> dict[str, float]:
         """What is known before the first step; empty where nobody asked."""
-        found = self._probe() if self._probe else {}
+        found = self._prober() if self._prober else {}
         if self.held_out and self.start:
             found |= self._evaluated | self._tradeoff(_of_terms(self._evaluated))
         return found
@@ -67,7 +73,7 @@ class Lookout:
 
     def probe(self) -> dict[str, float]:
         """The probe's measurements; the guards act on them."""
-        found = self._probe() if self._probe else {}
+        found = self._prober() if self._prober else {}
         if act(self.guards, found, self.run.schedule, self.say):
             self.run.stop = True
         return found
@@ -87,23 +93,21 @@ class Lookout:
         return found
 
 
-def probes_of(recipe: Recipe, steps: int) -> int:
-    """Batches of each term that a run draws only to look at them, besides the schedule's."""
-    if recipe.probe:
-        return steps // recipe.probe.steps + 1
-    return int(recipe.optimum is not None)
+def probed(probe: Probe | None, optimum: Optimum | None, steps: int) -> int:
+    """Batches of each term that a run of so many steps draws for its monitor."""
+    if probe:
+        return steps // probe.steps + 1
+    return int(optimum is not None)
 
 
-def _make_probe(recipe: Recipe, run: Run, data: Data, held_out: Sequence[Encoded]) -> Probe:
-    options = recipe.probe
-    assert options is not None
+def _make_prober(probe: Probe, run: Run, data: Data, held_out: Sequence[Encoded]) -> Prober:
     task = {}
-    for name in run.feeds.own if options.task_tokens and run.policy.task == "causal" else ():
+    for name in run.feeds.own if probe.task_tokens and run.policy.task == "causal" else ():
         mine = [r for r in held_out if not r.asks and run.terms.name_of(r) == name]
         mine = mine or [r for r in run.feeds.probe([name], 0) if run.terms.name_of(r) == name]
-        task[name] = up_to(mine, options.task_tokens)
+        task[name] = up_to(mine, probe.task_tokens)
     kept = {name: list(store) for name, store in data.retention.items()}
-    return Probe(run, kept, {n: t for n, t in task.items() if t}, gradients=options.gradients)
+    return Prober(run, kept, {n: t for n, t in task.items() if t}, gradients=probe.gradients)
 
 
 def up_to(records: Iterable[Encoded], tokens: int) -> list[Encoded]:
@@ -124,32 +128,83 @@ def _of_terms(losses: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix(mark): v for name, v in losses.items() if name.startswith(mark)}
 
 
-@dataclass(frozen=True)
-class Guard:
-    measure: str
-    """Name of the measurement."""
-    above: float
-    then: Literal["warn", "stop", "raise"]
-    term: str | None = None
-    factor: float = 2.0
+class Guarded(Schedule):
+    """A schedule that does as `inner` does, with weights that a guard raises.
 
-    def check(self, known: Sequence[str], schedule: Schedule) -> None:
-        """Raise `ValueError` where it could never act: before the first step."""
-        if self.measure not in known:
-            raise ValueError(
-                f"guard: nothing measures {self.measure!r}{nearest(self.measure, list(known))}"
-            )
-        if self.term is None:
-            return
-        if self.term not in schedule.weight:
-            terms = list(schedule.weight)
-            raise ValueError(f"guard: no term {self.term!r} to raise{nearest(self.term, terms)}")
-        if not schedule.weight[self.term] > 0:
-            raise ValueError(f"guard: the weight of {self.term} is 0, which no factor raises")
+    Raises `ValueError` where the inner schedule's weights mean nothing that could be raised.
+    """
+
+    def __init__(self, inner: Schedule) -> None:
+        super().__init__(inner.weights, inner.steps, inner.seed)
+        self.inner = inner
+        self.raised: dict[str, float] = {}
+        """Factors by which weights have been raised."""
+        self._given = dict(inner.weights)
         try:
-            schedule.raise_weight(self.term, 1.0)
+            self._reweigh()
         except ValueError as error:
             raise ValueError(f"guard: {error}") from error
+
+    def raise_weight(self, term: str, factor: float) -> None:
+        """Multiply a term's weight from now on."""
+        self.raised[term] = self.raised.get(term, 1.0) * factor
+        self._reweigh()
+
+    def _reweigh(self) -> None:
+        self.weights = {term: w * self.raised.get(term, 1.0) for term, w in self._given.items()}
+        self.inner.reweigh(self.weights)
+
+    @property
+    def batch(self) -> Literal["mixed", "own"]:
+        return self.inner.batch
+
+    @property
+    def one_at_a_time(self) -> bool:
+        return self.inner.one_at_a_time
+
+    @property
+    def measure(self) -> Measure:
+        return self.inner.measure
+
+    @property
+    def measure_fraction(self) -> float:
+        return self.inner.measure_fraction
+
+    @property
+    def measure_every(self) -> int:
+        return self.inner.measure_every
+
+    def wants(self, step: int) -> Sequence[str]:
+        return self.inner.wants(step)
+
+    def weigh(self, step: int) -> dict[str, float]:
+        return self.inner.weigh(step)
+
+    def observe(self, step: int, losses: Mapping[str, float]) -> None:
+        self.inner.observe(step, losses)
+
+    def state(self) -> dict[str, Any]:
+        return {"raised": dict(self.raised), **self.inner.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.raised = dict(state.get("raised", {}))
+        self._reweigh()
+        self.inner.restore(state)
+
+
+def check(guard: Guard, known: Sequence[str], schedule: Schedule) -> None:
+    """Raise `ValueError` where a guard could never act. `known`: the names of what is measured."""
+    if guard.measure not in known:
+        raise ValueError(
+            f"guard: nothing measures {guard.measure!r}{nearest(guard.measure, known)}"
+        )
+    if guard.term is None:
+        return
+    if guard.term not in schedule.weights:
+        hint = nearest(guard.term, schedule.weights)
+        raise ValueError(f"guard: no term {guard.term!r} to raise{hint}")
+    if not schedule.weights[guard.term] > 0:
+        raise ValueError(f"guard: the weight of {guard.term} is 0, which no factor raises")
 
 
 def act(
@@ -165,7 +220,8 @@ def act(
         if not value > guard.above:
             continue
         told = f"guard: {guard.measure} is {value:.4g}, above {guard.above:.4g}"
-        if guard.then == "raise" and guard.term is not None:
+        if guard.term is not None:
+            assert isinstance(schedule, Guarded)  # as the plan of a run with such a guard has it
             schedule.raise_weight(guard.term, guard.factor)
             told += f"; the weight of {guard.term} is now {schedule.share[guard.term]:.3f}"
         elif guard.then == "stop":

@@ -35,9 +35,9 @@ def with_optimum(recipe: Recipe, train: Callable[[Recipe, Path], Path], say: Say
     data = read_data(recipe, tokenizer_of(recipe.model), silent)
     plan = make_plan(recipe, data)
     given, on_training = dict(recipe.optimum.given), dict(recipe.optimum.on_training)
-    for term, weight in plan.schedule.weight.items():
+    for term, weight in plan.schedule.weights.items():
         if weight and term not in given:
-            alone = single(recipe, term, list(plan.schedule.weight), steps)
+            alone = single(recipe, term, list(plan.schedule.weights), steps)
             held_out, trained, known = _measured(alone, term, data, train)
             given[term] = held_out
             on_training.setdefault(term, trained)

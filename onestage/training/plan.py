@@ -6,7 +6,7 @@ What is trained, a language model or a reward model, and what of a recipe goes w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from onestage import schedules as registry
@@ -15,8 +15,9 @@ from onestage.data.feeds import Feeds
 from onestage.data.mixture import Stream
 from onestage.data.record import KINDS, Kind
 from onestage.objectives import Objective, find, make, names
-from onestage.schedules import Schedule
+from onestage.schedules import Schedule, active
 from onestage.training.mixtures import own_mixture, share_of_terms, steps_of, together_mixture
+from onestage.training.monitor import Guarded
 from onestage.training.read import Data
 from onestage.training.recipe import Recipe
 from onestage.training.terms import Terms
@@ -54,7 +55,7 @@ class Plan:
 
     def tokens(self) -> float:
         """Tokens that the run will train on: an estimate, and at most where a schedule decides."""
-        draws = self.schedule.draws(self.steps)
+        draws = most_drawn(self.schedule, self.steps)
         together = self.feeds.together
         walks = [(together, self.steps)] if together else []
         walks += [] if together else [(self.feeds.own[name], draws[name]) for name in draws]
@@ -75,20 +76,20 @@ class _Choice:
     """A recipe's `schedule`, taken apart."""
 
     name: str
-    weights: Mapping[str, float] | None
+    rule: Schedule
+    """Its options, and weights where they were given; not yet a run's."""
     part: Any
     """`lambda`, as given."""
-    options: Mapping[str, Any]
 
 
 def make_plan(recipe: Recipe, data: Data) -> Plan:
     """Terms, schedule, feeds and number of steps; `ValueError` where they do not fit the data."""
     chosen = schedule_of(recipe)
-    given = chosen.weights
+    given = chosen.rule.weights
     if chosen.part is not None:
         given = _lambda(chosen.part, make_terms(recipe, data))
-    terms = make_terms(recipe, data, list(given) if given else None)
-    mixed = registry.find(chosen.name).batch == "mixed"
+    terms = make_terms(recipe, data, list(given) or None)
+    mixed = chosen.rule.batch == "mixed"
     own = {name: own_mixture(recipe, data, terms, name) for name in terms.objectives}
     together, steps = together_mixture(recipe, data) if mixed else (None, steps_of(recipe))
     weight = share_of_terms(together, terms) if together else given
@@ -97,54 +98,82 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     for term in best:
         if term not in weight:
             raise RecipeError(f"optimum: no term {term!r}{nearest(term, list(weight))}")
-    _bounds(chosen.name, terms, best)
-    schedule = registry.make(
-        {"name": chosen.name, **chosen.options}, weight, steps, recipe.train.seed, best
-    )
+    _bounds(chosen, terms, best)
+    schedule: Schedule = chosen.rule.for_run(weight, steps, recipe.train.seed, best)
+    if any(guard.then == "raise" for guard in recipe.guard):
+        schedule = Guarded(schedule)
     for name, part in schedule.share.items():
         if part and not own[name].streams:
             raise RecipeError(
                 f"schedule: {name} has a weight but no stream to train on has records for it"
             )
     own = {name: mixture for name, mixture in own.items() if mixture.streams}
-    feeds = Feeds(own, together, schedule.measured_part)
+    feeds = Feeds(own, together, schedule.measure_fraction)
     group, longest = recipe.rollout.num_generations, recipe.rollout.max_completion_length
     return Plan(chosen.name, terms, schedule, feeds, steps, group, longest)
 
 
-def _bounds(schedule: str, terms: Terms, best: Mapping[str, float]) -> None:
+def most_drawn(schedule: Schedule, steps: int) -> dict[str, int]:
+    """The most batches of each term that so many steps train on.
+
+    Counted where the schedule is a function of the step alone. One that takes losses in, or whose
+    weights a guard may raise, may draw any term that has a weight in every step.
+    """
+    counts = dict.fromkeys(schedule.weights, 0)
+    if type(schedule).observe is not Schedule.observe:
+        return counts | dict.fromkeys(active(schedule.weights), steps)
+    for step in range(steps):
+        for term in active(schedule.weigh(step)):
+            counts[term] += 1
+    return counts
+
+
+def most_measured(schedule: Schedule, steps: int) -> dict[str, int]:
+    """The most batches of its own that each term is measured on before so many steps."""
+    if schedule.measure != "own_batch":
+        return {}
+    return dict.fromkeys(active(schedule.weights), -(-steps // schedule.measure_every))
+
+
+def _bounds(chosen: _Choice, terms: Terms, best: Mapping[str, float]) -> None:
     """A schedule that compares losses with f* must be told that of rewards: it is not 0."""
-    if "optimum" not in (field.name for field in fields(registry.find(schedule))):
+    if "optimum" not in (field.name for field in fields(chosen.rule)):
         return
     for name, objective in terms.objectives.items():
         if objective.lowest is None and name not in best:
             raise RecipeError(
-                f"schedule {schedule}: the loss of {name} is minus the mean reward, so its f* is minus "
-                f"the greatest reward; give it, as in optimum: {{given: {{{name}: -1}}}}"
+                f"schedule {chosen.name}: the loss of {name} is minus the mean reward, so its f* is "
+                f"minus the greatest reward; give it, as in optimum: {{given: {{{name}: -1}}}}"
             )
 
 
 def schedule_of(recipe: Recipe) -> _Choice:
-    """The schedule's name, weights and options; a mistyped name is refused here."""
+    """The schedule with its options; a mistyped name or option is refused here."""
+    if isinstance(recipe.schedule, Schedule):
+        return _unmixed(_Choice(type(recipe.schedule).__name__, recipe.schedule, None))
     given = {"name": recipe.schedule} if isinstance(recipe.schedule, str) else dict(recipe.schedule)
     name = given.pop("name", None)
     if not isinstance(name, str):
         raise RecipeError(
             f"schedule: expected a name or {{name: ..., weights: ...}}, got {recipe.schedule!r}"
         )
-    registry.find(name)
     if "optimum" in given:
         raise RecipeError("schedule: f* stands in a section of its own, optimum: {given: {...}}")
     weights, part = given.pop("weights", None), given.pop("lambda", None)
+    rule = registry.make({"name": name, **given})
     if weights is not None and part is not None:
         raise RecipeError("schedule: give weights or lambda, not both")
     if weights is not None and not (isinstance(weights, dict) and _all_numbers(weights)):
         raise RecipeError(f"schedule.weights: expected {{term: number}}, got {weights!r}")
-    if (weights or part) is not None and registry.find(name).batch == "mixed":
+    return _unmixed(_Choice(name, replace(rule, weights=weights or {}), part))
+
+
+def _unmixed(chosen: _Choice) -> _Choice:
+    if (chosen.rule.weights or chosen.part is not None) and chosen.rule.batch == "mixed":
         raise RecipeError(
-            f"schedule {name} takes its weights from the data: give the streams of data a weight"
+            f"schedule {chosen.name} takes its weights from the data: give the streams of data a weight"
         )
-    return _Choice(name, weights, part, given)
+    return chosen
 
 
 def _all_numbers(weights: Mapping[str, Any]) -> bool:

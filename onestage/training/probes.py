@@ -20,8 +20,8 @@ from onestage.models.divergence import Anchor, Moved
 from onestage.training.loop import Run, row_loss
 
 
-class Probe:
-    """Made before the first step, from the model as it starts."""
+class Prober:
+    """Takes the measurements; made before the first step, from the model as it starts."""
 
     def __init__(
         self,

@@ -30,9 +30,9 @@ class Recipe(Section):
     """A name, a table `{name: dpo, beta: 0.1}`, or a map from kind or stream name to either."""
     schedule: ScheduleChoice = "proportional"
     """A name, or a table `{name: alright, weights: {dpo: 0.25, sft: 0.75}}` with its options."""
-    probe: ProbeOptions | None = None
-    guard: list[GuardOptions] = []
-    optimum: OptimumOptions | None = None
+    probe: Probe | None = None
+    guard: list[Guard] = []
+    optimum: Optimum | None = None
     rollout: RolloutOptions = Field(default_factory=lambda: RolloutOptions.model_validate({}))
     train: TrainOptions = Field(default_factory=lambda: TrainOptions.model_validate({}))
     reference: str = "start"
@@ -93,7 +93,7 @@ ObjectiveChoice = str | dict[str, Any]
 ScheduleChoice = str | dict[str, Any]
 
 
-class ProbeOptions(Section):
+class Probe(Section):
     """Measurements that never change training, taken before step 0, every `steps`, and at the end."""
 
     steps: int = Field(50, ge=1)
@@ -105,7 +105,7 @@ class ProbeOptions(Section):
     """Scored tokens of each term's records on which the KL to the start model is taken."""
 
     @model_validator(mode="after")
-    def _watched(self) -> ProbeOptions:
+    def _watched(self) -> Probe:
         names = [stream.name for stream in self.retention]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -121,7 +121,7 @@ class ProbeOptions(Section):
         return self
 
 
-class GuardOptions(Section):
+class Guard(Section):
     """A threshold on something the probe measures, and what to do above it."""
 
     measure: str
@@ -134,13 +134,13 @@ class GuardOptions(Section):
     """Of `raise`."""
 
     @model_validator(mode="after")
-    def _complete(self) -> GuardOptions:
+    def _complete(self) -> Guard:
         if (self.then == "raise") != (self.term is not None):
             raise ValueError("guard: `then: raise` needs a term, and only it takes one")
         return self
 
 
-class OptimumOptions(Section):
+class Optimum(Section):
     """The best value f* of each term, for optimality gaps and for MAXRIGHT."""
 
     given: dict[str, float] = {}

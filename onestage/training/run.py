@@ -53,9 +53,9 @@ from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints, read
 from onestage.training.evaluate import measure
 from onestage.training.loop import Hooks, Run, train
-from onestage.training.monitor import Lookout, probes_of
+from onestage.training.monitor import Monitor, probed
 from onestage.training.optimum import with_optimum
-from onestage.training.plan import choices, make_plan, schedule_of
+from onestage.training.plan import choices, make_plan, most_drawn, most_measured, schedule_of
 from onestage.training.read import cache_folder, judge, read_data
 from onestage.training.recipe import Recipe
 from onestage.training.selfcheck import check_laws, require, sample
@@ -111,7 +111,7 @@ class Session:
         self.callbacks = [*callbacks, *make_callbacks(recipe.train)] if self.main else []
         self.say = say if self.main else silent
         self.logbook = Logbook(out, resume=resume) if self.main else None
-        self._lookout: Lookout | None = None
+        self._monitor: Monitor | None = None
         self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
         if recipe.stages:
             raise RecipeError("a recipe with stages is several runs: onestage.run_stages does them")
@@ -188,7 +188,7 @@ class Session:
         self.fill_reference()
         if self_check:
             self.check_laws()
-        self.lookout()  # told against the model as it starts, so before resuming
+        self.monitor()  # told against the model as it starts, so before resuming
         if self.resuming:
             self.resume()
         return self.train()
@@ -204,10 +204,9 @@ class Session:
 
     def _planned(self) -> Iterator[Iterator[Encoded]]:
         schedule, steps = self.run.schedule, self.run.steps
-        draws, looks = schedule.draws(steps), schedule.looks(steps)
-        if any(guard.then == "raise" for guard in self.recipe.guard):
-            draws = dict.fromkeys(draws, steps)  # nobody knows how often a raised term is drawn
-        return self.run.feeds.planned(draws, looks, probes_of(self.recipe, steps))
+        draws, measured = most_drawn(schedule, steps), most_measured(schedule, steps)
+        probes = probed(self.recipe.probe, self.recipe.optimum, steps)
+        return self.run.feeds.planned(draws, measured, probes)
 
     def held_out(self) -> Iterator[Encoded]:
         """The records of the evaluation losses that have responses."""
@@ -236,11 +235,18 @@ class Session:
             self.say(f"law {verdict.law}: {found} ({verdict.detail})")
         require(verdicts)
 
-    def lookout(self) -> Lookout:
+    def monitor(self) -> Monitor:
         """What watches the run; made at the first call, which must be before the first step."""
-        if self._lookout is None:
-            self._lookout = Lookout(self.recipe, self.run, self.data, self.say)
-        return self._lookout
+        if self._monitor is None:
+            self._monitor = Monitor(
+                self.run,
+                self.data,
+                self.say,
+                probe=self.recipe.probe,
+                guards=self.recipe.guard,
+                optimum=self.recipe.optimum,
+            )
+        return self._monitor
 
     def resume(self) -> None:
         """Put the run where its newest checkpoint left it."""
@@ -282,18 +288,18 @@ class Session:
 
     def train(self) -> Path:
         """Train to the end (or a signal) and save; returns where the model lies."""
-        lookout = self.lookout()
+        monitor = self.monitor()
         hooks = Hooks(
             log=self._log,
             measure=lambda names: measure(self.run, names),
-            evaluate=lookout.evaluate,
-            probe=lookout.probe,
+            evaluate=monitor.evaluate,
+            probe=monitor.probe,
             save=self._save,
             step=self._step,
         )
         for callback in self.callbacks:
             callback.begin(self.run)
-        first = lookout.first() if self.run.step == 0 else {}
+        first = monitor.first() if self.run.step == 0 else {}
         if first:
             self._log({"step": 0, **first})
         try:

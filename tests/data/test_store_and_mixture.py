@@ -141,7 +141,7 @@ def feeds_of(tmp_path: Path) -> Feeds:
     long = store_of(tmp_path / "a", 11)
     short = write((record(50 + n) for n in range(3)), "s", tmp_path / "b")
     own = {"x": Mixture([Stream("a", long, 4.0)], 3), "y": Mixture([Stream("b", short, 2.0)], 3)}
-    return Feeds(own, part=0.5)
+    return Feeds(own, measure_fraction=0.5)
 
 
 def names(records: list[Encoded]) -> list[str]:
@@ -162,27 +162,29 @@ def test_every_term_walks_at_its_own_pace(tmp_path: Path) -> None:
 
 def test_looking_changes_no_draw(tmp_path: Path) -> None:
     feeds, other = feeds_of(tmp_path), feeds_of(tmp_path)
-    ahead = names(feeds.look(["x"], "next"))
-    apart = [names(feeds.look(["x", "y"], "apart")) for _ in range(4)]
+    ahead = names(feeds.to_measure(["x"], next_batch=True))
+    apart = [names(feeds.to_measure(["x", "y"], next_batch=False)) for _ in range(4)]
     assert all(len(part) == 3 for part in apart)  # half of 4 and half of 2
     assert len({tuple(part) for part in apart}) > 1
     assert ahead == names(feeds.draw(["x"])) == names(other.draw(["x"]))
-    assert feeds.looked == {"x": 4, "y": 4}
+    assert feeds.measured == {"x": 4, "y": 4}
 
 
 def test_a_look_has_at_least_one_record(tmp_path: Path) -> None:
-    feeds = Feeds(feeds_of(tmp_path).own, part=0.01)
-    assert [len(feeds.look(["x"], "apart")) for _ in range(8)] == [1] * 8
+    feeds = Feeds(feeds_of(tmp_path).own, measure_fraction=0.01)
+    assert [len(feeds.to_measure(["x"], next_batch=False)) for _ in range(8)] == [1] * 8
 
 
 def test_feeds_go_on_from_their_state(tmp_path: Path) -> None:
     whole, first, later = (feeds_of(tmp_path) for _ in range(3))
     for feeds in (whole, first):
-        feeds.draw(["x"]), feeds.look(["y"], "apart"), feeds.draw(["y", "x"])
+        feeds.draw(["x"]), feeds.to_measure(["y"], next_batch=False), feeds.draw(["y", "x"])
     later.restore(json.loads(json.dumps(first.state())))
     for _ in range(3):
         assert names(whole.draw(["x"])) == names(later.draw(["x"]))
-        assert names(whole.look(["y"], "apart")) == names(later.look(["y"], "apart"))
+        assert names(whole.to_measure(["y"], next_batch=False)) == names(
+            later.to_measure(["y"], next_batch=False)
+        )
 
 
 @given(st.integers(0, 9), st.integers(0, 5), st.integers(0, 3))
@@ -197,7 +199,9 @@ def test_planned_covers_whatever_is_drawn(
         for record in part
     }
     visited = [record for _ in range(draws) for record in feeds.draw(["x"])] + feeds.draw(["y"])
-    visited += [record for _ in range(looks) for record in feeds.look(["x"], "apart")]
+    visited += [
+        record for _ in range(looks) for record in feeds.to_measure(["x"], next_batch=False)
+    ]
     visited += [record for number in range(probes) for record in feeds.probe(["x", "y"], number)]
     assert planned == set(names(visited))
 

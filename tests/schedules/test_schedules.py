@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onestage.schedules import Schedule, active, find, make, names
+from onestage.training.monitor import Guarded
 from onestage.training.optimizer import Clipping
+from onestage.training.plan import most_drawn, most_measured
 
 TWO = {"dpo": 0.25, "sft": 0.75}
 OPTIONS: dict[str, dict[str, Any]] = {"chord": {"supervised": "sft"}}
@@ -21,9 +23,8 @@ OPTIONS: dict[str, dict[str, Any]] = {"chord": {"supervised": "sft"}}
 def schedule(name: str, weight: dict[str, float] | None = None, **options: Any) -> Any:
     steps, seed = options.pop("steps", 100), options.pop("seed", 0)
     optimum = options.pop("optimum", None)
-    return make(
-        {"name": name, **OPTIONS.get(name, {}), **options}, weight or TWO, steps, seed, optimum
-    )
+    rule = make({"name": name, **OPTIONS.get(name, {}), **options})
+    return rule.for_run(weight or TWO, steps, seed, optimum)
 
 
 def follow(found: Schedule, steps: int, losses: Any) -> list[dict[str, float]]:
@@ -31,8 +32,8 @@ def follow(found: Schedule, steps: int, losses: Any) -> list[dict[str, float]]:
     weights = []
     for step in range(steps):
         now = losses(step)
-        found.observe(step, {term: now[term] for term in found.refresh(step)})
-        weights.append(found.weights(step))
+        found.observe(step, {term: now[term] for term in found.wants(step)})
+        weights.append(found.weigh(step))
         found.observe(step, {term: now[term] for term in active(weights[-1])})
     return weights
 
@@ -64,8 +65,8 @@ def test_a_state_of_plain_data_is_all_there_is(name: str) -> None:
     got = []
     for step in range(17, 40):
         now = losses(step)
-        second.observe(step, {term: now[term] for term in second.refresh(step)})
-        got.append(second.weights(step))
+        second.observe(step, {term: now[term] for term in second.wants(step)})
+        got.append(second.weigh(step))
         second.observe(step, {term: now[term] for term in active(got[-1])})
     assert got == wanted[17:]
 
@@ -73,14 +74,14 @@ def test_a_state_of_plain_data_is_all_there_is(name: str) -> None:
 @pytest.mark.parametrize("name", names())
 def test_draws_bounds_what_is_drawn(name: str) -> None:
     found = schedule(name)
-    most, looks = found.draws(40), found.looks(40)
+    most, looks = most_drawn(found, 40), most_measured(found, 40)
     counts, looked = dict.fromkeys(TWO, 0), dict.fromkeys(TWO, 0)
     for step in range(40):
-        stale = found.refresh(step)
+        stale = found.wants(step)
         for term in stale:
-            looked[term] += found.measured_on == "apart"
+            looked[term] += found.measure == "own_batch"
         found.observe(step, dict.fromkeys(stale, 1.0))
-        for term in active(found.weights(step)):
+        for term in active(found.weigh(step)):
             counts[term] += 1
             found.observe(step, {term: 1.0 - step / 100})
     assert all(counts[term] <= most[term] for term in TWO)
@@ -89,53 +90,54 @@ def test_draws_bounds_what_is_drawn(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in names() if n not in ("sequential", "chord")])
 def test_a_raised_weight_raises_the_share(name: str) -> None:
-    found = schedule(name)
+    found = Guarded(schedule(name))
     found.raise_weight("dpo", 3)
+    assert found.inner.share == found.share
     assert found.share == pytest.approx({"dpo": 0.5, "sft": 0.5})
 
 
 @pytest.mark.parametrize("name", ["sequential", "chord"])
 def test_a_weight_that_cannot_be_raised_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="raised"):
-        schedule(name).raise_weight("dpo", 2)
+        Guarded(schedule(name))
 
 
 def test_mix_and_proportional_weigh_by_share() -> None:
-    assert schedule("mix", {"a": 1, "b": 3}).weights(7) == {"a": 0.25, "b": 0.75}
-    assert schedule("proportional", {"a": 5, "b": 5, "c": 10}).weights(0)["c"] == 0.5
-    assert schedule("mix").draws(10) == {"dpo": 10, "sft": 10}
+    assert schedule("mix", {"a": 1, "b": 3}).weigh(7) == {"a": 0.25, "b": 0.75}
+    assert schedule("proportional", {"a": 5, "b": 5, "c": 10}).weigh(0)["c"] == 0.5
+    assert most_drawn(schedule("mix"), 10) == {"dpo": 10, "sft": 10}
 
 
 def test_sequential_gives_each_its_part_in_order() -> None:
     found = schedule("sequential", steps=8)
-    assert [active(found.weights(step)) for step in range(8)] == [["dpo"]] * 2 + [["sft"]] * 6
+    assert [active(found.weigh(step)) for step in range(8)] == [["dpo"]] * 2 + [["sft"]] * 6
     back = schedule("sequential", steps=8, order=["sft", "dpo"])
-    assert [active(back.weights(step)) for step in range(8)] == [["sft"]] * 6 + [["dpo"]] * 2
+    assert [active(back.weigh(step)) for step in range(8)] == [["sft"]] * 6 + [["dpo"]] * 2
     three = schedule("sequential", {"a": 1, "b": 0, "c": 1}, steps=5)
-    assert [active(three.weights(step))[0] for step in range(5)] == list("aaccc")
+    assert [active(three.weigh(step))[0] for step in range(5)] == list("aaccc")
 
 
 def test_alright_draws_with_probability_lambda_and_is_a_function_of_seed_and_step() -> None:
     found = schedule("alright", seed=3)
-    drawn = [active(found.weights(step)) for step in range(20_000)]
+    drawn = [active(found.weigh(step)) for step in range(20_000)]
     assert all(len(terms) == 1 for terms in drawn)
     share = drawn.count(["dpo"]) / len(drawn)
     assert share == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
-    assert drawn == [active(schedule("alright", seed=3).weights(step)) for step in range(20_000)]
-    assert drawn != [active(schedule("alright", seed=4).weights(step)) for step in range(20_000)]
+    assert drawn == [active(schedule("alright", seed=3).weigh(step)) for step in range(20_000)]
+    assert drawn != [active(schedule("alright", seed=4).weigh(step)) for step in range(20_000)]
     runs = sum(left == right for left, right in pairwise(drawn))
     assert runs / len(drawn) == pytest.approx(0.25**2 + 0.75**2, abs=0.02)  # no memory
     certain = schedule("alright", {"a": 1, "b": 0})
-    assert {active(certain.weights(step))[0] for step in range(99)} == {"a"}
+    assert {active(certain.weigh(step))[0] for step in range(99)} == {"a"}
 
 
 def test_maxright_takes_the_largest_weighted_suboptimality() -> None:
     found = schedule("maxright", optimum={"dpo": 0.1, "sft": 1.4}, decide="independent")
-    assert found.refresh(0) == ["dpo", "sft"]
+    assert found.wants(0) == ["dpo", "sft"]
     found.observe(0, {"dpo": 0.7, "sft": 1.5})  # .25 * .6 = .15 > .75 * .1 = .075
-    assert active(found.weights(0)) == ["dpo"]
+    assert active(found.weigh(0)) == ["dpo"]
     found.observe(0, {"dpo": 0.35})  # renewed for free: .0625 < .075
-    assert active(found.weights(1)) == ["sft"]
+    assert active(found.weigh(1)) == ["sft"]
     found.observe(1, {"sft": 1.3})  # below a given f*, which stands: noise is no better optimum
     assert found.suboptimality() == pytest.approx({"dpo": 0.0625, "sft": -0.075})
 
@@ -152,7 +154,7 @@ def test_an_unknown_optimum_is_zero_and_lowered_on_line() -> None:
 def test_a_tie_goes_to_the_term_written_first() -> None:
     found = schedule("maxright", {"b": 1, "a": 1}, decide="independent")
     found.observe(0, {"a": 1.0, "b": 1.0})
-    assert active(found.weights(0)) == ["b"]
+    assert active(found.weigh(0)) == ["b"]
 
 
 def test_no_loss_that_decides_is_older_than_k() -> None:
@@ -160,22 +162,22 @@ def test_no_loss_that_decides_is_older_than_k() -> None:
     found = schedule("maxright", refresh_steps=4, decide="independent")
     asked = {}
     for step in range(13):
-        stale = found.refresh(step)
+        stale = found.wants(step)
         if stale:
             asked[step] = list(stale)
         found.observe(step, {term: {"dpo": 9.0, "sft": 1.0}[term] for term in stale})
-        found.observe(step, dict.fromkeys(active(found.weights(step)), 9.0))
+        found.observe(step, dict.fromkeys(active(found.weigh(step)), 9.0))
     assert asked == {0: ["dpo", "sft"], 4: ["sft"], 8: ["sft"], 12: ["sft"]}
 
 
 def test_published_maxright_measures_all_every_k_steps_on_the_next_batch() -> None:
     found = schedule("maxright", refresh_steps=4, decide="same_batch")
-    assert found.measured_on == "next"
-    assert found.measured_part == 1.0
+    assert found.measure == "next_batch"
+    assert found.measure_fraction == 1.0
     found.observe(0, {"dpo": 1.0, "sft": 1.0})
-    assert [step for step in range(9) if found.refresh(step)] == [0, 4, 8]
-    assert list(found.refresh(4)) == ["dpo", "sft"]
-    assert found.looks(100) == {}
+    assert [step for step in range(9) if found.wants(step)] == [0, 4, 8]
+    assert list(found.wants(4)) == ["dpo", "sft"]
+    assert most_measured(found, 100) == {}
 
 
 def test_the_running_mean_forgets_by_steps() -> None:
@@ -190,9 +192,9 @@ def test_the_running_mean_forgets_by_steps() -> None:
 def test_a_loss_with_nothing_to_measure_is_not_asked_for_again_at_once() -> None:
     found = schedule("maxright")
     found.observe(0, {"dpo": math.nan, "sft": 1.0})
-    assert list(found.refresh(1)) == []
-    assert active(found.weights(0)) == ["sft"]
-    assert list(found.refresh(10)) == ["dpo", "sft"]
+    assert list(found.wants(1)) == []
+    assert active(found.weigh(0)) == ["sft"]
+    assert list(found.wants(10)) == ["dpo", "sft"]
 
 
 def test_smooth_maxright_has_maxright_and_mix_as_limits() -> None:
@@ -202,21 +204,21 @@ def test_smooth_maxright_has_maxright_and_mix_as_limits() -> None:
     middle = schedule("smooth_maxright", temperature=0.1)
     for found in (sharp, flat, middle):
         found.observe(0, losses)
-    assert sharp.weights(0) == {"dpo": 0.0, "sft": 1.0}
-    assert flat.weights(0) == pytest.approx(TWO, rel=1e-3)
+    assert sharp.weigh(0) == {"dpo": 0.0, "sft": 1.0}
+    assert flat.weigh(0) == pytest.approx(TWO, rel=1e-3)
     pull = {"dpo": 0.25 * math.exp(2.25), "sft": 0.75 * math.exp(3.0)}
     total = sum(pull.values())
-    assert middle.weights(0) == pytest.approx({t: p / total for t, p in pull.items()})
+    assert middle.weigh(0) == pytest.approx({t: p / total for t, p in pull.items()})
 
 
 def test_chord_falls_along_a_cosine() -> None:
     found = schedule("chord", decay_steps=200)
-    assert found.weights(0) == pytest.approx({"dpo": 0.1, "sft": 0.9})
+    assert found.weigh(0) == pytest.approx({"dpo": 0.1, "sft": 0.9})
     assert found.mu(100) == pytest.approx((0.9 + 0.05) / 2)
-    assert found.weights(200) == pytest.approx({"dpo": 0.95, "sft": 0.05})
+    assert found.weigh(200) == pytest.approx({"dpo": 0.95, "sft": 0.05})
     assert found.mu(5000) == found.mu(200)
     three = schedule("chord", {"grpo": 3, "sft": 9, "kto": 1}, peak=0.6)
-    assert three.weights(0) == pytest.approx({"grpo": 0.3, "sft": 0.6, "kto": 0.1})
+    assert three.weigh(0) == pytest.approx({"grpo": 0.3, "sft": 0.6, "kto": 0.1})
 
 
 BAD = {
@@ -243,7 +245,7 @@ BAD = {
 def test_bad_input_is_refused(case: str) -> None:
     name, weight, options, message = BAD[case]
     with pytest.raises(ValueError, match=message):
-        make({"name": name, **options}, weight, 10, 0)
+        make({"name": name, **options}).for_run(weight, 10, 0)
 
 
 def test_the_names_are_the_files() -> None:

@@ -21,9 +21,9 @@ from onestage.models.policy import Fit, Policy
 from onestage.runfolder import read_metrics
 from onestage.schedules import make
 from onestage.training.loop import row_loss
-from onestage.training.monitor import Guard, act
+from onestage.training.monitor import Guarded, act
 from onestage.training.optimum import with_optimum
-from onestage.training.recipe import parse_recipe
+from onestage.training.recipe import Guard, parse_recipe
 from onestage.training.run import Session, run_recipe
 
 Make = Callable[..., dict[str, Any]]
@@ -148,7 +148,7 @@ def test_what_a_probe_writes(probed: Make, tmp_path: Path) -> None:
 def test_gradients_of_a_probe_are_those_of_the_terms(probed: Make, tmp_path: Path) -> None:
     session = Session(parse_recipe(probed()), tmp_path / "out", say=quiet)
     session.fill_reference()
-    run, found = session.run, session.lookout().first()
+    run, found = session.run, session.monitor().first()
     assert all(p.grad is None for p in run.policy.parameters())
     grads = {}
     for term in ("sft", "dpo"):
@@ -260,8 +260,12 @@ def test_a_guard_on_a_schedule_without_weights_is_refused(probed: Make, tmp_path
 
 
 def test_guards_look_at_numbers_only() -> None:
-    schedule = make("mix", {"a": 1, "b": 1}, 10, 0)
-    guards = [Guard("x", 1.0, "warn"), Guard("y", 1.0, "raise", "a", 4.0), Guard("z", 1.0, "stop")]
+    schedule = Guarded(make("mix").for_run({"a": 1, "b": 1}, 10, 0))
+    guards = [
+        Guard(measure="x", above=1.0),
+        Guard(measure="y", above=1.0, then="raise", term="a", factor=4.0),
+        Guard(measure="z", above=1.0, then="stop"),
+    ]
     assert not act(guards, {"x": math.nan, "y": 0.5, "z": 1.0}, schedule, quiet)
     assert schedule.share["a"] == 0.5
     assert act(guards, {"x": 2, "y": 2, "z": 2}, schedule, quiet)

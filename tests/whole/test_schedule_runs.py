@@ -161,15 +161,15 @@ def test_maxright_trains_on_the_worse_term_and_knows_the_loss_for_free(
     recipe = two({"name": "maxright", "decide": "independent", "refresh_steps": 4})
     session = session_of(recipe, tmp_path / "out")
     run = session.run
-    stale = run.schedule.refresh(0)
+    stale = run.schedule.wants(0)
     assert set(stale) == {"dpo", "sft"}
     losses = measure(run, stale)
     assert losses["dpo"] == pytest.approx(0.693147, abs=1e-4)
     assert losses["sft"] > 3  # a fresh model: the worse one, and the one to train on
     run.schedule.observe(0, losses)
-    assert active(run.schedule.weights(0)) == ["sft"]
+    assert active(run.schedule.weigh(0)) == ["sft"]
     records = run.feeds.draw(["sft"])
-    measured = take_step(run, list(run.policy.parameters()), records, run.schedule.weights(0))
+    measured = take_step(run, list(run.policy.parameters()), records, run.schedule.weigh(0))
     assert set(measured.losses) == {"sft"}
     run.schedule.observe(0, measured.losses)
     assert run.schedule.values["sft"] == measured.losses["sft"]
