@@ -294,7 +294,7 @@ def run_update(spec: Spec) -> None:
         optimizer.zero_grad(set_to_none=True)
         for row in batch.rows:
             logp_K = policy(row)
-            losses = terms.losses(row, batch, logp_K, torch.zeros_like(logp_K))
+            losses = terms.losses(row, batch, {"logp": logp_K})
             (losses["it"].loss_U.sum() / count).backward()
         gradients = [p.grad for p in policy.parameters() if p.grad is not None]
         optimizer.step()

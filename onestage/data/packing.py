@@ -1,9 +1,7 @@
-"""Records to rows: trees of what shares a beginning, packed to a budget of tokens.
+"""A step's records to forest rows: trees of what shares a beginning, packed to a budget of tokens.
 
 A record's paths stay in one row, so an objective always sees a whole pair or group. Cost is counted
 in tokens: a row is filled up to `tokens_per_row`, and no token stands for padding.
-
-Records of a step to forest rows and their feedback.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from onestage.data.encoded import Encoded
-from onestage.data.record import KINDS
 from onestage.data.trees import Ints, TokenPath, Tree, plant, shared_length, sort_key
 
 WORTH_SHARING = 8
@@ -157,7 +154,7 @@ class Batch:
 
 
 def pack_records(records: Sequence[Encoded], tokens_per_row: int, *, share: bool = True) -> Batch:
-    """Pack a step's records (see `forest.packing.pack`)."""
+    """Pack a step's records (see `pack`)."""
     counts = [len(record.scores) for record in records]
     first = tuple(int(n) for n in np.cumsum([0, *counts])[:-1])
     paths = [
@@ -178,49 +175,3 @@ def by_path(row: Row, batch: Batch, value_K: np.ndarray) -> dict[int, tuple[np.n
             at += size
         found[number] = tuple(parts)
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class FeedbackArrays:
-    """`objectives.contract.Feedback` as plain arrays, for some of a batch's records."""
-
-    kind_N: np.ndarray
-    score_N: np.ndarray
-    weight_N: np.ndarray
-    tokens_N: np.ndarray
-    record_N: np.ndarray
-    pair_P2: np.ndarray
-    role_N: np.ndarray
-
-
-def feedback_arrays(records: Sequence[Encoded]) -> FeedbackArrays:
-    """What is known of the responses of some records, in order."""
-    kinds: list[int] = []
-    tokens: list[int] = []
-    owners: list[int] = []
-    scores: list[float] = []
-    weights: list[float] = []
-    pairs: list[tuple[int, int]] = []
-    roles: list[int] = []
-    for number, record in enumerate(records):
-        if record.kind == "pair":
-            pairs.append((len(kinds), len(kinds) + 1))
-        lengths = [0] * len(record.scores)
-        for path in record.paths:
-            for (start, end), response in zip(path.spans, path.responses, strict=True):
-                lengths[response] += end - start
-        kinds += [KINDS.index(record.kind)] * len(lengths)
-        scores += record.scores
-        weights += [record.weight] * len(lengths)
-        tokens += lengths
-        owners += [number] * len(lengths)
-        roles += record.sampled.roles if record.sampled else [0] * len(lengths)
-    return FeedbackArrays(
-        np.asarray(kinds, np.int64),
-        np.asarray(scores, np.float32),
-        np.asarray(weights, np.float32),
-        np.asarray(tokens, np.int64),
-        np.asarray(owners, np.int64),
-        np.asarray(pairs, np.int64).reshape(-1, 2),
-        np.asarray(roles, np.int64),
-    )

@@ -24,7 +24,6 @@ from onestage.data.packing import Row, pack
 from onestage.data.trees import TokenPath
 from onestage.models.attention import masks
 from onestage.models.head import Shape, token_logps, token_logps_and_entropy
-from onestage.models.model import Task
 from onestage.models.stacking import FROZEN, TRAINED, activate, is_stacked
 
 Layout = Literal["forest", "alone"]
@@ -46,7 +45,8 @@ class Fit:
 class Policy(nn.Module):
     """A causal language model (plain or with adapters) that scores forest rows."""
 
-    task: Task = "causal"
+    gives = frozenset({"logp", "entropy", "value"})
+    """What it says of a token: what an objective may need (`objectives.Need`)."""
 
     def __init__(
         self,

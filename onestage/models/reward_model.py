@@ -43,7 +43,7 @@ class Scorer(Policy):
     What the loop calls `logp` is the reward at each scored token (K, float32).
     """
 
-    task: Task = "reward"
+    gives = frozenset({"reward"})
 
     def __init__(self, model: Any, *, fit: Fit | None = None, pad_to: int | None = None) -> None:
         if hasattr(model, "peft_config"):

@@ -1,21 +1,34 @@
-"""What an objective sees and returns: numbers only, no model, tokenizer, recipe or rank.
+"""Losses by name, one a file: numbers only, no model, tokenizer, recipe or rank.
 
 An objective gives a loss to each of its *units* (a token, a response, a pair). The loop sums the
 units' losses and divides by the number of units in the global batch, so the result does not depend
-on how the batch was cut. `count` knows that number from the feedback alone, before any forward pass.
+on how the batch was cut. `units` knows that number from the feedback alone, before any forward pass.
+
+A new objective is a frozen dataclass in a new file of this folder, or anywhere else (`onestage.config`):
+
+    @dataclass(frozen=True)
+    class Hinge(Objective):
+        unit = "pair"
+        kinds = frozenset({"pair"})
+
+        beta: float = 1.0
+
+        def losses(self, batch: Scored) -> Tensor:
+            return (1 - self.beta * batch.margin_P()).clamp(min=0)
+
+`onestage.testing.check_objective` tries it on the laws that every objective obeys. On a batch that was
+scored it gives the paper's number: `Hinge()(scored).mean()`.
 
 Legend: K scored tokens, N responses, P pairs, U units, M measurements. Responses are numbered
-0..N-1 in a batch, records 0..; `response_K` says which response a token belongs to.
-
-Objectives by name.
+0..N-1 in a batch; `response_K` says which response a token belongs to, `record_N` which record.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,23 +38,35 @@ from onestage.data.record import KINDS, ROLES, Kind, Role
 
 Unit = Literal["token", "response", "pair"]
 
-
-Task = Literal["causal", "reward"]
-"""The sort of model: one that gives tokens log-probabilities, or one that judges texts."""
-
-
-Extra = Literal["entropy", "value"]
-"""Numbers of the policy for a token that are made only where an objective reads them: the entropy of its
-distribution (nats), and what the value head expects before it."""
-
-
-Known = Literal["logp", "reference", "entropy", "value"]
-
+Need = Literal["logp", "reference", "entropy", "value", "reward", "worked"]
+"""For each token, of the policy: its log-probability, the entropy of the distribution it was drawn from
+(nats), what a value head expects before it; of the reference: the log-probability; of a reward model:
+the reward of the text so far. Of a checkable problem: its worked answer beside the sampled ones."""
 
 CODE: Mapping[Kind, int] = {kind: code for code, kind in enumerate(KINDS)}
 
-
 ROLE: Mapping[Role, int] = {role: code for code, role in enumerate(ROLES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What a loss is a mean over (U each)."""
+
+    weight_U: Tensor
+    """Of a unit's loss."""
+    record_U: Tensor
+    counted_U: Tensor | None = None
+    """1 for a unit of the mean, 0 for what adds to the loss beside them; None: all are units."""
+
+    @property
+    def share_U(self) -> Tensor:
+        """What each counts in the mean."""
+        return self.weight_U if self.counted_U is None else self.weight_U * self.counted_U
+
+    @property
+    def count(self) -> Tensor:
+        """What the sum of the losses is divided by (a scalar)."""
+        return self.share_U.sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +82,7 @@ class Feedback:
     tokens_N: Tensor
     """Scored tokens of each response (int64)."""
     record_N: Tensor
-    """Record of each response (int64); the responses of a group or pair share it."""
+    """Record of each response (int64); the responses of a group or pair share it, and are neighbours."""
     pair_P2: Tensor
     """Response numbers of (chosen, rejected) of each pair (int64)."""
     role_N: Tensor
@@ -82,6 +107,23 @@ class Feedback:
         mask_N[self.pair_P2[:, 1]] = True
         return mask_N
 
+    @property
+    def response_K(self) -> Tensor:
+        """The response each token belongs to."""
+        numbers_N = torch.arange(len(self.tokens_N), device=self.tokens_N.device)
+        return torch.repeat_interleave(numbers_N, self.tokens_N)
+
+    def units(self, unit: Unit, weight_N: Tensor, counted_N: Tensor | None = None) -> Units:
+        """All tokens, responses or pairs as units. A pair weighs as much as its chosen side."""
+        if unit == "token":
+            at_U = self.response_K
+        elif unit == "pair":
+            at_U = self.pair_P2[:, 0]
+        else:
+            return Units(weight_N, self.record_N, counted_N)
+        counted_U = None if counted_N is None else counted_N[at_U]
+        return Units(weight_N[at_U], self.record_N[at_U], counted_U)
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -94,11 +136,12 @@ class Scored:
     """The reference's; zeros where the objective does not need it."""
     response_K: Tensor
     state: Mapping[str, float] = field(default_factory=dict)
-    """What the objective carries from step to step (`advance`)."""
+    """What the objective carries from step to step (`Stateful`); empty: that of the start."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the objective `reads` of the policy beside logp (K each, float32)."""
-    kept: Mapping[str, Tensor] = field(default_factory=dict)
-    """What it has made of sampled responses (`weigh`), before the first update on them (K each)."""
+    """What the objective `needs` of the policy beside logp (K each, float32)."""
+    remembered: Mapping[str, Tensor] = field(default_factory=dict)
+    """What it has made of sampled responses (`Objective.remember`), before the first update on them (K
+    each); empty: they were sampled by the policy as it is."""
 
     def per_response(self, value_K: Tensor) -> Tensor:
         """Sums (N) of a token value over each response, in float32."""
@@ -123,6 +166,20 @@ class Scored:
         """
         return self.per_response(self.logp_K - self.ref_logp_K)
 
+    def margin_P(self) -> Tensor:
+        """Log-ratio of each pair's chosen response minus that of the rejected one."""
+        return self.apart_P(self.log_ratio_N())
+
+    def apart_P(self, value_N: Tensor) -> Tensor:
+        """A value of each pair's chosen response minus that of the rejected one."""
+        chosen_P, rejected_P = self.feedback.pair_P2.unbind(1)
+        return value_N[chosen_P] - value_N[rejected_P]
+
+    def detached(self) -> Scored:
+        """The same numbers without their gradients."""
+        extra = {name: value_K.detach() for name, value_K in self.extra.items()}
+        return replace(self, logp_K=self.logp_K.detach(), extra=extra)
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -131,51 +188,60 @@ class Measured:
     value_M: Tensor
     record_M: Tensor
 
+    @classmethod
+    def of(cls, value: Tensor | Measured, feedback: Feedback) -> Measured:
+        """From values of the responses (N), NaN where one has none."""
+        if isinstance(value, Measured):
+            return value
+        has_N = ~value.isnan()
+        return cls(value[has_N], feedback.record_N[has_N])
+
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Weighted:
     """Weighted values, their weights, and the records they belong to, all (M)."""
 
     value_M: Tensor
     weight_M: Tensor
     record_M: Tensor
 
+    @classmethod
+    def of_responses(cls, value_N: Tensor, feedback: Feedback) -> Weighted:
+        """From values of the responses, NaN where one has none; weights are those of the records."""
+        has_N, weight_N = ~value_N.isnan(), feedback.weight_N
+        return cls((weight_N * value_N)[has_N], weight_N[has_N], feedback.record_N[has_N])
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Losses of the units, their weights (whose sum is `count`), and what was measured."""
+    """What an objective makes of a batch."""
 
     loss_U: Tensor
     """Weighted losses, differentiable. Their sum is what this batch adds to the numerator."""
     weight_U: Tensor
+    """What they count; the sum is what this batch adds to the denominator."""
     record_U: Tensor
+    reported: Weighted
+    """The loss as it is shown, detached. It is another one where the value of what is minimised says
+    nothing: the surrogate of a policy gradient is 0 at every policy, while its objective is the mean
+    reward."""
     metrics: Mapping[str, Measured] = field(default_factory=dict)
     observed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """(sum, count) of what `advance` wants to know; added up over the global batch."""
-    level: Told | None = None
-    """What is told as the loss, where the value of what is minimised says nothing: the surrogate of a
-    policy gradient is 0 at every policy, while its objective is the mean reward."""
+    """(sum, count) of what a `Stateful` objective observes; added up over the global batch."""
 
-    @property
-    def told(self) -> Told:
-        """Values, weights and records of what the loss is told as, detached."""
-        if self.level is not None:
-            return self.level
-        return Told(self.loss_U.detach(), self.weight_U, self.record_U)
+    def mean(self) -> Tensor:
+        """The loss of the batch as papers write it: a scalar, differentiable; NaN without any unit."""
+        return self.loss_U.sum() / self.weight_U.sum()
 
 
 class Objective(abc.ABC):
-    """A frozen dataclass of hyper-parameters whose defaults are the published setting."""
+    """A frozen dataclass of hyper-parameters whose defaults are the published setting.
 
-    task: Task = "causal"
-    """The sort of model it trains."""
-    needs_reference: bool = True
-    reads: frozenset[Extra] = frozenset()
-    """What its loss needs of the policy beside log-probabilities."""
-    uses_worked: bool = False
-    """Whether the worked answer of a checkable problem joins the sampled ones."""
+    `unit`, `kinds`, `needs` and `lowest` are class attributes, or properties where the options decide.
+    """
+
     lowest: float | None = 0.0
-    """A bound that the told loss never falls below, if there is one whatever the data."""
+    """A bound that the reported loss never falls below, if there is one whatever the data."""
     beta: float = 0.0
     """Scale of the implicit reward; 0 for objectives that have none."""
 
@@ -189,52 +255,91 @@ class Objective(abc.ABC):
     def kinds(self) -> frozenset[Kind]:
         """The kinds of records it can learn from, with the options it was given."""
 
-    @abc.abstractmethod
-    def count(self, feedback: Feedback) -> Tensor:
-        """Weighted number of units (a scalar), known without a forward pass."""
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it must be told of every token; a model that does not give it is refused."""
+        return frozenset({"logp", "reference"})
+
+    def units(self, feedback: Feedback) -> Units:
+        """Weights and records of the units (U), known without a forward pass. Default: every token,
+        response or pair; hints and worked answers weigh nothing."""
+        return feedback.units(self.unit, feedback.weight_N * feedback.are("response"))
 
     @abc.abstractmethod
-    def __call__(self, batch: Scored) -> Loss:
-        """Loss of each unit of the batch."""
+    def losses(self, batch: Scored) -> Tensor:
+        """Loss (U) of each of the `units`, unweighted and differentiable."""
 
-    def knows(self, again: bool) -> frozenset[Known]:
-        """What `weigh` needs to know of sampled responses. `again`: whether the policy is updated
-        before the last step that trains on them."""
+    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
+        """Numbers to log, of each response (N), NaN where it has none; or of anything else, with its
+        record. One of responses that is called `loss` is reported in place of what is minimised."""
+        return {}
+
+    def asks(self, again: bool) -> frozenset[Need]:
+        """What `remember` needs to know of sampled responses. `again`: whether the policy is updated
+        before the last step that trains on them. A reference that the loss needs is always known."""
         return frozenset()
 
-    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+    def remember(self, batch: Scored, again: bool) -> dict[str, Tensor]:
         """Numbers (K each) to keep with sampled responses, by name; made once, of everything that was
-        sampled together. In `batch`, log-probabilities it has not asked to know are zeros."""
+        sampled together. In `batch`, log-probabilities it has not asked for are zeros."""
         return {}
 
-    def initial_state(self) -> dict[str, float]:
-        """What it carries from step to step, at the start. Kept in checkpoints."""
-        return {}
+    def __call__(self, batch: Scored) -> Loss:
+        """The losses of a batch, weighted, and all that is measured of it."""
+        batch = self._complete(batch)
+        units, feedback = self.units(batch.feedback), batch.feedback
+        loss_U = self.losses(batch) * units.weight_U
+        with torch.no_grad():
+            seen = batch.detached()
+            metrics = self.metrics(seen)
+            observed = self.observe(seen) if isinstance(self, Stateful) else {}
+        reported = Weighted(loss_U.detach(), units.share_U, units.record_U)
+        shown = metrics.pop("loss", None)
+        if isinstance(shown, Tensor):
+            reported = Weighted.of_responses(shown, feedback)
+        return Loss(
+            loss_U,
+            units.share_U,
+            units.record_U,
+            reported,
+            {name: Measured.of(value, feedback) for name, value in metrics.items()},
+            {name: _sum_and_count(value_N) for name, value_N in observed.items()},
+        )
+
+    def _complete(self, batch: Scored) -> Scored:
+        """The batch with what it lacks outside of a run: a state, and what is remembered of answers."""
+        if isinstance(self, Stateful) and not batch.state:
+            batch = replace(batch, state=self.start())
+        if not batch.remembered:
+            with torch.no_grad():
+                remembered = self.remember(batch.detached(), again=False)
+            batch = replace(batch, remembered=remembered)
+        return batch
+
+
+def _sum_and_count(value_N: Tensor) -> tuple[float, float]:
+    has_N = ~value_N.isnan()
+    return float(value_N[has_N].sum()), float(has_N.sum())
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An objective that carries numbers from step to step; they are kept in checkpoints."""
+
+    def start(self) -> dict[str, float]:
+        """The state before the first step."""
+        ...
+
+    def observe(self, batch: Scored) -> dict[str, Tensor]:
+        """Numbers of responses (N), NaN where one has none, whose means the next state is made of."""
+        ...
 
     def advance(
         self, state: Mapping[str, float], observed: Mapping[str, float]
     ) -> dict[str, float]:
-        """The state after a step, from the means observed over the step's global batch."""
-        return dict(state)
-
-
-def pair_weight_P(feedback: Feedback) -> Tensor:
-    """Weight (P) of each pair."""
-    return feedback.weight_N[feedback.pair_P2[:, 0]]
-
-
-def pair_margin_P(batch: Scored) -> Tensor:
-    """Log-ratio of the chosen response minus that of the rejected one (P)."""
-    log_ratio_N = batch.log_ratio_N()
-    chosen_P, rejected_P = batch.feedback.pair_P2.unbind(1)
-    return log_ratio_N[chosen_P] - log_ratio_N[rejected_P]
-
-
-def pair_loss(batch: Scored, loss_P: Tensor) -> Loss:
-    """A `Loss` whose units are the batch's pairs."""
-    weight_P = pair_weight_P(batch.feedback)
-    record_P = batch.feedback.record_N[batch.feedback.pair_P2[:, 0]]
-    return Loss(loss_P * weight_P, weight_P, record_P)
+        """The state after a step, from the means of what was `observed` over the step's global batch;
+        what no response of the batch had is left out."""
+        ...
 
 
 PLUGINS = Plugins("objective", __name__, Objective, {"una": "uft"})  # type: ignore[type-abstract]
@@ -244,3 +349,12 @@ names, find = PLUGINS.names, PLUGINS.find
 def make(given: Any, longest: int | None = None) -> Objective:
     """An objective with its options checked. `longest`: the run's `max_completion_length`."""
     return PLUGINS.make(given, {} if longest is None else {"max_completion_length": longest})
+
+
+def __getattr__(name: str) -> Any:
+    """`onestage.objectives.DPO`: the file is read when the class is asked for."""
+    return PLUGINS.by_class(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(find(name).__name__ for name in PLUGINS.built_in())})

@@ -5,8 +5,8 @@ its advantage (Schulman et al. 2017, arXiv 1707.06347, Eq. 7),
 
     l_it = - min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A) + beta KL_it - entropy_coef H_it
 
-Where a response is trained on once, before any other update (`old_logp` is not kept), r is 1 and its
-gradient that of REINFORCE. KL to the reference is estimated on the token that was sampled, with
+Where a response is trained on once, before any other update (`old_logp` is not remembered), r is 1 and
+its gradient that of REINFORCE. KL to the reference is estimated on the token that was sampled, with
 d = ref_logp - logp: k1 = -d, whose mean is right but whose gradient inside a loss is not, and
 k3 = exp(d) - d - 1 (Schulman 2020), clamped as in the authors' code of UFT. With `kl_in: reward` the
 penalty is taken off the reward instead (k1, old log-probabilities), as in RLHF.
@@ -15,7 +15,7 @@ An objective says what the advantage is, and, where it trains on more than what 
 responses (`trained_N`) and which of these the mean is over (`units_N`). KL and entropy are of sampled
 responses alone: elsewhere one token tells neither.
 
-The loss that is told is minus the mean reward; the surrogate's value is the metric `policy_loss`.
+The loss that is reported is minus the mean reward; the surrogate's value is the metric `policy_loss`.
 Groups whose rewards are all equal have advantage 0; they count in the mean, as in TRL.
 """
 
@@ -29,26 +29,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.data.record import Kind
-from onestage.objectives import (
-    Extra,
-    Feedback,
-    Known,
-    Loss,
-    Measured,
-    Objective,
-    Scored,
-    Told,
-    Unit,
-)
+from onestage.objectives import Feedback, Measured, Need, Objective, Scored, Unit, Units
 
 RATIO_LIMIT = 20.0
 """Of differences of log-probabilities before `exp`, so that no gradient is 0 times infinity."""
 
-
 KL_LIMIT = 10.0
 """Of a token's k3, which explodes where the policy has all but given a token up."""
-
 
 WHITENING = 1e-8
 """Added to a variance that is divided by (TRL, verl)."""
@@ -56,6 +43,11 @@ WHITENING = 1e-8
 
 @dataclass(frozen=True)
 class PolicyGradient(Objective):
+    """The options that all of them have, and a mean over what was sampled."""
+
+    kinds = frozenset({"check"})
+    lowest = None  # minus the greatest reward, which only the user knows
+
     beta: float = 0.0
     """Coefficient of the KL to the reference; 0 needs no reference."""
     kl_in: Literal["loss", "reward"] = "loss"
@@ -88,24 +80,17 @@ class PolicyGradient(Objective):
             raise ValueError("epsilon: null turns the clip off; epsilon_high would do nothing")
 
     @property
-    def lowest(self) -> None:  # type: ignore[override]
-        return None  # minus the greatest reward, which only the user knows
-
-    @property
-    def needs_reference(self) -> bool:  # type: ignore[override]
-        return self.beta > 0
-
-    @property
-    def reads(self) -> frozenset[Extra]:  # type: ignore[override]
-        return frozenset({"entropy"}) if self.entropy_coef else frozenset()
+    def needs(self) -> frozenset[Need]:
+        found: set[Need] = {"logp"}
+        if self.beta > 0:
+            found.add("reference")
+        if self.entropy_coef:
+            found.add("entropy")
+        return frozenset(found)
 
     @property
     def unit(self) -> Unit:
         return "token" if self.loss_type == "dapo" else "response"
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        return frozenset({"check"})
 
     def units_N(self, feedback: Feedback) -> Tensor:
         """Mask (N) of the responses that the mean is over."""
@@ -115,95 +100,138 @@ class PolicyGradient(Objective):
         """Mask (N) of the responses whose tokens have a loss."""
         return self.units_N(feedback)
 
-    def count(self, feedback: Feedback) -> Tensor:
-        weight_N = feedback.weight_N * self.units_N(feedback)
-        return (weight_N * feedback.tokens_N).sum() if self.unit == "token" else weight_N.sum()
+    def units(self, feedback: Feedback) -> Units:
+        """What is trained on and no unit counts nothing in the mean."""
+        return feedback.units(self.unit, feedback.weight_N, self.units_N(feedback))
 
-    def knows(self, again: bool) -> frozenset[Known]:
-        penalised = self.beta > 0 and self.kl_in == "reward"
-        return frozenset({"logp"}) if again or penalised else frozenset()
+    def asks(self, again: bool) -> frozenset[Need]:
+        return frozenset({"logp"}) if again or penalised(self) else frozenset()
+
+    def remember(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+        trained_K = self.trained_N(batch.feedback)[batch.response_K]
+        advantage_K = torch.where(trained_K, self.advantage_K(batch).float(), 0.0)
+        return {"advantage": advantage_K} | ({"old_logp": batch.logp_K} if again else {})
 
     @abc.abstractmethod
     def advantage_K(self, batch: Scored) -> Tensor:
         """Advantages (K) of all that was sampled together, from the policy that sampled it. What is not
         trained on may be anything, NaN too."""
 
-    def reward_N(self, batch: Scored) -> Tensor:
-        """Rewards (N), without the KL penalty of whole responses where it is in the reward."""
-        reward_N = batch.feedback.score_N
-        if self.beta and self.kl_in == "reward":
-            return reward_N - self.beta * batch.log_ratio_N()
-        return reward_N
+    def weighs_K(self, batch: Scored) -> Tensor:
+        """What the surrogate multiplies ratios by (K): the advantage that was remembered."""
+        return batch.remembered["advantage"]
 
-    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+    def loss_K(self, batch: Scored) -> Tensor:
+        """Loss of each token, where it is trained on; anything elsewhere."""
+        return surrogate(batch, self.weighs_K(batch), self)
+
+    def losses(self, batch: Scored) -> Tensor:
+        """Of tokens, or of responses from those of their tokens, as `loss_type` has it."""
         trained_K = self.trained_N(batch.feedback)[batch.response_K]
-        kept = {"advantage": torch.where(trained_K, self.advantage_K(batch).float(), 0.0)}
-        return kept | ({"old_logp": batch.logp_K} if again else {})
-
-    def __call__(self, batch: Scored) -> Loss:
-        return self.reduced(batch, *self.losses(batch))
-
-    def losses(self, batch: Scored) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses (K) of tokens, where they are trained on, and what is measured of them (K each)."""
-        ratio_K, advantage_K = self._ratio_K(batch), batch.kept["advantage"]
-        policy_K = -ratio_K * advantage_K
-        seen = {"policy_loss": policy_K}
-        if self.epsilon is not None:
-            high = self.epsilon if self.epsilon_high is None else self.epsilon_high
-            clipped_K = ratio_K.clamp(1 - self.epsilon, 1 + high)
-            bounded_K = torch.maximum(policy_K, -clipped_K * advantage_K)
-            seen = {"policy_loss": bounded_K, "clip_rate": (bounded_K > policy_K).float()}
-        loss_K = seen["policy_loss"]
-        sampled_K = batch.feedback.are("response")[batch.response_K]
-        if self.beta:
-            seen["kl"] = kl_K(batch, "k3")
-            if self.kl_in == "loss":
-                penalty_K = self.beta * kl_K(batch, self.kl_estimator)
-                loss_K = loss_K + torch.where(sampled_K, penalty_K, 0.0)
-        if "entropy" in batch.extra:
-            seen["entropy"] = batch.extra["entropy"]
-        if self.entropy_coef:
-            bonus_K = self.entropy_coef * batch.extra["entropy"]
-            loss_K = loss_K - torch.where(sampled_K, bonus_K, 0.0)
-        return loss_K, seen
-
-    def _ratio_K(self, batch: Scored) -> Tensor:
-        change_K = batch.logp_K - batch.kept.get("old_logp", batch.logp_K.detach())
-        change_K = change_K.clamp(-RATIO_LIMIT, RATIO_LIMIT)
-        if self.importance_sampling_level == "token":
-            return change_K.exp()
-        mean_N = batch.per_response(change_K) / batch.feedback.tokens_N
-        # the value of the sequence's ratio, with the gradient of each token's own log-probability
-        return (mean_N.detach()[batch.response_K] + batch.logp_K - batch.logp_K.detach()).exp()
-
-    def reduced(self, batch: Scored, loss_K: Tensor, seen: Mapping[str, Tensor]) -> Loss:
-        """Losses of the units from those of tokens; `seen` (K each) is measured as the mean over the
-        tokens of each sampled response. What is trained on and no unit weighs nothing in the mean."""
-        feedback, response_K = batch.feedback, batch.response_K
-        loss_K = torch.where(self.trained_N(feedback)[response_K], loss_K, 0.0)
-        weight_N = feedback.weight_N * self.units_N(feedback)
-        own_N = feedback.are("response")
-        record_M = feedback.record_N[own_N]
-        metrics = {
-            name: Measured((batch.per_response(v_K.detach()) / feedback.tokens_N)[own_N], record_M)
-            for name, v_K in seen.items()
-        }
-        told_N = feedback.weight_N * -feedback.score_N
-        level = Told(told_N[own_N], feedback.weight_N[own_N], record_M)
-        if self.unit == "token":
-            return Loss(
-                loss_K * feedback.weight_N[response_K],
-                weight_N[response_K],
-                feedback.record_N[response_K],
-                metrics=metrics,
-                level=level,
-            )
-        total_N = batch.per_response(loss_K) * feedback.weight_N
+        loss_K = torch.where(trained_K, self.loss_K(batch), 0.0)
+        if self.loss_type == "dapo":
+            return loss_K
+        total_N = batch.per_response(loss_K)
         if self.loss_type == "grpo":
-            total_N = total_N / feedback.tokens_N
-        elif self.loss_type == "dr_grpo":
-            total_N = total_N / self.max_completion_length
-        return Loss(total_N, weight_N, feedback.record_N, metrics=metrics, level=level)
+            return total_N / batch.feedback.tokens_N
+        return total_N / self.max_completion_length if self.loss_type == "dr_grpo" else total_N
+
+    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
+        own_N = batch.feedback.are("response")
+        seen = {"loss": torch.where(own_N, -batch.feedback.score_N, torch.nan)}
+        return {**seen, **means_of_sampled(batch, seen_K(batch, self.weighs_K(batch), self))}
+
+
+def penalised(options: PolicyGradient) -> bool:
+    """Whether the KL to the reference is taken off the reward."""
+    return options.beta > 0 and options.kl_in == "reward"
+
+
+def rewards_N(batch: Scored, options: PolicyGradient) -> Tensor:
+    """Rewards (N), less the KL penalty of whole responses where it is in the reward."""
+    reward_N = batch.feedback.score_N
+    return reward_N - options.beta * batch.log_ratio_N() if penalised(options) else reward_N
+
+
+def surrogate(batch: Scored, advantage_K: Tensor, options: PolicyGradient) -> Tensor:
+    """The clipped surrogate (K) with KL penalty and entropy bonus, as the options have them."""
+    loss_K = clipped(batch, advantage_K, options)[1]
+    sampled_K = batch.feedback.are("response")[batch.response_K]
+    if options.beta and options.kl_in == "loss":
+        penalty_K = options.beta * kl_K(batch, options.kl_estimator)
+        loss_K = loss_K + torch.where(sampled_K, penalty_K, 0.0)
+    if options.entropy_coef:
+        bonus_K = options.entropy_coef * batch.extra["entropy"]
+        loss_K = loss_K - torch.where(sampled_K, bonus_K, 0.0)
+    return loss_K
+
+
+def clipped(batch: Scored, advantage_K: Tensor, options: PolicyGradient) -> tuple[Tensor, Tensor]:
+    """- r A of each token, and the same with its ratio clipped where that is the larger one."""
+    ratio_K = _ratio_K(batch, options.importance_sampling_level)
+    plain_K = -ratio_K * advantage_K
+    if options.epsilon is None:
+        return plain_K, plain_K
+    high = options.epsilon if options.epsilon_high is None else options.epsilon_high
+    clipped_K = ratio_K.clamp(1 - options.epsilon, 1 + high)
+    return plain_K, torch.maximum(plain_K, -clipped_K * advantage_K)
+
+
+def _ratio_K(batch: Scored, level: Literal["token", "sequence"]) -> Tensor:
+    change_K = batch.logp_K - batch.remembered.get("old_logp", batch.logp_K.detach())
+    change_K = change_K.clamp(-RATIO_LIMIT, RATIO_LIMIT)
+    if level == "token":
+        return change_K.exp()
+    mean_N = batch.per_response(change_K) / batch.feedback.tokens_N
+    # the value of the sequence's ratio, with the gradient of each token's own log-probability
+    return (mean_N.detach()[batch.response_K] + batch.logp_K - batch.logp_K.detach()).exp()
+
+
+def seen_K(batch: Scored, advantage_K: Tensor, options: PolicyGradient) -> dict[str, Tensor]:
+    """What is logged of the surrogate, of each token."""
+    plain_K, bounded_K = clipped(batch, advantage_K, options)
+    seen = {"policy_loss": bounded_K}
+    if options.epsilon is not None:
+        seen["clip_rate"] = (bounded_K > plain_K).float()
+    if options.beta:
+        seen["kl"] = kl_K(batch, "k3")
+    if "entropy" in batch.extra:
+        seen["entropy"] = batch.extra["entropy"]
+    return seen
+
+
+def means_of_sampled(batch: Scored, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Means (N) of token values over each sampled response; NaN elsewhere."""
+    own_N, tokens_N = batch.feedback.are("response"), batch.feedback.tokens_N
+    return {
+        name: torch.where(own_N, batch.per_response(value_K) / tokens_N, torch.nan)
+        for name, value_K in seen.items()
+    }
+
+
+def group_advantage(
+    batch: Scored,
+    reward_N: Tensor,
+    group_N: Tensor,
+    scale: Literal["group", "batch", "none"],
+    eps: float,
+) -> Tensor:
+    """Advantage (K) of each response: its reward (N) less the mean of its group (the masked responses of
+    its record), over the deviation (n - 1) in the group or in everything, plus eps; `none`: over 1."""
+    feedback = batch.feedback
+    advantage_N = reward_N - group_means(reward_N, group_N, feedback)
+    if scale == "batch":
+        advantage_N = advantage_N / (_deviation(reward_N[group_N]) + eps)
+    elif scale == "group":
+        square_N = group_sums(advantage_N**2, group_N, feedback)
+        count_N = group_sums(torch.ones_like(reward_N), group_N, feedback)
+        deviation_N = (square_N / (count_N - 1).clamp(min=1)).sqrt()
+        advantage_N = advantage_N / (deviation_N + eps)
+    return advantage_N[batch.response_K]
+
+
+def _deviation(value_M: Tensor) -> Tensor:
+    return value_M.std() if len(value_M) > 1 else value_M.new_zeros(())
 
 
 def kl_K(batch: Scored, estimator: Literal["k1", "k3"]) -> Tensor:

@@ -26,8 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onestage.data.record import Kind
-from onestage.objectives import Feedback, Loss, Measured, Objective, Scored, Unit
+from onestage.objectives import Feedback, Measured, Objective, Scored, Units
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,10 @@ class _Compared:
 
 @dataclass(frozen=True)
 class BradleyTerry(Objective):
+    unit = "pair"
+    kinds = frozenset({"pair", "group", "label", "score"})
+    needs = frozenset({"reward"})
+
     margin: Literal["none", "score"] = "none"
     """How much better the better one must be: at all, or by the difference of the scores."""
     margin_scale: float = 1.0
@@ -55,9 +58,6 @@ class BradleyTerry(Objective):
     centering: float = 0.0
     """Weight of the squared sum of the two rewards."""
 
-    task = "reward"
-    needs_reference = False
-
     def __post_init__(self) -> None:
         for name in ("margin_scale", "gamma"):
             if getattr(self, name) <= 0:
@@ -65,35 +65,41 @@ class BradleyTerry(Objective):
         if self.centering < 0:
             raise ValueError(f"centering must not be negative, got {self.centering}")
 
-    @property
-    def unit(self) -> Unit:
-        return "pair"
+    def units(self, feedback: Feedback) -> Units:
+        """The comparisons, then the labels and scores."""
+        pairs, single_N = compared(feedback), feedback.of("label", "score")
+        return Units(
+            torch.cat([pairs.weight_C, feedback.weight_N[single_N]]),
+            torch.cat([feedback.record_N[pairs.better_C], feedback.record_N[single_N]]),
+        )
 
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        return frozenset({"pair", "group", "label", "score"})
-
-    def count(self, feedback: Feedback) -> Tensor:
-        single_N = feedback.of("label", "score")
-        return compared(feedback).weight_C.sum() + feedback.weight_N[single_N].sum()
-
-    def __call__(self, batch: Scored) -> Loss:
-        feedback, reward_N = batch.feedback, batch.reward_N()
-        pairs = compared(feedback)
-        better_C, worse_C = reward_N[pairs.better_C], reward_N[pairs.worse_C]
-        loss_C = self.loss_C(better_C, worse_C, pairs.gap_C)
+    def losses(self, batch: Scored) -> Tensor:
+        feedback, reward_N, pairs = batch.feedback, batch.reward_N(), compared(batch.feedback)
         single_N = feedback.of("label", "score")
         loss_S = F.binary_cross_entropy_with_logits(
             reward_N[single_N], feedback.score_N[single_N].to(reward_N.dtype), reduction="none"
         )
-        weight_U = torch.cat([pairs.weight_C, feedback.weight_N[single_N]])
-        record_C, record_S = feedback.record_N[pairs.better_C], feedback.record_N[single_N]
-        return Loss(
-            torch.cat([loss_C, loss_S]) * weight_U,
-            weight_U,
-            torch.cat([record_C, record_S]),
-            _metrics(batch, reward_N.detach(), pairs),
-        )
+        better_C, worse_C = reward_N[pairs.better_C], reward_N[pairs.worse_C]
+        return torch.cat([self.loss_C(better_C, worse_C, pairs.gap_C), loss_S])
+
+    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
+        """Rewards of all responses, and how comparisons come out (each counts as one)."""
+        feedback, reward_N, pairs = batch.feedback, batch.reward_N(), compared(batch.feedback)
+        better_C, worse_C = reward_N[pairs.better_C], reward_N[pairs.worse_C]
+        seen = {
+            "accuracy": (torch.sign(better_C - worse_C) + 1) / 2,
+            "margin": better_C - worse_C,
+            "chosen_reward": better_C,
+            "rejected_reward": worse_C,
+        }
+        record_C = feedback.record_N[pairs.better_C]
+        side_N = torch.where(feedback.score_N > 0.5, reward_N, -reward_N)
+        right_N = (torch.sign(side_N) + 1) / 2
+        return {
+            "reward": reward_N,
+            **{name: Measured(value_C, record_C) for name, value_C in seen.items()},
+            "label_accuracy": torch.where(feedback.of("label"), right_N, torch.nan),
+        }
 
     def loss_C(self, better_C: Tensor, worse_C: Tensor, gap_C: Tensor) -> Tensor:
         """Loss of each comparison, from two rewards and the difference of the scores."""
@@ -120,25 +126,3 @@ def compared(feedback: Feedback) -> _Compared:
     weight_C = feedback.weight_N[better_C]
     part_C = torch.cat([torch.ones_like(chosen_P), each_R[owner_G]])
     return _Compared(better_C, worse_C, weight_C / part_C, score_N[better_C] - score_N[worse_C])
-
-
-def _metrics(batch: Scored, reward_N: Tensor, pairs: _Compared) -> dict[str, Measured]:
-    """Rewards of all responses, and how comparisons come out (each counts as one)."""
-    feedback = batch.feedback
-    found = {"reward": Measured(reward_N, feedback.record_N)}
-    if len(pairs.better_C):
-        better_C, worse_C = reward_N[pairs.better_C], reward_N[pairs.worse_C]
-        seen = {
-            "accuracy": (torch.sign(better_C - worse_C) + 1) / 2,
-            "margin": better_C - worse_C,
-            "chosen_reward": better_C,
-            "rejected_reward": worse_C,
-        }
-        record_C = feedback.record_N[pairs.better_C]
-        found |= {name: Measured(value_C, record_C) for name, value_C in seen.items()}
-    label_N = feedback.of("label")
-    if bool(label_N.any()):
-        side_N = torch.where(feedback.score_N > 0.5, reward_N, -reward_N)
-        right_N = (torch.sign(side_N) + 1) / 2
-        found["label_accuracy"] = Measured(right_N[label_N], feedback.record_N[label_N])
-    return found

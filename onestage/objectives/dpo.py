@@ -14,21 +14,14 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from onestage.data.record import Kind
-from onestage.objectives import (
-    Feedback,
-    Loss,
-    Objective,
-    Scored,
-    Unit,
-    pair_loss,
-    pair_margin_P,
-    pair_weight_P,
-)
+from onestage.objectives import Objective, Scored
 
 
 @dataclass(frozen=True)
 class DPO(Objective):
+    unit = "pair"
+    kinds = frozenset({"pair"})
+
     beta: float = 0.1
     label_smoothing: float = 0.0
     """Probability that a preference is recorded the wrong way round, in [0, 0.5)."""
@@ -41,19 +34,6 @@ class DPO(Objective):
                 f"dpo: label_smoothing must be in [0, 0.5), got {self.label_smoothing}"
             )
 
-    @property
-    def unit(self) -> Unit:
-        return "pair"
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        return frozenset({"pair"})
-
-    def count(self, feedback: Feedback) -> Tensor:
-        return pair_weight_P(feedback).sum()
-
-    def __call__(self, batch: Scored) -> Loss:
-        reward_margin_P = self.beta * pair_margin_P(batch)
-        e = self.label_smoothing
-        loss_P = -(1 - e) * F.logsigmoid(reward_margin_P) - e * F.logsigmoid(-reward_margin_P)
-        return pair_loss(batch, loss_P)
+    def losses(self, batch: Scored) -> Tensor:
+        reward_P, e = self.beta * batch.margin_P(), self.label_smoothing
+        return -(1 - e) * F.logsigmoid(reward_P) - e * F.logsigmoid(-reward_P)

@@ -4,7 +4,7 @@ Shao et al. 2024, arXiv 2402.03300: of G completions of one prompt with rewards 
 
     A_i = (R_i - mean(R)) / (std(R) + eps)
 
-on every token of completion i, in the clipped surrogate of `policy_gradient`; std is that of a sample
+on every token of completion i, in the clipped surrogate of `_surrogate`; std is that of a sample
 (n - 1), eps 1e-6, as in verl, on which UFT's experiments ran. Variants, as options:
 
     DAPO (arXiv 2503.14476)      loss_type: dapo, epsilon_high: 0.28, beta: 0
@@ -21,11 +21,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from onestage.objectives import Feedback, Scored
-from onestage.objectives._surrogate import PolicyGradient, group_means, group_sums
+from onestage.objectives import Scored
+from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewards_N
 
 
 @dataclass(frozen=True)
@@ -36,20 +35,5 @@ class GRPO(PolicyGradient):
     eps: float = 1e-6
 
     def advantage_K(self, batch: Scored) -> Tensor:
-        return self.advantage_N(self.reward_N(batch), batch.feedback)[batch.response_K]
-
-    def advantage_N(self, reward_N: Tensor, feedback: Feedback) -> Tensor:
-        """Advantage (N) of each response in its group."""
-        group_N = self.units_N(feedback)
-        centred_N = reward_N - group_means(reward_N, group_N, feedback)
-        if self.scale_rewards == "none":
-            return centred_N
-        if self.scale_rewards == "batch":
-            return centred_N / (_deviation(reward_N[group_N]) + self.eps)
-        square_N = group_sums(centred_N**2, group_N, feedback)
-        count_N = group_sums(torch.ones_like(reward_N), group_N, feedback)
-        return centred_N / ((square_N / (count_N - 1).clamp(min=1)).sqrt() + self.eps)
-
-
-def _deviation(value_M: Tensor) -> Tensor:
-    return value_M.std() if len(value_M) > 1 else value_M.new_zeros(())
+        group_N = self.units_N(batch.feedback)
+        return group_advantage(batch, rewards_N(batch, self), group_N, self.scale_rewards, self.eps)

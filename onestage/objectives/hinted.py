@@ -19,19 +19,22 @@ counts its hints for that much less, and the other way round.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from onestage.objectives import Loss, Measured, Scored
-from onestage.objectives.grpo import GRPO
+from onestage.objectives import Feedback, Measured, Scored, Units
+from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewards_N
 
 
 @dataclass(frozen=True)
-class Hinted(GRPO):
+class Hinted(PolicyGradient):
     beta: float = 0.001
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """As for GRPO."""
+    eps: float = 1e-6
     hint_coef: float = 0.001
     """Coefficient of the hint's log-likelihood; the paper's is beta."""
     hint_reduction: Literal["sum", "token"] = "sum"
@@ -42,31 +45,38 @@ class Hinted(GRPO):
         if self.hint_coef < 0:
             raise ValueError(f"hint_coef must be at least 0, got {self.hint_coef}")
 
-    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
-        feedback = batch.feedback
-        hint_N = feedback.are("hint")
+    def advantage_K(self, batch: Scored) -> Tensor:
+        group_N = self.units_N(batch.feedback)
+        return group_advantage(batch, rewards_N(batch, self), group_N, self.scale_rewards, self.eps)
+
+    def units(self, feedback: Feedback) -> Units:
+        """Those of GRPO, then the hints, which count nothing in the mean."""
+        own, hint_N = super().units(feedback), feedback.are("hint")
+        assert own.counted_U is not None
+        return Units(
+            torch.cat([own.weight_U, feedback.weight_N[hint_N]]),
+            torch.cat([own.record_U, feedback.record_N[hint_N]]),
+            torch.cat([own.counted_U, torch.zeros_like(hint_N[hint_N])]),
+        )
+
+    def remember(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+        """`hint`: what the loss of a hint's token is multiplied by."""
+        feedback, hint_N = batch.feedback, batch.feedback.are("hint")
         if self.hint_reduction == "token":
             shared = (feedback.weight_N * feedback.tokens_N)[hint_N].sum()
         else:
             first_N = torch.ones_like(hint_N)
             first_N[1:] = feedback.record_N[1:] != feedback.record_N[:-1]
             shared = feedback.weight_N[first_N].sum()
-        scale = self.hint_coef * self.count(feedback) / shared.clamp(min=1e-12)
-        return {
-            **super().weigh(batch, again),
-            "hint": torch.where(hint_N, scale, 0.0)[batch.response_K],
-        }
+        scale = self.hint_coef * self.units(feedback).count / shared.clamp(min=1e-12)
+        hint_K = torch.where(hint_N, scale, 0.0)[batch.response_K]
+        return {**super().remember(batch, again), "hint": hint_K}
 
-    def __call__(self, batch: Scored) -> Loss:
-        loss, feedback = super().__call__(batch), batch.feedback
-        hint_N = feedback.are("hint")
-        nll_N = batch.per_response(-batch.logp_K * batch.kept["hint"])
-        record_M = feedback.record_N[hint_N]
-        logp_M = (batch.per_response(batch.logp_K.detach()) / feedback.tokens_N)[hint_N]
-        return replace(
-            loss,
-            loss_U=torch.cat([loss.loss_U, (nll_N * feedback.weight_N)[hint_N]]),
-            weight_U=torch.cat([loss.weight_U, torch.zeros_like(logp_M)]),
-            record_U=torch.cat([loss.record_U, record_M]),
-            metrics={**loss.metrics, "hint_logp": Measured(logp_M, record_M)},
-        )
+    def losses(self, batch: Scored) -> Tensor:
+        nll_N = batch.per_response(-batch.logp_K * batch.remembered["hint"])
+        return torch.cat([super().losses(batch), nll_N[batch.feedback.are("hint")]])
+
+    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
+        mean_N = batch.per_response(batch.logp_K) / batch.feedback.tokens_N
+        hint_logp_N = torch.where(batch.feedback.are("hint"), mean_N, torch.nan)
+        return {**super().metrics(batch), "hint_logp": hint_logp_N}

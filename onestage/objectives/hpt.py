@@ -15,25 +15,30 @@ Defaults: gate 0 (Qwen2.5-Math; 2 of 8 for Llama-3.1-8B) and sft_coef 1 (0.3 for
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from onestage.objectives import Feedback, Loss, Measured, Scored
-from onestage.objectives._surrogate import group_sums
-from onestage.objectives.grpo import GRPO
+from onestage.objectives import Feedback, Measured, Need, Scored
+from onestage.objectives._surrogate import (
+    PolicyGradient,
+    group_advantage,
+    group_sums,
+    rewards_N,
+    surrogate,
+)
 
 
 @dataclass(frozen=True)
-class HPT(GRPO):
-    uses_worked = True
-
+class HPT(PolicyGradient):
     epsilon: float | None = None
     entropy_coef: float = 0.001
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"
     scale_rewards: Literal["group", "batch", "none"] = "none"
+    """As for GRPO."""
+    eps: float = 1e-6
     gate: int = 0
     """Problems with this many right responses or fewer are imitated."""
     right_at: float = 1.0
@@ -46,6 +51,10 @@ class HPT(GRPO):
             raise ValueError(
                 f"gate and sft_coef must be at least 0, got {self.gate} and {self.sft_coef}"
             )
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return super().needs | {"worked"}
 
     def trained_N(self, feedback: Feedback) -> Tensor:
         """Of each problem either what was sampled or the worked answer."""
@@ -60,13 +69,16 @@ class HPT(GRPO):
         shown_N = group_sums(worked_N.float(), worked_N, feedback) > 0
         return shown_N & (group_sums(right_N, own_N, feedback) <= self.gate)
 
-    def losses(self, batch: Scored) -> tuple[Tensor, dict[str, Tensor]]:
-        loss_K, seen = super().losses(batch)
-        worked_K = batch.feedback.are("worked")[batch.response_K]
-        return torch.where(worked_K, -self.sft_coef * batch.logp_K, loss_K), seen
+    def advantage_K(self, batch: Scored) -> Tensor:
+        group_N = self.units_N(batch.feedback)
+        return group_advantage(batch, rewards_N(batch, self), group_N, self.scale_rewards, self.eps)
 
-    def __call__(self, batch: Scored) -> Loss:
-        loss, feedback = super().__call__(batch), batch.feedback
-        own_N = feedback.are("response")
-        imitated = Measured(self.imitated_N(feedback)[own_N].float(), feedback.record_N[own_N])
-        return replace(loss, metrics={**loss.metrics, "imitated": imitated})
+    def loss_K(self, batch: Scored) -> Tensor:
+        worked_K = batch.feedback.are("worked")[batch.response_K]
+        reinforced_K = surrogate(batch, batch.remembered["advantage"], self)
+        return torch.where(worked_K, -self.sft_coef * batch.logp_K, reinforced_K)
+
+    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
+        own_N, imitated_N = batch.feedback.are("response"), self.imitated_N(batch.feedback)
+        imitated_N = torch.where(own_N, imitated_N.float(), torch.nan)
+        return {**super().metrics(batch), "imitated": imitated_N}

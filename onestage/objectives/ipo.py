@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from onestage.data.record import Kind
-from onestage.objectives import Feedback, Loss, Objective, Scored, Unit, pair_loss, pair_weight_P
+from onestage.objectives import Objective, Scored
 
 
 @dataclass(frozen=True)
 class IPO(Objective):
+    unit = "pair"
+    kinds = frozenset({"pair"})
+
     beta: float = 0.1
     """The paper's tau: the log-ratio margin aims at 1 / (2 beta)."""
     average: bool = False
@@ -27,21 +29,8 @@ class IPO(Objective):
         if self.beta <= 0:
             raise ValueError(f"ipo: beta must be positive, got {self.beta}")
 
-    @property
-    def unit(self) -> Unit:
-        return "pair"
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        return frozenset({"pair"})
-
-    def count(self, feedback: Feedback) -> Tensor:
-        return pair_weight_P(feedback).sum()
-
-    def __call__(self, batch: Scored) -> Loss:
+    def losses(self, batch: Scored) -> Tensor:
         log_ratio_N = batch.log_ratio_N()
         if self.average:
             log_ratio_N = log_ratio_N / batch.feedback.tokens_N
-        chosen_P, rejected_P = batch.feedback.pair_P2.unbind(1)
-        margin_P = log_ratio_N[chosen_P] - log_ratio_N[rejected_P]
-        return pair_loss(batch, (margin_P - 1 / (2 * self.beta)) ** 2)
+        return (batch.apart_P(log_ratio_N) - 1 / (2 * self.beta)) ** 2

@@ -20,12 +20,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.data.record import Kind
-from onestage.objectives import Feedback, Loss, Objective, Scored, Unit
+from onestage.objectives import Feedback, Objective, Scored
 
 
 @dataclass(frozen=True)
 class KTO(Objective):
+    unit = "response"
+    kinds = frozenset({"label", "pair", "demonstration"})
+
     beta: float = 0.1
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
@@ -42,37 +44,23 @@ class KTO(Objective):
         if not 0 <= self.decay < 1:
             raise ValueError(f"kto: decay must be in [0, 1), got {self.decay}")
 
-    @property
-    def unit(self) -> Unit:
-        return "response"
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        return frozenset({"label", "pair", "demonstration"})
-
-    def count(self, feedback: Feedback) -> Tensor:
-        return feedback.weight_N.sum()
-
-    def __call__(self, batch: Scored) -> Loss:
-        feedback = batch.feedback
-        desirable_N = ~feedback.rejected_N
-        desirable_N &= ~(feedback.of("label") & (feedback.score_N == 0))
-        log_ratio_N = batch.log_ratio_N()
-        z = max(0.0, batch.state.get("kl", 0.0)) if self.baseline == "running" else 0.0
-        reward_N = self.beta * (log_ratio_N - z)
-        loss_N = torch.where(
-            desirable_N,
+    def losses(self, batch: Scored) -> Tensor:
+        z = max(0.0, batch.state["kl"]) if self.baseline == "running" else 0.0
+        reward_N = self.beta * (batch.log_ratio_N() - z)
+        return torch.where(
+            _desirable_N(batch.feedback),
             self.desirable_weight * torch.sigmoid(-reward_N),
             self.undesirable_weight * torch.sigmoid(reward_N),
         )
-        observed = {
-            name: (float(log_ratio_N.detach()[mask_N].sum()), float(mask_N.sum()))
-            for name, mask_N in (("desirable", desirable_N), ("undesirable", ~desirable_N))
-        }
-        weight_N = feedback.weight_N
-        return Loss(loss_N * weight_N, weight_N, feedback.record_N, observed=observed)
 
-    def initial_state(self) -> dict[str, float]:
+    def observe(self, batch: Scored) -> dict[str, Tensor]:
+        desirable_N, log_ratio_N = _desirable_N(batch.feedback), batch.log_ratio_N()
+        return {
+            "desirable": torch.where(desirable_N, log_ratio_N, torch.nan),
+            "undesirable": torch.where(desirable_N, torch.nan, log_ratio_N),
+        }
+
+    def start(self) -> dict[str, float]:
         return {"kl": 0.0} if self.baseline == "running" else {}
 
     def advance(
@@ -82,3 +70,8 @@ class KTO(Objective):
             return dict(state)
         mean = sum(observed.values()) / len(observed)
         return {"kl": self.decay * state["kl"] + (1 - self.decay) * mean}
+
+
+def _desirable_N(feedback: Feedback) -> Tensor:
+    """Mask (N): all but rejected sides of pairs and thumbs down."""
+    return ~feedback.rejected_N & ~(feedback.of("label") & (feedback.score_N == 0))

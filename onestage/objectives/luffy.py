@@ -24,18 +24,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives import Feedback, Scored
-from onestage.objectives.grpo import GRPO
+from onestage.objectives import Feedback, Need, Scored
+from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewards_N, surrogate
 
 
 @dataclass(frozen=True)
-class LUFFY(GRPO):
-    uses_worked = True
-
+class LUFFY(PolicyGradient):
     epsilon: float | None = None
     entropy_coef: float = 0.001
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"
     scale_rewards: Literal["group", "batch", "none"] = "none"
+    """As for GRPO."""
+    eps: float = 1e-6
     shaping: float = 0.1
     """gamma; the smaller, the more do unlikely tokens of the worked answer count."""
 
@@ -44,12 +44,20 @@ class LUFFY(GRPO):
         if self.shaping <= 0:
             raise ValueError(f"shaping must be positive, got {self.shaping}")
 
+    @property
+    def needs(self) -> frozenset[Need]:
+        return super().needs | {"worked"}
+
     def units_N(self, feedback: Feedback) -> Tensor:
         return feedback.are("response") | feedback.are("worked")
 
-    def losses(self, batch: Scored) -> tuple[Tensor, dict[str, Tensor]]:
-        loss_K, seen = super().losses(batch)
+    def advantage_K(self, batch: Scored) -> Tensor:
+        group_N = self.units_N(batch.feedback)
+        return group_advantage(batch, rewards_N(batch, self), group_N, self.scale_rewards, self.eps)
+
+    def loss_K(self, batch: Scored) -> Tensor:
+        advantage_K = batch.remembered["advantage"]
         worked_K = batch.feedback.are("worked")[batch.response_K]
         p_K = batch.logp_K.clamp(max=0.0).exp()
-        shaped_K = -batch.kept["advantage"] * p_K / (p_K + self.shaping)
-        return torch.where(worked_K, shaped_K, loss_K), seen
+        shaped_K = -advantage_K * p_K / (p_K + self.shaping)
+        return torch.where(worked_K, shaped_K, surrogate(batch, advantage_K, self))

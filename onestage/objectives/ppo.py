@@ -9,7 +9,7 @@ and head as they were when the response was sampled,
     A_t     = delta_t + gamma lambda A_{t+1}                   (GAE, arXiv 1506.02438, Eq. 16)
 
 A is whitened over all tokens that were sampled together. The loss of a token is the clipped surrogate
-of `policy_gradient` plus vf_coef / 2 times the larger of (V - G)^2 and (V_near - G)^2, where G = A +
+of `_surrogate` plus vf_coef / 2 times the larger of (V - G)^2 and (V_near - G)^2, where G = A +
 V_old is the return before whitening and V_near is V, kept within value_clip of V_old.
 
 The head stands on the policy's own trunk. So the defaults are those of ReFT (Luong et al. 2024, arXiv
@@ -26,8 +26,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives import Extra, Known, Scored
-from onestage.objectives._surrogate import PolicyGradient, sums_to_go, whitened
+from onestage.objectives import Measured, Need, Scored
+from onestage.objectives._surrogate import (
+    PolicyGradient,
+    means_of_sampled,
+    penalised,
+    sums_to_go,
+    surrogate,
+    whitened,
+)
 
 
 @dataclass(frozen=True)
@@ -54,16 +61,16 @@ class PPO(PolicyGradient):
             )
 
     @property
-    def reads(self) -> frozenset[Extra]:  # type: ignore[override]
-        return super().reads | {"value"}
+    def needs(self) -> frozenset[Need]:
+        return super().needs | {"value"}
 
-    def knows(self, again: bool) -> frozenset[Known]:
-        return super().knows(again) | {"value"}
+    def asks(self, again: bool) -> frozenset[Need]:
+        return super().asks(again) | {"value"}
 
-    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+    def remember(self, batch: Scored, again: bool) -> dict[str, Tensor]:
         value_K = batch.extra["value"]
         return {
-            **super().weigh(batch, again),
+            **super().remember(batch, again),
             "value": value_K,
             "return": (self.gae_K(batch) + value_K).nan_to_num(0.0),
         }
@@ -80,16 +87,22 @@ class PPO(PolicyGradient):
         last_K = batch.place_K() == feedback.tokens_N[batch.response_K] - 1
         next_K = torch.where(last_K, 0.0, value_K.roll(-1))
         reward_K = torch.where(last_K, feedback.score_N[batch.response_K], 0.0)
-        if self.beta and self.kl_in == "reward":
+        if penalised(self):
             reward_K = reward_K - self.beta * (batch.logp_K - batch.ref_logp_K)
         delta_K = reward_K + self.gamma * next_K - value_K
         return sums_to_go(delta_K, batch, self.gamma * self.lam)
 
-    def losses(self, batch: Scored) -> tuple[Tensor, dict[str, Tensor]]:
-        loss_K, seen = super().losses(batch)
-        value_K, old_K = batch.extra["value"], batch.kept["value"]
+    def loss_K(self, batch: Scored) -> Tensor:
+        policy_K = surrogate(batch, batch.remembered["advantage"], self)
+        return policy_K + self.vf_coef * self._value_error_K(batch) / 2
+
+    def _value_error_K(self, batch: Scored) -> Tensor:
+        """The larger of the two squared errors of each token's value."""
+        value_K, old_K = batch.extra["value"], batch.remembered["value"]
         near_K = old_K + (value_K - old_K).clamp(-self.value_clip, self.value_clip)
-        error_K = (value_K - batch.kept["return"]) ** 2
-        bounded_K = torch.maximum(error_K, (near_K - batch.kept["return"]) ** 2)
-        seen |= {"value": value_K, "value_loss": bounded_K / 2}
-        return loss_K + self.vf_coef * bounded_K / 2, seen
+        error_K = (value_K - batch.remembered["return"]) ** 2
+        return torch.maximum(error_K, (near_K - batch.remembered["return"]) ** 2)
+
+    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
+        seen = {"value": batch.extra["value"], "value_loss": self._value_error_K(batch) / 2}
+        return {**super().metrics(batch), **means_of_sampled(batch, seen)}

@@ -23,8 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives import Feedback, Known, Scored
-from onestage.objectives._surrogate import PolicyGradient, group_means, group_sums
+from onestage.objectives import Feedback, Need, Scored
+from onestage.objectives._surrogate import PolicyGradient, group_means, group_sums, rewards_N
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class PrefixRFT(PolicyGradient):
     def trained_N(self, feedback: Feedback) -> Tensor:
         return feedback.are("response") | feedback.are("hint")
 
-    def knows(self, again: bool) -> frozenset[Known]:
-        return super().knows(again) | {"entropy"}
+    def asks(self, again: bool) -> frozenset[Need]:
+        return super().asks(again) | {"entropy"}
 
     def advantage_K(self, batch: Scored) -> Tensor:
-        feedback, reward_N = batch.feedback, self.reward_N(batch)
+        feedback, reward_N = batch.feedback, rewards_N(batch, self)
         hint_N, hybrid_N = feedback.are("hint"), hybrids_N(feedback)
         alone_N = feedback.are("response") & ~hybrid_N
         compared_N = group_sums(alone_N.float(), alone_N, feedback) > 0

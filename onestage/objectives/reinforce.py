@@ -17,14 +17,20 @@ for groups has `baseline: group` as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from onestage.objectives import Loss, Scored
-from onestage.objectives._surrogate import PolicyGradient, group_means, sums_to_go, whitened
+from onestage.objectives import Scored
+from onestage.objectives._surrogate import (
+    PolicyGradient,
+    group_means,
+    penalised,
+    sums_to_go,
+    whitened,
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Reinforce(PolicyGradient):
     def advantage_K(self, batch: Scored) -> Tensor:
         centred_N = batch.feedback.score_N - self._baseline_N(batch)
         advantage_K = centred_N[batch.response_K]
-        if self.beta and self.kl_in == "reward":
+        if penalised(self):
             paid_K = self.beta * (batch.logp_K - batch.ref_logp_K)
             advantage_K = advantage_K - sums_to_go(paid_K, batch)
         if self.whiten == "batch":
@@ -63,15 +69,13 @@ class Reinforce(PolicyGradient):
             value = batch.state["reward"] / batch.state["weight"]
         return torch.full_like(reward_N, value)
 
-    def __call__(self, batch: Scored) -> Loss:
-        loss = super().__call__(batch)
-        if self.baseline == "running":
-            reward_M = batch.feedback.score_N[self.units_N(batch.feedback)]
-            observed = {"reward": (float(reward_M.sum()), float(len(reward_M)))}
-            loss = replace(loss, observed=observed)
-        return loss
+    def observe(self, batch: Scored) -> dict[str, Tensor]:
+        if self.baseline != "running":
+            return {}
+        own_N = self.units_N(batch.feedback)
+        return {"reward": torch.where(own_N, batch.feedback.score_N, torch.nan)}
 
-    def initial_state(self) -> dict[str, float]:
+    def start(self) -> dict[str, float]:
         return {"reward": 0.0, "weight": 0.0} if self.baseline == "running" else {}
 
     def advance(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from onestage.objectives import Scored
-from onestage.objectives._surrogate import PolicyGradient, group_sums
+from onestage.objectives._surrogate import PolicyGradient, group_sums, rewards_N
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RLOO(PolicyGradient):
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "sum"
 
     def advantage_K(self, batch: Scored) -> Tensor:
-        feedback, reward_N = batch.feedback, self.reward_N(batch).double()
+        feedback, reward_N = batch.feedback, rewards_N(batch, self).double()
         group_N = self.units_N(feedback)
         others_N = group_sums(group_N.double(), group_N, feedback) - 1
         baseline_N = (group_sums(reward_N, group_N, feedback) - reward_N) / others_N.clamp(min=1)

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from onestage.data.record import Kind
-from onestage.objectives import Feedback, Loss, Objective, Scored, Unit
+from onestage.objectives import Feedback, Objective, Scored, Unit, Units
 
 
 @dataclass(frozen=True)
 class SFT(Objective):
-    needs_reference = False
+    needs = frozenset({"logp"})
 
     reduction: Literal["token", "sum"] = "token"
     """`token`: mean over all scored tokens (what trainers do). `sum`: a response's tokens are summed
@@ -49,25 +49,17 @@ class SFT(Objective):
         always: frozenset[Kind] = frozenset({"demonstration", "text", "pair", "label"})
         return always if self.min_score is None else always | {"score", "group", "check"}
 
-    def _weight_N(self, feedback: Feedback) -> Tensor:
+    def units(self, feedback: Feedback) -> Units:
         good_N = feedback.of("demonstration", "text", "pair") & ~feedback.rejected_N
         good_N |= feedback.of("label") & (feedback.score_N == 1)
         if self.min_score is not None:
             judged_N = feedback.of("score", "group", "check") & feedback.are("response")
             good_N |= judged_N & (feedback.score_N >= self.min_score)
-        return feedback.weight_N * good_N
+        return feedback.units(self.unit, feedback.weight_N * good_N)
 
-    def count(self, feedback: Feedback) -> Tensor:
-        weight_N = self._weight_N(feedback)
-        return (weight_N * feedback.tokens_N).sum() if self.unit == "token" else weight_N.sum()
-
-    def __call__(self, batch: Scored) -> Loss:
-        weight_N, record_N = self._weight_N(batch.feedback), batch.feedback.record_N
+    def losses(self, batch: Scored) -> Tensor:
         loss_K = -batch.logp_K * self._factor_K(batch.logp_K.detach())
-        if self.unit == "token":
-            weight_K = weight_N[batch.response_K]
-            return Loss(loss_K * weight_K, weight_K, record_N[batch.response_K])
-        return Loss(batch.per_response(loss_K) * weight_N, weight_N, record_N)
+        return loss_K if self.unit == "token" else batch.per_response(loss_K)
 
     def _factor_K(self, logp_K: Tensor) -> Tensor:
         if self.reweight == "none":

@@ -17,24 +17,23 @@ ones included, as in LUFFY, on which the method builds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from onestage.objectives import Extra, Feedback, Scored
-from onestage.objectives.grpo import GRPO
+from onestage.objectives import Feedback, Need, Scored
+from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewards_N, surrogate
 
 
 @dataclass(frozen=True)
-class SRFT(GRPO):
-    uses_worked = True
-
+class SRFT(PolicyGradient):
     epsilon: float | None = None
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"
     scale_rewards: Literal["group", "batch", "none"] = "none"
     """Of the joint group, on which only the worked answer's advantage depends."""
+    eps: float = 1e-6
     sft_coef: float = 0.5
     """Of w_SFT."""
     positive_coef: float = 0.1
@@ -51,21 +50,32 @@ class SRFT(GRPO):
             )
 
     @property
-    def reads(self) -> frozenset[Extra]:  # type: ignore[override]
-        return frozenset({"entropy"})
+    def needs(self) -> frozenset[Need]:
+        return super().needs | {"entropy", "worked"}
 
     def units_N(self, feedback: Feedback) -> Tensor:
         return feedback.are("response") | feedback.are("worked")
 
-    def losses(self, batch: Scored) -> tuple[Tensor, dict[str, Tensor]]:
-        feedback, response_K = batch.feedback, batch.response_K
-        worked_K = feedback.are("worked")[response_K]
-        entropy_N = batch.per_response(batch.extra["entropy"].detach()) / feedback.tokens_N
-        right_N = feedback.score_N >= self.right_at
-        own_N = torch.where(right_N, self.positive_coef * entropy_N.exp(), -1.0)
-        kept_K = batch.kept["advantage"]
-        advantage_K = torch.where(worked_K, kept_K, own_N[response_K])
-        loss_K, seen = super().losses(replace(batch, kept={**batch.kept, "advantage": advantage_K}))
-        likelihood_K = self.sft_coef * (-entropy_N).exp()[response_K] * batch.logp_K
-        demonstrated_K = -likelihood_K - kept_K * batch.logp_K.clamp(max=0.0).exp()
-        return torch.where(worked_K, demonstrated_K, loss_K), seen
+    def advantage_K(self, batch: Scored) -> Tensor:
+        group_N = self.units_N(batch.feedback)
+        return group_advantage(batch, rewards_N(batch, self), group_N, self.scale_rewards, self.eps)
+
+    def weighs_K(self, batch: Scored) -> Tensor:
+        """The worked answer's advantage; w_RL of right and -1 of wrong responses."""
+        right_N = batch.feedback.score_N >= self.right_at
+        own_N = torch.where(right_N, self.positive_coef * _entropy_N(batch).exp(), -1.0)
+        worked_K = batch.feedback.are("worked")[batch.response_K]
+        return torch.where(worked_K, batch.remembered["advantage"], own_N[batch.response_K])
+
+    def loss_K(self, batch: Scored) -> Tensor:
+        worked_K = batch.feedback.are("worked")[batch.response_K]
+        likelihood_K = self.sft_coef * (-_entropy_N(batch)).exp()[batch.response_K] * batch.logp_K
+        demonstrated_K = (
+            -likelihood_K - batch.remembered["advantage"] * batch.logp_K.clamp(max=0.0).exp()
+        )
+        return torch.where(worked_K, demonstrated_K, surrogate(batch, self.weighs_K(batch), self))
+
+
+def _entropy_N(batch: Scored) -> Tensor:
+    """Mean entropy of each response's tokens, through which no gradient goes."""
+    return batch.per_response(batch.extra["entropy"].detach()) / batch.feedback.tokens_N

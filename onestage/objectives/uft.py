@@ -44,22 +44,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onestage.data.record import KINDS, Kind
-from onestage.objectives import (
-    Feedback,
-    Loss,
-    Measured,
-    Objective,
-    Scored,
-    Unit,
-    pair_loss,
-    pair_margin_P,
-    pair_weight_P,
-)
+from onestage.objectives import Feedback, Measured, Objective, Scored, Units
 from onestage.objectives._surrogate import group_means
 
 
 @dataclass(frozen=True)
 class UFT(Objective):
+    unit = "response"
+
     beta: float = 0.01
     loss: Literal["mse", "bce", "raw"] = "mse"
     """Distance between implicit score and target; `raw`: between implicit and given reward."""
@@ -89,10 +81,6 @@ class UFT(Objective):
             raise ValueError("uft: offset `group` needs target_clip > 0: it uses targets' log-odds")
 
     @property
-    def unit(self) -> Unit:
-        return "response"
-
-    @property
     def kinds(self) -> frozenset[Kind]:
         usable: frozenset[Kind] = frozenset(KINDS)
         if self.loss == "raw":
@@ -107,10 +95,25 @@ class UFT(Objective):
         none_N = torch.zeros_like(feedback.kind_N, dtype=torch.bool)
         return feedback.of("pair") if self.pairs == "pair" else none_N
 
-    def count(self, feedback: Feedback) -> Tensor:
-        weight_N = feedback.weight_N * self._single_N(feedback)
-        pairs = pair_weight_P(feedback).sum() if self.pairs == "pair" else 0.0
-        return weight_N.sum() + pairs
+    def units(self, feedback: Feedback) -> Units:
+        """The responses that are a unit of their own, then the pairs."""
+        single_N, pairs = self._single_N(feedback), feedback.units("pair", feedback.weight_N)
+        weight_M, record_M = feedback.weight_N[single_N], feedback.record_N[single_N]
+        if self.pairs == "score":
+            return Units(weight_M, record_M)
+        return Units(torch.cat([weight_M, pairs.weight_U]), torch.cat([record_M, pairs.record_U]))
+
+    def losses(self, batch: Scored) -> Tensor:
+        logit_N, target_N = self._read_N(batch)
+        loss_M = DISTANCES[self.loss](logit_N, target_N)[self._single_N(batch.feedback)]
+        if self.pairs == "score":
+            return loss_M
+        return torch.cat([loss_M, -F.logsigmoid(self.beta * batch.margin_P())])
+
+    def _read_N(self, batch: Scored) -> tuple[Tensor, Tensor]:
+        """Log-odds of each response's implicit score (of `raw`, implicit reward), and its target."""
+        reward_N, target_N = self.beta * batch.log_ratio_N(), self._target_N(batch.feedback)
+        return reward_N + self._offset_N(reward_N, target_N, batch), target_N
 
     def _target_N(self, feedback: Feedback) -> Tensor:
         good_N = feedback.of("demonstration", "text", "pair") & ~feedback.rejected_N
@@ -131,64 +134,37 @@ class UFT(Objective):
             return torch.where(judged_N, mean_N, 0.0)
         return judged_N * batch.state["offset"]
 
-    def __call__(self, batch: Scored) -> Loss:
-        feedback = batch.feedback
-        reward_N = self.beta * batch.log_ratio_N()
-        target_N = self._target_N(feedback)
-        logit_N = reward_N + self._offset_N(reward_N, target_N, batch)
-        loss_N = DISTANCES[self.loss](logit_N, target_N)
-        single_N = self._single_N(feedback)
-        loss = Loss(
-            (loss_N * feedback.weight_N)[single_N],
-            feedback.weight_N[single_N],
-            feedback.record_N[single_N],
-            metrics=self._metrics(logit_N, target_N, feedback, single_N),
-            observed=self._observed(logit_N, target_N, feedback),
-        )
-        if self.pairs != "pair":
-            return loss
-        return _joined(loss, pair_loss(batch, -F.logsigmoid(self.beta * pair_margin_P(batch))))
-
-    def _metrics(
-        self, logit_N: Tensor, target_N: Tensor, feedback: Feedback, single_N: Tensor
-    ) -> dict[str, Measured]:
-        record_M = feedback.record_N[single_N]
-        reached_N = logit_N.detach()
-        score_M = (reached_N if self.loss == "raw" else torch.sigmoid(reached_N))[single_N]
-        metrics = {
-            "implicit_score": Measured(score_M, record_M),
-            "score_error": Measured((score_M - target_N[single_N]).abs(), record_M),
-        }
+    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
+        logit_N, target_N = self._read_N(batch)
+        feedback, single_N = batch.feedback, self._single_N(batch.feedback)
+        score_N = logit_N if self.loss == "raw" else torch.sigmoid(logit_N)
+        found = {"implicit_score": score_N, "score_error": (score_N - target_N).abs()}
         if self.target_clip or bool(feedback.of("check").any()):
-            given_M = feedback.score_N.nan_to_num(1.0)[single_N]
-            clipped_M = (given_M - target_N[single_N]).abs() > 0
-            metrics["clip_rate"] = Measured(clipped_M.float(), record_M)
-        return metrics
+            clipped_N = (feedback.score_N.nan_to_num(1.0) - target_N).abs() > 0
+            found["clip_rate"] = clipped_N.float()
+        return {name: torch.where(single_N, v_N, torch.nan) for name, v_N in found.items()}
 
-    def _observed(
-        self, logit_N: Tensor, target_N: Tensor, feedback: Feedback
-    ) -> dict[str, tuple[float, float]]:
+    def observe(self, batch: Scored) -> dict[str, Tensor]:
         """Slope and curvature of the loss in a common offset, for the learned one."""
         if self.offset != "learned":
             return {}
-        judged_N = ~feedback.of("demonstration", "text") & self._single_N(feedback)
-        score_N = torch.sigmoid(logit_N.detach())[judged_N]
-        spread_N = score_N * (1 - score_N)
-        error_N = score_N - target_N[judged_N]
+        logit_N, target_N = self._read_N(batch)
+        judged_N = ~batch.feedback.of("demonstration", "text") & self._single_N(batch.feedback)
+        score_N = torch.sigmoid(logit_N)
+        spread_N, error_N = score_N * (1 - score_N), score_N - target_N
         if self.loss == "raw":
-            slope_N = 2 * (logit_N.detach() - target_N)[judged_N]
+            slope_N = 2 * (logit_N - target_N)
             curvature_N = torch.full_like(slope_N, 2.0)
         elif self.loss == "mse":
             slope_N, curvature_N = 2 * error_N * spread_N, 2 * spread_N**2
         else:
             slope_N, curvature_N = error_N, spread_N
-        size = float(judged_N.sum())
         return {
-            "slope": (float(slope_N.sum()), size),
-            "curvature": (float(curvature_N.sum()), size),
+            "slope": torch.where(judged_N, slope_N, torch.nan),
+            "curvature": torch.where(judged_N, curvature_N, torch.nan),
         }
 
-    def initial_state(self) -> dict[str, float]:
+    def start(self) -> dict[str, float]:
         return {"offset": self.offset_value} if self.offset in ("constant", "learned") else {}
 
     def advance(
@@ -213,13 +189,3 @@ def _raw(reward_N: Tensor, given_N: Tensor) -> Tensor:
 
 
 DISTANCES = {"mse": _mse, "bce": _bce, "raw": _raw}
-
-
-def _joined(left: Loss, right: Loss) -> Loss:
-    return Loss(
-        torch.cat([left.loss_U, right.loss_U]),
-        torch.cat([left.weight_U, right.weight_U]),
-        torch.cat([left.record_U, right.record_U]),
-        metrics=left.metrics,
-        observed=left.observed,
-    )

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onestage.data.record import Kind
-from onestage.objectives import Feedback, Loss, Objective, Scored, Unit
+from onestage.objectives import Objective, Scored
 
 
 @dataclass(frozen=True)
 class UPFT(Objective):
-    needs_reference = False
+    unit = "response"
+    kinds = frozenset({"check"})
+    needs = frozenset({"logp"})
 
     first_tokens: int = 16
     full_share: float = 0.1
@@ -41,21 +42,7 @@ class UPFT(Objective):
         if not 0 <= self.full_share <= 1:
             raise ValueError(f"full_share must be in [0, 1], got {self.full_share}")
 
-    @property
-    def unit(self) -> Unit:
-        return "response"
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        return frozenset({"check"})
-
-    def _weight_N(self, feedback: Feedback) -> Tensor:
-        return feedback.weight_N * feedback.are("response")
-
-    def count(self, feedback: Feedback) -> Tensor:
-        return self._weight_N(feedback).sum()
-
-    def weigh(self, batch: Scored, again: bool) -> dict[str, Tensor]:
+    def remember(self, batch: Scored, again: bool) -> dict[str, Tensor]:
         """`trained`: 1 for the tokens that have a loss."""
         _, number_N = torch.unique_consecutive(batch.feedback.record_N, return_inverse=True)
         due_N = ((number_N + 1) * self.full_share + TINY).floor()
@@ -63,10 +50,8 @@ class UPFT(Objective):
         first_K = batch.place_K() < self.first_tokens
         return {"trained": (first_K | full_N[batch.response_K]).float()}
 
-    def __call__(self, batch: Scored) -> Loss:
-        weight_N = self._weight_N(batch.feedback)
-        loss_N = batch.per_response(-batch.logp_K * batch.kept["trained"])
-        return Loss(loss_N * weight_N, weight_N, batch.feedback.record_N)
+    def losses(self, batch: Scored) -> Tensor:
+        return batch.per_response(-batch.logp_K * batch.remembered["trained"])
 
 
 TINY = 1e-9

@@ -44,7 +44,7 @@ from onestage.training.optimizer import Clipping, make_optimizer
 from onestage.training.plan import Plan
 from onestage.training.read import Data
 from onestage.training.recipe import Recipe, TrainOptions
-from onestage.training.sampled import Keeper, Reference
+from onestage.training.sampled import Reference, Remember
 from onestage.training.terms import Terms
 
 
@@ -62,7 +62,7 @@ def make_run(
     """The parts of a run put together, ready for the loop. `other`: a reference that is not the model
     the run starts from."""
     options, policy = recipe.train, policy_of(loaded.model)
-    if any("value" in objective.reads for objective in plan.terms.objectives.values()):
+    if "value" in plan.terms.needs:
         policy.add_value_head()
     optimizer, learning_rate = make_optimizer(options, policy, plan.steps)
     alone = plan.schedule.one_at_a_time
@@ -134,7 +134,7 @@ def wants_reference(recipe: Recipe, terms: Terms) -> bool:
     wanted = {
         terms.term_of[s.name, "check"] for s in asks(recipe) if (s.name, "check") in terms.term_of
     }
-    return any(terms.objectives[name].needs_reference for name in wanted)
+    return any("reference" in terms.objectives[name].needs for name in wanted)
 
 
 def make_feeds(
@@ -165,8 +165,8 @@ def make_feeds(
         judging=Judging(streams, options.missing_eos_penalty, options.on_failure),
         policy=policy,
         accelerator=accelerator,
-        remember=Keeper(policy, plan.terms, reference, accelerator, recipe.train.row_budget),
-        worked=plan.terms.wants_worked,
+        remember=Remember(policy, plan.terms, reference, accelerator, recipe.train.row_budget),
+        worked=lambda record: "worked" in plan.terms.needs_of(record),
         tokenizer=tokenizer,
         say=say,
         how=Decoding(temperature=options.temperature, **drawn),

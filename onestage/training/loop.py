@@ -172,8 +172,8 @@ def take_step(
         run.accelerator.backward(loss)
         for place, name in enumerate(weights):
             if name in losses:
-                told = losses[name].told
-                sum_2T[:, place] += torch.stack([told.value_M.sum(), told.weight_M.sum()])
+                shown = losses[name].reported
+                sum_2T[:, place] += torch.stack([shown.value_M.sum(), shown.weight_M.sum()])
         measured.tally.add(losses.values(), streams)
         observed.append({name: loss.observed for name, loss in losses.items()})
     if ranks > 1:
@@ -213,12 +213,11 @@ def row_loss(
 
 def row_terms(run: Run, row: Row, batch: Batch) -> tuple[Tensor, dict[str, Loss]]:
     """Log-probabilities (K) of a row, and the losses of its terms."""
-    reads = run.terms.reads(batch.records[number] for number in row.records)
+    needs = run.terms.needs_of(*(batch.records[number] for number in row.records))
     with run.accelerator.autocast():
-        found = run.policy.look(row, reads)
-    logp_K = found.pop("logp")
-    reference_K = reference_of(run, row, batch, logp_K)
-    return logp_K, run.terms.losses(row, batch, logp_K, reference_K, found)
+        known = run.policy.look(row, needs)
+    known["reference"] = reference_of(run, row, batch, known["logp"])
+    return known["logp"], run.terms.losses(row, batch, known)
 
 
 def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:
@@ -227,7 +226,7 @@ def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:
     for record in (batch.records[number] for number in row.records):
         if record.sampled is not None and "reference" in record.sampled.kept:
             parts += record.sampled.kept["reference"]
-        elif run.reference is not None and run.terms.wants_reference(record):
+        elif run.reference is not None and "reference" in run.terms.needs_of(record):
             parts += [run.reference[path] for path in record.paths]
         else:
             parts.append(np.zeros(record.scored, np.float32))

@@ -1,8 +1,6 @@
-"""What is logged of every step beside the loss, whatever the objective.
+"""What is logged: measurements of every objective beside its loss, and the line that steps add up to.
 
-Log-ratios of chosen and rejected responses are kept apart: a margin can grow while both fall.
-
-What steps measured, and the line of metrics that some steps add up to.
+Log-ratios of chosen and rejected responses are told apart: a margin can grow while both fall.
 """
 
 from __future__ import annotations
@@ -33,8 +31,8 @@ class Tally:
         names = sorted(set(groups))
         code_R = torch.as_tensor([names.index(group) for group in groups])
         for loss in losses:
-            told = loss.told
-            parts = [("loss", told.value_M, told.weight_M, told.record_M)]
+            shown = loss.reported
+            parts = [("loss", shown.value_M, shown.weight_M, shown.record_M)]
             parts += [
                 (name, item.value_M, torch.ones_like(item.value_M), item.record_M)
                 for name, item in loss.metrics.items()
@@ -71,52 +69,51 @@ def measure(batch: Scored, beta: float, *, reference: bool) -> dict[str, Measure
     evaluation, where nothing is trained, implicit rewards are also told by given score:
     `implicit_reward_at_0.3` is of the responses whose score is nearest 0.3.
     """
-    feedback, trained = batch.feedback, batch.logp_K.requires_grad
-    batch = Scored(feedback, batch.logp_K.detach(), batch.ref_logp_K, batch.response_K)
-    record_N, own_N = feedback.record_N, feedback.are("response")
-    owner_M = record_N[own_N]
-    logp_N = batch.per_response(batch.logp_K)
-    found = {"logp": Measured((logp_N / feedback.tokens_N)[own_N], owner_M)}
-    check_N = feedback.of("check") & own_N
-    if bool(check_N.any()):
-        found["reward"] = Measured(feedback.score_N[check_N], record_N[check_N])
+    feedback, trained, batch = batch.feedback, batch.logp_K.requires_grad, batch.detached()
+    own_N, check_N = feedback.are("response"), feedback.of("check")
+    of_responses = {
+        "logp": _only(own_N, batch.per_response(batch.logp_K) / feedback.tokens_N),
+        "reward": _only(own_N & check_N, feedback.score_N),
+    }
     if not reference:
-        return found
-    log_ratio_N = batch.log_ratio_N()
-    found["log_ratio"] = Measured(log_ratio_N[own_N], owner_M)
+        return {name: Measured.of(value_N, feedback) for name, value_N in of_responses.items()}
+    log_ratio_N, label_N = batch.log_ratio_N(), feedback.of("label")
+    side_N = torch.where(feedback.score_N > 0.5, log_ratio_N, -log_ratio_N)
+    of_responses["log_ratio"] = _only(own_N, log_ratio_N)
+    of_responses["label_accuracy"] = _only(label_N, _right(side_N))
     if beta:
-        found["implicit_reward"] = Measured(beta * log_ratio_N[own_N], owner_M)
-    if len(feedback.pair_P2):
-        chosen_P, rejected_P = feedback.pair_P2.unbind(1)
-        owner_P = record_N[chosen_P]
-        margin_P = log_ratio_N[chosen_P] - log_ratio_N[rejected_P]
-        found["chosen_log_ratio"] = Measured(log_ratio_N[chosen_P], owner_P)
-        found["rejected_log_ratio"] = Measured(log_ratio_N[rejected_P], owner_P)
-        found["margin"] = Measured((beta or 1.0) * margin_P, owner_P)
-        found["accuracy"] = Measured(_right(margin_P), owner_P)
+        of_responses["implicit_reward"] = _only(own_N, beta * log_ratio_N)
     if beta and not trained:
-        found |= _by_score(beta * log_ratio_N, feedback)
-    label_N = feedback.of("label")
-    if bool(label_N.any()):
-        side_N = torch.where(feedback.score_N > 0.5, log_ratio_N, -log_ratio_N)
-        found["label_accuracy"] = Measured(_right(side_N[label_N]), record_N[label_N])
-    return found
+        of_responses |= _by_score(beta * log_ratio_N, feedback)
+    found = {name: Measured.of(value_N, feedback) for name, value_N in of_responses.items()}
+    chosen_P, rejected_P = feedback.pair_P2.unbind(1)
+    margin_P = batch.apart_P(log_ratio_N)
+    of_pairs = {
+        "chosen_log_ratio": log_ratio_N[chosen_P],
+        "rejected_log_ratio": log_ratio_N[rejected_P],
+        "margin": (beta or 1.0) * margin_P,
+        "accuracy": _right(margin_P),
+    }
+    record_P = feedback.record_N[chosen_P]
+    return found | {name: Measured(value_P, record_P) for name, value_P in of_pairs.items()}
 
 
-def _by_score(reward_N: torch.Tensor, feedback: Feedback) -> dict[str, Measured]:
+def _only(mask_N: Tensor, value_N: Tensor) -> Tensor:
+    return torch.where(mask_N, value_N, torch.nan)
+
+
+def _by_score(reward_N: Tensor, feedback: Feedback) -> dict[str, Tensor]:
     """Implicit rewards of the responses whose given score lies nearest each tenth."""
     scored_N = feedback.of("score", "group", "check") & feedback.are("response")
     tenth_N = (10 * feedback.score_N).round().where(scored_N, -1)
     return {
-        f"implicit_reward_at_{tenth / 10:g}": Measured(
-            reward_N[tenth_N == tenth], feedback.record_N[tenth_N == tenth]
-        )
+        f"implicit_reward_at_{tenth / 10:g}": _only(tenth_N == tenth, reward_N)
         for tenth in tenth_N.unique().tolist()
         if 0 <= tenth <= 10
     }
 
 
-def _right(margin: torch.Tensor) -> torch.Tensor:
+def _right(margin: Tensor) -> Tensor:
     """1 where the margin is positive, 1/2 where it is zero (as before training), else 0."""
     return (torch.sign(margin) + 1) / 2
 

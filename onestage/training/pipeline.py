@@ -64,13 +64,13 @@ def check_stage(stage: Stage, data: Data, streams: Mapping[str, Online]) -> None
                 f"objective.{key}: the data of this stage ({', '.join(data.train)}) hold no record "
                 f"of that {what}"
             )
-    if terms.needs_reference and not stage.says_reference:
-        needing = sorted(name for name, o in terms.objectives.items() if o.needs_reference)
+    if "reference" in terms.needs and not stage.says_reference:
+        needing = sorted(name for name, o in terms.objectives.items() if "reference" in o.needs)
         raise RecipeError(
             f"objective {', '.join(needing)} compares with a reference; say which. reference: start "
             "(this stage's start model), first (the recipe's), or an earlier stage's name"
         )
-    if not terms.needs_reference and recipe.reference != "start":
+    if "reference" not in terms.needs and recipe.reference != "start":
         raise RecipeError("reference: no objective of this stage uses a reference")
     stand_in: Any = SimpleNamespace(model=nn.Linear(1, 1), value_head=None)
     make_optimizer(recipe.train, stand_in, plan.steps)

@@ -14,7 +14,9 @@ from onestage.config import RecipeError, named, nearest
 from onestage.data.feeds import Feeds
 from onestage.data.mixture import Stream
 from onestage.data.record import KINDS, Kind
-from onestage.objectives import Objective, find, make, names
+from onestage.models.policy import Policy
+from onestage.models.reward_model import Scorer
+from onestage.objectives import PLUGINS, Objective, make
 from onestage.schedules import Schedule, active
 from onestage.training.mixtures import own_mixture, share_of_terms, steps_of, together_mixture
 from onestage.training.monitor import Guarded
@@ -307,9 +309,9 @@ def fitting(recipe: Recipe, chosen: Chosen) -> Chosen:
     """
     task = recipe.model.task
     for name, objective in chosen.values():
-        if objective.task != task:
-            mine = ", ".join(n for n in names() if find(n).task == task)
-            what = {"causal": "log-probabilities", "reward": "rewards"}[objective.task]
+        if not _fits(objective, task):
+            mine = ", ".join(n for n in PLUGINS.built_in() if _fits(make(n), task))
+            what = "rewards" if "reward" in objective.needs else "log-probabilities"
             raise RecipeError(
                 f"objective {name} is about {what}, which a model of model.task: {task} does not give; "
                 f"with it there are {mine}"
@@ -317,6 +319,15 @@ def fitting(recipe: Recipe, chosen: Chosen) -> Chosen:
     if task == "reward":
         _judges_only(recipe)
     return chosen
+
+
+GIVES: Mapping[str, frozenset[str]] = {"causal": Policy.gives, "reward": Scorer.gives}
+"""What the two sorts of models say of a token."""
+
+
+def _fits(objective: Objective, task: str) -> bool:
+    """Whether a model of that sort gives what the objective needs; the rest others provide."""
+    return objective.needs - {"reference", "worked"} <= GIVES[task]
 
 
 def _judges_only(recipe: Recipe) -> None:

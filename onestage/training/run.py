@@ -131,7 +131,7 @@ class Session:
         check_rewards(self.streams, self.data)
         self.plan = make_plan(recipe, self.data)
         self.loaded = self._load()
-        needed = self.plan.terms.needs_reference
+        needed = "reference" in self.plan.terms.needs
         self.other = load_other(recipe, self.accelerator.device, self.tokenizer, needed=needed)
         self.reference = (self.other or self.loaded).fingerprint
         cache = cache_of(recipe, self.reference) if needed else None
@@ -437,7 +437,7 @@ def fill_cache(run: Run, records: Iterable[Encoded], policy: Policy, say: Say) -
     reference = run.reference
     if reference is None:
         return
-    wanted = (path for r in records if run.terms.wants_reference(r) for path in r.paths)
+    wanted = (path for r in records if "reference" in run.terms.needs_of(r) for path in r.paths)
     here = {"rank": run.accelerator.process_index, "ranks": run.accelerator.num_processes}
     with run.accelerator.autocast():
         found, computed = reference.fill(policy, wanted, run.tokens_per_row, **here)

@@ -1,8 +1,8 @@
-"""The numbers of now: what objectives keep with sampled responses before the first update on them."""
+"""Sampled answers as they stand: what objectives remember of them before the first update on them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -14,20 +14,18 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from onestage.data.encoded import Encoded, Floats, Sampled
-from onestage.data.packing import by_path, pack_records
+from onestage.data.packing import Batch, Row, by_path, pack_records
 from onestage.models.policy import Policy
-from onestage.objectives import Scored
-from onestage.training.terms import Terms, feedback_of
+from onestage.training.terms import Terms, score
 
 Reference = Callable[[], AbstractContextManager[Policy]]
-
 
 Parts = dict[str, tuple[Floats, ...]]
 """Numbers by name, of each path's scored tokens."""
 
 
 @dataclass(frozen=True)
-class Keeper:
+class Remember:
     """Scores sampled responses with the policy and the reference as they stand."""
 
     policy: Policy
@@ -38,7 +36,7 @@ class Keeper:
     tokens_per_row: int
 
     def __call__(self, records: Sequence[Encoded], *, again: bool) -> list[Encoded]:
-        """The records with what their objectives keep (`Objective.weigh`), in the same order.
+        """The records with what their objectives remember of them, in the same order.
 
         All of them must have been sampled together: baselines may be means over them. `again`: whether
         the policy is updated before the last step that uses them.
@@ -52,82 +50,58 @@ class Keeper:
             found |= dict(zip(places, self._of_term(name, mine, again), strict=True))
         return [found[n] for n in range(len(records))]
 
-    def _of_term(self, name: str, records: Sequence[Encoded], again: bool) -> list[Encoded]:
+    def _of_term(self, name: str, records: Sequence[Encoded], again: bool) -> Iterator[Encoded]:
         objective = self.terms.objectives[name]
-        wanted: set[str] = set(objective.knows(again))
-        if objective.needs_reference:
-            wanted.add("reference")
-        known = self._known(records, wanted)
-        made = self._weighed(name, records, known, again)
-        kept = []
-        for record, numbers, weights in zip(records, known, made, strict=True):
-            reference = {"reference": numbers["reference"]} if objective.needs_reference else {}
+        reference: set[str] = {"reference"} & objective.needs
+        asked: set[str] = reference | objective.asks(again)
+        known = self._known(records, asked)
+        joined = {
+            what: torch.from_numpy(np.concatenate([p for parts in known for p in parts[what]]))
+            for what in asked
+        }
+        remembered = objective.remember(score(records, joined, self.terms.state[name]), again)
+        made = _by_record(remembered, records)
+        for record, parts, mine in zip(records, known, made, strict=True):
             assert record.sampled is not None
-            sampled = Sampled(record.sampled.roles, {**weights, **reference})
-            kept.append(replace(record, sampled=sampled))
-        return kept
+            kept = {**mine, **{what: parts[what] for what in reference}}
+            yield replace(record, sampled=Sampled(record.sampled.roles, kept))
 
-    def _known(self, records: Sequence[Encoded], wanted: set[str]) -> list[Parts]:
+    def _known(self, records: Sequence[Encoded], asked: Collection[str]) -> list[Parts]:
         """Numbers of the policy and the reference; processes share the work and all know everything."""
         found: list[Parts] = [{} for _ in records]
-        if not wanted:
+        if not asked:
             return found
         batch = pack_records(records, self.tokens_per_row)
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        rows = batch.rows[rank::ranks]
-        reads = wanted & {"entropy", "value"}
-        told: list[tuple[int, str, tuple[Floats, ...]]] = []
-
-        def score(policy: Policy, name_of: Mapping[str, str]) -> None:
-            with policy.evaluating(), self.accelerator.autocast():
-                for row in rows:
-                    for what, value_K in policy.look(row, reads & set(name_of)).items():
-                        if what in name_of:
-                            parts = by_path(row, batch, value_K.float().cpu().numpy())
-                            told.extend((n, name_of[what], one) for n, one in parts.items())
-
-        own = wanted & {"logp", "entropy", "value"}
-        if own:
-            score(self.policy, {name: name for name in own})
-        if "reference" in wanted:
+        rows, own = batch.rows[rank::ranks], set(asked) - {"reference"}
+        told = self._look(self.policy, rows, batch, {name: name for name in own})
+        if "reference" in asked:
             assert self.reference is not None
-            with self.reference() as policy:
-                score(policy, {"logp": "reference"})
+            with self.reference() as other:
+                told += self._look(other, rows, batch, {"logp": "reference"})
         for number, name, parts in gather_object(told) if ranks > 1 else told:
             found[number][name] = parts
         return found
 
-    def _weighed(
-        self, term: str, records: Sequence[Encoded], known: list[Parts], again: bool
-    ) -> list[Parts]:
-        objective = self.terms.objectives[term]
-        device = torch.device("cpu")
-        feedback = feedback_of(records, device)
-        response_K = torch.repeat_interleave(
-            torch.arange(len(feedback.tokens_N)), feedback.tokens_N
-        )
-        zeros_K = torch.zeros(len(response_K))
+    def _look(
+        self, policy: Policy, rows: Sequence[Row], batch: Batch, name_of: Mapping[str, str]
+    ) -> list[tuple[int, str, tuple[Floats, ...]]]:
+        """What a policy says of some rows: record number, the name it is kept by, and the values."""
+        told: list[tuple[int, str, tuple[Floats, ...]]] = []
+        with policy.evaluating(), self.accelerator.autocast():
+            for row in rows if name_of else ():
+                said = policy.look(row, name_of)
+                for what, name in name_of.items():
+                    parts = by_path(row, batch, said[what].float().cpu().numpy())
+                    told += [(number, name, values) for number, values in parts.items()]
+        return told
 
-        def joined(name: str) -> Tensor:
-            parts = [part for numbers in known for part in numbers[name]]
-            return torch.from_numpy(np.concatenate(parts))
 
-        names = set(known[0]) if known else set()
-        scored = Scored(
-            feedback,
-            joined("logp") if "logp" in names else zeros_K,
-            joined("reference") if "reference" in names else zeros_K,
-            response_K,
-            self.terms.state[term],
-            extra={name: joined(name) for name in names & {"entropy", "value"}},
-        )
-        kept = {name: value_K.float() for name, value_K in objective.weigh(scored, again).items()}
-        sizes = [sum(b - a for a, b in path.spans) for record in records for path in record.paths]
-        cut = {name: iter(torch.split(value_K, sizes)) for name, value_K in kept.items()}
-        return [
-            {
-                name: tuple(next(some).numpy().copy() for _ in record.paths)
-                for name, some in cut.items()
-            }
-            for record in records
-        ]
+def _by_record(values: Mapping[str, Tensor], records: Sequence[Encoded]) -> list[Parts]:
+    """Numbers of all tokens (K each), cut into those of each record's paths."""
+    sizes = [sum(b - a for a, b in path.spans) for record in records for path in record.paths]
+    cut = {name: iter(torch.split(value_K.float(), sizes)) for name, value_K in values.items()}
+    return [
+        {name: tuple(next(some).numpy().copy() for _ in record.paths) for name, some in cut.items()}
+        for record in records
+    ]

@@ -70,7 +70,7 @@ def check_laws(
             _starts_at_reference(run, batch, tolerance, other),
             _forest_is_naive(run, batch, tolerance),
         ]
-    if run.policy.task == "causal":
+    if "logp" in run.policy.gives:
         with run.accelerator.autocast():
             verdicts.append(_head_is_exact(run, batch, tolerance))
     with run.policy.evaluating(), run.accelerator.autocast():
@@ -89,28 +89,28 @@ def require(verdicts: Sequence[Verdict]) -> None:
 
 def _starts_at_reference(run: Run, batch: Batch, tolerance: float, other: str | None) -> Verdict:
     name = "1 policy = reference"
-    if not run.terms.needs_reference:
+    if "reference" not in run.terms.needs:
         return Verdict(name, True, "no objective of this run uses a reference")
     weights, worst, start, now = run.schedule.share, 0.0, 0.0, 0.0
     counts = run.terms.count(batch.records)
     for row in batch.rows:
-        extra = run.policy.look(row, run.terms.reads(batch.records[n] for n in row.records))
-        logp_K = extra.pop("logp")
+        known = run.policy.look(row, run.terms.needs_of(*(batch.records[n] for n in row.records)))
+        logp_K = known["logp"]
         ref_K = reference_of(run, row, batch, logp_K)
         wanted = np.concatenate(
             [
-                np.full(record.scored, run.terms.wants_reference(record))
+                np.full(record.scored, "reference" in run.terms.needs_of(record))
                 for record in (batch.records[number] for number in row.records)
             ]
         )
         gap_K = (logp_K - ref_K).abs()[torch.from_numpy(wanted).to(logp_K.device)]
         worst = max(worst, gap_K.max().item() if len(gap_K) else 0.0)
         for value, at in ((logp_K, "now"), (ref_K, "start")):
-            losses = run.terms.losses(row, batch, value, ref_K, extra)
+            losses = run.terms.losses(row, batch, {**known, "logp": value, "reference": ref_K})
             part = sum(
                 weights[term] / counts[term] * loss.loss_U.sum().item()
                 for term, loss in losses.items()
-                if counts[term] and run.terms.objectives[term].needs_reference
+                if counts[term] and "reference" in run.terms.objectives[term].needs
             )
             now, start = (now + part, start) if at == "now" else (now, start + part)
     instead = f"the reference is another model, {other}: " if other else ""

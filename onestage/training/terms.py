@@ -7,17 +7,18 @@ functions of `objectives` on the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from onestage.data.encoded import Encoded, Floats
-from onestage.data.packing import Batch, Row, feedback_arrays
+from onestage.data.packing import Batch, Row
 from onestage.data.record import Kind
-from onestage.objectives import Extra, Feedback, Loss, Measured, Objective, Scored, Told
+from onestage.objectives import CODE, Feedback, Loss, Need, Objective, Scored, Stateful
 from onestage.training.metrics import measure
 
 
@@ -32,19 +33,17 @@ class Terms:
 
     def __post_init__(self) -> None:
         for name, objective in self.objectives.items():
-            self.state.setdefault(name, objective.initial_state())
+            start = objective.start() if isinstance(objective, Stateful) else {}
+            self.state.setdefault(name, start)
 
     @property
-    def needs_reference(self) -> bool:
-        return any(objective.needs_reference for objective in self.objectives.values())
+    def needs(self) -> frozenset[Need]:
+        """What the objectives need, all together."""
+        return frozenset().union(*(objective.needs for objective in self.objectives.values()))
 
-    def wants_reference(self, record: Encoded) -> bool:
-        """Whether the record's objective compares with the reference."""
-        return self.objective_of(record).needs_reference
-
-    def wants_worked(self, record: Encoded) -> bool:
-        """Whether the worked answer of a problem joins the sampled ones."""
-        return self.objective_of(record).uses_worked
+    def needs_of(self, *records: Encoded) -> frozenset[Need]:
+        """What the objectives of some records need."""
+        return frozenset().union(*(self.objective_of(record).needs for record in records))
 
     def name_of(self, record: Encoded) -> str:
         """The term a record belongs to."""
@@ -60,110 +59,116 @@ class Terms:
         for name, objective in self.objectives.items():
             mine = [record for record in records if self.name_of(record) == name]
             if mine:
-                counts[name] = float(objective.count(feedback_of(mine, torch.device("cpu"))))
+                counts[name] = float(objective.units(feedback_of(mine)).count)
         return counts
 
-    def reads(self, records: Iterable[Encoded]) -> frozenset[Extra]:
-        """What the objectives of some records read of the policy beside log-probabilities."""
-        return frozenset().union(*(self.objective_of(record).reads for record in records))
+    def losses(self, row: Row, batch: Batch, known: Mapping[str, Tensor]) -> dict[str, Loss]:
+        """The loss of each term on one row, with the batch's record numbers.
 
-    def losses(
-        self,
-        row: Row,
-        batch: Batch,
-        logp_K: Tensor,
-        ref_logp_K: Tensor,
-        extra: Mapping[str, Tensor] = MappingProxyType({}),
-    ) -> dict[str, Loss]:
-        """The loss of each term on one row; `record_U` and metrics are by the batch's records."""
+        `known`: what is known of the row's scored tokens (K each): `logp`, `reference`, and what else
+        the objectives need of the policy.
+        """
         found = {}
         records = [batch.records[number] for number in row.records]
-        lengths = [sum(end - start for p in r.paths for start, end in p.spans) for r in records]
+        names = np.asarray([self.name_of(record) for record in records])
+        name_K = np.repeat(names, [record.scored for record in records])
         for name, objective in self.objectives.items():
-            mine = np.asarray([self.name_of(record) == name for record in records])
-            if not mine.any():
+            places = np.flatnonzero(names == name)
+            if not len(places):
                 continue
-            keep_K = torch.from_numpy(np.repeat(mine, lengths)).to(logp_K.device)
-            chosen = [record for record, m in zip(records, mine, strict=True) if m]
-            feedback = feedback_of(chosen, logp_K.device)
-            response_K = torch.repeat_interleave(
-                torch.arange(len(feedback.tokens_N), device=logp_K.device), feedback.tokens_N
-            )
-            scored = Scored(
-                feedback,
-                logp_K[keep_K],
-                ref_logp_K[keep_K],
-                response_K,
+            keep_K = torch.from_numpy(name_K == name).to(known["logp"].device)
+            scored = score(
+                [records[place] for place in places],
+                {what: value_K[keep_K] for what, value_K in known.items()},
                 self.state[name],
-                {name: value_K[keep_K] for name, value_K in extra.items()},
-                _kept(chosen, logp_K.device),
+                [row.records[place] for place in places],
             )
-            numbers = torch.as_tensor(np.asarray(row.records)[mine], device=logp_K.device)
-            found[name] = _numbered(objective, scored, numbers)
+            loss = objective(scored)
+            if "logp" in objective.needs:  # of rewards there are no log-ratios
+                common = measure(scored, objective.beta, reference="reference" in objective.needs)
+                loss = replace(loss, metrics={**common, **loss.metrics})
+            found[name] = loss
         return found
 
     def advance(self, observed: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
         """Move the objectives' states past a step, given (sum, count) of what they observed."""
         for name, objective in self.objectives.items():
-            means = {
-                what: total / count
-                for what, (total, count) in observed.get(name, {}).items()
-                if count
-            }
-            self.state[name] = objective.advance(self.state[name], means)
+            if isinstance(objective, Stateful):
+                seen = observed.get(name, {}).items()
+                means = {what: total / count for what, (total, count) in seen if count}
+                self.state[name] = objective.advance(self.state[name], means)
 
 
-def _numbered(objective: Objective, scored: Scored, numbers: Tensor) -> Loss:
-    """The objective's loss and the common measurements, with the batch's record numbers."""
-    loss = objective(scored)
-    measured = dict(loss.metrics)
-    if objective.task == "causal":
-        found = measure(scored, objective.beta, reference=objective.needs_reference)
-        measured = {**found, **measured}
-    metrics = {
-        name: Measured(item.value_M.detach(), numbers[item.record_M])
-        for name, item in measured.items()
-    }
-    told = loss.told
-    return Loss(
-        loss.loss_U,
-        loss.weight_U,
-        numbers[loss.record_U],
-        metrics,
-        loss.observed,
-        Told(told.value_M, told.weight_M, numbers[told.record_M]),
+def score(
+    records: Sequence[Encoded],
+    known: Mapping[str, Tensor],
+    state: Mapping[str, float] = MappingProxyType({}),
+    numbers: Sequence[int] | None = None,
+) -> Scored:
+    """Some records as an objective sees them; what is not known of their tokens (K each) is 0.
+
+    `numbers`: of the records, where they are not 0, 1, 2, ...
+    """
+    extra = {name: value_K for name, value_K in known.items() if name not in ("logp", "reference")}
+    device = next((value_K.device for value_K in known.values()), torch.device("cpu"))
+    feedback = feedback_of(records, numbers, device)
+    zeros_K = torch.zeros(sum(record.scored for record in records), device=device)
+    return Scored(
+        feedback,
+        known.get("logp", zeros_K),
+        known.get("reference", zeros_K),
+        feedback.response_K,
+        state,
+        extra,
+        {
+            name: torch.from_numpy(kept_K(records, name)).to(device)
+            for name in sorted({n for r in records if r.sampled for n in r.sampled.kept})
+        },
     )
 
 
-def _kept(records: Sequence[Encoded], device: torch.device) -> dict[str, Tensor]:
-    """What is kept with sampled responses (K each); zeros for the tokens of other records."""
-    names = {name for record in records if record.sampled for name in record.sampled.kept}
-    found = {}
-    for name in sorted(names):
-        parts: list[Floats] = []
-        for record in records:
-            if record.sampled and name in record.sampled.kept:
-                parts += record.sampled.kept[name]
-            else:
-                parts.append(np.zeros(record.scored, np.float32))
-        found[name] = torch.from_numpy(np.concatenate(parts)).to(device)
-    return found
+def kept_K(records: Iterable[Encoded], name: str) -> Floats:
+    """A number that is kept with sampled responses; zeros for the tokens of other records."""
+    parts: list[Floats] = []
+    for record in records:
+        if record.sampled and name in record.sampled.kept:
+            parts += record.sampled.kept[name]
+        else:
+            parts.append(np.zeros(record.scored, np.float32))
+    return np.concatenate(parts)
 
 
-def feedback_of(records: Sequence[Encoded], device: torch.device) -> Feedback:
-    """What is known about the responses of some records."""
-    arrays = feedback_arrays(records)
+def feedback_of(
+    records: Sequence[Encoded],
+    numbers: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+) -> Feedback:
+    """What is known about the responses of some records, in order; `numbers`: as for `score`."""
+    whole: dict[str, list[Any]] = {
+        name: [] for name in ("kind", "tokens", "record", "pair", "role")
+    }
+    real: dict[str, list[float]] = {"score": [], "weight": []}
+    for number, record in zip(numbers or range(len(records)), records, strict=True):
+        size, first = len(record.scores), len(real["score"])
+        tokens = [0] * size
+        for path in record.paths:
+            for (start, end), response in zip(path.spans, path.responses, strict=True):
+                tokens[response] += end - start
+        whole["kind"] += [CODE[record.kind]] * size
+        whole["tokens"] += tokens
+        whole["record"] += [number] * size
+        whole["pair"] += [(first, first + 1)] if record.kind == "pair" else []
+        whole["role"] += record.sampled.roles if record.sampled else [0] * size
+        real["score"] += record.scores
+        real["weight"] += [record.weight] * size
+    int_of = {n: torch.tensor(v, dtype=torch.int64, device=device) for n, v in whole.items()}
+    float_of = {n: torch.tensor(v, dtype=torch.float32, device=device) for n, v in real.items()}
     return Feedback(
-        **{
-            name: torch.from_numpy(getattr(arrays, name)).to(device)
-            for name in (
-                "kind_N",
-                "score_N",
-                "weight_N",
-                "tokens_N",
-                "record_N",
-                "pair_P2",
-                "role_N",
-            )
-        }
+        kind_N=int_of["kind"],
+        score_N=float_of["score"],
+        weight_N=float_of["weight"],
+        tokens_N=int_of["tokens"],
+        record_N=int_of["record"],
+        pair_P2=int_of["pair"].reshape(-1, 2),
+        role_N=int_of["role"],
     )

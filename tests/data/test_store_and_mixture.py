@@ -15,7 +15,7 @@ from support.tiny import token_path
 from onestage.data.encoded import Encoded
 from onestage.data.feeds import Feeds
 from onestage.data.mixture import Mixture, Stream, order, shares
-from onestage.data.packing import feedback_arrays, pack_records
+from onestage.data.packing import pack_records
 from onestage.data.record import Refusal
 from onestage.data.store import Store, balance, write
 
@@ -206,12 +206,7 @@ def test_planned_covers_whatever_is_drawn(
     assert planned == set(names(visited))
 
 
-def test_feedback_of_records() -> None:
-    arrays = feedback_arrays([record(0), record(1, "pair"), record(2, "label")])
-    assert arrays.tokens_N.tolist() == [2, 2, 2, 2]
-    assert arrays.record_N.tolist() == [0, 1, 1, 2]
-    assert arrays.pair_P2.tolist() == [[1, 2]]
-    assert arrays.weight_N.tolist() == [1.0, 2.0, 2.0, 3.0]
+def test_a_batch_numbers_its_responses_through() -> None:
     batch = pack_records([record(0), record(1, "pair")], 100)
     assert batch.first == (0, 1)
 

@@ -102,10 +102,10 @@ def test_a_group_is_the_mean_of_its_ordered_pairs() -> None:
 
 def test_a_group_of_equals_teaches_nothing() -> None:
     batch = judged([("group", [0.5, 0.5, 0.5]), ("pair", [NAN, NAN])], [1.0, 2.0, 3.0, 1.0, 0.0])
-    assert float(BradleyTerry().count(batch.feedback)) == 1.0
+    assert float(BradleyTerry().units(batch.feedback).count) == 1.0
     assert float(BradleyTerry()(batch).loss_U.sum()) == pytest.approx(softplus(-1.0))
     alone = judged([("group", [0.5, 0.5])], [1.0, 2.0])
-    assert float(BradleyTerry().count(alone.feedback)) == 0.0
+    assert float(BradleyTerry().units(alone.feedback).count) == 0.0
     assert len(BradleyTerry()(alone).loss_U) == 0
 
 

@@ -30,7 +30,7 @@ def test_label_smoothing_by_hand() -> None:
 
 def test_start_is_ln_2_a_pair() -> None:
     objective, batch = DPO(), pairs(0.0, 0.0, 0.0, 0.0)
-    mean = objective(batch).loss_U.sum() / objective.count(batch.feedback)
+    mean = objective(batch).loss_U.sum() / objective.units(batch.feedback).count
     assert mean.item() == pytest.approx(math.log(2))
 
 

@@ -23,7 +23,7 @@ HALF = [0.5**0.5, -(0.5**0.5)]
 
 def advantages(*scores: list[float], **options: Any) -> list[float]:
     objective = GRPO(**options)
-    return kept(objective, group(*scores)).kept["advantage"].tolist()
+    return kept(objective, group(*scores)).remembered["advantage"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_first_use_is_reinforce() -> None:
     """No update since sampling: the gradient of a token is -A over the number of tokens."""
     objective = GRPO()
     batch = kept(objective, group([1, 0], lengths=[2, 1]))
-    assert "old_logp" not in batch.kept
+    assert "old_logp" not in batch.remembered
     up, down = HALF
     assert gradient(objective, batch) == pytest.approx([-up / 3, -up / 3, -down / 3], rel=1e-5)
 
@@ -155,18 +155,18 @@ def test_k3_is_bounded() -> None:
 def test_kl_in_the_reward_is_of_whole_responses() -> None:
     """Rewards 1 - 0.1 (0.5 + 0.5) = 0.9 and 1 - 0.1 (-1) = 1.1; no KL in the loss."""
     objective = GRPO(beta=0.1, kl_in="reward", scale_rewards="none")
-    assert objective.knows(False) == {"logp"}
-    assert objective.needs_reference
+    assert objective.asks(False) == {"logp"}
+    assert "reference" in objective.needs
     batch = kept(
         objective, group([1, 1], lengths=[2, 1], logp=[-1.0, -1.0, -2.0], ref=[-1.5, -1.5, -1.0])
     )
-    assert batch.kept["advantage"].tolist() == pytest.approx([-0.1, -0.1, 0.1])
+    assert batch.remembered["advantage"].tolist() == pytest.approx([-0.1, -0.1, 0.1])
     assert objective(batch).loss_U.tolist() == pytest.approx([0.1, 0.1, -0.1])
 
 
 def test_entropy_bonus() -> None:
     objective = GRPO(entropy_coef=0.01)
-    assert objective.reads == {"entropy"}
+    assert objective.needs == {"logp", "entropy"}
     batch = kept(objective, group([1, 1], entropy=[2.0, 0.5]))
     assert objective(batch).loss_U.tolist() == pytest.approx([-0.02, -0.005])
     entropy_K = batch.extra["entropy"].clone().requires_grad_()
@@ -193,7 +193,7 @@ def test_hints_and_worked_answers_have_no_part() -> None:
 def test_told_is_minus_the_mean_reward() -> None:
     objective = GRPO()
     batch = kept(objective, group([NAN, 1, 0.1, 0.1], [1, 1], roles=[1, 0, 0, 0, 0, 2]))
-    told = objective(batch).told
+    told = objective(batch).reported
     assert (told.value_M.sum() / told.weight_M.sum()).item() == pytest.approx(-(1 + 0.2 + 1) / 4)
 
 
@@ -239,7 +239,7 @@ def test_against_trl(loss_type: Any, level: Any) -> None:
     inputs = {
         **{"prompt_ids": torch.zeros(4, 1), "prompt_mask": torch.ones(4, 1)},
         **{"completion_ids": torch.zeros(4, longest), "completion_mask": mask},
-        "advantages": batch.kept["advantage"].double()[place_N],
+        "advantages": batch.remembered["advantage"].double()[place_N],
         **{"old_per_token_logps": old, "ref_per_token_logps": ref},
         "num_items_in_batch": mask.sum(),
     }

@@ -52,7 +52,7 @@ def test_the_authors_reduction_is_a_mean_over_hint_tokens() -> None:
     batch = kept(objective, hinted())
     assert mean(objective, batch) == pytest.approx(0.01 * 4 / 3)
     nothing = kept(objective, group([1, 0]))
-    assert nothing.kept["hint"].tolist() == [0.0, 0.0]
+    assert nothing.remembered["hint"].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("reduction", ["sum", "token"])

@@ -21,7 +21,7 @@ def test_a_solved_problem_is_reinforced_and_an_unsolved_one_imitated() -> None:
         *([1, 0, 1], [0.1, 0, 1]), roles=[0, 0, 2] * 2, lengths=[1, 1, 2, 1, 1, 3], logp=-0.7
     )
     batch = kept(objective, batch)
-    assert objective.count(batch.feedback).item() == 4
+    assert objective.units(batch.feedback).count.item() == 4
     want = [-0.5, 0.5, 0, 0, 0, 0, -1, -1, -1]
     assert gradient(objective, batch) == pytest.approx([slope / 10 / 4 for slope in want])
     assert mean(objective, batch) == pytest.approx(3 * 0.7 / 10 / 4)

@@ -18,10 +18,10 @@ PLAIN = {"entropy_coef": 0.0, "max_completion_length": 10}
 def test_the_worked_answer_is_a_member_of_the_group() -> None:
     """Rewards 0, 0.2 and 1 of the worked: the mean is 0.4; a hint has no part."""
     objective = LUFFY()
-    assert objective.uses_worked
+    assert "worked" in objective.needs
     batch = kept(objective, group([NAN, 0, 0.2, 1], roles=[1, 0, 0, 2], entropy=1.0))
-    assert batch.kept["advantage"].tolist() == pytest.approx([0, -0.4, -0.2, 0.6])
-    assert objective.count(batch.feedback).item() == 3
+    assert batch.remembered["advantage"].tolist() == pytest.approx([0, -0.4, -0.2, 0.6])
+    assert objective.units(batch.feedback).count.item() == 3
 
 
 def test_by_hand() -> None:

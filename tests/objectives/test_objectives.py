@@ -85,7 +85,7 @@ def objective(request: pytest.FixtureRequest) -> Objective:
 def test_count_is_the_units_weight(objective: Objective) -> None:
     batch = usable(objective)
     loss = objective(batch)
-    assert float(objective.count(batch.feedback)) == pytest.approx(float(loss.weight_U.sum()))
+    assert float(objective.units(batch.feedback).count) == pytest.approx(float(loss.weight_U.sum()))
     assert float(loss.weight_U.sum()) > 0
     assert len(loss.loss_U) == len(loss.weight_U) == len(loss.record_U)
 
@@ -117,8 +117,8 @@ def test_record_weights_scale_losses_and_counts(objective: Objective) -> None:
     assert float(objective(heavy).loss_U.sum()) == pytest.approx(
         3 * float(objective(batch).loss_U.sum()), rel=1e-5
     )
-    assert float(objective.count(heavy.feedback)) == pytest.approx(
-        3 * float(objective.count(batch.feedback))
+    assert float(objective.units(heavy.feedback).count) == pytest.approx(
+        3 * float(objective.units(batch.feedback).count)
     )
 
 
@@ -148,7 +148,9 @@ def test_every_option_changes_the_loss(name: str, options: dict) -> None:
     sums = []
     for objective in (plain, changed):
         mine = weighed(objective, batch)
-        sums.append((objective(mine).loss_U.sum().item(), objective.count(batch.feedback).item()))
+        sums.append(
+            (objective(mine).loss_U.sum().item(), objective.units(batch.feedback).count.item())
+        )
     assert sums[0] != pytest.approx(sums[1])
 
 

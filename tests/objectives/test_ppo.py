@@ -51,19 +51,19 @@ def test_gae_against_loops(data: Any) -> None:
 def test_with_lambda_one_the_return_is_the_reward_less_the_penalty_to_go() -> None:
     objective = PPO(lam=1.0, beta=0.1)
     batch = group([1], lengths=[3], ref=[-2.0, -1.0, -3.0], value=[0.3, -0.2, 0.7])
-    assert kept(objective, batch).kept["return"].tolist() == pytest.approx([0.7, 0.8, 0.8])
+    assert kept(objective, batch).remembered["return"].tolist() == pytest.approx([0.7, 0.8, 0.8])
 
 
 def test_advantages_are_whitened_and_returns_are_not() -> None:
     batch = group([1, 0, NAN], lengths=[2, 1, 2], roles=[0, 0, 1], value=[0.5, 0.2, 0.1, 9, 9])
     objective = PPO(beta=0.0)
-    found, raw = kept(objective, batch).kept, objective.gae_K(batch)[:3]
+    found, raw = kept(objective, batch).remembered, objective.gae_K(batch)[:3]
     want = (raw - raw.mean()) / raw.std()
     assert found["advantage"].tolist() == pytest.approx([*want.tolist(), 0, 0], rel=1e-4)
     value_K = batch.extra["value"]
     assert found["return"][:3].tolist() == pytest.approx((raw + value_K[:3]).tolist())
     assert bool(found["return"].isfinite().all())
-    plain = kept(PPO(beta=0.0, whiten="none"), batch).kept["advantage"]
+    plain = kept(PPO(beta=0.0, whiten="none"), batch).remembered["advantage"]
     assert plain[:3].tolist() == pytest.approx(raw.tolist())
 
 
@@ -81,7 +81,7 @@ def test_value_loss_by_hand(value: float, error: float, slope: float) -> None:
     before = group([1], value=0.5)
     one = {"advantage": 0.0, "old_logp": -1.0, "value": 0.5, "return": 1.1}
     numbers = {name: torch.tensor([number], dtype=torch.float64) for name, number in one.items()}
-    batch = replace(before, kept=numbers, extra={"value": value_K})
+    batch = replace(before, remembered=numbers, extra={"value": value_K})
     loss = objective(batch)
     assert loss.loss_U.item() == pytest.approx(5 / 2 * error)
     assert loss.metrics["value_loss"].value_M.item() == pytest.approx(error / 2)
@@ -90,10 +90,10 @@ def test_value_loss_by_hand(value: float, error: float, slope: float) -> None:
 
 
 def test_what_it_asks_to_know() -> None:
-    assert PPO().reads == {"value"}
-    assert PPO().knows(False) == {"logp", "value"}
-    assert PPO(beta=0.0).knows(False) == {"value"}
-    assert PPO(entropy_coef=0.1).reads == {"entropy", "value"}
+    assert PPO().needs == {"logp", "reference", "value"}
+    assert PPO().asks(False) == {"logp", "value"}
+    assert PPO(beta=0.0).asks(False) == {"value"}
+    assert PPO(entropy_coef=0.1).needs == {"logp", "reference", "entropy", "value"}
 
 
 def test_a_tabular_policy_learns_two_tokens() -> None:
@@ -121,11 +121,11 @@ def test_a_tabular_policy_learns_two_tokens() -> None:
             probabilities = torch.softmax(logits, -1)
             first_N = torch.multinomial(probabilities[0], 32, True, generator=draw)
             second_N = torch.multinomial(probabilities[first_N + 1], 1, generator=draw)[:, 0]
-            kept_now = objective.weigh(batch_of(first_N, second_N), True)
+            kept_now = objective.remember(batch_of(first_N, second_N), True)
         for _ in range(2):
             optimizer.zero_grad()
-            batch = replace(batch_of(first_N, second_N), kept=kept_now)
-            (objective(batch).loss_U.sum() / objective.count(batch.feedback)).backward()
+            batch = replace(batch_of(first_N, second_N), remembered=kept_now)
+            (objective(batch).loss_U.sum() / objective.units(batch.feedback).count).backward()
             optimizer.step()
     chances = torch.softmax(logits.detach(), -1)
     assert (chances[0, 1] * chances[2, 2]).item() > 0.9  # 1/9 at the start

@@ -29,8 +29,8 @@ def one_hinted(prefix: int = 5):
 def test_advantages_by_hand() -> None:
     """The baseline is 0.25, of the others. A fifth of five prefix tokens: the most uncertain."""
     objective = PrefixRFT()
-    assert objective.knows(False) == {"entropy"}
-    found = kept(objective, one_hinted()).kept["advantage"].tolist()
+    assert objective.asks(False) == {"entropy"}
+    found = kept(objective, one_hinted()).remembered["advantage"].tolist()
     assert found == pytest.approx([-0.25, 0.25, 0.25, 0, 0.75, 0, 0, 0, 0.75])
 
 
@@ -40,7 +40,7 @@ def test_advantages_by_hand() -> None:
 )
 def test_the_share_is_rounded_up(share: float, trained: list[int]) -> None:
     objective = PrefixRFT(top_entropy=share)
-    prefix = kept(objective, one_hinted()).kept["advantage"][3:8].tolist()
+    prefix = kept(objective, one_hinted()).remembered["advantage"][3:8].tolist()
     assert [n for n, value in enumerate(prefix) if value] == trained
 
 
@@ -48,7 +48,7 @@ def test_the_prefix_is_in_the_clipped_surrogate() -> None:
     """Its token counts by its ratio to the policy's own old probability, over length 10, three units."""
     objective = PrefixRFT(max_completion_length=10)
     batch = kept(objective, one_hinted(), again=True)
-    assert objective.count(batch.feedback).item() == 3
+    assert objective.units(batch.feedback).count.item() == 3
     ratios = [1.0, 1.0, 1.0, 1.0, 1.1, 1.0, 1.0, 1.0, 1.0]
     slopes = gradient(objective, later(batch, ratios))
     assert slopes[3:8] == pytest.approx([0, -0.75 * 1.1 / 30, 0, 0, 0])
@@ -64,7 +64,7 @@ def test_two_groups_and_ties_of_entropy() -> None:
         roles=[0, 1, 0] * 2,
         entropy=[9, 1, 1, 1, 1, 9, 9, 0.5, 0.6, 9],
     )
-    found = kept(objective, batch).kept["advantage"].tolist()
+    found = kept(objective, batch).remembered["advantage"].tolist()
     assert found == pytest.approx([0, 1, 1, 0, 0, 1, 0, 0, -1, -1])
 
 
@@ -77,7 +77,7 @@ def test_hybrids_are_those_behind_the_hint() -> None:
 
 def test_where_all_are_hinted_the_group_is_its_own_baseline() -> None:
     batch = group([NAN, 1, 0], roles=[1, 0, 0], entropy=1.0)
-    found = kept(PrefixRFT(), batch).kept["advantage"]
+    found = kept(PrefixRFT(), batch).remembered["advantage"]
     assert found.tolist() == pytest.approx([0, 0.5, -0.5])
 
 

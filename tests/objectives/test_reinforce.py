@@ -22,10 +22,10 @@ def test_baselines_by_hand() -> None:
     }
     for name, advantage in want.items():
         objective = Reinforce(baseline=name)
-        assert kept(objective, batch).kept["advantage"].tolist() == pytest.approx(advantage)
+        assert kept(objective, batch).remembered["advantage"].tolist() == pytest.approx(advantage)
     uneven = group([1, 1], [0, 0])
-    assert kept(Reinforce(), uneven).kept["advantage"].tolist() == [0.5, 0.5, -0.5, -0.5]
-    assert kept(Reinforce(baseline="group"), uneven).kept["advantage"].tolist() == [0.0] * 4
+    assert kept(Reinforce(), uneven).remembered["advantage"].tolist() == [0.5, 0.5, -0.5, -0.5]
+    assert kept(Reinforce(baseline="group"), uneven).remembered["advantage"].tolist() == [0.0] * 4
 
 
 def test_the_gradient_is_minus_the_advantage_over_responses() -> None:
@@ -39,35 +39,35 @@ def test_the_penalty_counts_from_the_token_on() -> None:
     objective = Reinforce(beta=0.1, baseline="none")
     batch = group([1, 0], lengths=[3, 1], logp=-1.0, ref=[-2.0, -3.0, 0.0, -4.0])
     want = [1 - 0.2, 1 - 0.1, 1 + 0.1, -0.3]
-    assert kept(objective, batch).kept["advantage"].tolist() == pytest.approx(want)
+    assert kept(objective, batch).remembered["advantage"].tolist() == pytest.approx(want)
 
 
 def test_whitening_is_over_the_tokens_of_everything() -> None:
     objective = Reinforce(whiten="batch", baseline="group")
     batch = group([1, 0], [3, 0], lengths=[3, 1, 1, 2])
-    found = kept(objective, batch).kept["advantage"]
+    found = kept(objective, batch).remembered["advantage"]
     raw = torch.tensor([0.5, 0.5, 0.5, -0.5, 1.5, -1.5, -1.5], dtype=torch.float64)
     assert found.tolist() == pytest.approx(((raw - raw.mean()) / raw.std()).tolist(), rel=1e-5)
     hinted = group([NAN, 1, 0], roles=[1, 0, 0], lengths=[5, 1, 1])
-    assert kept(objective, hinted).kept["advantage"].tolist() == pytest.approx(
+    assert kept(objective, hinted).remembered["advantage"].tolist() == pytest.approx(
         [0] * 5 + [0.5**0.5, -(0.5**0.5)], rel=1e-5
     )
-    equal = kept(objective, group([1, 1])).kept["advantage"]
+    equal = kept(objective, group([1, 1])).remembered["advantage"]
     assert equal.tolist() == [0.0, 0.0]
 
 
 def test_the_running_mean_is_of_the_steps_before() -> None:
     """Means 0.5, then 1: after them 0.5, then (0.9 * 0.1 * 0.5 + 0.1 * 1) / 0.19."""
     objective = Reinforce(baseline="running", decay=0.9)
-    state, batch = objective.initial_state(), group([1, 0])
+    state, batch = objective.start(), group([1, 0])
     baselines = []
     for rewards in ([1, 0], [1, 1], [0, 0]):
         now = replace(group(rewards), state=state)
-        now = replace(now, kept=objective.weigh(now, False))
-        baselines.append(rewards[0] - now.kept["advantage"][0].item())
+        now = replace(now, remembered=objective.remember(now, False))
+        baselines.append(rewards[0] - now.remembered["advantage"][0].item())
         observed = objective(now).observed
         state = objective.advance(state, {k: total / n for k, (total, n) in observed.items()})
     assert baselines == pytest.approx([0.0, 0.5, (0.045 + 0.1) / 0.19], rel=1e-5)
     assert objective.advance(state, {}) == state
-    assert Reinforce().initial_state() == {}
+    assert Reinforce().start() == {}
     assert Reinforce()(kept(Reinforce(), batch)).observed == {}

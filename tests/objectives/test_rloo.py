@@ -15,7 +15,7 @@ from onestage.objectives.rloo import RLOO
 
 
 def advantages(rewards: list[float], **options: float) -> list[float]:
-    return kept(RLOO(**options), group(rewards)).kept["advantage"].tolist()
+    return kept(RLOO(**options), group(rewards)).remembered["advantage"].tolist()
 
 
 def test_by_hand() -> None:
@@ -36,13 +36,15 @@ def test_the_penalty_is_of_whole_responses() -> None:
     """Log-ratios 2 and -1 under the published beta 0.03: rewards 0.94 and 1.03."""
     batch = group([1, 1], lengths=[2, 1], logp=[-1.0, -1.0, -2.0], ref=[-2.0, -2.0, -1.0])
     objective = RLOO()
-    assert kept(objective, batch).kept["advantage"].tolist() == pytest.approx([-0.09, -0.09, 0.09])
+    assert kept(objective, batch).remembered["advantage"].tolist() == pytest.approx(
+        [-0.09, -0.09, 0.09]
+    )
     assert mean(objective, kept(objective, batch)) == pytest.approx((2 * 0.09 - 0.09) / 2)
 
 
 def test_hints_and_worked_answers_are_no_others() -> None:
     batch = group([NAN, 1, 0, 1], roles=[1, 0, 0, 2])
-    assert kept(RLOO(), batch).kept["advantage"].tolist() == pytest.approx([0, 1, -1, 0])
+    assert kept(RLOO(), batch).remembered["advantage"].tolist() == pytest.approx([0, 1, -1, 0])
 
 
 def test_the_expected_gradient_is_that_of_reward_less_kl() -> None:

@@ -22,7 +22,9 @@ def test_token_mean_by_hand() -> None:
     loss = SFT()(batch())
     logp_K = batch().logp_K
     want = -(logp_K[:3].sum() + logp_K[3]) / 4
-    assert (loss.loss_U.sum() / SFT().count(batch().feedback)).item() == pytest.approx(want.item())
+    assert (loss.loss_U.sum() / SFT().units(batch().feedback).count).item() == pytest.approx(
+        want.item()
+    )
 
 
 def test_sum_by_hand() -> None:
@@ -30,15 +32,15 @@ def test_sum_by_hand() -> None:
     objective = SFT(reduction="sum")
     logp_K = batch().logp_K
     want = -(logp_K[:3].sum() + logp_K[3]) / 2
-    mean = objective(batch()).loss_U.sum() / objective.count(batch().feedback)
+    mean = objective(batch()).loss_U.sum() / objective.units(batch().feedback).count
     assert mean.item() == pytest.approx(want.item())
 
 
 def test_min_score_decides_what_is_imitated() -> None:
     assert "score" not in SFT().kinds
     assert "score" in SFT(min_score=0.5).kinds
-    assert SFT(min_score=0.5).count(batch().feedback).item() == 4 + 4
-    assert SFT(min_score=0.8).count(batch().feedback).item() == 4
+    assert SFT(min_score=0.5).units(batch().feedback).count.item() == 4 + 4
+    assert SFT(min_score=0.8).units(batch().feedback).count.item() == 4
 
 
 def test_the_gradient_raises_the_good_and_leaves_the_rest() -> None:
@@ -67,7 +69,7 @@ def test_rejection_sampling_imitates_what_was_sampled_and_good(
     given, objective = sampled(), SFT(min_score=least)
     assert "check" in objective.kinds
     assert "check" not in SFT().kinds
-    assert objective.count(given.feedback).item() == 2 * len(imitated)
+    assert objective.units(given.feedback).count.item() == 2 * len(imitated)
     logp_K = given.logp_K.clone().requires_grad_()
     objective(replace(given, logp_K=logp_K)).loss_U.sum().backward()
     taught = torch.isin(given.response_K, torch.tensor(imitated))
@@ -87,7 +89,7 @@ def test_reweighting_by_hand(reweight: str, factor, reduction: str) -> None:
     objective = SFT(reweight=reweight, reduction=reduction)
     batch = replace(given, logp_K=logp_K)
     size = 3 if reduction == "token" else 2
-    loss = objective(batch).loss_U.sum() / objective.count(batch.feedback)
+    loss = objective(batch).loss_U.sum() / objective.units(batch.feedback).count
     want = [-factor(p) / size for p in p_K.tolist()]
     assert loss.item() == pytest.approx(
         sum(w * math.log(p) for w, p in zip(want, p_K.tolist(), strict=True)), rel=1e-5

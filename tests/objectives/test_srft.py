@@ -55,9 +55,9 @@ def test_the_surer_the_more_imitation() -> None:
 
 def test_what_it_uses() -> None:
     objective = SRFT()
-    assert objective.uses_worked
-    assert objective.reads == {"entropy"}
-    assert not objective.needs_reference
+    assert "worked" in objective.needs
+    assert objective.needs == {"logp", "entropy", "worked"}
+    assert "reference" not in objective.needs
     hinted = kept(objective, group([NAN, 1, 1], roles=[1, 0, 2], entropy=1.0))
     assert gradient(objective, hinted)[0] == 0
     assert torch.isfinite(objective(hinted).loss_U).all()

@@ -21,8 +21,8 @@ def sigma(x: float) -> float:
 
 
 def mean(objective: UFT, batch: Scored) -> float:
-    batch = dataclasses.replace(batch, state=objective.initial_state())
-    return (objective(batch).loss_U.sum() / objective.count(batch.feedback)).item()
+    batch = dataclasses.replace(batch, state=objective.start())
+    return (objective(batch).loss_U.sum() / objective.units(batch.feedback).count).item()
 
 
 START = [
@@ -50,7 +50,7 @@ def test_each_kind_by_hand() -> None:
     want = [*squares, math.log1p(math.exp(-0.3))]
     objective = UFT(beta=0.1)
     assert objective(batch).loss_U.tolist() == pytest.approx(want, rel=1e-5)
-    assert objective.count(batch.feedback).item() == 4
+    assert objective.units(batch.feedback).count.item() == 4
     assert mean(objective, batch) == pytest.approx(sum(want) / 4, rel=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_pairs_as_scores_by_hand() -> None:
     targets, q = [1.0, 0.0, 0.8, 0.3], [sigma(0.1 * d) for d in (4.0, 1.0, 2.0, -2.0)]
     want = [(a - b) ** 2 for a, b in zip(q, targets, strict=True)]
     assert objective(batch).loss_U.tolist() == pytest.approx(want, rel=1e-5)
-    assert objective.count(batch.feedback).item() == 4
+    assert objective.units(batch.feedback).count.item() == 4
 
 
 def test_the_pair_form_is_dpo() -> None:
@@ -111,7 +111,7 @@ def test_target_clip_is_counted() -> None:
 def test_the_constant_offset_moves_the_zero_point_but_not_of_demonstrations() -> None:
     batch = scored([("score", [0.9]), ("demonstration", [NAN])], log_ratios=[0.0, 0.0])
     objective = UFT(offset="constant", offset_value=math.log(9))
-    batch = dataclasses.replace(batch, state=objective.initial_state())
+    batch = dataclasses.replace(batch, state=objective.start())
     assert objective(batch).loss_U.tolist() == pytest.approx([0.0, 0.25], abs=1e-6)
 
 
@@ -122,7 +122,7 @@ def test_the_learned_offset_finds_the_mean_score(loss: Any) -> None:
     batch = scored(
         [("score", [0.9]), ("score", [0.7]), ("demonstration", [NAN])], log_ratios=[0.0] * 3
     )
-    state = objective.initial_state()
+    state = objective.start()
     for _ in range(60):
         observed = objective(dataclasses.replace(batch, state=state)).observed
         state = objective.advance(state, {k: s / n for k, (s, n) in observed.items() if n})

@@ -26,7 +26,7 @@ def test_hints_and_worked_answers_are_not_read_as_responses() -> None:
     ):
         plain = kept(objective, group([1, 0], ref=-2.0))
         mine = kept(objective, some)
-        assert objective.count(mine.feedback).item() == 2
+        assert objective.units(mine.feedback).count.item() == 2
         assert mean(objective, mine) == pytest.approx(mean(objective, plain))
         slopes = gradient(objective, mine)
         assert slopes == pytest.approx([0, 0, 0, *gradient(objective, plain), 0, 0])
@@ -67,7 +67,7 @@ def test_the_learned_offset_of_the_raw_form_is_the_mean_in_one_step() -> None:
     objective = UFT(loss="raw", offset="learned")
     batch = kept(objective, group([0.9, 0.5, 0.1], [0.1]))
     observed = {k: total / n for k, (total, n) in objective(batch).observed.items()}
-    assert objective.advance(objective.initial_state(), observed) == {
+    assert objective.advance(objective.start(), observed) == {
         "offset": pytest.approx(0.4, abs=1e-6)
     }
 
@@ -98,7 +98,7 @@ def on_policy(logp_XY: Tensor, ref_XY: Tensor, score_XY: Tensor) -> Scored:
 
 def slope(objective: UFT, logits: Tensor, ref_XY: Tensor, score_XY: Tensor) -> Tensor:
     batch = on_policy(torch.log_softmax(logits, -1), ref_XY, score_XY)
-    batch = replace(batch, state=objective.initial_state())
+    batch = replace(batch, state=objective.start())
     return torch.autograd.grad(objective(batch).loss_U.sum(), logits)[0]
 
 

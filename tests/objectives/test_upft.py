@@ -26,7 +26,7 @@ def test_the_first_tokens_by_hand() -> None:
 @given(st.integers(1, 60), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]))
 def test_the_share_in_full_is_met(problems: int, share: float) -> None:
     batch = group(*[[0.0]] * problems, lengths=[5] * problems)
-    trained = UPFT(first_tokens=2, full_share=share).weigh(batch, False)["trained"]
+    trained = UPFT(first_tokens=2, full_share=share).remember(batch, False)["trained"]
     lengths = trained.reshape(problems, 5).sum(1).tolist()
     assert set(lengths) <= {2, 5}
     assert lengths.count(5) == int(share * problems + 1e-6)
@@ -34,5 +34,5 @@ def test_the_share_in_full_is_met(problems: int, share: float) -> None:
 
 def test_groups_are_whole_or_not() -> None:
     batch = group([0, 0], [0, 0], lengths=[3] * 4)
-    trained = UPFT(first_tokens=1, full_share=0.5).weigh(batch, False)["trained"]
+    trained = UPFT(first_tokens=1, full_share=0.5).remember(batch, False)["trained"]
     assert trained.reshape(4, 3).sum(1).tolist() == [1, 1, 3, 3]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onestage.data.record import Kind
-from onestage.objectives import CODE, Feedback, Objective, Scored
+from onestage.objectives import CODE, Feedback, Objective, Scored, Stateful
 
 EVERY_KIND: tuple[Kind, ...] = (
     *("demonstration", "score", "label", "pair", "group", "text"),
@@ -47,16 +47,21 @@ def batch_of(kinds: Sequence[Kind], seed: int = 0, spread: float = 1.0) -> Score
     return scored(records, seed=seed, spread=spread, roles=roles)
 
 
+def start(objective: Objective) -> dict[str, float]:
+    """What it carries from step to step, before the first."""
+    return objective.start() if isinstance(objective, Stateful) else {}
+
+
 def weighed(objective: Objective, batch: Scored, drift: float = 0.2) -> Scored:
     """The batch as it is trained on again after some updates, with what the objective has kept."""
-    batch = replace(batch, state=objective.initial_state())
+    batch = replace(batch, state=start(objective))
     noise = torch.Generator().manual_seed(9)
     moved_K = batch.logp_K + drift * torch.randn(len(batch.logp_K), generator=noise)
     extra = {
         name: value_K + drift * torch.randn(len(value_K), generator=noise)
         for name, value_K in batch.extra.items()
     }
-    return replace(batch, kept=objective.weigh(batch, again=True), logp_K=moved_K, extra=extra)
+    return replace(batch, remembered=objective.remember(batch, True), logp_K=moved_K, extra=extra)
 
 
 def scored(
@@ -130,5 +135,5 @@ def subset(batch: Scored, records: Sequence[int]) -> Scored:
         torch.tensor([new_of[int(n)] for n in batch.response_K[entries]]),
         batch.state,
         {name: value_K[entries] for name, value_K in batch.extra.items()},
-        {name: value_K[entries] for name, value_K in batch.kept.items()},
+        {name: value_K[entries] for name, value_K in batch.remembered.items()},
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onestage.objectives import Loss, Objective, Scored
-from support.objective_batches import scored
+from support.objective_batches import scored, start
 
 Number = float | Sequence[float]
 
@@ -44,8 +44,8 @@ def group(
 
 def kept(objective: Objective, batch: Scored, *, again: bool = False) -> Scored:
     """The batch with what the objective keeps of it."""
-    batch = replace(batch, state=objective.initial_state())
-    return replace(batch, kept=objective.weigh(batch, again))
+    batch = replace(batch, state=start(objective))
+    return replace(batch, remembered=objective.remember(batch, again))
 
 
 def later(batch: Scored, ratios: Sequence[float]) -> Scored:
@@ -55,13 +55,14 @@ def later(batch: Scored, ratios: Sequence[float]) -> Scored:
 
 def mean(objective: Objective, batch: Scored) -> float:
     """The loss as the loop forms it."""
-    return (objective(batch).loss_U.double().sum() / objective.count(batch.feedback)).item()
+    count = objective.units(batch.feedback).count
+    return (objective(batch).loss_U.double().sum() / count).item()
 
 
 def gradient(objective: Objective, batch: Scored) -> list[float]:
     """Of that mean, by the log-probabilities of all tokens."""
     logp_K = batch.logp_K.clone().requires_grad_()
     loss: Loss = objective(replace(batch, logp_K=logp_K))
-    (loss.loss_U.double().sum() / objective.count(batch.feedback)).backward()
+    (loss.loss_U.double().sum() / objective.units(batch.feedback).count).backward()
     assert logp_K.grad is not None
     return logp_K.grad.tolist()

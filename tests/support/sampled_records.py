@@ -17,7 +17,7 @@ from onestage.data.record import ROLES
 from onestage.data.trees import TokenPath
 from onestage.models.policy import Policy
 from onestage.objectives import Objective
-from onestage.training.sampled import Keeper
+from onestage.training.sampled import Remember
 from onestage.training.terms import Terms
 
 
@@ -65,8 +65,8 @@ def kept(
     def compared() -> Any:
         yield reference
 
-    keeper = Keeper(old, terms, compared if reference else None, Accelerator(cpu=True), 4096)
-    return keeper(records, again=again)
+    remember = Remember(old, terms, compared if reference else None, Accelerator(cpu=True), 4096)
+    return remember(records, again=again)
 
 
 def loss_and_gradient(
@@ -82,10 +82,10 @@ def loss_and_gradient(
         reference = [
             torch.from_numpy(part) for r in own for part in r.sampled.kept.get("reference", ())
         ]
-        found = policy.look(row, terms.reads(own))
-        logp_K = found.pop("logp")
-        ref_K = torch.cat(reference) if reference else torch.zeros_like(logp_K)
-        loss = terms.losses(row, batch, logp_K, ref_K, found)["it"].loss_U.sum() / count
+        known = policy.look(row, terms.needs_of(*own))
+        logp_K = known["logp"]
+        known["reference"] = torch.cat(reference) if reference else torch.zeros_like(logp_K)
+        loss = terms.losses(row, batch, known)["it"].loss_U.sum() / count
         loss.backward()
         total += loss.item()
     return total, {name: p.grad.clone() for name, p in policy.model.named_parameters()}

@@ -50,7 +50,7 @@ def test_a_shared_prompt_changes_no_gradient(
 ) -> None:
     objective = make({"name": name, **options})
     terms, policy = terms_of(objective), Policy(tiny_llama(0, NAME))
-    reference = Policy(tiny_llama(1, NAME)) if objective.needs_reference else None
+    reference = Policy(tiny_llama(1, NAME)) if "reference" in objective.needs else None
     # the policy has moved on since it sampled
     records = kept(groups(prompt, answer, hint), terms, Policy(tiny_llama(2, NAME)), reference)
     together, apart = (pack_records(records, 4096, share=share) for share in (True, False))

@@ -133,7 +133,11 @@ def test_packed_rewards_are_those_of_each_text_alone(classifier: Any) -> None:
             record.append(TokenPath(ids, ((len(prompt), len(ids) - 2),), (number,)))
         records.append(record)
     scorer = Scorer(classifier)
-    assert (scorer.fit.layout, scorer.fit.chunked_head, scorer.task) == ("forest", True, "reward")
+    assert (scorer.fit.layout, scorer.fit.chunked_head, scorer.gives) == (
+        "forest",
+        True,
+        {"reward"},
+    )
     (row,) = pack(records, 1 << 20)
     assert len(row) == sum(map(len, texts)) + 2 * 6 - sum(map(len, prompts))
     with torch.no_grad():
