@@ -130,7 +130,7 @@ class Watch:
 
 def run_onestage(spec: Spec) -> None:
     pacer, watch = Pacer(), Watch()
-    from onestage.rollout.judge import Online
+    from onestage.rollout.problems import Problems
     from onestage.rollout.rewards import Reward
     from onestage.training.loop import Hooks, train
     from onestage.training.recipe import parse_recipe
@@ -161,9 +161,9 @@ def run_onestage(spec: Spec) -> None:
         recipe["cache_dir"] = f"{folder}/cache"
         session = Session(parse_recipe(recipe), Path(folder) / "run", say=print)
         answering = session.run.feeds.answering
-        online = answering.judging.streams["problems"]
-        answering.judging.streams["problems"] = Online([("length", 1.0, Length())], online.hint)
-        answering.sampler = Watched(answering.sampler, watch)
+        stream = answering.problems["problems"]
+        answering.problems["problems"] = Problems([("length", 1.0, Length())], stream.hint)
+        answering.engine = Watched(answering.engine, watch)
 
         def progress(loss: float) -> None:
             session.run.stop = pacer.step()

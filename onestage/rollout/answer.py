@@ -24,18 +24,13 @@ from onestage.data.encoded import Encoded, Sampled
 from onestage.data.record import ROLES
 from onestage.data.trees import TokenPath
 from onestage.models.policy import Policy
-from onestage.rollout.engines import (
-    Completion,
-    Decoding,
-    EngineGapError,
-    Request,
-    Sampler,
-    complaint,
-    gap,
-)
-from onestage.rollout.group import Given, Group, choose_hint
-from onestage.rollout.judge import Judging
+from onestage.rollout.engines import Completion, Decoding, Engine, Request
+from onestage.rollout.engines._agreement import EngineGapError, complaint, gap
+from onestage.rollout.group import Group, HintChosen, choose_hint
 from onestage.rollout.outcome import Outcome, Report, advice, hopeless
+from onestage.rollout.problems import Problems, reward
+from onestage.rollout.rollout import Rollout
+from onestage.runfolder import Say
 
 SHOWN = 3
 """Problems of each rollout that are kept to be shown."""
@@ -51,27 +46,19 @@ class Remember(Protocol):
 
 @dataclass
 class Answering:
-    sampler: Sampler
-    judging: Judging
+    """Problems in, answered problems out, by the policy as it stands (or as it was before the run)."""
+
+    section: Rollout
+    problems: Mapping[str, Problems]
+    engine: Engine
     policy: Policy
+    tokenizer: Any
     accelerator: Accelerator
     remember: Remember
     worked: Callable[[Encoded], bool]
     """Whether a problem's worked answer joins its sampled ones."""
-    tokenizer: Any
-    say: Callable[[str], None]
-    how: Decoding
-    eval_how: Decoding
-    count: int
-    """Completions of a problem."""
-    eval_count: int
     seed: int
-    again: bool
-    """Whether the policy is updated before the last step that uses a completion."""
-    success_at: float = 1.0
-    """A completion with this reward or more is right."""
-    alarm_after: int = 20
-    """Rollouts of a stream that taught nothing after which the user is told."""
+    say: Say
     start: Callable[[], AbstractContextManager[Policy]] | None = None
     """The policy as it was before the run, where that is who answers (iterative DPO)."""
     report: Report = field(default_factory=Report)
@@ -80,7 +67,7 @@ class Answering:
     _barren: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        for name, stream in self.judging.streams.items():
+        for name, stream in self.problems.items():
             self.hint_state.setdefault(name, stream.hint.initial_state())
 
     def __call__(
@@ -97,7 +84,7 @@ class Answering:
         """
         hints = [
             choose_hint(
-                self.judging.streams[record.source].hint,
+                self.problems[record.source].hint,
                 record,
                 rollout,
                 f"{self._key(record, purpose)}/hint",
@@ -106,17 +93,19 @@ class Answering:
             for record, rollout in zip(records, rollouts, strict=True)
         ]
         began = time.perf_counter()
-        answered, outcomes = self._answer(records, hints, purpose, self.how, count or self.count)
+        how, count = self.section.decoding, count or self.section.num_generations
+        answered, outcomes = self._answer(records, hints, purpose, how, count)
         if not purpose:
             self.report.seconds += time.perf_counter() - began
             self._take_in(outcomes)
-        return self._finished(answered, self.again)
+        return self._finished(answered, again=self.section.reuse.steps > 1)
 
     def evaluate(self, records: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, float]]:
         """Answers without hints, as an evaluation draws them, and metrics under `eval/`."""
         numbered = [replace(record, visit=n) for n, record in enumerate(records)]
-        nothing = [Given()] * len(numbered)
-        answered, outcomes = self._answer(numbered, nothing, "eval", self.eval_how, self.eval_count)
+        nothing = [HintChosen()] * len(numbered)
+        how, count = self.section.eval_decoding, self.section.eval_generations
+        answered, outcomes = self._answer(numbered, nothing, "eval", how, count)
         report = Report()
         report.add(outcomes, {})
         told = {f"eval/{name}": value for name, value in report.tell().items()}
@@ -129,8 +118,8 @@ class Answering:
 
     def close(self) -> None:
         """Let go of the engine, and of the rewards' processes, models and connections."""
-        self.sampler.close()
-        for stream in self.judging.streams.values():
+        self.engine.close()
+        for stream in self.problems.values():
             stream.close()
 
     def _key(self, record: Encoded, purpose: str) -> str:
@@ -139,7 +128,7 @@ class Answering:
     def _answer(
         self,
         records: Sequence[Encoded],
-        hints: Sequence[Given],
+        hints: Sequence[HintChosen],
         purpose: str,
         how: Decoding,
         count: int,
@@ -151,14 +140,19 @@ class Answering:
             Group.of(
                 records[n],
                 hints[n],
-                self.judging.streams[records[n].source].hint,
+                self.problems[records[n].source].hint,
                 self._key(records[n], purpose),
                 count,
             )
             for n in mine
         ]
         self._sample(groups, how)
-        self.judging(groups)
+        reward(
+            groups,
+            self.problems,
+            missing_eos_penalty=self.section.missing_eos_penalty,
+            on_failure=self.section.on_failure,
+        )
         found = [(n, self._made(group)) for n, group in zip(mine, groups, strict=True)]
         if ranks > 1:
             found = sorted(gather_object(found), key=lambda item: item[0])
@@ -169,10 +163,10 @@ class Answering:
         requests = [request for group in groups for request in group.requests]
         start = self.start() if self.start else nullcontext()
         with start, self.policy.evaluating(), self.accelerator.autocast():
-            self.sampler.sync()
-            found = self.sampler(requests, how) if requests else []
-            if self.sampler.tolerance is not None:
-                self._compare(requests, found, self.sampler.tolerance)
+            self.engine.sync()
+            found = self.engine(requests, how) if requests else []
+            if self.engine.tolerance is not None:
+                self._compare(requests, found, self.engine.tolerance)
         drawn = iter(found)
         for group in groups:
             group.drawn = [next(drawn) for _ in group.requests]
@@ -185,7 +179,7 @@ class Answering:
         found = gap(self.policy, requests, drawn)
         self.report.gap = max(self.report.gap, found)
         if not found <= tolerance:  # not a number is none of them
-            if self.sampler.on_gap == "stop":
+            if self.engine.on_gap == "stop":
                 raise EngineGapError(complaint(found, tolerance))
             self.say(f"WARNING: {complaint(found, tolerance)}")
 
@@ -210,7 +204,7 @@ class Answering:
             trouble=group.trouble,
             hint=group.hint.length,
             size=group.hint.size,
-            success=sum(reward >= self.success_at for reward in rewards) / size,
+            success=sum(reward >= self.section.success_at for reward in rewards) / size,
             example={
                 "stream": record.source,
                 "id": record.id,
@@ -223,7 +217,7 @@ class Answering:
 
     def _take_in(self, outcomes: Sequence[Outcome]) -> None:
         """Count, move the hint rules on, and tell the user of what looks hopeless."""
-        streams = self.judging.streams
+        streams = self.problems
         self.report.add(outcomes, {name: stream.hint.gives for name, stream in streams.items()})
         self._examples += [one.example for one in outcomes[:SHOWN]]
         for one in outcomes:
@@ -233,8 +227,10 @@ class Answering:
         for name in {one.source for one in outcomes}:
             mine = [one for one in outcomes if one.source == name]
             self._barren[name] = self._barren[name] + 1 if hopeless(mine) else 0
-            if self._barren[name] == self.alarm_after:
-                self.say(advice(name, self.alarm_after, mine, hinted=streams[name].hint.gives))
+            if self._barren[name] == self.section.alarm_after:
+                self.say(
+                    advice(name, self.section.alarm_after, mine, hinted=streams[name].hint.gives)
+                )
 
     def _finished(self, answered: Sequence[Encoded], again: bool) -> list[Encoded]:
         """The records that are left to learn from, in their form, with the numbers of now."""
@@ -243,7 +239,7 @@ class Answering:
 
     def _formed(self, record: Encoded) -> Encoded | None:
         """The record as the stream's feedback has it; None for a tie."""
-        if self.judging.streams[record.source].feedback == "group":
+        if self.problems[record.source].feedback == "group":
             return record
         assert record.sampled is not None
         own = [n for n, role in enumerate(record.sampled.roles) if ROLES[role] == "response"]

@@ -16,6 +16,7 @@ from onestage.data.feeds import TOGETHER, Feeds
 from onestage.data.mixture import Mixture, Reuse
 from onestage.data.trees import TokenPath
 from onestage.rollout.answer import Answering
+from onestage.rollout.problems import spent
 
 Key = tuple[str, int]
 
@@ -76,7 +77,7 @@ class OnlineFeeds(Feeds):
             yield (record for record in records if not record.asks)
 
     def report(self) -> dict[str, float]:
-        return self.answering.report.tell() | self.answering.judging.spent()
+        return self.answering.report.tell() | spent(self.answering.problems)
 
     def examples(self) -> list[Mapping[str, Any]]:
         return self.answering.shown()

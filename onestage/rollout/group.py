@@ -21,7 +21,7 @@ from onestage.rollout.rewards import Answer
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class HintChosen:
     """A hint: units given, units there are (0 without a worked solution), and tokens given."""
 
     length: int = 0
@@ -31,10 +31,10 @@ class Given:
 
 def choose_hint(
     rule: Hint, record: Encoded, rollout: int, key: str, state: Mapping[str, float]
-) -> Given:
+) -> HintChosen:
     """What `rule` gives away of a problem; `key` decides the random numbers."""
     if len(record.paths) < 2:
-        return Given()
+        return HintChosen()
     prompt, worked = len(record.paths[0].ids), record.paths[1]
     if rule.unit == "token":
         ends = list(range(prompt, len(worked.ids)))  # never the end token
@@ -44,7 +44,7 @@ def choose_hint(
         ends = [prompt, *(worked.spans[edge - 1][1] for edge in edges[1:])]
     size = len(ends) - 1
     length = rule.length(rollout, size, generator(key), state)
-    return Given(length, size, ends[length] - prompt)
+    return HintChosen(length, size, ends[length] - prompt)
 
 
 def worked_answer(record: Encoded, about: About, tokenizer: Any) -> list[Answer]:
@@ -61,7 +61,7 @@ class Group:
     """A problem and its completions: requests are made, drawn and judged one after the other."""
 
     record: Encoded
-    hint: Given
+    hint: HintChosen
     requests: Sequence[Request]
     drawn: Sequence[Sequence[Completion]] = ()
     answers: list[Answer] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Group:
     trouble: str = ""
 
     @staticmethod
-    def of(record: Encoded, hint: Given, rule: Hint, key: str, count: int) -> Group:
+    def of(record: Encoded, hint: HintChosen, rule: Hint, key: str, count: int) -> Group:
         """One group of `count`, all of them hinted, or all but one on their own."""
         prompt = record.paths[0].ids
         if not hint.tokens:

@@ -18,9 +18,9 @@ from onestage.data.stream import Source, read, source_of
 from onestage.data.tokenize import Encoder
 from onestage.models import Lora, adapter_base, check_vocabulary, config_of, tokenizer_of
 from onestage.models.estimate import Estimate, estimate
-from onestage.rollout.judge import Online
+from onestage.rollout import build as rollout
+from onestage.rollout.problems import Problems
 from onestage.runfolder import Say
-from onestage.training.build import check_rewards, close, judge_worked, make_streams
 from onestage.training.pipeline import check_stage
 from onestage.training.plan import make_plan
 from onestage.training.read import Data, judge, make_encoder, read_data
@@ -47,11 +47,11 @@ def _check_run(
 ) -> bool:
     """Print everything about one run, which may be a stage of several."""
     data = read_data(recipe, tokenizer, say)
-    streams = make_streams(recipe)
+    problems = rollout.problems_of(recipe.data)
     try:
-        found = _findings(recipe, stage, data, streams, tokenizer)
+        found = _findings(recipe, stage, data, problems, tokenizer)
     finally:
-        close(streams)
+        rollout.close(problems)
     lora = stage.lora if stage else recipe.model.lora
     cost = None if found.errors else _cost(recipe, data, config, lora)
     show(console, found, tokenizer, cost)
@@ -59,21 +59,28 @@ def _check_run(
 
 
 def _findings(
-    recipe: Recipe, stage: Stage | None, data: Data, streams: Mapping[str, Online], tokenizer: Any
+    recipe: Recipe,
+    stage: Stage | None,
+    data: Data,
+    problems: Mapping[str, Problems],
+    tokenizer: Any,
 ) -> Findings:
     sources = {stream.name: source_of(stream, held_out=False) for stream in recipe.data}
     found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
-    found.errors += _errors(recipe, stage, data, streams)
+    found.errors += _errors(recipe, stage, data, problems)
     if not found.errors:
-        _judge_worked(recipe, streams, data, tokenizer, found)
+        _judge_worked(recipe, problems, data, tokenizer, found)
     return found
 
 
 def _judge_worked(
-    recipe: Recipe, streams: Mapping[str, Online], data: Data, tokenizer: Any, found: Findings
+    recipe: Recipe, problems: Mapping[str, Problems], data: Data, tokenizer: Any, found: Findings
 ) -> None:
     """Whether the rewards call the data's own worked answers right."""
-    for name, (right, count) in judge_worked(recipe, streams, data, tokenizer).items():
+    worked = rollout.judge_worked(
+        problems, data.train, tokenizer, success_at=recipe.rollout.success_at
+    )
+    for name, (right, count) in worked.items():
         if right < count:
             found.warnings.append(
                 f"{name}: of the first {count} worked answers the reward calls {right} right; if it "
@@ -84,20 +91,20 @@ def _judge_worked(
 
 
 def _errors(
-    recipe: Recipe, stage: Stage | None, data: Data, streams: Mapping[str, Online]
+    recipe: Recipe, stage: Stage | None, data: Data, problems: Mapping[str, Problems]
 ) -> list[str]:
     """What would refuse the run before its first step."""
     errors = []
     if stage is not None:
         try:
-            check_stage(stage, data, streams)
+            check_stage(stage, data, problems)
         except ValueError as error:
             errors.append(f"stages.{stage.name}: {error}")
         return errors
     steps = (
         lambda: judge(recipe, data),
         lambda: make_plan(recipe, data),
-        lambda: check_rewards(streams, data),
+        lambda: rollout.check(problems, data.train, data.held_out),
     )
     for step in steps:
         try:

@@ -73,13 +73,8 @@ def own_mixture(recipe: Recipe, data: Data, terms: Terms, term: str) -> Mixture:
     return Mixture(streams, recipe.train.seed)
 
 
-def reuse_of(recipe: Recipe) -> Reuse:
-    """How sampled responses are used, as the recipe has it."""
-    return Reuse(recipe.rollout.steps_per_generation, recipe.rollout.num_iterations)
-
-
 def _reuse(recipe: Recipe, data: Data, name: str) -> Reuse | None:
-    return reuse_of(recipe) if "check" in data.train[name].table.records else None
+    return recipe.rollout.reuse if "check" in data.train[name].table.records else None
 
 
 def _parts(recipe: Recipe, sizes: Mapping[str, int], batch_size: int) -> dict[str, float]:

@@ -29,7 +29,8 @@ from onestage.models import (
     tokenizer_of,
 )
 from onestage.models.start import prepare
-from onestage.rollout.judge import Online
+from onestage.rollout import build as rollout
+from onestage.rollout.problems import Problems
 from onestage.runfolder import (
     OutputError,
     Say,
@@ -39,7 +40,7 @@ from onestage.runfolder import (
     write_json,
     write_text,
 )
-from onestage.training.build import check_rewards, close, make_accelerator, make_streams
+from onestage.training.build import make_accelerator
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.optimizer import make_optimizer
@@ -50,7 +51,7 @@ from onestage.training.run import Session, complete
 from onestage.training.stages import Stage, plan
 
 
-def check_stage(stage: Stage, data: Data, streams: Mapping[str, Online]) -> None:
+def check_stage(stage: Stage, data: Data, problems: Mapping[str, Problems]) -> None:
     """Raise `ValueError` for what a stage's data and objectives do not allow."""
     recipe = stage.recipe
     judge(recipe, data)
@@ -74,7 +75,7 @@ def check_stage(stage: Stage, data: Data, streams: Mapping[str, Online]) -> None
         raise RecipeError("reference: no objective of this stage uses a reference")
     stand_in: Any = SimpleNamespace(model=nn.Linear(1, 1), value_head=None)
     make_optimizer(recipe.train, stand_in, plan.steps)
-    check_rewards(streams, data)
+    rollout.check(problems, data.train, data.held_out)
 
 
 def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:
@@ -92,11 +93,11 @@ def read_stages(recipe: Recipe, stages: list[Stage], out: Path) -> None:
                 check_reference(reference, tokenizer, config)
             with make_accelerator(stage.recipe.train).main_process_first():
                 data = read_data(stage.recipe, tokenizer, silent)
-            streams = make_streams(stage.recipe)
+            problems = rollout.problems_of(stage.recipe.data)
             try:
-                check_stage(stage, data, streams)
+                check_stage(stage, data, problems)
             finally:
-                close(streams)
+                rollout.close(problems)
         except ValueError as error:
             raise RecipeError(f"stages.{stage.name}: {error}") from error
 

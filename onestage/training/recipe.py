@@ -20,7 +20,7 @@ from onestage.config import RecipeError, Section, explain, override, read_yaml
 from onestage.data.options import DataOptions
 from onestage.data.record import KINDS
 from onestage.models import Model
-from onestage.rollout.options import RolloutOptions
+from onestage.rollout.rollout import Rollout
 
 
 class Recipe(Section):
@@ -33,7 +33,7 @@ class Recipe(Section):
     probe: Probe | None = None
     guard: list[Guard] = []
     optimum: Optimum | None = None
-    rollout: RolloutOptions = Field(default_factory=lambda: RolloutOptions.model_validate({}))
+    rollout: Rollout = Field(default_factory=lambda: Rollout.model_validate({}))
     train: TrainOptions = Field(default_factory=lambda: TrainOptions.model_validate({}))
     reference: str = "start"
     """The model that losses compare with: `start`, the one the run starts from, or a folder or hub id

@@ -40,13 +40,12 @@ from onestage.models import (
 from onestage.models.reference import ReferenceCache
 from onestage.models.save import save_model
 from onestage.models.start import needs_folder, prepare
+from onestage.rollout import build as rollout
 from onestage.runfolder import Logbook, OutputError, Say, digest_of, silent
 from onestage.training.build import (
-    check_rewards,
     make_accelerator,
     make_callbacks,
     make_run,
-    make_streams,
     wants_reference,
 )
 from onestage.training.callbacks import Callback
@@ -118,7 +117,7 @@ class Session:
         self.resuming = resume
         choices(recipe)  # a mistyped objective or schedule is refused before data are read
         schedule_of(recipe)
-        self.streams = make_streams(recipe)
+        self.problems = rollout.problems_of(recipe.data)
         check_trained(recipe.model)
         self.tokenizer, config = tokenizer_of(recipe.model), config_of(recipe.model)
         check_vocabulary(self.tokenizer, config)
@@ -128,7 +127,7 @@ class Session:
         with self.accelerator.main_process_first():
             self.data = read_data(recipe, self.tokenizer, self.say)
         judge(recipe, self.data)
-        check_rewards(self.streams, self.data)
+        rollout.check(self.problems, self.data.train, self.data.held_out)
         self.plan = make_plan(recipe, self.data)
         self.loaded = self._load()
         needed = "reference" in self.plan.terms.needs
@@ -138,7 +137,7 @@ class Session:
         other = self.other.policy if self.other else None
         self.run = make_run(
             recipe,
-            self.streams,
+            self.problems,
             self.accelerator,
             self.loaded,
             self.plan,
@@ -219,7 +218,7 @@ class Session:
         """
         policy = self.other.policy if self.other else self.run.policy
         fill_cache(self.run, self.visited(), policy, self.say)
-        if self.other and not wants_reference(self.recipe, self.plan.terms):
+        if self.other and not wants_reference(self.problems, self.plan.terms):
             del policy
             self.other = None
             release_memory()  # a device keeps what was freed unless told

@@ -17,7 +17,7 @@ from onestage.data.store import open_store, tokenizer_digest
 from onestage.data.stream import Source, read
 from onestage.data.tokenize import About, Encoder
 from onestage.rollout.engines import Completion
-from onestage.rollout.group import Given, Group, choose_hint
+from onestage.rollout.group import Group, HintChosen, choose_hint
 from onestage.rollout.hints import make as make_hint
 
 STEPS = ["2 + 3 = 5\n", "5 * 4 = 20\n", "Therefore, (2 + 3) * 4"]
@@ -105,7 +105,7 @@ def test_a_problem_without_a_solution_has_a_prompt_alone() -> None:
     record = encoded({"prompt": "2+2?", "answer": "4"})
     assert len(record.paths) == 1
     hint = choose_hint(make_hint("uniform"), record, 0, "key", {})
-    assert hint == Given()
+    assert hint == HintChosen()
 
 
 def test_what_leaves_no_room_for_a_completion_is_refused_not_cut() -> None:
@@ -162,7 +162,7 @@ def test_a_group_shares_one_hint_which_is_scored_once() -> None:
     tokenizer, record = make_tokenizer(), encoded()
     rule = make_hint("cosine")
     edge = record.paths[1].spans[0][1] - len(record.paths[0].ids)
-    group = Group.of(record, Given(1, 3, edge), rule, "key", 3)
+    group = Group.of(record, HintChosen(1, 3, edge), rule, "key", 3)
     assert [(len(r.ids), r.count) for r in group.requests] == [(len(record.paths[0].ids) + edge, 3)]
     group.drawn = [[completion(40, 1), completion(41, 42, 1), completion(43, ended=False)]]
     group.read(tokenizer, worked=True)
@@ -185,7 +185,7 @@ def test_a_group_shares_one_hint_which_is_scored_once() -> None:
 def test_a_rule_may_hint_one_completion_of_the_group() -> None:
     record = encoded()
     rule = make_hint("prefix")
-    group = Group.of(record, Given(4, 20, 4), rule, "key", 3)
+    group = Group.of(record, HintChosen(4, 20, 4), rule, "key", 3)
     assert [(len(r.ids) - len(record.paths[0].ids), r.count) for r in group.requests] == [
         (0, 2),
         (4, 1),

@@ -22,16 +22,8 @@ from onestage.models.export import merged_weights
 from onestage.models.fingerprint import bit_sums
 from onestage.models.policy import Policy
 from onestage.rollout.answer import Answering
-from onestage.rollout.engines import (
-    CHECKED,
-    Completion,
-    Decoding,
-    EngineGapError,
-    Request,
-    gap,
-    make,
-    names,
-)
+from onestage.rollout.engines import Completion, Decoding, Request, make, names
+from onestage.rollout.engines._agreement import CHECKED, EngineGapError, gap
 from onestage.rollout.engines.transformers import warpers
 from onestage.rollout.engines.vllm import seed_of
 
@@ -272,7 +264,7 @@ def texts(group: list[Completion]) -> list[list[int]]:
 def answering(engine: Any, said: list[str]) -> Any:
     """What `Answering` compares an engine with."""
     made = Answering.__new__(Answering)
-    made.sampler, made.say = engine, said.append
+    made.engine, made.say = engine, said.append
     made.policy = Policy(engine.model)
     made.report = SimpleNamespace(gap=0.0)
     return made

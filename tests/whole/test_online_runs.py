@@ -16,7 +16,7 @@ from support.tiny import ROOT, train_on_two_processes, write_recipe, write_rows
 
 from onestage.config import RecipeError
 from onestage.data.record import ROLES
-from onestage.rollout.judge import RewardFailedError
+from onestage.rollout.problems import RewardFailedError
 from onestage.rollout.rewards import _pool as pool
 from onestage.runfolder import read_metrics
 from onestage.training.recipe import parse_recipe

@@ -3,14 +3,6 @@
 An engine is a dataclass of its options, one a file of this package (`Plugins`). What is drawn depends
 on a request's `key` alone and not on what else is in its batch, up to the rounding of the model's own
 arithmetic: a run that was killed draws the same again, and so does one on more processes.
-
-Whether an engine that runs a copy of the policy says what the policy says.
-
-An engine with old weights, other arithmetic or another idea of the prompt samples from another policy
-than the one that is trained, and nothing fails. So after each sampling the first completion of a few
-requests is scored by the policy itself, at temperature 1, and compared with what the engine reported.
-
-Engines by name.
 """
 
 from __future__ import annotations
@@ -24,9 +16,7 @@ import numpy as np
 
 from onestage.config import Plugins
 from onestage.data.encoded import Floats
-from onestage.data.packing import pack
-from onestage.data.trees import Ids, TokenPath
-from onestage.models.policy import Policy
+from onestage.data.trees import Ids
 from onestage.randomness import generator
 
 
@@ -63,8 +53,11 @@ class Completion:
     """The engine's log-probabilities of the tokens at temperature 1, to compare with the policy's."""
 
 
-class Sampler(abc.ABC):
-    """An engine, bound to a policy and its tokenizer."""
+class Engine(abc.ABC):
+    """An engine, bound to a policy's model and its tokenizer.
+
+    A dataclass whose fields are its options, but for `model` and `tokenizer`, which are filled in.
+    """
 
     tolerance: float | None = None
     """Of an engine that runs a copy of the policy: how far its log-probabilities may be from the
@@ -74,7 +67,8 @@ class Sampler(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
-        """The completions of each request, in order."""
+        """As many completions of each request as it wants, in order. Raises `ValueError` for a prompt
+        without tokens."""
 
     def sync(self) -> None:  # noqa: B027 - an engine that runs the policy itself has nothing to do
         """The policy's weights have changed."""
@@ -88,40 +82,10 @@ def uniforms(key: str, number: int, count: int) -> Floats:
     return generator(f"{key}/{number}").random(count, dtype=np.float32)
 
 
-CHECKED = 4
-"""Requests of each sampling whose first completion is compared."""
-
-
-class EngineGapError(RuntimeError):
-    """The engine's log-probabilities are too far from the policy's."""
-
-
-def gap(
-    policy: Policy, requests: Sequence[Request], drawn: Sequence[Sequence[Completion]]
-) -> float:
-    """Mean distance (nats a token) of the engine's log-probabilities from the policy's."""
-    distances = [np.zeros(0, np.float32)]
-    for request, some in list(zip(requests, drawn, strict=True))[:CHECKED]:
-        for one in some[:1]:
-            ids, start = np.concatenate([request.ids, one.ids]), len(request.ids)
-            (row,) = pack([[TokenPath(ids, ((start, len(ids)),), (0,))]], len(ids))
-            distances.append(np.abs(policy(row).float().cpu().numpy() - one.logp))
-    every = np.concatenate(distances)
-    return float(every.mean()) if len(every) else 0.0
-
-
-def complaint(found: float, tolerance: float) -> str:
-    return (
-        f"the rollout engine's log-probabilities are {found:.3g} nats a token from the policy's, more "
-        f"than its tolerance of {tolerance:g}: its weights are old, its precision is lower, or it "
-        "reports them after temperature (a vLLM server needs --logprobs-mode raw_logprobs)"
-    )
-
-
-PLUGINS = Plugins("rollout engine", __name__, Sampler, hidden=("model", "tokenizer"))  # type: ignore[type-abstract]
+PLUGINS = Plugins("rollout engine", __name__, Engine, hidden=("model", "tokenizer"))  # type: ignore[type-abstract]
 names, find = PLUGINS.names, PLUGINS.find
 
 
-def make(given: Any, model: Any, tokenizer: Any) -> Sampler:
+def make(given: Any, model: Any, tokenizer: Any) -> Engine:
     """An engine with its options checked, for a policy's model."""
     return PLUGINS.make(given, {"model": model, "tokenizer": tokenizer})

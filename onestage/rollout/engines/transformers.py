@@ -29,7 +29,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from onestage.rollout.engines import Completion, Decoding, Request, Sampler, uniforms
+from onestage.rollout.engines import Completion, Decoding, Engine, Request, uniforms
 
 SLACK = 0.25
 """Rows that have ended are taken out when they are this part of the batch."""
@@ -40,7 +40,7 @@ ROOM = 64
 
 
 @dataclass
-class Transformers(Sampler):
+class Transformers(Engine):
     model: Any
     tokenizer: Any
     batch_size: int = 64

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from onestage.models.export import merged_weights
 from onestage.models.fingerprint import bit_sums
-from onestage.rollout.engines import Completion, Decoding, Request, Sampler
+from onestage.rollout.engines import Completion, Decoding, Engine, Request
 from onestage.rollout.engines.transformers import end_ids
 
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
@@ -50,7 +50,9 @@ ALONE = {
 """What vLLM wants to find in the environment where no launcher has set it."""
 
 
-class Engine(Protocol):
+class Backend(Protocol):
+    """Where vLLM runs."""
+
     def push(self, weights: Weights) -> None:
         """Take over weights; all that was computed with the old ones is forgotten."""
 
@@ -61,7 +63,7 @@ class Engine(Protocol):
 
 
 @dataclass
-class Vllm(Sampler):
+class Vllm(Engine):
     model: Any
     tokenizer: Any
     mode: Literal["server", "colocate"] = "server"
@@ -90,18 +92,18 @@ class Vllm(Sampler):
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
         self.ends = end_ids(self.model, self.tokenizer)
         self.pushed: tuple[int, ...] | None = None
-        self.engine: Engine = Server(self) if self.mode == "server" else Colocated(self)
+        self.backend: Backend = Server(self) if self.mode == "server" else Colocated(self)
 
     def sync(self) -> None:
         now = bit_sums(self.model)
         if now != self.pushed:
-            self.engine.push(lambda: merged_weights(self.model))
+            self.backend.push(lambda: merged_weights(self.model))
             self.pushed = now
 
     def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
         greedy = how.temperature == 0  # vLLM refuses several of what can only be the same
         prompts = [request.ids.tolist() for request in requests]
-        found = self.engine.generate(prompts, [self._parameters(r, how) for r in requests])
+        found = self.backend.generate(prompts, [self._parameters(r, how) for r in requests])
         return [
             [
                 Completion(np.asarray(ids, np.int32), ids[-1] in self.ends, np.asarray(logp, "f4"))
@@ -111,7 +113,7 @@ class Vllm(Sampler):
         ]
 
     def close(self) -> None:
-        self.engine.close()
+        self.backend.close()
 
     def _parameters(self, request: Request, how: Decoding) -> dict[str, Any]:
         return {

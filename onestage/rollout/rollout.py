@@ -1,15 +1,22 @@
-"""TODO."""
+"""The recipe's section `rollout`: how the policy's answers to problems are drawn, used and judged.
+
+Read with every recipe, also where nothing is sampled: what it makes is imported when it is made.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from onestage.config import Section
 
+if TYPE_CHECKING:
+    from onestage.data.mixture import Reuse
+    from onestage.rollout.engines import Decoding
 
-class RolloutOptions(Section):
+
+class Rollout(Section):
     """How the policy answers `check` records."""
 
     engine: str | dict[str, Any] = "transformers"
@@ -40,3 +47,26 @@ class RolloutOptions(Section):
     eval_temperature: float = Field(0.0, ge=0)
     """Of evaluations; 0 is greedy."""
     eval_generations: int = Field(1, ge=1)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How training's answers are drawn."""
+        return self._decoding(self.temperature)
+
+    @property
+    def eval_decoding(self) -> Decoding:
+        """How an evaluation's answers are drawn."""
+        return self._decoding(self.eval_temperature)
+
+    @property
+    def reuse(self) -> Reuse:
+        """How often answers are trained on before new ones are drawn."""
+        from onestage.data.mixture import Reuse
+
+        return Reuse(self.steps_per_generation, self.num_iterations)
+
+    def _decoding(self, temperature: float) -> Decoding:
+        from onestage.rollout.engines import Decoding
+
+        truncated = self.model_dump(include={"max_completion_length", "top_p", "top_k", "min_p"})
+        return Decoding(temperature=temperature, **truncated)

@@ -1,0 +1,147 @@
+"""Sections of a recipe become what answers problems: names turn to rewards, hint rules and an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from accelerate import Accelerator
+
+from onestage.config import RecipeError, named
+from onestage.data.encoded import Encoded
+from onestage.data.options import DataOptions
+from onestage.data.store import Store
+from onestage.data.tokenize import About
+from onestage.models.policy import Policy
+from onestage.rollout import engines, hints, rewards
+from onestage.rollout.answer import Answering, Remember
+from onestage.rollout.group import Group, HintChosen, worked_answer
+from onestage.rollout.problems import Problems, reward
+from onestage.rollout.rewards import Reward
+from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rollout import Rollout
+from onestage.runfolder import Say
+
+LOOKED_AT = 64
+"""Problems of each stream that rewards look at before the first step."""
+
+
+def make(
+    section: Rollout,
+    problems: Mapping[str, Problems],
+    policy: Policy,
+    tokenizer: Any,
+    *,
+    accelerator: Accelerator,
+    remember: Remember,
+    worked: Callable[[Encoded], bool],
+    start: Callable[[], AbstractContextManager[Policy]] | None,
+    seed: int,
+    say: Say,
+) -> Answering:
+    """What answers the problems of a run. Raises `RecipeError` for an engine that cannot be had.
+
+    `remember`: what training keeps of answers (`Remember`). `worked`: whether a problem's worked answer
+    joins its sampled ones. `start`: the policy as it was before the run, where that is who answers.
+    """
+    try:
+        engine = engines.make(section.engine, policy.model, tokenizer)
+    except ValueError as error:
+        raise RecipeError(f"rollout.engine: {error}") from error
+    return Answering(
+        section=section,
+        problems=problems,
+        engine=engine,
+        policy=policy,
+        tokenizer=tokenizer,
+        accelerator=accelerator,
+        remember=remember,
+        worked=worked,
+        start=start,
+        seed=seed,
+        say=say,
+    )
+
+
+def problems_of(streams: Iterable[DataOptions]) -> dict[str, Problems]:
+    """Rewards and hint rule of each stream whose problems the policy answers.
+
+    Raises `RecipeError` for a name or option that is unknown.
+    """
+    found = {}
+    for stream in streams:
+        if stream.reward is None:
+            continue
+        try:
+            rule = hints.make(stream.hint)
+            found[stream.name] = Problems(_rewards(stream.reward), rule, stream.feedback)
+        except ValueError as error:
+            raise RecipeError(f"data.{stream.name}: {error}") from error
+    return found
+
+
+def _rewards(given: Any) -> list[tuple[str, float, Reward]]:
+    found: list[tuple[str, float, Reward]] = []
+    for one in given if isinstance(given, list) else [given]:
+        name, options = named(one, "reward")
+        weight = options.pop("weight", 1.0)
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            raise RecipeError(f"reward {name}: weight must be a number, got {weight!r}")
+        known = {other for other, _, _ in found}
+        label = name if name not in known else f"{name}{len(found) + 1}"
+        found.append((label, float(weight), rewards.make({"name": name, **options})))
+    return found
+
+
+def close(problems: Mapping[str, Problems]) -> None:
+    """Let go of what the rewards hold."""
+    for stream in problems.values():
+        stream.close()
+
+
+def check(problems: Mapping[str, Problems], *parts: Mapping[str, Store]) -> None:
+    """Refuse rewards that the problems of the data (train, held out) have no facts for.
+
+    Raises `RecipeError` that names the record.
+    """
+    for part in parts:
+        for name, stream in problems.items():
+            for number in range(min(LOOKED_AT, len(part[name]))) if name in part else ():
+                _check_problem(part[name][number], stream)
+
+
+def _check_problem(record: Encoded, stream: Problems) -> None:
+    if not record.asks:
+        return
+    for name, _, judge in stream.rewards:
+        try:
+            judge.check(About.load(record.about).facts)
+        except ValueError as error:
+            raise RecipeError(
+                f"data {record.source}, {record.id}: reward {name}: {error}"
+            ) from error
+
+
+def judge_worked(
+    problems: Mapping[str, Problems],
+    data: Mapping[str, Store],
+    tokenizer: Any,
+    *,
+    success_at: float,
+) -> dict[str, tuple[int, int]]:
+    """Of the first worked answers of each stream: how many its own checkers call right, and how many
+    there are. A reward that does not like them will not like the policy's answers either."""
+    found = {}
+    for name, stream in problems.items():
+        store = data.get(name)
+        if store is None or not all(isinstance(one, Checker) for _, _, one in stream.rewards):
+            continue  # models and paid judges are not asked before the run
+        records = [store[n] for n in range(min(LOOKED_AT, len(store)))]
+        groups = [Group(record, HintChosen(), ()) for record in records if len(record.paths) > 1]
+        for group in groups:
+            group.answers = worked_answer(group.record, group.about, tokenizer)
+        reward(groups, {name: stream})
+        right = sum(group.totals[0] >= success_at for group in groups)
+        found[name] = (right, len(groups))
+    return found

@@ -1,0 +1,103 @@
+"""The problems of a stream: their hint rule, their rewards, and what becomes of the answers.
+
+Rewards of a stream are weighed and summed; those that cannot be found are counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onestage.rollout.group import Group
+from onestage.rollout.hints import Hint
+from onestage.rollout.rewards import Failure, Reward
+
+
+class RewardFailedError(RuntimeError):
+    """A reward could not be found, and the recipe says that the run stops then."""
+
+
+@dataclass(frozen=True)
+class Problems:
+    """How the problems of one stream are hinted at and their answers judged."""
+
+    rewards: Sequence[tuple[str, float, Reward]]
+    """Name, weight and reward; the weighted sum is what counts."""
+    hint: Hint
+    feedback: Literal["group", "pair"] = "group"
+    """`pair`: only the best and the worst completion are kept, as a preference pair."""
+
+    def close(self) -> None:
+        """Let go of the rewards' processes, models and connections."""
+        for _, _, reward in self.rewards:
+            reward.close()
+
+
+def reward(
+    groups: Sequence[Group],
+    problems: Mapping[str, Problems],
+    *,
+    missing_eos_penalty: float = 0.0,
+    on_failure: Literal["zero", "stop"] = "zero",
+) -> None:
+    """Fill in the rewards of groups whose answers are known, each stream's judged together.
+
+    `missing_eos_penalty`: taken off the reward of a completion that did not end. `on_failure`: a reward
+    that could not be found adds nothing, or stops the run with `RewardFailedError`.
+    """
+    for name, stream in problems.items():
+        mine = [group for group in groups if group.record.source == name]
+        answers = [answer for group in mine for answer in group.answers]
+        if not answers:
+            continue
+        parts = {part: judge(answers) for part, _, judge in stream.rewards}
+        weights = {part: weight for part, weight, _ in stream.rewards}
+        at = 0
+        for group in mine:
+            cut = slice(at, at + len(group.answers))
+            at = cut.stop
+            found = {part: values[cut] for part, values in parts.items()}
+            _note_failures(group, found, on_failure)
+            group.parts = {
+                part: [math.nan if isinstance(value, Failure) else value for value in values]
+                for part, values in found.items()
+            }
+            group.totals = _totals(group, weights, missing_eos_penalty)
+
+
+def spent(problems: Mapping[str, Problems]) -> dict[str, float]:
+    """What rewards have cost so far: `STREAM/reward/NAME/...`."""
+    return {
+        f"{name}/reward/{part}/{what}": value
+        for name, stream in problems.items()
+        for part, _, judge in stream.rewards
+        for what, value in judge.spent().items()
+    }
+
+
+def _note_failures(
+    group: Group, found: Mapping[str, Sequence[float | Failure]], on_failure: str
+) -> None:
+    failed = [(p, v) for p, values in found.items() for v in values if isinstance(v, Failure)]
+    group.failures = Counter(failure.sort for _, failure in failed)
+    if not failed:
+        return
+    name, first = failed[0]
+    group.trouble = f"{name}: {first.sort}: {first.reason}"
+    if on_failure == "stop":
+        raise RewardFailedError(
+            f"stream {group.record.source}, {group.record.id}: a reward could not be found "
+            f"({group.trouble}); rollout.on_failure: zero goes on without it"
+        )
+
+
+def _totals(group: Group, weights: Mapping[str, float], missing_eos_penalty: float) -> list[float]:
+    totals = []
+    for number, answer in enumerate(group.answers):
+        got = [weights[part] * values[number] for part, values in group.parts.items()]
+        penalty = 0.0 if answer.ended else missing_eos_penalty
+        totals.append(sum(value for value in got if not math.isnan(value)) - penalty)
+    return totals
