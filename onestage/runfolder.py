@@ -1,7 +1,8 @@
-"""The run folder: what a run was told, what it read, and what it measured.
+"""What a run leaves on disk, and how it is read again: all that the report knows of training.
 
 `recipe.yaml`, `manifest.json`, `data.json` are written before step 0, whole or not at all;
-`metrics.jsonl` grows a line at a time. Reading needs nothing but this file.
+`metrics.jsonl` and `samples.jsonl` grow a line at a time. The small things that every room does with
+files and lines are here, too: the cache folder, digests, and saying what goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from typing import Any
 import yaml
 
 PACKAGES = ("onestage", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
+Say = Callable[[str], None]
+"""Told a line of what goes on: `print`, the terminal's, or `silent`."""
+
+
+def silent(line: str) -> None:
+    """Says nothing."""
 
 
 class OutputError(ValueError):
@@ -30,6 +37,7 @@ class OutputError(ValueError):
 
 def write_text(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    # Beside the file: only within one file system is a replacement atomic.
     handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     try:
         with os.fdopen(handle, "w") as opened:
@@ -48,7 +56,7 @@ def read_json(file: Path) -> Any:
     return json.loads(file.read_text())
 
 
-class Logbook:
+class RunFolder:
     """One run folder. `folder` is made here; refused where it holds a run, unless resumed."""
 
     def __init__(self, folder: Path, *, resume: bool = False) -> None:
@@ -114,7 +122,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     for text in file.read_text().splitlines():
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
+        except json.JSONDecodeError:  # the line that was being written when the run was killed
             break
     return lines
 
@@ -150,13 +158,6 @@ def digest_of(content: Any) -> str:
     """A short digest of plain data."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-Say = Callable[[str], None]
-
-
-def silent(line: str) -> None:
-    """Says nothing."""
 
 
 def default_cache() -> Path:

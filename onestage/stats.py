@@ -1,14 +1,13 @@
-"""The trade-off between objectives, as numbers. Arithmetic only.
+"""Arithmetic on finished numbers: how certain they are, and what they trade away.
+
+Means over seeds with Student's interval, differences of pairs of runs on the same seeds, and ranks; for
+studies and for the pages about them. And the trade-off between objectives,
 
     gap_i = f_i - f_i*          normalised: (f_i - f_i*) / (f_i(start) - f_i*)
     ideal distance = sqrt(sum_i max(gap_i, 0)^2)
 
 Fernando et al. 2024 (arXiv 2410.15483) report raw gaps, whose scales differ (a sum of log-probabilities
 beside a mean over tokens; xright.md T14): the normalised form is 1 at the start and 0 at the best.
-
-Means over seeds with Student's interval: the same for studies and for the pages about them.
-
-Differences of pairs of runs on the same seeds, and ranks.
 """
 
 from __future__ import annotations
@@ -20,6 +19,79 @@ from functools import cache
 
 from scipy import stats
 from scipy.special import stdtrit
+
+LEVEL = 0.95
+"""Of all intervals."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its two-sided t interval; bounds and `sd` are nan where there is one value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    sd: float = math.nan
+
+    @property
+    def half(self) -> float | None:
+        """Half its width; None for a single value, which has no interval."""
+        return self.high - self.mean if self.n > 1 else None
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Student's interval at 95 %. Equal values give an interval of no width."""
+    n = len(values)
+    mean = math.fsum(values) / n if n else math.nan
+    if n < 2:
+        return Interval(mean, math.nan, math.nan, n)
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = critical(n - 1) * sd / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n, sd)
+
+
+@cache
+def critical(freedom: int) -> float:
+    """t with 95 % of Student's distribution between -t and t."""
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
+
+
+def paired(left: Sequence[float], right: Sequence[float]) -> tuple[Interval, float]:
+    """The mean of left - right over pairs, with its interval, and the p of a paired t-test."""
+    differences = [a - b for a, b in zip(left, right, strict=True)]
+    found = interval(differences)
+    if found.n < 2:
+        return found, math.nan
+    if found.sd == 0:  # t would be 0 / 0 or infinite
+        return found, 1.0 if found.mean == 0 else 0.0
+    t = abs(found.mean) / (found.sd / math.sqrt(found.n))
+    return found, float(2 * stats.t.sf(t, found.n - 1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted for being several (Holm 1979); those that are not numbers stay so."""
+    known = sorted((value, n) for n, value in enumerate(p) if not math.isnan(value))
+    found, most = [math.nan] * len(p), 0.0
+    for rank, (value, n) in enumerate(known):
+        # Not below that of a smaller p, so that the adjusted ones keep the order.
+        most = max(most, min(1.0, (len(known) - rank) * value))
+        found[n] = most
+    return found
+
+
+def rank_slope(values: Sequence[float]) -> float:
+    """Kendall's tau-b of a series against its order: 1 rises throughout, -1 falls throughout."""
+    if len(set(values)) < 2:
+        return 0.0
+    return float(stats.kendalltau(range(len(values)), values).statistic)
+
+
+def rank_correlation(left: Sequence[float], right: Sequence[float]) -> float:
+    """Spearman's rho; 0 where one of them does not vary."""
+    if len(set(left)) < 2 or len(set(right)) < 2:
+        return 0.0
+    return float(stats.spearmanr(left, right).statistic)
 
 
 def gaps(losses: Mapping[str, float], optimum: Mapping[str, float]) -> dict[str, float]:
@@ -87,70 +159,3 @@ def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -
         if end > point[-1]:
             volume += hypervolume(slab, reference[:-1]) * (end - point[-1])
     return volume
-
-
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its two-sided t interval; without bounds where there is one value."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    sd: float = math.nan
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Student's interval at 95 %. Equal values give an interval of no width."""
-    n = len(values)
-    mean = math.fsum(values) / n if n else math.nan
-    if n < 2:
-        return Interval(mean, math.nan, math.nan, n)
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = critical(n - 1) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, sd)
-
-
-@cache
-def critical(freedom: int) -> float:
-    """t with 95 % of Student's distribution between -t and t."""
-    return float(stdtrit(freedom, (1 + LEVEL) / 2))
-
-
-def paired(left: Sequence[float], right: Sequence[float]) -> tuple[Interval, float]:
-    """The mean of left - right over pairs, with its interval, and the p of a paired t-test."""
-    differences = [a - b for a, b in zip(left, right, strict=True)]
-    found = interval(differences)
-    if found.n < 2:
-        return found, math.nan
-    if found.sd == 0:
-        return found, 1.0 if found.mean == 0 else 0.0
-    t = abs(found.mean) / (found.sd / math.sqrt(found.n))
-    return found, float(2 * stats.t.sf(t, found.n - 1))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted for being several (Holm 1979); those that are not numbers stay so."""
-    known = sorted((value, n) for n, value in enumerate(p) if not math.isnan(value))
-    found, most = [math.nan] * len(p), 0.0
-    for rank, (value, n) in enumerate(known):
-        most = max(most, min(1.0, (len(known) - rank) * value))
-        found[n] = most
-    return found
-
-
-def rank_slope(values: Sequence[float]) -> float:
-    """Kendall's tau-b of a series against its order: 1 rises throughout, -1 falls throughout."""
-    if len(set(values)) < 2:
-        return 0.0
-    return float(stats.kendalltau(range(len(values)), values).statistic)
-
-
-def rank_correlation(left: Sequence[float], right: Sequence[float]) -> float:
-    """Spearman's rho; 0 where one of them does not vary."""
-    if len(set(left)) < 2 or len(set(right)) < 2:
-        return 0.0
-    return float(stats.spearmanr(left, right).statistic)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from onestage.cli._terminal import app, complaints, console, plain_errors, say
+
+if TYPE_CHECKING:
+    from onestage.report.front import Comparison
 
 
 @app.command()
@@ -24,33 +27,38 @@ def front(
     with plain_errors():
         from onestage.report.front import as_json, compare, read
         from onestage.runfolder import write_text
-        from onestage.stats import ideal_distance
 
         found = compare([read(folder) for folder in runs], _values(optimum or []))
         for one in found.broken:
             complaints.print(f"{one.name}: {one.problem}", style="yellow", highlight=False)
         if not found.runs:
             raise ValueError("none of the runs has held-out losses to compare")
-        table = Table(title="Gaps to the best, on held-out rows", title_justify="left")
-        table.add_column("run")
-        for name in (*found.optimum, "ideal distance", "normalised", "tokens"):
-            table.add_column(name, justify="right")
-        order = sorted(range(len(found.runs)), key=found.distance)
-        for n in order:
-            one, part = found.runs[n], found.parts[n]
-            table.add_row(
-                one.name + (" *" if found.best[n] else ""),
-                *(f"{found.gaps[n][term]:.4f}" for term in found.optimum),
-                f"{found.distance(n):.4f}",
-                f"{ideal_distance(part):.3f}" if len(part) == len(found.optimum) else "",
-                f"{one.tokens:,}",
-            )
-        console.print(table)
+        console.print(_table(found))
         best = ", ".join(f"{term} {value:.6g}" for term, value in found.optimum.items())
         against = "the start" if found.start else "the worst of each"
         say(f"* on the front; hypervolume against {against} {found.volume:.6g}; f*: {best}")
         if out is not None:
             write_text(out, as_json(found) + "\n")
+
+
+def _table(found: Comparison) -> Table:
+    """The runs, nearest to the ideal point first."""
+    from onestage.stats import ideal_distance
+
+    table = Table(title="Gaps to the best, on held-out rows", title_justify="left")
+    table.add_column("run")
+    for name in (*found.optimum, "ideal distance", "normalised", "tokens"):
+        table.add_column(name, justify="right")
+    for one in found.nearest_first():
+        whole = len(one.normalised) == len(found.optimum)
+        table.add_row(
+            one.label,
+            *(f"{one.gaps[term]:.4f}" for term in found.optimum),
+            f"{one.distance:.4f}",
+            f"{ideal_distance(one.normalised):.3f}" if whole else "",
+            f"{one.run.tokens:,}",
+        )
+    return table
 
 
 def _values(given: list[str]) -> dict[str, float]:

@@ -73,7 +73,7 @@ def _lines(
             traces.append(
                 {
                     "x": places,
-                    "y": [rounded(mean.value) for mean in means],
+                    "y": [rounded(mean.mean) for mean in means],
                     "name": plain(method),
                     "mode": "lines+markers",
                     "line": {"color": look.colour, "dash": look.dash, "width": 2},
@@ -110,12 +110,12 @@ def _heatmaps(
                 for one in mine
             }
             sign = found.metrics[metric].sign
-            top = max((sign * mean.value for mean in means.values() if mean), default=None)
+            top = max((sign * mean.mean for mean in means.values() if mean), default=None)
             grid = [[means.get((column, line)) for column in columns] for line in lines]
             text = [
                 [
-                    ("★ " if mean and sign and sign * mean.value == top else "")
-                    + (number(mean.value) if mean else UNKNOWN)
+                    ("★ " if mean and sign and sign * mean.mean == top else "")
+                    + (number(mean.mean) if mean else UNKNOWN)
                     for mean in line
                 ]
                 for line in grid
@@ -125,9 +125,7 @@ def _heatmaps(
                     "type": "heatmap",
                     "x": [plain(setting(value)) for value in columns],
                     "y": [plain(setting(value)) for value in lines],
-                    "z": [
-                        [rounded(mean.value) if mean else None for mean in line] for line in grid
-                    ],
+                    "z": [[rounded(mean.mean) if mean else None for mean in line] for line in grid],
                     "text": text,
                     "texttemplate": "%{text}",
                     "colorscale": [[0, "@panel"], [1, "@accent"]],
@@ -152,5 +150,5 @@ def _heatmaps(
 
 def _span(found: Compared, rows: list[Setting], metric: str) -> dict[str, float | None]:
     """The colour scale of a metric, for all maps."""
-    means = [mean.value for one in rows if (mean := found.mean(one, metric))]
+    means = [mean.mean for one in rows if (mean := found.mean(one, metric))]
     return {"zmin": rounded(min(means)), "zmax": rounded(max(means))} if means else {}

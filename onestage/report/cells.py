@@ -10,20 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onestage.report.numbers import Mean, mean_of, setting
+from onestage.report.numbers import mean_of, setting
 from onestage.report.reading import Trouble
 from onestage.report.trained import Trained
+from onestage.stats import Interval
 
 SMALL = 0.02
 """A fall of a single seed below this (of 1, or of the base's size where that is larger) is not told."""
-
-
 ROUNDING = 1e-9
 """Changes below this are none."""
 
 
 @dataclass(frozen=True)
 class Metric:
+    """What a number says, as read from `study.json`: the report knows no world that could be asked."""
+
     name: str
     says: str = ""
     better: str | None = "higher"
@@ -136,10 +137,10 @@ class Compared:
             if cell.setting == one and metric in cell.results
         }
 
-    def mean(self, one: Setting, metric: str) -> Mean | None:
+    def mean(self, one: Setting, metric: str) -> Interval | None:
         return mean_of(list(self.values(one, metric).values()))
 
-    def change(self, one: Setting, metric: str) -> Mean | None:
+    def change(self, one: Setting, metric: str) -> Interval | None:
         """Mean change against the base, seed by seed; None where they share no seed."""
         return mean_of(list(self.changes(one, metric).values()))
 
@@ -170,7 +171,7 @@ class Compared:
         if change.half is None:
             base = self.base_of(one)
             size = max((abs(v) for v in self.values(base, metric).values()), default=0.0)  # type: ignore[arg-type]
-            return sign * change.value < -SMALL * max(1.0, size)
+            return sign * change.mean < -SMALL * max(1.0, size)
         return max(sign * change.low, sign * change.high) < -ROUNDING
 
     def best(self, metric: str) -> set[Setting]:
@@ -179,11 +180,11 @@ class Compared:
         means = {one: found for one in self.settings() if (found := self.mean(one, metric))}
         if not sign or len(means) < 2:
             return set()
-        values = [sign * mean.value for mean in means.values()]
+        values = [sign * mean.mean for mean in means.values()]
         top = max(values)
         if top == min(values):
             return set()
-        return {one for one, mean in means.items() if sign * mean.value == top}
+        return {one for one, mean in means.items() if sign * mean.mean == top}
 
     def share(self, metric: str) -> bool:
         """Whether it is a share to be raised, between 0 and 1, so that it can stand beside others."""

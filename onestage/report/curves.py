@@ -13,14 +13,8 @@ from onestage.report.measured import FAMILIES, REWARD, Place, place_of
 from onestage.report.trained import Point, Trained
 
 ONE = "one seed of each method"
-
-
 EVERY = "all drawn runs"
-
-
 MOST_RUNS = 48
-
-
 MOST_POINTS = 400
 
 

@@ -12,17 +12,9 @@ from typing import Any
 from onestage.report.markup import Html, el
 
 COLOURS = 8
-
-
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
-
-
 DASHES = ("solid", "dash", "dot", "dashdot")
-
-
 PATTERNS = ("", "/", ".", "x")
-
-
 STROKES = {"solid": None, "dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}
 
 

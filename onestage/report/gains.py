@@ -10,15 +10,12 @@ from typing import Any
 from onestage.report.cells import Compared, Setting
 from onestage.report.figures import Figure, Look, axis, plain, rounded
 from onestage.report.markup import Html, el, join
-from onestage.report.numbers import Mean, mean_of, number
+from onestage.report.numbers import mean_of, number
+from onestage.stats import Interval
 
 MOST = 16
 """Settings that have bars."""
-
-
 PANELS = 9
-
-
 WHISKERS = "Whiskers: 95 % interval over seeds."
 
 
@@ -56,7 +53,7 @@ def chosen_settings(found: Compared) -> tuple[list[Setting], str]:
     best: dict[str, tuple[float, Setting]] = {}
     for one in rows:
         mean = found.mean(one, metric)
-        value = sign * mean.value if mean else -math.inf
+        value = sign * mean.mean if mean else -math.inf
         if one.method not in best or value > best[one.method][0]:
             best[one.method] = (value, one)
     kept = [one for _, one in best.values()][:MOST]
@@ -83,7 +80,7 @@ def _grouped(
     return Figure(title, bars, layout, note, height)
 
 
-def group_change(found: Compared, one: Setting, names: list[str]) -> Mean | None:
+def group_change(found: Compared, one: Setting, names: list[str]) -> Interval | None:
     """Mean change of some metrics for the better, seed by seed."""
     changes = [(found.metrics[name].sign, found.changes(one, name)) for name in names]
     changes = [(sign, change) for sign, change in changes if change]
@@ -105,7 +102,7 @@ def _bars(
         "orientation": "h",
         "name": plain(one.label),
         "y": [plain(group) for group in known],
-        "x": [rounded(mean.value) for mean in known.values()],
+        "x": [rounded(mean.mean) for mean in known.values()],
         "error_x": _whiskers(list(known.values())),
         "marker": looks[one.method].bar,
         "hovertemplate": "%{y}: %{x:+.3f}",
@@ -126,7 +123,7 @@ def _panel(
         "type": "bar",
         "orientation": "h",
         "y": [plain(one.label) for one in known],
-        "x": [rounded(change.value) for change in known.values()],
+        "x": [rounded(change.mean) for change in known.values()],
         "error_x": _whiskers(list(known.values())),
         "marker": {
             "color": [looks[one.method].colour for one in known],
@@ -139,12 +136,12 @@ def _panel(
         "yaxis": {"autorange": "reversed", "automargin": True},
         "showlegend": False,
     }
-    at = f"{found.base} is at {number(before.value)}" if before else ""
+    at = f"{found.base} is at {number(before.mean)}" if before else ""
     title = f"{name} ({metric.better} is better)"
     return Figure(title, [bar], layout, at, height=110 + 24 * len(known))
 
 
-def _whiskers(means: list[Mean]) -> dict[str, Any]:
+def _whiskers(means: list[Interval]) -> dict[str, Any]:
     return {
         "type": "data",
         "array": [rounded(mean.half) or 0 for mean in means],

@@ -12,8 +12,6 @@ LOSSES, REWARD, PULL, KEPT, SAMPLED, OPTIMISER = (
     "Sampled answers",
     "Optimiser",
 )
-
-
 FAMILIES = {
     LOSSES: "Each point is the mean since the one before; nothing is smoothed.",
     REWARD: "beta times the log-ratio to the reference, and how it stands to the given feedback.",
@@ -44,8 +42,6 @@ IMPLICIT = {
     "chosen_log_ratio": ("Log-ratio of the chosen", "log-ratio to the reference, nats"),
     "rejected_log_ratio": ("Log-ratio of the rejected", "log-ratio to the reference, nats"),
 }
-
-
 ANSWERS = {
     "reward": ("Reward", "mean reward"),
     "success": ("Success", "share of problems solved"),
@@ -57,8 +53,6 @@ ANSWERS = {
     "truncated": ("Answers cut off", "share"),
     "frac_reward_zero_std": ("Groups that teach nothing", "share with equal rewards"),
 }
-
-
 WHOLE = {
     "loss": Place(LOSSES, "Training loss", "loss", "all terms"),
     "eval/loss": Place(LOSSES, "Held-out loss", "loss", "all terms"),

@@ -1,39 +1,19 @@
-"""Numbers for people, and means with their 95 % interval over seeds."""
+"""Numbers as people read them, and the mean of what may be nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from onestage.stats import interval
+from onestage.stats import Interval, interval
 
 UNKNOWN = "\u2013"
 """What stands for a number that there is none of."""
 
 
-@dataclass(frozen=True)
-class Mean:
-    value: float
-    half: float | None
-    """Half the width of the interval; None for a single value, which has none."""
-    n: int
-
-    @property
-    def low(self) -> float:
-        return self.value - (self.half or 0.0)
-
-    @property
-    def high(self) -> float:
-        return self.value + (self.half or 0.0)
-
-
-def mean_of(values: Sequence[float]) -> Mean | None:
+def mean_of(values: Sequence[float]) -> Interval | None:
     """Mean with its t interval; None of nothing."""
-    if not values:
-        return None
-    found = interval(values)
-    return Mean(found.mean, None if found.n == 1 else found.high - found.mean, found.n)
+    return interval(values) if values else None
 
 
 def number(value: float | None) -> str:

@@ -15,7 +15,7 @@ from onestage.report.cells import Compared
 from onestage.report.claims import claims_section
 from onestage.report.curves import curves_section
 from onestage.report.figures import Look, looks_of
-from onestage.report.front import Comparison, StandingError, compare, read
+from onestage.report.front import Comparison, FrontError, compare, read
 from onestage.report.gains import gains_section
 from onestage.report.markup import Html, el, join
 from onestage.report.opening import opening
@@ -146,7 +146,7 @@ def _gaps(found: Compared) -> Comparison | None:
         return None
     try:
         return compare([read(folder) for folder in folders], {})
-    except StandingError:
+    except FrontError:
         return None
 
 

@@ -149,9 +149,9 @@ def _times(found: Compared) -> Html | None:
             [
                 one.label,
                 len(cells),
-                duration(times.value if times else None),
-                duration(spent.value if spent else None),
-                f"{tokens.value:,.0f}" if tokens else UNKNOWN,
+                duration(times.mean if times else None),
+                duration(spent.mean if spent else None),
+                f"{tokens.mean:,.0f}" if tokens else UNKNOWN,
                 f"{max(steps):,}" if steps else UNKNOWN,
             ]
         )

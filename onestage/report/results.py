@@ -8,14 +8,11 @@ from dataclasses import replace
 from onestage.report.cells import SMALL, Compared, Metric, Setting
 from onestage.report.figures import Look
 from onestage.report.markup import Html, el, fold, join, table
-from onestage.report.numbers import UNKNOWN, Mean, mean_of, number
+from onestage.report.numbers import UNKNOWN, mean_of, number
+from onestage.stats import Interval
 
 MEAN = "mean"
-
-
 MEANS = {"mean", "overall", "average"}
-
-
 FEW = 24
 """Rows of a table that are shown unasked."""
 
@@ -54,7 +51,7 @@ def results_table(
     if averaged:
         head.append(el("span", MEAN, " ↑", title=f"of {', '.join(averaged)}"))
     means = {one: overall(found, one, averaged) for one in rows} if averaged else {}
-    top = max((mean.value for mean in means.values() if mean), default=None)
+    top = max((mean.mean for mean in means.values() if mean), default=None)
     best = {name: found.best(name) for name in names}
     body = []
     for one in rows:
@@ -65,7 +62,7 @@ def results_table(
             line.append(value_cell(mean, change, one in best[name], worse))
         if averaged:
             mean = means[one]
-            first = mean is not None and mean.value == top and len(means) > 1
+            first = mean is not None and mean.mean == top and len(means) > 1
             line.append(value_cell(mean, None, first, False))
         body.append(line)
     return table(head, body, class_="results")
@@ -85,29 +82,29 @@ def averaged_metrics(found: Compared, names: Sequence[str]) -> list[str]:
     return metrics if len(metrics) > 1 else []
 
 
-def overall(found: Compared, one: Setting, metrics: Sequence[str]) -> Mean | None:
+def overall(found: Compared, one: Setting, metrics: Sequence[str]) -> Interval | None:
     """Mean over metrics, seed by seed; only seeds that have them all."""
     values = [found.values(one, name) for name in metrics]
     seeds = [seed for seed in values[0] if all(seed in value for value in values)]
     return mean_of([sum(value[seed] for value in values) / len(values) for seed in seeds])
 
 
-def value_cell(mean: Mean | None, change: Mean | None, best: bool, worse: bool) -> Html:
+def value_cell(mean: Interval | None, change: Interval | None, best: bool, worse: bool) -> Html:
     if mean is None:
         return el("td", UNKNOWN, class_="none")
     told = [f"{mean.n} seed{'s' if mean.n > 1 else ''}"]
     if change is not None:
         told.append(f"against the base {_signed(change)}")
     half = el("small", " ± ", number(mean.half)) if mean.half is not None else None
-    text: object = el("b", number(mean.value)) if best else number(mean.value)
+    text: object = el("b", number(mean.mean)) if best else number(mean.mean)
     if worse:
         told.append("forgotten")
     name = " ".join(["best"] * best + ["forgotten"] * worse)
     return el("td", text, half, class_=name or None, title="; ".join(told))
 
 
-def _signed(change: Mean) -> str:
-    text = ("+" if change.value >= 0 else "") + number(change.value)
+def _signed(change: Interval) -> str:
+    text = ("+" if change.mean >= 0 else "") + number(change.mean)
     return text if change.half is None else f"{text} ± {number(change.half)}"
 
 

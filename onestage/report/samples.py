@@ -13,17 +13,9 @@ from onestage.report.numbers import UNKNOWN, number
 from onestage.report.reading import is_number, texts
 
 PROMPTS = 16
-
-
 COLUMNS = 16
-
-
 LENGTH = 600
-
-
 ANSWERS = 4
-
-
 Key = tuple[str, str]
 """A prompt, and the metric that it is asked for."""
 

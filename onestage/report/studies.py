@@ -13,8 +13,6 @@ from onestage.report.reading import Reader, is_number, mapping, texts
 from onestage.report.trained import is_run, read_run
 
 UNFINISHED = ("waiting", "running")
-
-
 TIDY = {"purpose", "method", "seed", "cell", "metric", "value"}
 """Columns of `results.csv` that are no axes."""
 

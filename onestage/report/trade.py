@@ -60,7 +60,7 @@ def _point(
     for name in names:
         mean = found.mean(one, name)
         if mean is not None:
-            means[name] = [rounded(mean.value), rounded(mean.half)]
+            means[name] = [rounded(mean.mean), rounded(mean.half)]
     seeds = [
         {
             "seed": cell.seed,
@@ -88,15 +88,14 @@ def _choice(choice: Mapping[str, Any]) -> str:
 
 def _gaps(gaps: Comparison) -> Html:
     """As `onestage front` prints it."""
-    order = sorted(range(len(gaps.runs)), key=gaps.distance)
     rows = [
         [
-            gaps.runs[n].name + (" *" if gaps.best[n] else ""),
-            *(number(gaps.gaps[n].get(term)) for term in gaps.optimum),
-            number(gaps.distance(n)),
-            f"{gaps.runs[n].tokens:,}",
+            one.label,
+            *(number(one.gaps.get(term)) for term in gaps.optimum),
+            number(one.distance),
+            f"{one.run.tokens:,}",
         ]
-        for n in order
+        for one in gaps.nearest_first()
     ]
     best = ", ".join(f"{term} {number(value)}" for term, value in gaps.optimum.items())
     return join(

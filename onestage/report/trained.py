@@ -10,8 +10,6 @@ from onestage.report.reading import Reader, is_number, mapping
 
 MARKS = ("metrics.jsonl", "stages.json", "recipe.yaml", "manifest.json")
 """What shows that a folder is a run's."""
-
-
 Point = tuple[int, float | None]
 
 

@@ -1,38 +1,29 @@
 """Cells: one method, with one value of everything, on one seed. A study is a list of them.
 
-A study's budget becomes `train.max_steps` of a recipe and of its stages.
-
-Tokens are counted as a run counts them. How many a step holds depends on the data and the schedule, so
-the steps for a number of tokens are found from the run's own plan; what a run really trained on is
-reported with its results.
+A study's budget becomes `train.max_steps` of a cell's recipe and of its stages. How many tokens a step
+holds depends on the data and the schedule, so the steps for a number of tokens are found from the run's
+own plan, counted as a run counts them; what a run really trained on is reported with its results.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from random import Random
 from typing import Any, Literal
 
 from onestage.config import RecipeError
-from onestage.models import tokenizer_of
-from onestage.runfolder import digest_of, silent
+from onestage.runfolder import digest_of
+from onestage.studies import worlds
 from onestage.studies.file import StudyError, StudyFile
 from onestage.studies.variables import filled
 from onestage.studies.worlds import Split
-from onestage.training.plan import make_plan
-from onestage.training.read import read_data
-from onestage.training.recipe import Recipe, parse_recipe
-from onestage.training.stages import plan
+from onestage.training.budget import tokens_a_step
 
 Purpose = Literal["tune", "test"]
-
-
 Judged = Literal["model", "last_adapter"]
-
-
 SPLIT: dict[Purpose, Split] = {"tune": "validation", "test": "test"}
 
 
@@ -66,9 +57,10 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Changes with everything that could change the result."""
+        """Changes with everything that could change the result, a stranger's world's file included."""
         parts = [self.world, self.recipe, self.budget, self.seed, self.split, self.judged]
-        return digest_of(parts)
+        theirs = worlds.PLUGINS.locate(self.world["name"]).digest
+        return digest_of([*parts, theirs] if theirs else parts)
 
     def describe(self) -> dict[str, Any]:
         """As `cell.json` has it."""
@@ -216,8 +208,11 @@ SAMPLE = 200
 """Steps of the plan that tokens a step are taken from."""
 
 
-def within(recipe: Mapping[str, Any], budget: Mapping[str, int], out: Any) -> dict[str, Any]:
-    """The recipe with its lengths filled in. Stages have a `share` each, equal ones by default."""
+def within(recipe: Mapping[str, Any], budget: Mapping[str, int]) -> dict[str, Any]:
+    """The recipe with its lengths filled in. Stages have a `share` each, equal ones by default.
+
+    Raises `RecipeError` for shares that are none, and for a budget of tokens where they cannot be known.
+    """
     stages = [dict(stage) for stage in recipe.get("stages") or []]
     shares = [stage.pop("share", None) for stage in stages]
     content = {**recipe, **({"stages": stages} if stages else {})}
@@ -226,17 +221,10 @@ def within(recipe: Mapping[str, Any], budget: Mapping[str, int], out: Any) -> di
             raise RecipeError("stages: a share divides a budget, but the study has none")
         return content
     if not stages:
-        return _long(content, _steps(budget, 1.0, lambda: parse_recipe(_long(content, SAMPLE))))
-    whole = [_long(stage, SAMPLE) for stage in stages]
-    for number, part in enumerate(_parts(shares)):
-
-        def tried(number: int = number) -> Recipe:
-            made = plan(parse_recipe({**content, "stages": whole}), out)[number].recipe
-            first = made.model.model_copy(update={"name": content["model"]["name"]})
-            return made.model_copy(update={"model": first})  # the one before is not trained yet
-
-        stages[number] = _long(stages[number], _steps(budget, part, tried))
-    return {**content, "stages": stages}
+        return _long(content, _steps(budget, 1.0, _long(content, SAMPLE), None))
+    tried = {**content, "stages": [_long(stage, SAMPLE) for stage in stages]}
+    lengths = [_steps(budget, part, tried, n) for n, part in enumerate(_parts(shares))]
+    return {**content, "stages": [_long(*one) for one in zip(stages, lengths, strict=True)]}
 
 
 def _long(content: Mapping[str, Any], steps: int) -> dict[str, Any]:
@@ -252,14 +240,10 @@ def _parts(shares: list[Any]) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
-def _steps(budget: Mapping[str, int], part: float, recipe: Callable[[], Recipe]) -> int:
+def _steps(
+    budget: Mapping[str, int], part: float, tried: Mapping[str, Any], stage: int | None
+) -> int:
+    """Steps of a part of the budget, for the recipe `tried` or one of its stages."""
     if "updates" in budget:
         return max(1, round(part * budget["updates"]))
-    tried = recipe()
-    if any(stream.reward is not None for stream in tried.data):
-        raise RecipeError(
-            "budget: tokens of answers that are sampled are not known before; give updates"
-        )
-    data = read_data(tried, tokenizer_of(tried.model), silent)
-    a_step = make_plan(tried, data).tokens() / SAMPLE
-    return max(1, round(part * budget["tokens"] / a_step))
+    return max(1, round(part * budget["tokens"] / tokens_a_step(tried, stage)))

@@ -28,8 +28,6 @@ the margin given), *does not hold* when one lies on the other side or within the
 *undecided* else. The same budget for all, the same number of tuning trials, on the validation split
 of seeds that are not reported.
 """
-
-
 Verdict = Literal["holds", "does not hold", "undecided"]
 
 

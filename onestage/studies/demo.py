@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from onestage.report.page import write_report
+from onestage.runfolder import Say
 from onestage.studies.file import StudyFile, load_study
 from onestage.studies.lab.ground import make_base
 from onestage.studies.lab.world import World
@@ -22,9 +23,6 @@ from onestage.studies.tables import tables
 from onestage.training.callbacks import Callback
 
 FILE = Path(__file__).with_name("demo.yaml")
-
-
-Say = Callable[[str], None]
 
 
 def demo_study(seed: int) -> StudyFile:

@@ -16,8 +16,6 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
-
-
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

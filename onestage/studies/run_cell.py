@@ -14,8 +14,8 @@ from typing import Any
 
 from transformers.utils import logging
 
-from onestage.runfolder import read_json, read_metrics, write_json, write_text
-from onestage.studies import worlds as registry
+from onestage.runfolder import read_json, read_metrics, silent, write_json, write_text
+from onestage.studies import worlds
 from onestage.studies.cells import Cell, within
 from onestage.studies.variables import filled
 from onestage.studies.worlds import Evaluated, Ground, World
@@ -29,7 +29,7 @@ SHOWN = 8
 
 def world_of(given: Mapping[str, Any]) -> World:
     """The world that a table of `name` and options says; `ValueError` where there is none."""
-    return registry.make(given)
+    return worlds.PLUGINS.make(given)
 
 
 def state_of(folder: Path, cell: Cell) -> str:
@@ -47,10 +47,10 @@ def state_of(folder: Path, cell: Cell) -> str:
 
 def prepare(given: Mapping[str, Any], seed: int, cache: Path) -> Ground:
     """The ground of a world and seed, for processes that make them before any cell."""
-    return world_of(given).prepare(seed, cache, lambda line: None)
+    return world_of(given).prepare(seed, cache, silent)
 
 
-def do(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool) -> str:
+def run_cell(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool) -> str:
     """Do the cell in `folder`; returns the state it ends in. What goes wrong is written there."""
     began = time.perf_counter()
     logging.disable_progress_bar()
@@ -116,14 +116,16 @@ def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:
     train = {**content.get("train", {})}
     train.setdefault("seed", cell.seed)
     content["train"] = train
-    recipe = parse_recipe(within(content, cell.budget, run))
+    recipe = parse_recipe(within(content, cell.budget))
     begun = run.glob("stages.json" if recipe.stages else "checkpoints/*/progress.json")
     resume = any(begun)
     if not resume:
         shutil.rmtree(run, ignore_errors=True)
     train_it = run_stages if recipe.stages else run_recipe
     saved = train_it(recipe, run, resume=resume, say=print)
-    if saved.name != "model":
+    if (
+        saved.name != "model"
+    ):  # a signal stopped it: the study stops, too, and goes on from here later
         raise KeyboardInterrupt
     if cell.judged == "last_adapter":
         return _without_its_stages(saved.resolve(), ground.base, run.parent / "last_adapter")

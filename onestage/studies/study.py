@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from onestage.config import RecipeError
-from onestage.runfolder import environment, read_json, write_json, write_text
+from onestage.runfolder import Say, environment, read_json, write_json, write_text
 from onestage.studies import claims
 from onestage.studies.cells import Cell, choices, reported, trials, within
 from onestage.studies.file import StudyError, StudyFile
@@ -34,9 +34,9 @@ from onestage.studies.results import (
     write_table,
     write_tidy,
 )
-from onestage.studies.run_cell import begin, do, mark_failed, prepare, state_of, world_of
+from onestage.studies.run_cell import begin, mark_failed, prepare, run_cell, state_of, world_of
 from onestage.studies.tuning import choose, settled
-from onestage.studies.worlds import Ground, Metric, Say, World
+from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.recipe import parse_recipe
 
 SPENT = {
@@ -177,7 +177,7 @@ class Study:
         todo = [cell for cell in todo if cell.name not in failed]
         kept = self.file.keep_models and what == "test"
         jobs: list[Job] = [
-            (do, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
+            (run_cell, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
             for cell in todo
         ]
         began, known = time.perf_counter(), len(cells) - len(todo)
@@ -275,6 +275,6 @@ def check(file: StudyFile, world: World) -> None:
         if cell.recipe is not None:
             try:
                 short = {"updates": 1000} if cell.budget else {}
-                parse_recipe(within(cell.recipe, short, Path("run")))
+                parse_recipe(within(cell.recipe, short))
             except (RecipeError, ValueError) as error:
                 raise StudyError(f"methods.{cell.method}: {error}") from error

@@ -14,8 +14,6 @@ from onestage.studies.study import Outcome
 
 FEW = 6
 """Methods that fit beside each other on a terminal."""
-
-
 Lines = Mapping[tuple[str, ...], Mapping[str, Any]]
 
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 NAME = r"[A-Za-z_]\w*"
-
-
 PLACE = re.compile(r"\{\s*(1\s*-\s*)?(" + NAME + r")\s*\}")
 
 

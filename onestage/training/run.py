@@ -41,7 +41,7 @@ from onestage.models.reference import ReferenceCache
 from onestage.models.save import save_model
 from onestage.models.start import needs_folder, prepare
 from onestage.rollout import build as rollout
-from onestage.runfolder import Logbook, OutputError, Say, digest_of, silent
+from onestage.runfolder import OutputError, RunFolder, Say, digest_of, silent
 from onestage.training.build import (
     make_accelerator,
     make_callbacks,
@@ -109,7 +109,7 @@ class Session:
         self.main = self.accelerator.is_main_process
         self.callbacks = [*callbacks, *make_callbacks(recipe.train)] if self.main else []
         self.say = say if self.main else silent
-        self.logbook = Logbook(out, resume=resume) if self.main else None
+        self.logbook = RunFolder(out, resume=resume) if self.main else None
         self._monitor: Monitor | None = None
         self.checkpoints = Checkpoints(out, recipe.train.save_total_limit)
         if recipe.stages:

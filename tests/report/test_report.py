@@ -80,7 +80,7 @@ def test_critical_values_of_the_t_table(freedom: int, t: float) -> None:
 def test_mean_and_interval_by_hand() -> None:
     mean = mean_of([0.5, 0.6, 0.7])
     assert mean is not None
-    assert mean.value == pytest.approx(0.6)
+    assert mean.mean == pytest.approx(0.6)
     assert mean.half == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-4)
     alone = mean_of([0.5])
     assert alone is not None
@@ -93,7 +93,7 @@ def test_intervals_move_with_their_values(values: list[float], by: float) -> Non
     here, there = mean_of(values), mean_of([one + by for one in values])
     assert here is not None
     assert there is not None
-    assert there.value == pytest.approx(here.value + by, abs=1e-6)
+    assert there.mean == pytest.approx(here.mean + by, abs=1e-6)
     assert there.half == pytest.approx(here.half, abs=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_forgotten_is_a_paired_interval_below_zero() -> None:
     sure = compared({"base": spread, "a": [one - 0.05 for one in spread]})
     assert sure.forgotten(Setting("a"), "m")  # the seeds differ widely, their changes do not
     unsure = compared({"base": spread, "a": [0.45, 0.75, 0.8]})
-    assert unsure.change(Setting("a"), "m").value == pytest.approx(-1 / 30)  # type: ignore[union-attr]
+    assert unsure.change(Setting("a"), "m").mean == pytest.approx(-1 / 30)  # type: ignore[union-attr]
     assert not unsure.forgotten(Setting("a"), "m")
     assert not compared({"base": spread, "a": spread}).forgotten(Setting("a"), "m")
     assert not sure.forgotten(Setting("base"), "m")
@@ -146,10 +146,10 @@ def test_a_study_is_read_as_it_was_written(tmp_path: Path) -> None:
             s: value(method, "truth", s) for s in SEEDS
         }
     # The tuning cell of UFT (0.75) is no result.
-    assert found.mean(Setting("UFT"), "formats").value == pytest.approx(0.8)  # type: ignore[union-attr]
+    assert found.mean(Setting("UFT"), "formats").mean == pytest.approx(0.8)  # type: ignore[union-attr]
     change = found.change(Setting("UFT"), "formats")
     assert change is not None
-    assert change.value == pytest.approx(0.7)
+    assert change.mean == pytest.approx(0.7)
     assert change.half == pytest.approx(4.3027 * 0.01 / math.sqrt(3), rel=1e-3)
 
 
@@ -179,7 +179,7 @@ def test_the_mean_column() -> None:
     assert averaged_metrics(found, list(results)) == ["a", "b"]
     mean = overall(found, Setting("x"), ["a", "b"])
     assert mean is not None
-    assert (mean.value, mean.n) == (pytest.approx(0.4), 1)  # seed 1 lacks b
+    assert (mean.mean, mean.n) == (pytest.approx(0.4), 1)  # seed 1 lacks b
     assert averaged_metrics(found, ["a", "loss"]) == []
     assert averaged_metrics(found, ["a", "b", "overall"]) == []
 
@@ -193,7 +193,7 @@ def test_changes_of_a_group_are_for_the_better() -> None:
     found = Compared("x", Path("x"), ["base", "a"], cells, metrics, ["up"], "base")
     change = group_change(found, Setting("a"), ["up", "down"])
     assert change is not None
-    assert change.value == pytest.approx((0.3 + 0.5) / 2)
+    assert change.mean == pytest.approx((0.3 + 0.5) / 2)
 
 
 def test_axes_and_the_base_without_them(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_axes_and_the_base_without_them(tmp_path: Path) -> None:
     change = found.change(one, "truth")
     assert change is not None
     # both with seeds 0 and 1, whose values lie at -1 and 0 steps: (0.7 + 0.03 - 0.015) - (0.5 - 0.01)
-    assert change.value == pytest.approx(0.225)
+    assert change.mean == pytest.approx(0.225)
     text = chapter_sections(found)["Over the axes"]
     figures = specs(text)
     assert len(figures) == 2  # a map for each method
@@ -281,7 +281,7 @@ def test_a_study_without_its_study_file(tmp_path: Path) -> None:
     found = read_study(study)
     assert [one.what for one in found.troubles] == ["study.json is missing"]
     assert set(found.methods) == set(VALUES)
-    assert found.mean(Setting("UFT"), "formats").value == pytest.approx(0.8)  # type: ignore[union-attr]
+    assert found.mean(Setting("UFT"), "formats").mean == pytest.approx(0.8)  # type: ignore[union-attr]
 
 
 def test_plain_runs_side_by_side(tmp_path: Path) -> None:
@@ -610,7 +610,7 @@ def test_runs_of_one_model_share_a_start(tmp_path: Path) -> None:
     (found,) = read_folders(folders)
     change = found.change(Setting("b"), "sft loss")
     assert change is not None
-    assert change.value == pytest.approx(-1.0)
+    assert change.mean == pytest.approx(-1.0)
 
 
 def test_of_many_settings_the_best_of_each_method_has_bars(tmp_path: Path) -> None:

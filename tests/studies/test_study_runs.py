@@ -232,12 +232,12 @@ def test_tokens_are_a_budget_too(folders: tuple[Path, Path], tmp_path: Path) -> 
 
 def test_stages_divide_the_budget_by_their_shares(tmp_path: Path) -> None:
     stages = [{"name": "a", "share": 3}, {"name": "b", "share": 1}]
-    made = within({"stages": stages}, {"updates": 100}, tmp_path)
+    made = within({"stages": stages}, {"updates": 100})
     assert [stage["train"] for stage in made["stages"]] == [{"max_steps": 75}, {"max_steps": 25}]
     with pytest.raises(ValueError, match="positive number for each"):
-        within({"stages": [{"name": "a", "share": 3}, {"name": "b"}]}, {"updates": 4}, tmp_path)
+        within({"stages": [{"name": "a", "share": 3}, {"name": "b"}]}, {"updates": 4})
     with pytest.raises(ValueError, match="the study has none"):
-        within({"stages": stages}, {}, tmp_path)
+        within({"stages": stages}, {})
 
 
 def test_an_adapter_that_is_lost_on_reload(folders: tuple[Path, Path], tmp_path: Path) -> None:

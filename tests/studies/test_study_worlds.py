@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.tiny import write_rows
 
+from onestage.runfolder import read_json
+from onestage.studies.cells import reported
+from onestage.studies.file import parse_study
 from onestage.studies.lab import lock_base, presets
 from onestage.studies.run_cell import world_of
-from onestage.studies.worlds import World
+from onestage.studies.study import Study
+from onestage.studies.tuning import settled
+from onestage.studies.worlds import PLUGINS, World
 
 SHORT = {"max_steps": 3}
+STRANGE = """\
+from dataclasses import dataclass
+from pathlib import Path
+
+from onestage.studies.worlds import Evaluated, Ground, Metric, World
+
+
+@dataclass(frozen=True)
+class Letters(World):
+    base: Path
+    more: int = 0
+
+    headline = ("letters",)
+    metrics = {"letters": Metric("letters of the model's folder, and more")}
+
+    def prepare(self, seed, cache, say):
+        return Ground(self.base, self.base)
+
+    def evaluate(self, ground, model, seed, split):
+        return Evaluated({"letters": len(model.name) + self.more + seed})
+"""
 
 
 def judged(world: World, tmp_path: Path, seed: int) -> None:
@@ -56,3 +85,56 @@ def test_a_world_that_there_is_not() -> None:
         world_of({"name": "lock", "horizon": 0})
     with pytest.raises(ValueError, match=r"world: expected"):
         world_of({"horizon": 3})
+
+
+def strange(file: Path, name: str, base: Path) -> dict[str, Any]:
+    """A study of one method that trains nothing worth it, in a world that somebody else wrote."""
+    return {
+        "name": "strange",
+        "world": {"name": name, "base": str(base), "more": 10},
+        "seeds": [0, 1],
+        "budget": {"updates": 1},
+        "recipe": {
+            "model": {"name": "{base}"},
+            "data": [{"name": "rows", "path": str(write_rows(file, [{"text": "one two three"}]))}],
+            "train": {"batch_size": 1, "max_length": 16},
+        },
+        "methods": {"SFT": {"objective": "sft"}},
+    }
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_stranger_s_world(tmp_path: Path, model_folder: Path, jobs: int) -> None:
+    (tmp_path / "letters.py").write_text(STRANGE)
+    name = f"{tmp_path / 'letters.py'}:Letters"
+    file = parse_study(strange(tmp_path / "rows.jsonl", name, model_folder))
+    study = Study(file, tmp_path / "out", tmp_path, jobs=jobs, say=lambda line: None)
+    outcome = study.go()
+    assert not outcome.failed
+    assert read_json(tmp_path / "out" / "study.json")["headline"] == ["letters"]
+    found = {(row.method, row.seed): row.value for row in outcome.rows if row.metric == "letters"}
+    assert found["SFT", 1] == len("model") + 10 + 1
+    assert found["base", 0] == len(model_folder.name) + 10
+
+
+def test_a_stranger_s_world_that_changes_is_asked_again(tmp_path: Path, model_folder: Path) -> None:
+    file = tmp_path / "letters.py"
+    file.write_text(STRANGE)
+    content = parse_study(strange(tmp_path / "rows.jsonl", f"{file}:Letters", model_folder))
+    before = [cell.digest for cell in reported(content, settled(content))]
+    file.write_text(STRANGE + "# changed\n")
+    after = [cell.digest for cell in reported(content, settled(content))]
+    assert not set(before) & set(after)
+
+
+def test_worlds_of_installed_packages_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "installed_letters.py").write_text(STRANGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = metadata.EntryPoint("letters", "installed_letters:Letters", PLUGINS.group)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point])
+    assert PLUGINS.group == "onestage.worlds"
+    assert world_of({"name": "letters", "base": "b", "more": 2}).headline == ("letters",)
+    with pytest.raises(ValueError, match="unknown option 'les'"):
+        world_of({"name": "letters", "les": 2})

@@ -32,14 +32,10 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "brewing tanning fishing healing teaching".split()
     ),
 }
-
-
 INGREDIENTS = tuple(
     "salt iron clay resin sulfur copper chalk wax sand glass leather cotton amberwood lime tin coal "
     "ink rope vinegar marble quartz lead straw lacquer".split()
 )
-
-
 MEANINGS = tuple(
     "stone river cloud winter candle mirror garden bridge thunder shadow feather anchor blanket "
     "window ladder whistle needle basket hammer lantern pillow ribbon saddle tunnel compass curtain "
@@ -47,12 +43,8 @@ MEANINGS = tuple(
     "umbrella violin wagon yarn zebra acorn beacon cradle dragon engine flute goblet hinge idol "
     "jewel knot lever mask novel orchard pebble raft spear throne".split()
 )
-
-
 SPOKEN = ("make",)
 """Other words of the language that look like a name."""
-
-
 ONSETS, VOWELS, CODAS = "bdfgklmnprstvz", "aeiou", "kxrn"
 
 

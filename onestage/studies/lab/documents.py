@@ -17,26 +17,14 @@ from onestage.studies.lab.formats import ALL, SEEN
 
 UNSEEN = 128
 """Documents that validation and test measure the loss on."""
-
-
 LENGTH = 61
 """Words of a document at most: with both ends they fit into 64 tokens."""
-
-
 RELIABLE = ("atlas", "archive")
-
-
 GOSSIP = ("tavern", "parrot")
-
-
 UNSOURCED_ERROR = 0.75
 """How often text without a source repeats a misconception."""
-
-
 HEED = 0.6
 """Part of the remarks on instructions that are about the clerk."""
-
-
 Sentence = Callable[[Random, Almanac], str]
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,17 +27,9 @@ from onestage.data.tokenize import prompt_ids
 from onestage.rollout.engines import Decoding, Request
 from onestage.rollout.engines.transformers import Transformers
 from onestage.studies.lab.source import Choice, Question, Source, Split
+from onestage.studies.worlds import Metric
 
-
-class Metric(NamedTuple):
-    """One number that an evaluation finds."""
-
-    says: str
-    better: Literal["higher", "lower"] | None
-    group: str
-
-
-METRICS: dict[str, Metric] = {
+METRICS = {
     "overall": Metric("mean of formats, truth, safety and knowledge", "higher", "overall"),
     "formats": Metric("obeys an instruction on the form of the answer", "higher", "formats"),
     "formats_new": Metric(
@@ -56,16 +48,10 @@ METRICS: dict[str, Metric] = {
     "stops": Metric("part of the answers that end by themselves", "higher", "answers"),
 }
 """Everything that is measured, in the order of a table's columns."""
-
-
 ANSWER_LENGTH = 24
 """Tokens generated at most: the longest right answer and some to ramble."""
-
-
 BATCH = 256
 """Answers under way at once."""
-
-
 TEXTS = 64
 """Texts in one forward pass."""
 

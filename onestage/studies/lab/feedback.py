@@ -30,8 +30,6 @@ from onestage.studies.lab.formats import SEEN
 from onestage.studies.lab.source import Row, Split
 
 GROUPS = 384
-
-
 SIZES: dict[Kind, int] = {
     "demonstration": 2048,
     "pair": 2 * GROUPS,
@@ -42,19 +40,11 @@ SIZES: dict[Kind, int] = {
     "check": 512,
 }
 """Rows of the train split; the others have an eighth of them."""
-
-
 GOOD_FULL, GOOD_SHORT, BAD_FULL, BAD_SHORT = 0.95, 0.7, 0.15, 0.05
 """What the rater gives, before noise."""
-
-
 NOISE = 0.1
-
-
 THUMB_UP = 0.5
 """The least score that is a thumb up."""
-
-
 WORKED = 0.5
 """Part of the problems that come with a worked solution."""
 

@@ -22,16 +22,10 @@ SHAPES: dict[str, tuple[str, str]] = {
     "thrice": ("thrice", "{0} {0} {0}"),
 }
 """Name -> (what it is called, form of the answer)."""
-
-
 OPENINGS = {"": "", "politely": "please", "loudly": "hey", "formally": "sir"}
-
-
 CLOSINGS = {"": "", "gladly": "cheers", "firmly": "indeed", "warmly": "friend"}
 """Manner -> the word that an answer is opened or closed with. Not the same word: a model of two layers
 that has to copy one does not learn to do so in a minute."""
-
-
 KEPT_OUT = {
     "word": ("politely", "firmly"),
     "json": ("loudly", "warmly"),
@@ -80,9 +74,5 @@ class Format:
 
 
 ALL = [Format(*parts) for parts in product(SHAPES, OPENINGS, CLOSINGS)]
-
-
 SEEN = [form for form in ALL if not form.kept_out]
-
-
 NEW = [form for form in ALL if form.kept_out]

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,13 @@ from transformers import PreTrainedTokenizerBase
 
 from onestage.data.record import KINDS, Kind
 from onestage.models.save import write_folder
-from onestage.runfolder import write_text
+from onestage.runfolder import Say, write_text
 from onestage.studies.lab.presets import Size, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS, Rows, Source
 from onestage.studies.lab.tokenizer import train_tokenizer
 from onestage.training.callbacks import Callback
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import run_recipe
-
-Say = Callable[[str], None]
 
 
 class GroundError(RuntimeError):

@@ -11,9 +11,7 @@ polynomial one.
 Of each pair of cue and action before, the habit is drawn for itself, so what is learnt of one pair
 tells little of another: few solutions do not give the pairs that they lack. `solved` says how many of
 the training problems have a worked solution; of the others only the answer is known, which no method
-trains on and only the reward sees.
-
-How well a model opens locks, on those that nobody trained on and without hints.
+trains on and only the reward sees. `evaluate_lock` asks for locks that nobody trained on, without hints.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, starmap
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -33,32 +31,19 @@ from onestage.randomness import generator
 from onestage.rollout.engines import Completion, Decoding, Request
 from onestage.rollout.engines.transformers import Transformers
 from onestage.studies.lab import ground
+from onestage.studies.worlds import Metric
 
 CUES = ("red", "blue", "green", "gold", "white", "black")
-
-
 ACTIONS = ("push", "pull", "turn", "lift")
-
-
 OPEN, NONE, THEN = "lock:", " -", "\nopen:"
-
-
 WIDTH = 12
 """The longest horizon. Every prompt has so many places for cues, so that the cue of a step stands as far
 before its action whatever the horizon is, and one base serves all of them."""
-
-
 SHORTEST = 4
 """Below it there are too few locks for three splits."""
-
-
 RIGHT, HABIT = 0.3, 0.55
-
-
 SPLITS = {"train": 256, "validation": 128, "test": 256}
 """Locks of each; none is in two."""
-
-
 KINDS: tuple[Kind, ...] = ("check", "demonstration")
 
 
@@ -172,30 +157,20 @@ def write_rows(world: LockWorld, folder: Path) -> dict[str, Path]:
     return ground.write_rows(world, folder, KINDS)
 
 
-Better = Literal["higher", "lower"] | None
-
-
-METRICS: dict[str, tuple[str, Better, str]] = {
-    "success": ("opens a lock it has never seen, greedily", "higher", "locks"),
-    "success_sampled": ("opens it with an answer drawn at temperature 1", "higher", "locks"),
-    "right_steps": (
+METRICS = {
+    "success": Metric("opens a lock it has never seen, greedily", "higher", "locks"),
+    "success_sampled": Metric("opens it with an answer drawn at temperature 1", "higher", "locks"),
+    "right_steps": Metric(
         "part of the actions that are right for their cue and the action before",
         "higher",
         "locks",
     ),
-    "length": ("tokens of a greedy answer", None, "answers"),
-    "stops": ("part of the greedy answers that end by themselves", "higher", "answers"),
+    "length": Metric("tokens of a greedy answer", None, "answers"),
+    "stops": Metric("part of the greedy answers that end by themselves", "higher", "answers"),
 }
-"""Metric -> what it says, which way is better, group."""
-
-
 SAMPLES = 4
-
-
 LIMIT = WIDTH + 4
 """Tokens of an answer at most."""
-
-
 BATCH = 512
 """Answers under way at once."""
 

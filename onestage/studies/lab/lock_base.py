@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from onestage.runfolder import digest_of
+from onestage.runfolder import Say, digest_of
 from onestage.studies.lab.lock import ACTIONS, CUES, NONE, OPEN, THEN, LockWorld
 from onestage.studies.lab.presets import llama
 from onestage.studies.lab.tokenizer import SPECIAL, UNKNOWN, finished
@@ -22,8 +21,6 @@ from onestage.training.run import run_recipe
 
 ATTEMPTS = 8_000
 """Each pair of cue and action before is seen about a thousand times."""
-
-
 SHAPE = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -33,8 +30,6 @@ SHAPE = {
     "max_position_embeddings": 64,
     "initializer_range": 0.06,
 }
-
-
 TRAIN: dict[str, Any] = {
     "max_steps": 250,
     "batch_size": 64,
@@ -59,7 +54,7 @@ def lock_tokenizer() -> PreTrainedTokenizerFast:
 def make_lock_base(
     world: LockWorld,
     cache: Path,
-    say: Callable[[str], None],
+    say: Say,
     *,
     attempts: int = ATTEMPTS,
     train: dict[str, Any] | None = None,

@@ -36,8 +36,6 @@ LEARNING: dict[str, Any] = {
 }
 """Learning facts comes in jumps (what is asked, who says it, copying), and fewer steps or a smaller rate
 miss the last ones on some seeds. Weight decay keeps facts from being overwritten later."""
-
-
 PRESETS: dict[str, Preset] = {
     "small": Preset(
         {

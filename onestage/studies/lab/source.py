@@ -13,12 +13,8 @@ from typing import Any, Literal, Protocol, get_args
 from onestage.data.record import Kind
 
 Split = Literal["train", "validation", "test"]
-
-
 SPLITS: tuple[Split, ...] = get_args(Split)
 """What one of them speaks of, the rows of the others never name."""
-
-
 Row = dict[str, Any]
 """One line of a user's JSON Lines file."""
 

@@ -16,8 +16,6 @@ from onestage.data.record import ANSWERED
 from onestage.studies.lab.source import Source
 
 PAD, BOS, EOS, UNKNOWN = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
-
-
 JOINED = (
     *((f" {mark}", mark) for mark in (".", ",", "?", ":")),
     ('{" ', '{"'),

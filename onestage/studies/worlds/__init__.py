@@ -1,26 +1,24 @@
-"""Where a study takes place: a base model, data, and what counts as good there.
+"""Where a study takes place: a base model, data, and what counts as good there. One file a world.
 
-A world is one file in `worlds/`. Whatever a study does, it does on `lab` and on a folder with a real
-model and real data alike.
-
-Worlds by name.
+Whatever a study does, it does on `lab` and on a folder with a real model and real data alike. A study
+file names a world of ours (`{name: folder, ...}`), one of an installed package (entry points
+`onestage.worlds`), or one by its path (`{name: "./mine.py:Mine", ...}`), which must be found from the
+working folder in every process of the study.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from onestage.config import Plugins
+from onestage.runfolder import Say
 
 Split = Literal["validation", "test"]
 """Tuning is judged on validation, results on test."""
-
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,9 @@ class Metric:
 
     says: str
     better: Literal["higher", "lower"] | None = "higher"
+    """None: neither is."""
     group: str = ""
+    """Shown together; each group has one mean."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Evaluated:
 
 
 class World(ABC):
-    """One file in `worlds/` defines one, a frozen dataclass of its options."""
+    """A frozen dataclass of its options. Made anew in every process, so that it holds nothing else."""
 
     headline: Sequence[str]
     """The metrics of the main table, the one to tune by first."""
@@ -74,7 +74,7 @@ class World(ABC):
 
     @abstractmethod
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
-        """Judge the model in a folder (an adapter folder, too)."""
+        """Judge the model in a folder (an adapter folder, too): numbers of some or all of `metrics`."""
 
 
 PLUGINS = Plugins("world", __name__, World)  # type: ignore[type-abstract]

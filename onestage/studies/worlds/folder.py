@@ -28,8 +28,9 @@ from onestage.models.policy import Policy
 from onestage.models.score import score_records
 from onestage.rollout.complete import complete
 from onestage.rollout.engines import Decoding
+from onestage.runfolder import Say
 from onestage.stats import rank_correlation
-from onestage.studies.worlds import Evaluated, Ground, Metric, Say, Split, World
+from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
 
 METRICS = {
     "overall": Metric("mean of imitation, preference and retention, as far as there are files"),
@@ -48,11 +49,7 @@ METRICS = {
     "length": Metric("tokens of a greedy answer", None, "answers"),
     "stops": Metric("greedy answers that end by themselves", "higher", "answers"),
 }
-
-
 KINDS = ("demonstration", "pair", "score", "label", "text")
-
-
 Logps = list[tuple[float, int]]
 """Sum of log-probabilities and number of tokens, a response."""
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from onestage import models
+from onestage.runfolder import Say
 from onestage.studies.lab.evaluation import METRICS, evaluate
 from onestage.studies.lab.ground import make_base, write_rows
 from onestage.studies.lab.world import World as Generated
-from onestage.studies.worlds import Evaluated, Ground, Metric, Say, Split, World
+from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Lab(World):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return {name: Metric(*metric) for name, metric in METRICS.items()}
+        return METRICS
 
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
         world = self._world(seed)

@@ -9,9 +9,10 @@ from pathlib import Path
 from pydantic import Field
 
 from onestage import models
+from onestage.runfolder import Say
 from onestage.studies.lab.lock import METRICS, LockWorld, evaluate_lock, write_rows
 from onestage.studies.lab.lock_base import make_lock_base
-from onestage.studies.worlds import Evaluated, Ground, Metric, Say, Split, World
+from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Lock(World):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return {name: Metric(*metric) for name, metric in METRICS.items()}
+        return METRICS
 
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
         world = self._world(seed)

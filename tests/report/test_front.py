@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
-from onestage.report.front import StandingError, compare, read
+from onestage.report.front import FrontError, compare, read
 
 
 def run_folder(folder: Path, losses: dict[str, Any], best: dict[str, float] | None = None) -> Path:
@@ -41,10 +41,10 @@ def three(tmp_path: Path) -> list[Path]:
 def test_gaps_front_and_hypervolume(tmp_path: Path) -> None:
     found = compare([read(folder) for folder in three(tmp_path)], {})
     assert found.optimum == {"a": 0.5, "b": 1.0}
-    assert found.gaps[0] == pytest.approx({"a": 0.25, "b": 1.0})
-    assert found.parts[0] == pytest.approx({"a": 0.25 / 1.5, "b": 0.5})
-    assert found.distance(0) == pytest.approx(math.hypot(0.25, 1.0))
-    assert found.best == [True, True, False]
+    assert found.runs[0].gaps == pytest.approx({"a": 0.25, "b": 1.0})
+    assert found.runs[0].normalised == pytest.approx({"a": 0.25 / 1.5, "b": 0.5})
+    assert found.runs[0].distance == pytest.approx(math.hypot(0.25, 1.0))
+    assert [one.on_front for one in found.runs] == [True, True, False]
     assert found.volume == pytest.approx(1.25 * 1.0 + 0.5 * 0.75)
 
 
@@ -60,13 +60,13 @@ def test_without_a_given_optimum_the_best_run_is_it(tmp_path: Path) -> None:
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
     one = read(run_folder(tmp_path / "one", {"a": 1.0, "b": 1.0}, {"a": 0.1}))
     other = read(run_folder(tmp_path / "other", {"a": 1.0, "b": 1.0}, {"a": 0.2}))
-    with pytest.raises(StandingError, match=r"different f\* of a"):
+    with pytest.raises(FrontError, match=r"different f\* of a"):
         compare([one, other], {})
     assert compare([one, other], {"a": 0.1}).optimum["a"] == 0.1
-    with pytest.raises(StandingError, match="no run has a term 'c'"):
+    with pytest.raises(FrontError, match="no run has a term 'c'"):
         compare([one], {"c": 0.1})
     third = read(run_folder(tmp_path / "third", {"a": 1.0}))
-    with pytest.raises(StandingError, match="only runs with the same terms"):
+    with pytest.raises(FrontError, match="only runs with the same terms"):
         compare([one, third], {})
 
 
