@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from onestage.data.packing import Row
-from onestage.models.head import Shape
-from onestage.models.policy import Policy, head_shape
+from onestage.models.head import Shape, full_logits, shape_of
+from onestage.models.policy import Policy
+from onestage.models.readout import on_device, places_of
 
 CHUNK = 128
 """Positions whose two distributions exist at once."""
@@ -54,7 +56,7 @@ class Anchor:
             self.head = (_copy(weight), None if bias is None else _copy(bias))
         with policy.evaluating():
             for row in self.rows if self.exact else ():
-                self.states.append(policy.states(row)[0].cpu())
+                self.states.append(_states(policy, row)[0].cpu())
 
     def measure(self, policy: Policy, which: Sequence[int] | None = None) -> Moved:
         """Loss and KL over the rows (or those of the given numbers) under the policy as it stands."""
@@ -65,7 +67,7 @@ class Anchor:
             weight, bias = self.head
             device = policy.device
             old_head = (weight.to(device), None if bias is None else bias.to(device))
-        shape = head_shape(policy.base.config)
+        shape = shape_of(policy.base.config)
         with policy.evaluating():
             for number in range(len(self.rows)) if which is None else which:
                 row = self.rows[number]
@@ -73,7 +75,7 @@ class Anchor:
                     logp_K = policy(row)
                     loss, count, kl = loss - logp_K.sum().item(), count + len(logp_K), float("nan")
                     continue
-                hidden_KH, target_K = policy.states(row)
+                hidden_KH, target_K = _states(policy, row)
                 start_KH = self.states[number].to(hidden_KH.device)
                 for first in range(0, len(target_K), CHUNK):
                     part = slice(first, first + CHUNK)
@@ -97,9 +99,20 @@ def _copy(tensor: Tensor) -> Tensor:
 def _log_probabilities(
     hidden_KH: Tensor, head: tuple[Tensor, Tensor | None], shape: Shape
 ) -> Tensor:
-    weight_VH, bias_V = head
-    logits = torch.nn.functional.linear(hidden_KH.to(weight_VH.dtype), weight_VH, bias_V).float()
-    logits = logits * shape.scale
-    if shape.softcap is not None:
-        logits = torch.tanh(logits / shape.softcap) * shape.softcap
-    return torch.log_softmax(logits, -1)
+    return torch.log_softmax(full_logits(hidden_KH, *head, shape), -1)
+
+
+def _states(policy: Policy, row: Row) -> tuple[Tensor, Tensor]:
+    """Final hidden states (K, H) from which the row's scored tokens (K) are predicted."""
+    if policy.fit.layout == "forest":
+        tree, device = row.tree, policy.device
+        hidden_TH = policy.readout.hidden(**policy.inputs(row))
+        parent_K, token_K = tree.parent_T[tree.node_K], tree.token_T[tree.node_K]
+        return hidden_TH[on_device(parent_K, device)], on_device(token_K, device)
+    states, targets = [], []
+    for path in row.paths:
+        at_K = on_device(places_of(path), policy.device)
+        ids = on_device(path.ids.astype(np.int64), policy.device)
+        states.append(policy.readout.hidden(input_ids=ids[None])[at_K - 1])
+        targets.append(ids[at_K])
+    return torch.cat(states), torch.cat(targets)

@@ -16,8 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from onestage.data.trees import TokenPath
 
 CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Logits in a chunk: 16 MiB of float32 on the CPU (it stays near the caches), 256 MiB on a GPU."""
@@ -35,6 +38,26 @@ class Shape:
     """Logits are multiplied by this (Cohere's `logit_scale`, one over Granite's `logits_scaling`)."""
     softcap: float | None = None
     """Gemma 2's soft cap c: logits become c * tanh(logits / c)."""
+
+
+def shape_of(config: Any) -> Shape:
+    """What the model does to its logits, from the names transformers uses."""
+    scale = getattr(config, "logit_scale", None)
+    if scale is None:
+        divisor = getattr(config, "logits_scaling", None)
+        scale = 1.0 / divisor if divisor else 1.0
+    return Shape(float(scale), getattr(config, "final_logit_softcapping", None))
+
+
+def full_logits(
+    hidden_KH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, shape: Shape
+) -> Tensor:
+    """All logits (K, V, float32) at once: what is never made in training."""
+    logits = torch.nn.functional.linear(hidden_KH.to(weight_VH.dtype), weight_VH, bias_V).float()
+    logits = logits * shape.scale
+    if shape.softcap is not None:
+        logits = torch.tanh(logits / shape.softcap) * shape.softcap
+    return logits
 
 
 def token_logps(
@@ -189,3 +212,30 @@ def _accumulate(total_VH: Tensor, grad_kV: Tensor, hidden_kH: Tensor) -> None:
 
 def _parts(size: int, chunk: int) -> list[slice]:
     return [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]
+
+
+def head_difference(model: Any, path: TokenPath) -> tuple[float, float]:
+    """Largest difference of the chunked head from full logits on a path: values, gradients (law 3).
+
+    Gradients are those of the summed log-probability by the hidden states, relative to their
+    largest, or to the head's largest weight: they are differences of its rows, so where the model
+    is sure of every token what is left of them is the rounding of those.
+    """
+    at = np.concatenate([np.arange(start, end) for start, end in path.spans])
+    at_K = torch.from_numpy(at).to(model.device)
+    ids = torch.from_numpy(path.ids.astype(np.int64)).to(model.device)
+    head, shape, target_K = model.get_output_embeddings(), shape_of(model.config), ids[at_K]
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
+        full = model(input_ids=ids[None], use_cache=False).logits[0, at_K - 1].float()
+        full_K = torch.log_softmax(full, -1).gather(1, target_K[:, None])[:, 0]
+    hidden_KH = hidden[0, at_K - 1].detach().requires_grad_()
+    weight_VH, bias_V = head.weight.detach(), getattr(head, "bias", None)
+    chunked_K = token_logps(hidden_KH, weight_VH, target_K, bias_V=bias_V, shape=shape, chunk=16)
+    (mine,) = torch.autograd.grad(chunked_K.sum(), hidden_KH)
+    logits = full_logits(hidden_KH.float(), weight_VH.float(), bias_V, shape)
+    naive_K = torch.log_softmax(logits, -1).gather(1, target_K[:, None])[:, 0]
+    (theirs,) = torch.autograd.grad(naive_K.sum(), hidden_KH)
+    scale = torch.maximum(theirs.abs().max(), weight_VH.abs().max() * shape.scale)
+    values = (chunked_K - full_K).abs().max()
+    return values.item(), ((mine - theirs).abs().max() / scale).item()

@@ -19,6 +19,13 @@ Task = Literal["causal", "reward"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+GIVES: dict[Task, frozenset[str]] = {
+    "causal": frozenset({"logp", "entropy", "value"}),
+    "reward": frozenset({"reward"}),
+}
+"""What the two sorts of models say of a token: what an objective may need (`objectives.Need`)."""
+
+
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), with PEFT's meaning of each name."""
 
@@ -56,6 +63,11 @@ class Model(Section):
     chat_template: str | None = None
     """A Jinja file (or the template itself) instead of the tokenizer's own."""
     trust_remote_code: bool = False
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """What the model will say of a token, known before it is loaded."""
+        return GIVES[self.task]
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:

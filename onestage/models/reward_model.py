@@ -1,13 +1,4 @@
-"""A reward model in the place of the policy: a forest row in, the reward at every scored token out.
-
-The reward of a text is the head's value at its last token, so the one at an earlier token is that of
-the text up to there. Everything else is the policy's: rows, masks, and finding out by trial how the
-model can be run. A model whose own classifier says something else than the linear map of its hidden
-states is refused by that trial.
-
-Legend: K scored entries.
-
-Reward models as folders: a transformers sequence classifier with one label, or an adapter of one.
+"""Reward models as folders: a transformers sequence classifier with one label, or an adapter of one.
 
 A reward is the value of a linear head at the last token of a response. Plain transformers looks for that
 token itself: the last one that is not padding. So the padding must be a token in which no response ends
@@ -18,12 +9,9 @@ more behind the end of a turn than the model was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -31,78 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from onestage.data.packing import Row
-from onestage.data.trees import TokenPath
 from onestage.models.model import Task
-from onestage.models.policy import Fit, Policy
-
-
-class Scorer(Policy):
-    """A sequence classifier with one label (plain or with adapters) that scores forest rows.
-
-    What the loop calls `logp` is the reward at each scored token (K, float32).
-    """
-
-    gives = frozenset({"reward"})
-
-    def __init__(self, model: Any, *, fit: Fit | None = None, pad_to: int | None = None) -> None:
-        if hasattr(model, "peft_config"):
-            _in_float32(model.get_base_model().score)
-        else:
-            check_head(model)
-        super().__init__(model, fit=fit, pad_to=pad_to)
-        if not self.fit.chunked_head:
-            raise ValueError(
-                f"{FAMILY}; {type(self.base).__name__} differs: at the end of a text it says something "
-                "else than that layer"
-            )
-
-    def _packed(self, row: Row, chunked: bool, reads: Collection[str]) -> dict[str, Tensor]:
-        hidden = self.base.base_model(**self._inputs(row), use_cache=False).last_hidden_state
-        return {"logp": self._rewards(hidden[0, self._tensor(row.tree.node_K)])}
-
-    def _alone(self, path: TokenPath, chunked: bool, reads: Collection[str]) -> dict[str, Tensor]:
-        """Not `chunked`: the model's own classifier on the text up to the end of each span."""
-        at_K = np.concatenate([np.arange(start, end) for start, end in path.spans])
-        ids = self._tensor(path.ids.astype(np.int64))
-        hidden = self.base.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
-        reward_K = self._rewards(hidden[0, self._tensor(at_K)])
-        if not chunked:
-            last = np.cumsum([end - start for start, end in path.spans]) - 1
-            half = self.dtype in (torch.bfloat16, torch.float16)
-            with torch.autocast(ids.device.type, self.dtype if half else None, enabled=half):
-                for place, (_, end) in zip(last.tolist(), path.spans, strict=True):
-                    own = self.base(input_ids=ids[None, :end], use_cache=False).logits
-                    reward_K[place] = own[0, 0].float()
-        return {"logp": reward_K}
-
-    def _rewards(self, hidden_KH: Tensor) -> Tensor:
-        """The head in its own precision: under autocast the rewards of a pair would be rounded to
-        two digits before they are compared."""
-        *_, weight = self.base.score.parameters()
-        with torch.autocast(hidden_KH.device.type, enabled=False):
-            rewards: Tensor = self.base.score(hidden_KH.to(weight.dtype))[:, 0].float()
-        return rewards
-
-
-def _in_float32(head: Any) -> None:
-    """What is trained of the head under adapters, as PEFT holds theirs: in bfloat16 a step at the usual
-    learning rates would be rounded away."""
-    for parameter in head.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-
-
-def policy_of(model: Any) -> Policy:
-    """The model behind the loop's interface: a `Scorer` where it is a classifier."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    return Scorer(model) if is_judge(inner) else Policy(model)
-
-
-def is_judge(model: Any) -> bool:
-    """Whether a model without adapters is a sequence classifier."""
-    return type(model).__name__.endswith("ForSequenceClassification")
-
 
 READS = "reward_reads"
 """Key of the saved tokenizer's configuration."""
@@ -126,6 +43,11 @@ def auto_class(task: Task) -> Any:
 def is_classifier(config: PretrainedConfig) -> bool:
     """Whether a stored model is a sequence classifier."""
     return any(n.endswith("ForSequenceClassification") for n in config.architectures or ())
+
+
+def is_judge(model: Any) -> bool:
+    """Whether a model (without adapters) is a sequence classifier."""
+    return any(c.__name__.endswith("ForSequenceClassification") for c in type(model).__mro__)
 
 
 def check_task(

@@ -21,7 +21,6 @@ from onestage.models.average import Average
 from onestage.models.penalty import DeltaL1
 from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights, ReferenceCache
-from onestage.models.reward_model import policy_of
 from onestage.models.weights import Loaded
 from onestage.rollout import build as rollout
 from onestage.rollout.feeds import OnlineFeeds
@@ -50,7 +49,7 @@ def make_run(
 ) -> Run:
     """The parts of a run put together, ready for the loop. `other`: a reference that is not the model
     the run starts from."""
-    options, policy = recipe.train, policy_of(loaded.model)
+    options, policy = recipe.train, Policy(loaded.model, loaded.tokenizer)
     if "value" in plan.terms.needs:
         policy.add_value_head()
     optimizer, learning_rate = make_optimizer(options, policy, plan.steps)

@@ -14,8 +14,7 @@ from onestage.config import RecipeError, named, nearest
 from onestage.data.feeds import Feeds
 from onestage.data.mixture import Stream
 from onestage.data.record import KINDS, Kind
-from onestage.models.policy import Policy
-from onestage.models.reward_model import Scorer
+from onestage.models import Model
 from onestage.objectives import PLUGINS, Objective, make
 from onestage.schedules import Schedule, active
 from onestage.training.mixtures import own_mixture, share_of_terms, steps_of, together_mixture
@@ -309,8 +308,8 @@ def fitting(recipe: Recipe, chosen: Chosen) -> Chosen:
     """
     task = recipe.model.task
     for name, objective in chosen.values():
-        if not _fits(objective, task):
-            mine = ", ".join(n for n in PLUGINS.built_in() if _fits(make(n), task))
+        if not _fits(objective, recipe.model):
+            mine = ", ".join(n for n in PLUGINS.built_in() if _fits(make(n), recipe.model))
             what = "rewards" if "reward" in objective.needs else "log-probabilities"
             raise RecipeError(
                 f"objective {name} is about {what}, which a model of model.task: {task} does not give; "
@@ -321,13 +320,9 @@ def fitting(recipe: Recipe, chosen: Chosen) -> Chosen:
     return chosen
 
 
-GIVES: Mapping[str, frozenset[str]] = {"causal": Policy.gives, "reward": Scorer.gives}
-"""What the two sorts of models say of a token."""
-
-
-def _fits(objective: Objective, task: str) -> bool:
+def _fits(objective: Objective, model: Model) -> bool:
     """Whether a model of that sort gives what the objective needs; the rest others provide."""
-    return objective.needs - {"reference", "worked"} <= GIVES[task]
+    return objective.needs - {"reference", "worked"} <= model.gives
 
 
 def _judges_only(recipe: Recipe) -> None:

@@ -24,6 +24,7 @@ import torch
 from onestage.data.encoded import Encoded
 from onestage.data.packing import Batch, pack_records
 from onestage.data.trees import TokenPath
+from onestage.models.head import head_difference
 from onestage.models.policy import TOLERANCE
 from onestage.training.loop import Run, reference_of
 
@@ -137,7 +138,7 @@ def _forest_is_naive(run: Run, batch: Batch, tolerance: float) -> Verdict:
 def _head_is_exact(run: Run, batch: Batch, tolerance: float) -> Verdict:
     if not run.policy.fit.chunked_head:
         return Verdict("3 chunked head = full logits", True, "the model's own logits are used")
-    values, gradients = run.policy.head_difference(batch.rows[0].paths[0])
+    values, gradients = head_difference(run.policy.base, batch.rows[0].paths[0])
     return Verdict(
         "3 chunked head = full logits",
         max(values, gradients) <= tolerance,

@@ -15,8 +15,10 @@ from onestage.data.packing import pack
 from onestage.models import attention
 from onestage.models.adapters import adapted
 from onestage.models.attention import NAME, block_mask, dense_mask
+from onestage.models.head import head_difference
 from onestage.models.model import Lora
 from onestage.models.policy import Fit, Policy
+from onestage.models.reference import InitialWeights
 
 SMALL = {key: value for key, value in TINY.items() if key not in ("bos_token_id", "eos_token_id")}
 OTHERS = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -265,31 +267,23 @@ def test_flex_attention_gives_the_same_forward() -> None:
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_adapter_off_is_the_base() -> None:
+def test_a_fresh_adapter_changes_nothing_and_the_initial_weights_come_back() -> None:
     base = tiny_llama()
     (row,) = pack(some_records(), 1000)
     with torch.no_grad():
         before = Policy(base)(row)
     policy = Policy(adapted(Lora(r=2), base))
+    initial = InitialWeights(policy)
     with torch.no_grad():
         torch.testing.assert_close(policy(row), before, rtol=0, atol=0)
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
-        assert not torch.allclose(policy(row), before)
-        with policy.adapter_off():
-            torch.testing.assert_close(policy(row), before, rtol=0, atol=0)
-
-
-def test_adapter_off_is_refused_where_it_is_not_the_base() -> None:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"])
-    policy = Policy(get_peft_model(tiny_llama(), config), fit=Fit("forest", True))
-    with pytest.raises(ValueError, match=r"modules_to_save \['lm_head'\]"), policy.adapter_off():
-        pass
-    with pytest.raises(ValueError, match="no adapter"), Policy(tiny_llama()).adapter_off():
-        pass
+        after = policy(row)
+        assert not torch.allclose(after, before)
+        with initial.in_place() as start:
+            torch.testing.assert_close(start(row), before, rtol=0, atol=0)
+        torch.testing.assert_close(policy(row), after, rtol=0, atol=0)
 
 
 def test_the_head_is_exact_where_the_model_is_sure() -> None:
@@ -304,5 +298,5 @@ def test_the_head_is_exact_where_the_model_is_sure() -> None:
         loss.backward()
         optimizer.step()
     assert loss < 1e-2
-    values, gradients = Policy(model).head_difference(path)
+    values, gradients = head_difference(model, path)
     assert max(values, gradients) < 1e-5

@@ -30,7 +30,7 @@ from onestage.data.packing import pack, pack_records
 from onestage.data.trees import TokenPath
 from onestage.models import Model, config_of, load
 from onestage.models.policy import Policy
-from onestage.models.reward_model import Scorer, padding_of, policy_of
+from onestage.models.reward_model import padding_of
 from onestage.models.weights import load_whole
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _pool as pool
@@ -132,7 +132,7 @@ def test_packed_rewards_are_those_of_each_text_alone(classifier: Any) -> None:
             number = len(texts) - 1
             record.append(TokenPath(ids, ((len(prompt), len(ids) - 2),), (number,)))
         records.append(record)
-    scorer = Scorer(classifier)
+    scorer = Policy(classifier)
     assert (scorer.fit.layout, scorer.fit.chunked_head, scorer.gives) == (
         "forest",
         True,
@@ -160,10 +160,10 @@ def test_a_head_that_is_not_plain_is_refused(classifier: Any) -> None:
     squashed = Squashed(classifier.config)
     squashed.load_state_dict(classifier.state_dict())
     with pytest.raises(ValueError, match=r"one linear layer named `score`.*Squashed differs"):
-        Scorer(squashed.eval())
+        Policy(squashed.eval())
     two = AutoModelForSequenceClassification.from_config(LlamaConfig(**{**TINY, "num_labels": 2}))
     with pytest.raises(ValueError, match="has another head"):
-        policy_of(two)
+        Policy(two)
 
 
 @pytest.mark.parametrize(("given", "kept"), [("</s>", "<s>"), ("<pad>", "<pad>")])

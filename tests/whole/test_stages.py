@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from onestage.cli._terminal import app
 from onestage.config import RecipeError
 from onestage.models.policy import Policy
+from onestage.models.reference import InitialWeights
 from onestage.models.stacking import FROZEN, TRAINED, activate, is_stacked
 from onestage.runfolder import OutputError, read_metrics
 from onestage.training.callbacks import Callback
@@ -188,11 +189,11 @@ def test_only_the_new_adapter_is_trained(
     assert all(".stacked." in name for name in trained)
     in_optimizer = [p for g in session.run.optimizer.param_groups for p in g["params"]]
     assert len(in_optimizer) == len(trained)
-    start = reloaded(out / "model")
+    start, initial = reloaded(out / "model"), InitialWeights(session.run.policy)
     session.go()
     model = session.run.policy.model
     assert gap(logits(model), start) > 1e-3
-    with session.run.policy.adapter_off():  # the start of the run, not the base
+    with initial.in_place():  # the start of the run, not the base
         assert gap(logits(model), start) < 1e-5
     assert [n for n, p in session.run.policy.named_parameters() if p.requires_grad] == trained
     assert gap(logits(model), reloaded(tmp_path / "two" / "model")) < 1e-5

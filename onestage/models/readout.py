@@ -1,0 +1,195 @@
+"""What a model says of a token, read off its last hidden states: how likely it is, or how good a text.
+
+A language model's log-probability of a token is read at its parent, in chunks of the vocabulary. A
+reward model is read at the token itself: the reward of a text is its head's value at the last token, so
+the one at an earlier token is that of the text up to there. Neither knows how rows are made and masked
+(that is the policy's), and both can be asked for the model's own slower answer, to compare with.
+
+Legend: T nodes of a row, K scored entries, U distinct scored nodes, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onestage.data.trees import TokenPath, Tree
+from onestage.models.head import shape_of, token_logps, token_logps_and_entropy
+from onestage.models.model import GIVES
+from onestage.models.reward_model import FAMILY
+
+Said = dict[str, Tensor]
+"""By what is read: a number (K, float32) for each scored entry."""
+
+
+class Readout(ABC):
+    """A transformers model (`base`, adapters in its layers) and how its hidden states are read."""
+
+    gives: ClassVar[frozenset[str]]
+    """What an objective can be told."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        self.value_head: nn.Linear | None = None
+
+    @abstractmethod
+    def packed(
+        self, inputs: dict[str, Any], tree: Tree, chunked: bool, reads: Collection[str]
+    ) -> Said:
+        """Of the scored entries of a row, in one forward pass with these arguments."""
+
+    @abstractmethod
+    def alone(self, path: TokenPath, chunked: bool, reads: Collection[str]) -> Said:
+        """Of one path in the model's plain causal forward pass; its spans one after another.
+
+        Not `chunked`: by the model's own head, whatever that is.
+        """
+
+    @abstractmethod
+    def check(self, chunked: bool) -> None:
+        """Raise `ValueError` for a model that cannot be read so. chunked: whether its head is plain."""
+
+    def hidden(self, **inputs: Any) -> Tensor:
+        """Last hidden states (T, H)."""
+        states: Tensor = self.base.base_model(**inputs, use_cache=False).last_hidden_state
+        return states[0]
+
+    def _ids(self, path: TokenPath) -> tuple[Tensor, np.ndarray[Any, Any]]:
+        """Token ids of a path (T), and the places of its scored tokens (K)."""
+        return on_device(path.ids.astype(np.int64), self.base.device), places_of(path)
+
+
+class Likelihoods(Readout):
+    """Log-probabilities of a causal language model; also entropies, and values where there is a head."""
+
+    gives = GIVES["causal"]
+
+    def packed(
+        self, inputs: dict[str, Any], tree: Tree, chunked: bool, reads: Collection[str]
+    ) -> Said:
+        node_U, entry_K = np.unique(tree.node_K, return_inverse=True)
+        source_U, target_U = (
+            on_device(array[node_U], self.base.device) for array in (tree.parent_T, tree.token_T)
+        )
+        found = self._score(inputs, source_U, target_U, chunked, reads)
+        entry = on_device(entry_K, self.base.device)
+        return {name: value_U[entry] for name, value_U in found.items()}
+
+    def alone(self, path: TokenPath, chunked: bool, reads: Collection[str]) -> Said:
+        ids, at_K = self._ids(path)
+        target_K = ids[on_device(at_K, ids.device)]
+        source_K = on_device(at_K - 1, ids.device)
+        return self._score({"input_ids": ids[None]}, source_K, target_K, chunked, reads)
+
+    def check(self, chunked: bool) -> None:
+        """Any head will do: one that is not plain keeps its own logits."""
+
+    def _score(
+        self,
+        inputs: dict[str, Any],
+        source_U: Tensor,
+        target_U: Tensor,
+        chunked: bool,
+        reads: Collection[str],
+    ) -> Said:
+        if not chunked:
+            return self._by_its_own_logits(inputs, source_U, target_U, reads)
+        hidden = self.hidden(**inputs)[source_U]
+        head = self.base.get_output_embeddings()
+        how: dict[str, Any] = {
+            "bias_V": getattr(head, "bias", None),
+            "shape": shape_of(self.base.config),
+        }
+        if "entropy" in reads:
+            logp_U, entropy_U = token_logps_and_entropy(hidden, head.weight, target_U, **how)
+            found = {"logp": logp_U, "entropy": entropy_U}
+        else:
+            found = {"logp": token_logps(hidden, head.weight, target_U, **how)}
+        if "value" in reads:
+            assert self.value_head is not None
+            found["value"] = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0].float()
+        return found
+
+    def _by_its_own_logits(
+        self,
+        inputs: dict[str, Any],
+        source_U: Tensor,
+        target_U: Tensor,
+        reads: Collection[str],
+    ) -> Said:
+        logits = self.base(**inputs, use_cache=False).logits[0, source_U].float()
+        logp_UV = torch.log_softmax(logits, -1)
+        found = {"logp": logp_UV.gather(1, target_U[:, None])[:, 0]}
+        if "entropy" in reads:
+            found["entropy"] = -(logp_UV.exp() * logp_UV).sum(-1)
+        return found
+
+
+class Rewards(Readout):
+    """Rewards of a sequence classifier with one label. The loop calls them `logp`."""
+
+    gives = GIVES["reward"]
+
+    def __init__(self, base: Any, adapted: bool) -> None:
+        super().__init__(base)
+        if adapted:
+            _in_float32(base.score)
+
+    def packed(
+        self, inputs: dict[str, Any], tree: Tree, chunked: bool, reads: Collection[str]
+    ) -> Said:
+        return {
+            "logp": self._rewards(self.hidden(**inputs)[on_device(tree.node_K, self.base.device)])
+        }
+
+    def alone(self, path: TokenPath, chunked: bool, reads: Collection[str]) -> Said:
+        """Not `chunked`: the model's own classifier on the text up to the end of each span."""
+        ids, at_K = self._ids(path)
+        reward_K = self._rewards(self.hidden(input_ids=ids[None])[on_device(at_K, ids.device)])
+        if not chunked:
+            last = np.cumsum([end - start for start, end in path.spans]) - 1
+            dtype = self.base.get_input_embeddings().weight.dtype
+            half = dtype in (torch.bfloat16, torch.float16)
+            with torch.autocast(ids.device.type, dtype if half else None, enabled=half):
+                for place, (_, end) in zip(last.tolist(), path.spans, strict=True):
+                    own = self.base(input_ids=ids[None, :end], use_cache=False).logits
+                    reward_K[place] = own[0, 0].float()
+        return {"logp": reward_K}
+
+    def check(self, chunked: bool) -> None:
+        if not chunked:
+            raise ValueError(
+                f"{FAMILY}; {type(self.base).__name__} differs: at the end of a text it says something "
+                "else than that layer"
+            )
+
+    def _rewards(self, hidden_KH: Tensor) -> Tensor:
+        """The head in its own precision: under autocast the rewards of a pair would be rounded to
+        two digits before they are compared."""
+        *_, weight = self.base.score.parameters()
+        with torch.autocast(hidden_KH.device.type, enabled=False):
+            rewards: Tensor = self.base.score(hidden_KH.to(weight.dtype))[:, 0].float()
+        return rewards
+
+
+def _in_float32(head: Any) -> None:
+    """What is trained of the head under adapters, as PEFT holds theirs: in bfloat16 a step at the usual
+    learning rates would be rounded away."""
+    for parameter in head.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def places_of(path: TokenPath) -> np.ndarray[Any, Any]:
+    """Places (K) of a path's scored tokens, span after span."""
+    return np.concatenate([np.arange(start, end) for start, end in path.spans])
+
+
+def on_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """A numpy array as a tensor there."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)

@@ -1,0 +1,143 @@
+"""Models in: by name, in memory, to be asked; and how they are told apart."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from support.tiny import TINY, make_tokenizer, sharpen, tiny_llama, token_path
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+
+from onestage import models
+from onestage.data.packing import pack
+from onestage.models import Lora, Model, Policy
+from onestage.models.fingerprint import digest_files
+from onestage.models.save import save_model
+
+ROW = pack([[token_path([0, 5, 6, 7, 8, 1], (2, 6))]], 100)[0]
+
+
+def plain_llama() -> Any:
+    """As a user has it: with the attention that transformers chooses, and dropout."""
+    torch.manual_seed(0)
+    return sharpen(AutoModelForCausalLM.from_config(LlamaConfig(**TINY, attention_dropout=0.1)))
+
+
+def test_the_door_is_light() -> None:
+    heavy = (
+        "import sys, onestage.models as m; m.Model(name='x'); print('transformers' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
+
+
+def test_every_name_of_the_door_is_there() -> None:
+    for name in models.__all__:
+        assert getattr(models, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        _ = models.laod
+
+
+def test_an_opened_model_says_what_the_saved_one_says(tmp_path: Path) -> None:
+    model = tiny_llama()
+    save_model(model, make_tokenizer(), tmp_path / "model")
+    policy = models.open(tmp_path / "model", dtype="float32")
+    assert not policy.training
+    assert policy.tokenizer.get_vocab() == make_tokenizer().get_vocab()
+    with torch.no_grad():
+        ids = torch.from_numpy(ROW.paths[0].ids.astype(np.int64))
+        logp = torch.log_softmax(model(ids[None]).logits[0], -1)[torch.arange(1, 5), ids[2:]]
+        torch.testing.assert_close(policy(ROW), logp, atol=1e-5, rtol=0)
+
+
+def test_a_given_model_is_trained_whole_where_no_adapter_is_asked_for() -> None:
+    model = plain_llama()
+    loaded = models.given(model, make_tokenizer())
+    assert loaded.model is model
+    assert model.config._attn_implementation == "onestage_forest"
+    assert all(layer.self_attn.attention_dropout == 0.0 for layer in model.model.layers)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert loaded.fingerprint == models.given(plain_llama(), make_tokenizer()).fingerprint
+    with torch.no_grad():
+        model.lm_head.weight[3, 3] += 1e-3
+    assert models.given(model, make_tokenizer()).fingerprint != loaded.fingerprint
+
+
+def test_the_same_model_by_name_has_the_same_fingerprint(tmp_path: Path) -> None:
+    save_model(plain_llama(), make_tokenizer(), tmp_path / "model")
+    by_name = models.load(Model(name=str(tmp_path / "model")))
+    assert by_name.fingerprint == models.given(plain_llama(), make_tokenizer()).fingerprint
+
+
+def test_adapters_of_a_given_model_have_a_base_to_go_back_to(tmp_path: Path) -> None:
+    """Saved after training, and reloaded by plain PEFT on the base that was written (law 8)."""
+    started = models.given(
+        plain_llama(), make_tokenizer(), lora=Lora(r=2), base=tmp_path / "start", seed=3
+    )
+    assert started.fingerprint == models.given(plain_llama(), make_tokenizer()).fingerprint
+    trained = {name for name, p in started.model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    policy = Policy(started.model)
+    with torch.no_grad():
+        torch.testing.assert_close(policy(ROW), Policy(plain_llama().eval())(ROW))
+        for name, parameter in started.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+        mine = policy(ROW)
+    save_model(started.model, started.tokenizer, tmp_path / "model")
+    base: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "start")
+    reloaded = PeftModel.from_pretrained(base, str(tmp_path / "model"))
+    config = reloaded.peft_config["default"]
+    assert config.base_model_name_or_path == str((tmp_path / "start").resolve())
+    with torch.no_grad():
+        torch.testing.assert_close(Policy(reloaded.eval())(ROW), mine, atol=1e-5, rtol=0)
+        torch.testing.assert_close(models.open(tmp_path / "model")(ROW), mine, atol=1e-5, rtol=0)
+
+
+def test_a_given_reward_model_is_settled() -> None:
+    config = LlamaConfig(**{**TINY, "num_labels": 1})
+    model: Any = AutoModelForSequenceClassification.from_config(config)
+    loaded = models.given(model, make_tokenizer())
+    assert Policy(loaded.model).gives == {"reward"}
+    assert model.config.pad_token_id != loaded.tokenizer.eos_token_id
+
+
+def test_what_cannot_be_given_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="need a folder for their base"):
+        models.given(plain_llama(), make_tokenizer(), lora=Lora())
+    adapted = models.given(plain_llama(), make_tokenizer(), lora=Lora(r=2), base=tmp_path / "a")
+    with pytest.raises(ValueError, match="has adapters already"):
+        models.given(adapted.model, make_tokenizer(), lora=Lora(), base=tmp_path / "b")
+    small: Any = AutoModelForCausalLM.from_config(LlamaConfig(**{**TINY, "vocab_size": 100}))
+    with pytest.raises(ValueError, match="do not belong together"):
+        models.given(small, make_tokenizer())
+
+
+def test_another_reference_is_held_as_the_model_is() -> None:
+    mine = Model(
+        name="a", lora=Lora(), dtype="bfloat16", revision="v1", gradient_checkpointing=True
+    )
+    assert models.reference_of(mine, "start") is None
+    other = models.reference_of(mine, "b")
+    assert other == Model(name="b", dtype="bfloat16")
+    assert models.reference_of(mine, "a") == Model(name="a", dtype="bfloat16", revision="v1")
+
+
+def test_the_digest_of_files_sees_names_and_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name in ("one.json", "two.json"):
+            (tmp_path / folder / name).write_text(name)
+    first, second = (digest_files((tmp_path / folder).glob("*")) for folder in ("a", "b"))
+    assert first == second
+    (tmp_path / "b" / "two.json").write_text("2")
+    assert digest_files((tmp_path / "b").glob("*")) != first
+    (tmp_path / "a" / "two.json").rename(tmp_path / "a" / "three.json")
+    assert digest_files((tmp_path / "a").glob("*")) != first
