@@ -115,7 +115,7 @@ class Training:
         rng, hinting = np.random.default_rng(seed).spawn(2)
         logits = np.zeros((seeds, self.depth, self.children))
         logits[:, :, 0] = -self.bias
-        states: list[Mapping[str, float]] = [rule.initial_state() for _ in range(seeds)]
+        states: list[Mapping[str, float]] = [{} for _ in range(seeds)]
         found = [passing(logits)]
         for step in range(self.steps):
             lengths = [

@@ -67,8 +67,8 @@ class Answering:
     _barren: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        for name, stream in self.problems.items():
-            self.hint_state.setdefault(name, stream.hint.initial_state())
+        for name in self.problems:
+            self.hint_state.setdefault(name, {})
 
     def __call__(
         self,

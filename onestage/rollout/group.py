@@ -16,7 +16,8 @@ from onestage.data.tokenize import About
 from onestage.data.trees import Ids, TokenPath
 from onestage.randomness import generator
 from onestage.rollout.engines import Completion, Request
-from onestage.rollout.hints import Hint, boundaries
+from onestage.rollout.hints import Hint
+from onestage.rollout.hints._chunks import boundaries
 from onestage.rollout.rewards import Answer
 
 

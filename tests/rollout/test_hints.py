@@ -14,20 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onestage.rollout import hints as registry
-from onestage.rollout.hints import boundaries
+from onestage.rollout.hints import Cosine, Prefix, Staged, Uniform
+from onestage.rollout.hints._chunks import boundaries
 from onestage.rollout.hints.adaptive import Adaptive, estimates
-from onestage.rollout.hints.cosine import Cosine
-from onestage.rollout.hints.prefix import Prefix
-from onestage.rollout.hints.staged import Staged
-from onestage.rollout.hints.uniform import Uniform
 
 ALL = ["adaptive", "cosine", "none", "prefix", "staged", "uniform"]
 
 
 def drawn(name: str, step: int, size: int, times: int, **options: Any) -> np.ndarray:
     rule, random = registry.make({"name": name, **options}), np.random.default_rng(0)
-    state = rule.initial_state()
-    return np.array([rule.length(step, size, random, state) for _ in range(times)])
+    return np.array([rule.length(step, size, random, {}) for _ in range(times)])
 
 
 # Chunks
@@ -96,7 +92,7 @@ def test_lengths_are_within_the_solution_and_pure(
     name: str, step: int, size: int, seed: int, history: list[tuple[int, float]]
 ) -> None:
     rule = registry.make(name)
-    state = rule.initial_state()
+    state: dict[str, float] = {}
     for length, success in history:
         state = rule.advance(state, length, 5, success)
     if rule.unit == "token":
@@ -196,7 +192,7 @@ def test_prefix_window() -> None:
 
 
 def steps_of(rule: Adaptive, groups: list[tuple[int, int, float]]) -> dict[str, float]:
-    state = rule.initial_state()
+    state: dict[str, float] = {}
     for group in groups:
         state = rule.advance(state, *group)
     return state
@@ -252,7 +248,7 @@ def test_adaptive_shares_rates_between_solutions_of_other_lengths() -> None:
 
 def taught(rule: Adaptive, skill: Any, groups: int, seed: int = 0) -> np.ndarray:
     """Lengths given to a learner that is right with probability `skill(group, part)`."""
-    random, state, lengths = np.random.default_rng(seed), rule.initial_state(), []
+    random, state, lengths = np.random.default_rng(seed), {}, []
     for group in range(groups):
         size = int(random.integers(3, 6))
         length = rule.length(group, size, random, state)
@@ -320,4 +316,4 @@ def test_adaptive_refuses_what_is_no_success() -> None:
 
 def test_other_rules_carry_nothing() -> None:
     for rule in (Cosine(), Uniform(), Staged(), Prefix()):
-        assert rule.advance(rule.initial_state(), 1, 5, 1.0) == {}
+        assert rule.advance({}, 1, 5, 1.0) == {}

@@ -9,12 +9,13 @@ five chunks give 2.5 on average with variance 1.25.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from onestage.rollout.hints import Hint, falling
+from onestage.rollout.hints import Hint
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Cosine(Hint):
         if step >= self.hint_steps:
             return 0.0
         gone = (step + 1) / self.hint_steps
-        return falling(self.high, self.low, gone)
+        return self.low + (self.high - self.low) * (1 + math.cos(math.pi * gone)) / 2
 
     def length(
         self, step: int, size: int, random: np.random.Generator, state: Mapping[str, float]

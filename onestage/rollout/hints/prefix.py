@@ -9,13 +9,14 @@ not sentences, and never stop. One completion of a group (of eight, in the paper
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from onestage.rollout.hints import Hint, falling
+from onestage.rollout.hints import Hint
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Prefix(Hint):
     def lowest(self, step: int) -> float:
         """low_t of a step counted from 0."""
         gone = min(step / self.steps, 1.0)
-        return falling(self.high, self.low, gone)
+        return self.low + (self.high - self.low) * (1 + math.cos(math.pi * gone)) / 2
 
     def length(
         self, step: int, size: int, random: np.random.Generator, state: Mapping[str, float]

@@ -1,0 +1,42 @@
+"""Our own contract tests, for what others plug in.
+
+    from onestage.testing import check_schedule
+
+    def test_mine() -> None:
+        check_schedule(Mine(weights={"sft": 1, "dpo": 1}))
+
+Each raises `ContractError` with every law that the thing breaks, in words. A run takes these laws for
+granted: a plug-in that breaks one may train, resume or measure wrongly without a sign of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onestage.rollout.hints import Hint
+from onestage.rollout.hints import _laws as hint_laws
+from onestage.schedules import Schedule
+from onestage.schedules import _laws as schedule_laws
+
+
+class ContractError(ValueError):
+    """A plug-in that breaks laws of its contract."""
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Try a schedule on the laws of `onestage.schedules`.
+
+    Give it weights where it needs certain terms; `steps`, `seed` and `optimum` are filled in.
+    """
+    _require(schedule, schedule_laws.laws(schedule))
+
+
+def check_hint(rule: Hint) -> None:
+    """Try a hint rule on the laws of `onestage.rollout.hints`."""
+    _require(rule, hint_laws.laws(rule))
+
+
+def _require(given: object, broken: Sequence[str]) -> None:
+    if broken:
+        name = type(given).__name__
+        raise ContractError("\n".join(f"{name} breaks a law: {law}" for law in broken))
