@@ -76,6 +76,7 @@ class Child:
 
     name: str
     process: subprocess.Popen[str]
+    log: Path
     ready: dict[str, Any] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     """Of each step so far."""
@@ -87,7 +88,7 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} ended early; see its log in the work folder")
+            raise RuntimeError(f"{self.name} ended early:\n{self.log.read_text()[-2000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -124,16 +125,16 @@ class Child:
 
 def start(name: str, spec: Spec, work: Path, script: Path = Path(__file__)) -> Child:
     """Start a child process of `script` and wait until it is ready to take its first step."""
-    log = (work / f"{name.replace(' ', '-').replace(',', '')}.log").open("w")
+    log = work / f"{name.replace(' ', '-').replace(',', '')}.log"
     process = subprocess.Popen(
         [sys.executable, str(script), "--child", json.dumps(spec)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=log,
+        stderr=log.open("w"),
         text=True,
         env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
     )
-    child = Child(name, process)
+    child = Child(name, process, log)
     child.ready = child.answer()
     return child
 
@@ -269,53 +270,47 @@ def _versions() -> dict[str, str]:
 
 
 def run_onestage(spec: Spec) -> None:
-    """onestage's own loop on a recipe."""
+    """onestage's own loop on a recipe, paced by a callback."""
     pacer = Pacer()
-    from onestage.training.evaluate import measure
-    from onestage.training.loop import Hooks, train
+    from onestage.training.callbacks import Callback
     from onestage.training.recipe import parse_recipe
-    from onestage.training.run import Session
+    from onestage.training.run import run_recipe
+
+    losses: list[float] = []
+    drawn: list[Any] = []
+    final: dict[str, Any] = {}
+
+    class Paced(Callback):
+        def begin(self, run: Any) -> None:
+            draw = run.feeds.draw
+
+            def remembered(terms: Any) -> Any:
+                drawn.append(draw(terms))
+                return drawn[-1]
+
+            run.feeds.draw = remembered
+            pacer.ready()
+
+        def step(self, run: Any, loss: float) -> None:
+            losses.append(loss)
+            run.stop = pacer.step()
+            if run.stop:  # before the checkpoint that a stopped run leaves
+                final.update(peak_mib=peak_mib(), losses=losses, **work_of(run, drawn))
 
     with tempfile.TemporaryDirectory(dir=spec["work"]) as folder:
-        recipe = {**spec["recipe"], "cache_dir": f"{folder}/cache"}
-        session = Session(parse_recipe(recipe), Path(folder) / "run", say=print)
-        session.fill_reference()
-        losses: list[float] = []
-        drawn: list[Any] = []
-        draw = session.run.feeds.draw
-
-        def remembered(terms: Any) -> Any:
-            drawn.append(draw(terms))
-            return drawn[-1]
-
-        session.run.feeds.draw = remembered  # type: ignore[method-assign]
-
-        def progress(loss: float) -> None:
-            losses.append(loss)
-            session.run.stop = pacer.step()
-
-        pacer.ready()
-        hooks = Hooks(
-            log=lambda line: None,
-            measure=lambda names: measure(session.run, names),
-            evaluate=dict,
-            probe=dict,
-            save=lambda best: None,
-            progress=progress,
-        )
-        train(session.run, hooks)
-        peak = peak_mib()
-        pacer.say({"peak_mib": peak, "losses": losses, **work_of(session, drawn)})
+        recipe = parse_recipe({**spec["recipe"], "cache_dir": f"{folder}/cache"})
+        # Without the self-check: its full logits are no part of a step, and would be the peak of memory.
+        run_recipe(recipe, Path(folder) / "run", self_check=False, callbacks=[Paced()])
+    pacer.say(final)
 
 
-def work_of(session: Any, drawn: Sequence[Any]) -> dict[str, Any]:
+def work_of(run: Any, drawn: Sequence[Any]) -> dict[str, Any]:
     """What each step, on these records, computed: see the definition of model FLOPs above."""
     import numpy as np
 
     from onestage.data.packing import pack_records
 
-    run, config = session.run, session.run.policy.base.config
-    base = run.policy.base.base_model
+    config, base = run.policy.base.config, run.policy.base.base_model
     body = sum(p.numel() for p in base.layers.parameters())
     found: dict[str, list[Any]] = {
         key: [] for key in ("flops", "flops_of", "positions", "tokens", "scored", "rows")

@@ -28,7 +28,7 @@ import yaml
 
 from onestage.models.policy import Policy
 from onestage.studies.lab.ground import make_base, write_rows
-from onestage.studies.lab.world import World
+from onestage.studies.lab.world import LabWorld
 from onestage.training.callbacks import Callback
 from onestage.training.loop import Run
 from onestage.training.recipe import parse_recipe
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lab-profile")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    world = World(options.seed)
+    world = LabWorld(options.seed)
     base = make_base(world, options.work, seed=options.seed)
     files = write_rows(world, options.work / f"rows-{options.seed}")
     made = yaml.safe_load((base.parent / "recipe.yaml").read_text())

@@ -27,27 +27,27 @@ LONGEST = 500
 """Characters of a row."""
 
 
-def read(name: str) -> Iterator[dict[str, Any]]:
-    with gzip.open(DATA / f"{name}.jsonl.gz", "rt") as file:
+def read(data: Path, name: str) -> Iterator[dict[str, Any]]:
+    with gzip.open(data / f"{name}.jsonl.gz", "rt") as file:
         yield from map(json.loads, file)
 
 
-def rows() -> dict[str, list[dict[str, Any]]]:
+def rows(data: Path) -> dict[str, list[dict[str, Any]]]:
     """Short rows of every kind; scores are of single answers, thumbs are those scores at 1/2."""
     judged = [
         {"prompt": group["prompt"], "completion": text, "score": min(1.0, 4 * score)}
-        for group in read("alpaca_eval_scored.train")
+        for group in read(data, "alpaca_eval_scored.train")
         for text, score in zip(group["completions"], group["scores"], strict=True)
     ]
     found = {
-        "demonstration": list(read("gpteacher_roleplay.train")),
-        "pair": list(read("hh_harmless_pairs.train")),
+        "demonstration": list(read(data, "gpteacher_roleplay.train")),
+        "pair": list(read(data, "hh_harmless_pairs.train")),
         "score": judged,
         "label": [
             {"prompt": r["prompt"], "completion": r["completion"], "label": r["score"] >= 0.5}
             for r in judged
         ],
-        "text": [{"text": f"{r['question']}\n{r['answer']}"} for r in read("gsm8k.train")],
+        "text": [{"text": f"{r['question']}\n{r['answer']}"} for r in read(data, "gsm8k.train")],
     }
     return {
         kind: [row for row in many if sum(len(v) for v in row.values() if isinstance(v, str)) < LONGEST]
@@ -55,9 +55,9 @@ def rows() -> dict[str, list[dict[str, Any]]]:
     }  # fmt: skip
 
 
-def write(folder: Path) -> None:
+def write(data: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, many in rows().items():
+    for kind, many in rows(data).items():
         at = 0
         for split, number in sorted(SPLITS.items()):
             part = many[at : at + number]
@@ -71,11 +71,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--base", required=True, help="a model folder or hub id")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the shared data")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--updates", type=int, default=30)
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
-    write(given.out / "data")
+    write(given.data, given.out / "data")
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data"), "limit": 48}
     settings = {
         "world": world | {"answers": 8, "max_completion_length": 32},

@@ -47,16 +47,13 @@ from against_trl import (
     start,
     write_results,
 )
+from length import length_reward
 
 SCRIPT = Path(__file__).resolve()
 PROBLEMS, GROUP, LIMIT = 8, 8, 96
 ENDS = 0.02
 """Part of the vocabulary that ends a completion."""
 CONTESTANTS = {"TRL": 1, "TRL, batch in four": 4}
-
-
-def length_reward(text: str) -> float:
-    return -abs(len(text.split()) - 30) / 30
 
 
 # --- Children -------------------------------------------------------------------------------------
@@ -130,25 +127,23 @@ class Watch:
 
 def run_onestage(spec: Spec) -> None:
     pacer, watch = Pacer(), Watch()
-    from onestage.rollout.problems import Problems
-    from onestage.rollout.rewards import Reward
-    from onestage.training.loop import Hooks, train
+    from onestage.rollout.engines.transformers import Transformers
+    from onestage.training.callbacks import Callback
     from onestage.training.recipe import parse_recipe
-    from onestage.training.run import Session
+    from onestage.training.run import run_recipe
 
-    class Length(Reward):
-        def __call__(self, answers: Sequence[Any]) -> list[float]:
-            return [length_reward(answer.completion) for answer in answers]
+    class Paced(Callback):
+        def begin(self, run: Any) -> None:
+            pacer.ready()
+
+        def step(self, run: Any, loss: float) -> None:
+            run.stop = pacer.step()
 
     work = Path(spec["work"])
+    problems = {"name": "problems", "path": str(work / "problems.jsonl"), "kind": "check"}
     recipe = {
         "model": {"name": str(work / "model"), "dtype": "float32"},
-        "data": [
-            {
-                **{"name": "problems", "path": str(work / "problems.jsonl")},
-                **{"kind": "check", "reward": "countdown"},
-            }
-        ],
+        "data": [{**problems, "reward": f"{SCRIPT.with_name('length.py')}:Length"}],
         "objective": {"name": "grpo"},
         "rollout": {"num_generations": GROUP, "max_completion_length": LIMIT},
         "train": {
@@ -157,39 +152,15 @@ def run_onestage(spec: Spec) -> None:
             **{"max_length": 256, "max_grad_norm": 1.0, "logging_steps": 1_000_000},
         },
     }
+    Transformers.__call__ = watch.around(  # type: ignore[method-assign]
+        Transformers.__call__, lambda found: sum(len(c.ids) for group in found for c in group)
+    )
     with tempfile.TemporaryDirectory(dir=work) as folder:
         recipe["cache_dir"] = f"{folder}/cache"
-        session = Session(parse_recipe(recipe), Path(folder) / "run", say=print)
-        answering = session.run.feeds.answering
-        stream = answering.problems["problems"]
-        answering.problems["problems"] = Problems([("length", 1.0, Length())], stream.hint)
-        answering.engine = Watched(answering.engine, watch)
-
-        def progress(loss: float) -> None:
-            session.run.stop = pacer.step()
-
-        pacer.ready()
-        nothing = Hooks(
-            log=lambda line: None,
-            measure=lambda names: {},
-            evaluate=dict,
-            probe=dict,
-            save=lambda best: None,
-            progress=progress,
+        run_recipe(
+            parse_recipe(recipe), Path(folder) / "run", self_check=False, callbacks=[Paced()]
         )
-        train(session.run, nothing)
-        pacer.say({"sampling": watch.seconds, "tokens": watch.tokens})
-
-
-class Watched:
-    """An engine whose calls are timed."""
-
-    def __init__(self, engine: Any, watch: Watch) -> None:
-        self.tolerance, self.sync, self.close = engine.tolerance, engine.sync, engine.close
-        self.call = watch.around(engine, lambda found: sum(len(c.ids) for g in found for c in g))
-
-    def __call__(self, requests: Any, how: Any) -> Any:
-        return self.call(requests, how)
+    pacer.say({"sampling": watch.seconds, "tokens": watch.tokens})
 
 
 def run_trl(spec: Spec) -> None:

@@ -183,8 +183,8 @@ def worker(file: Path) -> None:
 # --- Real data ------------------------------------------------------------------------------------
 
 
-def read_rows(name: str) -> list[dict[str, Any]]:
-    with gzip.open(DATA / f"{name}.jsonl.gz", "rt") as lines:
+def read_rows(data: Path, name: str) -> list[dict[str, Any]]:
+    with gzip.open(data / f"{name}.jsonl.gz", "rt") as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -193,14 +193,17 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-def real_files(folder: Path) -> dict[str, Path]:
+def real_files(data: Path, folder: Path) -> dict[str, Path]:
     """Training, held-out and seen rows, text to pretrain on, and text to be kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    demos, pairs = read_rows("gpteacher_roleplay.train"), read_rows("hh_harmless_pairs.train")
-    math = [f"{row['question']}\n{row['answer']}" for row in read_rows("gsm8k.train")]
+    demos, pairs = (
+        read_rows(data, "gpteacher_roleplay.train"),
+        read_rows(data, "hh_harmless_pairs.train"),
+    )
+    math = [f"{row['question']}\n{row['answer']}" for row in read_rows(data, "gsm8k.train")]
     answers = [
         f"{row['prompt']}\n{answer}"
-        for row in read_rows("alpaca_eval_scored.train")
+        for row in read_rows(data, "alpaca_eval_scored.train")
         for answer in row["completions"]
     ]
     text = [f"{row['prompt']} {row['completion']}" for row in demos]
@@ -211,10 +214,10 @@ def real_files(folder: Path) -> dict[str, Path]:
         "demos": write_rows(folder / "demos.jsonl", demos),
         "pairs": write_rows(folder / "pairs.jsonl", pairs),
         "demos_held": write_rows(
-            folder / "demos_held.jsonl", read_rows("gpteacher_roleplay.eval")[:ROWS]
+            folder / "demos_held.jsonl", read_rows(data, "gpteacher_roleplay.eval")[:ROWS]
         ),
         "pairs_held": write_rows(
-            folder / "pairs_held.jsonl", read_rows("hh_harmless_pairs.eval")[:ROWS]
+            folder / "pairs_held.jsonl", read_rows(data, "hh_harmless_pairs.eval")[:ROWS]
         ),
         "demos_seen": write_rows(folder / "demos_seen.jsonl", demos[:ROWS]),
         "pairs_seen": write_rows(folder / "pairs_seen.jsonl", pairs[:ROWS]),
@@ -398,7 +401,7 @@ def distances(one: Mapping[str, Any], best: Any, start: Any) -> dict[str, float]
 
 def real(options: argparse.Namespace) -> None:
     folder = options.work / "real"
-    shared = real_files(folder / "data")
+    shared = real_files(options.data, folder / "data")
     seeds = [TUNING_SEED, *range(options.seeds)]
     bases = {seed: real_base(folder, shared, seed, options.pretraining) for seed in seeds}
     files = {key: {k: v for k, v in shared.items() if k != "text"} for key in seeds}
@@ -418,9 +421,9 @@ def lab_files(folder: Path, seed: int) -> tuple[Path, dict[str, Path]]:
     from itertools import islice
 
     from onestage.studies.lab.ground import make_base
-    from onestage.studies.lab.world import World
+    from onestage.studies.lab.world import LabWorld
 
-    home, world = folder / f"world-{seed}", World(seed)
+    home, world = folder / f"world-{seed}", LabWorld(seed)
     home.mkdir(parents=True, exist_ok=True)
     base = make_base(world, folder / "cache", seed=seed)
     found = {}
@@ -677,6 +680,7 @@ def main() -> None:
     parser.add_argument("what", choices=["real", "lab", "page", "work"])
     parser.add_argument("file", nargs="?", type=Path, help="of a worker: its jobs")
     parser.add_argument("--work", type=Path, default=Path("runs/tradeoff"))
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the shared data")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--pretraining", type=int, default=400, help="steps of the base")
