@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
+
+if TYPE_CHECKING:
+    from onestage.studies.worlds import Metric
+
+HARDLY = 0.005
+"""A change up to this is none."""
 
 
 @app.command("eval")
@@ -40,18 +47,27 @@ def evaluate(
         ground = place.prepare(seed, cache or default_cache(), say)
         found = place.evaluate(ground, model, seed, split)
         base = place.evaluate(ground, ground.base, seed, split)
-        table = Table(title=f"{model}, {split}", title_justify="left")
-        for name in ("measure", "base", "model", "change"):
-            table.add_column(name, justify="left" if name == "measure" else "right")
-        for name, value in found.metrics.items():
-            metric, before = place.metrics[name], base.metrics[name]
-            change = value - before
-            sign = {"higher": 1, "lower": -1, None: 0}[metric.better]
-            style = "green" if sign * change > 0.005 else "red" if sign * change < -0.005 else "dim"
-            told = f"[{style}]{change:+.3f}[/]"
-            table.add_row(f"{name}: {metric.says}", f"{before:.3f}", f"{value:.3f}", told)
-        console.print(table)
+        console.print(_table(f"{model}, {split}", place.metrics, base.metrics, found.metrics))
         if out is not None:
             answers = [dict(answer) for answer in found.answers]
             write_json(out, {"metrics": dict(found.metrics), "answers": answers})
             say(f"{out}")
+
+
+def _table(
+    title: str,
+    metrics: Mapping[str, Metric],
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+) -> Table:
+    """What changed; green for the better, red for the worse, dim what hardly did."""
+    table = Table(title=title, title_justify="left")
+    for name in ("measure", "base", "model", "change"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    for name, value in after.items():
+        change = value - before[name]
+        gain = {"higher": change, "lower": -change, None: 0.0}[metrics[name].better]
+        style = "green" if gain > HARDLY else "red" if gain < -HARDLY else "dim"
+        told = f"[{style}]{change:+.3f}[/]"
+        table.add_row(f"{name}: {metrics[name].says}", f"{before[name]:.3f}", f"{value:.3f}", told)
+    return table

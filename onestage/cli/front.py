@@ -25,10 +25,10 @@ def front(
 ) -> None:
     """Compare runs by their terms' held-out losses: gaps, ideal distance, front, hypervolume."""
     with plain_errors():
-        from onestage.report.front import as_json, compare, read
+        from onestage.report.front import as_json, compare, result_of
         from onestage.runfolder import write_text
 
-        found = compare([read(folder) for folder in runs], _values(optimum or []))
+        found = compare([result_of(folder) for folder in runs], _values(optimum or []))
         for one in found.broken:
             complaints.print(f"{one.name}: {one.problem}", style="yellow", highlight=False)
         if not found.runs:

@@ -35,11 +35,11 @@ def base(
     with plain_errors():
         from onestage.studies.lab.ground import make_base
         from onestage.studies.lab.presets import size_of
-        from onestage.studies.lab.world import World
+        from onestage.studies.lab.world import LabWorld
 
         quiet_libraries()
         known = size_of(size)
-        world = World(seed, known)
+        world = LabWorld(seed, known)
         folder = make_base(world, out, known, seed=seed, say=say, callbacks=[progress()])
         say(str(folder))
 
@@ -56,7 +56,7 @@ def rows(
     with plain_errors():
         from onestage.studies.lab.ground import write_rows
         from onestage.studies.lab.presets import size_of
-        from onestage.studies.lab.world import World
+        from onestage.studies.lab.world import LabWorld
 
-        files = write_rows(World(seed, size_of(size)), out)
+        files = write_rows(LabWorld(seed, size_of(size)), out)
         say(f"{len(files)} files in {out}")

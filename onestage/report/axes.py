@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from onestage.report.cells import Compared, Setting
@@ -10,145 +11,189 @@ from onestage.report.figures import Figure, Look, axis, plain, rounded
 from onestage.report.markup import Html, el, join
 from onestage.report.numbers import UNKNOWN, number, setting
 from onestage.report.reading import is_number
+from onestage.stats import Interval
 
 HEATMAPS = 12
+WIDE = 20
+"""An axis whose greatest value is so many times its least is drawn by logarithms."""
 
 
 def axes_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     """A figure for each axis or pair of axes, its metric to be picked."""
     rows = [one for one in found.settings() if one.axes]
     axes = dict.fromkeys(name for one in rows for name, _ in one.axes)
-    varied = [name for name in axes if len({dict(o.axes).get(name) for o in rows} - {None}) > 1]
+    varied = [name for name in axes if len({one.at(name) for one in rows} - {None}) > 1]
     metrics = [name for name in found.headline if any(found.mean(one, name) for one in rows)]
     if not varied or not metrics:
         return None
     if len(varied) == 1:
         return _lines(found, looks, rows, varied[0], metrics).html()
-    maps = _heatmaps(found, rows, varied[0], varied[1], metrics)
-    return join(
-        [
-            el(
-                "p",
-                "Means over seeds, one scale for all maps; a star marks the best.",
-                class_="note",
-            ),
-            el("div", *(figure.html() for figure in maps), class_="grid", data_together=True),
-        ]
-    )
+    spans = {metric: _span(found, rows, metric) for metric in metrics}
+    maps = [_map(found, sheet, spans) for sheet in sheets(rows, varied[0], varied[1])]
+    note = "Means over seeds, one scale for all maps; a star marks the best."
+    grid = el("div", *(figure.html() for figure in maps), class_="grid", data_together=True)
+    return join([el("p", note, class_="note"), grid])
+
+
+@dataclass(frozen=True)
+class _Across:
+    """The axis that lines go along: numbers at their places, words one beside the other."""
+
+    name: str
+    values: Sequence[Any]
+
+    @property
+    def numeric(self) -> bool:
+        return all(is_number(value) for value in self.values)
+
+    def place(self, one: Setting) -> Any:
+        value = one.at(self.name)
+        return value if self.numeric else plain(setting(value))
+
+    def layout(self) -> dict[str, Any]:
+        if not self.numeric:
+            return axis(self.name, type="category")
+        least, most = min(self.values), max(self.values)
+        if least <= 0 or most / least < WIDE:
+            return axis(self.name)
+        ticks = [plain(setting(value)) for value in self.values]
+        return axis(self.name, type="log", tickvals=list(self.values), ticktext=ticks)
 
 
 def _lines(
-    found: Compared, looks: Mapping[str, Look], rows: list[Setting], name: str, metrics: list[str]
+    found: Compared,
+    looks: Mapping[str, Look],
+    rows: Sequence[Setting],
+    name: str,
+    metrics: Sequence[str],
 ) -> Figure:
-    values = list(dict.fromkeys(dict(one.axes)[name] for one in rows if name in dict(one.axes)))
-    numeric = all(is_number(value) for value in values)
-    traces: list[dict[str, Any]] = []
-    for metric in metrics:
-        for method in dict.fromkeys(one.method for one in rows):
-            mine = [
-                (dict(o.axes).get(name), found.mean(o, metric)) for o in rows if o.method == method
-            ]
-            known = [
-                (place, mean) for place, mean in mine if mean is not None and place is not None
-            ]
-            if not known:
-                continue
-            look, places = looks[method], [p if numeric else plain(setting(p)) for p, _ in known]
-            means = [mean for _, mean in known]
-            if any(mean.half for mean in means):
-                edge = [rounded(m.high) for m in means] + [rounded(m.low) for m in reversed(means)]
-                traces.append(
-                    {
-                        "x": places + places[::-1],
-                        "y": edge,
-                        "fill": "toself",
-                        "mode": "lines",
-                        "line": {"width": 0},
-                        "fillcolor": look.faint(0.16),
-                        "hoverinfo": "skip",
-                        "showlegend": False,
-                        "pick": plain(metric),
-                    }
-                )
-            traces.append(
-                {
-                    "x": places,
-                    "y": [rounded(mean.mean) for mean in means],
-                    "name": plain(method),
-                    "mode": "lines+markers",
-                    "line": {"color": look.colour, "dash": look.dash, "width": 2},
-                    "marker": {"color": look.colour, "symbol": look.symbol, "size": 8},
-                    "text": [f"± {number(m.half)} ({m.n} seeds)" if m.half else "" for m in means],
-                    "hovertemplate": "%{x}: %{y:.4g} %{text}",
-                    "pick": plain(metric),
-                }
-            )
-    wide = numeric and min(values) > 0 and max(values) / min(values) >= 20
-    ticks = {"tickvals": values, "ticktext": [plain(setting(value)) for value in values]}
-    kind = {"type": "log", **ticks} if wide else {} if numeric else {"type": "category"}
-    layout = {"xaxis": axis(name, **kind), "yaxis": axis("value of the metric")}
+    rows = [one for one in rows if one.at(name) is not None]
+    across = _Across(name, list(dict.fromkeys(one.at(name) for one in rows)))
+    lines: dict[str, list[Setting]] = {}
+    for one in rows:
+        lines.setdefault(one.method, []).append(one)
+    traces = [
+        {**trace, "pick": plain(metric)}
+        for metric in metrics
+        for method, mine in lines.items()
+        for trace in _curve(found, looks[method], mine, across, metric)
+    ]
+    layout = {"xaxis": across.layout(), "yaxis": axis("value of the metric")}
     note = "Mean over seeds; the band is the 95 % interval."
     return Figure(f"Over {name}", traces, layout, note, height=360, pick="metric")
 
 
-def _heatmaps(
-    found: Compared, rows: list[Setting], across: str, down: str, metrics: list[str]
-) -> list[Figure]:
-    """One for each method, and for each value of any further axis."""
-    sheets: dict[str, list[Setting]] = {}
+def _curve(
+    found: Compared, look: Look, rows: Sequence[Setting], across: _Across, metric: str
+) -> list[dict[str, Any]]:
+    """A method's line through its settings, on its band where there is more than one seed."""
+    known = [(one, mean) for one in rows if (mean := found.mean(one, metric)) is not None]
+    if not known:
+        return []
+    places, means = [across.place(one) for one, _ in known], [mean for _, mean in known]
+    line = {
+        "x": places,
+        "y": [rounded(mean.mean) for mean in means],
+        "name": plain(known[0][0].method),
+        "mode": "lines+markers",
+        "line": {"color": look.colour, "dash": look.dash, "width": 2},
+        "marker": {"color": look.colour, "symbol": look.symbol, "size": 8},
+        "text": [f"± {number(m.half)} ({m.n} seeds)" if m.half else "" for m in means],
+        "hovertemplate": "%{x}: %{y:.4g} %{text}",
+    }
+    return [_band(places, means, look), line] if any(mean.half for mean in means) else [line]
+
+
+def _band(places: list[Any], means: Sequence[Interval], look: Look) -> dict[str, Any]:
+    """The intervals, as the outline of an area: along their upper ends and back along the lower ones."""
+    upper = [rounded(mean.mean + (mean.half or 0.0)) for mean in means]
+    lower = [rounded(mean.mean - (mean.half or 0.0)) for mean in means]
+    return {
+        "x": places + places[::-1],
+        "y": upper + lower[::-1],
+        "fill": "toself",
+        "mode": "lines",
+        "line": {"width": 0},
+        "fillcolor": look.faint(0.16),
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The settings of one method, at one place on any further axes, in the plane of two axes."""
+
+    title: str
+    across: str
+    down: str
+    settings: list[Setting]
+
+    @property
+    def columns(self) -> list[Any]:
+        return list(dict.fromkeys(one.at(self.across) for one in self.settings))
+
+    @property
+    def lines(self) -> list[Any]:
+        return list(dict.fromkeys(one.at(self.down) for one in self.settings))
+
+    def grid(self, found: Compared, metric: str) -> list[list[Interval | None]]:
+        """Its mean in every line and column; None where there is none."""
+        means = {
+            (one.at(self.across), one.at(self.down)): found.mean(one, metric)
+            for one in self.settings
+        }
+        return [[means.get((column, line)) for column in self.columns] for line in self.lines]
+
+
+def sheets(rows: Sequence[Setting], across: str, down: str) -> list[Sheet]:
+    """One for each method and value of any further axis, the first `HEATMAPS` of them."""
+    found: dict[str, Sheet] = {}
     for one in rows:
         rest = [f"{k} {setting(v)}" for k, v in one.axes if k not in (across, down)]
-        sheets.setdefault(", ".join([one.method, *rest]), []).append(one)
-    figures, spans = [], {metric: _span(found, rows, metric) for metric in metrics}
-    for title, mine in list(sheets.items())[:HEATMAPS]:
-        columns = list(dict.fromkeys(dict(one.axes).get(across) for one in mine))
-        lines = list(dict.fromkeys(dict(one.axes).get(down) for one in mine))
-        traces = []
-        for metric in metrics:
-            means = {
-                (dict(one.axes).get(across), dict(one.axes).get(down)): found.mean(one, metric)
-                for one in mine
-            }
-            sign = found.metrics[metric].sign
-            top = max((sign * mean.mean for mean in means.values() if mean), default=None)
-            grid = [[means.get((column, line)) for column in columns] for line in lines]
-            text = [
-                [
-                    ("★ " if mean and sign and sign * mean.mean == top else "")
-                    + (number(mean.mean) if mean else UNKNOWN)
-                    for mean in line
-                ]
-                for line in grid
-            ]
-            traces.append(
-                {
-                    "type": "heatmap",
-                    "x": [plain(setting(value)) for value in columns],
-                    "y": [plain(setting(value)) for value in lines],
-                    "z": [[rounded(mean.mean) if mean else None for mean in line] for line in grid],
-                    "text": text,
-                    "texttemplate": "%{text}",
-                    "colorscale": [[0, "@panel"], [1, "@accent"]],
-                    "reversescale": sign < 0,
-                    **spans[metric],
-                    "showscale": False,
-                    "xgap": 2,
-                    "ygap": 2,
-                    "hovertemplate": f"{plain(across)} %{{x}}, {plain(down)} %{{y}}: %{{z:.4g}}",
-                    "name": "",
-                    "pick": plain(metric),
-                }
-            )
-        layout = {
-            "xaxis": axis(across, type="category"),
-            "yaxis": axis(down, type="category", automargin=True),
-        }
-        height = 130 + 44 * len(lines)
-        figures.append(Figure(title, traces, layout, height=height, pick="metric"))
-    return figures
+        title = ", ".join([one.method, *rest])
+        found.setdefault(title, Sheet(title, across, down, [])).settings.append(one)
+    return list(found.values())[:HEATMAPS]
 
 
-def _span(found: Compared, rows: list[Setting], metric: str) -> dict[str, float | None]:
+def _map(found: Compared, sheet: Sheet, spans: Mapping[str, dict[str, Any]]) -> Figure:
+    traces = [{**_heatmap(found, sheet, metric), **span} for metric, span in spans.items()]
+    layout = {
+        "xaxis": axis(sheet.across, type="category"),
+        "yaxis": axis(sheet.down, type="category", automargin=True),
+    }
+    height = 130 + 44 * len(sheet.lines)
+    return Figure(sheet.title, traces, layout, height=height, pick="metric")
+
+
+def _heatmap(found: Compared, sheet: Sheet, metric: str) -> dict[str, Any]:
+    sign, grid = found.metrics[metric].sign, sheet.grid(found, metric)
+    top = max((sign * mean.mean for line in grid for mean in line if mean), default=None)
+
+    def told(mean: Interval | None) -> str:
+        if mean is None:
+            return UNKNOWN
+        return ("★ " if sign and sign * mean.mean == top else "") + number(mean.mean)
+
+    return {
+        "type": "heatmap",
+        "x": [plain(setting(value)) for value in sheet.columns],
+        "y": [plain(setting(value)) for value in sheet.lines],
+        "z": [[rounded(mean.mean) if mean else None for mean in line] for line in grid],
+        "text": [[told(mean) for mean in line] for line in grid],
+        "texttemplate": "%{text}",
+        "colorscale": [[0, "@panel"], [1, "@accent"]],
+        "reversescale": sign < 0,
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+        "hovertemplate": f"{plain(sheet.across)} %{{x}}, {plain(sheet.down)} %{{y}}: %{{z:.4g}}",
+        "name": "",
+        "pick": plain(metric),
+    }
+
+
+def _span(found: Compared, rows: Sequence[Setting], metric: str) -> dict[str, float | None]:
     """The colour scale of a metric, for all maps."""
     means = [mean.mean for one in rows if (mean := found.mean(one, metric))]
     return {"zmin": rounded(min(means)), "zmax": rounded(max(means))} if means else {}

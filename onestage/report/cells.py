@@ -52,6 +52,10 @@ class Setting:
     method: str
     axes: tuple[tuple[str, Any], ...] = ()
 
+    def at(self, axis: str) -> Any:
+        """Its value on an axis; None where it does not depend on it."""
+        return dict(self.axes).get(axis)
+
     @property
     def place(self) -> str:
         return ", ".join(f"{_last(key)} {setting(value)}" for key, value in self.axes)

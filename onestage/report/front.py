@@ -85,7 +85,7 @@ class Comparison:
         return sorted(self.runs, key=lambda one: one.distance)
 
 
-def read(folder: Path) -> RunResult:
+def result_of(folder: Path) -> RunResult:
     """What a run reached; with a `problem` where the folder holds no evaluation."""
     try:
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) or {}

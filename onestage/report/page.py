@@ -15,7 +15,7 @@ from onestage.report.cells import Compared
 from onestage.report.claims import claims_section
 from onestage.report.curves import curves_section
 from onestage.report.figures import Look, looks_of
-from onestage.report.front import Comparison, FrontError, compare, read
+from onestage.report.front import Comparison, FrontError, compare, result_of
 from onestage.report.gains import gains_section
 from onestage.report.markup import Html, el, join
 from onestage.report.opening import opening
@@ -145,7 +145,7 @@ def _gaps(found: Compared) -> Comparison | None:
     if found.is_study or len(folders) < 2:
         return None
     try:
-        return compare([read(folder) for folder in folders], {})
+        return compare([result_of(folder) for folder in folders], {})
     except FrontError:
         return None
 

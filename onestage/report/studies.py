@@ -10,9 +10,8 @@ from typing import Any
 
 from onestage.report.cells import Cell, Compared, Metric
 from onestage.report.reading import Reader, is_number, mapping, texts
-from onestage.report.trained import is_run, read_run
+from onestage.report.trained import Trained, is_run, read_run
 
-UNFINISHED = ("waiting", "running")
 TIDY = {"purpose", "method", "seed", "cell", "metric", "value"}
 """Columns of `results.csv` that are no axes."""
 
@@ -156,21 +155,9 @@ def _cell(folder: Path, reader: Reader) -> Cell:
     about = reader.json(folder / "cell.json", where, needed=True) or {}
     status = reader.json(folder / "status.json", where) or {}
     state, error = str(status.get("state") or ""), str(status.get("error") or "")
-    found = reader.json(folder / "results.json", where, needed=state == "done") or {}
-    results = {name: float(value) for name, value in found.items() if is_number(value)}
-    strange = [name for name in found if name not in results]
-    if strange:
-        reader.tell(where, f"no finite number for {', '.join(strange)}")
-    if state == "failed":
-        reader.tell(where, f"failed: {error or 'no reason was given'}")
-    elif state in UNFINISHED:
-        reader.tell(where, f"unfinished ({state})")
-    elif not status:
-        reader.tell(where, "unfinished (no status)")
-    run, quiet = folder / "run", Reader()
-    trained = read_run(run, folder.name, quiet) if run.is_dir() and is_run(run) else None
-    if state == "done":
-        reader.troubles += quiet.troubles  # of a cell that is not done, one line is enough
+    results = _results(folder, where, reader, needed=state == "done")
+    if state != "done":
+        reader.tell(where, _unfinished(state, error))
     seed, seconds = about.get("seed"), status.get("seconds")
     return Cell(
         str(about.get("name") or folder.name),
@@ -184,5 +171,29 @@ def _cell(folder: Path, reader: Reader) -> Cell:
         seconds if is_number(seconds) else None,
         {} if state == "failed" else results,
         reader.lines(folder / "samples.jsonl", where),
-        trained,
+        _trained(folder, reader, quiet=state != "done"),
     )
+
+
+def _unfinished(state: str, error: str) -> str:
+    """What is told of a cell that is not done."""
+    if state == "failed":
+        return f"failed: {error or 'no reason was given'}"
+    return f"unfinished ({state or 'no status'})"
+
+
+def _results(folder: Path, where: str, reader: Reader, *, needed: bool) -> dict[str, float]:
+    found = reader.json(folder / "results.json", where, needed=needed) or {}
+    results = {name: float(value) for name, value in found.items() if is_number(value)}
+    strange = [name for name in found if name not in results]
+    if strange:
+        reader.tell(where, f"no finite number for {', '.join(strange)}")
+    return results
+
+
+def _trained(folder: Path, reader: Reader, *, quiet: bool) -> Trained | None:
+    """The cell's run. `quiet`: of a cell that is not done, one line of trouble is enough."""
+    run = folder / "run"
+    if not (run.is_dir() and is_run(run)):
+        return None
+    return read_run(run, folder.name, Reader() if quiet else reader)

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from onestage.runfolder import read_json
 from onestage.stats import Interval, interval, rank_slope
 from onestage.studies.file import Claim, StudyError, StudyFile
-from onestage.studies.results import Row, by_place, compared
+from onestage.studies.results import TidyRow, by_place, compared
 
 HEAD = """# Claims
 
@@ -32,7 +32,7 @@ Verdict = Literal["holds", "does not hold", "undecided"]
 
 
 @dataclass(frozen=True)
-class Part:
+class Difference:
     """One difference that a claim speaks of."""
 
     says: str
@@ -43,7 +43,7 @@ class Part:
     verdict: Verdict
 
 
-def judged(study: StudyFile, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def judged(study: StudyFile, rows: Sequence[TidyRow]) -> list[dict[str, Any]]:
     """Every claim of the study with its verdict, as `claims.json` has it."""
     entries = []
     for claim in study.claims:
@@ -79,7 +79,7 @@ def check(study: StudyFile) -> None:
             )
 
 
-def _parts(claim: Claim, rows: Sequence[Row]) -> list[Part]:
+def _parts(claim: Claim, rows: Sequence[TidyRow]) -> list[Difference]:
     values = by_place(rows, claim.metric)
     if claim.trend is not None:
         return [_trend(claim, values)]
@@ -91,7 +91,7 @@ def _parts(claim: Claim, rows: Sequence[Row]) -> list[Part]:
     return parts
 
 
-def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Part:
+def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Difference:
     """Kendall's tau of the metric along an axis, for each seed."""
     given = dict(claim.trend or {})
     over = given.pop("over")
@@ -107,9 +107,9 @@ def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Part:
     return _part(f"{_called(given)} over {over} (Kendall's tau)", interval(slopes), claim)
 
 
-def _part(says: str, found: Interval, claim: Claim) -> Part:
+def _part(says: str, found: Interval, claim: Claim) -> Difference:
     numbers = (found.mean, found.low, found.high, found.n)
-    return Part(says, *numbers, _verdict(found, claim.direction, claim.margin))
+    return Difference(says, *numbers, _verdict(found, claim.direction, claim.margin))
 
 
 def _verdict(found: Interval, direction: str, margin: float) -> Verdict:

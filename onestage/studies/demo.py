@@ -17,7 +17,7 @@ from onestage.report.page import write_report
 from onestage.runfolder import Say
 from onestage.studies.file import StudyFile, load_study
 from onestage.studies.lab.ground import make_base
-from onestage.studies.lab.world import World
+from onestage.studies.lab.world import LabWorld
 from onestage.studies.study import Outcome, Study
 from onestage.studies.tables import tables
 from onestage.training.callbacks import Callback
@@ -42,7 +42,7 @@ def run_demo(
     """Build or load the base, do the study, print its table, write the report; all in `out`."""
     began = time.perf_counter()
     study = Study(demo_study(seed), out / f"seed-{seed}", cache, jobs=jobs, say=say)
-    base = make_base(World(seed), cache, seed=seed, say=say, callbacks=[progress()])
+    base = make_base(LabWorld(seed), cache, seed=seed, say=say, callbacks=[progress()])
     outcome = study.go()
     for table in tables(study.out, outcome):
         console.print(table)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onestage.runfolder import read_json, write_text
-from onestage.stats import Interval, holm, hypervolume, ideal_distance, interval, paired
+from onestage.stats import Interval, holm, hypervolume, ideal_distance, interval, normalised, paired
 from onestage.studies.cells import Cell
 from onestage.studies.file import Front
 from onestage.studies.worlds import Metric
@@ -37,8 +36,8 @@ FRONT = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One number."""
+class TidyRow:
+    """One number: a row of `results.csv`."""
 
     purpose: str
     method: str
@@ -54,13 +53,13 @@ class Row:
         return self.method, tuple(sorted(self.axes.items(), key=str))
 
 
-def gather(cells: Iterable[Cell], folder: Path) -> list[Row]:
+def gather(cells: Iterable[Cell], folder: Path) -> list[TidyRow]:
     """Every number of the cells that are done. A damaged file of results is as if there were none."""
     rows = []
     for cell in cells:
         for metric, value in found(folder / cell.name).items():
             rows.append(
-                Row(cell.purpose, cell.method, cell.axes, cell.seed, cell.name, metric, value)
+                TidyRow(cell.purpose, cell.method, cell.axes, cell.seed, cell.name, metric, value)
             )
     return rows
 
@@ -76,57 +75,63 @@ def found(folder: Path) -> dict[str, float]:
         return {}
 
 
-def traded(rows: Sequence[Row], front: Front) -> list[Row]:
+def traded(rows: Sequence[TidyRow], front: Front) -> list[TidyRow]:
     """Gaps, ideal distance and hypervolume of two losses: normalised by the start's, best of the seed.
 
     f* is the lowest that any run of the same seed ended with (Fernando et al. 2024 measure it by runs
     of one objective alone; include those as methods to have the same). The start is 1, the best 0.
     """
-    made: list[Row] = []
+    made: list[TidyRow] = []
     for purpose in ("tune", "test"):
-        made += _traded([row for row in rows if row.purpose == purpose], front)
+        placed = _gaps([row for row in rows if row.purpose == purpose], front)
+        for row, gap in placed:
+            numbers = {f"gap/{name}": value for name, value in gap.items()}
+            numbers["ideal_distance"] = ideal_distance(gap)
+            made += [replace(row, metric=name, value=value) for name, value in numbers.items()]
+        made += _volumes(placed, front.over) if front.over is not None else []
     return made
 
 
-def _traded(rows: Sequence[Row], front: Front) -> list[Row]:
-    losses: dict[str, dict[str, Row]] = {
-        name: {row.cell: row for row in rows if row.metric == metric}
-        for name, metric in (("x", front.x), ("y", front.y))
-    }
-    start: dict[tuple[int, str], float] = {}
-    for name, metric in (("x", front.x), ("y", front.y)):
-        for row in rows:
-            if row.metric == f"start/{metric}":
-                start.setdefault((row.seed, name), row.value)
-    made, points = [], defaultdict(list)
-    for cell, row in losses["x"].items():
-        parts = {}
-        for name in ("x", "y"):
-            mine = losses[name].get(cell)
-            best = min((r.value for r in losses[name].values() if r.seed == row.seed), default=0.0)
-            first = start.get((row.seed, name))
-            if mine is not None and first is not None and first > best:
-                parts[name] = (mine.value - best) / (first - best)
-        if len(parts) < 2:
-            continue
-        numbers = {"gap/x": parts["x"], "gap/y": parts["y"]}
-        numbers["ideal_distance"] = ideal_distance(parts)
-        made += [
-            Row(row.purpose, row.method, row.axes, row.seed, cell, name, value)
-            for name, value in numbers.items()
-        ]
-        rest = {key: value for key, value in row.axes.items() if key != front.over}
-        points[row.method, tuple(rest.items()), row.seed].append((parts["x"], parts["y"]))
-    for (method, rest_items, seed), many in points.items():
-        if front.over is not None and len(many) > 1:
-            volume = hypervolume(many, (1.0, 1.0))
-            axes = dict(rest_items)
-            purpose = rows[0].purpose
-            made.append(Row(purpose, method, axes, seed, "", "hypervolume", volume))
-    return made
+def _gaps(rows: Sequence[TidyRow], front: Front) -> list[tuple[TidyRow, dict[str, float]]]:
+    """A row of every cell with its normalised gaps `x` and `y`, where both can be said."""
+    ends: dict[str, dict[str, TidyRow]] = {}
+    best: dict[int, dict[str, float]] = {}
+    start: dict[int, dict[str, float]] = {}
+    for row in rows:
+        for name, metric in (("x", front.x), ("y", front.y)):
+            if row.metric == metric:
+                ends.setdefault(row.cell, {})[name] = row
+                lowest = best.setdefault(row.seed, {})
+                lowest[name] = min(lowest.get(name, row.value), row.value)
+            elif row.metric == f"start/{metric}":
+                start.setdefault(row.seed, {}).setdefault(name, row.value)
+    placed = []
+    for both in ends.values():
+        row = next(iter(both.values()))
+        losses = {name: one.value for name, one in both.items()}
+        gap = normalised(losses, best[row.seed], start.get(row.seed, {}))
+        if len(gap) == 2:
+            placed.append((row, dict(sorted(gap.items()))))
+    return placed
 
 
-def by_place(rows: Iterable[Row], metric: str) -> dict[Any, dict[int, float]]:
+def _volumes(placed: Sequence[tuple[TidyRow, Mapping[str, float]]], over: str) -> list[TidyRow]:
+    """The hypervolume between a method's front along the axis `over` and the start, for each seed."""
+    fronts: dict[Any, list[tuple[float, float]]] = {}
+    firsts: dict[Any, TidyRow] = {}
+    for row, gap in placed:
+        rest = {key: value for key, value in row.axes.items() if key != over}
+        key = row.method, tuple(rest.items()), row.seed
+        firsts.setdefault(key, replace(row, axes=rest, cell="", metric="hypervolume"))
+        fronts.setdefault(key, []).append((gap["x"], gap["y"]))
+    return [
+        replace(firsts[key], value=hypervolume(points, (1.0, 1.0)))
+        for key, points in fronts.items()
+        if len(points) > 1
+    ]
+
+
+def by_place(rows: Iterable[TidyRow], metric: str) -> dict[Any, dict[int, float]]:
     """Test values of a metric by seed, of every method and value of axes, in order of appearance."""
     values: dict[Any, dict[int, float]] = {}
     for row in rows:
@@ -135,11 +140,11 @@ def by_place(rows: Iterable[Row], metric: str) -> dict[Any, dict[int, float]]:
     return values
 
 
-def metrics_of(rows: Iterable[Row]) -> list[str]:
+def metrics_of(rows: Iterable[TidyRow]) -> list[str]:
     return list(dict.fromkeys(row.metric for row in rows))
 
 
-def summary(rows: Sequence[Row], axes: Sequence[str]) -> list[dict[str, Any]]:
+def summary(rows: Sequence[TidyRow], axes: Sequence[str]) -> list[dict[str, Any]]:
     """Mean and interval over seeds, of every metric at every place."""
     table = []
     for metric in metrics_of(rows):
@@ -149,7 +154,7 @@ def summary(rows: Sequence[Row], axes: Sequence[str]) -> list[dict[str, Any]]:
     return table
 
 
-def differences(rows: Sequence[Row], axes: Sequence[str], metrics: Sequence[str]) -> list[Any]:
+def differences(rows: Sequence[TidyRow], axes: Sequence[str], metrics: Sequence[str]) -> list[Any]:
     """Every pair of methods at the same values of axes, over the seeds that both have.
 
     `p_holm` is adjusted for all pairs of a metric.
@@ -194,7 +199,7 @@ def _numbers(found: Interval) -> dict[str, Any]:
     }
 
 
-def write_tidy(folder: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:
+def write_tidy(folder: Path, rows: Sequence[TidyRow], axes: Sequence[str]) -> None:
     """`results.csv` and `results.parquet`."""
     lines = [
         {

@@ -25,7 +25,7 @@ from onestage.studies.file import StudyError, StudyFile
 from onestage.studies.pool import Here, Job, workers
 from onestage.studies.results import (
     FRONT,
-    Row,
+    TidyRow,
     differences,
     gather,
     metrics_of,
@@ -50,7 +50,7 @@ SPENT = {
 class Outcome:
     """What there is after a study."""
 
-    rows: list[Row]
+    rows: list[TidyRow]
     table: list[dict[str, Any]]
     """Means and intervals."""
     claims: list[dict[str, Any]]
@@ -115,7 +115,7 @@ class Study:
         write_text(self.out / "study.yaml", yaml.safe_dump(content, sort_keys=False))
         self._describe([])
 
-    def _metrics(self, rows: Sequence[Row]) -> dict[str, Metric]:
+    def _metrics(self, rows: Sequence[TidyRow]) -> dict[str, Metric]:
         """The world's metrics, what every run has, and whatever else was found."""
         known = {**self.world.metrics, **SPENT, **(FRONT if self.file.front else {})}
         for name in metrics_of(rows):
@@ -123,7 +123,7 @@ class Study:
             known.setdefault(name, Metric("", better, name.split("/")[0]))
         return known
 
-    def _describe(self, rows: Sequence[Row]) -> None:
+    def _describe(self, rows: Sequence[TidyRow]) -> None:
         """`study.json`."""
         file, here = self.file, environment()
         tune = None
@@ -168,33 +168,54 @@ class Study:
         failed = {name: _reason(folder / name) + " (try again with --retry)" for name in before}
         todo = [c for c in cells if states[c.name] != "done" and c.name not in failed]
         self._prepare(run, todo, grounds)
-        for cell in todo:
-            ground = grounds[_ground_of(cell)]
-            if isinstance(ground, str):
-                failed[cell.name] = f"its ground could not be made: {ground}"
-                begin(cell, folder / cell.name)
-                mark_failed(folder / cell.name, failed[cell.name])
+        failed |= self._groundless(todo, grounds)
         todo = [cell for cell in todo if cell.name not in failed]
-        kept = self.file.keep_models and what == "test"
-        jobs: list[Job] = [
-            (run_cell, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
-            for cell in todo
-        ]
-        began, known = time.perf_counter(), len(cells) - len(todo)
+        known = len(cells) - len(todo)
         if known:
             self.say(f"{known} of {len(cells)} {what} cells found done or failed")
-        for ended, (number, state, error) in enumerate(run(jobs), 1):
-            cell = todo[number]
-            if error:
-                mark_failed(folder / cell.name, error)
-            if error or state == "failed":
-                failed[cell.name] = _reason(folder / cell.name)
-            left = (time.perf_counter() - began) / ended * (len(todo) - ended)
-            how = f"FAILED: {failed[cell.name]}" if cell.name in failed else "done"
-            self.say(f"{what} {known + ended}/{len(cells)}  {cell.name}  {how}  {left:.0f} s left")
+        return failed | self._run(run, todo, what, len(cells), grounds)
+
+    def _groundless(
+        self, cells: Sequence[Cell], grounds: Mapping[str, Ground | str]
+    ) -> dict[str, str]:
+        """Cells whose ground could not be made, marked as failed, and why."""
+        failed = {}
+        for cell in cells:
+            ground, folder = grounds[_ground_of(cell)], self.out / "cells" / cell.name
+            if isinstance(ground, str):
+                failed[cell.name] = f"its ground could not be made: {ground}"
+                begin(cell, folder)
+                mark_failed(folder, failed[cell.name])
         return failed
 
-    def _rows(self, cells: Sequence[Cell]) -> list[Row]:
+    def _run(
+        self,
+        run: Here,
+        cells: Sequence[Cell],
+        what: str,
+        whole: int,
+        grounds: Mapping[str, Ground | str],
+    ) -> dict[str, str]:
+        """Do cells, the last of `whole`, whose grounds are there; returns those that fail, and why."""
+        folder, kept = self.out / "cells", self.file.keep_models and what == "test"
+        jobs: list[Job] = [
+            (run_cell, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
+            for cell in cells
+        ]
+        began, failed = time.perf_counter(), {}
+        for ended, (number, state, error) in enumerate(run(jobs), 1):
+            name = cells[number].name
+            if error:
+                mark_failed(folder / name, error)
+            if error or state == "failed":
+                failed[name] = _reason(folder / name)
+            left = (time.perf_counter() - began) / ended * (len(cells) - ended)
+            how = f"FAILED: {failed[name]}" if name in failed else "done"
+            place = f"{what} {whole - len(cells) + ended}/{whole}"
+            self.say(f"{place}  {name}  {how}  {left:.0f} s left")
+        return failed
+
+    def _rows(self, cells: Sequence[Cell]) -> list[TidyRow]:
         rows = gather(cells, self.out / "cells")
         return rows + (traded(rows, self.file.front) if self.file.front is not None else [])
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from onestage.cli._terminal import app
 from onestage.studies.lab import ground
 from onestage.studies.lab.presets import pretraining_settings
-from onestage.studies.lab.world import SIZES, World
+from onestage.studies.lab.world import SIZES, LabWorld
 
 
 def call(*words: object, code: int = 0) -> str:
@@ -23,7 +23,7 @@ def call(*words: object, code: int = 0) -> str:
 def test_rows_are_written(tmp_path: Path) -> None:
     assert "21 files" in call("lab", "rows", "--seed", 4, "--out", tmp_path)
     assert len((tmp_path / "pair.test.jsonl").read_text().splitlines()) == len(
-        World(4).rows("pair", "test")
+        LabWorld(4).rows("pair", "test")
     )
 
 

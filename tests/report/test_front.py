@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
-from onestage.report.front import FrontError, compare, read
+from onestage.report.front import FrontError, compare, result_of
 
 
 def run_folder(folder: Path, losses: dict[str, Any], best: dict[str, float] | None = None) -> Path:
@@ -39,7 +39,7 @@ def three(tmp_path: Path) -> list[Path]:
 
 
 def test_gaps_front_and_hypervolume(tmp_path: Path) -> None:
-    found = compare([read(folder) for folder in three(tmp_path)], {})
+    found = compare([result_of(folder) for folder in three(tmp_path)], {})
     assert found.optimum == {"a": 0.5, "b": 1.0}
     assert found.runs[0].gaps == pytest.approx({"a": 0.25, "b": 1.0})
     assert found.runs[0].normalised == pytest.approx({"a": 0.25 / 1.5, "b": 0.5})
@@ -50,22 +50,22 @@ def test_gaps_front_and_hypervolume(tmp_path: Path) -> None:
 
 def test_without_a_given_optimum_the_best_run_is_it(tmp_path: Path) -> None:
     runs = [
-        read(run_folder(tmp_path / "x", {"a": 1.0, "b": 2.0})),
-        read(run_folder(tmp_path / "y", {"a": 1.5, "b": 1.0})),
+        result_of(run_folder(tmp_path / "x", {"a": 1.0, "b": 2.0})),
+        result_of(run_folder(tmp_path / "y", {"a": 1.5, "b": 1.0})),
     ]
     assert compare(runs, {}).optimum == {"a": 1.0, "b": 1.0}
     assert compare(runs, {"a": 0.5}).optimum == {"a": 0.5, "b": 1.0}
 
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
-    one = read(run_folder(tmp_path / "one", {"a": 1.0, "b": 1.0}, {"a": 0.1}))
-    other = read(run_folder(tmp_path / "other", {"a": 1.0, "b": 1.0}, {"a": 0.2}))
+    one = result_of(run_folder(tmp_path / "one", {"a": 1.0, "b": 1.0}, {"a": 0.1}))
+    other = result_of(run_folder(tmp_path / "other", {"a": 1.0, "b": 1.0}, {"a": 0.2}))
     with pytest.raises(FrontError, match=r"different f\* of a"):
         compare([one, other], {})
     assert compare([one, other], {"a": 0.1}).optimum["a"] == 0.1
     with pytest.raises(FrontError, match="no run has a term 'c'"):
         compare([one], {"c": 0.1})
-    third = read(run_folder(tmp_path / "third", {"a": 1.0}))
+    third = result_of(run_folder(tmp_path / "third", {"a": 1.0}))
     with pytest.raises(FrontError, match="only runs with the same terms"):
         compare([one, third], {})
 
@@ -73,11 +73,11 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
 def test_damaged_and_unfinished_folders_are_named_not_raised(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "cannot be read" in read(empty).problem
+    assert "cannot be read" in result_of(empty).problem
     (empty / "recipe.yaml").write_text("{}")
     (empty / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"ste')
-    assert "no evaluation" in read(empty).problem
-    assert "not finite" in read(run_folder(tmp_path / "nan", {"a": None, "b": 1.0})).problem
+    assert "no evaluation" in result_of(empty).problem
+    assert "not finite" in result_of(run_folder(tmp_path / "nan", {"a": None, "b": 1.0})).problem
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from onestage.studies.lab import ground
 from onestage.studies.lab.ground import GroundError, make_base, write_rows
 from onestage.studies.lab.presets import PRESETS, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS
-from onestage.studies.lab.world import SIZES, World
+from onestage.studies.lab.world import SIZES, LabWorld
 from onestage.training.callbacks import Callback
 from onestage.training.loop import Run
 from onestage.training.recipe import parse_recipe
@@ -39,7 +39,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_base_is_an_ordinary_model_folder(tmp_path: Path) -> None:
-    folder = make_base(World(1), tmp_path, say=silent)
+    folder = make_base(LabWorld(1), tmp_path, say=silent)
     model, tokenizer = (
         kind.from_pretrained(folder) for kind in (AutoModelForCausalLM, AutoTokenizer)
     )
@@ -55,13 +55,16 @@ def test_a_base_is_an_ordinary_model_folder(tmp_path: Path) -> None:
 
 def test_a_base_is_found_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = count_runs(monkeypatch)
-    first = make_base(World(1), tmp_path, say=silent)
-    assert make_base(World(1), tmp_path, say=silent) == first
+    first = make_base(LabWorld(1), tmp_path, say=silent)
+    assert make_base(LabWorld(1), tmp_path, say=silent) == first
     assert len(trained) == 1
-    others = {make_base(World(2), tmp_path, say=silent), make_base(World(1), tmp_path, seed=1)}
+    others = {
+        make_base(LabWorld(2), tmp_path, say=silent),
+        make_base(LabWorld(1), tmp_path, seed=1),
+    }
     settings = {**ground.pretraining_settings("small"), "learning_rate": 1e-3}
     monkeypatch.setattr(ground, "pretraining_settings", lambda _: settings)
-    others.add(make_base(World(1), tmp_path, say=silent))
+    others.add(make_base(LabWorld(1), tmp_path, say=silent))
     assert len(others | {first}) == 4
     assert len(trained) == 4
 
@@ -91,12 +94,12 @@ class Stopped(Callback):
 
 def test_a_killed_one_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        make_base(World(1), tmp_path, say=silent, callbacks=[Killed()])
+        make_base(LabWorld(1), tmp_path, say=silent, callbacks=[Killed()])
     with pytest.raises(GroundError, match="stopped"):
-        make_base(World(1), tmp_path, say=silent, callbacks=[Stopped()])
+        make_base(LabWorld(1), tmp_path, say=silent, callbacks=[Stopped()])
     bases = tmp_path / "lab" / "bases"
     assert not [path for path in bases.iterdir() if not path.name.startswith(".")]
-    folder = make_base(World(1), tmp_path, say=silent)
+    folder = make_base(LabWorld(1), tmp_path, say=silent)
     assert (folder / "model.safetensors").is_file()
     assert [path.name for path in bases.iterdir() if path.is_dir()] == [folder.parent.name]
 
@@ -115,7 +118,7 @@ def test_two_who_ask_at_once_get_one_base(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(ground, "_alone", together)
 
     def ask() -> None:
-        found.append(make_base(World(1), tmp_path, say=silent))
+        found.append(make_base(LabWorld(1), tmp_path, say=silent))
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
@@ -127,20 +130,20 @@ def test_two_who_ask_at_once_get_one_base(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_rows_are_files_of_their_kind(tmp_path: Path) -> None:
-    files = write_rows(World(1), tmp_path)
+    files = write_rows(LabWorld(1), tmp_path)
     assert set(files) == {f"{kind}.{split}" for kind in KINDS for split in SPLITS}
     for name, file in files.items():
         kind, split = name.split(".")
         assert file == tmp_path / f"{name}.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()]
-        assert rows == World(1).rows(kind, split)  # type: ignore[arg-type]
+        assert rows == LabWorld(1).rows(kind, split)  # type: ignore[arg-type]
 
 
 def test_rows_that_are_there_stay(tmp_path: Path) -> None:
-    files = write_rows(World(1), tmp_path)
+    files = write_rows(LabWorld(1), tmp_path)
     before = {name: file.stat().st_ino for name, file in files.items()}
     files["pair.test"].write_text("something else\n")
-    after = {name: file.stat().st_ino for name, file in write_rows(World(1), tmp_path).items()}
+    after = {name: file.stat().st_ino for name, file in write_rows(LabWorld(1), tmp_path).items()}
     assert {name for name in before if before[name] != after[name]} <= {"pair.test"}
     assert files["pair.test"].read_text() != "something else\n"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -148,7 +151,7 @@ def test_rows_that_are_there_stay(tmp_path: Path) -> None:
 
 def test_the_large_preset_trains(tmp_path: Path) -> None:
     """One step of a short run; the settings are those of a recipe."""
-    world = World(0, "large")
+    world = LabWorld(0, "large")
     folder = make_base(world, tmp_path, "large", say=silent)
     config = AutoConfig.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)

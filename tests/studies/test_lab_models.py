@@ -19,10 +19,10 @@ from onestage.studies.lab.evaluation import ANSWER_LENGTH, METRICS, Given, evalu
 from onestage.studies.lab.presets import base_config, pretraining_settings
 from onestage.studies.lab.source import Question
 from onestage.studies.lab.tokenizer import train_tokenizer
-from onestage.studies.lab.world import SIZES, World
+from onestage.studies.lab.world import SIZES, LabWorld
 from onestage.training.recipe import TrainOptions
 
-WORLD = World(5)
+WORLD = LabWorld(5)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_it_is_an_ordinary_folder(tokenizer: PreTrainedTokenizerFast, tmp_path: 
 
 def test_it_is_a_function_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SIZES, "small", replace(SIZES["small"], documents=300))
-    one, again, other = (train_tokenizer(World(seed)).get_vocab() for seed in (5, 5, 6))
+    one, again, other = (train_tokenizer(LabWorld(seed)).get_vocab() for seed in (5, 5, 6))
     assert one == again
     assert one != other
 
@@ -181,7 +181,7 @@ def test_an_answer_wins_ties_or_loses() -> None:
     assert [wins(bad, given) for given in (right, rambling, wrong)] == [1.0, 1.0, 0.5]
 
 
-def right_answers(world: World) -> list[str]:
+def right_answers(world: LabWorld) -> list[str]:
     """The answer that the judge of each question accepts, out of all answers there are."""
     almanac = world.almanac
     recipes = {phrases.thing_prompt(t): phrases.recipe(t) for t in almanac.things}

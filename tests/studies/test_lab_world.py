@@ -20,13 +20,13 @@ from onestage.studies.lab.documents import GOSSIP, RELIABLE
 from onestage.studies.lab.feedback import SIZES
 from onestage.studies.lab.formats import ALL, NEW, SEEN, Format
 from onestage.studies.lab.source import SPLITS, Question, Split
-from onestage.studies.lab.world import World
+from onestage.studies.lab.world import LabWorld
 
-WORLD = World(3)
+WORLD = LabWorld(3)
 JUDGED: tuple[Kind, ...] = ("pair", "score", "label", "group")
 
 
-def everything(world: World) -> list[Any]:
+def everything(world: LabWorld) -> list[Any]:
     rows = [world.rows(kind, split) for kind in KINDS for split in SPLITS]
     return [
         *rows,
@@ -50,7 +50,7 @@ def verdicts(row: dict[str, Any]) -> list[tuple[str, float]]:
     return [(row["completion"], row.get("score", float(row.get("label", 1.0))))]
 
 
-def is_good(world: World, prompt: str, completion: str) -> bool:
+def is_good(world: LabWorld, prompt: str, completion: str) -> bool:
     """What the world itself says of an answer, short or full."""
     for fact in world.almanac.doubted:
         if prompt == phrases.fact_prompt(fact):
@@ -63,12 +63,12 @@ def is_good(world: World, prompt: str, completion: str) -> bool:
 
 
 def test_a_seed_is_a_world() -> None:
-    assert everything(World(3)) == everything(WORLD)
-    assert WORLD.choices("test") == World(3).choices("test")
+    assert everything(LabWorld(3)) == everything(WORLD)
+    assert WORLD.choices("test") == LabWorld(3).choices("test")
 
 
 def test_seeds_are_different_worlds() -> None:
-    one, two = everything(World(3)), everything(World(4))
+    one, two = everything(LabWorld(3)), everything(LabWorld(4))
     assert all(left != right for left, right in zip(one, two, strict=True))
 
 
@@ -81,7 +81,7 @@ def names_in(texts: Iterable[str]) -> set[str]:
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from(KINDS))
 @settings(max_examples=12, deadline=None)
 def test_no_two_splits_name_the_same(seed: int, kind: Kind) -> None:
-    world = World(seed)
+    world = LabWorld(seed)
     for split in SPLITS:
         texts = [text for row in world.rows(kind, split) for text in said(row)]
         named = {word for text in texts for word in phrases.words(text)}
@@ -136,7 +136,7 @@ def test_rows_are_rows_of_their_kind(kind: Kind, split: Split) -> None:
 @settings(max_examples=8, deadline=None)
 def test_judged_rows_tell_the_same_judgements(seed: int, split: Split) -> None:
     """Pairs, scores and groups hold the same scored responses; labels the same, cut at a half."""
-    world = World(seed)
+    world = LabWorld(seed)
     found = {
         kind: [
             (row["prompt"], *verdict)
@@ -262,7 +262,7 @@ def test_kept_out_pairs_are_new_but_their_parts_are_not() -> None:
     assert not [f for f in NEW if {(f.shape, f.opening), (f.shape, f.closing, 0)} in pairs]
 
 
-def answers_of(world: World, metric: str) -> list[Question]:
+def answers_of(world: LabWorld, metric: str) -> list[Question]:
     return [question for question in world.questions("test") if question.metric == metric]
 
 

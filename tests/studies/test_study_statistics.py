@@ -12,13 +12,13 @@ from support.small_studies import content
 from onestage.studies.cells import trials
 from onestage.studies.claims import check, judged
 from onestage.studies.file import Front, StudyError, parse_study
-from onestage.studies.results import Row, differences, summary, traded
+from onestage.studies.results import TidyRow, differences, summary, traded
 from onestage.studies.tuning import choose, settled
 
 
-def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[Row]:
+def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[TidyRow]:
     return [
-        Row("test", method, axes or {}, seed, f"{method}-{seed}", "score", value)
+        TidyRow("test", method, axes or {}, seed, f"{method}-{seed}", "score", value)
         for method, many in values.items()
         for seed, value in enumerate(many)
     ]
@@ -74,10 +74,10 @@ def test_a_seed_without_a_partner_is_left_out() -> None:
     assert (table["A"]["n"], table["A"]["mean"]) == (3, pytest.approx(0.6))
 
 
-def losses(method: str, part: float, sft: float, dpo: float) -> list[Row]:
+def losses(method: str, part: float, sft: float, dpo: float) -> list[TidyRow]:
     cell = f"{method}-{part}"
     found = {"eval/sft": sft, "eval/dpo": dpo, "start/eval/sft": 3.0, "start/eval/dpo": 0.7}
-    return [Row("test", method, {"part": part}, 0, cell, name, v) for name, v in found.items()]
+    return [TidyRow("test", method, {"part": part}, 0, cell, name, v) for name, v in found.items()]
 
 
 def test_the_front_of_a_method() -> None:

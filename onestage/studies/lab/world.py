@@ -23,7 +23,7 @@ SIZES: dict[str, Size] = {
 
 
 @dataclass(frozen=True)
-class World:
+class LabWorld:
     """All of it is a function of seed and size; different seeds share words, but no facts."""
 
     seed: int = 0

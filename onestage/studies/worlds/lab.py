@@ -11,7 +11,7 @@ from onestage import models
 from onestage.runfolder import Say
 from onestage.studies.lab.evaluation import METRICS, evaluate
 from onestage.studies.lab.ground import make_base, write_rows
-from onestage.studies.lab.world import World as Generated
+from onestage.studies.lab.world import LabWorld
 from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
 
 
@@ -44,5 +44,5 @@ class Lab(World):
         found = evaluate(trained.model, base.tokenizer, world, split, base.model)
         return Evaluated(found.metrics, [asdict(answer) for answer in found.answers])
 
-    def _world(self, seed: int) -> Generated:
-        return Generated(seed, self.preset)
+    def _world(self, seed: int) -> LabWorld:
+        return LabWorld(seed, self.preset)
