@@ -56,7 +56,7 @@ def _complete(policy: Any, prompts: Path, out: Path | None, how: Any, seed: int)
             given.append(_prompt(line, prompts, number))
     if not given:
         raise ValueError(f"{prompts} holds no prompt")
-    completions = complete(policy.model, policy.tokenizer, given, how, seed=seed)
+    completions = complete(policy, given, how, seed=seed)
     rows = [{"prompt": p, "completion": c} for p, c in zip(given, completions, strict=True)]
     if out is not None:
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
@@ -92,6 +92,6 @@ def _chat(policy: Any, system: str | None, how: Any, seed: int) -> None:
             return
         turns.append({"role": "user", "content": said})
         asked = [turns if templated else said]
-        (answer,) = complete(policy.model, policy.tokenizer, asked, how, seed=seed)
+        (answer,) = complete(policy, asked, how, seed=seed)
         turns.append({"role": "assistant", "content": answer})
         say(answer)

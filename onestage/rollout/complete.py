@@ -7,29 +7,44 @@ from typing import Any
 
 from onestage.data.tokenize import prompt_ids
 from onestage.data.trees import Ids
+from onestage.models import Policy
 from onestage.rollout.engines import Decoding, Request
 from onestage.rollout.engines.transformers import Transformers
 
+SAMPLED = Decoding()
+
 
 def complete(
-    model: Any,
-    tokenizer: Any,
+    policy: Policy,
     prompts: Sequence[str | Sequence[Any]],
-    how: Decoding,
-    *,
+    how: Decoding = SAMPLED,
+    tokenizer: Any = None,
     seed: int = 0,
+    *,
     batch_size: int = 64,
 ) -> list[str]:
-    """One completion for each prompt: a string as it is, or messages through the chat template.
+    """One completion for each prompt, in their order, without special tokens.
 
-    They come in the order of the prompts, without special tokens. What is drawn for a prompt depends on
-    `seed` and its place.
+        complete(onestage.load("runs/first/model"), ["What is 2 + 2?"], Decoding(temperature=0))
+
+    prompts: each a text, which is continued as it stands, or a list of messages (`role`, `content`),
+    which go through the chat template. how: temperature 0 is greedy. tokenizer: the policy's own where
+    none is given. seed: what is drawn for a prompt depends on it and on the prompt's place, not on what
+    else is asked. batch_size: completions under way at once.
+
+    Raises `ValueError` for a policy without a tokenizer, for a text where a list of prompts should be,
+    and for an empty prompt where the tokenizer has no token to begin with.
     """
+    tokenizer = tokenizer if tokenizer is not None else policy.tokenizer
+    if tokenizer is None:
+        raise ValueError("the policy has no tokenizer of its own: give one")
+    if isinstance(prompts, str):
+        raise ValueError(f"prompts must be a list of prompts, got one text: {prompts[:60]!r}")
     requests = [
         Request(_encode(tokenizer, prompt), 1, f"{seed}/{number}")
         for number, prompt in enumerate(prompts)
     ]
-    drawn = Transformers(model, tokenizer, batch_size)(requests, how)
+    drawn = Transformers(policy.model, tokenizer, batch_size)(requests, how)
     return [tokenizer.decode(one.ids, skip_special_tokens=True) for (one,) in drawn]
 
 

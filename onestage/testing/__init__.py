@@ -11,10 +11,13 @@ granted: a plug-in that breaks one may train, resume or measure wrongly without 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from onestage.rollout.hints import Hint
 from onestage.rollout.hints import _laws as hint_laws
+from onestage.rollout.rewards import Reward
+from onestage.rollout.rewards import _laws as reward_laws
 from onestage.schedules import Schedule
 from onestage.schedules import _laws as schedule_laws
 
@@ -34,6 +37,15 @@ def check_schedule(schedule: Schedule) -> None:
 def check_hint(rule: Hint) -> None:
     """Try a hint rule on the laws of `onestage.rollout.hints`."""
     _require(rule, hint_laws.laws(rule))
+
+
+def check_reward(reward: Reward, facts: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Try a reward on answers such as models write, empty and broken ones too.
+
+    facts: the columns of some records that it can judge answers to (a checker that makes problems of its
+    own needs none). Raises `ContractError`.
+    """
+    _require(reward, reward_laws.laws(reward, facts))
 
 
 def _require(given: object, broken: Sequence[str]) -> None:

@@ -620,3 +620,13 @@ def test_mistakes_are_told() -> None:
         make({"name": "gsm8k", "rules": "other"})
     with pytest.raises(ValueError, match="deadline must be positive"):
         make({"name": "math", "deadline": 0})
+
+
+def test_rewards_by_class() -> None:
+    assert registry.Countdown is Countdown
+    assert registry.Checker is Checker
+    answer = Answer("", "<answer> 1 + 2 </answer>", {"nums": [1, 2], "target": 3})
+    assert registry.Countdown()([answer]) == [1.0]
+    assert {"Countdown", "GSM8K", "RewardModel", "Answer", "Checker"} <= set(dir(registry))
+    with pytest.raises(AttributeError, match="no attribute 'Cuntdown'"):
+        _ = registry.Cuntdown

@@ -27,6 +27,7 @@ from transformers import (
 from onestage.data.trees import TokenPath
 from onestage.models.attention import NAME
 from onestage.models.policy import Policy
+from onestage.rollout.complete import complete
 from onestage.rollout.engines import Completion, Decoding, Request, make, names, uniforms
 from onestage.rollout.engines.transformers import ROOM, Transformers, draw, warpers
 
@@ -339,3 +340,27 @@ def test_an_adapter_folder_as_transformers_itself_loads_it(
     requests = [Request(np.arange(5, dtype=np.int32), 1, "a")]
     drawn = [Transformers(model, tokenizer)(requests, how)[0][0].ids for model in (adapted, plain)]
     assert list(drawn[0]) == list(drawn[1])
+
+
+def test_completions_of_prompts_as_text(tokenizer: Any) -> None:
+    model = model_of("llama")
+    policy = Policy(model, tokenizer)
+    prompts: list[Any] = ["a b", [{"role": "user", "content": "a"}], "a b"]
+    how = Decoding(8)
+    found = complete(policy, prompts, how, seed=3)
+    assert found == complete(Policy(model), prompts, how, tokenizer, 3, batch_size=1)
+    assert [type(text) for text in found] == [str] * 3
+    assert complete(policy, prompts[:1], how, seed=3) == found[:1]
+    with pytest.raises(ValueError, match="a list of prompts, got one text: 'a b'"):
+        complete(policy, "a b", how)
+    with pytest.raises(ValueError, match="no tokenizer of its own"):
+        complete(Policy(model), prompts)
+
+
+def test_engines_by_class() -> None:
+    import onestage.rollout.engines as engines
+
+    assert engines.Transformers is Transformers
+    assert {"Transformers", "Vllm", "Engine", "Decoding"} <= set(dir(engines))
+    with pytest.raises(AttributeError, match="no attribute 'Tranformers'"):
+        _ = engines.Tranformers

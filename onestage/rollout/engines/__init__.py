@@ -89,3 +89,12 @@ names, find = PLUGINS.names, PLUGINS.find
 def make(given: Any, model: Any, tokenizer: Any) -> Engine:
     """An engine with its options checked, for a policy's model."""
     return PLUGINS.make(given, {"model": model, "tokenizer": tokenizer})
+
+
+def __getattr__(name: str) -> Any:
+    """`onestage.rollout.engines.Transformers`: the file is read when the class is asked for."""
+    return PLUGINS.by_class(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(find(name).__name__ for name in PLUGINS.built_in())})

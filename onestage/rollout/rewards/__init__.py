@@ -5,10 +5,8 @@ the policy wrote, and the record's own columns (the right answer, the numbers of
 ...). Rewards are dataclasses of their options, one a file of this package (`Plugins`).
 
 Most are a `Checker`: a pure function of one answer. It runs outside the main process with a deadline
-(`pool`), because the text it reads comes from a model under training: nothing in it may hang, crash or
+(`_pool`), because the text it reads comes from a model under training: nothing in it may hang, crash or
 fool the run. Others (a reward model, a judge behind a network) score many answers at once themselves.
-
-Rewards by name.
 """
 
 from __future__ import annotations
@@ -77,3 +75,16 @@ class Reward(abc.ABC):
 
 PLUGINS = Plugins("reward", __name__, Reward)  # type: ignore[type-abstract]
 names, find, make = PLUGINS.names, PLUGINS.find, PLUGINS.make
+
+
+def __getattr__(name: str) -> Any:
+    """`onestage.rewards.Countdown`: the file is read when the class is asked for."""
+    if name == "Checker":  # stands on the pool, which stands on this file
+        from onestage.rollout.rewards._checker import Checker
+
+        return Checker
+    return PLUGINS.by_class(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({"Checker", *globals(), *(find(name).__name__ for name in PLUGINS.built_in())})

@@ -118,7 +118,7 @@ class Folder(World):
         ]
         prompts = [record.prompt for record in records[: self.answers]]
         how = Decoding(self.max_completion_length, temperature=0)
-        texts = complete(trained.model, trained.tokenizer, prompts, how)
+        texts = complete(trained, prompts, how)
         lengths = [
             len(trained.tokenizer(text, add_special_tokens=False).input_ids) for text in texts
         ]
