@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
 from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
 
 
 @app.command()
 def sample(
-    model: Annotated[str, typer.Option(help="A model folder, adapter folder, or hub id.")],
+    model: ModelName,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -25,13 +26,13 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="JSON Lines to write instead of printing.")
     ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
+    tokenizer: Tokenizer = None,
     system: Annotated[str | None, typer.Option(help="System message for chat.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Chat with a model in the terminal, or complete prompts from a file."""
     with plain_errors():

@@ -8,26 +8,22 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from onestage.cli._flags import Column, Dtype, Kind, ModelName, ScoreRange, Tokenizer
 from onestage.cli._inputs import load_model, source_of_rows
 from onestage.cli._terminal import app, complaints, plain_errors, quiet_libraries, say
 
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Option(help="A model folder, adapter folder, or hub id.")],
+    model: ModelName,
     data: Annotated[str, typer.Option(help="Records: a file, folder, glob, or hub data set.")],
     out: Annotated[Path, typer.Option(help="JSON Lines to write, a line a response.")],
-    kind: Annotated[str | None, typer.Option(help="The kind of the rows.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Rename a column; repeatable.")
-    ] = None,
-    score_range: Annotated[tuple[float, float], typer.Option(help="Range of given scores.")] = (
-        0,
-        1,
-    ),
-    tokenizer: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
+    kind: Kind = None,
+    column: Column = None,
+    score_range: ScoreRange = (0, 1),
+    tokenizer: Tokenizer = None,
     max_length: Annotated[int, typer.Option(help="Longest path in tokens.")] = 2048,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Log-probabilities of given responses: `id`, `response`, `logp`, `tokens`, a line each."""
     with plain_errors():

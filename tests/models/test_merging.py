@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from typer.testing import CliRunner
 from onestage.cli._terminal import app
 from onestage.data.rows import Columns
 from onestage.data.stream import Source
+from onestage.models.merge import DENSITY, Adaptive, Merge
 from onestage.models.merge import merge as merging
 from onestage.models.merge.adaptive import (
-    Adaptive,
     block_of,
     bounds_of,
     find_shares,
@@ -31,14 +30,18 @@ from onestage.models.merge.adaptive import (
 )
 from onestage.models.merge.examples import Example, good_examples, prompts, read_records
 from onestage.models.merge.family import floating_tensors, load_family
-from onestage.models.merge.merge import Merging, distance, logits_of, merge
-from onestage.models.merge.methods import DENSITY, combiner, slerp
+from onestage.models.merge.merge import distance, logits_of, merge
+from onestage.models.merge.methods import combiner, slerp
 
 
 def call(*words: object, code: int = 0) -> str:
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == code, result.output
     return " ".join(result.output.split())
+
+
+def asked_of(*names: object, **options: Any) -> Merge:
+    return Merge(models=[str(name) for name in names], **options)
 
 
 def perturbed(model: Any, seed: int, size: float = 0.02) -> Any:
@@ -166,7 +169,7 @@ def test_slerp_of_nearly_parallel_or_zero_is_a_line(second: tuple[float, float])
 def test_linear_of_whole_models_is_the_mean_of_their_weights(
     kin: dict[str, Path], tmp_path: Path
 ) -> None:
-    asked = Merging([str(kin["one"]), str(kin["two"])], tmp_path / "out", weights=[1, 3])
+    asked = asked_of(kin["one"], kin["two"], out=tmp_path / "out", weights=[1, 3])
     merged = merge(asked)
     one, two = weights(kin["one"]), weights(kin["two"])
     assert_weights(tmp_path / "out", {n: one[n] / 4 + two[n] * 3 / 4 for n in one})
@@ -188,7 +191,7 @@ def test_adapters_are_merged_as_whole_weights(
     method: str, kin: dict[str, Path], tmp_path: Path
 ) -> None:
     options = {"density": 0.4} if method == "ties" else {}
-    merge(Merging([str(kin["sft"]), str(kin["pref"])], tmp_path / "out", method, **options))
+    merge(asked_of(kin["sft"], kin["pref"], out=tmp_path / "out", method=method, **options))
     base, sft, pref = weights(kin["base"]), whole(kin, "sft"), whole(kin, "pref")
     combine = combiner(method, [1, 1], 0.4)
     assert_weights(
@@ -207,10 +210,10 @@ def test_whole_models_and_their_base_give_what_the_adapters_give(
         model.load_state_dict(whole(kin, name))
         save(model, tmp_path / name)
     common = {"method": "ties", "weights": [1.0, 0.5], "density": 0.3}
-    merge(Merging([str(kin["sft"]), str(kin["pref"])], tmp_path / "a", **common))
-    asked = Merging(
-        [str(tmp_path / "sft"), str(tmp_path / "pref")],
-        tmp_path / "b",
+    merge(asked_of(kin["sft"], kin["pref"], out=tmp_path / "a", **common))
+    asked = asked_of(
+        *(tmp_path / name for name in ("sft", "pref")),
+        out=tmp_path / "b",
         base=str(kin["base"]),
         **common,
     )
@@ -227,7 +230,7 @@ def test_dare_is_reproducible_and_its_seed_counts(
 ) -> None:
     names = [str(kin["sft"]), str(kin["pref"])]
     for out, seed in (("a", 7), ("b", 7), ("c", 8)):
-        merge(Merging(names, tmp_path / out, method, density=0.5, seed=seed))
+        merge(asked_of(*names, out=tmp_path / out, method=method, density=0.5, seed=seed))
     a, b, c = (weights(tmp_path / out)["model.layers.0.mlp.up_proj.weight"] for out in "abc")
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
@@ -265,9 +268,9 @@ def _tokenizer(folder: Path) -> Any:
 
 def test_help_says_the_defaults_that_hold() -> None:
     text = call("merge", "--help").replace("│ ", "")
-    for field in fields(Adaptive):
-        if field.name != "tokens_per_row":
-            assert f"--{field.name.replace('_', '-')} " in text
+    for name, field in Adaptive.model_fields.items():
+        if name != "tokens_per_row":
+            assert f"--{name.replace('_', '-')} " in text
             assert f"[default: ({float(field.default):g})]" in text
     assert "equal; 1 with deltas" in text
     assert f"({DENSITY})" in text
@@ -278,7 +281,7 @@ def test_distances_are_from_the_models_themselves(
     first: str, kin: dict[str, Path], tmp_path: Path
 ) -> None:
     names = [str(kin[first]), str(kin["pref"])]
-    merged = merge(Merging(names, tmp_path / "out", "task_arithmetic"))
+    merged = merge(asked_of(*names, out=tmp_path / "out", method="task_arithmetic"))
     chosen = prompts(make_tokenizer())
     result = logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), chosen)
     assert len(result) == sum(len(ids) for ids in chosen)
@@ -297,7 +300,7 @@ def test_the_chat_template_is_kept(kin: dict[str, Path], tmp_path: Path) -> None
     plain = shutil.copytree(kin["one"], tmp_path / "plain")
     (plain / "chat_template.jinja").unlink()
     assert _tokenizer(plain).chat_template is None
-    merge(Merging([str(plain), str(kin["two"])], tmp_path / "out"))
+    merge(asked_of(plain, kin["two"], out=tmp_path / "out"))
     assert _tokenizer(tmp_path / "out").chat_template == CHAT
 
 
@@ -316,7 +319,7 @@ def test_zeros_of_a_delta_are_counted(kin: dict[str, Path], tmp_path: Path) -> N
     changed, total = 32 * 32, sum(t.numel() for t in floating_tensors(model).values())
     sparse = save(model, tmp_path / "sparse")
     names = [str(sparse), str(kin["sft"])]
-    merged = merge(Merging(names, tmp_path / "out", base=str(kin["base"])))
+    merged = merge(asked_of(*names, out=tmp_path / "out", base=str(kin["base"])))
     assert merged.distances[0].zeros == pytest.approx(1 - changed / total, abs=1e-6)
     assert merged.distances[1].zeros is not None
     assert merged.distances[1].zeros < 0.01
@@ -332,7 +335,7 @@ def test_a_folder_that_does_not_give_the_same_logits_is_not_kept(
 
     monkeypatch.setattr(merging, "fill_model", damaged)
     with pytest.raises(RuntimeError, match="not kept"):
-        merge(Merging([str(kin["one"]), str(kin["two"])], tmp_path / "out"))
+        merge(asked_of(kin["one"], kin["two"], out=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
@@ -344,8 +347,8 @@ def test_tied_weights_and_bfloat16(tmp_path: Path) -> None:
         config = LlamaConfig(**{**TINY, "tie_word_embeddings": True})
         model = sharpen(AutoModelForCausalLM.from_config(config)).to(torch.bfloat16)
         folders.append(save(model, tmp_path / str(seed)))
-    asked = Merging(
-        [str(f) for f in folders[1:]], tmp_path / "out", "task_arithmetic", base=str(folders[0])
+    asked = asked_of(
+        *folders[1:], out=tmp_path / "out", method="task_arithmetic", base=str(folders[0])
     )
     merge(asked)
     base, one, two = (weights(f) for f in folders)

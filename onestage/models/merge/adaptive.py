@@ -34,37 +34,9 @@ from torch.func import functional_call
 
 from onestage.data.packing import Row, pack
 from onestage.data.trees import TokenPath
+from onestage.models.merge import Adaptive
 from onestage.models.merge.examples import Example
 from onestage.models.policy import Policy
-
-
-@dataclass(frozen=True)
-class Adaptive:
-    """What is asked for. `mean` and `epsilon` in the formula above, as published."""
-
-    blocks: int = 3
-    mean: float = 0.2
-    epsilon: float = 0.2
-    penalty: float = 1e-4
-    learning_rate: float = 0.05
-    epochs: int = 1
-    batch_size: int = 8
-    """Responses in a step of Adam."""
-    tokens_per_row: int = 2048
-
-    def __post_init__(self) -> None:
-        if not 0 < self.mean < 1:
-            raise ValueError(f"--mean must lie between 0 and 1, found {self.mean}")
-        for name in ("blocks", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} must be 1 or more, found {getattr(self, name)}"
-                )
-        for name in ("epsilon", "penalty", "learning_rate"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} must be 0 or more, found {getattr(self, name)}"
-                )
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ The laws of it: nothing is written unless everything fits together; the result i
 transformers folder with its tokenizer; and the folder, loaded by plain transformers, gives the logits
 of the model in memory (adapters saved after a merge in memory fail in exactly this: xright.md T1).
 
-How far models are from each other, on real tokens. Legend: T tokens of all prompts, V vocabulary.
+Legend: T tokens of all prompts on which models are compared, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,110 +20,19 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from onestage.config import nearest
 from onestage.data.encoded import Encoded
 from onestage.data.record import Refusal
-from onestage.data.stream import Source
-from onestage.models.merge.adaptive import Adaptive, Found, find_shares
+from onestage.models.merge import ADAPTIVE, DENSITY, RANDOM, Adaptive, Merge
+from onestage.models.merge.adaptive import Found, find_shares
 from onestage.models.merge.examples import good_examples, prompts, read_records
 from onestage.models.merge.family import Family, Itself, load_family, without_adapters
-from onestage.models.merge.methods import DENSITY, LINEAR, METHODS, RANDOM, SLERP, TRIMMED, combiner
+from onestage.models.merge.methods import combiner
 from onestage.models.policy import TOLERANCE
 from onestage.models.save import fill_model, write_folder
 from onestage.runfolder import write_json
 
-ADAPTIVE = "ama"
-
-
 ZERO = 1e-5
 """Entries of a delta below this count as zero, as in PAFT's measure of sparsity."""
-
-
-@dataclass(frozen=True)
-class Merging:
-    """What is asked for. ValueError for what cannot be honoured, before anything is loaded."""
-
-    models: Sequence[str]
-    out: Path
-    method: str = LINEAR
-    weights: Sequence[float] | None = None
-    """One a model. Default: equal for `linear` and `slerp`, 1 each for the others."""
-    density: float | None = None
-    base: str | None = None
-    seed: int | None = None
-    data: Source | None = None
-    """Records: AMA's responses, and what models are compared on."""
-    max_length: int = 2048
-    adaptive: Adaptive | None = None
-    min_score: float | None = None
-    device: str = "cpu"
-    """Of the models. Only AMA's training and the comparison take long enough to want another."""
-
-    def __post_init__(self) -> None:
-        known = (*METHODS, ADAPTIVE)
-        if self.method not in known:
-            raise ValueError(f"unknown method {self.method!r}{nearest(self.method, known)}")
-        if len(self.models) < 2:
-            raise ValueError(f"merging needs two or more models, found {len(self.models)}")
-        places = [Path(name).resolve() if Path(name).is_dir() else name for name in self.models]
-        if len(set(places)) < len(places):
-            raise ValueError(
-                f"one model is named twice: {', '.join(self.models)}; give it a larger --weights instead"
-            )
-        if self.method in (SLERP, ADAPTIVE) and len(self.models) != 2:
-            raise ValueError(f"{self.method} merges exactly two models, found {len(self.models)}")
-        self._check_weights()
-        if self.density is not None and not 0 < self.density <= 1:
-            raise ValueError(f"--density must lie in (0, 1], found {self.density}")
-        self._check_unused()
-        if self.method == ADAPTIVE and self.data is None:
-            raise ValueError("ama needs good responses of the aligned model: give --data")
-        if self.out.exists():
-            raise ValueError(f"{self.out} exists already: choose another --out")
-
-    def _check_weights(self) -> None:
-        if self.weights is None:
-            return
-        if len(self.weights) != len(self.models):
-            raise ValueError(
-                f"found {len(self.weights)} --weights for {len(self.models)} models: give one for each"
-            )
-        if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
-            raise ValueError(
-                f"--weights must be 0 or more and not all 0, found "
-                f"{', '.join(map(str, self.weights))}"
-            )
-
-    def _check_unused(self) -> None:
-        drawn = (*RANDOM, ADAPTIVE)
-        for name, given, used in (
-            ("density", self.density is not None, self.method in TRIMMED),
-            ("seed", self.seed is not None, self.method in drawn),
-            ("weights", self.weights is not None, self.method != ADAPTIVE),
-            ("min-score", self.min_score is not None, self.method == ADAPTIVE),
-        ):
-            if given and not used:
-                raise ValueError(f"--{name} has no meaning for {self.method}: leave it out")
-        if self.adaptive is not None and self.method != ADAPTIVE:
-            names = ", ".join(f"--{f.name.replace('_', '-')}" for f in fields(self.adaptive))
-            raise ValueError(f"{names} have no meaning for {self.method}: leave them out")
-
-    @property
-    def needs_base(self) -> bool:
-        """Averages need no base: theirs is a weighted mean of whole weights."""
-        return self.method not in (LINEAR, ADAPTIVE)
-
-    def filled(self) -> dict[str, Any]:
-        """The options with their defaults, as far as the method has them."""
-        used: dict[str, Any] = {"method": self.method, "models": list(self.models)}
-        if self.method == ADAPTIVE:
-            return used | asdict(self.adaptive or Adaptive()) | {"seed": self.seed or 0}
-        used["weights"] = list(self.weights or [1.0] * len(self.models))
-        if self.method in TRIMMED:
-            used["density"] = self.density or DENSITY
-        if self.method in RANDOM:
-            used["seed"] = self.seed or 0
-        return used
 
 
 @dataclass(frozen=True)
@@ -141,11 +50,10 @@ class Merged:
     """Rows of the data that could not be read."""
 
 
-def merge(asked: Merging, say: Callable[[str], None] = lambda line: None) -> Merged:
+def merge(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
     """Merge, save to `asked.out`, reload and compare. Raises ValueError for what does not fit
     together and RuntimeError for a folder that does not give the merged model's logits; then there
     is no folder."""
-    options = asked.filled()
     family = load_family(asked.models, asked.base, needs_base=asked.needs_base, device=asked.device)
     records: list[Encoded] = []
     refused: list[Refusal] = []
@@ -155,27 +63,38 @@ def merge(asked: Merging, say: Callable[[str], None] = lambda line: None) -> Mer
     say(f"{len(asked.models)} models are loaded; base: {family.base or 'none'}")
     chosen = prompts(family.tokenizer, records)
     before = _logits(family, chosen)
-    dtype = next(iter(family.tensors.values())).dtype
     found = None
     if asked.method == ADAPTIVE:
         zeros, found = _adapt(family, examples, asked)
     else:
-        zeros = _combine(family, options)
-    model = family.plain()
-    merged_TV = logits_of(model, chosen)
+        zeros = _combine(family, asked.filled())
+    merged_TV = logits_of(family.plain(), chosen)
     distances = [distance(name, theirs, merged_TV, zeros.get(name)) for name, theirs in before]
+    merged = Merged(asked.out, asked.filled(), distances, math.nan, len(chosen), found, refused)
+    return replace(merged, reload=_save(family, merged, chosen, merged_TV))
+
+
+def _save(
+    family: Family, merged: Merged, chosen: Sequence[np.ndarray[Any, Any]], merged_TV: Tensor
+) -> float:
+    """Write the folder, whole or not at all; how far its logits are from the model's in memory."""
     reload = math.nan
+    dtype = next(iter(family.tensors.values())).dtype
 
     def fill(draft: Path) -> None:
         nonlocal reload
-        fill_model(model, family.tokenizer, draft)
+        fill_model(family.target, family.tokenizer, draft)
         reload = check_saved(draft, chosen, merged_TV, dtype)
-        facts: dict[str, Any] = {**options, "base": family.base, "reload": reload}
-        facts["distances"] = [asdict(d) for d in distances]
-        write_json(draft / "merge.json", facts | ({"found": asdict(found)} if found else {}))
+        facts: dict[str, Any] = {**merged.options, "base": family.base, "reload": reload}
+        facts["distances"] = [asdict(d) for d in merged.distances]
+        write_json(draft / "merge.json", facts | _told(merged.found))
 
-    write_folder(asked.out, fill)
-    return Merged(asked.out, options, distances, reload, len(chosen), found, refused)
+    write_folder(merged.folder, fill)
+    return reload
+
+
+def _told(found: Found | None) -> dict[str, Any]:
+    return {} if found is None else {"found": asdict(found)}
 
 
 def _logits(family: Family, chosen: Sequence[np.ndarray[Any, Any]]) -> list[tuple[str, Tensor]]:
@@ -211,7 +130,7 @@ def _combine(family: Family, options: dict[str, Any]) -> dict[str, float]:
     return _shares(counts, family)
 
 
-def _adapt(family: Family, examples: Any, asked: Merging) -> tuple[dict[str, float], Found]:
+def _adapt(family: Family, examples: Any, asked: Merge) -> tuple[dict[str, float], Found]:
     """Average the two models by blocks, in place; the first is the pre-trained one.
 
     The difference of the two is kept whole, in the target's precision.

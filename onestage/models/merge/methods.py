@@ -31,22 +31,7 @@ import torch
 from peft.utils import merge_utils
 from torch import Tensor
 
-LINEAR, SLERP = "linear", "slerp"
-
-
-TRIMMED = ("ties", "dare_linear", "dare_ties")
-"""Methods that keep a share `density` of each delta's entries."""
-
-
-RANDOM = ("dare_linear", "dare_ties")
-
-
-METHODS = (LINEAR, "task_arithmetic", *TRIMMED, SLERP)
-
-
-DENSITY = 0.2
-"""The TIES paper's own; DARE's authors drop 90 % and more of SFT deltas and less of large ones."""
-
+from onestage.models.merge import DENSITY, LINEAR, SLERP, TRIMMED
 
 NEARLY_PARALLEL = 0.9995
 """Beyond this cosine, either way, the arc is a line to float32's precision, or has no direction."""
