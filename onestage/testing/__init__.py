@@ -1,8 +1,9 @@
 """Our own contract tests, for what others plug in.
 
-    from onestage.testing import check_schedule
+    from onestage.testing import check_objective, check_schedule
 
     def test_mine() -> None:
+        check_objective(Hinge(beta=2.0))
         check_schedule(Mine(weights={"sft": 1, "dpo": 1}))
 
 Each raises `ContractError` with every law that the thing breaks, in words. A run takes these laws for
@@ -11,9 +12,11 @@ granted: a plug-in that breaks one may train, resume or measure wrongly without 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from onestage.objectives import Objective
+from onestage.objectives import _laws as objective_laws
 from onestage.rollout.hints import Hint
 from onestage.rollout.hints import _laws as hint_laws
 from onestage.rollout.rewards import Reward
@@ -24,6 +27,14 @@ from onestage.schedules import _laws as schedule_laws
 
 class ContractError(ValueError):
     """A plug-in that breaks laws of its contract."""
+
+
+def check_objective(objective: Objective, skip: Collection[str] = ()) -> None:
+    """Try an objective on the laws of `onestage.objectives`, with records of every kind that it takes.
+
+    `skip`: names of laws that it means to break, as `sign` where good responses are to be unlearnt.
+    """
+    _require(objective, objective_laws.laws(objective, skip))
 
 
 def check_schedule(schedule: Schedule) -> None:

@@ -105,7 +105,7 @@ def gradients(run: Run, records: Any, tokens_per_row: int) -> tuple[float, list[
     total = 0.0
     run.optimizer.zero_grad()
     for row in batch.rows:
-        loss, _ = row_loss(run, row, batch, run.schedule.weights(0), counts)
+        loss, _ = row_loss(run, row, batch, run.schedule.weigh(0), counts)
         loss.backward()
         total += loss.item()
     grads = [p.grad.clone() for p in run.policy.parameters() if p.grad is not None]
@@ -130,7 +130,7 @@ def test_loss_and_gradient_do_not_depend_on_packing_or_order(
     recipe = recipe_of(objective=objective, train__batch_size=24)
     session = session_of(recipe, tmp_path / "out")
     run = session.run
-    terms, weights = list(run.terms.objectives), run.schedule.weights(0)
+    terms, weights = list(run.terms.objectives), run.schedule.weigh(0)
     parameters = list(run.policy.parameters())
     take_step(run, parameters, run.feeds.draw(terms), weights)  # away from zero reward
     records = run.feeds.draw(terms)

@@ -57,7 +57,7 @@ LABELS = [
 
 
 def one_step(run: Any, parameters: list[Any]) -> Any:
-    weights = run.schedule.weights(run.step)
+    weights = run.schedule.weigh(run.step)
     return take_step(run, parameters, run.feeds.draw(weights), weights)
 
 

@@ -576,7 +576,7 @@ def test_agrees_with_trl(centering: float, tmp_path: Path) -> None:
     ours = []
     run.policy.train()
     for _ in range(5):
-        weights = run.schedule.weights(run.step)
+        weights = run.schedule.weigh(run.step)
         ours.append(take_step(run, parameters, run.feeds.draw(weights), weights).loss)
         run.step += 1
     texts, rewards = rewards_of(run.policy, session)
