@@ -221,8 +221,7 @@ def prepare(spec: Spec) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from onestage.data.encoded import Encoded
-    from onestage.data.rows import Columns
-    from onestage.data.stream import Source, read
+    from onestage.data.reading import read
     from onestage.data.tokenize import Encoder
 
     work = Path(spec["work"])
@@ -241,7 +240,7 @@ def prepare(spec: Spec) -> None:
     encoder = Encoder(tokenizer, MAX_LENGTH)
     dropped = {}
     for name, (file, wanted) in spec["data"].items():
-        records = encoder.encode_all(read(Source(path=file, columns=Columns(source=name))))
+        records = encoder.encode_all(read(file, name=name))
         with gzip.open(file, "rt") as lines, (work / f"{name}.jsonl").open("w") as out:
             fits = ((x, r) for x, r in zip(lines, records, strict=True))
             kept, seen = 0, 0

@@ -25,11 +25,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from onestage.data.inspect import examine
-from onestage.data.mixture import Mixture, Stream
-from onestage.data.record import KINDS, Refusal
-from onestage.data.rows import Columns
+from onestage.data.kinds import KINDS
+from onestage.data.mixture import MixedStream, Mixture
+from onestage.data.reading import read
+from onestage.data.record import Refusal
 from onestage.data.store import Store, write
-from onestage.data.stream import Source, read
 from onestage.data.tokenize import Encoder
 
 WRITTEN_AT_ONCE = 20_000
@@ -75,7 +75,7 @@ def write_parquet(path: Path, rows: int) -> None:
 
 def count_kinds(path: Path) -> Iterator[str]:
     """The kind of every record, in order; a refused row ends the bench."""
-    for record in read(Source(str(path), Columns("million"))):
+    for record in read(path):
         if isinstance(record, Refusal):
             raise SystemExit(f"{record.where} was refused: {record.reason}")
         yield record.kind
@@ -117,7 +117,7 @@ def timed(what: str, rows: int, work: Callable[[], object]) -> object:
 
 def draw_epoch(store: Store, batch: int) -> int:
     """Draw every record once, in shuffled batches; returns their number."""
-    mixture = Mixture([Stream("million", store, float(batch))], 0, {"million": len(store)})
+    mixture = Mixture([MixedStream("million", store, float(batch))], 0, {"million": len(store)})
     return sum(len(mixture.draw(step)) for step in range(-(-len(store) // batch)))
 
 
@@ -130,8 +130,7 @@ def main() -> None:
         timed("write the Parquet file", rows, lambda: write_parquet(path, rows))
         kinds = timed("read and check", rows, lambda: Counter(count_kinds(path)))
         encoder = Encoder(tokenizer_of(path), 512)
-        source = Source(str(path), Columns("million"))
-        items = encoder.encode_all(read(source))
+        items = encoder.encode_all(read(path))
         store = timed(
             "read, check and encode", rows, lambda: write(items, "million", Path(folder) / "store")
         )

@@ -17,22 +17,22 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from onestage.data.reading import read
 from onestage.data.record import Record
-from onestage.data.rows import Columns
-from onestage.data.stream import Source, read
+from onestage.data.stream import Stream
 
 RATINGS = {"helpfulness": 0.65, "correctness": 0.8, "coherence": 0.45}
 
 
-def scored_source(path: str) -> Source:
+def scored_source(path: str) -> Stream:
     """HelpSteer2's rows as score records."""
-    columns = Columns(
-        source="helpsteer2",
-        rename={"completion": "response"},
+    return Stream(
+        path,
+        name="helpsteer2",
+        columns={"completion": "response"},
         ratings=RATINGS,
         score_range=(0, 4),
     )
-    return Source(path=path, columns=columns)
 
 
 def pairs_of(records: Iterable[Record]) -> tuple[list[dict[str, Any]], int]:

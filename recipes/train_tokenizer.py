@@ -15,9 +15,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from onestage.data.reading import read
 from onestage.data.record import Record
-from onestage.data.rows import Columns
-from onestage.data.stream import Source, read
 
 BEGIN, END = "<|begin|>", "<|end|>"
 CHAT = (
@@ -30,7 +29,7 @@ CHAT = (
 def texts(files: list[str]) -> Iterator[str]:
     """Every prompt and completion of the records in some files."""
     for file in files:
-        for record in read(Source(path=file, columns=Columns(source="text"))):
+        for record in read(file):
             if isinstance(record, Record):
                 for part in (record.prompt, *record.completions):
                     turns = [part] if isinstance(part, str) else [t["content"] for t in part]

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from onestage.data.encoded import Encoded
 from onestage.data.inspect import Findings, StreamFindings
+from onestage.data.kinds import FEEDBACK
 from onestage.models.estimate import Estimate
 
 SHOWN_TOKENS = 240
@@ -104,9 +105,11 @@ def example(kind: str, record: Encoded, tokenizer: Any) -> Panel:
             text.append(piece, style=shade if index in scored else "dim")
             if index + 1 in ends:
                 text.append("\u27e7", style="bold green")
-        title = {0: "chosen", 1: "rejected"}[number] if kind == "pair" else f"path {number + 1}"
+        title = (
+            ("chosen", "rejected")[number] if FEEDBACK[record.kind].paired else f"path {number + 1}"
+        )
         score = (
-            f", score {record.scores[number]:.3g}" if kind in ("score", "label", "group") else ""
+            f", score {record.scores[number]:.3g}" if FEEDBACK[record.kind].scale != "none" else ""
         )
         parts.append(Text(f"{title}{score} ({len(path.ids)} tokens)", style="bold"))
         parts.append(text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onestage.data.stream import Stream
 
 
 def load_model(model: str, tokenizer: str | None, dtype: str) -> Any:
@@ -15,18 +17,22 @@ def load_model(model: str, tokenizer: str | None, dtype: str) -> Any:
     return models.open(model, dtype, tokenizer)  # type: ignore[arg-type]
 
 
-def source_of_rows(
+def stream_of(
     path: str, kind: str | None, column: list[str] | None, score_range: tuple[float, float]
-) -> Any:
-    from onestage.data.rows import Columns
-    from onestage.data.stream import Source
+) -> Stream:
+    """The rows that a command is pointed at, named after their file."""
+    from pydantic import ValidationError
 
-    rename = {}
+    from onestage.config import explain
+    from onestage.data.stream import Stream
+
+    columns = {}
     for item in column or []:
         ours, equals, theirs = item.partition("=")
         if not equals:
             raise ValueError(f"--column {item!r}: expected OURS=THEIRS")
-        rename[ours] = theirs
-    name = Path(path).name.split(".")[0] or "data"
-    columns = Columns(source=name, kind=kind, rename=rename, score_range=score_range)  # type: ignore[arg-type]
-    return Source(path=path, columns=columns)
+        columns[ours] = theirs
+    try:
+        return Stream(path, kind=kind, columns=columns, score_range=score_range)
+    except ValidationError as error:
+        raise ValueError("\n".join(explain(p, Stream) for p in error.errors())) from error

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._inputs import source_of_rows
+from onestage.cli._inputs import stream_of
 from onestage.cli._terminal import Set, app, console, plain_errors, quiet_libraries, say
 
 
@@ -38,7 +38,7 @@ def check(
         if what.suffix in (".yaml", ".yml"):
             good = check_recipe(what, set_ or [], console, say)
         else:
-            source = source_of_rows(str(what), kind, column, score_range)
-            good = check_data(source, tokenizer, max_length, console)
+            stream = stream_of(str(what), kind, column, score_range)
+            good = check_data(stream, tokenizer, max_length, console)
     if not good:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from onestage.cli._flags import Column, Kind, ScoreRange, flags, made
-from onestage.cli._inputs import source_of_rows
+from onestage.cli._inputs import stream_of
 from onestage.cli._terminal import app, complaints, console, plain_errors, quiet_libraries, say
 from onestage.models.merge import Merge
 
@@ -40,7 +40,7 @@ def merge(
 
         quiet_libraries()
         if data is not None:
-            asked["data"] = source_of_rows(data, kind, column, score_range)
+            asked["data"] = stream_of(data, kind, column, score_range)
         _show(run(made(Merge, asked), say))
 
 

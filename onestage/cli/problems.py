@@ -164,14 +164,14 @@ def _range(option: str, text: str) -> tuple[int, int]:
 
 
 def _rows(data: str, split: str, subset: str | None) -> Iterator[Mapping[str, Any]]:
+    from onestage.data.reading import raw_rows
     from onestage.data.record import Refusal
-    from onestage.data.rows import Columns
-    from onestage.data.stream import Source, rows
+    from onestage.data.stream import Stream
 
-    for row in rows(Source(data, Columns("problems", facts=True), split=split, config=subset)):
+    for row in raw_rows(Stream(data, kind="check", split=split, subset=subset)):
         if isinstance(row, Refusal):
             raise ValueError(f"{row.where}: {row.reason}")
-        yield row[1]
+        yield row.columns
 
 
 def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from onestage.cli._flags import Column, Dtype, Kind, ModelName, ScoreRange, Tokenizer
-from onestage.cli._inputs import load_model, source_of_rows
+from onestage.cli._inputs import load_model, stream_of
 from onestage.cli._terminal import app, complaints, plain_errors, quiet_libraries, say
 
 
@@ -31,8 +31,8 @@ def score(
 
         quiet_libraries()
         policy = load_model(model, tokenizer, dtype)
-        source = source_of_rows(data, kind, column, score_range)
-        lines, refused = score_file(policy, policy.tokenizer, source, out, max_length)
+        stream = stream_of(data, kind, column, score_range)
+        lines, refused = score_file(policy, policy.tokenizer, stream, out, max_length)
         for row in refused[:10]:
             complaints.print(f"left out {escape(row.where)}: {escape(row.reason)}", highlight=False)
         say(f"{out}: {lines:,} responses, {len(refused):,} rows left out")

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -20,34 +20,37 @@ from typing import IO, Any, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from onestage.data.record import Refusal, shown
+from onestage.data.record import Refusal
+from onestage.data.row_error import shown
 
 JSON_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
-
 SUFFIXES = (*JSON_SUFFIXES, ".parquet")
-
 
 ALLOWED = (
     f"allowed: a file ({', '.join(SUFFIXES)}), a folder or a glob pattern of such files, a folder "
     "made by save_to_disk, or a data set of the Hugging Face hub as owner/name"
 )
 
-
 SPLITS = frozenset(("train", "test", "validation", "valid", "val", "dev", "eval"))
-
 
 DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 
-
 BATCH_ROWS = 2048
-
+"""Rows of a Parquet file or data set that are in memory at once."""
 
 EXCERPT = 20
+"""Characters that are shown on either side of what is no JSON."""
 
 
-Row = tuple[str, dict[str, Any], tuple[str, ...]]
-"""Where the row stands, its columns, and the names of columns that were left on disk."""
+class RawRow(NamedTuple):
+    """A row as it stands in its source."""
+
+    where: str
+    """File and line, or data set and index: `pairs.jsonl:17`."""
+    columns: Mapping[str, Any]
+    unread: tuple[str, ...] = ()
+    """Names of columns that were left on disk."""
 
 
 class DataFile(NamedTuple):
@@ -82,7 +85,7 @@ def data_files(given: str) -> list[DataFile]:
     return files
 
 
-def rows_of(file: DataFile, wanted: frozenset[str]) -> Iterator[Row | Refusal]:
+def rows_of(file: DataFile, wanted: frozenset[str]) -> Iterator[RawRow | Refusal]:
     """Every row of one file. ValueError, with the file's name, when the file itself is broken."""
     if file.path.name.lower().endswith(".parquet"):
         return _parquet_rows(file, wanted)
@@ -91,12 +94,12 @@ def rows_of(file: DataFile, wanted: frozenset[str]) -> Iterator[Row | Refusal]:
 
 def rows_of_table(
     label: str, table: dict[str, list[Any]], start: int, unread: tuple[str, ...], count: int
-) -> Iterator[Row]:
+) -> Iterator[RawRow]:
     """Rows out of columns; `start` is the index of the first one, counted from 0."""
     names = list(table)
     values = zip(*table.values(), strict=True) if names else repeat((), count)
     for index, row in enumerate(values, start):
-        yield f"{label}[{index}]", dict(zip(names, row, strict=True)), unread
+        yield RawRow(f"{label}[{index}]", dict(zip(names, row, strict=True)), unread)
 
 
 def columns_to_read(
@@ -107,7 +110,7 @@ def columns_to_read(
     return read, tuple(name for name in available if name not in read)
 
 
-def _parquet_rows(file: DataFile, wanted: frozenset[str]) -> Iterator[Row]:
+def _parquet_rows(file: DataFile, wanted: frozenset[str]) -> Iterator[RawRow]:
     try:
         with pq.ParquetFile(file.path) as parquet:
             read, unread = columns_to_read(parquet.schema_arrow.names, wanted)
@@ -120,7 +123,7 @@ def _parquet_rows(file: DataFile, wanted: frozenset[str]) -> Iterator[Row]:
         raise ValueError(f"{file.path}: cannot be read as Parquet: {error}") from error
 
 
-def _json_rows(file: DataFile) -> Iterator[Row | Refusal]:
+def _json_rows(file: DataFile) -> Iterator[RawRow | Refusal]:
     count = 0
     try:
         with _opened(file.path) as stream:
@@ -134,7 +137,7 @@ def _json_rows(file: DataFile) -> Iterator[Row | Refusal]:
         ) from error
 
 
-def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[Row | Refusal]:
+def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
     for number, line in enumerate(stream, 1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -142,10 +145,10 @@ def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[Row | Refusal]:
             continue
         where = f"{file.label}:{number}"
         row = _parsed(line.rstrip(b"\r\n"))
-        yield Refusal(where, row) if isinstance(row, str) else (where, row, ())
+        yield Refusal(where, row) if isinstance(row, str) else RawRow(where, row)
 
 
-def _list_rows(file: DataFile, stream: IO[bytes]) -> Iterator[Row | Refusal]:
+def _list_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
     try:
         rows = json.load(stream)
     except (ValueError, RecursionError) as error:
@@ -153,7 +156,7 @@ def _list_rows(file: DataFile, stream: IO[bytes]) -> Iterator[Row | Refusal]:
     for index, row in enumerate(rows):
         where = f"{file.label}[{index}]"
         if isinstance(row, dict):
-            yield where, row, ()
+            yield RawRow(where, row)
         else:
             yield Refusal(where, f"a row must be a JSON object, found {shown(row)}")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onestage.data.files import BATCH_ROWS, SUFFIXES, Row, columns_to_read, rows_of_table
+from onestage.data.files import BATCH_ROWS, SUFFIXES, RawRow, columns_to_read, rows_of_table
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -55,7 +55,7 @@ def load_hub(name: str, config: str | None, split: str, streaming: bool) -> Any:
         ) from error
 
 
-def rows_of_dataset(dataset: Any, label: str, wanted: frozenset[str]) -> Iterator[Row]:
+def rows_of_dataset(dataset: Any, label: str, wanted: frozenset[str]) -> Iterator[RawRow]:
     """Every row of a data set, streamed or not; unwanted columns (images, say) are not decoded."""
     unread: tuple[str, ...] = ()
     if dataset.column_names is not None:

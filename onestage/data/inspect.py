@@ -1,7 +1,6 @@
 """What will be trained on and what is wrong with it, before any weights are loaded.
 
-`examine` gathers plain findings, `show` prints them. Nothing here trains, and no model is read
-beyond its configuration.
+`examine` gathers plain findings for `onestage check`, which prints them.
 """
 
 from __future__ import annotations
@@ -15,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from onestage.data.encoded import Encoded
+from onestage.data.kinds import FEEDBACK, GRADED, THUMBS
 from onestage.data.packing import pack_records
+from onestage.data.reading import read
 from onestage.data.record import Record, Refusal
 from onestage.data.store import Store, balance
-from onestage.data.stream import Source, read
+from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 
 SAMPLED = 64
@@ -45,7 +46,7 @@ class StreamFindings:
 
 @dataclass
 class Findings:
-    """Everything that the doctor found."""
+    """Everything that was found."""
 
     streams: dict[str, StreamFindings] = field(default_factory=dict)
     held_out: dict[str, StreamFindings] = field(default_factory=dict)
@@ -61,14 +62,14 @@ class Findings:
 def examine(
     train: Mapping[str, Store],
     held_out: Mapping[str, Store],
-    sources: Mapping[str, Source],
+    streams: Mapping[str, Stream],
     encoder: Encoder,
 ) -> Findings:
-    """Look at encoded streams. `sources` (by stream) are read again for the round trip."""
+    """Look at encoded streams. `streams` (by name) are read again for the round trip."""
     found = Findings()
     prompts: set[int] = set()
     for name, store in train.items():
-        found.streams[name] = _stream(store, sources.get(name), encoder)
+        found.streams[name] = _stream(store, streams.get(name), encoder)
         prompts.update(_prompt(record) for record in store)
         for kind, numbers in store.kinds().items():
             found.examples.setdefault(kind, store[int(numbers[0])])
@@ -82,7 +83,8 @@ def examine(
 def _prompt(record: Encoded) -> int:
     """A digest of a record's tokens before its first response; of a text's own tokens."""
     path = record.paths[0]
-    end = len(path.ids) if record.kind == "text" else path.opening
+    prompted = FEEDBACK[record.kind].layout != "windows"
+    end = path.opening if prompted else len(path.ids)
     return _digest(path.ids[:end].tobytes())
 
 
@@ -90,14 +92,14 @@ def _digest(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def _stream(store: Store, source: Source | None, encoder: Encoder) -> StreamFindings:
+def _stream(store: Store, stream: Stream | None, encoder: Encoder) -> StreamFindings:
     lengths = store.lengths() if len(store) else np.zeros(0, np.int64)
     distinct = {_digest(b"/".join(store.path_keys(number))) for number in range(len(store))}
     first = list(islice(store, SAMPLED))
     spread = {
         f"{kind}/{figure}": value
         for kind in store.kinds()
-        if kind in ("label", "score", "group")
+        if FEEDBACK[kind].scale != "none"
         for figure, value in balance(store.scores(kind)).items()
     }
     nodes = sum(len(row) for row in pack_records(first, encoder.max_length).rows) if first else 0
@@ -108,7 +110,7 @@ def _stream(store: Store, source: Source | None, encoder: Encoder) -> StreamFind
         histogram=_histogram(lengths),
         duplicates=len(store) - len(distinct),
         labels=spread,
-        broken_trips=tuple(_broken_trips(source, encoder)) if source else (),
+        broken_trips=tuple(_broken_trips(stream, encoder)) if stream else (),
         saving=1 - nodes / tokens if tokens else 0.0,
     )
 
@@ -131,11 +133,11 @@ def _histogram(lengths: np.ndarray[Any, Any]) -> tuple[tuple[str, int], ...]:
     )
 
 
-def _broken_trips(source: Source, encoder: Encoder) -> Iterator[str]:
+def _broken_trips(stream: Stream, encoder: Encoder) -> Iterator[str]:
     """Responses of the first records that decoding their scored tokens does not give back."""
     tokenizer = encoder.tokenizer
-    for record in islice(read(source), SAMPLED):
-        if isinstance(record, Refusal) or record.kind == "text":
+    for record in islice(read(stream), SAMPLED):
+        if isinstance(record, Refusal) or FEEDBACK[record.kind].layout == "windows":
             continue
         encoded = encoder.encode(record)
         if isinstance(encoded, Refusal):
@@ -149,7 +151,7 @@ def _broken_trips(source: Source, encoder: Encoder) -> Iterator[str]:
 
 def _said(record: Record, tokenizer: Any) -> list[str]:
     """The text of each response as the user wrote it, span after span."""
-    if record.kind == "check":
+    if FEEDBACK[record.kind].asked:
         worked = record.completions[0] if record.completions else "".join(record.solution)
         return [worked] if isinstance(worked, str) and worked else []
     if not record.is_chat:
@@ -163,7 +165,7 @@ def _said(record: Record, tokenizer: Any) -> list[str]:
 
 
 def _decoded(encoded: Encoded, tokenizer: Any) -> list[str]:
-    if encoded.kind == "check":
+    if FEEDBACK[encoded.kind].asked:
         worked = [path.ids[path.opening :] for path in encoded.paths[1:]]
         return [tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in worked]
     return [
@@ -186,9 +188,10 @@ def _warnings(found: Findings) -> Iterator[str]:
             yield f"{name}: {stream.duplicates} records are repeated word for word"
         for trip in stream.broken_trips[:3]:
             yield f"{name}: round trip: {trip}"
-        if stream.labels.get("label/mean") in (0.0, 1.0):
-            yield f"{name}: all labels are the same"
-        for kind in ("score", "group"):
+        for kind in THUMBS:
+            if stream.labels.get(f"{kind}/mean") in (0.0, 1.0):
+                yield f"{name}: all {kind}s are the same"
+        for kind in GRADED:
             if stream.labels.get(f"{kind}/above_half", 1.0) < 0.2:
                 yield (
                     f"{name}: only {stream.labels[f'{kind}/above_half']:.0%} of {kind} scores lie "

@@ -1,206 +1,311 @@
-"""Which kind a row is, from the columns that it has. Never a guess: two readings are an error.
+"""The kinds of feedback: one row of `FEEDBACK` each, in which everything stands that sets it apart.
 
-A row has a column when it is present and not null, because one Parquet file of many kinds has
-every column in every row. `text` and what a checkable problem has (`answer`, `solution`,
-`target`) are weak: rendered copies and reference answers are common extras, so they count only where
-there is no response.
+| kind            | columns (text or message lists)                       | completions      | scores   |
+| --------------- | ----------------------------------------------------- | ---------------- | -------- |
+| `demonstration` | `messages` · `conversations` · `prompt`, `completion` | one              | none     |
+| `score`         | `prompt`, `completion`, `score` (or rating columns)   | one              | one      |
+| `label`         | `prompt`, `completion`, `label`                       | one              | 0 or 1   |
+| `pair`          | `prompt`, `chosen`, `rejected` (+ two scores)         | chosen, rejected | none/two |
+| `group`         | `prompt`, `completions`, `scores`                     | two or more      | one each |
+| `text`          | `text`                                                | one, prompt ""   | none     |
+| `check`         | `prompt`, `answer` or other facts (+ worked solution) | none, or worked  | none     |
 
-Numbers that judge a response: scores of a declared range -> [0, 1], ratings, labels, weights.
+Scores lie in [0, 1]. A `check` record is a problem: the policy answers it, a reward judges. Other files
+ask a kind's row for what they need to know and never compare with a name, so that another kind is a
+row here (with the function that reads its columns) and, if token ids are made of it in a new way, a
+layout in `tokenize.py`. Which losses can use it is then each objective's own decision.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from numbers import Real
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-from onestage.data.record import KINDS, Kind, RowError, shown
+from onestage.data.messages import (
+    Turns,
+    checked_response,
+    is_conversation,
+    messages_of,
+    prompt_of,
+    same_form,
+    sharegpt_messages,
+    split_pair,
+    text_of,
+    turns_of,
+)
+from onestage.data.row_error import RowError, shown
+from onestage.data.scores import rated_score, unit_label, unit_score
 
-NEEDS: Mapping[Kind, tuple[str, ...]] = {
-    "demonstration": ("prompt", "completion"),
-    "score": ("prompt", "completion", "score"),
-    "label": ("prompt", "completion", "label"),
-    "pair": ("prompt", "chosen", "rejected"),
-    "group": ("prompt", "completions", "scores"),
-    "text": ("text",),
-    "check": ("prompt",),
+Kind = Literal["demonstration", "score", "label", "pair", "group", "text", "check"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""Stores and batches write a kind as its place in here: append new ones, never reorder."""
+
+Parts = tuple[Turns, tuple[Turns, ...], tuple[float, ...]]
+"""Prompt, completions, scores."""
+
+Layout = Literal["turns", "completions", "windows", "problem"]
+"""What becomes of a record's text: each assistant turn is a response, or each completion; text without
+a prompt, cut to length; or a prompt to answer, and perhaps a worked answer to take hints from."""
+
+
+class MissingColumn(Exception):
+    """A column that the row's kind needs; its text is our name for it."""
+
+
+@dataclass(slots=True)
+class NamedRow:
+    """One row under our names: `found` holds what is present and not null."""
+
+    found: dict[str, Any]
+    raw: Mapping[str, Any]
+    """The same row under the file's names, where rating columns are found."""
+    ratings: Mapping[str, float]
+    score_range: tuple[float, float]
+
+    def need(self, name: str) -> Any:
+        """The column, or MissingColumn for its caller to explain."""
+        if name not in self.found:
+            raise MissingColumn(name)
+        return self.found[name]
+
+    def response(self, name: str) -> Turns:
+        return checked_response(turns_of(self.need(name), name), name)
+
+    def score(self, name: str) -> float:
+        return unit_score(self.need(name), name, self.score_range)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackKind:
+    """What sets one kind of feedback apart from the others."""
+
+    needs: tuple[str, ...]
+    """Columns without which there is no record."""
+    marks: tuple[tuple[str, ...], ...]
+    """Groups of columns: any one of a group says that a row is of this kind."""
+    parts: Callable[[NamedRow], Parts]
+    """Reads this kind's columns of a row; raises RowError or MissingColumn."""
+    layout: Layout
+    reads: tuple[str, ...] = ()
+    """Columns of feedback: they tell kinds apart that share a mark, and are refused beside others."""
+    instead: str = ""
+    """A column that holds all of it alone."""
+    weak: bool = False
+    """Its marks are common extras (rendered copies, reference answers): they count only where there is
+    no response."""
+    shuns: tuple[str, ...] = ()
+    """Columns beside which its marks are not trusted."""
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What other data sets call its columns."""
+    scale: Literal["none", "thumb", "graded"] = "none"
+    """What each response is judged by: nothing, up (1) or down (0), or a score in between as well."""
+    paired: bool = False
+    """Its two responses are compared, the better one first."""
+    asked: bool = False
+    """A problem: it comes without responses, the policy answers it in training."""
+
+
+def _demonstration(row: NamedRow) -> Parts:
+    found = row.found
+    if "messages" in found:
+        messages = messages_of(found["messages"], "messages")
+        return (), (checked_response(messages, "messages", starts=False),), ()
+    if "conversations" in found:
+        messages = sharegpt_messages(found["conversations"], found.get("system"))
+        return (), (checked_response(messages, "conversations", starts=False),), ()
+    return (*_answered(row), ())
+
+
+def _score(row: NamedRow) -> Parts:
+    prompt, completions = _answered(row)
+    if row.ratings:
+        for column in row.ratings:
+            if row.raw.get(column) is None:
+                raise MissingColumn(column)
+        scores = rated_score(row.raw, row.ratings, row.score_range)
+        return prompt, completions, (scores,)
+    return prompt, completions, (row.score("score"),)
+
+
+def _label(row: NamedRow) -> Parts:
+    return (*_answered(row), (unit_label(row.need("label")),))
+
+
+def _answered(row: NamedRow) -> tuple[Turns, tuple[Turns, ...]]:
+    response = row.response("completion")
+    return same_form(prompt_of(row.need("prompt")), (response,))
+
+
+def _pair(row: NamedRow) -> Parts:
+    sides = [turns_of(row.need(name), name) for name in ("chosen", "rejected")]
+    whole = [is_conversation(side) for side in sides]
+    for name, side, carries_prompt in zip(("chosen", "rejected"), sides, whole, strict=True):
+        checked_response(side, name, starts=not carries_prompt)
+    if whole[0] != whole[1]:
+        raise RowError("one of `chosen` and `rejected` holds the prompt too, the other does not")
+    scores = _pair_scores(row)
+    if sides[0] == sides[1]:
+        raise RowError("`chosen` and `rejected` are the same", tie=True)
+    if whole[0]:
+        prompt = row.found.get("prompt")
+        given = None if prompt is None else prompt_of(prompt)
+        return (*split_pair(sides[0], sides[1], given), scores)  # type: ignore[arg-type]
+    return (*same_form(prompt_of(row.need("prompt")), sides), scores)
+
+
+def _pair_scores(row: NamedRow) -> tuple[float, ...]:
+    if "chosen_score" not in row.found and "rejected_score" not in row.found:
+        return ()
+    chosen, rejected = row.score("chosen_score"), row.score("rejected_score")
+    given = f"{row.found['chosen_score']!r} and {row.found['rejected_score']!r}"
+    if chosen == rejected:
+        raise RowError(f"`chosen_score` equals `rejected_score`, found {given}", tie=True)
+    if chosen < rejected:
+        raise RowError(f"`chosen_score` must be above `rejected_score`, found {given}")
+    return chosen, rejected
+
+
+def _group(row: NamedRow) -> Parts:
+    given, scores = row.need("completions"), row.need("scores")
+    for name, held in (("completions", given), ("scores", scores)):
+        if not isinstance(held, (list, tuple)):
+            raise RowError(f"`{name}` must be a list, found {shown(held)}")
+    if len(given) < 2 or len(given) != len(scores):
+        raise RowError(
+            "a group needs two or more `completions` and a score for each, "
+            f"found {len(given)} completions and {len(scores)} scores"
+        )
+    named = [(f"completions[{index}]", held) for index, held in enumerate(given)]
+    responses = [checked_response(turns_of(held, name), name) for name, held in named]
+    prompt, completions = same_form(prompt_of(row.need("prompt")), responses)
+    score_range = row.score_range
+    return (
+        prompt,
+        completions,
+        tuple([unit_score(s, f"scores[{i}]", score_range) for i, s in enumerate(scores)]),
+    )
+
+
+def _text(row: NamedRow) -> Parts:
+    text = text_of(row.need("text"), "text")
+    checked_response(text, "text")
+    return "", (text,), ()
+
+
+def _check(row: NamedRow) -> Parts:
+    prompt = prompt_of(row.need("prompt"))
+    if "completion" not in row.found:
+        return prompt, (), ()
+    prompt, worked = same_form(prompt, (row.response("completion"),))
+    return prompt, worked, ()
+
+
+FEEDBACK: Mapping[Kind, FeedbackKind] = {
+    "demonstration": FeedbackKind(
+        needs=("prompt", "completion"),
+        marks=(("messages",), ("conversations",), ("completion",)),
+        instead="messages",
+        parts=_demonstration,
+        layout="turns",
+        aliases={
+            "completion": ("response", "answer", "output", "reply"),
+            "prompt": ("question", "query", "instruction", "input"),
+            "messages": ("conversation", "dialogue"),
+        },
+    ),
+    "score": FeedbackKind(
+        needs=("prompt", "completion", "score"),
+        marks=(("completion",),),
+        reads=("score",),
+        parts=_score,
+        layout="completions",
+        scale="graded",
+        aliases={"score": ("rating", "reward")},
+    ),
+    "label": FeedbackKind(
+        needs=("prompt", "completion", "label"),
+        marks=(("completion",),),
+        reads=("label",),
+        parts=_label,
+        layout="completions",
+        scale="thumb",
+        aliases={"label": ("thumbs_up", "liked")},
+    ),
+    "pair": FeedbackKind(
+        needs=("prompt", "chosen", "rejected"),
+        marks=(("chosen", "rejected"),),
+        reads=("chosen_score", "rejected_score"),
+        parts=_pair,
+        layout="completions",
+        paired=True,
+        aliases={
+            "chosen": ("preferred", "accepted", "winner"),
+            "rejected": ("dispreferred", "loser"),
+        },
+    ),
+    "group": FeedbackKind(
+        needs=("prompt", "completions", "scores"),
+        marks=(("completions",),),
+        reads=("scores",),
+        parts=_group,
+        layout="completions",
+        scale="graded",
+        aliases={
+            "completions": ("responses", "answers", "outputs"),
+            "scores": ("ratings", "rewards"),
+        },
+    ),
+    "text": FeedbackKind(
+        needs=("text",),
+        marks=(("text",),),
+        weak=True,
+        shuns=("prompt", "answer"),
+        parts=_text,
+        layout="windows",
+        aliases={"text": ("content", "document")},
+    ),
+    "check": FeedbackKind(
+        needs=("prompt",),
+        marks=(("answer", "solution", "target"),),
+        weak=True,
+        parts=_check,
+        layout="problem",
+        asked=True,
+    ),
 }
 
+A_ROW_NEEDS = (
+    "a row needs `messages`, or `prompt` with `completion`, with `chosen` and `rejected` or "
+    "with `completions` and `scores`, or with `answer` or `solution`, or `text`"
+)
+"""The columns of all kinds, for a row that has none of them."""
 
-CHECKED = ("answer", "solution", "target")
-"""Beside a `prompt` without a response, any of these says that the answer can be checked."""
+COLUMNS: tuple[str, ...] = tuple(
+    dict.fromkeys(
+        column
+        for kind in FEEDBACK.values()
+        for group in (*kind.marks, kind.needs, kind.reads)
+        for column in group
+    )
+)
+"""Every column that some kind reads, by our names."""
 
+ASKED = tuple(name for name in KINDS if FEEDBACK[name].asked)
+"""Problems: their responses are made while training."""
 
-FEEDBACK = ("score", "label", "scores", "chosen_score", "rejected_score")
+ANSWERED = tuple(name for name in KINDS if not FEEDBACK[name].asked)
+"""The kinds that come with responses."""
 
+GRADED = tuple(name for name in KINDS if FEEDBACK[name].scale == "graded")
 
-READS_FEEDBACK: Mapping[Kind, tuple[str, ...]] = {
-    "demonstration": (),
-    "score": ("score",),
-    "label": ("label",),
-    "pair": ("chosen_score", "rejected_score"),
-    "group": ("scores",),
-    "text": (),
-    "check": (),
-}
-
-
-class NoFeedback(Exception):
-    """The row holds nothing that makes a record; record_of says so with the row's columns."""
+THUMBS = tuple(name for name in KINDS if FEEDBACK[name].scale == "thumb")
 
 
 def stated_kind(value: object) -> Kind:
-    """The kind that a row or a source names, checked."""
+    """The kind that a row or a stream names, checked; RowError for another word."""
     for kind in KINDS:
         if value == kind:
             return kind
     raise RowError(f"`kind` must be one of {', '.join(KINDS)}, found {shown(value)}")
-
-
-@lru_cache(maxsize=4096)
-def inferred_kind(present: tuple[str, ...]) -> Kind:
-    """The one kind that these columns (by our names) speak of; cached, as files repeat themselves.
-
-    Raises RowError when they speak of two, or when feedback beside them would be left unread;
-    NoFeedback when they speak of none.
-    """
-    readings = _readings(present)
-    if len(readings) > 1:
-        found = " and ".join(f"{columns} ({kind})" for columns, kind in readings)
-        raise RowError(f"found {found} in one row: set `kind` to say which is meant")
-    if not readings:
-        return _weak_kind(present)
-    columns, kind = readings[0]
-    if columns == "`completion`" and "label" in present and "score" in present:
-        raise RowError(
-            "found both `label` and `score` beside `completion`: set `kind` to label or score"
-        )
-    _refuse_unread(kind, columns, present)
-    return kind
-
-
-def repeats_chosen(found: Mapping[str, Any]) -> bool:
-    """Whether `messages` only repeats the chosen conversation, as in UltraFeedback binarized."""
-    return "chosen" in found and found.get("messages") == found["chosen"]
-
-
-def _readings(present: tuple[str, ...]) -> list[tuple[str, Kind]]:
-    readings: list[tuple[str, Kind]] = []
-    if "messages" in present:
-        readings.append(("`messages`", "demonstration"))
-    if "conversations" in present:
-        readings.append(("`conversations`", "demonstration"))
-    if "completion" in present:
-        judged: Kind = "label" if "label" in present else "demonstration"
-        readings.append(("`completion`", "score" if "score" in present else judged))
-    if "chosen" in present or "rejected" in present:
-        sides = [f"`{side}`" for side in ("chosen", "rejected") if side in present]
-        readings.append((", ".join(sides), "pair"))
-    if "completions" in present:
-        readings.append(("`completions`", "group"))
-    return readings
-
-
-def _weak_kind(present: tuple[str, ...]) -> Kind:
-    if "text" in present:
-        beside = [f"`{name}`" for name in ("prompt", "answer") if name in present]
-        if beside:
-            raise RowError(
-                f"found {' and '.join(beside)} beside `text`: set `kind` to text, or "
-                "set columns: {completion: text} if it is the response"
-            )
-        _refuse_unread("text", "`text`", present)
-        return "text"
-    found = [f"`{name}`" for name in CHECKED if name in present]
-    if "prompt" in present and found:
-        _refuse_unread("check", ", ".join(found), present)
-        return "check"
-    raise NoFeedback
-
-
-def _refuse_unread(kind: Kind, columns: str, present: tuple[str, ...]) -> None:
-    unread = [name for name in FEEDBACK if name in present and name not in READS_FEEDBACK[kind]]
-    if unread:
-        raise RowError(
-            f"found `{unread[0]}` beside {columns}, where it has no meaning: set `kind` to {kind} "
-            f"to leave it out, or give the columns of the kind meant "
-            f"({unread[0]} belongs to {', '.join(_owner(unread[0]))})"
-        )
-
-
-def _owner(feedback: str) -> tuple[str, ...]:
-    kind = next(kind for kind in KINDS if feedback in READS_FEEDBACK[kind])
-    return NEEDS[kind]
-
-
-def unit_score(value: object, name: str, score_range: tuple[float, float]) -> float:
-    """`value` out of the declared range, mapped linearly to [0, 1]; the ends are hit exactly."""
-    low, high = score_range
-    number = _number(value, name)
-    if not low <= number <= high:
-        raise RowError(
-            f"`{name}` must lie in the declared range {low:g} to {high:g}, found {value!r}: "
-            "set `score_range`"
-        )
-    return (number - low) / (high - low)
-
-
-def rated_score(
-    row: Mapping[str, Any], ratings: Mapping[str, float], score_range: tuple[float, float]
-) -> float:
-    """Weighted sum of rating columns, mapped so that the worst row scores 0 and the best 1.
-
-    HelpSteer2: weights .65, .8 and .45 on ratings of 0 to 4; (3, 4, 4) -> 6.95 / 7.6 = .914.
-    A negative weight is a penalty: its worst rating is the highest.
-    """
-    low, high = score_range
-    total = worst = best = 0.0
-    for name, weight in ratings.items():
-        total += weight * _rating(row, name, score_range)
-        worst += weight * (low if weight > 0 else high)
-        best += weight * (high if weight > 0 else low)
-    return min(1.0, max(0.0, (total - worst) / (best - worst)))
-
-
-def unit_label(value: object) -> float:
-    """1.0 for a thumb up, 0.0 for a thumb down: a bool, or 0 or 1."""
-    if isinstance(value, (bool, int, float)) and value in (0, 1):
-        return float(value)
-    raise RowError(f"`label` must be true or false (or 1 or 0), found {shown(value)}")
-
-
-def row_weight(value: object) -> float:
-    """How much the row counts: finite and above 0 (leave a row out rather than weigh it 0)."""
-    number = _number(value, "weight")
-    if not 0 < number <= sys.float_info.max:
-        raise RowError(f"`weight` must be finite and above 0, found {value!r}")
-    return float(number)
-
-
-def checked_range(score_range: Sequence[float]) -> tuple[float, float]:
-    """The declared range as two floats; ValueError unless finite and increasing."""
-    if len(score_range) == 2:
-        low, high = score_range
-        if all(isinstance(end, Real) for end in (low, high)) and 0 < high - low < float("inf"):
-            return float(low), float(high)
-    raise ValueError(f"score_range must be two increasing finite numbers, found {score_range!r}")
-
-
-def _rating(row: Mapping[str, Any], name: str, score_range: tuple[float, float]) -> float:
-    low, high = score_range
-    number = _number(row.get(name), name)
-    if not low <= number <= high:
-        raise RowError(
-            f"rating `{name}` must lie in the declared range {low:g} to {high:g}, found {number!r}"
-        )
-    return number
-
-
-def _number(value: object, name: str) -> float:
-    if type(value) is float or type(value) is int:
-        return value
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
-    raise RowError(f"`{name}` must be a number, found {shown(value)}")

@@ -10,10 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onestage.data.record import Message, RowError, Turns, shown
+from onestage.data.row_error import RowError, shown
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
+Message = Mapping[str, Any]
+"""One turn of a conversation: at least `role` and `content`, as chat templates know it."""
 
+Turns = str | tuple[Message, ...]
+"""Plain text, or the turns of a conversation."""
+
+SPEAKERS = (
+    "system",
+    "developer",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+    "ipython",
+    "observation",
+)
 
 SHAREGPT_ROLES = {
     "system": "system",
@@ -164,9 +178,9 @@ def _message_of(message: object, name: str, index: int) -> Message:
     if type(message) is not dict and not isinstance(message, Mapping):
         raise RowError(f"`{name}[{index}]` must be a message, found {shown(message)}")
     role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str) or role not in ROLES:
+    if not isinstance(role, str) or role not in SPEAKERS:
         raise RowError(
-            f"`{name}[{index}]` must have a role out of {', '.join(ROLES)}, found {shown(role)}"
+            f"`{name}[{index}]` must have a role out of {', '.join(SPEAKERS)}, found {shown(role)}"
         )
     if content is None and not message.get("tool_calls"):
         raise RowError(f"`{name}[{index}]` has no content: only tool calls may go without")

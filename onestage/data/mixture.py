@@ -44,8 +44,8 @@ class Reuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """A named store and its part in the mixture."""
+class MixedStream:
+    """A stream's store and its part in the mixture."""
 
     name: str
     store: Store
@@ -100,7 +100,7 @@ def _part(weight: float | None, size: int, weighed: bool) -> float:
 class Mixture:
     """The records of each step."""
 
-    streams: Sequence[Stream]
+    streams: Sequence[MixedStream]
     seed: int
     limit: Mapping[str, int] = field(default_factory=dict)
     """Records a stream gives at most over the run (where the run's length is given in epochs)."""
@@ -140,7 +140,7 @@ class Mixture:
             before, after = self.until(batch)[stream.name], self.until(batch + 1)[stream.name]
             for cursor in range(before, after):
                 record = stream[self._place(stream, cursor)]
-                records.append(replace(record, visit=cursor) if record.asks else record)
+                records.append(replace(record, visit=cursor) if record.is_problem else record)
         return records
 
     def planned(self, steps: int, name: str) -> Iterator[Encoded]:
@@ -155,11 +155,11 @@ class Mixture:
         streams = [replace(stream, share=stream.share * fraction) for stream in self.streams]
         return Mixture(streams, self.seed, {}, purpose)
 
-    def _place(self, stream: Stream, cursor: int) -> int:
+    def _place(self, stream: MixedStream, cursor: int) -> int:
         epoch, at = divmod(cursor, len(stream))
         return int(self._order(stream, epoch)[at])
 
-    def _order(self, stream: Stream, epoch: int) -> np.ndarray[Any, Any]:
+    def _order(self, stream: MixedStream, epoch: int) -> np.ndarray[Any, Any]:
         name = f"{self.purpose}/{stream.name}" if self.purpose else stream.name
         return order(self.seed, name, epoch, len(stream))
 

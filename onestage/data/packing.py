@@ -6,12 +6,13 @@ in tokens: a row is filled up to `tokens_per_row`, and no token stands for paddi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onestage.data.encoded import Encoded
+from onestage.data.record import Refusal
 from onestage.data.trees import Ints, TokenPath, Tree, plant, shared_length, sort_key
 
 WORTH_SHARING = 8
@@ -145,23 +146,35 @@ def _side_by_side(trees: Sequence[Tree]) -> Tree:
 class Batch:
     """Records and the rows they were packed into; responses are numbered through the batch.
 
-    `first_N[r]` is the number of record r's first response.
+    `first[r]` is the number of record r's first response.
     """
 
     records: tuple[Encoded, ...]
     rows: tuple[Row, ...]
     first: tuple[int, ...]
+    refused: tuple[Refusal, ...] = ()
+    """What stood among the records and is in no row."""
 
 
-def pack_records(records: Sequence[Encoded], tokens_per_row: int, *, share: bool = True) -> Batch:
-    """Pack a step's records (see `pack`)."""
+def pack_records(
+    encoded: Iterable[Encoded | Refusal], tokens_per_row: int = 2048, *, share: bool = True
+) -> Batch:
+    """Records in forest rows: `pack_records(encode(read(data), tokenizer))`.
+
+    Rows have at most `tokens_per_row` tokens, but for a record that is longer on its own (see `pack`).
+    Refusals among the records are kept in the batch's `refused`. Problems have no response: what the
+    policy answered to them is packed, not they.
+    """
+    items = list(encoded)
+    records = [item for item in items if isinstance(item, Encoded)]
     counts = [len(record.scores) for record in records]
     first = tuple(int(n) for n in np.cumsum([0, *counts])[:-1])
     paths = [
         [path.renumbered(start) for path in record.paths]
         for record, start in zip(records, first, strict=True)
     ]
-    return Batch(tuple(records), tuple(pack(paths, tokens_per_row, share=share)), first)
+    refused = tuple(item for item in items if isinstance(item, Refusal))
+    return Batch(tuple(records), tuple(pack(paths, tokens_per_row, share=share)), first, refused)
 
 
 def by_path(row: Row, batch: Batch, value_K: np.ndarray) -> dict[int, tuple[np.ndarray, ...]]:

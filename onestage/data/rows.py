@@ -1,128 +1,75 @@
-"""One row of a file -> one `Record`, or a `RowError` that says what was found and what is allowed.
+"""One row of a source to one `Record`, or a `RowError` that says what was found and what is allowed.
 
-| columns (strings or message lists)                                   | kind          |
-|----------------------------------------------------------------------|---------------|
-| `messages` · `conversations` · `prompt`, `completion`                | demonstration |
-| `prompt`, `completion`, `score` (or the source's rating columns)     | score         |
-| `prompt`, `completion`, `label`                                      | label         |
-| `prompt`, `chosen`, `rejected` (+ `chosen_score`, `rejected_score`)  | pair          |
-| `prompt`, `completions`, `scores`                                    | group         |
-| `text`                                                               | text          |
-| `prompt`, `answer` or other facts (+ `solution`, `completion`)       | check         |
-
-Everywhere: `kind`, `weight`, `id`, `tools`, `chat_template_kwargs`. `instruction` (+ `input`)
-stands for `prompt` and `output` for `completion`, as in Alpaca. Other columns are ignored, as
-public data sets have many; feedback that would be ignored is refused (see `kinds.py`). Of a `check` row
-they are its facts, which rewards look at.
-
-What only a checkable problem has: a worked solution in sentences, and the facts rewards look at.
-
-The sentence about a missing column: what a row needs, what it has, what is probably meant.
+Which kind a row is, its columns tell, never a guess: two readings are an error. A row has a column when
+it is present and not null, because one Parquet file of many kinds has every column in every row. What
+each kind reads stands in `kinds.py`; beside that, every row may have `kind`, `weight`, `id`, `tools` and
+`chat_template_kwargs`. `instruction` (+ `input`) stands for `prompt` and `output` for `completion`, as
+in Alpaca. Other columns are ignored, as public data sets have many; feedback that would be ignored is
+refused. Of a problem they are its facts, which rewards look at.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from onestage.data.kinds import (
-    NEEDS,
-    NoFeedback,
-    checked_range,
-    inferred_kind,
-    repeats_chosen,
-    row_weight,
+    FEEDBACK,
+    FeedbackKind,
+    Kind,
+    MissingColumn,
+    NamedRow,
     stated_kind,
 )
 from onestage.data.messages import text_of, without_nulls
-from onestage.data.parts import PARTS_OF, MissingColumn, Row
-from onestage.data.record import Kind, Record, RowError, Tie, shown
+from onestage.data.record import Record
+from onestage.data.row_advice import missing_column, no_feedback
+from onestage.data.row_error import RowError, shown
+from onestage.data.scores import row_weight
+from onestage.data.sentences import sentences
+from onestage.data.stream import Stream
 
-__all__ = ["Columns", "RowError", "Tie", "record_of"]
-
-
-NAMES = (
-    *("kind", "weight", "id", "tools", "chat_template_kwargs"),
-    *("messages", "conversations", "prompt", "completion", "score", "label"),
-    *("chosen", "rejected", "chosen_score", "rejected_score", "completions", "scores"),
-    *("text", "answer", "instruction", "input", "output", "system", "history"),
-    *("solution", "target"),
+SPOKEN = frozenset(
+    (
+        *("kind", "weight", "id", "tools", "chat_template_kwargs", "messages", "prompt"),
+        *("completion", "solution", "instruction", "input", "output", "system", "history"),
+    )
 )
-"""Our names for columns. A row's `source` column is not among them: the stream's name is it."""
+"""Columns (by our names) that are part of the conversation or of the record, and no facts."""
+
+MARKS = tuple(
+    dict.fromkeys(marks for kind in FEEDBACK.values() if not kind.weak for marks in kind.marks)
+)
+"""Groups of columns that speak of a response."""
+
+FEEDBACK_COLUMNS = tuple(column for kind in FEEDBACK.values() for column in kind.reads)
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """How to understand the rows of one source. ValueError when this cannot be understood."""
-
-    source: str
-    """The stream's name."""
-    kind: Kind | None = None
-    """What every row is, unless it has a `kind` of its own; None infers it row by row."""
-    rename: Mapping[str, str] = field(default_factory=dict)
-    """Our name -> the file's column: {"prompt": "question"}."""
-    score_range: tuple[float, float] = (0.0, 1.0)
-    """Range of every score (or of every rating), mapped linearly to [0, 1]."""
-    ratings: Mapping[str, float] = field(default_factory=dict)
-    """The file's rating columns and their weights, which make the score of a completion."""
-    facts: bool = False
-    """Whether rows may be `check` rows whose other columns a reward looks at."""
-    names: Mapping[str, str] = field(init=False, repr=False, compare=False)
-    """The file's column -> our name, worked out once for all rows."""
-
-    def __post_init__(self) -> None:
-        if self.kind is not None:
-            stated_kind(self.kind)
-        for ours in self.rename:
-            if ours not in NAMES:
-                near = nearest_name(ours, NAMES)
-                hint = f"did you mean {near!r}?" if near else "allowed: " + ", ".join(NAMES)
-                raise ValueError(f"columns of {self.source!r}: no column {ours!r} to name; {hint}")
-        taken = list(self.rename.values())
-        twice = {column for column in taken if taken.count(column) > 1}
-        if twice:
-            raise ValueError(f"columns of {self.source!r}: {min(twice)!r} is given two meanings")
-        for column, weight in self.ratings.items():
-            if not 0 < abs(weight) < float("inf"):
-                raise ValueError(f"rating {column!r} must have a finite weight, found {weight!r}")
-        own = [name for name in NAMES if name not in (*self.rename, *taken, *self.ratings)]
-        if self.ratings and "score" in own:
-            own.remove("score")
-        names = {column: ours for ours, column in self.rename.items()} | {n: n for n in own}
-        object.__setattr__(self, "score_range", checked_range(self.score_range))
-        object.__setattr__(self, "names", names)
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """The file's columns that can matter: a reader may leave the others on disk. Empty: all do."""
-        if self.facts or self.kind == "check":
-            return frozenset()
-        return frozenset((*self.names, *self.ratings))
+class NoFeedback(Exception):
+    """The row holds nothing that makes a record; record_of says so with the row's columns."""
 
 
 def record_of(
-    row: Mapping[str, Any], columns: Columns, where: str, unread: tuple[str, ...] = ()
+    row: Mapping[str, Any], stream: Stream, where: str, unread: tuple[str, ...] = ()
 ) -> Record:
-    """The record that `row` states; RowError with one sentence otherwise, Tie for a pair's tie.
+    """The record that `row` states; RowError with one sentence otherwise.
 
     `where` names the row and becomes the record's id if it has none of its own. `unread` are
     columns that the reader left on disk: they serve only to say "found ..." and "did you mean".
     """
-    names = columns.names
+    names = stream.names
     found = {names[c]: value for c, value in row.items() if value is not None and c in names}
     if "instruction" in found:
         _read_alpaca(found)
     try:
-        kind = _kind(found, row, columns)
+        kind = _kind(found, row, stream)
     except NoFeedback:
         raise RowError(no_feedback(row, names, unread)) from None
-    parts = Row(found, row, columns.ratings, columns.score_range)
+    named = NamedRow(found, row, stream.ratings or {}, stream.score_range)
     try:
-        prompt, completions, scores = PARTS_OF[kind](parts)
+        prompt, completions, scores = FEEDBACK[kind].parts(named)
     except MissingColumn as missing:
         raise RowError(missing_column(str(missing), kind, row, names, unread)) from None
     return Record(
@@ -131,26 +78,93 @@ def record_of(
         completions,
         scores,
         row_weight(found["weight"]) if "weight" in found else 1.0,
-        columns.source,
+        stream.name,
         _id(found["id"], where) if "id" in found else where,
         _template(found) if "tools" in found or "chat_template_kwargs" in found else {},
-        *((solution_of(parts), facts_of(parts, names)) if kind == "check" else ()),
+        *((_solution(named), _facts(named, names)) if FEEDBACK[kind].asked else ()),
     )
 
 
-def _kind(found: Mapping[str, Any], row: Mapping[str, Any], columns: Columns) -> Kind:
+def _kind(found: Mapping[str, Any], row: Mapping[str, Any], stream: Stream) -> Kind:
     if "kind" in found:
         return stated_kind(found["kind"])
-    if columns.kind is not None:
-        return columns.kind
+    if stream.kind is not None:
+        return stream.kind
     present = tuple(found)
-    if columns.ratings and "completion" in found:
-        rated = any(row.get(column) is not None for column in columns.ratings)
+    if stream.ratings and "completion" in found:
+        rated = any(row.get(column) is not None for column in stream.ratings)
         if rated or "label" not in found:
             present += ("score",)
-    if "messages" in found and repeats_chosen(found):
+    # `messages` may only repeat the chosen conversation, as in UltraFeedback binarized
+    if "chosen" in found and found.get("messages") == found["chosen"]:
         present = tuple(name for name in present if name != "messages")
     return inferred_kind(present)
+
+
+@lru_cache(maxsize=4096)
+def inferred_kind(present: tuple[str, ...]) -> Kind:
+    """The one kind that these columns (by our names) speak of; cached, as files repeat themselves.
+
+    Raises RowError when they speak of two, or when feedback beside them would be left unread;
+    NoFeedback when they speak of none.
+    """
+    readings = [
+        (", ".join(f"`{column}`" for column in marks if column in present), _meant(marks, present))
+        for marks in MARKS
+        if any(column in present for column in marks)
+    ]
+    if len(readings) > 1:
+        found = " and ".join(f"{columns} ({kinds[0]})" for columns, kinds in readings)
+        raise RowError(f"found {found} in one row: set `kind` to say which is meant")
+    if not readings:
+        return _weak_kind(present)
+    columns, kinds = readings[0]
+    if len(kinds) > 1:
+        both = sorted(column for kind in kinds for column in FEEDBACK[kind].reads)
+        raise RowError(
+            f"found both {' and '.join(f'`{column}`' for column in both)} beside {columns}: "
+            f"set `kind` to {' or '.join(sorted(kinds))}"
+        )
+    _refuse_unread(kinds[0], columns, present)
+    return kinds[0]
+
+
+def _meant(marks: tuple[str, ...], present: tuple[str, ...]) -> list[Kind]:
+    """Of the kinds with these marks: those whose feedback is there, else the one that needs none."""
+    sharing = [name for name, kind in FEEDBACK.items() if marks in kind.marks]
+    told = [name for name in sharing if any(c in present for c in FEEDBACK[name].reads)]
+    return told or [name for name in sharing if not FEEDBACK[name].reads] or sharing
+
+
+def _weak_kind(present: tuple[str, ...]) -> Kind:
+    for name, kind in FEEDBACK.items():
+        marks = [column for group in kind.marks for column in group if column in present]
+        if not kind.weak or not marks or not all(column in present for column in kind.needs):
+            continue
+        _refuse_shunned(name, kind, marks[0], present)
+        _refuse_unread(name, ", ".join(f"`{column}`" for column in marks), present)
+        return name
+    raise NoFeedback
+
+
+def _refuse_shunned(name: Kind, kind: FeedbackKind, column: str, present: tuple[str, ...]) -> None:
+    beside = " and ".join(f"`{shunned}`" for shunned in kind.shuns if shunned in present)
+    if beside:
+        raise RowError(
+            f"found {beside} beside `{column}`: set `kind` to {name}, or "
+            f"set columns: {{completion: {column}}} if it is the response"
+        )
+
+
+def _refuse_unread(name: Kind, columns: str, present: tuple[str, ...]) -> None:
+    for unread in FEEDBACK_COLUMNS:
+        if unread in present and unread not in FEEDBACK[name].reads:
+            owner = next(kind for kind in FEEDBACK.values() if unread in kind.reads)
+            raise RowError(
+                f"found `{unread}` beside {columns}, where it has no meaning: set `kind` to {name} "
+                f"to leave it out, or give the columns of the kind meant "
+                f"({unread} belongs to {', '.join(owner.needs)})"
+            )
 
 
 def _read_alpaca(found: dict[str, Any]) -> None:
@@ -199,16 +213,7 @@ def _template(found: Mapping[str, Any]) -> dict[str, Any]:
     return {**template, "tools": without_nulls(tools)}
 
 
-SPOKEN = frozenset(
-    (
-        *("kind", "weight", "id", "tools", "chat_template_kwargs", "messages", "prompt"),
-        *("completion", "solution", "instruction", "input", "output", "system", "history"),
-    )
-)
-"""Columns (by our names) that are part of the conversation or of the record, and no facts."""
-
-
-def solution_of(row: Row) -> tuple[str, ...]:
+def _solution(row: NamedRow) -> tuple[str, ...]:
     """Sentences of the worked solution: a list as it is, a text cut at lines and sentence ends."""
     given = row.found.get("solution")
     if given is None:
@@ -225,7 +230,7 @@ def solution_of(row: Row) -> tuple[str, ...]:
     return found
 
 
-def facts_of(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+def _facts(row: NamedRow, names: Mapping[str, str]) -> dict[str, Any]:
     """Everything a reward may look at, under our names where we have one."""
     facts = {names.get(column, column): value for column, value in row.raw.items()}
     return {
@@ -233,123 +238,3 @@ def facts_of(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
         for name, value in facts.items()
         if name not in SPOKEN and value is not None
     }
-
-
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "completion": ("response", "answer", "output", "reply"),
-    "prompt": ("question", "query", "instruction", "input"),
-    "messages": ("conversation", "dialogue"),
-    "chosen": ("preferred", "accepted", "winner"),
-    "rejected": ("dispreferred", "loser"),
-    "completions": ("responses", "answers", "outputs"),
-    "score": ("rating", "reward"),
-    "scores": ("ratings", "rewards"),
-    "label": ("thumbs_up", "liked"),
-    "text": ("content", "document"),
-}
-"""What other data sets call our columns."""
-
-
-SHOWN_COLUMNS = 12
-
-
-def nearest_name(wanted: str, candidates: Sequence[str]) -> str | None:
-    """The candidate that looks like a slip of the pen for `wanted`, if one does."""
-    close = difflib.get_close_matches(wanted, candidates, n=1, cutoff=0.8)
-    return close[0] if close else None
-
-
-def missing_column(
-    missing: str,
-    kind: Kind,
-    row: Mapping[str, Any],
-    names: Mapping[str, str],
-    unread: Sequence[str],
-) -> str:
-    """A row whose kind is known lacks a column of it. `names` maps the file's columns to ours."""
-    column = next((theirs for theirs, ours in names.items() if ours == missing), missing)
-    needed = NEEDS[kind] if missing in NEEDS[kind] else (*NEEDS[kind], missing)
-    needs = ", ".join(f"`{name}`" for name in needed)
-    needs += " (or `messages`)" if kind == "demonstration" else ""
-    called = f"`{missing}`" if column == missing else f"`{missing}` (here {column!r})"
-    state = "null" if column in row else "missing"
-    spare = [name for name in _present(row, unread) if names.get(name) not in needed]
-    return (
-        f"a {kind} row needs {needs}; {called} is {state}, found {_listed(row, unread)}"
-        f"{_hint(((missing, column),), spare)}"
-    )
-
-
-def no_feedback(row: Mapping[str, Any], names: Mapping[str, str], unread: Sequence[str]) -> str:
-    """A row without any column that speaks of a response."""
-    column_of = {ours: theirs for theirs, ours in names.items()}
-    wanted = [(ours, column_of.get(ours, ours)) for ours in ALIASES if ours not in ("prompt",)]
-    return (
-        "a row needs `messages`, or `prompt` with `completion`, with `chosen` and `rejected` or "
-        "with `completions` and `scores`, or with `answer` or `solution`, or `text`; "
-        f"found {_listed(row, unread)}"
-        f"{_hint(wanted, _present(row, unread))}"
-    )
-
-
-def _present(row: Mapping[str, Any], unread: Sequence[str]) -> list[str]:
-    return [*(column for column, value in row.items() if value is not None), *unread]
-
-
-def _listed(row: Mapping[str, Any], unread: Sequence[str]) -> str:
-    present = _present(row, unread)
-    shown = ", ".join(repr(column) for column in present[:SHOWN_COLUMNS])
-    more = len(present) - SHOWN_COLUMNS
-    return (shown or "no column that is not null") + (f" and {more} more" if more > 0 else "")
-
-
-def _hint(wanted: Sequence[tuple[str, str]], candidates: Sequence[str]) -> str:
-    """Slips of the pen first, for all wanted columns; then other data sets' names for them."""
-    for ours, column in wanted:
-        near = nearest_name(column, candidates)
-        if near:
-            return f"; did you mean columns: {{{ours}: {near}}}?"
-    for ours, _ in wanted:
-        for alias in ALIASES.get(ours, ()):
-            near = nearest_name(alias, candidates)
-            if near:
-                return f"; did you mean columns: {{{ours}: {near}}}?"
-    return ""
-
-
-_FORMULA = re.compile(
-    r"\$\$.*?\$\$|(?<!\\)\$(?!\s)[^$\n]*?(?<![\\\s])\$(?!\d)|\\\[.*?\\\]|\\\(.*?\\\)"
-    r"|\\begin\{(?P<name>[a-z]+\*?)\}.*?\\end\{(?P=name)\}|\[asy\].*?\[/asy\]",
-    re.DOTALL,
-)
-
-
-_END = re.compile(r"""[ \t]*\n\s*|[.!?]+["'”’)\]]*[ \t]+(?=["'“‘(\[]*[A-Z0-9$\\])""")  # noqa: RUF001
-
-
-_SHORT = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|cf|vs|viz|approx|resp|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|Fig|Figs|Eq|Eqs|Eqn|No|Nos"
-    r"|Thm|Lem|Ch|Sec|p|pp|ft|oz|lb|lbs|in|hr|hrs|min)|\b[A-Z]|^\s*\d+)\Z",
-    re.MULTILINE,
-)
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, each with the white space behind it."""
-    formulas = [match.span() for match in _FORMULA.finditer(text)]
-    found, start, next_formula = [], 0, 0
-    for end in _END.finditer(text):
-        while next_formula < len(formulas) and formulas[next_formula][1] <= end.start():
-            next_formula += 1
-        within = next_formula < len(formulas) and formulas[next_formula][0] < end.start()
-        piece = text[start : end.start()]
-        short = end.group().startswith(".") and _SHORT.search(piece[-24:])
-        if within or not piece.strip() or (short and "\n" not in end.group()):
-            continue
-        found.append(text[start : end.end()])
-        start = end.end()
-    if text[start:].strip():
-        found.append(text[start:])
-    elif found:
-        found[-1] += text[start:]
-    return found

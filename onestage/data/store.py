@@ -3,8 +3,6 @@
 A store is a folder of flat arrays and `table.json`, written once and then only read. It is named by
 the content it was made from (data, tokenizer, template, limits), so runs and sweeps share it, and a
 change of any of these makes another.
-
-From a source of rows to a store of token ids, made once for each content.
 """
 
 from __future__ import annotations
@@ -23,8 +21,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from onestage.data.encoded import Encoded
-from onestage.data.record import KINDS, Kind, Refusal
-from onestage.data.stream import Source, content_key, read
+from onestage.data.kinds import ASKED, KINDS, Kind
+from onestage.data.reading import content_key, read
+from onestage.data.record import Refusal
+from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.data.trees import TokenPath
 
@@ -41,7 +41,10 @@ COLUMNS = {
     "responses": "q",  # a record: its number of responses
     "score": "d",  # a response
 }
+"""The files of a store, each an array of numbers; codes as in the `array` module."""
 
+FORMAT = "2"
+"""Part of every store's name: change it when the same records come to give other files."""
 
 SHOWN_REFUSALS = 100
 
@@ -70,6 +73,11 @@ class Table:
     @property
     def total(self) -> int:
         return sum(self.records.values())
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether there are records that the policy has to answer."""
+        return any(kind in self.records for kind in ASKED)
 
     def add(self, item: Encoded | Refusal) -> None:
         if isinstance(item, Refusal):
@@ -254,9 +262,6 @@ def balance(scores: np.ndarray[Any, Any]) -> dict[str, float]:
     }
 
 
-FORMAT = "2"
-
-
 def tokenizer_digest(tokenizer: Any) -> str:
     """A digest of everything about a tokenizer that decides ids."""
     digest = hashlib.blake2b(digest_size=16)
@@ -266,23 +271,19 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def open_store(source: Source, encoder: Encoder, cache: Path, digest: str) -> tuple[Store, bool]:
-    """The store of a source and whether it was there already.
+def open_store(stream: Stream, encoder: Encoder, cache: Path, digest: str) -> tuple[Store, bool]:
+    """The store of a stream and whether it was there already.
 
-    `digest` is the tokenizer's (`tokenizer_digest`). A source whose content has no name (a stream)
-    is encoded anew into a temporary folder of the cache.
-    """
-    content = content_key(source)
+    `digest` is the tokenizer's (`tokenizer_digest`). A stream whose content has no name (it is streamed)
+    is encoded anew into a temporary folder of the cache."""
+    content = content_key(stream)
     if content is None:
         (cache / "tokens").mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="stream-", dir=cache / "tokens")) / "store"
     else:
         limits = (str(encoder.max_length), encoder.overflow, str(encoder.room))
-        name = "/".join((FORMAT, content, digest, *limits))
-        key = hashlib.blake2b(
-            f"{source.columns.source}/{name}".encode(), digest_size=16
-        ).hexdigest()
-        folder = cache / "tokens" / key
+        name = "/".join((stream.name, FORMAT, content, digest, *limits))
+        folder = cache / "tokens" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
         if folder.exists():
             return Store(folder), True
-    return write(encoder.encode_all(read(source)), source.columns.source, folder), False
+    return write(encoder.encode_all(read(stream)), stream.name, folder), False

@@ -1,168 +1,141 @@
-"""Reads a source: every row comes out as a `Record`, or as a `Refusal` that says why not."""
+"""A stream: where rows of feedback come from and what they mean. A recipe's `data` is a list of them."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from onestage.data.files import Row, data_files, rows_of
-from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
-from onestage.data.options import DataOptions
-from onestage.data.record import Record, Refusal, RowError, Tie
-from onestage.data.rows import Columns, record_of
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-FORMAT = b"onestage records 1"
-"""Part of every content key: change it when the same rows come to give other records."""
+from onestage.config import Section
+from onestage.data.given import Place
+from onestage.data.kinds import COLUMNS, FEEDBACK, Kind, stated_kind
+from onestage.data.row_advice import nearest_name
+from onestage.data.scores import checked_range
+
+NAMES = (
+    *("kind", "weight", "id", "tools", "chat_template_kwargs"),
+    *COLUMNS,
+    *("instruction", "input", "output", "system", "history"),
+)
+"""Our names for columns. A row's `source` column is not among them: the stream's name is it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where rows come from and how to read them. ValueError for options that cannot be honoured."""
+class Stream(Section):
+    """Rows and how to read them, as in `Stream("pairs.jsonl", weight=2)`.
 
-    path: str
-    """A file, a folder or glob pattern of files, a `save_to_disk` folder, or a hub's owner/name."""
-    columns: Columns
-    limit: int | None = None
-    """At most so many records; refused rows do not count."""
+    Raises pydantic's ValidationError, a ValueError, for options that cannot be understood. Whether the
+    rows are there is known when they are read.
+    """
+
+    name: str
+    """The stream's name, in metrics and in the objective map."""
+    path: Place
+    """A file (.jsonl, .json, .parquet, also .gz), a folder, a glob, or a hub data set. In Python also a
+    list of dicts or a `datasets.Dataset`."""
+    kind: Kind | None = None
+    """Default: inferred for each row from its columns."""
+    columns: dict[str, str] = {}
+    """Our column name -> the file's."""
+    weight: float | None = Field(None, ge=0)
+    """Part in the mixture. When any stream has one, the others count 1; else parts go by size."""
+    per_step: int | None = Field(None, ge=1)
+    """Exactly this many records of the stream in every step."""
+    limit: int | None = Field(None, ge=1)
+    """At most this many records; refused rows do not count."""
+    eval_path: Place | None = None
+    """Held-out rows of the same shape, for evaluation losses."""
+    eval_limit: int | None = Field(None, ge=1)
     split: str = "train"
-    """Which part of a hub or saved data set; plain files have no splits."""
-    config: str | None = None
-    """Which configuration (subset) of a hub data set."""
+    """Of a hub data set."""
+    eval_split: str | None = None
+    """Of a hub data set: evaluate on this split of the same path."""
+    subset: str | None = None
+    """Configuration name of a hub data set."""
     streaming: bool = False
-    """Read a hub data set over the network, without keeping it on disk."""
+    """Read a hub data set without downloading it whole first."""
     as_messages: bool = False
     """Turn plain prompts and completions into messages, so that the chat template is applied."""
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """Declared range of given scores, mapped linearly to [0, 1]."""
+    ratings: dict[str, float] | None = None
+    """Rating columns and their weights, which together make the score; `score_range` is then the
+    range of each rating."""
+    reward: str | dict[str, Any] | list[str | dict[str, Any]] | None = None
+    """What judges the policy's answers to `check` records: a name, a table `{name: countdown, ...}` of
+    its options, or a list of them, each with a `weight` (default 1)."""
+    hint: str | dict[str, Any] = "none"
+    """How much of a worked solution is given away: a rule's name or a table of its options."""
+    feedback: Literal["group", "pair"] = "group"
+    """What becomes of a group of answers: all of them with their rewards, or the best and the worst."""
 
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"{self.name}: limit must be 1 or more, found {self.limit}")
-        on_hub = is_hub_name(self.path)
-        if self.config is not None and not on_hub:
-            raise ValueError(f"{self.name}: config needs a hub data set, found {self.path}")
-        if self.streaming and not on_hub:
-            raise ValueError(f"{self.name}: streaming needs a hub data set, found {self.path}")
-        if self.split != "train" and not on_hub and not is_saved(self.path):
-            raise ValueError(
-                f"{self.name}: split {self.split!r} needs a hub or saved data set, found "
-                f"{self.path}: give the files of that split as the path"
-            )
+    def __init__(self, path: Any = None, /, **options: Any) -> None:
+        """`Stream(path, ...)` is named after its file; with keys alone it must have a name."""
+        if path is not None:
+            options = {"name": _name_of(path), "path": path, **options}
+        super().__init__(**options)
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known_kind(cls, value: Any) -> Any:
+        return None if value is None else stated_kind(value)
+
+    @field_validator("score_range", mode="wrap")
+    @classmethod
+    def _increasing(cls, value: Any, read: Any) -> tuple[float, float]:
+        try:
+            return checked_range(read(value))
+        except ValidationError:
+            return checked_range(value)  # says in one sentence what is wrong
+
+    @model_validator(mode="after")
+    def _columns_are_known(self) -> Stream:
+        for ours in self.columns:
+            if ours not in NAMES:
+                near = nearest_name(ours, NAMES)
+                hint = f"did you mean {near!r}?" if near else "allowed: " + ", ".join(NAMES)
+                raise ValueError(f"columns of {self.name!r}: no column {ours!r} to name; {hint}")
+        taken = list(self.columns.values())
+        twice = {column for column in taken if taken.count(column) > 1}
+        if twice:
+            raise ValueError(f"columns of {self.name!r}: {min(twice)!r} is given two meanings")
+        for column, weight in (self.ratings or {}).items():
+            if not 0 < abs(weight) < float("inf"):
+                raise ValueError(f"rating {column!r} must have a finite weight, found {weight!r}")
+        return self
 
     @property
-    def name(self) -> str:
-        """The stream's name, which its records carry."""
-        return self.columns.source
+    def names(self) -> Mapping[str, str]:
+        """The source's column -> our name."""
+        return _names(tuple(self.columns.items()), tuple(self.ratings or ()))
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The source's columns that can matter: a reader may leave the others on disk. Empty: all do,
+        because a reward may look at any column of a problem."""
+        if self.reward is not None or (self.kind and FEEDBACK[self.kind].asked):
+            return frozenset()
+        return frozenset((*self.names, *(self.ratings or ())))
+
+    @property
+    def held_out(self) -> Stream | None:
+        """The stream of its evaluation rows, if it has any."""
+        if not self.eval_path and not self.eval_split:
+            return None
+        place = {"path": self.eval_path or self.path, "split": self.eval_split or "train"}
+        return self.model_copy(update={**place, "limit": self.eval_limit})
 
 
-def read(source: Source) -> Iterator[Record | Refusal]:
-    """Every row of the source, in file order; memory does not grow with the number of rows.
-
-    Raises ValueError at once when there is nothing to read at the path, and while reading when a
-    file turns out to be damaged or all of them are empty.
-    """
-    return _records(source, rows(source))
+@lru_cache(maxsize=256)
+def _names(columns: tuple[tuple[str, str], ...], ratings: tuple[str, ...]) -> Mapping[str, str]:
+    # A column that was renamed, or stands for another, loses its own meaning; ratings replace `score`.
+    taken = {*dict(columns), *dict(columns).values(), *ratings, *(("score",) if ratings else ())}
+    return {theirs: ours for ours, theirs in columns} | {n: n for n in NAMES if n not in taken}
 
 
-def content_key(source: Source) -> str | None:
-    """A hash of the source's content and reading options: equal keys mean equal records.
-
-    Files count by name and bytes, data sets by the fingerprint that `datasets` keeps. None for a
-    streamed data set, whose content cannot be known without reading it: such a source has no cache.
-    """
-    if source.streaming:
-        return None
-    digest = hashlib.blake2b(FORMAT, digest_size=16)
-    digest.update(_options(source).encode())
-    if is_saved(source.path) or is_hub_name(source.path):
-        digest.update(_dataset(source)._fingerprint.encode())
-        return digest.hexdigest()
-    for file in data_files(source.path):
-        with file.path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "blake2b").hexdigest()
-        digest.update(f"{file.label!r} {content}\n".encode())
-    return digest.hexdigest()
-
-
-def _records(source: Source, rows: Iterator[Row | Refusal]) -> Iterator[Record | Refusal]:
-    columns, limit, accepted, empty = source.columns, source.limit, 0, True
-    for row in rows:
-        empty = False
-        if isinstance(row, Refusal):
-            yield row
-            continue
-        where, values, unread = row
-        try:
-            record = record_of(values, columns, where, unread)
-        except RowError as error:
-            yield Refusal(where, str(error), tie=isinstance(error, Tie))
-            continue
-        except RecursionError:
-            yield Refusal(where, "nested too deeply to be a row of text")
-            continue
-        yield record.as_messages() if source.as_messages else record
-        accepted += 1
-        if accepted == limit:
-            return
-    if empty:
-        raise ValueError(f"{source.path}: no rows, the source is empty")
-
-
-def rows(source: Source) -> Iterator[Row | Refusal]:
-    """The source's rows as they stand in its files or data set: where, columns, columns left unread."""
-    wanted = source.columns.reads
-    if is_saved(source.path):
-        label = f"{Path(source.path).name}/{source.split}"
-        return rows_of_dataset(_dataset(source), label, wanted)
-    if is_hub_name(source.path):
-        return rows_of_dataset(_dataset(source), f"{source.path}/{source.split}", wanted)
-    files = data_files(source.path)
-    return chain.from_iterable(rows_of(file, wanted) for file in files)
-
-
-def _dataset(source: Source) -> Any:
-    if is_saved(source.path):
-        return load_saved(source.path, source.split)
-    return load_hub(source.path, source.config, source.split, source.streaming)
-
-
-def _options(source: Source) -> str:
-    columns = source.columns
-    return repr(
-        (
-            *(source.limit, source.split, source.config, source.as_messages),
-            *(columns.source, columns.kind, sorted(columns.rename.items())),
-            *(columns.score_range, sorted(columns.ratings.items()), columns.facts),
-        )
-    )
-
-
-def source_of(stream: DataOptions, *, held_out: bool) -> Source:
-    """How to read a stream's training or held-out rows."""
-    columns = Columns(
-        source=stream.name,
-        kind=stream.kind,
-        rename=stream.columns,
-        score_range=stream.score_range,
-        ratings=stream.ratings or {},
-        facts=stream.reward is not None,
-    )
-    source = Source(
-        path=stream.path,
-        columns=columns,
-        limit=stream.limit,
-        split=stream.split,
-        config=stream.subset,
-        streaming=stream.streaming,
-        as_messages=stream.as_messages,
-    )
-    if not held_out:
-        return source
-    return replace(
-        source,
-        path=stream.eval_path or stream.path,
-        limit=stream.eval_limit,
-        split=stream.eval_split or "train",
-    )
+def _name_of(path: Any) -> str:
+    """A file's name up to its first point; `data` of rows that have none."""
+    named = str(path) if isinstance(path, str | Path) else ""
+    return Path(named).name.split(".")[0] or "data"

@@ -7,14 +7,19 @@ response, end token, in TRL's way. Nothing is tokenised here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import Any
 
-from onestage.data.record import Message, Record, Turns
+from onestage.data.kinds import FEEDBACK
+from onestage.data.messages import Message, Turns
+from onestage.data.record import Record
 
 Span = tuple[int, int]
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 NO_TEMPLATE = (
     "the record is made of messages but the tokenizer has no chat template; "
@@ -24,10 +29,11 @@ NO_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Text of one completion in its context, and the responses' characters [start, end) in it."""
+    """A text to be tokenised, and the characters [start, end) of what matters in it."""
 
     text: str
     spans: tuple[Span, ...]
+    """Of each response; of each sentence of a worked answer."""
     special: bool
     """Whether the tokenizer is to add its own special tokens (plain strings), or the template
     already holds them (chat)."""
@@ -38,42 +44,58 @@ class TemplateError(ValueError):
 
 
 def render(record: Record, tokenizer: Any) -> list[Rendered]:
-    """One `Rendered` for each completion of the record.
+    """The texts of a record: one for each completion in its context. Of a problem: its prompt, and the
+    worked answer alone if it has one.
 
     Raises `TemplateError` where a response cannot be found again in what the template made of it.
     """
-    if record.kind == "text":
-        text = str(record.completions[0])
-        return [Rendered(_ended(text, tokenizer), ((0, len(_ended(text, tokenizer))),), True)]
-    if not record.is_chat:
-        return [_plain(str(record.prompt), str(text), tokenizer) for text in record.completions]
-    if not tokenizer.chat_template:
-        raise TemplateError(NO_TEMPLATE)
-    return [_chat(record, completion, tokenizer) for completion in record.completions]
+    layout = FEEDBACK[record.kind].layout
+    if layout == "problem":
+        prompt = render_prompt(record.prompt, tokenizer, record.template)
+        worked = record.completions or record.solution
+        return [prompt, _worked(record, tokenizer)] if worked else [prompt]
+    if layout == "windows":
+        text = _ended(str(record.completions[0]), tokenizer)
+        return [Rendered(text, ((0, len(text)),), True)]
+    return _responses(record, record.completions, tokenizer)
 
 
-def generation_prompt(record: Record, tokenizer: Any) -> tuple[str, bool]:
-    """The text that a model is to continue, and whether the tokenizer is to add special tokens."""
-    if isinstance(record.prompt, str):
-        return record.prompt, True
-    if not tokenizer.chat_template:
-        raise TemplateError(NO_TEMPLATE)
-    return _apply(tokenizer, record.prompt, record.template, prompt=True), False
+def render_prompt(prompt: Turns, tokenizer: Any, template: Mapping[str, Any] = NOTHING) -> Rendered:
+    """What a model is to continue: a text as it is, messages through the chat template with `template`
+    as its extra arguments. Raises `TemplateError`."""
+    if isinstance(prompt, str):
+        return Rendered(prompt, (), True)
+    return Rendered(_apply(tokenizer, prompt, template, prompt=True), (), False)
 
 
-def response_text(record: Record, solution: str, tokenizer: Any) -> str:
-    """The text of a checkable problem's worked answer with its end token: the completion, if it has
-    one, else the solution. Raises `TemplateError` where it does not begin with the solution."""
-    answers = record.completions or (
-        (solution,)
-        if isinstance(record.prompt, str)
-        else (({"role": "assistant", "content": solution},),)
-    )
-    (rendered,) = render(replace(record, completions=answers), tokenizer)
+def render_whole(text: Turns, tokenizer: Any) -> Rendered:
+    """A text or a conversation as it stands, to be read and not continued. Raises `TemplateError`."""
+    if isinstance(text, str):
+        return Rendered(text, (), True)
+    return Rendered(_apply(tokenizer, text, NOTHING, prompt=False), (), False)
+
+
+def _responses(record: Record, completions: Sequence[Turns], tokenizer: Any) -> list[Rendered]:
+    if not all(isinstance(turns, str) for turns in completions):
+        return [_chat(record, completion, tokenizer) for completion in completions]
+    return [_plain(str(record.prompt), str(text), tokenizer) for text in completions]
+
+
+def _worked(record: Record, tokenizer: Any) -> Rendered:
+    """A problem's worked answer with its end token: the completion, if it has one, else the solution.
+    Its spans are the solution's sentences. Raises `TemplateError` where it does not begin with them."""
+    solution = "".join(record.solution)
+    answer: Turns = solution
+    if record.completions:
+        answer = record.completions[0]
+    elif not isinstance(record.prompt, str):
+        answer = ({"role": "assistant", "content": solution},)
+    (rendered,) = _responses(record, [answer], tokenizer)
     text = rendered.text[slice(*rendered.spans[-1])]
     if not text.startswith(solution):
         raise TemplateError(f"the worked answer {text[:60]!r} does not begin with the solution")
-    return text
+    edges = [0, *accumulate(len(sentence) for sentence in record.solution)]
+    return Rendered(text, tuple(pairwise(edges)), False)
 
 
 def _ended(text: str, tokenizer: Any) -> str:
@@ -98,7 +120,11 @@ def _chat(record: Record, completion: Turns, tokenizer: Any) -> Rendered:
     return Rendered(text, tuple(spans), False)
 
 
-def _apply(tokenizer: Any, turns: Sequence[Message], extra: Any, *, prompt: bool) -> str:
+def _apply(
+    tokenizer: Any, turns: Sequence[Message], extra: Mapping[str, Any], *, prompt: bool
+) -> str:
+    if not tokenizer.chat_template:
+        raise TemplateError(NO_TEMPLATE)
     try:
         text: str = tokenizer.apply_chat_template(
             [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=prompt, **extra

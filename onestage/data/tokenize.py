@@ -1,37 +1,106 @@
 """Text to token ids: every method trains on the same ids, because there is only this one path.
 
-A whole conversation is encoded at once and the characters of a response are mapped to tokens through
-the tokenizer's offsets, so no token is split or doubled at the border of prompt and response. A
-token that holds characters of both sides counts as the response's.
+Rows, problems, prompts that are only sampled from and texts that reward models read are rendered
+(`template.py`) and then tokenised here. A whole conversation is encoded at once and the characters of a
+response are mapped to tokens through the tokenizer's offsets, so no token is split or doubled at the
+border of prompt and response. A token that holds characters of both sides counts as the response's.
 
-A checkable problem to token ids: a prompt to sample from, and a worked answer to take hints from.
-
-Prompt and answer are tokenised apart and their ids joined, so that the ids of the prompt are those that
-the policy continues and a hint is a beginning of the ids that supervised training sees. A token that
-holds characters of two sentences belongs to the later one, so a hint never gives more than it should.
+Of a problem, prompt and worked answer are tokenised apart and their ids joined, so that the ids of the
+prompt are those that the policy continues and a hint is a beginning of the ids that supervised training
+sees. A token that holds characters of two sentences belongs to the later one, so a hint never gives more
+than it should.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from onestage.data.encoded import Encoded, first_token
-from onestage.data.record import Kind, Record, Refusal
-from onestage.data.template import Rendered, TemplateError, generation_prompt, render, response_text
+from onestage.data.encoded import Encoded, ProblemFacts
+from onestage.data.kinds import FEEDBACK, Kind
+from onestage.data.messages import Turns
+from onestage.data.record import Record, Refusal
+from onestage.data.template import (
+    Rendered,
+    TemplateError,
+    render,
+    render_prompt,
+    render_whole,
+)
 from onestage.data.trees import Ids, TokenPath
 
 Overflow = Literal["drop", "truncate_prompt"]
 """What becomes of a path longer than `max_length`: it is refused, or its prompt is shortened."""
 
-
 BATCH = 512
 """Records tokenised in one call."""
+
+
+def encode(
+    records: Iterable[Record | Refusal],
+    tokenizer: Any,
+    max_length: int = 1024,
+    *,
+    overflow: Overflow = "drop",
+    room: int = 0,
+) -> Iterator[Encoded | Refusal]:
+    """Records as token ids, in order and lazily: `encode(read("pairs.jsonl"), tokenizer)`.
+
+    tokenizer: a fast one of transformers, with an EOS token. max_length: of each path (a prompt with
+    one response), in tokens, special ones included; what is longer comes out as a `Refusal` that is
+    `overlong`, or with `overflow="truncate_prompt"` loses the beginning of its prompt. room: tokens that
+    must be left for the answer to a problem. Refusals that come in go out in their place.
+
+    Raises ValueError for a tokenizer without character offsets or without an EOS token.
+    """
+    return Encoder(tokenizer, max_length, overflow, room).encode_all(records)
+
+
+def prompt_ids(tokenizer: Any, prompt: Turns) -> Ids:
+    """Ids to sample from, of a text or of messages: those that a problem with that prompt has.
+
+    Raises `TemplateError`, a ValueError, where there is nothing to continue or no template for it.
+    """
+    rendered = render_prompt(prompt, tokenizer)
+    return _continued(tokenizer, rendered, _tokenise(tokenizer, [rendered])[0])
+
+
+def whole_ids(tokenizer: Any, text: Turns) -> list[int]:
+    """Ids of a text or conversation that is only read, uncut. Raises `TemplateError`."""
+    return _tokenise(tokenizer, [render_whole(text, tokenizer)])[0].ids
+
+
+class _Tokens(NamedTuple):
+    ids: list[int]
+    encoding: Any
+    """The tokenizers library's, with offsets; None of a tokenizer that has none."""
+
+
+def _tokenise(tokenizer: Any, texts: Sequence[Rendered]) -> list[_Tokens]:
+    """The one place where text becomes token ids, in the order of `texts`."""
+    made: dict[int, _Tokens] = {}
+    for special in (True, False):
+        chosen = [i for i, text in enumerate(texts) if text.special == special]
+        if chosen:
+            batch = tokenizer(
+                [texts[i].text for i in chosen], add_special_tokens=special, verbose=False
+            )
+            encodings = batch.encodings or [None] * len(chosen)
+            made.update(zip(chosen, map(_Tokens, batch.input_ids, encodings), strict=True))
+    return [made[i] for i in range(len(texts))]
+
+
+def _continued(tokenizer: Any, rendered: Rendered, tokens: _Tokens) -> Ids:
+    ids = np.asarray(tokens.ids, np.int32)
+    if rendered.special and len(ids) and ids[-1] == tokenizer.eos_token_id:
+        ids = ids[:-1]  # some tokenizers end every text; a prompt is to be continued
+    if not len(ids):
+        raise TemplateError("the prompt has no token: there is nothing to continue")
+    return ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +111,7 @@ class Encoder:
     max_length: int
     overflow: Overflow = "drop"
     room: int = 0
-    """Tokens that a sampled completion may have: a `check` record must leave room for them."""
+    """Tokens that a sampled completion may have: a problem must leave room for them."""
 
     def __post_init__(self) -> None:
         if not getattr(self.tokenizer, "is_fast", False):
@@ -62,7 +131,7 @@ class Encoder:
     def encode_responses(self, records: Iterable[Record | Refusal]) -> Iterator[Encoded | Refusal]:
         """As `encode_all`; problems to solve are refused, because they have no responses yet."""
         for item in self.encode_all(records):
-            if isinstance(item, Encoded) and item.asks:
+            if isinstance(item, Encoded) and item.is_problem:
                 reason = "a problem has no response; kind: demonstration takes its worked one"
                 yield Refusal(item.id, reason)
             else:
@@ -73,77 +142,60 @@ class Encoder:
         return next(self.encode_all([record]))
 
     def _encode_batch(self, batch: Sequence[Record | Refusal]) -> Iterator[Encoded | Refusal]:
-        rendered: list[list[Rendered] | Refusal] = []
-        for record in batch:
-            if isinstance(record, Refusal) or record.kind == "check":
-                rendered.append([] if isinstance(record, Record) else record)
+        rendered = [self._rendered(item) for item in batch]
+        texts = [text for _, some in rendered for text in some]
+        tokens = iter(_tokenise(self.tokenizer, texts))
+        for item, some in rendered:
+            if isinstance(item, Refusal):
+                yield item
                 continue
+            mine = [next(tokens) for _ in some]
             try:
-                rendered.append(render(record, self.tokenizer))
+                yield from self._assembled(item, some, mine)
             except TemplateError as error:
-                rendered.append(Refusal(record.id, str(error)))
-        tokens = self._tokenise(
-            [t for item in rendered if not isinstance(item, Refusal) for t in item]
-        )
-        for record, item in zip(batch, rendered, strict=True):
-            if isinstance(item, Refusal) or isinstance(record, Refusal):
-                yield item if isinstance(item, Refusal) else record  # type: ignore[misc]
-                continue
-            if record.kind == "check":
-                yield encode_check(record, self.tokenizer, self.max_length, self.room)
-                continue
-            encodings = [next(tokens) for _ in item]
-            yield from self._assemble(record, item, encodings)
+                yield Refusal(item.id, str(error))
 
-    def _tokenise(self, texts: Sequence[Rendered]) -> Iterator[Any]:
-        """Encodings (the tokenizers library's) in the order of `texts`."""
-        made: dict[int, Any] = {}
-        for special in (True, False):
-            chosen = [i for i, text in enumerate(texts) if text.special == special]
-            if chosen:
-                batch = self.tokenizer(
-                    [texts[i].text for i in chosen], add_special_tokens=special, verbose=False
-                )
-                made.update(zip(chosen, batch.encodings, strict=True))
-        return iter([made[i] for i in range(len(texts))])
-
-    def _assemble(
-        self, record: Record, rendered: Sequence[Rendered], encodings: Sequence[Any]
-    ) -> Iterator[Encoded | Refusal]:
+    def _rendered(self, item: Record | Refusal) -> tuple[Record | Refusal, list[Rendered]]:
+        if isinstance(item, Refusal):
+            return item, []
         try:
-            paths = [self._path(t, e) for t, e in zip(rendered, encodings, strict=True)]
+            return item, render(item, self.tokenizer)
         except TemplateError as error:
-            yield Refusal(record.id, str(error))
-            return
-        if record.kind == "text":
-            yield from self._windows(record, paths[0])
-            return
-        paths = _numbered(record.kind, paths)
-        cut = 0
-        longest = max(len(path.ids) for path in paths)
+            return Refusal(item.id, str(error)), []
+
+    def _assembled(
+        self, record: Record, rendered: Sequence[Rendered], tokens: Sequence[_Tokens]
+    ) -> Iterable[Encoded | Refusal]:
+        layout = FEEDBACK[record.kind].layout
+        if layout == "problem":
+            return [self._problem(record, rendered, tokens)]
+        paths = [self._path(t, e) for t, e in zip(rendered, tokens, strict=True)]
+        if layout == "windows":
+            return self._windows(record, paths[0])
+        return [self._responses(record, _numbered(record.kind, paths))]
+
+    def _responses(self, record: Record, paths: list[TokenPath]) -> Encoded | Refusal:
+        cut, longest = 0, max(len(path.ids) for path in paths)
         if longest > self.max_length:
             fitted = self._fit(record, paths, longest)
             if isinstance(fitted, Refusal):
-                yield fitted
-                return
+                return fitted
             paths, cut = fitted
         responses = 1 + max(number for path in paths for number in path.responses)
         scores = record.scores or (float("nan"),) * responses
-        yield Encoded(
+        return Encoded(
             record.kind, tuple(paths), scores, record.weight, record.source, record.id, cut
         )
 
-    def _path(self, rendered: Rendered, encoding: Any) -> TokenPath:
-        ids = np.asarray(encoding.ids, dtype=np.int32)
+    def _path(self, rendered: Rendered, tokens: _Tokens) -> TokenPath:
+        ids = np.asarray(tokens.ids, dtype=np.int32)
         end = self.tokenizer.eos_token_id
         if rendered.special and len(ids) > 1 and ids[-1] == ids[-2] == end:
             ids = ids[:-1]  # the tokenizer adds an EOS of its own behind the one we wrote
-        offsets = encoding.offsets
-        spans = []
+        encoding, offsets, spans = tokens.encoding, tokens.encoding.offsets, []
         for start, stop in rendered.spans:
-            first = first_token(encoding, offsets, start, stop)
-            last = first_token(encoding, offsets, stop, len(rendered.text))
-            last = min(last, len(ids))
+            first = _first_token(encoding, offsets, start, stop)
+            last = min(_first_token(encoding, offsets, stop, len(rendered.text)), len(ids))
             if last <= first:
                 raise TemplateError("the response has no token of its own")
             spans.append((first, last))
@@ -176,21 +228,43 @@ class Encoder:
         for number, start in enumerate(range(begin, len(ids), step)):
             context = head if len(head) else ids[start - 1 : start]
             piece: Ids = np.concatenate([context, ids[start : start + step]])
-            span = (len(context), len(piece))
+            window = TokenPath(piece, ((len(context), len(piece)),), (0,))
             name = record.id if len(ids) <= self.max_length else f"{record.id}#{number}"
             yield Encoded(
-                "text",
-                (TokenPath(piece, (span,), (0,)),),
-                (float("nan"),),
-                record.weight,
-                record.source,
-                name,
+                record.kind, (window,), (float("nan"),), record.weight, record.source, name
             )
+
+    def _problem(
+        self, record: Record, rendered: Sequence[Rendered], tokens: Sequence[_Tokens]
+    ) -> Encoded | Refusal:
+        """Refused where prompt, worked answer or a completion of `room` tokens behind either the prompt
+        or the longest hint would exceed `max_length`."""
+        prompt = _continued(self.tokenizer, rendered[0], tokens[0])
+        paths = [TokenPath(prompt, (), ())]
+        paths += [_worked(prompt, t, e) for t, e in zip(rendered[1:], tokens[1:], strict=True)]
+        hinted = paths[-1].spans[-1][0] if record.solution else len(prompt)
+        longest = max(hinted + self.room, len(paths[-1].ids))
+        if longest > self.max_length:
+            behind = f"a completion of {self.room} tokens behind prompt and longest hint"
+            what = "its worked answer" if longest == len(paths[-1].ids) else behind
+            reason = f"with {what} it has {longest} tokens, more than max_length {self.max_length}"
+            return Refusal(record.id, reason, overlong=True)
+        turns = () if isinstance(record.prompt, str) else record.prompt
+        facts = ProblemFacts(rendered[0].text, turns, record.facts)
+        return Encoded(
+            record.kind,
+            tuple(paths),
+            (),
+            record.weight,
+            record.source,
+            record.id,
+            about=facts.dump(),
+        )
 
 
 def _numbered(kind: Kind, paths: Sequence[TokenPath]) -> list[TokenPath]:
-    """Demonstrations: each turn is a response. Other kinds: each completion is one response."""
-    if kind == "demonstration":
+    """Which response each span belongs to: each turn is one, or each completion."""
+    if FEEDBACK[kind].layout == "turns":
         return list(paths)
     return [
         TokenPath(path.ids, path.spans, (number,) * len(path.spans))
@@ -203,76 +277,31 @@ def _shortened(path: TokenPath, keep: int, cut: int) -> TokenPath:
     return TokenPath(ids, tuple((a - cut, b - cut) for a, b in path.spans), path.responses)
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a reward is told about a problem; kept as JSON in the store."""
-
-    prompt: str
-    """As the model sees it, chat template applied."""
-    turns: tuple[Mapping[str, Any], ...]
-    """The prompt as messages, if it is any."""
-    facts: Mapping[str, Any]
-
-    def dump(self) -> str:
-        content = {"prompt": self.prompt, "turns": list(self.turns), "facts": dict(self.facts)}
-        return json.dumps(content, default=str)
-
-    @staticmethod
-    def load(text: str) -> About:
-        content = json.loads(text)
-        return About(content["prompt"], tuple(content["turns"]), content["facts"])
-
-
-def encode_check(record: Record, tokenizer: Any, max_length: int, room: int) -> Encoded | Refusal:
-    """The record as paths (`Encoded`); refused where prompt, worked answer or a completion of `room`
-    tokens behind either the prompt or the longest hint would exceed `max_length`."""
-    try:
-        text, special = generation_prompt(record, tokenizer)
-        prompt = prompt_ids(tokenizer, text, special=special)
-        paths = [TokenPath(prompt, (), ())]
-        if record.completions or record.solution:
-            paths.append(_worked(record, prompt, tokenizer))
-    except TemplateError as error:
-        return Refusal(record.id, str(error))
-    hinted = paths[-1].spans[-1][0] if record.solution else len(prompt)
-    longest = max(hinted + room, len(paths[-1].ids))
-    if longest > max_length:
-        behind = f"a completion of {room} tokens behind prompt and longest hint"
-        what = "its worked answer" if longest == len(paths[-1].ids) else behind
-        reason = f"with {what} it has {longest} tokens, more than max_length {max_length}"
-        return Refusal(record.id, reason, overlong=True)
-    turns = () if isinstance(record.prompt, str) else record.prompt
-    return Encoded(
-        kind="check",
-        paths=tuple(paths),
-        scores=(),
-        weight=record.weight,
-        source=record.source,
-        id=record.id,
-        about=About(text, turns, record.facts).dump(),
-    )
-
-
-def prompt_ids(tokenizer: Any, text: str, *, special: bool) -> Ids:
-    """Ids to sample from. `special`: whether the tokenizer is to add its own special tokens."""
-    ids = np.asarray(tokenizer(text, add_special_tokens=special, verbose=False).input_ids, np.int32)
-    if special and len(ids) and ids[-1] == tokenizer.eos_token_id:
-        ids = ids[:-1]  # some tokenizers end every text; a prompt is to be continued
-    if not len(ids):
-        raise TemplateError("the prompt has no token: there is nothing to continue")
-    return ids
-
-
-def _worked(record: Record, prompt: Ids, tokenizer: Any) -> TokenPath:
+def _worked(prompt: Ids, rendered: Rendered, tokens: _Tokens) -> TokenPath:
     """Prompt and worked answer; a span for each sentence, and one for what follows the last."""
-    solution = "".join(record.solution)
-    text = response_text(record, solution, tokenizer)
-    encoding = tokenizer(text, add_special_tokens=False, verbose=False).encodings[0]
-    ids = np.asarray(encoding.ids, np.int32)
-    at, starts = 0, [0]
-    for sentence in record.solution:
-        at += len(sentence)
-        starts.append(first_token(encoding, encoding.offsets, at, len(text)))
-    edges = sorted({*starts, len(ids)})
+    ids, length = np.asarray(tokens.ids, np.int32), len(rendered.text)
+    encoding, offsets = tokens.encoding, tokens.encoding.offsets
+    ends = {_first_token(encoding, offsets, end, length) for _, end in rendered.spans}
+    edges = sorted({0, *ends, len(ids)})
     spans = tuple((len(prompt) + a, len(prompt) + b) for a, b in pairwise(edges))
     return TokenPath(np.concatenate([prompt, ids]), spans, (0,) * len(spans))
+
+
+def _first_token(encoding: Any, offsets: Sequence[tuple[int, int]], char: int, stop: int) -> int:
+    """Index of the first token that reaches beyond `char` (the length, if none does).
+
+    The text is scanned for a character that has a token; tokens just before it may be white space
+    whose offsets the tokenizer trimmed to nothing.
+    """
+    token = None
+    for position in range(char, stop):
+        token = encoding.char_to_token(position)
+        if token is not None:
+            break
+    if token is None:
+        token = len(offsets)
+        while token and offsets[token - 1] == (0, 0):
+            token -= 1
+    while token and offsets[token - 1][1] > char:
+        token -= 1
+    return int(token)

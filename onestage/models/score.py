@@ -10,8 +10,9 @@ from typing import Any
 
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
+from onestage.data.reading import read
 from onestage.data.record import Refusal
-from onestage.data.stream import Source, read
+from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models.policy import Policy
 from onestage.runfolder import write_text
@@ -46,16 +47,16 @@ def score_records(
 
 
 def score_file(
-    policy: Policy, tokenizer: Any, source: Source, out: Path, max_length: int
+    policy: Policy, tokenizer: Any, stream: Stream, out: Path, max_length: int
 ) -> tuple[int, list[Refusal]]:
-    """Score every record of a source into a JSON Lines file, written whole or not at all.
+    """Score every record of a stream into a JSON Lines file, written whole or not at all.
 
     Returns the number of lines and the rows that could not be scored.
     """
     refused: list[Refusal] = []
 
     def usable() -> Iterator[Encoded]:
-        for item in Encoder(tokenizer, max_length).encode_responses(read(source)):
+        for item in Encoder(tokenizer, max_length).encode_responses(read(stream)):
             if isinstance(item, Refusal):
                 refused.append(item)
             else:

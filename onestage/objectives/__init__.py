@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from onestage.config import Plugins
-from onestage.data.record import Kind
+from onestage.data.kinds import Kind
 from onestage.objectives._batch import (
     CODE,
     ROLE,

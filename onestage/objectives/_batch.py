@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.data.record import KINDS, ROLES, Kind, Role
+from onestage.data.kinds import KINDS, Kind
+from onestage.data.record import ROLES, Role
 
 Unit = Literal["token", "response", "pair"]
 

@@ -13,7 +13,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from onestage.data.record import KINDS
+from onestage.data.kinds import KINDS
 from onestage.objectives import Need, Objective, Stateful, Unit
 from onestage.objectives._trial import arranged, before_update, only, slope_K, tensors, trained
 

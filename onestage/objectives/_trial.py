@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onestage.data.record import Kind
+from onestage.data.kinds import Kind
 from onestage.objectives import CODE, ROLE, Feedback, Objective, Scored, Stateful
 
 NAN = float("nan")

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.data.record import Kind
+from onestage.data.kinds import Kind
 from onestage.objectives import Feedback, Objective, Scored, Unit, Units
 
 

@@ -43,7 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onestage.data.record import KINDS, Kind
+from onestage.data.kinds import KINDS, Kind
 from onestage.objectives import Feedback, Measured, Objective, Scored, Units
 from onestage.objectives._surrogate import group_means
 

@@ -9,10 +9,9 @@ from typing import Any
 from accelerate import Accelerator
 
 from onestage.config import RecipeError, named
-from onestage.data.encoded import Encoded
-from onestage.data.options import DataOptions
+from onestage.data.encoded import Encoded, ProblemFacts
 from onestage.data.store import Store
-from onestage.data.tokenize import About
+from onestage.data.stream import Stream
 from onestage.models.policy import Policy
 from onestage.rollout import engines, hints, rewards
 from onestage.rollout.answer import Answering, Remember
@@ -64,7 +63,7 @@ def make(
     )
 
 
-def problems_of(streams: Iterable[DataOptions]) -> dict[str, Problems]:
+def problems_of(streams: Iterable[Stream]) -> dict[str, Problems]:
     """Rewards and hint rule of each stream whose problems the policy answers.
 
     Raises `RecipeError` for a name or option that is unknown.
@@ -112,11 +111,11 @@ def check(problems: Mapping[str, Problems], *parts: Mapping[str, Store]) -> None
 
 
 def _check_problem(record: Encoded, stream: Problems) -> None:
-    if not record.asks:
+    if not record.is_problem:
         return
     for name, _, judge in stream.rewards:
         try:
-            judge.check(About.load(record.about).facts)
+            judge.check(ProblemFacts.load(record.about).facts)
         except ValueError as error:
             raise RecipeError(
                 f"data {record.source}, {record.id}: reward {name}: {error}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from onestage.data.messages import Message
 from onestage.data.tokenize import prompt_ids
-from onestage.data.trees import Ids
 from onestage.models import Policy
 from onestage.rollout.engines import Decoding, Request
 from onestage.rollout.engines.transformers import Transformers
@@ -16,7 +16,7 @@ SAMPLED = Decoding()
 
 def complete(
     policy: Policy,
-    prompts: Sequence[str | Sequence[Any]],
+    prompts: Sequence[str | Sequence[Message]],
     how: Decoding = SAMPLED,
     tokenizer: Any = None,
     seed: int = 0,
@@ -41,15 +41,8 @@ def complete(
     if isinstance(prompts, str):
         raise ValueError(f"prompts must be a list of prompts, got one text: {prompts[:60]!r}")
     requests = [
-        Request(_encode(tokenizer, prompt), 1, f"{seed}/{number}")
-        for number, prompt in enumerate(prompts)
+        Request(prompt_ids(tokenizer, prompt), 1, f"{seed}/{number}")
+        for number, prompt in enumerate(p if isinstance(p, str) else tuple(p) for p in prompts)
     ]
     drawn = Transformers(policy.model, tokenizer, batch_size)(requests, how)
     return [tokenizer.decode(one.ids, skip_special_tokens=True) for (one,) in drawn]
-
-
-def _encode(tokenizer: Any, prompt: str | Sequence[Any]) -> Ids:
-    if isinstance(prompt, str):
-        return prompt_ids(tokenizer, prompt, special=True)
-    text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-    return prompt_ids(tokenizer, text, special=False)

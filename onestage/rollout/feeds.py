@@ -62,19 +62,19 @@ class OnlineFeeds(Feeds):
             for stream in mixture.streams
             for record in (stream[place] for place in range(min(TRIED, len(stream))))
         ]
-        asked = [record for record in records if record.asks]
+        asked = [record for record in records if record.is_problem]
         return self.answering(asked, [0] * len(asked), "trial", count=2) if asked else []
 
     def answered(self, records: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, float]]:
-        asked = [record for record in records if record.asks]
+        asked = [record for record in records if record.is_problem]
         found, metrics = self.answering.evaluate(asked) if asked else ([], {})
-        return [record for record in records if not record.asks] + found, metrics
+        return [record for record in records if not record.is_problem] + found, metrics
 
     def planned(
         self, draws: Mapping[str, int], measured: Mapping[str, int], probes: int
     ) -> Iterator[Iterator[Encoded]]:
         for records in super().planned(draws, measured, probes):
-            yield (record for record in records if not record.asks)
+            yield (record for record in records if not record.is_problem)
 
     def report(self) -> dict[str, float]:
         return self.answering.report.tell() | spent(self.answering.problems)
@@ -86,20 +86,20 @@ class OnlineFeeds(Feeds):
         self, records: Sequence[Encoded], terms: Sequence[str], drawn: Mapping[str, int]
     ) -> list[Encoded]:
         """Records that are trained on, problems as they were (or are now) answered."""
-        if any(r.asks and (r.source, r.visit) not in self.waiting for r in records):
+        if any(r.is_problem and (r.source, r.visit) not in self.waiting for r in records):
             self._sample(records, terms, drawn)
-        ready = [self.waiting[r.source, r.visit] if r.asks else r for r in records]
+        ready = [self.waiting[r.source, r.visit] if r.is_problem else r for r in records]
         return [record for record in ready if record is not None]
 
     def _sample(
         self, records: Sequence[Encoded], terms: Sequence[str], drawn: Mapping[str, int]
     ) -> None:
         """Answer the problems of these records and of the other batches of their block."""
-        wanted = {(r.source, r.visit): r for r in records if r.asks}
+        wanted = {(r.source, r.visit): r for r in records if r.is_problem}
         for name, mixture in self._walked(terms):
             first = drawn.get(name, 0)
             for draw in range(first + 1, first + self.reuse.batches):
-                wanted |= {(r.source, r.visit): r for r in mixture.draw(draw) if r.asks}
+                wanted |= {(r.source, r.visit): r for r in mixture.draw(draw) if r.is_problem}
         asked = [record for key, record in wanted.items() if key not in self.waiting]
         sources = {record.source for record in asked}
         self.waiting = {key: r for key, r in self.waiting.items() if key[0] not in sources}
@@ -108,10 +108,10 @@ class OnlineFeeds(Feeds):
             self.waiting[record.source, record.visit] = record
 
     def _answered(self, records: Sequence[Encoded], purpose: str) -> list[Encoded]:
-        asked = [record for record in records if record.asks]
+        asked = [record for record in records if record.is_problem]
         rollouts = self._rollouts(asked, self.own, self.drawn)
         found = self.answering(asked, rollouts, purpose) if asked else []
-        return [record for record in records if not record.asks] + found
+        return [record for record in records if not record.is_problem] + found
 
     def _rollouts(
         self, asked: Sequence[Encoded], terms: Iterable[str], drawn: Mapping[str, int]

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from onestage.data.encoded import Encoded
+from onestage.data.encoded import Encoded, ProblemFacts
 from onestage.data.record import ROLES
-from onestage.data.tokenize import About
 from onestage.data.trees import Ids, TokenPath
 from onestage.randomness import generator
 from onestage.rollout.engines import Completion, Request
@@ -48,7 +47,7 @@ def choose_hint(
     return HintChosen(length, size, ends[length] - prompt)
 
 
-def worked_answer(record: Encoded, about: About, tokenizer: Any) -> list[Answer]:
+def worked_answer(record: Encoded, about: ProblemFacts, tokenizer: Any) -> list[Answer]:
     """The record's worked answer as a reward sees it; none where it has none."""
     if len(record.paths) < 2:
         return []
@@ -92,8 +91,8 @@ class Group:
         return [one for some in self.drawn for one in some]
 
     @cached_property
-    def about(self) -> About:
-        return About.load(self.record.about)
+    def about(self) -> ProblemFacts:
+        return ProblemFacts.load(self.record.about)
 
     @property
     def hint_ids(self) -> Ids:

@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType
 
 from onestage.config import RecipeError
 from onestage.data.feeds import Feeds
+from onestage.data.kinds import FEEDBACK
 from onestage.models.average import Average
 from onestage.models.penalty import DeltaL1
 from onestage.models.policy import Policy
@@ -114,7 +115,11 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
 
 def wants_reference(problems: Collection[str], terms: Terms) -> bool:
     """Whether sampled responses are compared with the reference. `problems`: the streams of problems."""
-    wanted = {terms.term_of[name, "check"] for name in problems if (name, "check") in terms.term_of}
+    wanted = {
+        term
+        for (stream, kind), term in terms.term_of.items()
+        if stream in problems and FEEDBACK[kind].asked
+    }
     return any("reference" in terms.objectives[name].needs for name in wanted)
 
 

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from onestage.cli._findings import show
 from onestage.data.inspect import Findings, examine
+from onestage.data.reading import read
 from onestage.data.record import Refusal
 from onestage.data.store import write
-from onestage.data.stream import Source, read, source_of
+from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models import Lora, adapter_base, check_vocabulary, config_of, tokenizer_of
 from onestage.models.estimate import Estimate, estimate
@@ -65,7 +66,7 @@ def _findings(
     problems: Mapping[str, Problems],
     tokenizer: Any,
 ) -> Findings:
-    sources = {stream.name: source_of(stream, held_out=False) for stream in recipe.data}
+    sources = {stream.name: stream for stream in recipe.data}
     found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
     found.errors += _errors(recipe, stage, data, problems)
     if not found.errors:
@@ -134,31 +135,29 @@ def _bytes_per_weight(recipe: Recipe) -> float:
     return 2.0 if recipe.model.dtype in ("bfloat16", "float16") else 4.0
 
 
-def check_data(source: Source, tokenizer: str | None, max_length: int, console: Console) -> bool:
+def check_data(stream: Stream, tokenizer: str | None, max_length: int, console: Console) -> bool:
     """Print everything about one data file; without a tokenizer, what needs no tokens."""
     if tokenizer is None:
-        return _check_rows(source, console)
+        return _check_rows(stream, console)
     from transformers import AutoTokenizer
 
     encoder = Encoder(AutoTokenizer.from_pretrained(tokenizer), max_length)
     with tempfile.TemporaryDirectory() as folder:
-        store = write(
-            encoder.encode_all(read(source)), source.columns.source, Path(folder) / "store"
-        )
-        name = source.columns.source
-        found = examine({name: store}, {}, {name: source}, encoder)
+        name = stream.name
+        store = write(encoder.encode_all(read(stream)), name, Path(folder) / "store")
+        found = examine({name: store}, {}, {name: stream}, encoder)
         if not len(store):
             found.errors.append("no record is left")
         show(console, found, encoder.tokenizer, None)
     return not found.errors and not store.table.refused
 
 
-def _check_rows(source: Source, console: Console) -> bool:
+def _check_rows(stream: Stream, console: Console) -> bool:
     """Kinds and refused rows, counted in characters."""
     kinds: dict[str, list[int]] = {}
     refused: list[Refusal] = []
     ties = 0
-    for item in read(source):
+    for item in read(stream):
         if isinstance(item, Refusal):
             ties += item.tie
             refused += [] if item.tie else [item]

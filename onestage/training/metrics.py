@@ -16,6 +16,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from onestage.data.kinds import ASKED, GRADED, THUMBS
 from onestage.objectives import Feedback, Loss, Measured, Scored
 from onestage.schedules import active
 
@@ -70,14 +71,14 @@ def measure(batch: Scored, beta: float, *, reference: bool) -> dict[str, Measure
     `implicit_reward_at_0.3` is of the responses whose score is nearest 0.3.
     """
     feedback, trained, batch = batch.feedback, batch.logp_K.requires_grad, batch.detached()
-    own_N, check_N = feedback.are("response"), feedback.of("check")
+    own_N, check_N = feedback.are("response"), feedback.of(*ASKED)
     of_responses = {
         "logp": _only(own_N, batch.per_response(batch.logp_K) / feedback.tokens_N),
         "reward": _only(own_N & check_N, feedback.score_N),
     }
     if not reference:
         return {name: Measured.of(value_N, feedback) for name, value_N in of_responses.items()}
-    log_ratio_N, label_N = batch.log_ratio_N(), feedback.of("label")
+    log_ratio_N, label_N = batch.log_ratio_N(), feedback.of(*THUMBS)
     side_N = torch.where(feedback.score_N > 0.5, log_ratio_N, -log_ratio_N)
     of_responses["log_ratio"] = _only(own_N, log_ratio_N)
     of_responses["label_accuracy"] = _only(label_N, _right(side_N))
@@ -104,7 +105,7 @@ def _only(mask_N: Tensor, value_N: Tensor) -> Tensor:
 
 def _by_score(reward_N: Tensor, feedback: Feedback) -> dict[str, Tensor]:
     """Implicit rewards of the responses whose given score lies nearest each tenth."""
-    scored_N = feedback.of("score", "group", "check") & feedback.are("response")
+    scored_N = feedback.of(*GRADED, *ASKED) & feedback.are("response")
     tenth_N = (10 * feedback.score_N).round().where(scored_N, -1)
     return {
         f"implicit_reward_at_{tenth / 10:g}": _only(tenth_N == tenth, reward_N)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from onestage.config import RecipeError
-from onestage.data.mixture import Mixture, Reuse, Stream, shares
+from onestage.data.mixture import MixedStream, Mixture, Reuse, shares
 from onestage.training.read import Data
 from onestage.training.recipe import Recipe
 from onestage.training.terms import Terms
@@ -29,7 +29,7 @@ def together_mixture(recipe: Recipe, data: Data) -> tuple[Mixture, int]:
     sizes = {name: len(store) for name, store in data.train.items()}
     part = _parts(recipe, sizes, options.batch_size)
     streams = [
-        Stream(name, data.train[name], part[name], reuse=_reuse(recipe, data, name))
+        MixedStream(name, data.train[name], part[name], reuse=_reuse(recipe, data, name))
         for name in sizes
         if part[name] > 0
     ]
@@ -60,7 +60,7 @@ def own_mixture(recipe: Recipe, data: Data, terms: Terms, term: str) -> Mixture:
     size = sum(counts) if len(counts) == len(counted) else recipe.train.batch_size
     part = _parts(recipe, sizes, size)
     streams = [
-        Stream(
+        MixedStream(
             name,
             data.train[name],
             part[name],
@@ -74,7 +74,7 @@ def own_mixture(recipe: Recipe, data: Data, terms: Terms, term: str) -> Mixture:
 
 
 def _reuse(recipe: Recipe, data: Data, name: str) -> Reuse | None:
-    return recipe.rollout.reuse if "check" in data.train[name].table.records else None
+    return recipe.rollout.reuse if data.train[name].table.has_problems else None
 
 
 def _parts(recipe: Recipe, sizes: Mapping[str, int], batch_size: int) -> dict[str, float]:

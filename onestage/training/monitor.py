@@ -103,7 +103,7 @@ def probed(probe: Probe | None, optimum: Optimum | None, steps: int) -> int:
 def _make_prober(probe: Probe, run: Run, data: Data, held_out: Sequence[Encoded]) -> Prober:
     task = {}
     for name in run.feeds.own if probe.task_tokens and "logp" in run.policy.gives else ():
-        mine = [r for r in held_out if not r.asks and run.terms.name_of(r) == name]
+        mine = [r for r in held_out if not r.is_problem and run.terms.name_of(r) == name]
         mine = mine or [r for r in run.feeds.probe([name], 0) if run.terms.name_of(r) == name]
         task[name] = up_to(mine, probe.task_tokens)
     kept = {name: list(store) for name, store in data.retention.items()}

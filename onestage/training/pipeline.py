@@ -17,7 +17,7 @@ from accelerate.utils import release_memory
 from torch import nn
 
 from onestage.config import RecipeError
-from onestage.data.record import KINDS
+from onestage.data.kinds import KINDS
 from onestage.models import (
     adapter_base,
     check_lora,

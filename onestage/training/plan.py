@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from onestage import schedules as registry
 from onestage.config import RecipeError, named, nearest
 from onestage.data.feeds import Feeds
-from onestage.data.mixture import Stream
-from onestage.data.record import KINDS, Kind
+from onestage.data.kinds import FEEDBACK, KINDS, Kind
+from onestage.data.mixture import MixedStream
 from onestage.models import Model
 from onestage.objectives import PLUGINS, Objective, make
 from onestage.schedules import Schedule, active
@@ -66,7 +66,7 @@ class Plan:
             for stream in mixture.streams
         )
 
-    def _size(self, stream: Stream) -> float:
+    def _size(self, stream: MixedStream) -> float:
         """Tokens of a record on average; of a sampled group at most."""
         tokens = stream.store.table.tokens / len(stream.store)
         return tokens if stream.reuse is None else self.group * (tokens + self.longest)
@@ -210,9 +210,8 @@ def make_terms(recipe: Recipe, data: Data, keys: list[str] | None = None) -> Ter
     term_of: dict[tuple[str, Kind], str] = {}
     for part in (data.train, data.held_out):
         for stream, store in part.items():
-            for kind in store.kinds():
-                asked = kind == "check"
-                kind = "pair" if asked and stream in paired else kind
+            for given in store.kinds():
+                kind = "pair" if FEEDBACK[given].asked and stream in paired else given
                 name, objective = _choice(chosen, stream, kind)
                 if kind not in objective.kinds:
                     raise RecipeError(
@@ -228,9 +227,7 @@ def make_terms(recipe: Recipe, data: Data, keys: list[str] | None = None) -> Ter
                             f"schedule.weights: {term} is one term but has several objectives; "
                             "weigh streams or kinds instead"
                         )
-                term_of[stream, kind] = term
-                if asked:
-                    term_of[stream, "check"] = term
+                term_of[stream, kind] = term_of[stream, given] = term
     if keys is None:
         objectives = default
     else:

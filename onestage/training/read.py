@@ -8,7 +8,6 @@ from typing import Any
 
 from onestage.config import RecipeError
 from onestage.data.store import Store, open_store, tokenizer_digest
-from onestage.data.stream import source_of
 from onestage.data.tokenize import Encoder
 from onestage.runfolder import Say, default_cache
 from onestage.training.recipe import Recipe
@@ -51,18 +50,18 @@ def read_data(recipe: Recipe, tokenizer: Any, say: Say) -> Data:
     encoder = make_encoder(recipe, tokenizer)
     cache, digest = cache_folder(recipe), tokenizer_digest(tokenizer)
     found = Data({}, {}, {})
-    wanted = [("", stream, False, found.train) for stream in recipe.data]
+    wanted = [("", stream, found.train) for stream in recipe.data]
     wanted += [
-        (" (held out)", stream, True, found.held_out)
+        (" (held out)", held_out, found.held_out)
         for stream in recipe.data
-        if stream.eval_path or stream.eval_split
+        if (held_out := stream.held_out)
     ]
     watched = recipe.probe.retention if recipe.probe else []
-    wanted += [(" (retention)", stream, False, found.retention) for stream in watched]
-    for note, stream, held_out, stores in wanted:
+    wanted += [(" (retention)", stream, found.retention) for stream in watched]
+    for note, stream, stores in wanted:
         # only problems need room for a completion: another length must not encode the rest anew
         fitting = encoder if stream.reward is not None else replace(encoder, room=0)
-        store, known = open_store(source_of(stream, held_out=held_out), fitting, cache, digest)
+        store, known = open_store(stream, fitting, cache, digest)
         stores[stream.name] = store
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
         say(
@@ -91,7 +90,7 @@ def judge(recipe: Recipe, data: Data) -> None:
             raise RecipeError(f"data {name}: no record is left to train on\n  {shown}")
     rewards = {stream.name: stream.reward for stream in recipe.data}
     for name, store in stores:
-        asked = "check" in store.table.records
+        asked = store.table.has_problems
         if asked and rewards.get(name) is None:
             raise RecipeError(
                 f"data {name}: holds problems to solve (check records); say what judges the answers "

@@ -17,15 +17,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onestage.config import RecipeError, Section, explain, override, read_yaml
-from onestage.data.options import DataOptions
-from onestage.data.record import KINDS
+from onestage.data.kinds import KINDS
+from onestage.data.stream import Stream
 from onestage.models import Model
 from onestage.rollout.rollout import Rollout
 
 
 class Recipe(Section):
     model: Model
-    data: list[DataOptions] = Field(min_length=1)
+    data: list[Stream] = Field(min_length=1)
     objective: ObjectiveChoice = "uft"
     """A name, a table `{name: dpo, beta: 0.1}`, or a map from kind or stream name to either."""
     schedule: ScheduleChoice = "proportional"
@@ -99,7 +99,7 @@ class Probe(Section):
     steps: int = Field(50, ge=1)
     gradients: bool = True
     """Norm, share and pairwise cosine of the objectives' gradients, each on a batch of its own."""
-    retention: list[DataOptions] = []
+    retention: list[Stream] = []
     """Held-out text or prompts with answers, on which loss and KL to the start model are taken."""
     task_tokens: int = Field(2048, ge=0)
     """Scored tokens of each term's records on which the KL to the start model is taken."""

@@ -209,7 +209,7 @@ class Session:
 
     def held_out(self) -> Iterator[Encoded]:
         """The records of the evaluation losses that have responses."""
-        return (r for r in chain.from_iterable(self.data.held_out.values()) if not r.asks)
+        return (r for r in chain.from_iterable(self.data.held_out.values()) if not r.is_problem)
 
     def fill_reference(self) -> None:
         """Compute the reference log-probabilities that the cache does not have yet.

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from onestage.data.encoded import Encoded
+from onestage.data.kinds import FEEDBACK
 from onestage.data.packing import Batch, pack_records
 from onestage.data.trees import TokenPath
 from onestage.models.head import head_difference
@@ -191,7 +192,7 @@ def _ends_are_right(records: Sequence[Encoded], tokenizer: Any) -> Verdict:
                 count = int((ids == begin).sum())
                 if count > 1 or (count == 1 and ids[0] != begin):
                     problems.append(f"{record.id}: {count} BOS tokens")
-            for _, stop in path.spans if record.kind != "text" else ():
+            for _, stop in path.spans if FEEDBACK[record.kind].layout != "windows" else ():
                 if int(ids[stop - 1]) not in ends:
                     problems.append(f"{record.id}: a response does not end with an end token")
                 elif stop > 1 and ids[stop - 1] == ids[stop - 2]:

@@ -76,7 +76,7 @@ def _stage(
     recipe: Recipe, options: StageOptions, folder: Path, before: list[Stage], from_adapter: bool
 ) -> Stage:
     own = _own(options)
-    whole = recipe.model_dump(mode="json", exclude_unset=True, exclude={"stages"})
+    whole = recipe.model_dump(exclude_unset=True, exclude={"stages"})
     content = {**whole, **{key: value for key, value in own.items() if key not in BY_KEY}}
     content["train"] = _train(whole.get("train", {}), own.get("train", {}))
     content["data"] = _streams(recipe, options, whole["data"])

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from onestage.data.encoded import Encoded, Floats
+from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.packing import Batch, Row
-from onestage.data.record import Kind
 from onestage.objectives import CODE, Feedback, Loss, Need, Objective, Scored, Stateful
 from onestage.training.metrics import measure
 
@@ -157,7 +157,7 @@ def feedback_of(
         whole["kind"] += [CODE[record.kind]] * size
         whole["tokens"] += tokens
         whole["record"] += [number] * size
-        whole["pair"] += [(first, first + 1)] if record.kind == "pair" else []
+        whole["pair"] += [(first, first + 1)] if FEEDBACK[record.kind].paired else []
         whole["role"] += record.sampled.roles if record.sampled else [0] * size
         real["score"] += record.scores
         real["weight"] += [record.weight] * size

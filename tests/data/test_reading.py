@@ -14,12 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onestage.data import files
+from onestage.data.reading import content_key, read
 from onestage.data.record import Record, Refusal
-from onestage.data.rows import Columns
-from onestage.data.stream import Source, content_key, read
+from onestage.data.stream import Stream
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-PLAIN = Columns("plain")
 PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
 DEMO = {"prompt": "2+2?", "completion": "4"}
 
@@ -28,8 +27,8 @@ def lines_of(*rows: object) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def read_all(path: Path | str, columns: Columns = PLAIN, **options) -> list[Record | Refusal]:
-    return list(read(Source(str(path), columns, **options)))
+def read_all(path: Path | str, **options) -> list[Record | Refusal]:
+    return list(read(path, name="plain", **options))
 
 
 def ids(path: Path | str, **options) -> list[str]:
@@ -161,7 +160,7 @@ def test_a_folder_of_several_splits_is_refused(write, tmp_path):
     write("set/pairs.train.jsonl", lines_of(PAIR))
     write("set/pairs.test.jsonl", lines_of(PAIR))
     with pytest.raises(ValueError, match=r"several splits \(test, train\)"):
-        read(Source(str(tmp_path / "set"), PLAIN))
+        read(str(tmp_path / "set"))
     assert ids(tmp_path / "set" / "*train*") == ["pairs.train.jsonl:1"]
 
 
@@ -193,21 +192,21 @@ def test_a_hub_name_is_loaded_with_what_was_asked_for(monkeypatch, streaming):
         return rows.to_iterable_dataset() if options["streaming"] else rows
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    options = {"config": "main", "split": "test", "streaming": streaming}
+    options = {"subset": "main", "split": "test", "streaming": streaming}
     got = read_all("owner/name", **options)
     assert asked == [(("owner/name", "main"), {"split": "test", "streaming": streaming})]
     assert [(row.kind, row.id) for row in got] == [
         ("pair", "owner/name/test[0]"),
         ("demonstration", "owner/name/test[1]"),
     ]
-    key = content_key(Source("owner/name", PLAIN, **options))
+    key = content_key(Stream("owner/name", **options))
     assert (key is None) == streaming
 
 
 @pytest.mark.parametrize("name", ["./absent", "../absent", "absent", "owner/absent.jsonl", "a/b/c"])
 def test_what_cannot_be_a_hub_name_is_looked_for_on_disk_only(name):
     with pytest.raises(ValueError, match="no such file or folder"):
-        read(Source(name, PLAIN))
+        read(name)
 
 
 def test_a_hub_failure_says_what_was_asked_for(monkeypatch):
@@ -218,7 +217,7 @@ def test_a_hub_failure_says_what_was_asked_for(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(ValueError, match=r"owner/name: .*split 'train'.*no such data set"):
-        read(Source("owner/name", PLAIN))
+        read("owner/name")
 
 
 def test_plain_files_do_not_import_datasets(write):
@@ -227,8 +226,8 @@ def test_plain_files_do_not_import_datasets(write):
 
     path = write("a.jsonl", lines_of(DEMO))
     code = (
-        "import sys; from onestage.data.stream import *; "
-        f"rows = list(read(Source({str(path)!r}, Columns('plain')))); assert len(rows) == 1; "
+        "import sys; from onestage.data.reading import read; "
+        f"rows = list(read({str(path)!r})); assert len(rows) == 1; "
         "print([name for name in ('datasets', 'torch') if name in sys.modules])"
     )
     root = Path(__file__).parents[2]
@@ -240,16 +239,16 @@ def test_the_content_key_follows_content_and_options_but_not_the_place(write):
     path = write("one/a.jsonl", lines_of(DEMO))
     same = write("two/a.jsonl", lines_of(DEMO))
     other = write("three/a.jsonl", lines_of(PAIR))
-    base = content_key(Source(str(path), PLAIN))
-    assert content_key(Source(str(same), PLAIN)) == base
+    base = content_key(Stream(path))
+    assert content_key(Stream(same)) == base
     changed = [
-        Source(str(other), PLAIN),
-        Source(str(path), PLAIN, limit=1),
-        Source(str(path), Columns("other")),
-        Source(str(path), Columns("plain", kind="demonstration")),
-        Source(str(path), Columns("plain", rename={"prompt": "question"})),
-        Source(str(path), Columns("plain", score_range=(0, 2))),
-        Source(str(path), Columns("plain", ratings={"good": 1.0})),
+        Stream(other),
+        Stream(path, limit=1),
+        Stream(path, name="other"),
+        Stream(path, kind="demonstration"),
+        Stream(path, columns={"prompt": "question"}),
+        Stream(path, score_range=(0, 2)),
+        Stream(path, ratings={"good": 1.0}),
     ]
     assert len({base, *map(content_key, changed)}) == 1 + len(changed)
 
@@ -271,6 +270,6 @@ def test_the_content_key_follows_content_and_options_but_not_the_place(write):
     ],
 )
 def test_real_data_is_read_whole(name, rename, expected):
-    rows = read_all(DATA / f"{name}.jsonl.gz", Columns("real", rename=rename))
+    rows = read_all(DATA / f"{name}.jsonl.gz", columns=rename)
     counted = Counter(row.kind if isinstance(row, Record) else "Refusal" for row in rows)
     assert counted == expected

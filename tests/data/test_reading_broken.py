@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from onestage.data.reading import read
 from onestage.data.record import Record, Refusal
-from onestage.data.rows import Columns
-from onestage.data.stream import Source, read
 
-PLAIN = Columns("plain")
 PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
 DEMO = {"prompt": "2+2?", "completion": "4"}
 
@@ -21,8 +19,8 @@ def lines_of(*rows: object) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def read_all(path: Path | str, columns: Columns = PLAIN, **options) -> list[Record | Refusal]:
-    return list(read(Source(str(path), columns, **options)))
+def read_all(path: Path | str, **options) -> list[Record | Refusal]:
+    return list(read(path, name="plain", **options))
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ def test_a_path_without_rows_is_explained_at_once(write, tmp_path, name, words):
     write("table.csv", b"prompt,completion\n")
     write("nothing/README.md", b"")
     with pytest.raises(ValueError, match=words):
-        read(Source(str(tmp_path / name), PLAIN))
+        read(str(tmp_path / name))
 
 
 def test_an_empty_source_is_an_error(write):
@@ -87,7 +85,7 @@ def test_a_cut_off_gzip_names_the_file_and_the_readable_rows(write):
     path.write_bytes(whole[: len(whole) // 2])
     rows: list[Record | Refusal] = []
     with pytest.raises(ValueError, match=r"a\.jsonl\.gz: .* cut off") as caught:
-        rows.extend(read(Source(str(path), PLAIN)))  # keeps what came before the error
+        rows.extend(read(str(path)))  # keeps what came before the error
     assert 1000 < len(rows) < 50_000
     assert f"after {len(rows)} readable rows" in str(caught.value)
     path.write_bytes(b"not gzip at all")
@@ -105,8 +103,8 @@ def test_a_damaged_parquet_or_list_names_the_file(write):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"limit": 0}, "limit must be 1 or more, found 0"),
-        ({"config": "main"}, "config needs a hub data set"),
+        ({"limit": 0}, "limit\n.*greater than or equal to 1"),
+        ({"subset": "main"}, "subset needs a hub data set"),
         ({"streaming": True}, "streaming needs a hub data set"),
         ({"split": "test"}, "split 'test' needs a hub or saved data set"),
     ],
@@ -114,4 +112,4 @@ def test_a_damaged_parquet_or_list_names_the_file(write):
 def test_an_option_that_cannot_be_honoured_is_refused(write, options, words):
     path = write("a.jsonl", lines_of(DEMO))
     with pytest.raises(ValueError, match=words):
-        Source(str(path), PLAIN, **options)
+        read(path, **options)

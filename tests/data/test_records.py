@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onestage.data.record import KINDS, Record, RowError, Tie
-from onestage.data.rows import NAMES, Columns, record_of
+from onestage.data.kinds import KINDS
+from onestage.data.record import Record
+from onestage.data.row_error import RowError
+from onestage.data.rows import record_of
+from onestage.data.stream import NAMES, Stream
 
-PLAIN = Columns("plain")
+PLAIN = Stream("plain")
 USER = {"role": "user", "content": "2+2?"}
 FOUR = {"role": "assistant", "content": "4"}
 FIVE = {"role": "assistant", "content": "5"}
@@ -19,22 +22,22 @@ WHY = {"role": "user", "content": "Why?"}
 GOOD = {"prompt": "2+2?", "completion": "4"}
 PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
 GROUP = {"prompt": "2+2?", "completions": ["4", "5"], "scores": [1.0, 0.0]}
-HELPSTEER = Columns(
+HELPSTEER = Stream(
     "helpsteer2",
-    rename={"completion": "response"},
+    columns={"completion": "response"},
     score_range=(0, 4),
     ratings={"helpfulness": 0.65, "correctness": 0.8, "coherence": 0.45},
 )
 
 
-def record(row: dict, columns: Columns = PLAIN, unread: tuple[str, ...] = ()) -> Record:
-    return record_of(row, columns, "file:1", unread)
+def record(row: dict, stream: Stream = PLAIN, unread: tuple[str, ...] = ()) -> Record:
+    return record_of(row, stream, "file:1", unread)
 
 
-def refusal(row: dict, columns: Columns = PLAIN, unread: tuple[str, ...] = ()) -> str:
+def refusal(row: dict, stream: Stream = PLAIN, unread: tuple[str, ...] = ()) -> str:
     with pytest.raises(RowError) as caught:
-        record(row, columns, unread)
-    assert not isinstance(caught.value, Tie)
+        record(row, stream, unread)
+    assert not caught.value.tie
     return str(caught.value)
 
 
@@ -187,25 +190,25 @@ def test_tool_calls_stand_for_content_and_nulls_in_messages_are_dropped():
 
 
 def test_a_sources_kind_decides_and_names_what_is_missing():
-    columns = Columns("scored", kind="score")
-    assert record({**GOOD, "score": 1.0, "label": True}, columns).kind == "score"
-    sentence = refusal({**GOOD, "label": True}, columns)
+    stream = Stream("scored", kind="score")
+    assert record({**GOOD, "score": 1.0, "label": True}, stream).kind == "score"
+    sentence = refusal({**GOOD, "label": True}, stream)
     assert "a score row needs `prompt`, `completion`, `score`" in sentence
     assert "`score` is missing, found 'prompt', 'completion', 'label'" in sentence
-    assert record({"text": "x", "kind": "text"}, columns).kind == "text"
+    assert record({"text": "x", "kind": "text"}, stream).kind == "text"
 
 
 def test_explicit_demonstration_leaves_other_feedback_out():
     row = {**PAIR, "messages": [USER, FOUR], "score": 0.5}
-    got = record(row, Columns("sft", kind="demonstration"))
+    got = record(row, Stream("sft", kind="demonstration"))
     assert (got.kind, got.completions, got.scores) == ("demonstration", ((USER, FOUR),), ())
 
 
 def test_renamed_columns_are_read_and_lose_their_own_meaning():
-    columns = Columns("gsm8k", rename={"prompt": "question", "completion": "answer"})
-    got = record({"question": "2+2?", "answer": "4", "prompt": "hidden"}, columns)
+    stream = Stream("gsm8k", columns={"prompt": "question", "completion": "answer"})
+    got = record({"question": "2+2?", "answer": "4", "prompt": "hidden"}, stream)
     assert (got.kind, got.prompt, got.completions) == ("demonstration", "2+2?", ("4",))
-    sentence = refusal({"questoin": "2+2?", "answer": "4"}, columns)
+    sentence = refusal({"questoin": "2+2?", "answer": "4"}, stream)
     assert "`prompt` (here 'question') is missing" in sentence
     assert "{prompt: questoin}" in sentence
 
@@ -215,14 +218,14 @@ def test_columns_left_on_disk_are_named_in_the_message():
 
 
 def test_scores_of_pairs_and_groups_use_the_declared_range():
-    columns = Columns(
+    stream = Stream(
         "ultrafeedback",
-        rename={"chosen_score": "score_chosen", "rejected_score": "score_rejected"},
+        columns={"chosen_score": "score_chosen", "rejected_score": "score_rejected"},
         score_range=(1, 10),
     )
-    assert record({**PAIR, "score_chosen": 10, "score_rejected": 5.5}, columns).scores == (1, 0.5)
-    assert record({**GROUP, "scores": [1, 10]}, columns).scores == (0.0, 1.0)
-    assert "1 to 10" in refusal({**PAIR, "score_chosen": 10, "score_rejected": 0}, columns)
+    assert record({**PAIR, "score_chosen": 10, "score_rejected": 5.5}, stream).scores == (1, 0.5)
+    assert record({**GROUP, "scores": [1, 10]}, stream).scores == (0.0, 1.0)
+    assert "1 to 10" in refusal({**PAIR, "score_chosen": 10, "score_rejected": 0}, stream)
 
 
 # HelpSteer2 by hand: (.65 h + .8 c + .45 k) / 7.6
@@ -246,9 +249,9 @@ def test_helpsteer_ratings_make_the_published_score(ratings, score):
 
 
 def test_a_negative_rating_weight_is_a_penalty():
-    columns = Columns("terse", score_range=(0, 4), ratings={"good": 1.0, "long": -0.5})
+    stream = Stream("terse", score_range=(0, 4), ratings={"good": 1.0, "long": -0.5})
     scores = [
-        record({**GOOD, "good": good, "long": long}, columns).scores[0]
+        record({**GOOD, "good": good, "long": long}, stream).scores[0]
         for good, long in ((4, 0), (0, 4), (4, 4), (2, 2))
     ]
     # (sum - worst) / (best - worst) with worst = -2 and best = 4
@@ -275,9 +278,9 @@ ends = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).filter(lambda pair:
 def test_score_mapping_hits_the_ends_and_keeps_order(score_range, data):
     low, high = score_range
     first, second = sorted(data.draw(st.tuples(*[st.floats(low, high)] * 2)))
-    columns = Columns("scores", score_range=score_range)
+    stream = Stream("scores", score_range=score_range)
     bottom, below, above, top = (
-        record({**GOOD, "score": value}, columns).scores[0] for value in (low, first, second, high)
+        record({**GOOD, "score": value}, stream).scores[0] for value in (low, first, second, high)
     )
     assert 0.0 == bottom <= below <= above <= top == 1.0
 

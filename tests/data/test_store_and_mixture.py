@@ -14,7 +14,7 @@ from support.tiny import token_path
 
 from onestage.data.encoded import Encoded
 from onestage.data.feeds import Feeds
-from onestage.data.mixture import Mixture, Stream, order, shares
+from onestage.data.mixture import MixedStream, Mixture, order, shares
 from onestage.data.packing import pack_records
 from onestage.data.record import Refusal
 from onestage.data.store import Store, balance, write
@@ -82,7 +82,7 @@ def test_in_proportion_every_record_is_seen_once_an_epoch(tmp_path: Path) -> Non
     sizes = {"a": 17, "b": 5, "c": 30}
     stores = {name: store_of(tmp_path / name, size, name) for name, size in sizes.items()}
     part = shares(sizes, dict.fromkeys(sizes), dict.fromkeys(sizes), 8)
-    streams = [Stream(name, stores[name], part[name]) for name in sizes]
+    streams = [MixedStream(name, stores[name], part[name]) for name in sizes]
     mixture = Mixture(streams, 0, dict(sizes))
     drawn = [mixture.draw(step) for step in range(7)]  # 52 records: six steps of 8 and one of 4
     assert [len(records) for records in drawn] == [8] * 6 + [4]
@@ -103,7 +103,7 @@ def test_taking_is_even_and_adds_up(parts: dict[str, float], batch: int, step: i
         def __len__(self) -> int:
             return 7
 
-    streams = [Stream(n, Sized(), batch * p / total) for n, p in parts.items()]  # type: ignore[arg-type]
+    streams = [MixedStream(n, Sized(), batch * p / total) for n, p in parts.items()]  # type: ignore[arg-type]
     mixture = Mixture(streams, 0)
     take = mixture.take(step)
     assert sum(take.values()) == batch
@@ -140,7 +140,10 @@ def test_bad_shares_are_refused(weights: dict, counts: dict, message: str) -> No
 def feeds_of(tmp_path: Path) -> Feeds:
     long = store_of(tmp_path / "a", 11)
     short = write((record(50 + n) for n in range(3)), "s", tmp_path / "b")
-    own = {"x": Mixture([Stream("a", long, 4.0)], 3), "y": Mixture([Stream("b", short, 2.0)], 3)}
+    own = {
+        "x": Mixture([MixedStream("a", long, 4.0)], 3),
+        "y": Mixture([MixedStream("b", short, 2.0)], 3),
+    }
     return Feeds(own, measure_fraction=0.5)
 
 

@@ -17,8 +17,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
-from onestage.data.rows import Columns
-from onestage.data.stream import Source
+from onestage.data.stream import Stream
 from onestage.models.merge import DENSITY, Adaptive, Merge
 from onestage.models.merge import merge as merging
 from onestage.models.merge.adaptive import (
@@ -523,8 +522,7 @@ def test_good_sides(tmp_path: Path, rows: dict[str, list[dict[str, Any]]]) -> No
 
     def count(kind: str, min_score: float | None = None) -> int:
         file = write_rows(tmp_path / f"{kind}.jsonl", rows[kind])
-        source = Source(path=str(file), columns=Columns(source=kind))
-        records, refused = read_records(source, tokenizer, 128)
+        records, refused = read_records(Stream(file, name=kind), tokenizer, 128)
         assert not refused
         return len(good_examples(records, min_score))
 

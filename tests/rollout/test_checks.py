@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tiny import make_tokenizer, write_rows
 
-from onestage.data.encoded import Encoded
+from onestage.data.encoded import Encoded, ProblemFacts
+from onestage.data.reading import read
 from onestage.data.record import ROLES, Record, Refusal
-from onestage.data.rows import Columns, record_of
+from onestage.data.rows import record_of
 from onestage.data.store import open_store, tokenizer_digest
-from onestage.data.stream import Source, read
-from onestage.data.tokenize import About, Encoder
+from onestage.data.stream import Stream
+from onestage.data.tokenize import Encoder
 from onestage.rollout.engines import Completion
 from onestage.rollout.group import Group, HintChosen, choose_hint
 from onestage.rollout.hints import make as make_hint
@@ -32,14 +33,14 @@ ROW = {
 
 
 def encoded(row=ROW, room: int = 16, max_length: int = 256, **changes) -> Encoded:
-    record = record_of({**row, **changes}, Columns("c", kind="check", facts=True), "row")
+    record = record_of({**row, **changes}, Stream("c", kind="check"), "row")
     found = Encoder(make_tokenizer(), max_length, room=room).encode(record)
     assert isinstance(found, Encoded), found
     return found
 
 
 def test_a_row_keeps_its_facts_and_steps() -> None:
-    record = record_of(ROW, Columns("c", kind="check"), "row")
+    record = record_of(ROW, Stream("c", kind="check"), "row")
     assert record.kind == "check"
     assert record.solution == tuple(STEPS)
     assert record.facts == {"answer": "(2 + 3) * 4", "nums": [2, 3, 4], "target": 20}
@@ -47,18 +48,18 @@ def test_a_row_keeps_its_facts_and_steps() -> None:
 
 @pytest.mark.parametrize("column", ["answer", "solution", "target"])
 def test_a_problem_is_known_by_what_can_be_checked(column: str) -> None:
-    assert record_of({"prompt": "2+2?", column: "4"}, Columns("c"), "row").kind == "check"
+    assert record_of({"prompt": "2+2?", column: "4"}, Stream("c"), "row").kind == "check"
 
 
 def test_a_response_beside_an_answer_is_a_demonstration() -> None:
     row = {"prompt": "2+2?", "completion": "four", "answer": "4"}
-    assert record_of(row, Columns("c"), "row").kind == "demonstration"
-    assert record_of(row, Columns("c", kind="check"), "row").kind == "check"
+    assert record_of(row, Stream("c"), "row").kind == "demonstration"
+    assert record_of(row, Stream("c", kind="check"), "row").kind == "check"
 
 
 def test_a_solution_given_as_text_is_cut_at_lines_and_sentences() -> None:
     text = "2 + 2.5\n= 4.5. That is it.\n"
-    record = record_of({"prompt": "2+2.5?", "solution": text}, Columns("c"), "row")
+    record = record_of({"prompt": "2+2.5?", "solution": text}, Stream("c"), "row")
     assert record.solution == ("2 + 2.5\n", "= 4.5. ", "That is it.\n")
 
 
@@ -68,7 +69,7 @@ def test_parquet_keeps_the_columns_that_rewards_look_at(tmp_path: Path) -> None:
 
     file = tmp_path / "rows.parquet"
     pq.write_table(pa.Table.from_pylist([ROW]), file)
-    (record,) = read(Source(str(file), Columns("c", kind="check")))
+    (record,) = read(file, kind="check")
     assert isinstance(record, Record)
     assert record.facts["nums"] == [2, 3, 4]
 
@@ -86,8 +87,8 @@ def test_the_prompt_is_what_is_continued_and_the_worked_answer_a_demonstration()
     texts = [tokenizer.decode(worked.ids[a:b]) for a, b in worked.spans]
     assert texts[:3] == STEPS
     assert texts[3] == "\n<answer> (2 + 3) * 4 </answer></s>"
-    assert record.asks
-    assert About.load(record.about).facts["target"] == 20
+    assert record.is_problem
+    assert ProblemFacts.load(record.about).facts["target"] == 20
 
 
 def test_messages_are_prompted_by_the_template_and_end_as_it_ends_turns() -> None:
@@ -109,7 +110,7 @@ def test_a_problem_without_a_solution_has_a_prompt_alone() -> None:
 
 
 def test_what_leaves_no_room_for_a_completion_is_refused_not_cut() -> None:
-    record = record_of(ROW, Columns("c", kind="check"), "row")
+    record = record_of(ROW, Stream("c", kind="check"), "row")
     length = len(encoded().paths[1].ids)
     refusal = Encoder(make_tokenizer(), length + 5, room=40).encode(record)
     assert isinstance(refusal, Refusal)
@@ -121,16 +122,16 @@ def test_what_leaves_no_room_for_a_completion_is_refused_not_cut() -> None:
 
 def test_the_store_gives_problems_back(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", [ROW, {"prompt": "2+2?", "answer": "4", "id": "b"}])
-    source = Source(str(file), Columns("c", kind="check", facts=True))
+    stream = Stream(file, kind="check")
     tokenizer = make_tokenizer()
     store, _ = open_store(
-        source, Encoder(tokenizer, 256, room=8), tmp_path, tokenizer_digest(tokenizer)
+        stream, Encoder(tokenizer, 256, room=8), tmp_path, tokenizer_digest(tokenizer)
     )
     first, second = store
     assert first.about == encoded().about
     assert [p.spans for p in first.paths] == [p.spans for p in encoded().paths]
     assert second.id == "b"
-    assert About.load(second.about).facts == {"answer": "4"}
+    assert ProblemFacts.load(second.about).facts == {"answer": "4"}
     assert store.table.records == {"check": 2}
 
 
@@ -198,10 +199,10 @@ def test_a_rule_may_hint_one_completion_of_the_group() -> None:
 
 
 def test_a_problem_has_no_response_to_score() -> None:
-    record = record_of(ROW, Columns("c", kind="check"), "row")
+    record = record_of(ROW, Stream("c", kind="check"), "row")
     (refusal,) = Encoder(make_tokenizer(), 256).encode_responses([record])
     assert isinstance(refusal, Refusal)
     assert "kind: demonstration" in refusal.reason
-    worked = record_of(ROW, Columns("c", kind="demonstration"), "row")
+    worked = record_of(ROW, Stream("c", kind="demonstration"), "row")
     (found,) = Encoder(make_tokenizer(), 256).encode_responses([worked])
     assert isinstance(found, Encoded)

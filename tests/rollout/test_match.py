@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onestage.data.rows import Columns, record_of
-from onestage.data.stream import Source, rows
-from onestage.data.tokenize import About
+from onestage.data.encoded import ProblemFacts
+from onestage.data.reading import raw_rows
+from onestage.data.rows import record_of
+from onestage.data.stream import Stream
 from onestage.rollout import rewards as registry
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards.match import LONGEST, Match
@@ -107,14 +108,14 @@ def test_an_answer_without_words() -> None:
 def test_a_list_of_answers_gets_to_the_reward(tmp_path: Path) -> None:
     """From a row, in a file or not, by way of what a batch carries of it."""
     row = {"prompt": "Which sea?", "answer": SEA}
-    columns = Columns("seas", kind="check")
     file = tmp_path / "check.jsonl"
     file.write_text(json.dumps(row) + "\n")
-    _, read, _ = next(iter(rows(Source(str(file), columns))))
+    stream = Stream(file, name="seas", kind="check")
+    _, read, _ = next(iter(raw_rows(stream)))
     for found in (row, read):
-        record = record_of(found, columns, "row 1")
-        about = About("Which sea?", (), record.facts)
-        assert About.load(about.dump()).facts == {"answer": SEA}
+        record = record_of(found, stream, "row 1")
+        about = ProblemFacts("Which sea?", (), record.facts)
+        assert ProblemFacts.load(about.dump()).facts == {"answer": SEA}
     (reward,) = Match()([Answer("Which sea?", " red  sea", record.facts)])  # in a worker
     assert reward == 1.0
     Match().close()

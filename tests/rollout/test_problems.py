@@ -20,7 +20,7 @@ from support.tiny import REAL_DATA
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
-from onestage.data.rows import sentences
+from onestage.data.sentences import sentences
 from onestage.rollout.rewards import _problems as rows
 from onestage.rollout.rewards._puzzles import Claim, content
 from onestage.rollout.rewards.countdown import Countdown

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from onestage.data.record import KINDS
+from onestage.data.kinds import KINDS
 from onestage.studies.lab import ground
 from onestage.studies.lab.ground import GroundError, make_base, write_rows
 from onestage.studies.lab.presets import PRESETS, base_config, pretraining_settings

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from onestage.data.record import ANSWERED
+from onestage.data.kinds import ANSWERED
 from onestage.studies.lab import evaluation, phrases
 from onestage.studies.lab.almanac import ATTRIBUTES
 from onestage.studies.lab.evaluation import ANSWER_LENGTH, METRICS, Given, evaluate, wins

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onestage.data.record import KINDS, Kind, Refusal
-from onestage.data.rows import Columns, record_of
+from onestage.data.kinds import KINDS, Kind
+from onestage.data.record import Refusal
+from onestage.data.rows import record_of
+from onestage.data.stream import Stream
 from onestage.studies.lab import phrases
 from onestage.studies.lab.almanac import ATTRIBUTES, Size
 from onestage.studies.lab.documents import GOSSIP, RELIABLE
@@ -127,7 +129,7 @@ def test_rows_are_rows_of_their_kind(kind: Kind, split: Split) -> None:
     rows = WORLD.rows(kind, split)
     assert len(rows) == SIZES[kind] // (1 if split == "train" else 8)
     for number, row in enumerate(rows):
-        record = record_of(row, Columns("lab"), f"lab:{number}")
+        record = record_of(row, Stream("lab"), f"lab:{number}")
         assert not isinstance(record, Refusal)
         assert record.kind == kind
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from onestage.data.record import Kind
+from onestage.data.kinds import Kind
 from onestage.objectives import CODE, Feedback, Objective, Scored, Stateful
 
 EVERY_KIND: tuple[Kind, ...] = (

@@ -10,9 +10,10 @@ import pytest
 from support.tiny import REAL_DATA, make_tokenizer, write_rows
 
 from onestage.data.encoded import Encoded
+from onestage.data.reading import read
 from onestage.data.record import Record
-from onestage.data.rows import Columns, record_of
-from onestage.data.stream import read, source_of
+from onestage.data.rows import record_of
+from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.runfolder import read_metrics
 from onestage.training.plan import choices, schedule_of
@@ -37,7 +38,7 @@ def test_the_template_of_the_xright_authors() -> None:
     """User and Assistant lines, and the response scored from its first token to its end token."""
     tokenizer = make_tokenizer(chat=(ROOT / "recipes/templates/user_assistant.jinja").read_text())
     rows = [{"prompt": "say sea", "completion": "the sea"}]
-    record = record_of(rows[0], Columns(source="s"), "f:1", ()).as_messages()
+    record = record_of(rows[0], Stream("s"), "f:1", ()).as_messages()
     (encoded,) = Encoder(tokenizer, 128).encode_all([record])
     (path,) = encoded.paths
     ids = path.ids.tolist()
@@ -61,7 +62,7 @@ def test_helpsteer2_through_the_published_recipe(tmp_path: Path) -> None:
     stream = load_recipe(ROOT / "recipes" / "mistral_7b_una_score.yaml").data[0]
     file = write_rows(tmp_path / "helpsteer.jsonl", HELPSTEER)
     local = stream.model_copy(update={"path": str(file), "eval_split": None})
-    records = [r for r in read(source_of(local, held_out=False)) if isinstance(r, Record)]
+    records = [r for r in read(local) if isinstance(r, Record)]
     assert [r.scores for r in records] == [(1.0,), (0.0,), (0.5,), (0.5,)]
     template = (ROOT / "recipes" / "templates" / "mistral.jinja").read_text()
     tokenizer = make_tokenizer(chat=template)

@@ -79,7 +79,7 @@ class Merge(Section):
     seed: int | None = None
     """dare: of what is dropped; ama: of the order. Default: 0."""
     data: Any = None
-    """A `data.stream.Source` of records: AMA's responses, and what models are compared on."""
+    """A `data.stream.Stream` of records: AMA's responses, and what models are compared on."""
     max_length: int = 2048
     """Longest path in tokens."""
     min_score: float | None = None

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from onestage.data.encoded import Encoded
+from onestage.data.kinds import FEEDBACK
+from onestage.data.reading import read
 from onestage.data.record import Refusal
-from onestage.data.stream import Source, read
+from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.data.trees import TokenPath
 
@@ -38,19 +40,19 @@ class Example:
 
 
 def read_records(
-    source: Source, tokenizer: Any, max_length: int
+    stream: Stream, tokenizer: Any, max_length: int
 ) -> tuple[list[Encoded], list[Refusal]]:
-    """The records of a source and the rows that are none. ValueError where no record is left."""
+    """The records of a stream and the rows that are none. ValueError where no record is left."""
     records: list[Encoded] = []
     refused: list[Refusal] = []
-    for item in Encoder(tokenizer, max_length).encode_responses(read(source)):
+    for item in Encoder(tokenizer, max_length).encode_responses(read(stream)):
         if isinstance(item, Refusal):
             refused.append(item)
         else:
             records.append(item)
     if not records:
         why = f" ({refused[0].where}: {refused[0].reason})" if refused else ""
-        raise ValueError(f"{source.path}: no row can be used{why}")
+        raise ValueError(f"{stream.path}: no row can be used{why}")
     return records, refused
 
 
@@ -61,7 +63,7 @@ def good_examples(records: Iterable[Encoded], min_score: float | None = None) ->
     """
     found: list[Example] = []
     for record in records:
-        if record.kind in ("score", "group") and min_score is None:
+        if FEEDBACK[record.kind].scale == "graded" and min_score is None:
             raise ValueError(
                 f"{record.id} is of kind {record.kind}, whose good side is not known: say from which "
                 "score on a response is good with --min-score"
@@ -77,15 +79,14 @@ def good_examples(records: Iterable[Encoded], min_score: float | None = None) ->
 
 
 def _good_paths(record: Encoded, min_score: float | None) -> Sequence[TokenPath]:
-    if record.kind == "pair":
+    kind = FEEDBACK[record.kind]
+    if kind.paired:
         return record.paths[:1]
-    if record.kind == "label":
-        return record.paths if record.scores[0] == 1 else ()
-    if record.kind in ("score", "group"):
-        least = min_score if min_score is not None else float("inf")
-        scored = zip(record.paths, record.scores, strict=True)
-        return [path for path, score in scored if score >= least]
-    return record.paths if record.kind in ("demonstration", "text") else ()
+    if kind.scale == "none":
+        return () if kind.asked else record.paths
+    least = 1.0 if kind.scale == "thumb" or min_score is None else min_score
+    scored = zip(record.paths, record.scores, strict=True)
+    return [path for path, score in scored if score >= least]
 
 
 def prompts(tokenizer: Any, records: Sequence[Encoded] = ()) -> list[np.ndarray[Any, Any]]:

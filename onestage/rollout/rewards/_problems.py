@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from onestage.data.rows import sentences
+from onestage.data.sentences import sentences
 
 Row = dict[str, Any]
 

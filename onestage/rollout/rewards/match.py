@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from onestage.data.rows import sentences
+from onestage.data.sentences import sentences
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards._checker import Checker
 

@@ -20,12 +20,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jinja2 import TemplateError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from onestage.data.messages import Message, Turns
 from onestage.data.record import Record, Refusal
-from onestage.data.template import render
-from onestage.data.tokenize import Encoder
+from onestage.data.template import TemplateError, render, render_whole
+from onestage.data.tokenize import Encoder, whole_ids
 from onestage.models.model import Model, Precision
 from onestage.models.reward_model import READS, TO_THE_END
 from onestage.models.source import adapter_base, adapter_task, check_vocabulary
@@ -109,13 +109,14 @@ class RewardModel(Reward):
         if tokenizer.init_kwargs.get(READS) == TO_THE_END:
             (rendered,) = render(_record(answer), tokenizer)
             return rendered.text[: rendered.spans[-1][1]]
-        if not tokenizer.chat_template:
+        return render_whole(self._read(answer), tokenizer).text
+
+    def _read(self, answer: Answer) -> Turns:
+        """What others' classifiers are given: the conversation, or a text where there is no template."""
+        if not self._loaded.tokenizer.chat_template:
             return answer.prompt + answer.response
-        turns = _answered(answer) or [
-            {"role": "user", "content": answer.prompt},
-            {"role": "assistant", "content": answer.response},
-        ]
-        return tokenizer.apply_chat_template(turns, tokenize=False)
+        asked = {"role": "user", "content": answer.prompt}
+        return _answered(answer) or (asked, {"role": "assistant", "content": answer.response})
 
     def _ids(self, answer: Answer) -> list[int] | Failure:
         tokenizer = self._loaded.tokenizer
@@ -126,12 +127,9 @@ class RewardModel(Reward):
             (path,) = encoded.paths
             return path.ids[: path.spans[-1][1]].tolist()
         try:
-            text = self.text(answer)
+            return whole_ids(tokenizer, self._read(answer))
         except TemplateError as error:
-            return Failure("value", f"its chat template refuses the conversation: {error}")
-        # a template writes its special tokens itself
-        whole = tokenizer(text, add_special_tokens=not tokenizer.chat_template, verbose=False)
-        return whole["input_ids"]
+            return Failure("value", str(error))
 
     @torch.inference_mode()
     def _logits(self, rows: Sequence[list[int]]) -> Iterator[float]:
@@ -221,20 +219,19 @@ class RewardModel(Reward):
         )
 
 
-def _answered(answer: Answer) -> list[dict[str, Any]]:
+def _answered(answer: Answer) -> tuple[Message, ...]:
     """The conversation with the response in it; empty where the prompt was no conversation."""
-    turns = [dict(turn) for turn in answer.turns]
-    if not turns:
-        return []
-    if turns[-1]["role"] == "assistant":  # the response goes on with what was begun
-        turns[-1]["content"] += answer.response
-        return turns
-    return [*turns, {"role": "assistant", "content": answer.response}]
+    if not answer.turns:
+        return ()
+    *before, last = answer.turns
+    if last["role"] == "assistant":  # the response goes on with what was begun
+        return (*before, {**last, "content": last["content"] + answer.response})
+    return (*answer.turns, {"role": "assistant", "content": answer.response})
 
 
 def _record(answer: Answer) -> Record:
     """The answer as a row that training could have read."""
     turns = _answered(answer)
     if turns:
-        return Record("score", tuple(turns[:-1]), (tuple(turns[-1:]),), (0.0,))
-    return Record("score", answer.prompt, (answer.response,), (0.0,))
+        return Record("demonstration", turns[:-1], (turns[-1:],))
+    return Record("demonstration", answer.prompt, (answer.response,))

@@ -150,7 +150,7 @@ def wins(question: Question, given: Given) -> float:
 def answers(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Given]:
     """Greedy continuations, in the order of the prompts."""
     greedy = Decoding(max_completion_length=ANSWER_LENGTH, temperature=0)
-    requests = [Request(prompt_ids(tokenizer, text, special=True), 1, "") for text in prompts]
+    requests = [Request(prompt_ids(tokenizer, text), 1, "") for text in prompts]
     drawn = Transformers(model, tokenizer, BATCH)(requests, greedy)
     return [
         Given(str(tokenizer.decode(one.ids, skip_special_tokens=True)), len(one.ids), one.ended)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from random import Random
 
-from onestage.data.record import Kind
+from onestage.data.kinds import Kind
 from onestage.studies.lab import phrases
 from onestage.studies.lab.almanac import ATTRIBUTES, Almanac, Fact, Thing
 from onestage.studies.lab.documents import documents

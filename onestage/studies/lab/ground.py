@@ -19,7 +19,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from onestage.data.record import KINDS, Kind
+from onestage.data.kinds import KINDS, Kind
 from onestage.models.save import write_folder
 from onestage.runfolder import Say, write_text
 from onestage.studies.lab.presets import Size, base_config, pretraining_settings

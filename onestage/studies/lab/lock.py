@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from onestage.data.record import Kind
+from onestage.data.kinds import Kind
 from onestage.data.tokenize import prompt_ids
 from onestage.randomness import generator
 from onestage.rollout.engines import Completion, Decoding, Request
@@ -227,7 +227,7 @@ def _drawn(
     model: Any, tokenizer: Any, locks: list[Lock], count: int, temperature: float, seed: int
 ) -> list[list[Completion]]:
     requests = [
-        Request(prompt_ids(tokenizer, lock.prompt, special=True), count, f"lock/{seed}/{number}")
+        Request(prompt_ids(tokenizer, lock.prompt), count, f"lock/{seed}/{number}")
         for number, lock in enumerate(locks)
     ]
     how = Decoding(max_completion_length=LIMIT, temperature=temperature)

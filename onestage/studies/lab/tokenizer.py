@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from onestage.data.record import ANSWERED
+from onestage.data.kinds import ANSWERED
 from onestage.studies.lab.source import Source
 
 PAD, BOS, EOS, UNKNOWN = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from onestage.data.record import Kind
+from onestage.data.kinds import Kind
 from onestage.studies.lab import documents, exam, feedback
 from onestage.studies.lab.almanac import Almanac, Size, almanac
 from onestage.studies.lab.source import Choice, Question, Row, Split

@@ -19,9 +19,8 @@ from pydantic import Field
 
 from onestage import models
 from onestage.data.encoded import Encoded
+from onestage.data.reading import read
 from onestage.data.record import Record
-from onestage.data.rows import Columns
-from onestage.data.stream import Source, read
 from onestage.data.tokenize import Encoder
 from onestage.models.model import Precision
 from onestage.models.policy import Policy
@@ -132,7 +131,7 @@ class Folder(World):
 
     def _records(self, kind: str, split: Split) -> Iterator[Any]:
         file = self._file(kind, split)
-        yield from read(Source(str(file), Columns(source=kind), limit=self.limit))
+        yield from read(file, name=kind, limit=self.limit)
 
     def _encoded(self, policy: Policy, kind: str, split: Split) -> Iterator[Encoded]:
         encoder = Encoder(policy.tokenizer, self.max_length, "drop")

@@ -1,0 +1,72 @@
+"""A prompt has the same token ids whoever continues it: a rollout, `sample`, or an evaluation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.tiny import make_tokenizer
+
+from onestage.data.encoded import Encoded
+from onestage.data.reading import read
+from onestage.data.template import TemplateError
+from onestage.data.tokenize import encode, prompt_ids, whole_ids
+from onestage.rollout import complete as module
+from onestage.rollout.complete import complete
+from onestage.rollout.engines import Decoding
+
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}]
+
+
+def ends_every_text() -> Any:
+    from tokenizers import processors
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [make_tokenizer, ends_every_text])
+@pytest.mark.parametrize("prompt", ["2 + 2 = ", "<s> é漢", CHAT, CHAT[1:]])
+def test_sampling_and_a_rollout_have_the_same_ids(
+    prompt: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, asked = make(), []
+
+    class Engine:
+        def __init__(self, *given: Any) -> None: ...
+
+        def __call__(self, requests: Any, how: Decoding) -> list[Any]:
+            asked.extend(requests)
+            return [[request] for request in requests]
+
+    monkeypatch.setattr(module, "Transformers", Engine)
+    complete(SimpleNamespace(model=None, tokenizer=tokenizer), [prompt], Decoding(4))  # type: ignore[arg-type]
+    (problem,) = encode(read([{"prompt": prompt, "answer": "4"}]), tokenizer)
+    assert isinstance(problem, Encoded)
+    assert asked[0].ids.tolist() == problem.paths[0].ids.tolist()
+    assert asked[0].ids[-1] != tokenizer.eos_token_id
+    kept = prompt if isinstance(prompt, str) else tuple(prompt)
+    assert prompt_ids(tokenizer, kept).tolist() == problem.paths[0].ids.tolist()
+
+
+def test_a_prompt_begins_the_conversation_that_is_trained_on() -> None:
+    tokenizer = make_tokenizer()
+    answered = [*CHAT, {"role": "assistant", "content": "4"}]
+    (record,) = encode(read([{"messages": answered}]), tokenizer)
+    assert isinstance(record, Encoded)
+    (path,) = record.paths
+    assert path.ids[: path.opening].tolist() == prompt_ids(tokenizer, tuple(CHAT)).tolist()
+    assert path.ids.tolist() == whole_ids(tokenizer, tuple(answered))
+
+
+def test_messages_need_a_template_and_a_prompt_a_token() -> None:
+    with pytest.raises(TemplateError, match="no chat template"):
+        prompt_ids(make_tokenizer(chat=None), tuple(CHAT))
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = None  # nothing is put in front
+    with pytest.raises(TemplateError, match="nothing to continue"):
+        prompt_ids(tokenizer, "")
