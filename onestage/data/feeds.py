@@ -9,13 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from onestage.data.encoded import Encoded
 from onestage.data.mixture import Mixture
 
 TOGETHER = ""
 """The name of the feed of a run whose terms share one batch."""
+
+
+Walk = tuple[Mixture, int]
+"""A mixture, and how many batches were drawn from it before."""
+
+
+class Answers(Protocol):
+    """What answers the problems among the records that are drawn; other records stay as they are.
+
+    `walks`: the mixtures that training walks, as they stood before the draw.
+    """
+
+    def ready(
+        self, records: Sequence[Encoded], walks: Sequence[Walk], *, taken: bool
+    ) -> list[Encoded]:
+        """The records as they are trained on; those that left nothing to train on are missing. `taken`:
+        now, and not only measured before."""
+
+    def aside(
+        self, records: Sequence[Encoded], walks: Sequence[Walk], purpose: str
+    ) -> list[Encoded]:
+        """The records with answers of their own, which training never sees. `purpose` decides the random
+        numbers."""
 
 
 @dataclass
@@ -26,6 +49,8 @@ class Feeds:
     """One mixture over all streams: then every batch is drawn from that."""
     measure_fraction: float = 1.0
     """Size of a batch that is only measured, against one that is trained on; a record at least."""
+    answers: Answers | None = None
+    """Of a run that has problems to solve."""
     drawn: dict[str, int] = field(default_factory=dict)
     """Batches drawn, by feed."""
     measured: dict[str, int] = field(default_factory=dict)
@@ -33,15 +58,12 @@ class Feeds:
 
     def draw(self, terms: Iterable[str]) -> list[Encoded]:
         """The next batch of each of the terms, in the order of the feeds; moves on past them."""
-        if self.together:
-            feeds = {TOGETHER: self.together}
-        else:
-            feeds = {name: self.own[name] for name in self._ordered(terms)}
-        records = []
-        for name, feed in feeds.items():
-            records += feed.draw(self.drawn.get(name, 0))
+        names = [TOGETHER] if self.together else self._ordered(terms)
+        walks = self._walks(names)
+        for name in names:
             self.drawn[name] = self.drawn.get(name, 0) + 1
-        return records
+        records = [record for mixture, number in walks for record in mixture.draw(number)]
+        return self.answers.ready(records, walks, taken=True) if self.answers else records
 
     def skip(self, terms: Iterable[str]) -> None:
         """Pass over the next batch of each of the terms, which was measured and is not trained on."""
@@ -53,18 +75,39 @@ class Feeds:
 
         Neither moves `drawn`: what a run trains on must not depend on how often it was measured.
         """
-        records = []
-        for name in self._ordered(terms):
-            if next_batch:
-                records += self.own[name].draw(self.drawn.get(name, 0))
-            else:
-                records += self._apart(name).draw(self.measured.get(name, 0))
-                self.measured[name] = self.measured.get(name, 0) + 1
-        return records
+        names = self._ordered(terms)
+        if next_batch:
+            records = [r for name in names for r in self.own[name].draw(self.drawn.get(name, 0))]
+            walks = self._walks(names)
+            return self.answers.ready(records, walks, taken=False) if self.answers else records
+        number, records = sum(self.measured.get(name, 0) for name in names), []
+        for name in names:
+            records += self._apart(name).draw(self.measured.get(name, 0))
+            self.measured[name] = self.measured.get(name, 0) + 1
+        return self._aside(records, f"look{number}")
 
     def probe(self, terms: Iterable[str], number: int) -> list[Encoded]:
         """Records for a run's `number`-th probe: a batch of each term, in an order of its own."""
-        return [r for name in self._ordered(terms) for r in self._probed(name).draw(number)]
+        records = [r for name in self._ordered(terms) for r in self._probed(name).draw(number)]
+        return self._aside(records, f"probe{number}")
+
+    def first(self, count: int) -> list[Encoded]:
+        """The first so many records of each stream that is drawn from, whatever the terms."""
+        return [
+            stream[place]
+            for mixture, _ in self._walks(self.own)
+            for stream in mixture.streams
+            for place in range(min(count, len(stream)))
+        ]
+
+    def _aside(self, records: list[Encoded], purpose: str) -> list[Encoded]:
+        walks = self._walks(self.own)
+        return self.answers.aside(records, walks, purpose) if self.answers else records
+
+    def _walks(self, names: Iterable[str]) -> list[Walk]:
+        if self.together:
+            return [(self.together, self.drawn.get(TOGETHER, 0))]
+        return [(self.own[name], self.drawn.get(name, 0)) for name in names]
 
     def _ordered(self, terms: Iterable[str]) -> list[str]:
         wanted = set(terms)
@@ -81,7 +124,8 @@ class Feeds:
     def planned(
         self, draws: Mapping[str, int], measured: Mapping[str, int], probes: int
     ) -> Iterator[Iterator[Encoded]]:
-        """For each stream of each feed: the records that so many batches of each sort visit."""
+        """For each stream of each feed: the records that so many batches of each sort visit, but for
+        problems, which have no responses yet."""
         if self.together:
             walks = [(self.together, max(draws.values()))]
         else:
@@ -90,33 +134,7 @@ class Feeds:
         walks += [(self._probed(name), probes) for name in self.own]
         for mixture, count in walks:
             for stream in mixture.streams if count else ():
-                yield mixture.planned(count, stream.name)
-
-    def trial(self) -> list[Encoded]:
-        """A few sampled responses, to try everything on before the first step; here there are none."""
-        return []
-
-    def answered(self, records: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, float]]:
-        """The same records with responses, as they are evaluated, and what was measured doing so."""
-        return list(records), {}
-
-    def report(self) -> dict[str, float]:
-        """What was measured while sampling since the last report."""
-        return {}
-
-    def examples(self) -> list[Mapping[str, Any]]:
-        """Some sampled responses since the last time, to be shown."""
-        return []
-
-    def waiting_records(self) -> list[dict[str, Any]]:
-        """Sampled responses that later steps will use (again), as plain data and tensors."""
-        return []
-
-    def refill(self, waiting: Sequence[Mapping[str, Any]]) -> None:
-        """Put back what `waiting_records` gave."""
-
-    def close(self) -> None:
-        """Let go of what sampling held."""
+                yield (r for r in mixture.planned(count, stream.name) if not r.is_problem)
 
     def state(self) -> dict[str, Any]:
         return {"drawn": dict(self.drawn), "looked": dict(self.measured)}

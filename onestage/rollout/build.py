@@ -20,6 +20,7 @@ from onestage.rollout.problems import Problems, reward
 from onestage.rollout.rewards import Reward
 from onestage.rollout.rewards._checker import Checker
 from onestage.rollout.rollout import Rollout
+from onestage.rollout.stock import Stock
 from onestage.runfolder import Say
 
 LOOKED_AT = 64
@@ -38,7 +39,7 @@ def make(
     start: Callable[[], AbstractContextManager[Policy]] | None,
     seed: int,
     say: Say,
-) -> Answering:
+) -> Stock:
     """What answers the problems of a run. Raises `RecipeError` for an engine that cannot be had.
 
     `remember`: what training keeps of answers (`Remember`). `worked`: whether a problem's worked answer
@@ -48,7 +49,7 @@ def make(
         engine = engines.make(section.engine, policy.model, tokenizer)
     except ValueError as error:
         raise RecipeError(f"rollout.engine: {error}") from error
-    return Answering(
+    answering = Answering(
         section=section,
         problems=problems,
         engine=engine,
@@ -61,6 +62,7 @@ def make(
         seed=seed,
         say=say,
     )
+    return Stock(answering, section.reuse)
 
 
 def problems_of(streams: Iterable[Stream]) -> dict[str, Problems]:

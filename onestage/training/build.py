@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
 from onestage.config import RecipeError
-from onestage.data.feeds import Feeds
 from onestage.data.kinds import FEEDBACK
 from onestage.models.average import Average
 from onestage.models.penalty import DeltaL1
@@ -24,8 +24,8 @@ from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights, ReferenceCache
 from onestage.models.weights import Loaded
 from onestage.rollout import build as rollout
-from onestage.rollout.feeds import OnlineFeeds
 from onestage.rollout.problems import Problems
+from onestage.rollout.stock import Stock
 from onestage.runfolder import Say
 from onestage.training.callbacks import PLUGINS, Callback
 from onestage.training.callbacks.tracker import Tracker
@@ -60,11 +60,15 @@ def make_run(
     if options.average != "none":
         start = round(options.average_start * plan.steps) if options.average == "tail" else 0
         average = Average(policy, options.average, decay=options.average_decay, start=start)
+    answers = make_answers(
+        recipe, problems, accelerator, policy, loaded.tokenizer, plan, other, say
+    )
     return Run(
         policy=policy,
         terms=plan.terms,
         schedule=plan.schedule,
-        feeds=make_feeds(recipe, problems, accelerator, policy, loaded.tokenizer, plan, other, say),
+        feeds=replace(plan.feeds, answers=answers),
+        answers=answers,
         optimizer=optimizer,
         learning_rate=learning_rate,
         accelerator=accelerator,
@@ -123,7 +127,7 @@ def wants_reference(problems: Collection[str], terms: Terms) -> bool:
     return any("reference" in terms.objectives[name].needs for name in wanted)
 
 
-def make_feeds(
+def make_answers(
     recipe: Recipe,
     problems: Mapping[str, Problems],
     accelerator: Accelerator,
@@ -132,16 +136,16 @@ def make_feeds(
     plan: Plan,
     other: Policy | None,
     say: Say,
-) -> Feeds:
-    """The plan's feeds, answering where the recipe has problems. `other`: a reference that is not the
+) -> Stock | None:
+    """What answers the problems of the recipe, where it has any. `other`: a reference that is not the
     model the run starts from."""
     if not problems:
-        return plan.feeds
+        return None
     section = recipe.rollout
     start = InitialWeights(policy).in_place if section.policy == "start" else None
     wanted = wants_reference(problems, plan.terms)
     reference = _reference(policy, other, start) if wanted else None
-    answering = rollout.make(
+    return rollout.make(
         section,
         problems,
         policy,
@@ -153,7 +157,6 @@ def make_feeds(
         seed=recipe.train.seed,
         say=say,
     )
-    return OnlineFeeds(plan.feeds, answering, section.reuse)
 
 
 def _reference(policy: Policy, other: Policy | None, start: Reference | None) -> Reference:

@@ -23,7 +23,9 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     """
     tally, terms = Tally(), Tally()
     rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
-    records, answering = run.feeds.answered(records)
+    answering: dict[str, float] = {}
+    if run.answers:
+        records, answering = run.answers.evaluate(records)
     with run.policy.evaluating():
         for start in range(0, len(records), CHUNK):
             part = records[start : start + CHUNK]

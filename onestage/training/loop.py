@@ -27,6 +27,7 @@ from onestage.models.average import Average
 from onestage.models.policy import Policy
 from onestage.models.reference import ReferenceCache
 from onestage.objectives import Loss
+from onestage.rollout.stock import Stock
 from onestage.schedules import Schedule, active
 from onestage.training.metrics import Step, Window
 from onestage.training.optimizer import Clipping
@@ -55,6 +56,8 @@ class Run:
     seed: int
     out: Path
     """The run folder."""
+    answers: Stock | None = None
+    """What answers problems, where there are any."""
     told: str = ""
     """What was asked for, in a line, for trackers."""
     penalty: Callable[[Any], float] | None = None
@@ -114,7 +117,7 @@ def train(run: Run, hooks: Hooks) -> None:
         last = run.done
         if run.step % run.logging_steps == 0 or last:
             line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
-            hooks.log({**line, **run.feeds.report()})
+            hooks.log({**line, **(run.answers.report() if run.answers else {})})
         if run.probe_steps and (run.step % run.probe_steps == 0 or last):
             hooks.log({"step": run.step, **hooks.probe()})
         if run.eval_steps and (run.step % run.eval_steps == 0 or last):

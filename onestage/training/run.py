@@ -41,6 +41,7 @@ from onestage.models.reference import ReferenceCache
 from onestage.models.save import save_model
 from onestage.models.start import needs_folder, prepare
 from onestage.rollout import build as rollout
+from onestage.rollout.stock import TRIED
 from onestage.runfolder import OutputError, RunFolder, Say, digest_of, silent
 from onestage.training.build import (
     make_accelerator,
@@ -227,7 +228,8 @@ class Session:
         """The step-0 self-check on records of every stream and kind."""
         first = [record for records in self._planned() for record in islice(records, 64)]
         other = None if self.reference == self.loaded.fingerprint else self.recipe.reference
-        first += self.run.feeds.trial()
+        if self.run.answers:
+            first += self.run.answers.trial(self.run.feeds.first(TRIED))
         verdicts = check_laws(self.run, sample(first), self.tokenizer, other)
         for verdict in verdicts:
             found = "holds" if verdict.holds else "BROKEN"
@@ -271,7 +273,8 @@ class Session:
         run.optimizer.load_state_dict(training["optimizer"])
         run.learning_rate.load_state_dict(training["learning_rate"])
         run.feeds.restore(progress["feeds"])
-        run.feeds.refill(training.get("waiting", []))
+        if run.answers:
+            run.answers.restore(progress["feeds"], training.get("waiting", []))
         if run.policy.value_head is not None:
             run.policy.value_head.load_state_dict(training["value_head"])
         run.schedule.restore(progress["schedule"])
@@ -307,7 +310,8 @@ class Session:
         finally:
             for callback in self.callbacks:
                 callback.end()
-            self.run.feeds.close()
+            if self.run.answers:
+                self.run.answers.close()
         saved = self.out / "model"
         if not self.run.done:
             self.say(f"stopped after step {self.run.step}; go on with --resume")
@@ -328,7 +332,8 @@ class Session:
     def _log(self, line: dict[str, Any]) -> None:
         if self.logbook:
             self.logbook.log(line)
-            self.logbook.samples(line["step"], self.run.feeds.examples())
+            examples = self.run.answers.examples() if self.run.answers else []
+            self.logbook.samples(line["step"], examples)
         for callback in self.callbacks:
             callback.metrics(line)
 
@@ -344,7 +349,7 @@ class Session:
             "fingerprint": self.loaded.fingerprint,
             "reference": self.reference,
             "data": self._contents(),
-            "feeds": run.feeds.state(),
+            "feeds": run.feeds.state() | (run.answers.state() if run.answers else {}),
             "schedule": run.schedule.state(),
             "clipping": run.clipping.state(),
             "state": run.terms.state,
@@ -359,7 +364,7 @@ class Session:
             training["average"] = run.average.state()
         if run.policy.value_head is not None:
             training["value_head"] = run.policy.value_head.state_dict()
-        waiting = run.feeds.waiting_records()
+        waiting = run.answers.contents() if run.answers else []
         if waiting:
             training["waiting"] = waiting
         self.checkpoints.save(

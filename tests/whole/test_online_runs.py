@@ -121,12 +121,12 @@ def test_responses_are_used_as_often_as_the_recipe_says(online, tmp_path: Path) 
 
 
 def test_used_once_nothing_is_kept_of_the_old_policy(online, tmp_path: Path) -> None:
-    feeds = Session(
+    run = Session(
         parse_recipe(online(objective="grpo")), tmp_path / "run", say=lambda line: None
-    ).run.feeds
-    (record, *_) = feeds.draw(["grpo"])
+    ).run
+    (record, *_) = run.feeds.draw(["grpo"])
     assert set(record.sampled.kept) == {"advantage"}
-    assert not feeds.waiting_records()
+    assert not run.answers.contents()
 
 
 def test_temperature_does_not_reach_the_losses(online, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_hints_are_for_training_and_shared_by_a_group(online, tmp_path: Path) ->
     assert hinted
     held_out = list(session.held_out())
     assert held_out == []  # problems have no responses before somebody answers
-    found, metrics = session.run.feeds.answered(list(session.data.held_out["problems"]))
+    found, metrics = session.run.answers.evaluate(list(session.data.held_out["problems"]))
     assert all("hint" not in {ROLES[r] for r in one.sampled.roles} for one in found)
     assert metrics["eval/problems/completion_length"] <= 8
 
