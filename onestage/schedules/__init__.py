@@ -26,7 +26,11 @@ Measure = Literal["never", "next_batch", "own_batch"]
 
 @dataclass
 class Schedule(abc.ABC):
-    """The contract. A user gives `weights` and options; the program fills in the other fields."""
+    """The contract. A user gives `weights` and options; the program fills in the other fields.
+
+    What is a property here is a plain attribute of most schedules (`measure = "own_batch"` in the
+    class), and a property of those where it depends on an option.
+    """
 
     weights: Mapping[str, float] = field(default_factory=dict)
     """lambda of each term, at least 0, on any scale; where left out, all terms weigh alike."""

@@ -96,6 +96,27 @@ def test_a_raised_weight_raises_the_share(name: str) -> None:
     assert found.share == pytest.approx({"dpo": 0.5, "sft": 0.5})
 
 
+@pytest.mark.parametrize("name", [n for n in names() if n not in ("sequential", "chord")])
+def test_a_guard_changes_nothing_but_the_weights_it_raised(name: str) -> None:
+    def losses(step: int) -> dict[str, float]:
+        return {"dpo": math.cos(step) + 2, "sft": math.sin(step / 3) + 1}
+
+    guarded, heavier = Guarded(schedule(name)), schedule(name, {"dpo": 0.5, "sft": 0.75})
+    assert follow(guarded, 20, losses) == follow(schedule(name), 20, losses)
+    assert most_drawn(guarded, 20) == {"dpo": 20, "sft": 20}
+    assert most_measured(guarded, 20) == most_measured(schedule(name), 20)
+    guarded = Guarded(schedule(name))
+    guarded.raise_weight("dpo", 2)
+    assert follow(guarded, 20, losses) == follow(heavier, 20, losses)
+    later = Guarded(schedule(name))
+    later.restore(json.loads(json.dumps(guarded.state())))
+    assert later.share == guarded.share
+    assert later.weigh(20) == guarded.weigh(20)
+    plain = schedule(name)
+    plain.restore({"raised": {}, **schedule(name).state()})  # as all states were written once
+    assert plain.state() == schedule(name).state()
+
+
 @pytest.mark.parametrize("name", ["sequential", "chord"])
 def test_a_weight_that_cannot_be_raised_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="raised"):

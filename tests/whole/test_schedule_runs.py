@@ -17,6 +17,8 @@ from onestage.config import RecipeError
 from onestage.data.packing import pack_records
 from onestage.runfolder import read_metrics
 from onestage.schedules import active
+from onestage.schedules import find as schedule_of_file
+from onestage.testing import check_schedule
 from onestage.training.callbacks import Callback
 from onestage.training.evaluate import measure
 from onestage.training.loop import decide, row_loss, take_step
@@ -110,6 +112,49 @@ def test_a_term_without_weight_draws_nothing(name: str, two: Make, tmp_path: Pat
             assert (f"{records}/tokens" in line) == (weight > 0)
     if name not in ("proportional", "mix", "smooth_maxright", "chord"):
         assert all(sorted(line[f"weight/{t}"] for t in stream) == [0, 1] for line in lines)
+
+
+STRANGER = """
+from dataclasses import dataclass, field
+
+from onestage.schedules import Schedule
+
+
+@dataclass
+class Worst(Schedule):
+    measure = "own_batch"
+    measure_every = 3
+    patience: int = 1
+    losses: dict = field(default_factory=dict, init=False)
+
+    def wants(self, step):
+        return list(self.weights) if step % 3 == 0 else []
+
+    def observe(self, step, losses):
+        self.losses |= {term: loss for term, loss in losses.items() if loss == loss}
+
+    def weigh(self, step):
+        worst = max(self.losses, key=self.losses.get)
+        return {term: float(term == worst) for term in self.weights}
+
+    def state(self):
+        return {"losses": dict(self.losses)}
+
+    def restore(self, state):
+        self.losses = dict(state["losses"])
+"""
+
+
+def test_a_schedule_from_a_file_of_somebody_else(two: Make, tmp_path: Path) -> None:
+    """It measures on batches of its own, whose reference is computed before the run."""
+    (tmp_path / "worst.py").write_text(STRANGER)
+    name = f"{tmp_path / 'worst.py'}:Worst"
+    recipe = two({"name": name, "weights": LAMBDA, "patience": 2})
+    check_schedule(schedule_of_file(name)(weights=LAMBDA))
+    lines = go(recipe, tmp_path / "out")
+    assert [line["weight/sft"] for line in lines] == [1.0] * 8  # ln 2 of DPO is never the worst
+    with pytest.raises(ValueError, match="unknown option 'losses'; did you mean"):
+        go(two({"name": name, "losses": {}}), tmp_path / "other")
 
 
 def test_sequential_switches_once_with_the_same_optimiser(two: Make, tmp_path: Path) -> None:
