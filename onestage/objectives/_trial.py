@@ -9,21 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onestage.data.kinds import Kind
+from onestage.data.kinds import FEEDBACK, Kind
 from onestage.objectives import CODE, ROLE, Feedback, Objective, Scored, Stateful
 
 NAN = float("nan")
-
-SCORES: Mapping[Kind, Sequence[Sequence[float]]] = {
-    "demonstration": [[NAN], [NAN]],
-    "score": [[0.9], [0.2]],
-    "label": [[1.0], [0.0]],
-    "pair": [[NAN, NAN], [0.8, 0.3]],
-    "group": [[1.0, 0.6, 0.1], [0.4, 0.7]],
-    "text": [[NAN], [NAN]],
-    "check": [[NAN, 1.0, 0.1, 0.1, 0.0, 1.0], [0.0, 1.0, 0.3, 1.0]],
-}
-"""Two records of each kind. Of checks, a hint leads the first and a worked answer ends both."""
 
 SUREST = -0.01
 """The highest log-probability of a token."""
@@ -84,12 +73,12 @@ def _feedback(kinds: Sequence[Kind], worked: bool, draw: torch.Generator) -> Fee
     pairs: list[tuple[int, int]] = []
     record = 0
     for kind in kinds:
-        for scores in SCORES[kind]:
+        for scores in _scores(kind):
             roles = [ROLE["response"]] * len(scores)
-            if kind == "check":
+            if FEEDBACK[kind].asked:
                 roles = [ROLE["hint"] if score != score else ROLE["response"] for score in scores]
                 roles[-1] = ROLE["worked"]
-            if kind == "pair":
+            if FEEDBACK[kind].paired:
                 pairs.append((len(responses), len(responses) + 1))
             responses += [
                 (CODE[kind], score, record, role)
@@ -107,6 +96,19 @@ def _feedback(kinds: Sequence[Kind], worked: bool, draw: torch.Generator) -> Fee
         torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
         torch.tensor(role_N),
     )
+
+
+def _scores(kind: Kind) -> Sequence[Sequence[float]]:
+    """Two records of a kind. Of problems, a hint leads the first and a worked answer ends both."""
+    form = FEEDBACK[kind]
+    if form.asked:
+        return [NAN, 1.0, 0.1, 0.1, 0.0, 1.0], [0.0, 1.0, 0.3, 1.0]
+    if form.paired:
+        return [NAN, NAN], [0.8, 0.3]
+    if form.scale == "graded":
+        several = [1.0, 0.6, 0.1], [0.4, 0.7]
+        return ([0.9], [0.2]) if "completion" in form.needs else several
+    return ([1.0], [0.0]) if form.scale == "thumb" else ([NAN], [NAN])
 
 
 def arranged(batch: Scored, order_M: Tensor) -> Scored:
