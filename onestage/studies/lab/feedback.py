@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from random import Random
 
-from onestage.data.kinds import Kind
+from onestage.data.kinds import KINDS, Kind
 from onestage.studies.lab import phrases
 from onestage.studies.lab.almanac import ATTRIBUTES, Almanac, Fact, Thing
 from onestage.studies.lab.documents import documents
@@ -40,6 +40,8 @@ SIZES: dict[Kind, int] = {
     "check": 512,
 }
 """Rows of the train split; the others have an eighth of them."""
+WRITTEN: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind in SIZES)
+"""The kinds that the lab has rows of."""
 GOOD_FULL, GOOD_SHORT, BAD_FULL, BAD_SHORT = 0.95, 0.7, 0.15, 0.05
 """What the rater gives, before noise."""
 NOISE = 0.1

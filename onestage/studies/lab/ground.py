@@ -19,9 +19,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from onestage.data.kinds import KINDS, Kind
+from onestage.data.kinds import Kind
 from onestage.models.save import write_folder
 from onestage.runfolder import Say, write_text
+from onestage.studies.lab.feedback import WRITTEN
 from onestage.studies.lab.presets import Size, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS, Rows, Source
 from onestage.studies.lab.tokenizer import train_tokenizer
@@ -77,7 +78,7 @@ def make_base(
     return found / "model"
 
 
-def write_rows(world: Rows, folder: Path, kinds: Sequence[Kind] = KINDS) -> dict[str, Path]:
+def write_rows(world: Rows, folder: Path, kinds: Sequence[Kind] = WRITTEN) -> dict[str, Path]:
     """The world's rows as a user's files, `KIND.SPLIT.jsonl`, by `KIND.SPLIT`.
 
     Each appears whole or not at all; a file that has the content already is left alone.

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from onestage.data.kinds import ANSWERED
+from onestage.data.kinds import ASKED
+from onestage.studies.lab.feedback import WRITTEN
 from onestage.studies.lab.source import Source
 
 PAD, BOS, EOS, UNKNOWN = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -64,7 +65,7 @@ def finished(inner: Tokenizer) -> PreTrainedTokenizerFast:
 
 def _texts(world: Source) -> Iterator[str]:
     yield from world.pretraining_text("train")
-    for kind in ANSWERED:
+    for kind in (kind for kind in WRITTEN if kind not in ASKED):
         for row in world.rows(kind, "train"):
             for value in row.values():
                 if isinstance(value, str):
