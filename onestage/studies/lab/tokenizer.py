@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from onestage.data.kinds import ASKED
+from onestage.data.kinds import ANSWERED
 from onestage.studies.lab.feedback import WRITTEN
 from onestage.studies.lab.source import Source
 
@@ -65,7 +65,7 @@ def finished(inner: Tokenizer) -> PreTrainedTokenizerFast:
 
 def _texts(world: Source) -> Iterator[str]:
     yield from world.pretraining_text("train")
-    for kind in (kind for kind in WRITTEN if kind not in ASKED):
+    for kind in (kind for kind in ANSWERED if kind in WRITTEN):
         for row in world.rows(kind, "train"):
             for value in row.values():
                 if isinstance(value, str):
