@@ -272,8 +272,8 @@ def run_onestage(spec: Spec) -> None:
     """onestage's own loop on a recipe, paced by a callback."""
     pacer = Pacer()
     from onestage.training.callbacks import Callback
+    from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
-    from onestage.training.run import run_recipe
 
     losses: list[float] = []
     drawn: list[Any] = []
@@ -299,7 +299,7 @@ def run_onestage(spec: Spec) -> None:
     with tempfile.TemporaryDirectory(dir=spec["work"]) as folder:
         recipe = parse_recipe({**spec["recipe"], "cache_dir": f"{folder}/cache"})
         # Without the self-check: its full logits are no part of a step, and would be the peak of memory.
-        run_recipe(recipe, Path(folder) / "run", self_check=False, callbacks=[Paced()])
+        carry_out(recipe, Path(folder) / "run", self_check=False, callbacks=[Paced()])
     pacer.say(final)
 
 
@@ -317,7 +317,7 @@ def work_of(run: Any, drawn: Sequence[Any]) -> dict[str, Any]:
 
     def work(records: Sequence[Any]) -> tuple[int, int, int, int]:
         """Model FLOPs, positions, scored positions and rows of some records."""
-        rows = pack_records(records, run.tokens_per_row).rows if records else ()
+        rows = pack_records(records, run.options.row_budget).rows if records else ()
         nodes = sum(map(len, rows))
         scored = sum(len(np.unique(row.tree.node_K)) for row in rows)
         keys = sum(int((row.tree.position_T + 1).sum()) for row in rows)

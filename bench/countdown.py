@@ -284,15 +284,11 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
 
 
 def train(recipe: dict[str, Any], folder: Path) -> None:
-    from onestage.training.pipeline import run_stages
+    from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
-    from onestage.training.run import run_recipe
 
     parsed = parse_recipe(recipe)
-    if parsed.stages:
-        run_stages(parsed, folder)
-    else:
-        run_recipe(parsed, folder)
+    carry_out(parsed, folder)
 
 
 def folder_of(out: Path, method: str, seed: int) -> Path:

@@ -30,9 +30,9 @@ from onestage.models.policy import Policy
 from onestage.studies.lab.ground import make_base, write_rows
 from onestage.studies.lab.world import LabWorld
 from onestage.training.callbacks import Callback
-from onestage.training.loop import Run
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
+from onestage.training.run import Run
 
 FINE_TUNING = {
     "batch_size": 32,
@@ -101,7 +101,7 @@ class Stopwatch(Callback):
 def measured(recipe: dict[str, Any], out: Path) -> dict[str, float]:
     watch = Stopwatch()
     shutil.rmtree(out, ignore_errors=True)
-    run_recipe(parse_recipe(recipe), out, say=lambda _: None, callbacks=[watch])
+    carry_out(parse_recipe(recipe), out, say=lambda _: None, callbacks=[watch])
     return watch.told()
 
 

@@ -129,8 +129,8 @@ def run_onestage(spec: Spec) -> None:
     pacer, watch = Pacer(), Watch()
     from onestage.rollout.engines.transformers import Transformers
     from onestage.training.callbacks import Callback
+    from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
-    from onestage.training.run import run_recipe
 
     class Paced(Callback):
         def begin(self, run: Any) -> None:
@@ -157,9 +157,7 @@ def run_onestage(spec: Spec) -> None:
     )
     with tempfile.TemporaryDirectory(dir=work) as folder:
         recipe["cache_dir"] = f"{folder}/cache"
-        run_recipe(
-            parse_recipe(recipe), Path(folder) / "run", self_check=False, callbacks=[Paced()]
-        )
+        carry_out(parse_recipe(recipe), Path(folder) / "run", self_check=False, callbacks=[Paced()])
     pacer.say({"sampling": watch.seconds, "tokens": watch.tokens})
 
 

@@ -105,13 +105,13 @@ def run_one(job: Mapping[str, Any]) -> dict[str, Any]:
     import resource
 
     from onestage.runfolder import read_metrics
+    from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
-    from onestage.training.run import run_recipe
 
     out, recipe = Path(job["out"]), job["recipe"]
     began = time.perf_counter()
     if not (out / "model").exists():
-        run_recipe(parse_recipe(recipe), out, self_check=False, say=lambda line: None)
+        carry_out(parse_recipe(recipe), out, self_check=False, say=lambda line: None)
     seconds = time.perf_counter() - began
     ends: dict[str, Any] = {}
     for line in read_metrics(out):
@@ -228,8 +228,8 @@ def real_files(data: Path, folder: Path) -> dict[str, Path]:
 
 def real_base(folder: Path, files: Mapping[str, Path], seed: int, steps: int) -> Path:
     """A small Llama pretrained on the text of the training rows, gsm8k and AlpacaEval answers."""
+    from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
-    from onestage.training.run import run_recipe
 
     out, tokenizer = folder / f"base-{seed}", folder / "tokenizer"
     if (out / "model").is_dir():
@@ -256,7 +256,7 @@ def real_base(folder: Path, files: Mapping[str, Path], seed: int, steps: int) ->
         "train": train,
         "cache_dir": str(folder / "cache"),
     }
-    return run_recipe(parse_recipe(recipe), out, self_check=False)
+    return carry_out(parse_recipe(recipe), out, self_check=False)
 
 
 def tokens_of(results: Mapping[str, Any]) -> float:
@@ -360,14 +360,14 @@ def best_rates(tuned: list[dict[str, Any]], key: str) -> dict[str, float]:
 
 def lengths(bases: Any, files: Any, cache: Path) -> dict[str, float]:
     """Mean tokens of a record of each stream, by reading them as a run would."""
-    from transformers import AutoTokenizer
-
-    from onestage.training.read import read_data
+    from onestage.training.build import Draft
     from onestage.training.recipe import parse_recipe
 
     seed = next(iter(bases))
     recipe = parse_recipe(recipe_of(bases[seed], files[seed], cache, "Mix", 0.5, {"max_steps": 1}))
-    data = read_data(recipe, AutoTokenizer.from_pretrained(bases[seed]), print)
+    draft = Draft(recipe)
+    draft.read(print)
+    data = draft.stores
     return {n: data.train[n].table.tokens / len(data.train[n]) for n in ("demos", "pairs")}
 
 

@@ -56,6 +56,18 @@ def read_json(file: Path) -> Any:
     return json.loads(file.read_text())
 
 
+def taken(folder: Path) -> str | None:
+    """Why a new run cannot be kept in a folder, in a sentence; None where it can."""
+    names = ("stages.json", "metrics.jsonl", "model", "checkpoints")
+    used = [name for name in names if (folder / name).exists()]
+    if not used:
+        return None
+    return (
+        f"{folder} already holds a run ({', '.join(used)}): continue it with --resume, or choose "
+        "another --out"
+    )
+
+
 class RunFolder:
     """One run folder. `folder` is made here; refused where it holds a run, unless resumed."""
 
@@ -68,19 +80,27 @@ class RunFolder:
                 pass
         except OSError as error:
             raise OutputError(f"cannot write to the output folder {folder}: {error}") from error
-        used = [
-            name for name in ("metrics.jsonl", "model", "checkpoints") if (folder / name).exists()
-        ]
-        if used and not resume:
-            raise OutputError(
-                f"{folder} already holds a run ({', '.join(used)}): continue it with --resume, "
-                "or choose another --out"
-            )
+        held = taken(folder)
+        if held and not resume:
+            raise OutputError(held)
 
     def begin(self, recipe: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Write what the run was told and on what it runs."""
         write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False))
         write_json(self.folder / "manifest.json", {**environment(), **facts})
+
+    def require_plugins(self, now: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Refuse to go on with other people's classes that are not those the run was begun with."""
+        file = self.folder / "manifest.json"
+        before = read_json(file).get("plugins", {}) if file.is_file() else {}
+        for name in sorted({*before, *now}):
+            was, is_now = before.get(name), now.get(name)
+            if was is None or is_now is None or was["digest"] != is_now["digest"]:
+                where = (was or is_now or {}).get("from")
+                raise OutputError(
+                    f"the run in {self.folder} was begun with another {name} (of {where}): its file has "
+                    "changed since; put it back to go on with --resume, or choose another --out"
+                )
 
     def data(self, table: Any) -> None:
         write_json(self.folder / "data.json", table)

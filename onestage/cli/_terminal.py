@@ -14,10 +14,27 @@ from rich.markup import escape
 app = typer.Typer(
     help="Fine-tune a language model in one stage on any mixture of feedback.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"onestage {version('onestage')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Fine-tune a language model in one stage on any mixture of feedback."""
 
 
 console = Console(stderr=False, soft_wrap=False)

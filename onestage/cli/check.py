@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,10 @@ def check(
         Path, typer.Argument(metavar="RECIPE_OR_DATA", help="A recipe or a data file.")
     ],
     set_: Set = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder it would be trained in.", show_default="runs/RECIPE"),
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="For a data file: count and mark tokens with this one.")
     ] = None,
@@ -32,13 +36,51 @@ def check(
 ) -> None:
     """Show what will be trained on and what is wrong with it, before any weights are loaded."""
     with plain_errors():
-        from onestage.training.check import check_data, check_recipe
-
         quiet_libraries()
         if what.suffix in (".yaml", ".yml"):
-            good = check_recipe(what, set_ or [], console, say)
+            good = _recipe(what, set_ or [], out or Path("runs") / what.stem)
         else:
             stream = stream_of(str(what), kind, column, score_range)
-            good = check_data(stream, tokenizer, max_length, console)
+            good = _data(stream, tokenizer, max_length) if tokenizer else _rows(stream)
     if not good:
         raise typer.Exit(1)
+
+
+def _recipe(file: Path, overrides: list[str], out: Path) -> bool:
+    from onestage.cli._findings import show
+    from onestage.training.check import check_recipe
+
+    good = True
+    for checked in check_recipe(file, out, overrides, say):
+        if checked.stage:
+            console.rule(f"stage {checked.stage}")
+        show(console, checked.findings, checked.tokenizer, checked.cost)
+        good &= checked.good
+    return good
+
+
+def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
+    from transformers import AutoTokenizer
+
+    from onestage.cli._findings import show
+    from onestage.training.check import check_data
+
+    checked = check_data(stream, AutoTokenizer.from_pretrained(tokenizer), max_length)
+    show(console, checked.findings, checked.tokenizer, None)
+    return checked.good
+
+
+def _rows(stream: Any) -> bool:
+    """Kinds and refused rows, counted in characters."""
+    from onestage.training.check import check_rows
+
+    found = check_rows(stream)
+    for kind, sizes in found.kinds.items():
+        console.print(
+            f"{len(sizes):,} {kind} records, {sum(sizes):,} characters, longest {max(sizes):,}"
+        )
+    console.print(f"{len(found.refused):,} rows refused, {found.ties:,} ties left out")
+    for row in found.refused[:20]:
+        console.print(f"  {row.where}: {row.reason}", markup=False)
+    console.print("give --tokenizer to see tokens, marked examples and duplicates", style="dim")
+    return bool(found.kinds) and not found.refused

@@ -19,7 +19,7 @@ HARDLY = 0.005
 
 
 @app.command("eval")
-def evaluate(
+def eval_(
     model: Annotated[Path, typer.Argument(help="A model or adapter folder.")],
     world: Annotated[
         str, typer.Option(help="A world of studies and its options: lab, or {name: folder, ...}.")
@@ -37,20 +37,18 @@ def evaluate(
     with plain_errors():
         import yaml
 
-        from onestage.runfolder import default_cache, write_json
-        from onestage.studies.run_cell import world_of
+        from onestage.runfolder import write_json
+        from onestage.studies.evaluate import evaluate
 
         quiet_libraries()
-        given = yaml.safe_load(world)
-        place = world_of({"name": given} if isinstance(given, str) else given)
-        place.check()
-        ground = place.prepare(seed, cache or default_cache(), say)
-        found = place.evaluate(ground, model, seed, split)
-        base = place.evaluate(ground, ground.base, seed, split)
-        console.print(_table(f"{model}, {split}", place.metrics, base.metrics, found.metrics))
+        judged = evaluate(
+            model, yaml.safe_load(world), seed=seed, split=split, cache=cache, say=say
+        )
+        before, after = judged.base.metrics, judged.model.metrics
+        console.print(_table(f"{model}, {split}", judged.metrics, before, after))
         if out is not None:
-            answers = [dict(answer) for answer in found.answers]
-            write_json(out, {"metrics": dict(found.metrics), "answers": answers})
+            answers = [dict(answer) for answer in judged.model.answers]
+            write_json(out, {"metrics": dict(judged.model.metrics), "answers": answers})
             say(f"{out}")
 
 

@@ -13,8 +13,8 @@ from onestage.cli._terminal import app, complaints, plain_errors, say
 SHOWN = 20
 
 
-@app.command()
-def report(
+@app.command("report")
+def report_(
     folders: Annotated[
         list[Path], typer.Argument(metavar="RUN_OR_STUDY...", help="Run or study folders.")
     ],
@@ -26,14 +26,10 @@ def report(
 ) -> None:
     """Write one HTML file that opens offline: tables, figures, samples, and how to repeat it."""
     with plain_errors():
-        from onestage.report.page import write_report
+        from onestage.report.page import report
 
-        file = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
-        if file.suffix not in (".html", ".htm"):
-            raise ValueError(f"--out {file}: allowed are files .html and .htm")
-        if file.is_dir():
-            raise ValueError(f"--out {file}: is a folder")
-        written = write_report(folders, file, title)
+        written = report(folders, out, title)
+        file = written.file
         troubles = [f"{one.where}: {one.what}" for one in written.troubles]
         if len(troubles) > SHOWN:
             troubles[SHOWN:] = [f"and {len(troubles) - SHOWN} more, see the report"]

@@ -10,8 +10,8 @@ import typer
 from onestage.cli._terminal import app, complaints, console, plain_errors, quiet_libraries, say
 
 
-@app.command()
-def study(
+@app.command("study")
+def study_(
     file: Annotated[Path, typer.Argument(help="A study file (YAML).")],
     set_: Annotated[
         list[str] | None,
@@ -31,24 +31,15 @@ def study(
 ) -> None:
     """Compare recipes over seeds and settings, fairly; what is done already is found again."""
     with plain_errors():
-        from onestage.runfolder import default_cache, write_text
-        from onestage.studies.file import load_study
-        from onestage.studies.pool import default_jobs
-        from onestage.studies.study import Study
+        from onestage.runfolder import write_text
+        from onestage.studies.study import study
         from onestage.studies.tables import markdown, tables
 
         quiet_libraries()
-        content = load_study(file, set_ or [])
-        folder = out or Path("runs") / content.name
-        doing = Study(
-            content,
-            folder,
-            cache or default_cache(),
-            jobs=jobs or default_jobs(),
-            retry=retry,
-            say=say,
+        outcome = study(
+            file, out=out, overrides=set_ or [], jobs=jobs, retry=retry, cache=cache, say=say
         )
-        outcome = doing.go()
+        folder = outcome.folder
         for table in tables(folder, outcome):
             console.print(table)
         write_text(folder / "README.md", markdown(folder, outcome))

@@ -27,14 +27,13 @@ def train(
 ) -> None:
     """Train what a recipe says, in one stage or in the stages it lists."""
     with plain_errors():
-        from onestage.training.pipeline import run_stages
+        from onestage.training.pipeline import carry_out
         from onestage.training.recipe import load_recipe
-        from onestage.training.run import run_recipe
 
         quiet_libraries()
         content = load_recipe(recipe, set_ or [])
         folder = out or Path("runs") / recipe.stem
-        saved = (run_stages if content.stages else run_recipe)(
+        saved = carry_out(
             content,
             folder,
             resume=resume,

@@ -39,15 +39,15 @@ class Stream(Section):
     """Default: inferred for each row from its columns."""
     columns: dict[str, str] = {}
     """Our column name -> the file's."""
-    weight: float | None = Field(None, ge=0)
+    weight: float | None = Field(default=None, ge=0)
     """Part in the mixture. When any stream has one, the others count 1; else parts go by size."""
-    per_step: int | None = Field(None, ge=1)
+    per_step: int | None = Field(default=None, ge=1)
     """Exactly this many records of the stream in every step."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """At most this many records; refused rows do not count."""
     eval_path: Place | None = None
     """Held-out rows of the same shape, for evaluation losses."""
-    eval_limit: int | None = Field(None, ge=1)
+    eval_limit: int | None = Field(default=None, ge=1)
     split: str = "train"
     """Of a hub data set."""
     eval_split: str | None = None

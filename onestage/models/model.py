@@ -29,11 +29,11 @@ GIVES: dict[Task, frozenset[str]] = {
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), with PEFT's meaning of each name."""
 
-    r: int = Field(16, ge=1)
+    r: int = Field(default=16, ge=1)
     """Rank."""
-    alpha: float = Field(32, gt=0)
+    alpha: float = Field(default=32, gt=0)
     """Scale: the update is multiplied by alpha / r."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
 
 

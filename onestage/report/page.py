@@ -46,6 +46,23 @@ class Written:
         return [trouble for chapter in self.chapters for trouble in chapter.troubles]
 
 
+def report(
+    folders: Sequence[str | Path], out: str | Path | None = None, title: str | None = None
+) -> Written:
+    """Write one HTML file of runs and studies, which opens offline: tables, figures, samples.
+
+    out: the file; default `report.html` in the folder where there is one, else here. Raises
+    `ValueError` for a file of another sort, and as `write_report`.
+    """
+    places = [Path(folder) for folder in folders]
+    file = Path(out) if out else (places[0] if len(places) == 1 else Path()) / "report.html"
+    if file.suffix not in (".html", ".htm"):
+        raise ValueError(f"--out {file}: allowed are files .html and .htm")
+    if file.is_dir():
+        raise ValueError(f"--out {file}: is a folder")
+    return write_report(places, file, title)
+
+
 def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -> Written:
     """Read run and study folders and write the page, whole or not at all.
 

@@ -21,32 +21,32 @@ class Rollout(Section):
 
     engine: str | dict[str, Any] = "transformers"
     """A name, or a table of it and its options."""
-    num_generations: int = Field(8, ge=1)
+    num_generations: int = Field(default=8, ge=1)
     """Completions of a problem (G)."""
-    max_completion_length: int = Field(256, ge=1)
-    temperature: float = Field(1.0, ge=0)
+    max_completion_length: int = Field(default=256, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
     """Of sampling only; losses always use log-probabilities at temperature 1."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    min_p: float = Field(0.0, ge=0, le=1)
-    steps_per_generation: int = Field(1, ge=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    steps_per_generation: int = Field(default=1, ge=1)
     """Batches of problems that are answered together, by the same policy."""
-    num_iterations: int = Field(1, ge=1)
+    num_iterations: int = Field(default=1, ge=1)
     """How often these batches are gone through before new ones are answered."""
     policy: Literal["current", "start"] = "current"
     """Who answers: the policy as it is, or as it was before the run (iterative DPO)."""
-    missing_eos_penalty: float = Field(0.0, ge=0)
+    missing_eos_penalty: float = Field(default=0.0, ge=0)
     """Taken off the reward of a completion that did not end within the limit."""
     success_at: float = 1.0
     """A completion with this reward or more counts as right."""
     on_failure: Literal["zero", "stop"] = "zero"
     """When a reward cannot be found (it raises, takes too long, is no number): count it as nothing, or
     stop the run."""
-    alarm_after: int = Field(20, ge=1)
+    alarm_after: int = Field(default=20, ge=1)
     """Rollouts that taught nothing (none right, rewards equal) after which you are told what to do."""
-    eval_temperature: float = Field(0.0, ge=0)
+    eval_temperature: float = Field(default=0.0, ge=0)
     """Of evaluations; 0 is greedy."""
-    eval_generations: int = Field(1, ge=1)
+    eval_generations: int = Field(default=1, ge=1)
 
     @property
     def decoding(self) -> Decoding:

@@ -40,9 +40,9 @@ class Method(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
-    streams: list[str] | None = Field(None, min_length=1)
+    streams: list[str] | None = Field(default=None, min_length=1)
     """Of the common `data`, those it uses; default: all."""
-    try_: dict[str, list[Any]] = Field({}, alias="try")
+    try_: dict[str, list[Any]] = Field(default={}, alias="try")
     """Variables that tuning chooses, and the values tried: their whole grid."""
     evaluate: Literal["model", "last_adapter"] = "model"
     """What is judged: the model that training leaves, or its last adapter put on the base alone, as
@@ -62,9 +62,9 @@ class Method(BaseModel):
 class Budget(Section):
     """What every method may spend: exactly one of these."""
 
-    updates: int | None = Field(None, ge=1)
+    updates: int | None = Field(default=None, ge=1)
     """Optimiser steps, over all stages."""
-    tokens: int | None = Field(None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
     """Tokens trained on, over all stages; steps are set by the data's mean tokens a step."""
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Tune(Section):
 
     seeds: list[int] = Field(min_length=1)
     metric: str = "overall"
-    trials: int | None = Field(None, ge=1)
+    trials: int | None = Field(default=None, ge=1)
     """Trials of every method; drawn from its grid where that is larger. Default: all grids whole, which
     then must be of one size."""
     at: dict[str, Any] = {}
@@ -101,7 +101,7 @@ class Claim(Section):
     """Instead: a table of `method`, `over` (an axis) and other axes' values: the metric rises."""
     direction: Literal["more", "less", "same"] = "more"
     """`less`: less, or falls. `same`: differs by no more than `margin`."""
-    margin: float = Field(0.0, ge=0)
+    margin: float = Field(default=0.0, ge=0)
     """Differences up to this are none."""
 
     @model_validator(mode="after")

@@ -19,9 +19,8 @@ from onestage.studies import worlds
 from onestage.studies.cells import Cell, within
 from onestage.studies.variables import filled
 from onestage.studies.worlds import Evaluated, Ground, World
-from onestage.training.pipeline import run_stages
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
 
 SHOWN = 8
 """Answers of each metric that are kept as samples."""
@@ -121,8 +120,7 @@ def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:
     resume = any(begun)
     if not resume:
         shutil.rmtree(run, ignore_errors=True)
-    train_it = run_stages if recipe.stages else run_recipe
-    saved = train_it(recipe, run, resume=resume, say=print)
+    saved = carry_out(recipe, run, resume=resume, say=print)
     if (
         saved.name != "model"
     ):  # a signal stopped it: the study stops, too, and goes on from here later

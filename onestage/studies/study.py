@@ -18,11 +18,11 @@ from typing import Any
 import yaml
 
 from onestage.config import RecipeError
-from onestage.runfolder import Say, environment, read_json, write_json, write_text
+from onestage.runfolder import Say, default_cache, environment, read_json, write_json, write_text
 from onestage.studies import claims
 from onestage.studies.cells import Cell, choices, reported, trials, within
-from onestage.studies.file import StudyError, StudyFile
-from onestage.studies.pool import Here, Job, workers
+from onestage.studies.file import StudyError, StudyFile, load_study
+from onestage.studies.pool import Here, Job, default_jobs, workers
 from onestage.studies.results import (
     FRONT,
     TidyRow,
@@ -50,6 +50,7 @@ SPENT = {
 class Outcome:
     """What there is after a study."""
 
+    folder: Path
     rows: list[TidyRow]
     table: list[dict[str, Any]]
     """Means and intervals."""
@@ -57,6 +58,28 @@ class Outcome:
     failed: dict[str, str]
     """Names of cells that failed, and why."""
     notes: list[str]
+
+
+def study(
+    file: str | Path,
+    *,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    jobs: int | None = None,
+    retry: bool = False,
+    cache: Path | None = None,
+    say: Say = print,
+) -> Outcome:
+    """Compare recipes over seeds and settings as a study file says; what is done already is found again.
+
+    out: the study's folder (default `runs/` and its name); overrides: `section.key=value`; jobs:
+    processes (default: GPUs, or else cores); retry: do failed cells again; cache: bases, encoded
+    data, references.
+    """
+    content = load_study(file, overrides)
+    folder = out or Path("runs") / content.name
+    places = (folder, cache or default_cache())
+    return Study(content, *places, jobs=jobs or default_jobs(), retry=retry, say=say).go()
 
 
 @dataclass
@@ -250,7 +273,7 @@ class Study:
         verdicts = claims.judged(self.file, rows)
         write_json(self.out / "claims.json", verdicts)
         self._describe(rows)
-        return Outcome(rows, table, verdicts, dict(failed), notes)
+        return Outcome(self.out, rows, table, verdicts, dict(failed), notes)
 
 
 def _ground_of(cell: Cell) -> str:

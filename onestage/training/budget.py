@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from onestage.config import RecipeError
-from onestage.models import tokenizer_of
-from onestage.runfolder import silent
-from onestage.training import stages
-from onestage.training.plan import make_plan
-from onestage.training.read import read_data
+from onestage.training.build import Draft
+from onestage.training.plan import stages_of
 from onestage.training.recipe import parse_recipe
 
 
@@ -21,16 +18,13 @@ def tokens_a_step(content: Mapping[str, Any], stage: int | None = None) -> float
     From the plan of the run as the recipe says it, so that it must say its length; only tokenizer and
     data are read. Raises `RecipeError` where answers are sampled, whose tokens nobody knows before.
     """
-    recipe = parse_recipe(content)
-    if stage is not None:
-        first = recipe.model.name  # what the stage before leaves is not there yet
-        recipe = stages.plan(recipe, Path())[stage].recipe
-        recipe = recipe.model_copy(
-            update={"model": recipe.model.model_copy(update={"name": first})}
-        )
+    whole = parse_recipe(content)
+    recipe = whole if stage is None else stages_of(whole, Path())[stage].recipe
     if any(stream.reward is not None for stream in recipe.data):
         raise RecipeError(
             "budget: tokens of answers that are sampled are not known before; give updates"
         )
-    made = make_plan(recipe, read_data(recipe, tokenizer_of(recipe.model), silent))
-    return made.tokens() / made.steps
+    draft = Draft(recipe, first=whole.model)  # what the stage before leaves is not there yet
+    draft.read()
+    draft.refuse()
+    return draft.planned.tokens() / draft.planned.steps

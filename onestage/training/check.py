@@ -1,87 +1,107 @@
-"""`onestage check`: gather what the doctor needs from a recipe or a data file, and print it."""
+"""What will be trained on and what is wrong with it, gathered before any weights are loaded.
+
+What would refuse a run is the same list that `train` refuses by (`Draft.conflicts`).
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from onestage.cli._findings import show
 from onestage.data.inspect import Findings, examine
 from onestage.data.reading import read
 from onestage.data.record import Refusal
 from onestage.data.store import write
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
-from onestage.models import Lora, adapter_base, check_vocabulary, config_of, tokenizer_of
+from onestage.models import Lora
 from onestage.models.estimate import Estimate, estimate
-from onestage.rollout import build as rollout
-from onestage.rollout.problems import Problems
-from onestage.runfolder import Say
-from onestage.training.pipeline import check_stage
-from onestage.training.plan import make_plan
-from onestage.training.read import Data, judge, make_encoder, read_data
-from onestage.training.recipe import Recipe, load_recipe
-from onestage.training.stages import Stage, plan
+from onestage.rollout.build import judge_worked
+from onestage.runfolder import Say, silent, taken
+from onestage.training.build import Draft
+from onestage.training.pipeline import drafts
+from onestage.training.plan import stages_of
+from onestage.training.read import make_encoder
+from onestage.training.recipe import load_recipe
 
 
-def check_recipe(file: Path, overrides: Sequence[str], console: Console, say: Say) -> bool:
-    """Print everything about a recipe's data and plan; returns whether it could be trained."""
-    recipe = load_recipe(file, overrides)
-    tokenizer, config = tokenizer_of(recipe.model), config_of(recipe.model)
-    check_vocabulary(tokenizer, config)
-    if not recipe.stages:
-        return _check_run(recipe, None, tokenizer, config, console, say)
-    good = True
-    for stage in plan(recipe, file.parent, from_adapter=adapter_base(recipe.model) is not None):
-        console.rule(f"stage {stage.name}")
-        good &= _check_run(stage.recipe, stage, tokenizer, config, console, say)
-    return good
+@dataclass(frozen=True)
+class Checked:
+    """What was found of one run, or of one data file."""
+
+    stage: str
+    """Its name; empty where the recipe is one run."""
+    findings: Findings
+    tokenizer: Any
+    cost: Estimate | None
+    """What it will take; None where it cannot be run."""
+    refused: int = 0
+    """Rows of a data file that cannot be used; a recipe says itself what becomes of them."""
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing would refuse it."""
+        return not self.findings.errors and not self.refused
 
 
-def _check_run(
-    recipe: Recipe, stage: Stage | None, tokenizer: Any, config: Any, console: Console, say: Say
-) -> bool:
-    """Print everything about one run, which may be a stage of several."""
-    data = read_data(recipe, tokenizer, say)
-    problems = rollout.problems_of(recipe.data)
-    try:
-        found = _findings(recipe, stage, data, problems, tokenizer)
-    finally:
-        rollout.close(problems)
-    lora = stage.lora if stage else recipe.model.lora
-    cost = None if found.errors else _cost(recipe, data, config, lora)
-    show(console, found, tokenizer, cost)
-    return not found.errors
+@dataclass(frozen=True)
+class Rows:
+    """What can be known of a data file without a tokenizer."""
+
+    kinds: dict[str, list[int]]
+    """Characters of each record, by kind."""
+    refused: list[Refusal]
+    ties: int
 
 
-def _findings(
-    recipe: Recipe,
-    stage: Stage | None,
-    data: Data,
-    problems: Mapping[str, Problems],
-    tokenizer: Any,
-) -> Findings:
-    sources = {stream.name: stream for stream in recipe.data}
-    found = examine(data.train, data.held_out, sources, make_encoder(recipe, tokenizer))
-    found.errors += _errors(recipe, stage, data, problems)
-    if not found.errors:
-        _judge_worked(recipe, problems, data, tokenizer, found)
-    return found
+def check_recipe(
+    recipe: Any, out: Path | None = None, overrides: Sequence[str] = (), say: Say = silent
+) -> Iterator[Checked]:
+    """Everything about a recipe's data and plan, run by run. `out`: the folder it would be trained
+    in."""
+    whole = load_recipe(recipe, overrides)
+    runs = stages_of(whole, out or Path("."))
+    found = drafts(whole.model, runs, say) if whole.stages else [_drafted(whole, say)]
+    for stage, draft in zip(runs, found, strict=True):
+        lora = stage.lora if whole.stages else whole.model.lora
+        try:
+            yield Checked(stage.name, *_checked(draft, lora, taken(out) if out else None))
+        finally:
+            draft.close()
 
 
-def _judge_worked(
-    recipe: Recipe, problems: Mapping[str, Problems], data: Data, tokenizer: Any, found: Findings
-) -> None:
+def _drafted(whole: Any, say: Say) -> Draft:
+    draft = Draft(whole)
+    draft.read(say)
+    return draft
+
+
+def _checked(
+    draft: Draft, lora: Lora | None, taken: str | None
+) -> tuple[Findings, Any, Estimate | None]:
+    recipe, found = draft.recipe, Findings()
+    if draft.data is not None:
+        room = recipe.rollout.max_completion_length
+        encoder = make_encoder(recipe.train, draft.tokenizer, room)
+        streams = {stream.name: stream for stream in recipe.data}
+        found = examine(draft.data.train, draft.data.held_out, streams, encoder)
+    found.errors += [str(conflict) for conflict in draft.conflicts]
+    if taken:
+        found.errors.append(taken)
+    if found.errors:
+        return found, draft.tokenizer, None
+    _judge_worked(draft, found)
+    return found, draft.tokenizer, _cost(draft, lora)
+
+
+def _judge_worked(draft: Draft, found: Findings) -> None:
     """Whether the rewards call the data's own worked answers right."""
-    worked = rollout.judge_worked(
-        problems, data.train, tokenizer, success_at=recipe.rollout.success_at
-    )
-    for name, (right, count) in worked.items():
+    at = draft.recipe.rollout.success_at
+    judged = judge_worked(draft.problems, draft.stores.train, draft.tokenizer, success_at=at)
+    for name, (right, count) in judged.items():
         if right < count:
             found.warnings.append(
                 f"{name}: of the first {count} worked answers the reward calls {right} right; if it "
@@ -91,85 +111,46 @@ def _judge_worked(
             found.notes.append(f"{name}: the reward calls the first {count} worked answers right")
 
 
-def _errors(
-    recipe: Recipe, stage: Stage | None, data: Data, problems: Mapping[str, Problems]
-) -> list[str]:
-    """What would refuse the run before its first step."""
-    errors = []
-    if stage is not None:
-        try:
-            check_stage(stage, data, problems)
-        except ValueError as error:
-            errors.append(f"stages.{stage.name}: {error}")
-        return errors
-    steps = (
-        lambda: judge(recipe, data),
-        lambda: make_plan(recipe, data),
-        lambda: rollout.check(problems, data.train, data.held_out),
-    )
-    for step in steps:
-        try:
-            step()
-        except ValueError as error:
-            errors.append(str(error))
-    return errors
-
-
-def _cost(recipe: Recipe, data: Data, config: Any, lora: Lora | None) -> Estimate:
-    plan = make_plan(recipe, data)
+def _cost(draft: Draft, lora: Lora | None) -> Estimate:
+    plan, model = draft.planned, draft.recipe.model
     found = estimate(
-        config,
+        draft.config,
         steps=plan.steps,
         tokens=int(plan.tokens()),
-        tokens_per_row=recipe.train.row_budget,
+        tokens_per_row=draft.recipe.train.row_budget,
         lora_r=lora.r if lora else None,
-        bytes_per_weight=_bytes_per_weight(recipe),
-        checkpointing=recipe.model.gradient_checkpointing,
+        bytes_per_weight=_bytes_per_weight(model.load_in_4bit, model.dtype),
+        checkpointing=model.gradient_checkpointing,
     )
     return replace(found, schedule=plan.describe())
 
 
-def _bytes_per_weight(recipe: Recipe) -> float:
-    if recipe.model.load_in_4bit:
+def _bytes_per_weight(four_bits: bool, dtype: str) -> float:
+    if four_bits:
         return 0.55
-    return 2.0 if recipe.model.dtype in ("bfloat16", "float16") else 4.0
+    return 2.0 if dtype in ("bfloat16", "float16") else 4.0
 
 
-def check_data(stream: Stream, tokenizer: str | None, max_length: int, console: Console) -> bool:
-    """Print everything about one data file; without a tokenizer, what needs no tokens."""
-    if tokenizer is None:
-        return _check_rows(stream, console)
-    from transformers import AutoTokenizer
-
-    encoder = Encoder(AutoTokenizer.from_pretrained(tokenizer), max_length)
+def check_data(stream: Stream, tokenizer: Any, max_length: int) -> Checked:
+    """Everything about one data file."""
+    encoder, name = Encoder(tokenizer, max_length), stream.name
     with tempfile.TemporaryDirectory() as folder:
-        name = stream.name
         store = write(encoder.encode_all(read(stream)), name, Path(folder) / "store")
         found = examine({name: store}, {}, {name: stream}, encoder)
         if not len(store):
             found.errors.append("no record is left")
-        show(console, found, encoder.tokenizer, None)
-    return not found.errors and not store.table.refused
+        return Checked("", found, tokenizer, None, refused=store.table.refused)
 
 
-def _check_rows(stream: Stream, console: Console) -> bool:
-    """Kinds and refused rows, counted in characters."""
-    kinds: dict[str, list[int]] = {}
-    refused: list[Refusal] = []
+def check_rows(stream: Stream) -> Rows:
+    """Kinds and refused rows of one data file, counted in characters."""
+    found = Rows({}, [], 0)
     ties = 0
     for item in read(stream):
         if isinstance(item, Refusal):
             ties += item.tie
-            refused += [] if item.tie else [item]
+            found.refused.extend([] if item.tie else [item])
             continue
         size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
-        kinds.setdefault(item.kind, []).append(size)
-    for kind, sizes in kinds.items():
-        console.print(
-            f"{len(sizes):,} {kind} records, {sum(sizes):,} characters, longest {max(sizes):,}"
-        )
-    console.print(f"{len(refused):,} rows refused, {ties:,} ties left out")
-    for row in refused[:20]:
-        console.print(f"  {row.where}: {row.reason}", markup=False)
-    console.print("give --tokenizer to see tokens, marked examples and duplicates", style="dim")
-    return bool(kinds) and not refused
+        found.kinds.setdefault(item.kind, []).append(size)
+    return replace(found, ties=ties)

@@ -11,26 +11,108 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from onestage.models.save import fill_exact, fill_model, restore_weights, write_folder
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
 
 
 class CheckpointError(ValueError):
     """No checkpoint, or one that is damaged or belongs to another run."""
 
 
+def save(run: Run, *, best: bool = False) -> None:
+    """Save a run as it stands, on its main process; `best`: it has the lowest evaluation loss so far."""
+    if run.folder is None:
+        return
+    progress = {
+        "fingerprint": run.loaded.fingerprint,
+        "reference": run.compared_with,
+        "data": run.contents(),
+        "feeds": run.feeds.state(),
+        "schedule": run.schedule.state(),
+        "clipping": run.clipping.state(),
+        "state": run.terms.state,
+        "tokens": run.tokens,
+        "best": run.best if math.isfinite(run.best) else None,
+    }
+    training = {
+        "optimizer": run.optimizer.state_dict(),
+        "learning_rate": run.learning_rate.state_dict(),
+    }
+    if run.average:
+        training["average"] = run.average.state()
+    if run.policy.value_head is not None:
+        training["value_head"] = run.policy.value_head.state_dict()
+    waiting = run.feeds.waiting_records()
+    if waiting:
+        training["waiting"] = waiting
+    kept = Checkpoints(run.out, run.options.save_total_limit)
+    kept.save(run.step, run.loaded.model, run.loaded.tokenizer, training, progress, best=best)
+
+
+def resume(run: Run) -> None:
+    """Put a run where its newest checkpoint left it; `CheckpointError` for one of another run."""
+    newest = Checkpoints(run.out).newest()
+    training, progress = read(newest, run.policy.model)
+    _require_same_run(newest, progress, run)
+    run.optimizer.load_state_dict(training["optimizer"])
+    run.learning_rate.load_state_dict(training["learning_rate"])
+    run.feeds.restore(progress["feeds"])
+    run.feeds.refill(training.get("waiting", []))
+    if run.policy.value_head is not None:
+        run.policy.value_head.load_state_dict(training["value_head"])
+    run.schedule.restore(progress["schedule"])
+    run.clipping.restore(progress["clipping"])
+    if run.average:
+        run.average.restore(training["average"])
+    run.terms.state.update(progress["state"])
+    run.step, run.tokens = progress["step"], progress["tokens"]
+    run.best = math.inf if progress["best"] is None else progress["best"]
+    if run.folder:
+        run.folder.rewind(run.step)
+    run.say(f"resumed after step {run.step} from {newest}")
+
+
+def _require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -> None:
+    if progress["fingerprint"] != run.loaded.fingerprint:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} is of a run that started from model {progress['fingerprint']}, "
+            f"but the recipe's model is {run.loaded.fingerprint}"
+        )
+    if progress["reference"] != run.compared_with:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} is of a run whose reference was {progress['reference']}, "
+            f"but the recipe's is {run.compared_with}"
+        )
+    before, now = progress["data"], run.contents()
+    if before != now:
+        changed = sorted(k for k in before | now if before.get(k) != now.get(k))
+        raise CheckpointError(
+            f"checkpoint {checkpoint} was made with other data: {changed} differ in content, limits "
+            "or tokenizer, so the run could not go on where it stopped"
+        )
+
+
+def folder_of(out: Path) -> Path:
+    """Where the checkpoints of a run folder lie; the link `last` there is the newest."""
+    return out / "checkpoints"
+
+
 class Checkpoints:
     """The checkpoints of one run folder."""
 
-    def __init__(self, folder: Path, keep: int | None = None) -> None:
-        self.folder = folder / "checkpoints"
+    def __init__(self, out: Path, keep: int | None = None) -> None:
+        self.folder = folder_of(out)
         self.keep = keep
 
     def save(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
-from onestage.training.loop import Run, row_terms
+from onestage.training.forward import row_terms
 from onestage.training.metrics import Tally
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
 
 CHUNK = 256
 """Records packed at once."""
@@ -29,7 +33,7 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     with run.policy.evaluating():
         for start in range(0, len(records), CHUNK):
             part = records[start : start + CHUNK]
-            batch = pack_records(part, run.tokens_per_row)
+            batch = pack_records(part, run.options.row_budget)
             groups = [f"eval/{record.source}/{record.kind}" for record in part]
             for row in batch.rows[rank::ranks]:
                 _, losses = row_terms(run, row, batch)
@@ -63,7 +67,7 @@ def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     terms = Tally()
     rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
     with run.policy.evaluating():
-        batch = pack_records(records, run.tokens_per_row)
+        batch = pack_records(records, run.options.row_budget)
         for row in batch.rows[rank::ranks]:
             _, losses = row_terms(run, row, batch)
             for name, loss in losses.items():

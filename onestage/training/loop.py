@@ -9,103 +9,36 @@ go through the model one after the other, so memory does not grow with the numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from onestage.data.encoded import Encoded, Floats
-from onestage.data.feeds import Feeds
-from onestage.data.packing import Batch, Row, pack_records
-from onestage.models.average import Average
-from onestage.models.policy import Policy
-from onestage.models.reference import ReferenceCache
-from onestage.objectives import Loss
-from onestage.rollout.stock import Stock
-from onestage.schedules import Schedule, active
+from onestage.data.encoded import Encoded
+from onestage.data.packing import pack_records
+from onestage.schedules import active
+from onestage.training.checkpoints import save
+from onestage.training.evaluate import measure
+from onestage.training.forward import row_loss
 from onestage.training.metrics import Step, Window
-from onestage.training.optimizer import Clipping
-from onestage.training.terms import Terms
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
 
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient that is not a number; the run stopped before it could spoil the model."""
 
 
-@dataclass
-class Run:
-    """Everything the loop works with. Only the policy, the optimiser and the counters change."""
-
-    policy: Policy
-    terms: Terms
-    schedule: Schedule
-    feeds: Feeds
-    optimizer: torch.optim.Optimizer
-    learning_rate: Any
-    accelerator: Accelerator
-    reference: ReferenceCache | None
-    steps: int
-    tokens_per_row: int
-    clipping: Clipping
-    seed: int
-    out: Path
-    """The run folder."""
-    answers: Stock | None = None
-    """What answers problems, where there are any."""
-    told: str = ""
-    """What was asked for, in a line, for trackers."""
-    penalty: Callable[[Any], float] | None = None
-    """Adds the gradient of a penalty on the weights themselves, and returns its value."""
-    average: Average | None = None
-    """A running average of the trained weights."""
-    logging_steps: int = 10
-    eval_steps: int | None = None
-    save_steps: int | None = None
-    probe_steps: int | None = None
-    max_tokens: float = math.inf
-    step: int = 0
-    """Steps done."""
-    tokens: int = 0
-    """Tokens trained on so far, shared ones counted as often as they stand in the data."""
-    best: float = math.inf
-    """Lowest evaluation loss so far."""
-    stop: bool = False
-    """Set from outside (a signal) to stop after the step under way."""
-
-    @property
-    def done(self) -> bool:
-        return self.step >= self.steps or self.tokens >= self.max_tokens
-
-
-@dataclass
-class Hooks:
-    """What happens around the loop; each takes what it needs and changes nothing of the training."""
-
-    log: Callable[[dict[str, Any]], None]
-    measure: Callable[[Sequence[str]], dict[str, float]]
-    """Losses of the named terms, by forward passes alone."""
-    evaluate: Callable[[], dict[str, float]]
-    probe: Callable[[], dict[str, float]]
-    """Measurements that never change the training."""
-    save: Callable[[bool], None]
-    """Save a checkpoint; the argument says whether it is the best so far."""
-    step: Callable[[float], None]
-    """Called after every step with its loss."""
-
-
-def train(run: Run, hooks: Hooks) -> None:
+def train(run: Run) -> None:
     """Train until the run is done, or until `run.stop` is set. Raises `NonFiniteError`."""
     parameters = [p for p in run.policy.parameters() if p.requires_grad]
     window = Window(run.tokens)
     run.policy.train()
     while not run.done and not _stopping(run):
-        weights = decide(run, hooks.measure)
+        weights = decide(run)
         measured = take_step(run, parameters, run.feeds.draw(active(weights)), weights)
         run.schedule.observe(run.step, measured.losses)
         run.step += 1
@@ -113,32 +46,31 @@ def train(run: Run, hooks: Hooks) -> None:
         if run.average:
             run.average.update(run.step)
         window.add(measured)
-        hooks.step(measured.loss)
-        last = run.done
-        if run.step % run.logging_steps == 0 or last:
+        for callback in run.callbacks:
+            callback.step(run, measured.loss)
+        if run.due(run.options.logging_steps):
             line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
-            hooks.log({**line, **(run.answers.report() if run.answers else {})})
-        if run.probe_steps and (run.step % run.probe_steps == 0 or last):
-            hooks.log({"step": run.step, **hooks.probe()})
-        if run.eval_steps and (run.step % run.eval_steps == 0 or last):
-            losses = hooks.evaluate()
-            hooks.log({"step": run.step, **losses})
+            run.log({**line, **run.feeds.report()})
+        if run.due(run.probe.steps if run.probe else None):
+            run.log({"step": run.step, **run.monitor.probe()})
+        better = False
+        if run.due(run.options.eval_steps):
+            losses = run.monitor.evaluate()
+            run.log({"step": run.step, **losses})
             better = losses["eval/loss"] < run.best
             run.best = min(run.best, losses["eval/loss"])
-            if better and run.save_steps:
-                hooks.save(True)
-                continue
-        if run.save_steps and run.step % run.save_steps == 0:
-            hooks.save(False)
+        every = run.options.save_steps
+        if every and (better or run.step % every == 0):
+            save(run, best=better)
     if run.stop and not run.done:
-        hooks.save(False)
+        save(run)
 
 
-def decide(run: Run, measure: Callable[[Sequence[str]], dict[str, float]]) -> dict[str, float]:
+def decide(run: Run) -> dict[str, float]:
     """The weights of the terms in this step; the schedule may want losses measured first."""
     wanted = run.schedule.wants(run.step)
     if wanted:
-        run.schedule.observe(run.step, measure(wanted))
+        run.schedule.observe(run.step, measure(run, wanted))
     weights = run.schedule.weigh(run.step)
     if run.schedule.measure == "next_batch":
         run.feeds.skip(term for term in wanted if not weights[term])
@@ -161,8 +93,8 @@ def take_step(
     weights: Mapping[str, float],
 ) -> Step:
     """One optimiser step on some records."""
-    torch.manual_seed(_step_seed(run.seed, run.step))  # dropout; the same after a resume
-    batch, counts = pack_records(records, run.tokens_per_row), run.terms.count(records)
+    torch.manual_seed(_step_seed(run.options.seed, run.step))  # dropout; the same after a resume
+    batch, counts = pack_records(records, run.options.row_budget), run.terms.count(records)
     measured = Step(weights, sum(map(len, batch.rows)))
     streams = [record.source for record in records]
     for record in records:
@@ -195,45 +127,6 @@ def take_step(
     if any(run.terms.state.values()):
         run.terms.advance(_sum_observed(gather_object(observed) if ranks > 1 else observed))
     return measured
-
-
-def row_loss(
-    run: Run,
-    row: Row,
-    batch: Batch,
-    weights: Mapping[str, float],
-    counts: Mapping[str, float],
-) -> tuple[Tensor, dict[str, Loss]]:
-    """What one row adds to the step's loss, and the losses of its terms."""
-    logp_K, losses = row_terms(run, row, batch)
-    parts = [
-        weights[name] / counts[name] * loss.loss_U.sum()
-        for name, loss in losses.items()
-        if counts.get(name)
-    ]
-    return sum(parts, start=0.0 * logp_K.sum()), losses
-
-
-def row_terms(run: Run, row: Row, batch: Batch) -> tuple[Tensor, dict[str, Loss]]:
-    """Log-probabilities (K) of a row, and the losses of its terms."""
-    needs = run.terms.needs_of(*(batch.records[number] for number in row.records))
-    with run.accelerator.autocast():
-        known = run.policy.look(row, needs)
-    known["reference"] = reference_of(run, row, batch, known["logp"])
-    return known["logp"], run.terms.losses(row, batch, known)
-
-
-def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:
-    """The reference's log-probabilities of a row; zeros where the objective needs none."""
-    parts: list[Floats] = []
-    for record in (batch.records[number] for number in row.records):
-        if record.sampled is not None and "reference" in record.sampled.kept:
-            parts += record.sampled.kept["reference"]
-        elif run.reference is not None and "reference" in run.terms.needs_of(record):
-            parts += [run.reference[path] for path in record.paths]
-        else:
-            parts.append(np.zeros(record.scored, np.float32))
-    return torch.from_numpy(np.concatenate(parts)).to(like_K.device)
 
 
 def _step_seed(seed: int, step: int) -> int:
@@ -282,7 +175,7 @@ def _blame(run: Run, records: Sequence[Encoded], measured: Step) -> str:
     guilty = []
     for record in records:
         run.optimizer.zero_grad(set_to_none=True)
-        batch = pack_records([record], run.tokens_per_row)
+        batch = pack_records([record], run.options.row_budget)
         counts = run.terms.count([record])
         total, _ = row_loss(run, batch.rows[0], batch, measured.weights, counts)
         run.accelerator.backward(total)

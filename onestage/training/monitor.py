@@ -12,37 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from onestage.config import RecipeError, nearest
 from onestage.data.encoded import Encoded
 from onestage.schedules import Measure, Schedule
 from onestage.stats import gaps, ideal_distance, normalised
 from onestage.training.evaluate import evaluate, term_losses
-from onestage.training.loop import Run
 from onestage.training.probes import Prober
-from onestage.training.read import Data
 from onestage.training.recipe import Guard, Optimum, Probe
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
 
 
 class Monitor:
     """Raises `RecipeError` or `ValueError` where a guard or a given f* contradicts the run."""
 
-    def __init__(
-        self,
-        run: Run,
-        data: Data,
-        say: Callable[[str], None],
-        *,
-        probe: Probe | None,
-        guards: Sequence[Guard],
-        optimum: Optimum | None,
-    ) -> None:
-        self.run, self.say, self.guards = run, say, guards
-        self.held_out = list(chain.from_iterable(data.held_out.values()))
-        self.best = dict(optimum.given) if optimum else {}
-        self._prober = _make_prober(probe, run, data, self.held_out) if probe else None
-        for guard in guards:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.held_out = list(chain.from_iterable(run.data.held_out.values()))
+        self.best = dict(run.optimum.given) if run.optimum else {}
+        self._prober = _make_prober(run.probe, run, self.held_out) if run.probe else None
+        for guard in run.guards:
             check(guard, self._prober.names() if self._prober else [], run.schedule)
         self._evaluated = evaluate(run, self.held_out) if self.best else {}
         """What was evaluated before the first step, where an f* is known."""
@@ -74,7 +66,7 @@ class Monitor:
     def probe(self) -> dict[str, float]:
         """The probe's measurements; the guards act on them."""
         found = self._prober() if self._prober else {}
-        if act(self.guards, found, self.run.schedule, self.say):
+        if act(self.run.guards, found, self.run.schedule, self.run.say):
             self.run.stop = True
         return found
 
@@ -100,13 +92,13 @@ def probed(probe: Probe | None, optimum: Optimum | None, steps: int) -> int:
     return int(optimum is not None)
 
 
-def _make_prober(probe: Probe, run: Run, data: Data, held_out: Sequence[Encoded]) -> Prober:
+def _make_prober(probe: Probe, run: Run, held_out: Sequence[Encoded]) -> Prober:
     task = {}
     for name in run.feeds.own if probe.task_tokens and "logp" in run.policy.gives else ():
         mine = [r for r in held_out if not r.is_problem and run.terms.name_of(r) == name]
         mine = mine or [r for r in run.feeds.probe([name], 0) if run.terms.name_of(r) == name]
         task[name] = up_to(mine, probe.task_tokens)
-    kept = {name: list(store) for name, store in data.retention.items()}
+    kept = {name: list(store) for name, store in run.data.retention.items()}
     return Prober(run, kept, {n: t for n, t in task.items() if t}, gradients=probe.gradients)
 
 

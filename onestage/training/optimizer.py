@@ -1,4 +1,4 @@
-"""By how much a step's gradient is scaled down: clipping that keeps the terms' weights.
+"""Optimisers and learning-rate schedules by name, and by how much a step's gradient is scaled down.
 
 Clipping each step on its own, as usual, shrinks the steps of the term with the larger gradients more:
 ALRIGHT's expected step is then no longer that of Mix (xright.md T13: suboptimality .0720 against
@@ -9,17 +9,20 @@ and keeps the weights; a gradient that is out of line with those of its own term
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from torch import nn
 from transformers import Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
 
 from onestage.config import RecipeError, nearest
 from onestage.models.policy import Policy
-from onestage.training.recipe import TrainOptions
+from onestage.schedules import Schedule
+from onestage.training.recipe import Train
 
 SPIKE = 4.0
 """A gradient this many times its own term's running norm is cut back to that."""
@@ -65,37 +68,57 @@ class Clipping:
         self.norm, self.steps = dict(state["norm"]), dict(state["steps"])
 
 
-def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[Any, Any]:
-    """Optimiser and learning-rate schedule by their transformers names."""
+def clipping(options: Train, schedule: Schedule) -> Clipping:
+    """How a run's gradients are clipped: `auto` keeps the terms' weights where one a step is drawn."""
+    auto: Literal["step", "common"] = "common" if schedule.one_at_a_time else "step"
+    return Clipping(options.max_grad_norm, auto if options.clip == "auto" else options.clip)
+
+
+def check(options: Train) -> None:
+    """Refuse an optimiser or schedule that cannot be had, or their arguments. Raises `RecipeError`."""
+    weight = nn.Linear(1, 1)
+    _scheduled(options, _kind(options, weight)([*weight.parameters()]), steps=2)
+
+
+def make(options: Train, policy: Policy, steps: int) -> tuple[Any, Any]:
+    """Optimiser and learning-rate schedule by their transformers names; norms and biases do not
+    decay."""
+    model: Any = policy.model
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for n, p in trained if n in decayed], "weight_decay": options.weight_decay},
+        {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
+    ]
+    if policy.value_head is not None:
+        groups[1]["params"] += list(policy.value_head.parameters())
+    optimizer = _kind(options, model)([group for group in groups if group["params"]])
+    return optimizer, _scheduled(options, optimizer, steps)
+
+
+def _kind(options: Train, model: Any) -> Callable[[Any], Any]:
+    """What makes the optimiser from groups of parameters."""
     known = [str(name.value) for name in OptimizerNames]
     if options.optim not in known:
         raise RecipeError(f"train.optim: unknown {options.optim!r}{nearest(options.optim, known)}")
     # The few attributes of TrainingArguments that matter: making a whole one resets accelerate.
-    arguments = SimpleNamespace(
+    arguments: Any = SimpleNamespace(
         **options.model_dump(include={"optim_args", "learning_rate", "weight_decay"}),
         **options.model_dump(include={"adam_beta1", "adam_beta2", "adam_epsilon"}),
         optim=OptimizerNames(options.optim),
         optim_target_modules=None,
     )
     try:
-        kind, arguments_of = Trainer.get_optimizer_cls_and_kwargs(
-            arguments,  # type: ignore[arg-type]
-            policy.model,
-        )
+        kind, arguments_of = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     except (ValueError, ImportError) as error:
         raise RecipeError(f"train.optim {options.optim!r}: {error}") from error
-    decayed = set(Trainer.get_decay_parameter_names(None, policy.model))  # type: ignore[arg-type]
-    trained = [(n, p) for n, p in policy.model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for n, p in trained if n in decayed], "weight_decay": options.weight_decay},
-        {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
-    ]
-    if policy.value_head is not None:
-        groups[1]["params"] += list(policy.value_head.parameters())  # type: ignore[operator]
-    optimizer = kind([group for group in groups if group["params"]], **arguments_of)
+    return partial(kind, **arguments_of)
+
+
+def _scheduled(options: Train, optimizer: Any, steps: int) -> Any:
     warmup = options.warmup_steps or math.ceil(options.warmup_ratio * steps)
     try:
-        schedule = get_scheduler(
+        return get_scheduler(
             options.lr_scheduler_type,
             optimizer,
             warmup,
@@ -106,4 +129,3 @@ def make_optimizer(options: TrainOptions, policy: Policy, steps: int) -> tuple[A
         raise RecipeError(
             f"train.lr_scheduler_type {options.lr_scheduler_type!r}: {error}"
         ) from error
-    return optimizer, schedule

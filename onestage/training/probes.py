@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +18,10 @@ from torch import Tensor
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.models.divergence import Anchor, Moved
-from onestage.training.loop import Run, row_loss
+from onestage.training.forward import row_loss
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
 
 
 class Prober:
@@ -35,7 +39,7 @@ class Prober:
         self.watched: dict[str, Anchor] = {}
         for prefix, records_of in (("retention", retention), ("task", task)):
             for name, records in records_of.items():
-                rows = pack_records(list(records), run.tokens_per_row).rows
+                rows = pack_records(list(records), run.options.row_budget).rows
                 self.watched[f"{prefix}/{name}"] = Anchor(run.policy, self._mine(rows))
         self.start = {name: self._moved(start) for name, start in self.watched.items()}
 
@@ -69,7 +73,7 @@ class Prober:
 
     def _gradients(self) -> dict[str, float]:
         run, share = self.run, self.run.schedule.share
-        number = run.step // (run.probe_steps or 1)
+        number = run.step // (run.probe.steps if run.probe else 1)
         grads: dict[str, list[Tensor]] = {}
         for name in run.feeds.own:
             grad = self._gradient(name, number) if share[name] else None
@@ -94,7 +98,7 @@ class Prober:
         counts = run.terms.count(records)
         if not counts.get(term):
             return None
-        batch, was = pack_records(records, run.tokens_per_row), run.policy.training
+        batch, was = pack_records(records, run.options.row_budget), run.policy.training
         parameters = [p for p in run.policy.parameters() if p.requires_grad]
         run.policy.eval()
         try:

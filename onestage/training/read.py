@@ -1,16 +1,18 @@
-"""What a run reads: its streams, encoded."""
+"""What a run reads: its streams, encoded, and what it does not allow of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from onestage.config import RecipeError
 from onestage.data.store import Store, open_store, tokenizer_digest
+from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
-from onestage.runfolder import Say, default_cache
-from onestage.training.recipe import Recipe
+from onestage.runfolder import Say
+from onestage.training.recipe import Train
 
 
 @dataclass(frozen=True)
@@ -32,31 +34,34 @@ class Data:
             for part, stores in parts.items()
         }
 
+    def trained_and_evaluated(self) -> list[Store]:
+        return [*self.train.values(), *self.held_out.values()]
 
-def cache_folder(recipe: Recipe) -> Path:
-    """Where encoded data and reference log-probabilities are kept between runs."""
-    return Path(recipe.cache_dir).expanduser() if recipe.cache_dir else default_cache()
-
-
-def make_encoder(recipe: Recipe, tokenizer: Any) -> Encoder:
-    """How the recipe's records become token ids. `overflow: error` is judged later (`judge`)."""
-    cut = recipe.train.overflow == "truncate_prompt"
-    room = recipe.rollout.max_completion_length
-    return Encoder(tokenizer, recipe.train.max_length, "truncate_prompt" if cut else "drop", room)
+    def named(self) -> list[tuple[str, Store]]:
+        """Every store, with its stream's name."""
+        return [*self.train.items(), *self.held_out.items(), *self.retention.items()]
 
 
-def read_data(recipe: Recipe, tokenizer: Any, say: Say) -> Data:
-    """Read, check and encode every stream (or find it encoded). Judges nothing: see `judge`."""
-    encoder = make_encoder(recipe, tokenizer)
-    cache, digest = cache_folder(recipe), tokenizer_digest(tokenizer)
-    found = Data({}, {}, {})
-    wanted = [("", stream, found.train) for stream in recipe.data]
+def make_encoder(train: Train, tokenizer: Any, room: int) -> Encoder:
+    """How records become token ids. `room`: tokens that an answer to a problem may take.
+
+    `overflow: error` is judged later (`check_rows`).
+    """
+    cut = train.overflow == "truncate_prompt"
+    return Encoder(tokenizer, train.max_length, "truncate_prompt" if cut else "drop", room)
+
+
+def read_data(
+    streams: Sequence[Stream], watched: Sequence[Stream], encoder: Encoder, cache: Path, say: Say
+) -> Data:
+    """Read, check and encode every stream (or find it encoded). Refuses nothing: see `check_rows`."""
+    digest, found = tokenizer_digest(encoder.tokenizer), Data({}, {}, {})
+    wanted = [("", stream, found.train) for stream in streams]
     wanted += [
         (" (held out)", held_out, found.held_out)
-        for stream in recipe.data
+        for stream in streams
         if (held_out := stream.held_out)
     ]
-    watched = recipe.probe.retention if recipe.probe else []
     wanted += [(" (retention)", stream, found.retention) for stream in watched]
     for note, stream, stores in wanted:
         # only problems need room for a completion: another length must not encode the rest anew
@@ -71,25 +76,28 @@ def read_data(recipe: Recipe, tokenizer: Any, say: Say) -> Data:
     return found
 
 
-def judge(recipe: Recipe, data: Data) -> None:
-    """Refuse data that the recipe does not allow, naming file, row and what to do."""
-    stores = [*data.train.items(), *data.held_out.items(), *data.retention.items()]
-    for name, store in stores:
+def check_rows(data: Data, train: Train) -> None:
+    """Refuse rows that are not allowed, naming file, row and what to do. Raises `RecipeError`."""
+    for name, store in data.named():
         table, shown = store.table, "\n  ".join(store.table.reasons[:5])
-        if table.overlong and recipe.train.overflow == "error":
+        if table.overlong and train.overflow == "error":
             raise RecipeError(
                 f"data {name}: {table.overlong} records are longer than train.max_length; raise it, "
                 f"or set train.overflow to drop or truncate_prompt\n  {shown}"
             )
-        if table.refused > table.overlong and recipe.train.bad_rows == "error":
+        if table.refused > table.overlong and train.bad_rows == "error":
             raise RecipeError(
                 f"data {name}: {table.refused - table.overlong} rows cannot be used; mend them, or "
                 f"set train.bad_rows to skip to leave them out\n  {shown}"
             )
         if not len(store):
             raise RecipeError(f"data {name}: no record is left to train on\n  {shown}")
-    rewards = {stream.name: stream.reward for stream in recipe.data}
-    for name, store in stores:
+
+
+def check_problems(data: Data, streams: Sequence[Stream]) -> None:
+    """Refuse problems without a reward, and a reward without problems. Raises `RecipeError`."""
+    rewards = {stream.name: stream.reward for stream in streams}
+    for name, store in data.named():
         asked = store.table.has_problems
         if asked and rewards.get(name) is None:
             raise RecipeError(

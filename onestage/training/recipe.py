@@ -1,107 +1,46 @@
 """The recipe: everything a run is told, checked before anything happens.
 
-YAML, Python and `--set section.key=value` share these names, which follow transformers and TRL where
-those have one. An unknown key is refused with the nearest known one.
-
-The sections of a recipe: every option, its type, its default and what it means.
-
-Names follow transformers and TRL where those have one.
+A section is declared once, in the room whose functions it is the argument of; the sections of
+training stand here. YAML, Python and `--set section.key=value` are one schema, whose names follow
+transformers and TRL where those have one. An unknown key is refused with the nearest known one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from onestage.config import RecipeError, Section, explain, override, read_yaml
+from onestage.config import RecipeError, Section, explain, override, plain, read_yaml
 from onestage.data.kinds import KINDS
 from onestage.data.stream import Stream
 from onestage.models import Model
 from onestage.rollout.rollout import Rollout
 
-
-class Recipe(Section):
-    model: Model
-    data: list[Stream] = Field(min_length=1)
-    objective: ObjectiveChoice = "uft"
-    """A name, a table `{name: dpo, beta: 0.1}`, or a map from kind or stream name to either."""
-    schedule: ScheduleChoice = "proportional"
-    """A name, or a table `{name: alright, weights: {dpo: 0.25, sft: 0.75}}` with its options."""
-    probe: Probe | None = None
-    guard: list[Guard] = []
-    optimum: Optimum | None = None
-    rollout: Rollout = Field(default_factory=lambda: Rollout.model_validate({}))
-    train: TrainOptions = Field(default_factory=lambda: TrainOptions.model_validate({}))
-    reference: str = "start"
-    """The model that losses compare with: `start`, the one the run starts from, or a folder or hub id
-    of another with the same vocabulary."""
-    stages: list[StageOptions] | None = Field(None, min_length=1)
-    """Runs one after another, each from the model of the one before. See docs/stages.md."""
-    cache_dir: str | None = None
-    """Encoded data and reference log-probabilities; default $ONESTAGE_CACHE or ~/.cache/onestage."""
-    description: str = ""
-    """For people: what the recipe is, hardware, time, the number to expect."""
-
-    @model_validator(mode="after")
-    def _names(self) -> Recipe:
-        names = [stream.name for stream in self.data]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"data: stream names must differ, found {twice} more than once")
-        evaluated = any(stream.eval_path or stream.eval_split for stream in self.data)
-        if self.train.eval_steps and not evaluated:
-            raise ValueError("train.eval_steps needs a stream with eval_path or eval_split")
-        if self.guard and self.probe is None:
-            raise ValueError("guard: watches what the probe measures; add a probe section")
-        hinted = [s.name for s in self.data if s.hint != "none" or s.feedback == "pair"]
-        unjudged = sorted({s.name for s in self.data if s.reward is None} & set(hinted))
-        if unjudged:
-            raise ValueError(
-                f"data: {unjudged} have a hint or feedback: pair but no reward; only answers of the "
-                "policy are hinted and paired"
-            )
-        clash = sorted(set(names) & set(KINDS))
-        if clash and isinstance(self.objective, dict) and set(clash) & set(self.objective):
-            raise ValueError(f"data: {clash} name both a stream and a kind in the objective map")
-        return self
-
-
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a YAML recipe and apply `section.key=value` overrides (values are YAML)."""
-    content = read_yaml(Path(path), "recipe", Recipe.model_fields)
-    for one in overrides:
-        override(content, one)
-    return parse_recipe(content)
-
-
-def parse_recipe(content: Mapping[str, Any]) -> Recipe:
-    """Check a recipe given as plain data."""
-    try:
-        return Recipe.model_validate(dict(content))
-    except ValidationError as error:
-        raise RecipeError(
-            "\n".join(explain(problem, Recipe) for problem in error.errors())
-        ) from error
-
-
-ObjectiveChoice = str | dict[str, Any]
-
-
-ScheduleChoice = str | dict[str, Any]
+Choice = Annotated[Any, PlainSerializer(plain, when_used="json")]
+"""Something by its name, a table of its name and options, or one that was made in Python."""
+Clip = Literal["auto", "step", "common"]
 
 
 class Probe(Section):
     """Measurements that never change training, taken before step 0, every `steps`, and at the end."""
 
-    steps: int = Field(50, ge=1)
+    steps: int = Field(default=50, ge=1)
     gradients: bool = True
     """Norm, share and pairwise cosine of the objectives' gradients, each on a batch of its own."""
     retention: list[Stream] = []
     """Held-out text or prompts with answers, on which loss and KL to the start model are taken."""
-    task_tokens: int = Field(2048, ge=0)
+    task_tokens: int = Field(default=2048, ge=0)
     """Scored tokens of each term's records on which the KL to the start model is taken."""
 
     @model_validator(mode="after")
@@ -130,7 +69,7 @@ class Guard(Section):
     then: Literal["warn", "stop", "raise"] = "warn"
     term: str | None = None
     """Of `raise`: the term whose weight is raised, at every probe that finds too much."""
-    factor: float = Field(2.0, gt=1)
+    factor: float = Field(default=2.0, gt=1)
     """Of `raise`."""
 
     @model_validator(mode="after")
@@ -147,68 +86,68 @@ class Optimum(Section):
     """On held-out rows: what gaps are told against."""
     on_training: dict[str, float] = {}
     """On training rows, by whose losses MAXRIGHT decides; default: `given`."""
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
     """Measure the others by runs of one term, so many steps long; cached by content."""
 
 
-class TrainOptions(Section):
-    max_steps: int | None = Field(None, ge=1)
-    num_train_epochs: float | None = Field(None, gt=0)
+class Train(Section):
+    max_steps: int | None = Field(default=None, ge=1)
+    num_train_epochs: float | None = Field(default=None, gt=0)
     """Used when max_steps is not given; then 1 by default."""
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     """End the run after the step that reaches so many tokens, if that comes before max_steps. What
     only sees max_steps (learning rates, `sequential`, `tail`) goes by steps all the same."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Records in a step, over all streams and processes; of each term, where terms draw their own."""
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0)
     lr_scheduler_type: str = "linear"
     lr_scheduler_kwargs: dict[str, Any] = {}
-    warmup_ratio: float = Field(0.0, ge=0, le=1)
-    warmup_steps: int = Field(0, ge=0)
+    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
+    warmup_steps: int = Field(default=0, ge=0)
     """Used instead of warmup_ratio when positive."""
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradients are clipped to this norm; 0 turns it off."""
     clip: Clip = "auto"
     """`step`: each step on its own. `common`: by a factor common to all terms, which keeps their
     weights. `auto`: common where a schedule draws one term a step at random (ALRIGHT)."""
-    delta_l1: float = Field(0.0, ge=0)
+    delta_l1: float = Field(default=0.0, ge=0)
     """Weight of an L1 penalty on what adapters add to the base (PAFT); part of the reported loss."""
     average: Literal["none", "ema", "tail"] = "none"
     """Average the iterates: `model/` is then the average, `model_last/` the last iterate."""
-    average_decay: float = Field(0.999, gt=0, lt=1)
+    average_decay: float = Field(default=0.999, gt=0, lt=1)
     """Of `ema`, per step."""
-    average_start: float = Field(0.5, ge=0, lt=1)
+    average_start: float = Field(default=0.5, ge=0, lt=1)
     """Part of the run after which `tail` averaging begins."""
     optim: str = "adamw_torch_fused"
     """An optimiser by its transformers name."""
     optim_args: str | None = None
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
     seed: int = 42
     bf16: bool = False
     """Compute in bfloat16 (autocast); weights stay as model.dtype has them."""
-    max_length: int = Field(1024, ge=2)
+    max_length: int = Field(default=1024, ge=2)
     """Longest path in tokens, special tokens included."""
     overflow: Literal["error", "drop", "truncate_prompt"] = "error"
     """What happens to a record that is longer."""
     bad_rows: Literal["error", "skip"] = "error"
     """What happens when a source holds rows that cannot be read: stop, or leave them out, counted."""
-    tokens_per_row: int | None = Field(None, ge=2)
+    tokens_per_row: int | None = Field(default=None, ge=2)
     """Tokens in one forward pass; default max(max_length, 1024)."""
-    logging_steps: int = Field(10, ge=1)
-    eval_steps: int | None = Field(None, ge=1)
-    save_steps: int | None = Field(None, ge=1)
-    save_total_limit: int | None = Field(None, ge=1)
+    logging_steps: int = Field(default=10, ge=1)
+    eval_steps: int | None = Field(default=None, ge=1)
+    save_steps: int | None = Field(default=None, ge=1)
+    save_total_limit: int | None = Field(default=None, ge=1)
     """Checkpoints kept, the best one not counted."""
     report_to: str | list[str] = []
     """Accelerate trackers: tensorboard, wandb, trackio, ..."""
-    callbacks: list[str | dict[str, Any]] = []
+    callbacks: list[Choice] = []
     """Who looks on besides: `mypackage:Mine`, or a table of it and its options."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> TrainOptions:
+    def _one_length(self) -> Train:
         if self.max_steps is not None and self.num_train_epochs is not None:
             raise ValueError("give max_steps or num_train_epochs, not both")
         if self.tokens_per_row is not None and self.tokens_per_row < self.max_length:
@@ -223,14 +162,14 @@ class TrainOptions(Section):
         return self.tokens_per_row or max(self.max_length, 1024)
 
 
-class StageOptions(BaseModel):
+class Stage(BaseModel):
     """A run of `stages`. Beside these keys, any section of the recipe, for this stage only."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     """Of its folder."""
-    streams: list[str] | None = Field(None, min_length=1)
+    streams: list[str] | None = Field(default=None, min_length=1)
     """The streams of `data` it trains on; default: all."""
     adapter: Literal["same", "merge", "stack"] | None = None
     """What becomes of the adapter that the stage before leaves (as `model.adapter`)."""
@@ -239,5 +178,120 @@ class StageOptions(BaseModel):
     earlier stage's name, or a folder or hub id."""
 
 
-Clip = Literal["auto", "step", "common"]
-"""`auto`: common where a schedule draws one term a step at random, else each step on its own."""
+class Recipe(Section):
+    """Everything a run is told."""
+
+    model: Model
+    """A section, or a folder or hub id alone."""
+    data: list[Stream] = Field(min_length=1)
+    """A list of streams, or a table of them by name; a stream may be a path alone."""
+    objective: Choice = "uft"
+    """A name, a table `{name: dpo, beta: 0.1}`, or a map from kind or stream name to either."""
+    schedule: Choice = "proportional"
+    """A name, or a table `{name: alright, weights: {dpo: 0.25, sft: 0.75}}` with its options."""
+    probe: Probe | None = None
+    guard: list[Guard] = []
+    optimum: Optimum | None = None
+    rollout: Rollout = Rollout()
+    train: Train = Train()
+    reference: str = "start"
+    """The model that losses compare with: `start`, the one the run starts from, or a folder or hub id
+    of another with the same vocabulary."""
+    stages: list[Stage] | None = Field(default=None, min_length=1)
+    """Runs one after another, each from the model of the one before. See docs/stages.md."""
+    cache_dir: str | None = None
+    """Encoded data and reference log-probabilities; default $ONESTAGE_CACHE or ~/.cache/onestage."""
+    description: str = ""
+    """For people: what the recipe is, hardware, time, the number to expect."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _named_model(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _named_streams(cls, value: Any) -> Any:
+        return (
+            [_stream(name, one) for name, one in value.items()]
+            if isinstance(value, dict)
+            else value
+        )
+
+    @model_validator(mode="after")
+    def _names(self) -> Recipe:
+        names = [stream.name for stream in self.data]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"data: stream names must differ, found {twice} more than once")
+        evaluated = any(stream.eval_path or stream.eval_split for stream in self.data)
+        if self.train.eval_steps and not evaluated:
+            raise ValueError("train.eval_steps needs a stream with eval_path or eval_split")
+        if self.guard and self.probe is None:
+            raise ValueError("guard: watches what the probe measures; add a probe section")
+        hinted = [s.name for s in self.data if s.hint != "none" or s.feedback == "pair"]
+        unjudged = sorted({s.name for s in self.data if s.reward is None} & set(hinted))
+        if unjudged:
+            raise ValueError(
+                f"data: {unjudged} have a hint or feedback: pair but no reward; only answers of the "
+                "policy are hinted and paired"
+            )
+        clash = sorted(set(names) & set(KINDS))
+        if clash and isinstance(self.objective, dict) and set(clash) & set(self.objective):
+            raise ValueError(f"data: {clash} name both a stream and a kind in the objective map")
+        return self
+
+
+def _stream(name: str, given: Any) -> Any:
+    """A stream of a table: its section, or what its path is."""
+    if isinstance(given, Stream):
+        return given.model_copy(update={"name": name})
+    return {"name": name, **given} if isinstance(given, dict) else {"name": name, "path": given}
+
+
+def load_recipe(given: Any, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by its file, its content, or as it is, with `section.key=value` overrides (values are
+    YAML)."""
+    if isinstance(given, Recipe):
+        return given
+    content = given
+    if isinstance(given, str | Path):
+        content = read_yaml(Path(given), "recipe", Recipe.model_fields)
+    for one in overrides:
+        override(content, one)
+    return parse_recipe(content)
+
+
+def parse_recipe(content: Mapping[str, Any]) -> Recipe:
+    """Check a recipe given as plain data."""
+    try:
+        return Recipe.model_validate(dict(content))
+    except ValidationError as error:
+        raise RecipeError(
+            "\n".join(explain(problem, Recipe) for problem in error.errors())
+        ) from error
+
+
+def schema_of_recipes() -> dict[str, Any]:
+    """The JSON schema of recipes, with the short forms that they may have and our own names as
+    examples."""
+    from onestage import objectives, schedules
+
+    found = Recipe.model_json_schema()
+    sections = found["properties"]
+    sections["model"] = {"anyOf": [{"type": "string"}, sections["model"]]}
+    table = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "object"}]},
+    }
+    sections["data"] = {"anyOf": [sections["data"], table]}
+    for name, ours in (("objective", objectives.PLUGINS), ("schedule", schedules.PLUGINS)):
+        sections[name] |= {
+            "anyOf": [{"type": "string"}, {"type": "object"}],
+            "examples": ours.built_in(),
+        }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "onestage recipe",
+        **found,
+    }

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,10 @@ from onestage.data.packing import Batch, pack_records
 from onestage.data.trees import TokenPath
 from onestage.models.head import head_difference
 from onestage.models.policy import TOLERANCE
-from onestage.training.loop import Run, reference_of
+from onestage.training.forward import reference_of
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def check_laws(
     """
     if not records:
         return [Verdict("1-5", True, "there is no response to try them on before the first step")]
-    batch = pack_records(records, run.tokens_per_row)
+    batch = pack_records(records, run.options.row_budget)
     tolerance = TOLERANCE[run.policy.dtype]
     if run.accelerator.mixed_precision != "no":
         tolerance = max(tolerance, TOLERANCE[torch.bfloat16])
@@ -150,7 +153,7 @@ def _head_is_exact(run: Run, batch: Batch, tolerance: float) -> Verdict:
 def _responses_are_separate(run: Run, records: Sequence[Encoded], tolerance: float) -> Verdict:
     """Change the last token of the first record's first response; look at all the others."""
     name = "4 responses are separate"
-    one_row = max(run.tokens_per_row, sum(record.tokens for record in records))
+    one_row = max(run.options.row_budget, sum(record.tokens for record in records))
     batch = pack_records(records, one_row)
     if sum(len(record.scores) for record in records) < 2:
         return Verdict(name, True, "the sample has one response only")

@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from support.tiny import tiny_llama
 
 from onestage.models.penalty import DeltaL1
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
 
 
 def adapted(**options: Any) -> Any:
@@ -142,7 +142,7 @@ def test_a_run_with_the_penalty_ends_with_a_smaller_delta(
         recipe = recipe_of("demonstration", objective="sft", train__max_steps=12)
         recipe["model"] = {"name": str(model_folder), "lora": {"r": 2}}
         recipe["train"]["delta_l1"] = weight
-        folder = run_recipe(parse_recipe(recipe), tmp_path / str(weight), say=lambda line: None)
+        folder = carry_out(parse_recipe(recipe), tmp_path / str(weight), say=lambda line: None)
         kept = load_file(folder / "adapter_model.safetensors")
         pairs = [
             (kept[key], kept[key.replace("lora_A", "lora_B")]) for key in kept if "lora_A" in key
@@ -151,4 +151,4 @@ def test_a_run_with_the_penalty_ends_with_a_smaller_delta(
     assert sizes[1] < 0.7 * sizes[0]
     recipe["model"].pop("lora")
     with pytest.raises(ValueError, match=r"set model\.lora"):
-        run_recipe(parse_recipe(recipe), tmp_path / "full", say=lambda line: None)
+        carry_out(parse_recipe(recipe), tmp_path / "full", say=lambda line: None)

@@ -15,8 +15,8 @@ from onestage.objectives import make, names
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards.countdown import Countdown
 from onestage.runfolder import read_metrics
+from onestage.training.build import build
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import Session
 
 GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
     "sft": ({"min_score": 0.0, "reweight": "dft"}, "none"),
@@ -75,7 +75,7 @@ def test_two_steps_of_it(
         }
     )
     before = load(recipe.model, seed=recipe.train.seed).model.state_dict()
-    session = Session(recipe, tmp_path / "out", say=lambda line: None)
+    session = build(recipe, tmp_path / "out", say=lambda line: None)
     session.go()
     lines = [line for line in read_metrics(tmp_path / "out") if "loss" in line]
     assert [line["step"] for line in lines] == [1, 2]

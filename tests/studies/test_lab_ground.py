@@ -18,8 +18,8 @@ from onestage.studies.lab.presets import PRESETS, base_config, pretraining_setti
 from onestage.studies.lab.source import SPLITS
 from onestage.studies.lab.world import SIZES, LabWorld
 from onestage.training.callbacks import Callback
-from onestage.training.loop import Run
 from onestage.training.recipe import parse_recipe
+from onestage.training.run import Run
 
 
 def silent(_: str) -> None:
@@ -72,13 +72,13 @@ def test_a_base_is_found_by_its_content(tmp_path: Path, monkeypatch: pytest.Monk
 def count_runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that are trained in from now on."""
     found: list[Path] = []
-    train = ground.run_recipe
+    train = ground.carry_out
 
     def counted(recipe: Any, out: Path, **how: Any) -> Path:
         found.append(out)
         return train(recipe, out, **how)
 
-    monkeypatch.setattr(ground, "run_recipe", counted)
+    monkeypatch.setattr(ground, "carry_out", counted)
     return found
 
 

@@ -20,7 +20,7 @@ from onestage.studies.lab.presets import base_config, pretraining_settings
 from onestage.studies.lab.source import Question
 from onestage.studies.lab.tokenizer import train_tokenizer
 from onestage.studies.lab.world import SIZES, LabWorld
-from onestage.training.recipe import TrainOptions
+from onestage.training.recipe import Train
 
 WORLD = LabWorld(5)
 
@@ -92,7 +92,7 @@ def test_documents_fit_the_pretraining_length(tokenizer: PreTrainedTokenizerFast
 
 
 def test_settings_are_a_recipe_s(tokenizer: PreTrainedTokenizerFast) -> None:
-    TrainOptions(**pretraining_settings())
+    Train(**pretraining_settings())
     config = AutoConfig.for_model(**base_config(tokenizer))
     assert config.vocab_size == len(tokenizer)
     assert config.eos_token_id == tokenizer.eos_token_id

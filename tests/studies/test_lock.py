@@ -32,8 +32,8 @@ from onestage.studies.lab.lock import (
     write_rows,
 )
 from onestage.studies.lab.lock_base import lock_tokenizer, make_lock_base
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
 
 QUICK = {"attempts": 64, "train": {"max_steps": 2, "batch_size": 8}}
 
@@ -234,7 +234,7 @@ def test_locks_without_a_solution_are_played_without_a_hint(base: Path, tmp_path
         "train": {"max_steps": 3, "batch_size": 8, "max_length": 32, "logging_steps": 1},
         "cache_dir": str(tmp_path / "cache"),
     }
-    run = run_recipe(parse_recipe(recipe), tmp_path / "run", say=quiet)
+    run = carry_out(parse_recipe(recipe), tmp_path / "run", say=quiet)
     pool.close_shared()
     metrics = [json.loads(line) for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
     bare = [line["locks/without_solution"] for line in metrics if "locks/without_solution" in line]

@@ -11,9 +11,9 @@ import pytest
 from onestage.config import RecipeError
 from onestage.runfolder import read_metrics
 from onestage.training.callbacks import Callback
-from onestage.training.loop import Run
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
+from onestage.training.run import Run
 
 Make = Callable[..., dict[str, Any]]
 
@@ -52,7 +52,7 @@ class Notes(Callback):
 def test_a_callback_is_told_of_everything_in_order(recipe_of: Make, tmp_path: Path) -> None:
     notes = Notes()
     recipe = recipe_of("demonstration", objective="sft", train__max_steps=2)
-    run_recipe(parse_recipe(recipe), tmp_path / "run", say=lambda _: None, callbacks=[notes])
+    carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None, callbacks=[notes])
     lines = read_metrics(tmp_path / "run")
     losses = [line["loss"] for line in lines]
     assert [what for what, *_ in notes.told] == ["begin", *["step", "metrics"] * 2, "end"]
@@ -69,7 +69,7 @@ def test_the_end_is_told_when_an_error_ends_the_run(recipe_of: Make, tmp_path: P
     broken = Broken()
     recipe = recipe_of("demonstration", objective="sft", train__max_steps=2)
     with pytest.raises(RuntimeError, match="no more"):
-        run_recipe(parse_recipe(recipe), tmp_path / "run", say=lambda _: None, callbacks=[broken])
+        carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None, callbacks=[broken])
     assert broken.told[-1] == ("end",)
 
 
@@ -79,7 +79,7 @@ def test_a_recipe_names_a_callback_in_a_file(recipe_of: Make, tmp_path: Path) ->
     recipe["train"]["callbacks"] = [
         {"name": f"{tmp_path / 'writer.py'}:Writer", "file": str(tmp_path / "steps")}
     ]
-    run_recipe(parse_recipe(recipe), tmp_path / "run", say=lambda _: None)
+    carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None)
     steps = [line.split()[0] for line in (tmp_path / "steps").read_text().splitlines()]
     assert steps == ["1", "2", "3"]
 
@@ -99,4 +99,4 @@ def test_a_callback_that_is_not_there_is_refused(
     recipe = recipe_of("demonstration", objective="sft")
     recipe["train"]["callbacks"] = [given]
     with pytest.raises(RecipeError, match=told):
-        run_recipe(parse_recipe(recipe), tmp_path / "run", say=lambda _: None)
+        carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None)

@@ -15,8 +15,8 @@ from onestage.report.calibration import calibration
 from onestage.report.page import read_folders
 from onestage.runfolder import read_metrics
 from onestage.training.metrics import measure
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
 
 MARK = "implicit_reward_at_"
 
@@ -50,7 +50,7 @@ def test_a_run_tells_its_calibration(
     recipe = recipe_of("score")
     recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
     recipe["train"]["eval_steps"] = 4
-    run_recipe(parse_recipe(recipe), tmp_path / "run", say=lambda _: None)
+    carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None)
     line = read_metrics(tmp_path / "run")[-1]
     (found,) = read_folders([tmp_path / "run"])
     points = dict(calibration(found.cells[-1])["scores/score"])

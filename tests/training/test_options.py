@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from onestage.models import Lora
 from onestage.runfolder import read_metrics
-from onestage.training.recipe import TrainOptions, parse_recipe
-from onestage.training.run import run_recipe
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import Train, parse_recipe
 
 Make = Callable[..., dict[str, Any]]
 
@@ -64,7 +64,7 @@ BESIDE = {  # what an option needs to have an effect
 
 
 def trained(recipe: dict[str, Any], out: Path, name: str) -> dict[str, torch.Tensor]:
-    folder = run_recipe(parse_recipe(recipe), out, say=lambda line: None, self_check=False)
+    folder = carry_out(parse_recipe(recipe), out, say=lambda line: None, self_check=False)
     return load_file(folder / name)
 
 
@@ -73,7 +73,7 @@ def differ(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> boo
 
 
 def test_every_training_option_has_a_test() -> None:
-    assert set(TRAINING) | set(ELSEWHERE) == set(TrainOptions.model_fields)
+    assert set(TRAINING) | set(ELSEWHERE) == set(Train.model_fields)
 
 
 @pytest.mark.parametrize("option", TRAINING)
@@ -109,7 +109,7 @@ def test_logging_steps(recipe_of: Make, tmp_path: Path) -> None:
     lines = {}
     for steps in (1, 2):
         recipe["train"]["logging_steps"] = steps
-        run_recipe(parse_recipe(recipe), tmp_path / str(steps), say=lambda line: None)
+        carry_out(parse_recipe(recipe), tmp_path / str(steps), say=lambda line: None)
         lines[steps] = read_metrics(tmp_path / str(steps))
     assert [line["step"] for line in lines[2]] == [2, 4, 5]
     single = [line["loss"] for line in lines[1]]

@@ -20,11 +20,12 @@ from onestage.models.divergence import Anchor
 from onestage.models.policy import Fit, Policy
 from onestage.runfolder import read_metrics
 from onestage.schedules import make
-from onestage.training.loop import row_loss
+from onestage.training.build import build
+from onestage.training.forward import row_loss
 from onestage.training.monitor import Guarded, act
 from onestage.training.optimum import with_optimum
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import Guard, parse_recipe
-from onestage.training.run import Session, run_recipe
 
 Make = Callable[..., dict[str, Any]]
 TWO = {"demonstration": "sft", "pair": "dpo"}
@@ -35,7 +36,7 @@ def quiet(line: str) -> None:
 
 
 def go(recipe: dict[str, Any], out: Path, **options: Any) -> list[dict[str, Any]]:
-    run_recipe(parse_recipe(recipe), out, **{"say": quiet, **options})
+    carry_out(parse_recipe(recipe), out, **{"say": quiet, **options})
     return read_metrics(out)
 
 
@@ -146,9 +147,9 @@ def test_what_a_probe_writes(probed: Make, tmp_path: Path) -> None:
 
 
 def test_gradients_of_a_probe_are_those_of_the_terms(probed: Make, tmp_path: Path) -> None:
-    session = Session(parse_recipe(probed()), tmp_path / "out", say=quiet)
+    session = build(parse_recipe(probed()), tmp_path / "out", say=quiet)
     session.fill_reference()
-    run, found = session.run, session.monitor().first()
+    run, found = session, session.monitor.first()
     assert all(p.grad is None for p in run.policy.parameters())
     grads = {}
     for term in ("sft", "dpo"):
@@ -326,8 +327,8 @@ def test_maxright_decides_by_the_f_star_of_training_rows(probed: Make, tmp_path:
     recipe = held_out(probed())
     recipe["schedule"] = "maxright"
     recipe["optimum"] = {"given": {"sft": 1.0, "dpo": 0.1}, "on_training": {"sft": 0.5}}
-    session = Session(parse_recipe(recipe), tmp_path / "out", say=quiet)
-    assert session.run.schedule.best == {"sft": 0.5, "dpo": 0.1}
+    session = build(parse_recipe(recipe), tmp_path / "out", say=quiet)
+    assert session.schedule.best == {"sft": 0.5, "dpo": 0.1}
 
 
 def test_a_measurement_of_f_star_that_was_cut_off_is_not_taken(

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.drafts import data_of, terms_of
 from support.tiny import make_tokenizer, write_recipe, write_rows
 
 from onestage.config import RecipeError
-from onestage.training.plan import make_plan, make_terms
-from onestage.training.read import read_data
+from onestage.training.pipeline import carry_out
+from onestage.training.plan import make_plan
 from onestage.training.recipe import load_recipe, parse_recipe
-from onestage.training.run import run_recipe
 
 Make = Callable[..., dict[str, Any]]
 
 
 def go(recipe: dict[str, Any], tmp_path: Path) -> None:
-    run_recipe(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,8 @@ def test_steps_from_epochs_weights_and_counts(recipe_of: Make) -> None:
     recipe = recipe_of("demonstration", "pair")  # 10 and 8 records
     del recipe["train"]["max_steps"]
     recipe["train"]["num_train_epochs"] = 2
-    tokenizer = make_tokenizer()
     parsed = parse_recipe(recipe)
-    data = read_data(parsed, tokenizer, quiet)
+    data = data_of(parsed)
     plan = make_plan(parsed, data)
     mixture, steps = plan.feeds.together, plan.steps
     assert steps == 6
@@ -209,15 +208,15 @@ def test_steps_from_epochs_weights_and_counts(recipe_of: Make) -> None:
 
 def test_one_objective_is_one_term_and_maps_are_read_stream_first(recipe_of: Make) -> None:
     recipe = recipe_of("demonstration", "pair", "label")
-    data = read_data(parse_recipe(recipe), make_tokenizer(), quiet)
-    assert list(make_terms(parse_recipe(recipe), data).objectives) == ["uft"]
+    data = data_of(parse_recipe(recipe))
+    assert list(terms_of(parse_recipe(recipe), data).objectives) == ["uft"]
     recipe["objective"] = {
         "pairs": {"name": "dpo", "beta": 0.5},
         "pair": "ipo",
         "demonstration": "sft",
         "label": "uft",
     }
-    terms = make_terms(parse_recipe(recipe), data)
+    terms = terms_of(parse_recipe(recipe), data)
     assert terms.term_of["pairs", "pair"] == "dpo"
     assert terms.objectives["dpo"].beta == 0.5
     assert set(terms.objectives) == {"dpo", "sft", "uft"}
@@ -231,11 +230,11 @@ def test_the_names_of_default_terms_are_keys(recipe_of: Make) -> None:
         "label": {"name": "uft", "beta": 0.5},
         "demonstration": "sft",
     }
-    data = read_data(parse_recipe(recipe), make_tokenizer(), quiet)
-    default = make_terms(parse_recipe(recipe), data)
+    data = data_of(parse_recipe(recipe))
+    default = terms_of(parse_recipe(recipe), data)
     names = list(default.objectives)
     assert names == ["uft", "sft", "uft-labels-label"]
-    again = make_terms(parse_recipe(recipe), data, names)
+    again = terms_of(parse_recipe(recipe), data, names)
     assert (again.term_of, again.objectives) == (default.term_of, default.objectives)
 
 
@@ -249,7 +248,7 @@ def test_ratings_and_ranges_reach_the_scores(recipe_of: Make, tmp_path: Path) ->
         "ratings": {"helpfulness": 0.65, "correctness": 0.8, "coherence": 0.45},
         "score_range": [0, 4],
     }
-    data = read_data(parse_recipe(recipe), make_tokenizer(), quiet)
+    data = data_of(parse_recipe(recipe))
     assert data.train["scores"][0].scores == (pytest.approx(6.95 / 7.6),)
 
 
@@ -257,7 +256,7 @@ def test_plain_strings_can_go_through_the_chat_template(recipe_of: Make) -> None
     recipe = recipe_of("pair", "text")
     recipe["data"][0]["as_messages"] = recipe["data"][1]["as_messages"] = True
     tokenizer = make_tokenizer()
-    data = read_data(parse_recipe(recipe), tokenizer, quiet)
+    data = data_of(parse_recipe(recipe))
     chosen = tokenizer.decode(data.train["pairs"][0].paths[0].ids)
     assert chosen.startswith("<s><|user|>\nQuestion: sea? Answer:</s>\n<|assistant|>\n The answer")
     assert tokenizer.decode(data.train["texts"][0].paths[0].ids).startswith("<s>Roses")

@@ -18,11 +18,14 @@ from onestage.config import RecipeError
 from onestage.data.packing import pack_records
 from onestage.models.reference import InitialWeights
 from onestage.runfolder import OutputError, read_metrics
+from onestage.training.build import build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError
-from onestage.training.loop import NonFiniteError, Run, reference_of, row_loss, take_step
+from onestage.training.forward import reference_of, row_loss
+from onestage.training.loop import NonFiniteError, take_step
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import Session, run_recipe
+from onestage.training.run import Run
 
 Make = Callable[..., dict[str, Any]]
 
@@ -32,7 +35,7 @@ def quiet(line: str) -> None:
 
 
 def go(recipe: dict[str, Any], out: Path, **options: Any) -> list[dict[str, Any]]:
-    run_recipe(parse_recipe(recipe), out, say=quiet, **options)
+    carry_out(parse_recipe(recipe), out, say=quiet, **options)
     return read_metrics(out)
 
 
@@ -92,8 +95,8 @@ def test_the_first_loss_is_the_start_value(
     assert line["loss"] == pytest.approx(want, rel=1e-4)
 
 
-def session_of(recipe: dict[str, Any], out: Path) -> Session:
-    session = Session(parse_recipe(recipe), out, say=quiet)
+def session_of(recipe: dict[str, Any], out: Path) -> Run:
+    session = build(parse_recipe(recipe), out, say=quiet)
     session.fill_reference()
     return session
 
@@ -129,7 +132,7 @@ def test_loss_and_gradient_do_not_depend_on_packing_or_order(
     """Law 6: rows of any size, and records in any order."""
     recipe = recipe_of(objective=objective, train__batch_size=24)
     session = session_of(recipe, tmp_path / "out")
-    run = session.run
+    run = session
     terms, weights = list(run.terms.objectives), run.schedule.weigh(0)
     parameters = list(run.policy.parameters())
     take_step(run, parameters, run.feeds.draw(terms), weights)  # away from zero reward
@@ -168,11 +171,9 @@ def test_a_saved_model_is_the_one_in_memory(lora: bool, recipe_of: Make, tmp_pat
     recipe = recipe_of("demonstration", "pair")
     if lora:
         base = tmp_path / "base"
-        session = Session(
-            parse_recipe(recipe_of("text", objective="sft")), tmp_path / "b", say=quiet
-        )
+        session = build(parse_recipe(recipe_of("text", objective="sft")), tmp_path / "b", say=quiet)
         session.loaded.model.save_pretrained(base)
-        session.tokenizer.save_pretrained(base)
+        session.loaded.tokenizer.save_pretrained(base)
         recipe["model"] = {"name": str(base), "lora": {"r": 4, "alpha": 8}}
     session = session_of(recipe, tmp_path / "out")
     folder = session.train()
@@ -184,7 +185,7 @@ def test_a_saved_model_is_the_one_in_memory(lora: bool, recipe_of: Make, tmp_pat
     else:
         loaded = AutoModelForCausalLM.from_pretrained(folder)
     ids = torch.arange(2, 40)[None]
-    mine = session.run.policy.model.eval()
+    mine = session.policy.model.eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded.eval()(ids).logits, mine(ids).logits, rtol=0, atol=1e-5)
 
@@ -192,9 +193,9 @@ def test_a_saved_model_is_the_one_in_memory(lora: bool, recipe_of: Make, tmp_pat
 def test_an_adapter_folder_is_trained_further(recipe_of: Make, tmp_path: Path) -> None:
     """The run starts from the trained adapter, which is its reference too."""
     base = tmp_path / "base"
-    session = Session(parse_recipe(recipe_of("text", objective="sft")), tmp_path / "b", say=quiet)
+    session = build(parse_recipe(recipe_of("text", objective="sft")), tmp_path / "b", say=quiet)
     session.loaded.model.save_pretrained(base)
-    session.tokenizer.save_pretrained(base)
+    session.loaded.tokenizer.save_pretrained(base)
     first = recipe_of("demonstration", objective="sft")
     first["model"] = {"name": str(base), "lora": {"r": 2}}
     go(first, tmp_path / "one")
@@ -283,7 +284,7 @@ def test_the_reference_is_found_again(recipe_of: Make, tmp_path: Path) -> None:
     said: list[str] = []
     recipe = parse_recipe(recipe_of("pair", objective="dpo"))
     for out in ("one", "two"):
-        run_recipe(recipe, tmp_path / out, say=said.append)
+        carry_out(recipe, tmp_path / out, say=said.append)
     lines = [line for line in said if line.startswith("reference")]
     assert ": 0 paths found in the cache, 16 computed" in lines[0]
     assert ": 16 paths found in the cache, 0 computed" in lines[1]
@@ -297,9 +298,9 @@ def test_the_reference_never_changes(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("pair", objective="dpo", train__max_steps=6)
     recipe["model"]["lora"] = {"r": 4}
     session = session_of(recipe, tmp_path / "out")
-    initial = InitialWeights(session.run.policy)
+    initial = InitialWeights(session.policy)
     session.train()
-    run = session.run
+    run = session
     batch = pack_records(list(session.visited())[:4], 256)
     assert run.reference is not None
     for row in batch.rows:
@@ -481,7 +482,7 @@ def test_four_bits_are_refused_where_they_cannot_be_honoured(
     recipe["model"] = {"name": str(model_folder), "load_in_4bit": True, "lora": {"r": 2}}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs the package bitsandbytes"):
-        Session(parse_recipe(recipe), tmp_path / "one", say=quiet)
+        build(parse_recipe(recipe), tmp_path / "one", say=quiet)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     with pytest.raises(ValueError, match="needs a GPU"):
-        Session(parse_recipe(recipe), tmp_path / "two", say=quiet)
+        build(parse_recipe(recipe), tmp_path / "two", say=quiet)

@@ -28,9 +28,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.models.policy import Policy
+from onestage.training.build import build
 from onestage.training.loop import take_step
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import Session
 
 pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
@@ -189,9 +189,9 @@ def train_ours(case: Case, model: Path, folder: Path) -> Outcome:
             "cache_dir": str(folder / "cache"),
         }
     )
-    session = Session(recipe, folder / "run", say=lambda line: None)
+    session = build(recipe, folder / "run", say=lambda line: None)
     session.fill_reference()
-    run, store = session.run, session.data.train["rows"]
+    run, store = session, session.data.train["rows"]
     records = [store[number] for number in range(len(store))]
     paths = [path for record in records for path in record.paths]
     parameters = list(run.policy.parameters())

@@ -19,8 +19,9 @@ from onestage.data.record import ROLES
 from onestage.rollout.problems import RewardFailedError
 from onestage.rollout.rewards import _pool as pool
 from onestage.runfolder import read_metrics
+from onestage.training.build import build
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import Session, run_recipe
 
 STEPS = ["the sea, ", "the wind, ", "the moon, ", "the end."]
 
@@ -66,7 +67,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def run(recipe: dict[str, Any], out: Path, **how: Any) -> Path:
-    return run_recipe(parse_recipe(recipe), out, say=lambda line: None, **how)
+    return carry_out(parse_recipe(recipe), out, say=lambda line: None, **how)
 
 
 def test_a_run_learns_what_is_rewarded(online, tmp_path: Path) -> None:
@@ -91,11 +92,11 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(online, tmp_path: Path, roll
         train__save_steps=3,
     )
     run(recipe, tmp_path / "whole")
-    session = Session(parse_recipe(recipe), tmp_path / "cut", say=lambda line: None)
-    session.run.steps = 3  # stops where the first checkpoint is
+    session = build(parse_recipe(recipe), tmp_path / "cut", say=lambda line: None)
+    session.steps = 3  # stops where the first checkpoint is
     session.fill_reference()
     session.train()
-    again = Session(parse_recipe(recipe), tmp_path / "cut", resume=True, say=lambda line: None)
+    again = build(parse_recipe(recipe), tmp_path / "cut", resume=True, say=lambda line: None)
     again.go(self_check=False)
     whole, cut = (weights_of(tmp_path / name / "model") for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
@@ -110,7 +111,7 @@ def test_responses_are_used_as_often_as_the_recipe_says(online, tmp_path: Path) 
         rollout={"steps_per_generation": 2, "num_iterations": 2},
         train__batch_size=3,
     )
-    feeds = Session(parse_recipe(recipe), tmp_path / "run", say=lambda line: None).run.feeds
+    feeds = build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None).feeds
     drawn = [feeds.draw(["grpo"]) for _ in range(8)]
     names = [[record.id for record in records] for records in drawn]
     assert names[0] == names[2] != names[1] == names[3]
@@ -121,10 +122,17 @@ def test_responses_are_used_as_often_as_the_recipe_says(online, tmp_path: Path) 
 
 
 def test_used_once_nothing_is_kept_of_the_old_policy(online, tmp_path: Path) -> None:
+<<<<<<< HEAD
     run = Session(
         parse_recipe(online(objective="grpo")), tmp_path / "run", say=lambda line: None
     ).run
     (record, *_) = run.feeds.draw(["grpo"])
+=======
+    feeds = build(
+        parse_recipe(online(objective="grpo")), tmp_path / "run", say=lambda line: None
+    ).feeds
+    (record, *_) = feeds.draw(["grpo"])
+>>>>>>> 62e9c0d (Training: rule A and one order of building)
     assert set(record.sampled.kept) == {"advantage"}
     assert not run.answers.contents()
 
@@ -135,9 +143,9 @@ def test_temperature_does_not_reach_the_losses(online, tmp_path: Path) -> None:
         objective={"name": "grpo", "beta": 0.1},
         rollout={"temperature": 0.3, "top_p": 0.7, "num_iterations": 2},
     )
-    session = Session(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
-    (record, *_) = session.run.feeds.draw(["grpo"])
-    policy = session.run.policy
+    session = build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    (record, *_) = session.feeds.draw(["grpo"])
+    policy = session.policy
     with policy.evaluating():
         for number, path in enumerate(record.paths):
             own = policy.alone(path, chunked=False).numpy()
@@ -151,18 +159,18 @@ def test_the_reference_of_sampled_responses_is_where_the_run_started(
 ) -> None:
     recipe = online(objective={"name": "grpo", "beta": 0.1}, train__max_steps=3)
     recipe["model"] = {"name": str(model_folder), "lora": lora}
-    session = Session(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
-    start = {n: p.detach().clone() for n, p in session.run.policy.named_parameters()}
+    session = build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    start = {n: p.detach().clone() for n, p in session.policy.named_parameters()}
     session.train()
-    (record, *_) = session.run.feeds.draw(["grpo"])
-    trained = {n: p.detach().clone() for n, p in session.run.policy.named_parameters()}
+    (record, *_) = session.feeds.draw(["grpo"])
+    trained = {n: p.detach().clone() for n, p in session.policy.named_parameters()}
     assert any(not torch.equal(start[n], trained[n]) for n in start)
     with torch.no_grad():
-        for name, parameter in session.run.policy.named_parameters():
+        for name, parameter in session.policy.named_parameters():
             parameter.copy_(start[name])
-    with session.run.policy.evaluating():
+    with session.policy.evaluating():
         for number, path in enumerate(record.paths):
-            first = session.run.policy.alone(path, chunked=False).numpy()
+            first = session.policy.alone(path, chunked=False).numpy()
             assert record.sampled.kept["reference"][number] == pytest.approx(first, abs=1e-4)
 
 
@@ -176,7 +184,7 @@ def test_the_start_may_answer_while_another_model_is_the_reference(
         train__max_steps=3,
     )
     trained, fresh = (
-        Session(parse_recipe(recipe), tmp_path / name, say=lambda line: None)
+        build(parse_recipe(recipe), tmp_path / name, say=lambda line: None)
         for name in ("trained", "fresh")
     )
     trained.train()
@@ -192,9 +200,9 @@ def test_the_start_may_answer_while_another_model_is_the_reference(
 def test_hints_are_for_training_and_shared_by_a_group(online, tmp_path: Path) -> None:
     recipe = online(objective="grpo", stream={"hint": "uniform", "eval_path": "PROBLEMS"})
     recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
-    session = Session(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    session = build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
     hinted = 0
-    for record in session.run.feeds.draw(["grpo"]):
+    for record in session.feeds.draw(["grpo"]):
         roles = [ROLES[role] for role in record.sampled.roles]
         assert roles.count("hint") <= 1
         assert roles.count("response") == 3
@@ -202,13 +210,17 @@ def test_hints_are_for_training_and_shared_by_a_group(online, tmp_path: Path) ->
             hinted += 1
             start, end = record.paths[0].spans[0]
             assert len({path.ids[:end].tobytes() for path in record.paths}) == 1
-            text = session.tokenizer.decode(record.paths[0].ids[start:end])
+            text = session.loaded.tokenizer.decode(record.paths[0].ids[start:end])
             assert text.startswith(STEPS[0].rstrip())
             assert math.isnan(record.scores[0])
     assert hinted
     held_out = list(session.held_out())
     assert held_out == []  # problems have no responses before somebody answers
+<<<<<<< HEAD
     found, metrics = session.run.answers.evaluate(list(session.data.held_out["problems"]))
+=======
+    found, metrics = session.feeds.answered(list(session.data.held_out["problems"]))
+>>>>>>> 62e9c0d (Training: rule A and one order of building)
     assert all("hint" not in {ROLES[r] for r in one.sampled.roles} for one in found)
     assert metrics["eval/problems/completion_length"] <= 8
 
@@ -254,10 +266,10 @@ def test_equal_rewards_teach_nothing_and_raise_an_alarm(online, tmp_path: Path) 
         rollout={"alarm_after": 3},
         train__max_steps=5,
     )
-    session = Session(parse_recipe(recipe), tmp_path / "run", say=said.append)
-    before = {n: p.detach().clone() for n, p in session.run.policy.named_parameters()}
+    session = build(parse_recipe(recipe), tmp_path / "run", say=said.append)
+    before = {n: p.detach().clone() for n, p in session.policy.named_parameters()}
     session.train()
-    after = dict(session.run.policy.named_parameters())
+    after = dict(session.policy.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert read_metrics(tmp_path / "run")[0]["problems/frac_reward_zero_std"] == 1.0
     alarms = [line for line in said if line.startswith("ALARM")]
@@ -327,8 +339,8 @@ def test_best_and_worst_answers_make_pairs(online, tmp_path: Path) -> None:
     lines = read_metrics(tmp_path / "run")
     assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert lines[-1]["problems/margin"] != 0
-    session = Session(parse_recipe(recipe), tmp_path / "again", say=lambda line: None)
-    for record in session.run.feeds.draw(["dpo"]):
+    session = build(parse_recipe(recipe), tmp_path / "again", say=lambda line: None)
+    for record in session.feeds.draw(["dpo"]):
         assert record.kind == "pair"
         assert record.scores[0] > record.scores[1]
 

@@ -16,10 +16,10 @@ from onestage.data.rows import record_of
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.runfolder import read_metrics
-from onestage.training.plan import choices, schedule_of
+from onestage.training.choices import objectives_of, schedule_of
+from onestage.training.pipeline import carry_out
+from onestage.training.plan import stages_of
 from onestage.training.recipe import load_recipe, parse_recipe
-from onestage.training.run import run_recipe
-from onestage.training.stages import plan
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -30,8 +30,10 @@ sys.path.insert(0, str(ROOT / "recipes"))
 def test_a_recipe_parses_and_its_objectives_exist(file: Path) -> None:
     recipe = load_recipe(file)
     assert recipe.description
-    runs = [stage.recipe for stage in plan(recipe, Path("out"))] if recipe.stages else [recipe]
-    assert all(choices(run) and schedule_of(run) for run in runs)
+    for stage in stages_of(recipe, Path("out")):
+        run = stage.recipe
+        assert objectives_of(run.objective, run.data, run.rollout.max_completion_length)
+        assert schedule_of(run.schedule)
 
 
 def test_the_template_of_the_xright_authors() -> None:
@@ -116,7 +118,7 @@ def test_real_data_in_one_run(objective: Any, tmp_path: Path) -> None:
         "cache_dir": str(tmp_path / "cache"),
     }
     said: list[str] = []
-    run_recipe(parse_recipe(recipe), tmp_path / "out", say=said.append)
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=said.append)
     assert sum("holds" in line for line in said) == 5
     lines = read_metrics(tmp_path / "out")
     losses = [line["gpteacher_roleplay/loss"] for line in lines]

@@ -17,10 +17,9 @@ from support.tiny import write_rows
 from onestage.rollout.rewards import _pool as pool
 from onestage.rollout.rewards.countdown import Countdown
 from onestage.runfolder import read_metrics
-from onestage.training.pipeline import run_stages
+from onestage.training.pipeline import carry_out
+from onestage.training.plan import stages_of
 from onestage.training.recipe import load_recipe, parse_recipe
-from onestage.training.run import run_recipe
-from onestage.training.stages import plan
 
 ROOT = Path(__file__).parents[2] / "recipes"
 COUNTDOWN = sorted(file.stem for file in ROOT.glob("countdown_*.yaml"))
@@ -78,13 +77,8 @@ def test_two_steps_of_a_recipe(name: str, model_folder: Path, tmp_path: Path) ->
     rows = write_rows(tmp_path / "rows.jsonl", puzzles if name in COUNTDOWN else sums())
     content = smaller(name, model_folder, rows, tmp_path / "cache")
     recipe, out, said = parse_recipe(content), tmp_path / "out", []
-    if recipe.stages:
-        run_stages(recipe, out, say=said.append)
-        folders = [stage.folder for stage in plan(recipe, out)]
-    else:
-        run_recipe(recipe, out, say=said.append)
-        folders = [out]
-    for folder in folders:
+    carry_out(recipe, out, say=said.append)
+    for folder in (stage.folder for stage in stages_of(recipe, out)):
         lines = [line for line in read_metrics(folder) if "loss" in line]
         assert [line["step"] for line in lines] == [1, 2]
         assert all(math.isfinite(line["loss"]) for line in lines)

@@ -36,11 +36,12 @@ from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _pool as pool
 from onestage.rollout.rewards.reward_model import RewardModel
 from onestage.runfolder import read_metrics
+from onestage.training.build import build
 from onestage.training.callbacks import Callback
 from onestage.training.loop import take_step
-from onestage.training.pipeline import run_stages
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import Session, run_recipe
+from onestage.training.run import Run
 
 TRAIN: dict[str, Any] = {
     **{"max_steps": 30, "batch_size": 8, "learning_rate": 5e-3, "lr_scheduler_type": "constant"},
@@ -79,7 +80,7 @@ def recipe_for(folder: Path, model: dict[str, Any], rows: Any, **changes: Any) -
 
 
 def go(recipe: dict[str, Any], out: Path, **options: Any) -> Path:
-    return run_recipe(parse_recipe(recipe), out, say=lambda line: None, **options)
+    return carry_out(parse_recipe(recipe), out, say=lambda line: None, **options)
 
 
 def by_transformers(folder: Path, texts: list[list[int]], model: Any = None) -> torch.Tensor:
@@ -91,7 +92,7 @@ def by_transformers(folder: Path, texts: list[list[int]], model: Any = None) -> 
         return model.eval()(**batch).logits[:, 0]
 
 
-def rewards_of(policy: Policy, session: Session) -> tuple[list[list[int]], torch.Tensor]:
+def rewards_of(policy: Policy, session: Run) -> tuple[list[list[int]], torch.Tensor]:
     """Ids up to the end of each response, and the rewards by packed rows, in the records' order."""
     store = session.data.train["pairs"]
     records = [store[number] for number in range(len(store))]
@@ -190,7 +191,7 @@ def test_the_end_of_a_turn_is_no_padding_either() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     """A reward model from a causal one, trained to prefer the sea; half of its pairs are chats."""
     folder = tmp_path_factory.mktemp("reward")
     torch.manual_seed(0)
@@ -204,7 +205,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Path]:
     recipe["data"][0]["eval_path"] = str(file)
     recipe["train"]["eval_steps"] = 30
     said: list[str] = []
-    session = Session(parse_recipe(recipe), folder / "run", say=said.append)
+    session = build(parse_recipe(recipe), folder / "run", say=said.append)
     saved = session.go()
     laws = [line.split(":")[0] for line in said if "holds" in line]
     assert laws == [
@@ -216,7 +217,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Path]:
     return session, saved
 
 
-def test_it_learns_what_is_preferred(trained: tuple[Session, Path]) -> None:
+def test_it_learns_what_is_preferred(trained: tuple[Run, Path]) -> None:
     lines = read_metrics(trained[0].out)
     assert lines[0]["loss"] > 0.3
     last = {name: value for line in lines for name, value in line.items()}
@@ -229,10 +230,10 @@ def test_it_learns_what_is_preferred(trained: tuple[Session, Path]) -> None:
     assert not {"pairs/logp", "pairs/log_ratio", "pairs/implicit_reward"} & set(last)
 
 
-def test_the_saved_folder_says_what_training_said(trained: tuple[Session, Path]) -> None:
+def test_the_saved_folder_says_what_training_said(trained: tuple[Run, Path]) -> None:
     """Law 8, by plain transformers: also in a padded batch, where it finds the last token itself."""
     session, saved = trained
-    texts, rewards = rewards_of(session.run.policy, session)
+    texts, rewards = rewards_of(session.policy, session)
     torch.testing.assert_close(by_transformers(saved, texts), rewards, atol=1e-5, rtol=0)
     assert rewards.max() - rewards.min() > 2
     model = AutoModelForSequenceClassification.from_pretrained(saved)
@@ -241,10 +242,10 @@ def test_the_saved_folder_says_what_training_said(trained: tuple[Session, Path])
     assert model.config.num_labels == 1
 
 
-def test_as_a_reward_it_says_the_same_of_the_same_text(trained: tuple[Session, Path]) -> None:
+def test_as_a_reward_it_says_the_same_of_the_same_text(trained: tuple[Run, Path]) -> None:
     """Plain prompts, and conversations whose template writes more behind the end of a turn."""
     session, saved = trained
-    _, rewards = rewards_of(session.run.policy, session)
+    _, rewards = rewards_of(session.policy, session)
     rows = pairs(48, 0)
     answers = []
     for number, row in enumerate(rows):
@@ -263,7 +264,7 @@ def test_as_a_reward_it_says_the_same_of_the_same_text(trained: tuple[Session, P
 
 
 def test_it_judges_a_policy_that_learns_by_ppo(
-    trained: tuple[Session, Path], model_folder: Path, tmp_path: Path
+    trained: tuple[Run, Path], model_folder: Path, tmp_path: Path
 ) -> None:
     """RLHF as published, in small: the judge's rewards are those of the sampled texts."""
     problems = [{"prompt": f"write about {word}"} for word in WORDS]
@@ -352,9 +353,9 @@ def test_an_adapter_and_its_head_come_back(tokenizer_folder: Path, tmp_path: Pat
     model = {**FRESH, "tokenizer": str(tokenizer_folder), "lora": {"r": 4}}
     rows = pairs(24, 0)
     recipe = recipe_for(tmp_path, model, rows, train={"max_steps": 12, "learning_rate": 2e-2})
-    session = Session(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    session = build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
     saved = session.go()
-    texts, rewards = rewards_of(session.run.policy, session)
+    texts, rewards = rewards_of(session.policy, session)
     plain = AutoPeftModelForSequenceClassification.from_pretrained(saved, num_labels=1)
     assert plain.config.pad_token_id == 0  # the start folder is the run's own and has it
     theirs = by_transformers(saved, texts, plain)
@@ -365,7 +366,7 @@ def test_an_adapter_and_its_head_come_back(tokenizer_folder: Path, tmp_path: Pat
     for adapter in ("same", "merge"):
         model = {"name": str(saved), "adapter": adapter}
         going_on = recipe_for(tmp_path, model, rows, train={"max_steps": 1})
-        again = Session(parse_recipe(going_on), tmp_path / adapter, say=lambda line: None)
+        again = build(parse_recipe(going_on), tmp_path / adapter, say=lambda line: None)
         torch.testing.assert_close(
             rewards_of(again.run.policy, again)[1], rewards, atol=1e-4, rtol=0
         )
@@ -379,15 +380,15 @@ def test_under_half_precision_small_steps_are_not_lost(
     model = {**FRESH, "tokenizer": str(tokenizer_folder), "lora": {"r": 2}, "dtype": "bfloat16"}
     train = {"max_steps": 2, "learning_rate": 1e-6, "bf16": True}
     recipe = recipe_for(tmp_path, model, pairs(8, 0), train=train)
-    session = Session(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
-    *_, head = session.run.policy.base.score.parameters()
+    session = build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    *_, head = session.policy.base.score.parameters()
     before = head.detach().clone()
     saved = session.go()
     assert head.dtype is torch.float32
     assert 1e-7 < float((head - before).abs().max().detach()) < 1e-5
     stored = load_file(saved / "adapter_model.safetensors")["base_model.model.score.weight"]
     assert torch.equal(stored, head.detach())
-    texts, rewards = rewards_of(session.run.policy, session)
+    texts, rewards = rewards_of(session.policy, session)
     answers = [Answer(row["prompt"], row["chosen"]) for row in pairs(8, 0)]
     again = RewardModel(str(saved))(answers)
     assert again == pytest.approx(rewards[::2].tolist(), abs=0.05)
@@ -453,7 +454,7 @@ def test_stages_from_a_language_model_to_a_reward_model(
         {"name": "sft", "streams": ["demonstrations"]},
         {"name": "judge", **judge},
     ]
-    saved = run_stages(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
+    saved = carry_out(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
     assert AutoConfig.from_pretrained(saved).architectures == ["LlamaForSequenceClassification"]
     before = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "1-sft" / "model")
     after = AutoModelForSequenceClassification.from_pretrained(saved)
@@ -462,7 +463,7 @@ def test_stages_from_a_language_model_to_a_reward_model(
     assert 0 < float(moved) < 0.05  # two steps of 1e-2 from where the first stage ended
     recipe["stages"][1]["objective"] = "dpo"
     with pytest.raises(RecipeError, match=r"stages\.judge: objective dpo is about log-prob"):
-        run_stages(parse_recipe(recipe), tmp_path / "bad", say=lambda line: None)
+        carry_out(parse_recipe(recipe), tmp_path / "bad", say=lambda line: None)
     assert not (tmp_path / "bad" / "1-sft").exists()  # before the first stage begins
 
 
@@ -520,7 +521,7 @@ def test_other_contradictions_are_refused(tmp_path: Path) -> None:
 
 
 def test_models_of_another_sort_are_refused(
-    trained: tuple[Session, Path], tokenizer_folder: Path, tmp_path: Path
+    trained: tuple[Run, Path], tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"is a classifier .* which writes no text"):
         load(Model(name=str(trained[1])))
@@ -565,8 +566,8 @@ def test_agrees_with_trl(centering: float, tmp_path: Path) -> None:
         objective={"name": "bradley_terry", "centering": centering},
         train={"max_steps": 5, "batch_size": size, "learning_rate": rate, "optim": "adamw_torch"},
     )
-    session = Session(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
-    run, store = session.run, session.data.train["pairs"]
+    session = build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    run, store = session, session.data.train["pairs"]
     records = [store[number] for number in range(size)]
     ids = [
         {f"{side}_ids": path.ids.tolist() for side, path in zip(SIDES, r.paths, strict=True)}

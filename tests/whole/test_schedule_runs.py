@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.tiny import make_tokenizer, train_on_two_processes, write_recipe, write_rows
+from support.drafts import data_of
+from support.tiny import train_on_two_processes, write_recipe, write_rows
 
 from onestage.config import RecipeError
 from onestage.data.packing import pack_records
@@ -19,13 +20,15 @@ from onestage.runfolder import read_metrics
 from onestage.schedules import active
 from onestage.schedules import find as schedule_of_file
 from onestage.testing import check_schedule
+from onestage.training.build import build
 from onestage.training.callbacks import Callback
 from onestage.training.evaluate import measure
-from onestage.training.loop import decide, row_loss, take_step
+from onestage.training.forward import row_loss
+from onestage.training.loop import decide, take_step
+from onestage.training.pipeline import carry_out
 from onestage.training.plan import make_plan
-from onestage.training.read import read_data
 from onestage.training.recipe import load_recipe, parse_recipe
-from onestage.training.run import Session, run_recipe
+from onestage.training.run import Run
 
 Make = Callable[..., dict[str, Any]]
 TWO = {"demonstration": "sft", "pair": "dpo"}
@@ -49,12 +52,12 @@ def two(recipe_of: Make) -> Callable[..., dict[str, Any]]:
 
 
 def go(recipe: dict[str, Any], out: Path, **options: Any) -> list[dict[str, Any]]:
-    run_recipe(parse_recipe(recipe), out, say=quiet, **options)
+    carry_out(parse_recipe(recipe), out, say=quiet, **options)
     return read_metrics(out)
 
 
-def session_of(recipe: dict[str, Any], out: Path) -> Session:
-    session = Session(parse_recipe(recipe), out, say=quiet)
+def session_of(recipe: dict[str, Any], out: Path) -> Run:
+    session = build(parse_recipe(recipe), out, say=quiet)
     session.fill_reference()
     return session
 
@@ -165,8 +168,8 @@ def test_sequential_switches_once_with_the_same_optimiser(two: Make, tmp_path: P
     assert [line["weight/dpo"] for line in lines] == [0] * 6 + [1] * 2
 
 
-def gradients(session: Session, records: Any, weights: dict[str, float]) -> list[torch.Tensor]:
-    run = session.run
+def gradients(session: Run, records: Any, weights: dict[str, float]) -> list[torch.Tensor]:
+    run = session
     run.policy.zero_grad()
     batch, counts = pack_records(records, run.tokens_per_row), run.terms.count(records)
     for row in batch.rows:
@@ -176,7 +179,7 @@ def gradients(session: Session, records: Any, weights: dict[str, float]) -> list
 
 def test_mix_is_the_weighted_sum_of_its_terms_gradients(two: Make, tmp_path: Path) -> None:
     session = session_of(two(SCHEDULES["mix"]), tmp_path / "out")
-    run = session.run
+    run = session
     take_step(run, list(run.policy.parameters()), run.feeds.draw(LAMBDA), LAMBDA)
     assert run.feeds.drawn == {"dpo": 1, "sft": 1}
     records = run.feeds.draw(LAMBDA)
@@ -205,7 +208,7 @@ def test_maxright_trains_on_the_worse_term_and_knows_the_loss_for_free(
 ) -> None:
     recipe = two({"name": "maxright", "decide": "independent", "refresh_steps": 4})
     session = session_of(recipe, tmp_path / "out")
-    run = session.run
+    run = session
     stale = run.schedule.wants(0)
     assert set(stale) == {"dpo", "sft"}
     losses = measure(run, stale)
@@ -224,7 +227,7 @@ def test_published_maxright_decides_on_the_batch_that_it_trains_on(
     two: Make, tmp_path: Path
 ) -> None:
     session = session_of(two(SCHEDULES["maxright-published"]), tmp_path / "out")
-    run = session.run
+    run = session
     seen = measure(run, ["dpo", "sft"])
     records = run.feeds.draw(["sft"])
     weights = {"dpo": 0.0, "sft": 1.0}
@@ -239,12 +242,12 @@ def test_published_maxright_never_sees_again_what_it_looked_at_and_did_not_want(
 ) -> None:
     recipe = two({"name": "maxright", "decide": "same_batch", "refresh_steps": 1})
     run = session_of(recipe, tmp_path / "out").run
-    weights = decide(run, lambda names: measure(run, names))
+    weights = decide(run)
     run.feeds.draw(active(weights))
     assert active(weights) == ["sft"]
     assert run.feeds.drawn == {"dpo": 1, "sft": 1}
     other = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "other").run
-    other.feeds.draw(active(decide(other, lambda names: measure(other, names))))
+    other.feeds.draw(active(decide(other)))
     assert other.feeds.drawn == {"sft": 1}
 
 
@@ -274,7 +277,7 @@ def test_a_file_of_several_kinds_is_dealt_out_to_its_terms(
     both = [row for pair in zip(rows["pair"], rows["demonstration"], strict=False) for row in pair]
     write_rows(file, both)
     recipe["schedule"] = {"name": "alright", "weights": {"dpo": 1, "sft": 1}}
-    plan = make_plan(parse_recipe(recipe), read_data(parse_recipe(recipe), make_tokenizer(), quiet))
+    plan = make_plan(parse_recipe(recipe), data_of(parse_recipe(recipe)))
     assert {r.kind for _ in range(5) for r in plan.feeds.draw(["dpo"])} == {"pair"}
     assert {r.kind for _ in range(5) for r in plan.feeds.draw(["sft"])} == {"demonstration"}
     assert len(plan.feeds.draw(["sft"])) == 6
@@ -285,7 +288,7 @@ def test_per_step_gives_a_term_a_batch_of_its_own_size(two: Make, tmp_path: Path
     recipe = two(SCHEDULES["mix"])
     recipe["data"][0]["per_step"], recipe["data"][1]["per_step"] = 6, 2
     parsed = parse_recipe(recipe)
-    plan = make_plan(parsed, read_data(parsed, make_tokenizer(), quiet))
+    plan = make_plan(parsed, data_of(parsed))
     drawn = [record.kind for record in plan.feeds.draw(["dpo", "sft"])]
     assert (drawn.count("demonstration"), drawn.count("pair")) == (6, 2)
 
@@ -372,7 +375,7 @@ def test_a_bad_schedule_is_refused_before_anything_is_written(
 ) -> None:
     schedule, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
-        run_recipe(parse_recipe(two(schedule)), tmp_path / "out", say=quiet)
+        carry_out(parse_recipe(two(schedule)), tmp_path / "out", say=quiet)
     assert not (tmp_path / "out" / "recipe.yaml").exists()
 
 
@@ -380,7 +383,7 @@ def test_epochs_of_terms_that_draw_on_their_own_are_refused(two: Make, tmp_path:
     recipe = two(SCHEDULES["mix"], num_train_epochs=1.0)
     del recipe["train"]["max_steps"]
     with pytest.raises(RecipeError, match=r"give train\.max_steps"):
-        run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
 
 
 def test_a_schedule_can_be_set_on_the_command_line(two: Make, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
+from support.drafts import data_of
 from support.tiny import make_tokenizer, tiny_llama, write_recipe
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -23,13 +24,12 @@ from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights
 from onestage.models.stacking import FROZEN, TRAINED, activate, is_stacked
 from onestage.runfolder import OutputError, read_metrics
+from onestage.training.build import build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError
-from onestage.training.loop import Run
-from onestage.training.pipeline import run_stages
-from onestage.training.read import read_data
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import Session, run_recipe
+from onestage.training.run import Run
 
 Make = Callable[..., dict[str, Any]]
 IDS = torch.arange(2, 60)[None]
@@ -130,7 +130,7 @@ def test_every_stage_reloads_as_it_was_in_memory(
     before, or the last stage's change alone."""
     memory, out = Memory(), tmp_path / "out"
     recipe = parse_recipe(staged(recipe_of, model_folder, *with_policies(policies)))
-    saved = run_stages(recipe, out, say=quiet, callbacks=[memory])
+    saved = carry_out(recipe, out, say=quiet, callbacks=[memory])
     base = before = logits(AutoModelForCausalLM.from_pretrained(model_folder))
     names = ["1-sft", "2-dpo", "3-kto"][: len(policies) + 1]
     for number, name in enumerate(names):
@@ -160,7 +160,7 @@ def test_a_stacked_sum_has_the_ranks_of_its_parts(
 ) -> None:
     """4 everywhere, then 4 + 2 in three kinds of layers, then 3 more in two kinds."""
     recipe = staged(recipe_of, model_folder, *with_policies(["stack", "stack"]))
-    run_stages(parse_recipe(recipe), tmp_path / "out", say=quiet, self_check=False)
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, self_check=False)
     wanted = [{"q": 6, "v": 6, "up": 6, "down": 4, "o": 4}, {"q": 9, "v": 6, "up": 6, "down": 7}]
     for name, ranks in zip(("2-dpo", "3-kto"), wanted, strict=True):
         model: Any = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out" / name / "model")
@@ -180,22 +180,22 @@ def test_only_the_new_adapter_is_trained(
 ) -> None:
     out = tmp_path / "out"
     recipe = staged(recipe_of, model_folder, SFT)
-    run_stages(parse_recipe(recipe), out, say=quiet)
+    carry_out(parse_recipe(recipe), out, say=quiet)
     again = recipe_of("pair", objective="dpo")
     again["model"] = {"name": str(out / "model"), "lora": {"r": 2}, "adapter": "stack"}
-    session = Session(parse_recipe(again), tmp_path / "two", say=quiet)
-    trained = [n for n, p in session.run.policy.named_parameters() if p.requires_grad]
+    session = build(parse_recipe(again), tmp_path / "two", say=quiet)
+    trained = [n for n, p in session.policy.named_parameters() if p.requires_grad]
     assert trained
     assert all(".stacked." in name for name in trained)
-    in_optimizer = [p for g in session.run.optimizer.param_groups for p in g["params"]]
+    in_optimizer = [p for g in session.optimizer.param_groups for p in g["params"]]
     assert len(in_optimizer) == len(trained)
-    start, initial = reloaded(out / "model"), InitialWeights(session.run.policy)
+    start, initial = reloaded(out / "model"), InitialWeights(session.policy)
     session.go()
-    model = session.run.policy.model
+    model = session.policy.model
     assert gap(logits(model), start) > 1e-3
     with initial.in_place():  # the start of the run, not the base
         assert gap(logits(model), start) < 1e-5
-    assert [n for n, p in session.run.policy.named_parameters() if p.requires_grad] == trained
+    assert [n for n, p in session.policy.named_parameters() if p.requires_grad] == trained
     assert gap(logits(model), reloaded(tmp_path / "two" / "model")) < 1e-5
 
 
@@ -204,7 +204,7 @@ def test_full_fine_tuning_in_stages(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("demonstration", "pair", stages=[SFT, {**DPO, "reference": "first"}])
     recipe["stages"][1].pop("model")
     memory, out = Memory(), tmp_path / "out"
-    run_stages(parse_recipe(recipe), out, say=quiet, callbacks=[memory])
+    carry_out(parse_recipe(recipe), out, say=quiet, callbacks=[memory])
     for name, mine in zip(("1-sft", "2-dpo"), memory.logits, strict=True):
         assert gap(reloaded(out / name / "model"), mine) < 1e-5
     assert gap(*memory.logits) > 1e-2
@@ -219,7 +219,7 @@ def test_all_weights_after_a_merged_adapter(
     stage = {**DPO, "adapter": "merge", "model": {"lora": None}}
     recipe = staged(recipe_of, model_folder, SFT, stage)
     memory, out = Memory(), tmp_path / "out"
-    run_stages(parse_recipe(recipe), out, say=quiet, callbacks=[memory])
+    carry_out(parse_recipe(recipe), out, say=quiet, callbacks=[memory])
     assert (out / "model" / "model.safetensors").is_file()
     assert gap(reloaded(out / "2-dpo" / "start"), memory.logits[0]) < 1e-4
     assert gap(reloaded(out / "model"), memory.logits[1]) < 1e-5
@@ -228,7 +228,7 @@ def test_all_weights_after_a_merged_adapter(
 
 def pair_loss(policy: Any, reference: Any, recipe: dict[str, Any], beta: float = 0.1) -> float:
     """Mean DPO loss of all pairs by its definition: one path at a time, plain logits."""
-    data = read_data(parse_recipe(recipe), make_tokenizer(), quiet)
+    data = data_of(parse_recipe(recipe))
     store = data.train["pairs"]
     mine, theirs = Policy(policy), Policy(reference)
     total = 0.0
@@ -256,7 +256,7 @@ def test_the_reference_follows_the_stage_or_does_not(
     recipe["train"]["batch_size"] = 8
     said: list[str] = []
     out = tmp_path / "out"
-    run_stages(parse_recipe(recipe), out, say=said.append)
+    carry_out(parse_recipe(recipe), out, say=said.append)
     losses = [read_metrics(out / name)[0]["loss"] for name in ("1-one", "2-two")]
     assert losses[0] == pytest.approx(math.log(2), rel=1e-5)
     laws = [line for line in said if line.startswith("law 1")]
@@ -294,15 +294,15 @@ def test_killed_in_a_stage_and_resumed_is_bit_for_bit_the_same(
     policy: str, recipe_of: Make, model_folder: Path, tmp_path: Path
 ) -> None:
     recipe = parse_recipe(staged(recipe_of, model_folder, *with_policies([policy])))
-    run_stages(recipe, tmp_path / "whole", say=quiet)
+    carry_out(recipe, tmp_path / "whole", say=quiet)
     cut = tmp_path / "cut"
-    reached = run_stages(recipe, cut, say=quiet, callbacks=[StopAt(2, 2)])
+    reached = carry_out(recipe, cut, say=quiet, callbacks=[StopAt(2, 2)])
     assert reached == cut.resolve() / "2-dpo" / "checkpoints" / "last"
     assert [s["done"] for s in json.loads((cut / "stages.json").read_text())] == [True, False]
     assert not (cut / "model").exists()
     first = (cut / "1-sft" / "metrics.jsonl").stat().st_mtime_ns
     said: list[str] = []
-    run_stages(recipe, cut, say=said.append, resume=True)
+    carry_out(recipe, cut, say=said.append, resume=True)
     assert sum("resumed after step 2" in line for line in said) == 1
     assert (cut / "1-sft" / "metrics.jsonl").stat().st_mtime_ns == first
     assert all(s["done"] for s in json.loads((cut / "stages.json").read_text()))
@@ -318,21 +318,21 @@ def test_killed_before_the_first_checkpoint_of_a_stage(
     recipe_of: Make, model_folder: Path, tmp_path: Path
 ) -> None:
     recipe = parse_recipe(staged(recipe_of, model_folder, *with_policies(["stack"])))
-    run_stages(recipe, tmp_path / "whole", say=quiet)
+    carry_out(recipe, tmp_path / "whole", say=quiet)
     cut = tmp_path / "cut"
     with pytest.raises(MemoryError):
-        run_stages(recipe, cut, say=quiet, callbacks=[StopAt(2, 2, crash=True)])
+        carry_out(recipe, cut, say=quiet, callbacks=[StopAt(2, 2, crash=True)])
     assert (cut / "2-dpo" / "metrics.jsonl").exists()
-    run_stages(recipe, cut, say=quiet, resume=True)
+    carry_out(recipe, cut, say=quiet, resume=True)
     name = "model/adapter_model.safetensors"
     assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     with pytest.raises(OutputError, match="already holds a run"):
-        run_stages(recipe, cut, say=quiet)
+        carry_out(recipe, cut, say=quiet)
     with pytest.raises(CheckpointError, match="no stages were begun"):
-        run_stages(recipe, tmp_path / "elsewhere", say=quiet, resume=True)
+        carry_out(recipe, tmp_path / "elsewhere", say=quiet, resume=True)
     other = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": 3})})
     with pytest.raises(CheckpointError, match=r"stage sft .* is done, but the recipe says"):
-        run_stages(other, cut, say=quiet, resume=True)
+        carry_out(other, cut, say=quiet, resume=True)
 
 
 BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
@@ -407,7 +407,7 @@ def test_bad_stages_are_refused_before_the_first_begins(
         content["reference"] = str(model_folder)
     recipe = parse_recipe(content)
     with pytest.raises(RecipeError, match=message):
-        run_stages(recipe, tmp_path / "out", say=quiet)
+        carry_out(recipe, tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
@@ -416,7 +416,7 @@ def test_a_stage_overrides_single_keys(recipe_of: Make, model_folder: Path, tmp_
     stage = {"name": "only", "streams": ["labels"], "train": {"num_train_epochs": 2, "seed": 5}}
     recipe = staged(recipe_of, model_folder, stage)
     recipe["objective"] = {"demonstrations": "sft", "pairs": "dpo", "labels": "kto"}
-    run_stages(parse_recipe(recipe), tmp_path / "out", say=quiet)
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
     lines = read_metrics(tmp_path / "out" / "1-only")
     assert [line["step"] for line in lines] == [1, 2, 3]  # 2 epochs of 8 records, 6 a step
     facts = json.loads((tmp_path / "out" / "1-only" / "manifest.json").read_text())
@@ -448,8 +448,8 @@ def test_check_and_train_by_command(recipe_of: Make, model_folder: Path, tmp_pat
 
 def test_a_single_run_refuses_stages(recipe_of: Make, model_folder: Path, tmp_path: Path) -> None:
     recipe = parse_recipe(staged(recipe_of, model_folder, SFT))
-    with pytest.raises(RecipeError, match="run_stages"):
-        run_recipe(recipe, tmp_path / "out", say=quiet)
+    with pytest.raises(RecipeError, match="carry_out"):
+        carry_out(recipe, tmp_path / "out", say=quiet)
 
 
 def test_start_models_of_another_adapter_are_refused(
@@ -459,16 +459,16 @@ def test_start_models_of_another_adapter_are_refused(
     for seed in (1, 2):
         recipe = staged(recipe_of, model_folder, SFT)
         recipe["train"]["seed"] = seed
-        run_stages(parse_recipe(recipe), tmp_path / f"sft{seed}", say=quiet)
+        carry_out(parse_recipe(recipe), tmp_path / f"sft{seed}", say=quiet)
     again = recipe_of("demonstration", objective="sft", train__save_steps=2)
     for seed in (1, 2):
         again["model"] = {"name": str(tmp_path / f"sft{seed}" / "1-sft" / "model")}
         again["model"] |= {"adapter": "merge", "lora": {"r": 2}}
         if seed == 1:
-            run_recipe(parse_recipe(again), tmp_path / "out", say=quiet)
+            carry_out(parse_recipe(again), tmp_path / "out", say=quiet)
             continue
         with pytest.raises(ValueError, match="not what the recipe starts from now"):
-            run_recipe(parse_recipe(again), tmp_path / "out", say=quiet, resume=True)
+            carry_out(parse_recipe(again), tmp_path / "out", say=quiet, resume=True)
 
 
 def test_an_adapter_that_is_no_product_cannot_be_stacked_on(
@@ -482,10 +482,10 @@ def test_an_adapter_that_is_no_product_cannot_be_stacked_on(
     recipe = recipe_of("demonstration", objective="sft")
     recipe["model"] = {"name": str(tmp_path / "dora"), "adapter": "stack", "lora": {"r": 2}}
     with pytest.raises(ValueError, match=r"use_dora.*cannot be stacked on; use merge"):
-        run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
     recipe["model"] |= {"name": str(model_folder)}
     with pytest.raises(ValueError, match="stack needs an adapter folder"):
-        run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
 
 
 def test_a_fresh_base_is_kept_for_its_adapter(recipe_of: Make, tmp_path: Path) -> None:
@@ -493,7 +493,7 @@ def test_a_fresh_base_is_kept_for_its_adapter(recipe_of: Make, tmp_path: Path) -
     recipe = recipe_of("demonstration", objective="sft", train__max_steps=3)
     recipe["model"]["lora"] = {"r": 2}
     memory = Memory()
-    run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet, callbacks=[memory])
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, callbacks=[memory])
     assert gap(reloaded(tmp_path / "out" / "model"), memory.logits[0]) < 1e-5
     assert gap(reloaded(tmp_path / "out" / "start"), memory.logits[0]) > 1e-3
 
@@ -514,7 +514,7 @@ def test_another_model_as_reference(
     recipe["model"] = {"name": str(model_folder)}
     recipe["train"] |= {"batch_size": 8, "save_steps": 2}
     said: list[str] = []
-    session = Session(parse_recipe(recipe), tmp_path / "out", say=said.append)
+    session = build(parse_recipe(recipe), tmp_path / "out", say=said.append)
     assert session.other is not None
     session.go()
     assert session.other is None  # dropped before step 0
@@ -528,11 +528,11 @@ def test_another_model_as_reference(
     assert facts["reference"] == session.reference != facts["model"]
 
     said.clear()
-    run_recipe(parse_recipe(recipe), tmp_path / "again", say=said.append)
+    carry_out(parse_recipe(recipe), tmp_path / "again", say=said.append)
     assert any("reference: 16 paths found in the cache, 0 computed" in line for line in said)
     recipe["reference"] = "start"
     with pytest.raises(CheckpointError, match="whose reference was"):
-        run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet, resume=True)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, resume=True)
 
 
 @pytest.mark.parametrize("wrong", ["size", "ids", "unused"])
@@ -553,4 +553,4 @@ def test_a_reference_that_cannot_be_one_is_refused(
     recipe = recipe_of(kind, objective=objective, reference=str(other_folder))
     recipe["model"] = {"name": str(model_folder)}
     with pytest.raises(RecipeError, match=message):
-        run_recipe(parse_recipe(recipe), tmp_path / "out", say=quiet)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)

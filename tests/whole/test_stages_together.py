@@ -12,7 +12,7 @@ from support.tiny import train_on_two_processes, write_recipe, write_rows
 
 from onestage.config import RecipeError
 from onestage.runfolder import read_metrics
-from onestage.training.pipeline import run_stages
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
 Make = Callable[..., dict[str, Any]]
@@ -50,7 +50,7 @@ def staged(
 
 
 def test_a_stage_may_have_all_of_it(staged: dict[str, Any], tmp_path: Path) -> None:
-    saved = run_stages(parse_recipe(staged), tmp_path / "out", say=quiet)
+    saved = carry_out(parse_recipe(staged), tmp_path / "out", say=quiet)
     lines = read_metrics(tmp_path / "out" / "2-both")
     assert lines[0]["step"] == 0
     assert lines[0]["retention/kept/kl"] == pytest.approx(0, abs=1e-6)  # to this stage's own start
@@ -65,15 +65,15 @@ def test_a_stage_with_a_bad_schedule_is_refused_before_the_first(
 ) -> None:
     staged["stages"][1]["schedule"] = {"name": "maxright", "weights": {"dpo": -1, "sft": 1}}
     with pytest.raises(RecipeError, match=r"stages\.both: .*at least 0"):
-        run_stages(parse_recipe(staged), tmp_path / "out", say=quiet)
+        carry_out(parse_recipe(staged), tmp_path / "out", say=quiet)
     staged["stages"][1]["schedule"] = "maxrigt"
     with pytest.raises(RecipeError, match=r"stages\.both: .*did you mean 'maxright'"):
-        run_stages(parse_recipe(staged), tmp_path / "out", say=quiet)
+        carry_out(parse_recipe(staged), tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists()
 
 
 def test_two_processes_do_the_stages_of_one(staged: dict[str, Any], tmp_path: Path) -> None:
-    run_stages(parse_recipe(staged), tmp_path / "one", say=quiet)
+    carry_out(parse_recipe(staged), tmp_path / "one", say=quiet)
     staged["cache_dir"] = str(tmp_path / "cache2")
     file = write_recipe(tmp_path / "recipe.yaml", staged)
     train_on_two_processes(file, tmp_path / "two")

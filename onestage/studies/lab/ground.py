@@ -27,8 +27,8 @@ from onestage.studies.lab.presets import Size, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS, Rows, Source
 from onestage.studies.lab.tokenizer import train_tokenizer
 from onestage.training.callbacks import Callback
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
 
 
 class GroundError(RuntimeError):
@@ -115,7 +115,7 @@ def _pretrain(
 ) -> None:
     draft = found.with_name(f".{found.name}")  # one that is there was left by a killed process
     shutil.rmtree(draft, ignore_errors=True)
-    model = run_recipe(parse_recipe(dict(recipe)), draft, say=say, callbacks=callbacks)
+    model = carry_out(parse_recipe(dict(recipe)), draft, say=say, callbacks=callbacks)
     if model != draft / "model":
         raise GroundError(f"pretraining was stopped before its end; {found} was not made")
     os.replace(draft, found)

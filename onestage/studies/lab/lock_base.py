@@ -16,8 +16,8 @@ from onestage.runfolder import Say, digest_of
 from onestage.studies.lab.lock import ACTIONS, CUES, NONE, OPEN, THEN, LockWorld
 from onestage.studies.lab.presets import llama
 from onestage.studies.lab.tokenizer import SPECIAL, UNKNOWN, finished
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
 
 ATTEMPTS = 8_000
 """Each pair of cue and action before is seen about a thousand times."""
@@ -85,7 +85,7 @@ def make_lock_base(
             "cache_dir": str(draft / "cache"),
         }
         say(f"pretraining the base of the locks: {folder}")
-        model = run_recipe(parse_recipe(recipe), draft / "run", say=say)
+        model = carry_out(parse_recipe(recipe), draft / "run", say=say)
         try:
             os.replace(model, folder)
         except OSError:  # another process was faster, with the same base

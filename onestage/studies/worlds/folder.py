@@ -60,13 +60,13 @@ class Folder(World):
     model: str
     """A folder or hub id."""
     data: Path
-    limit: int = Field(256, ge=1)
+    limit: int = Field(default=256, ge=1)
     """Rows of each kind that are measured."""
-    max_length: int = Field(1024, ge=2)
+    max_length: int = Field(default=1024, ge=2)
     """Longer rows are left out of the measurements."""
-    answers: int = Field(32, ge=0)
+    answers: int = Field(default=32, ge=0)
     """Prompts of held-out demonstrations that are answered, greedily."""
-    max_completion_length: int = Field(128, ge=1)
+    max_completion_length: int = Field(default=128, ge=1)
     dtype: Precision = "auto"
 
     headline = ("overall", "imitation", "preference", "retention", "text_loss", "stops")

@@ -19,9 +19,9 @@ from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
 class Lock(World):
     """Options of `world: {name: lock}`."""
 
-    horizon: int = Field(4, ge=1)
+    horizon: int = Field(default=4, ge=1)
     """Actions that must all be right."""
-    solved: int = Field(64, ge=0)
+    solved: int = Field(default=64, ge=0)
     """Training problems that come with a worked solution."""
 
     headline = ("success", "success_sampled", "right_steps")

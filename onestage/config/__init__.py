@@ -1,0 +1,15 @@
+"""Words to checked objects: what recipes, studies and commands are told, and who answers to a name."""
+
+from onestage.config.plugins import Plugin as Plugin
+from onestage.config.plugins import Plugins as Plugins
+from onestage.config.plugins import plain as plain
+from onestage.config.plugins import plugins_of as plugins_of
+from onestage.config.plugins import source_digest as source_digest
+from onestage.config.words import RecipeError as RecipeError
+from onestage.config.words import Section as Section
+from onestage.config.words import explain as explain
+from onestage.config.words import named as named
+from onestage.config.words import nearest as nearest
+from onestage.config.words import number as number
+from onestage.config.words import override as override
+from onestage.config.words import read_yaml as read_yaml

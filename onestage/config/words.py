@@ -1,0 +1,140 @@
+"""Words to checked objects: sections of options, YAML, `--set`, and what is said where they are
+wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A table of options: unknown keys are refused, and nothing changes once it is made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run: says what was given and what is allowed."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the nearest known word if one is near, and all that are known."""
+    words = sorted(known)
+    close = difflib.get_close_matches(given, words, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (known: {', '.join(words) or 'none'})"
+
+
+def named(given: Any, what: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of a choice: given as a name, or as a table with a `name`."""
+    options = {"name": given} if isinstance(given, str) else given
+    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+        raise RecipeError(f"{what}: expected a name or {{name: ..., options}}, got {given!r}")
+    return options["name"], {key: value for key, value in options.items() if key != "name"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: the second would silently replace the first."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        seen: list[Any] = []
+        for key in keys:
+            name = self.construct_object(key)
+            if name in seen:
+                raise RecipeError(f"line {key.start_mark.line + 1}: {name!r} stands there twice")
+            seen.append(name)
+        self.flatten_mapping(node)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(file: Path, what: str, keys: Iterable[str]) -> dict[str, Any]:
+    """A YAML file (a `what`) that holds one table of `keys`; `RecipeError` where it is none."""
+    try:
+        content = yaml.load(file.read_text(), _Loader)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise RecipeError(f"no {what} at {file}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file} is not YAML: {error}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{file}, {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file}: a {what.split()[0]} is a mapping with the keys {list(keys)}")
+    return content
+
+
+def override(content: dict[str, Any], given: str) -> None:
+    """Apply one `section.key=value` to plain data."""
+    key, equals, value = given.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {given!r}: expected section.key=value")
+    *sections, last = key.split(".")
+    target: Any = content
+    for section in sections:
+        if isinstance(target, list):
+            target = target[_place(target, section, given)]
+            continue
+        if isinstance(target.get(section), str) and section in ("objective", "schedule"):
+            target[section] = {"name": target[section]}
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict | list):
+            raise RecipeError(f"--set {given!r}: {section} is a value, not a section")
+    parsed = number(yaml.safe_load(value))
+    if isinstance(target, list):
+        target[_place(target, last, given)] = parsed
+    else:
+        target[last] = parsed
+
+
+def _place(streams: list[Any], name: str, given: str) -> int:
+    """A stream or stage by its name or number."""
+    for number, stream in enumerate(streams):
+        if name == str(number) or (isinstance(stream, dict) and stream.get("name") == name):
+            return number
+    known = [stream.get("name") for stream in streams if isinstance(stream, dict)]
+    what = "stage" if given.startswith("stages.") else "stream"
+    raise RecipeError(f"--set {given!r}: no {what} {name!r}; there are {known}")
+
+
+def number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def explain(problem: Any, whole: type[BaseModel]) -> str:
+    """What pydantic found wrong in a section file (`whole`), in a line."""
+    if problem["type"] == "extra_forbidden":
+        *place, key = map(str, problem["loc"])
+        known = _known_keys(whole, problem["loc"][:-1])
+        return f"{'.'.join([*place, key])}: unknown key{nearest(key, known)}"
+    given = problem.get("input")
+    plain = not problem["loc"] or isinstance(given, dict | list | BaseModel)
+    return said(problem) + ("" if plain else f", got {given!r}")
+
+
+def said(problem: Any) -> str:
+    """Where something is wrong, and what."""
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def _known_keys(whole: type[BaseModel], place: Sequence[Any]) -> list[str]:
+    section: Any = whole
+    for part in place:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        options = [annotation, *get_args(annotation)]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(section.model_fields)

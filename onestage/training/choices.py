@@ -1,0 +1,226 @@
+"""Which objective each record is given to, and which schedule weighs them: from a recipe's words.
+
+Resolve (every kind of every stream to an objective), refuse (what an objective or a model cannot
+use), and name (the terms that schedules, metrics and gaps are about).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onestage import objectives, schedules
+from onestage.config import RecipeError, named, nearest
+from onestage.data.kinds import FEEDBACK, KINDS, Kind
+from onestage.data.stream import Stream
+from onestage.models import Model
+from onestage.objectives import Objective
+from onestage.schedules import Schedule
+from onestage.training.read import Data
+from onestage.training.recipe import Probe
+from onestage.training.terms import Terms
+
+Chosen = Mapping[str, tuple[str, Objective]]
+"""Name and objective by stream name, kind, or "" for everything."""
+Resolved = Mapping[tuple[str, Kind], tuple[Kind, str, Objective]]
+"""By stream and kind of its records: the kind as objectives see it, name and objective."""
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """A recipe's `schedule`, taken apart."""
+
+    name: str
+    rule: Schedule
+    """Its options, and weights where they were given; not yet a run's."""
+    part: Any = None
+    """`lambda`, as given."""
+
+
+def objectives_of(given: Any, streams: Sequence[Stream], longest: int) -> Chosen:
+    """The objectives of a recipe. `longest`: its `max_completion_length`, which some of them know.
+
+    Raises `RecipeError` for a key that is no kind or stream, and `ValueError` for an unknown name or
+    option.
+    """
+    if isinstance(given, str | Objective) or "name" in given:
+        return {"": _objective(given, longest)}
+    allowed = [*KINDS, *(stream.name for stream in streams)]
+    for key in given:
+        if key not in allowed:
+            raise RecipeError(f"objective: {key!r} is no kind or stream{nearest(key, allowed)}")
+    return {key: _objective(value, longest) for key, value in given.items()}
+
+
+def _objective(given: Any, longest: int) -> tuple[str, Objective]:
+    name = type(given).__name__ if isinstance(given, Objective) else named(given, "objective")[0]
+    return name, objectives.make(given, longest)
+
+
+def schedule_of(given: Any) -> Weighing:
+    """The schedule with its options; `RecipeError` or `ValueError` for a name or option that is
+    unknown."""
+    if isinstance(given, Schedule):
+        return _unmixed(Weighing(type(given).__name__, given))
+    options = {"name": given} if isinstance(given, str) else dict(given)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise RecipeError(
+            f"schedule: expected a name or {{name: ..., weights: ...}}, got {given!r}"
+        )
+    if "optimum" in options:
+        raise RecipeError("schedule: f* stands in a section of its own, optimum: {given: {...}}")
+    weights, part = options.pop("weights", None), options.pop("lambda", None)
+    rule = schedules.make({"name": name, **options})
+    if weights is not None and part is not None:
+        raise RecipeError("schedule: give weights or lambda, not both")
+    if weights is not None and not (isinstance(weights, dict) and _all_numbers(weights)):
+        raise RecipeError(f"schedule.weights: expected {{term: number}}, got {weights!r}")
+    return _unmixed(Weighing(name, replace(rule, weights=weights or {}), part))
+
+
+def _unmixed(found: Weighing) -> Weighing:
+    if (found.rule.weights or found.part is not None) and found.rule.batch == "mixed":
+        raise RecipeError(
+            f"schedule {found.name} takes its weights from the data: give the streams of data a weight"
+        )
+    return found
+
+
+def _all_numbers(weights: Mapping[str, Any]) -> bool:
+    return all(isinstance(w, int | float) and not isinstance(w, bool) for w in weights.values())
+
+
+def weights_by_lambda(given: Any, terms: Terms) -> dict[str, float]:
+    """`lambda: {dpo: 0.25}`: that term's weight; the other one, of two, has the rest."""
+    if not (isinstance(given, dict) and len(given) == 1 and _all_numbers(given)):
+        raise RecipeError(f"schedule.lambda: expected {{term: number in [0, 1]}}, got {given!r}")
+    ((term, value),) = given.items()
+    if not 0 <= value <= 1:
+        raise RecipeError(f"schedule.lambda: must lie in [0, 1], got {value} for {term}")
+    names = list(terms.objectives)
+    if term not in names or len(names) != 2:
+        raise RecipeError(
+            f"schedule.lambda: weighs one of two terms, got {term!r} and the terms {names}"
+        )
+    return {name: float(value) if name == term else 1.0 - value for name in names}
+
+
+def resolve(chosen: Chosen, streams: Sequence[Stream], data: Data) -> Resolved:
+    """The objective of every kind of records that the streams hold; `RecipeError` where none is
+    given."""
+    paired = {stream.name for stream in streams if stream.feedback == "pair"}
+    found: dict[tuple[str, Kind], tuple[Kind, str, Objective]] = {}
+    for part in (data.train, data.held_out):
+        for stream, store in part.items():
+            for kind in store.kinds():
+                seen: Kind = "pair" if FEEDBACK[kind].asked and stream in paired else kind
+                key = next((key for key in (stream, seen, "") if key in chosen), None)
+                if key is None:
+                    raise RecipeError(
+                        f"objective: none is given for {seen} records of stream {stream}; the map has "
+                        f"{sorted(chosen)}"
+                    )
+                found[stream, kind] = (seen, *chosen[key])
+    return found
+
+
+def refuse(resolved: Resolved) -> None:
+    """Raise `RecipeError` where an objective cannot use a kind of records it is given."""
+    for (stream, _), (kind, name, objective) in resolved.items():
+        if kind not in objective.kinds:
+            raise RecipeError(
+                f"objective {name} cannot use {kind} records (stream {stream}); "
+                f"it can use {', '.join(sorted(objective.kinds))}"
+                + ("; set min_score to imitate high scores" if name == "sft" else "")
+            )
+
+
+def name_terms(resolved: Resolved) -> Terms:
+    """Every distinct objective is a term."""
+    found: dict[str, Objective] = {}
+    term_of: dict[tuple[str, Kind], str] = {}
+    for (stream, given), (kind, name, objective) in resolved.items():
+        term = _term(found, name, objective, f"{name}-{stream}-{kind}")
+        term_of[stream, given] = term_of[stream, kind] = term
+    return Terms(found, term_of)
+
+
+def _term(found: dict[str, Objective], name: str, objective: Objective, longer: str) -> str:
+    """The term of an objective: the one that has it already, or a new one."""
+    term = next((t for t, o in found.items() if o == objective), None)
+    if term is None:
+        term = name if name not in found else longer
+        found[term] = objective
+    return term
+
+
+def name_terms_by(keys: Sequence[str], resolved: Resolved, known: Sequence[str]) -> Terms:
+    """Every key (a stream, kind, term or objective, the first that is one) is a term.
+
+    `known`: other names that would be keys of some data. Raises `RecipeError` for records without a key,
+    for a key without records, and for one with several objectives.
+    """
+    plain = name_terms(resolved)
+    found: dict[str, Objective] = {}
+    term_of: dict[tuple[str, Kind], str] = {}
+    for (stream, given), (kind, name, objective) in resolved.items():
+        names = (stream, kind, plain.term_of[stream, given], name)
+        term = next((one for one in names if one in keys), None)
+        if term is None:
+            raise RecipeError(
+                f"schedule.weights: none is given for {kind} records of stream {stream} ({name}); "
+                f"there are {list(keys)}"
+            )
+        if found.setdefault(term, objective) != objective:
+            raise RecipeError(
+                f"schedule.weights: {term} is one term but has several objectives; "
+                "weigh streams or kinds instead"
+            )
+        term_of[stream, given] = term_of[stream, kind] = term
+    for key in keys:
+        if key not in found:
+            allowed = sorted(set(known))
+            why = "has no records" if key in allowed else f"is unknown{nearest(key, allowed)}"
+            raise RecipeError(
+                f"schedule.weights: {key!r} {why}; weigh objectives, streams or kinds of the data"
+            )
+    return Terms({key: found[key] for key in keys}, term_of)
+
+
+def check_needs(chosen: Chosen, model: Model) -> None:
+    """Raise `RecipeError` where an objective needs what the model does not give."""
+    for name, objective in chosen.values():
+        if not _fits(objective, model):
+            mine = (n for n in objectives.PLUGINS.built_in() if _fits(objectives.make(n), model))
+            what = "rewards" if "reward" in objective.needs else "log-probabilities"
+            raise RecipeError(
+                f"objective {name} is about {what}, which a model of model.task: {model.task} does not "
+                f"give; with it there are {', '.join(mine)}"
+            )
+
+
+def _fits(objective: Objective, model: Model) -> bool:
+    """Whether such a model gives what the objective needs; the rest others provide."""
+    return objective.needs - {"reference", "worked"} <= model.gives
+
+
+def check_judge(streams: Sequence[Stream], reference: str, probe: Probe | None) -> None:
+    """Raise `RecipeError` where a reward model is asked for what only a language model has."""
+    for stream in streams:
+        if stream.reward is not None:
+            raise RecipeError(
+                f"data.{stream.name}.reward: a reward model writes no answers that could be judged; "
+                "train it on given ones (pair, group, label, score)"
+            )
+    if reference != "start":
+        raise RecipeError("reference: the loss of a reward model compares with no other model")
+
+    if probe and (
+        probe.retention or ("task_tokens" in probe.model_fields_set and probe.task_tokens)
+    ):
+        raise RecipeError(
+            "probe: retention and task_tokens measure log-probabilities, which a reward model does not "
+            "have; of its probes only gradients are left"
+        )

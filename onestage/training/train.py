@@ -1,0 +1,165 @@
+"""`onestage.train` and `onestage.check`: a recipe by its file, in Python, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onestage import models
+from onestage.config import RecipeError, Section, read_yaml
+from onestage.models.policy import Policy
+from onestage.runfolder import Say, read_metrics, silent
+from onestage.training.build import Given
+from onestage.training.callbacks import Callback
+from onestage.training.check import Checked, check_recipe
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import Recipe, load_recipe, parse_recipe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that has ended, or was stopped."""
+
+    out: Path
+    """Its folder."""
+    model: Path
+    """The folder of the trained model, plain transformers or PEFT; of a run that was stopped, its newest
+    checkpoint."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it went to its end."""
+        return self.model == self.out / "model"
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, of all stages one after another."""
+        folders = sorted(self.out.glob("[0-9]*-*/metrics.jsonl")) or [self.out / "metrics.jsonl"]
+        return [line for file in folders for line in read_metrics(file.parent)]
+
+    @property
+    def policy(self) -> Policy:
+        """The trained model, loaded to be asked: `policy(row)` gives log-probabilities."""
+        return models.open(self.model if self.done else self.model / "model")
+
+    def resume(self, *, say: Say = print, callbacks: Sequence[Callback] = ()) -> Trained:
+        """Go on with a run that was stopped, as its folder's recipe has it, to the same last bit."""
+        return train(
+            self.out / "recipe.yaml", out=self.out, resume=True, say=say, callbacks=callbacks
+        )
+
+
+def train(
+    recipe: Any = None,
+    *,
+    out: str | Path | None = None,
+    model: Any = None,
+    tokenizer: Any = None,
+    data: Any = None,
+    resume: bool = False,
+    self_check: bool = True,
+    say: Say = print,
+    callbacks: Sequence[Callback] = (),
+    **sections: Any,
+) -> Trained:
+    """Train what a recipe says: a YAML file, its content, sections given here, or the first with the
+    others laid over it, as in `train("recipe.yaml", train={"seed": 1})`. Stages too.
+
+    model: a folder or hub id, a `Model`, or a transformers model that is loaded already, with its
+    `tokenizer` (it is changed in place). data: a list of streams, or a table of them by name; each is
+    a path, a hub name, a `Stream`, a list of dicts or a `datasets.Dataset`. out: the run folder
+    (default: `runs/` and the name of the recipe's file). The other sections have the keys that a
+    recipe has.
+
+    Raises `RecipeError` (a ValueError) for all that can be refused before the first step, and
+    `OutputError` for a folder that cannot be used.
+    """
+    whole, given = _assembled(recipe, model, tokenizer, data, sections)
+    folder = _folder(recipe, out)
+    saved = carry_out(
+        whole,
+        folder,
+        resume=resume,
+        self_check=self_check,
+        say=say,
+        callbacks=callbacks,
+        given=given,
+    )
+    return Trained(folder, saved)
+
+
+def check(
+    recipe: Any = None,
+    *,
+    out: str | Path | None = None,
+    model: Any = None,
+    data: Any = None,
+    say: Say = silent,
+    **sections: Any,
+) -> list[Checked]:
+    """What `train` with the same arguments would be trained on, and all that it would refuse, run by
+    run.
+
+    No weights are loaded. `all(one.good for one in check(...))` says whether it can be trained.
+    """
+    whole, _ = _assembled(recipe, model, None, data, sections)
+    return list(check_recipe(whole, None if out is None else Path(out), say=say))
+
+
+def _folder(recipe: Any, out: str | Path | None) -> Path:
+    if out is not None:
+        return Path(out)
+    if isinstance(recipe, str | Path):
+        return Path("runs") / Path(recipe).stem
+    raise RecipeError("out: say in which folder the run is kept, as in out='runs/first'")
+
+
+def _assembled(
+    recipe: Any, model: Any, tokenizer: Any, data: Any, sections: Mapping[str, Any]
+) -> tuple[Recipe, Given | None]:
+    """The recipe that all of it makes, and the model where it is an object."""
+    given, laid = None, dict(sections)
+    if data is not None:
+        laid["data"] = data if isinstance(data, Mapping) else _listed(data)
+    if model is not None and not isinstance(model, str | Path | Mapping | Section):
+        if tokenizer is None:
+            raise RecipeError("tokenizer: a model that is loaded already needs its tokenizer")
+        given = Given(model, tokenizer)
+        model = {"name": getattr(model, "name_or_path", "") or "given in Python"}
+    if model is not None:
+        laid["model"] = str(model) if isinstance(model, Path) else model
+    if not laid:
+        return load_recipe(recipe), given
+    return parse_recipe(_over(_content(recipe), laid)), given
+
+
+def _listed(data: Any) -> list[Any]:
+    """Streams of a list: of sections and tables as they are; rows alone are one stream."""
+    listed = isinstance(data, Sequence) and not isinstance(data, str) and data
+    if listed and all(isinstance(one, Section) or "path" in one for one in data):
+        return list(data)
+    return [{"name": "data", "path": data}]
+
+
+def _content(recipe: Any) -> dict[str, Any]:
+    if recipe is None:
+        return {}
+    if isinstance(recipe, str | Path):
+        return read_yaml(Path(recipe), "recipe", Recipe.model_fields)
+    if isinstance(recipe, Recipe):
+        return {name: getattr(recipe, name) for name in recipe.model_fields_set}
+    return dict(recipe)
+
+
+def _over(content: Mapping[str, Any], laid: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections laid over others: a table changes the keys it has, anything else replaces."""
+    found = dict(content)
+    for name, section in laid.items():
+        under = found.get(name)
+        if isinstance(under, Section):
+            under = under.model_dump(exclude_unset=True)
+        table = isinstance(under, Mapping) and isinstance(section, Mapping) and name != "objective"
+        found[name] = {**under, **section} if table else section  # type: ignore[dict-item]
+    return found
