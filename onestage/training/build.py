@@ -6,51 +6,43 @@ check`, `train` and every stage share: `check` prints it, `build` raises it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
-
 from onestage import models
 from onestage.config import RecipeError, plugins_of
-from onestage.data.feeds import Feeds
-from onestage.data.kinds import FEEDBACK, KINDS
-from onestage.models import Loaded, Model
-from onestage.models.average import Average
+from onestage.data.kinds import KINDS
+from onestage.models import Model
 from onestage.models.penalty import DeltaL1
 from onestage.models.policy import Policy
-from onestage.models.reference import InitialWeights, ReferenceCache
-from onestage.models.start import needs_folder, prepare
+from onestage.objectives import _laws as objective_laws
 from onestage.rollout import build as rollout
-from onestage.rollout.feeds import OnlineFeeds
+from onestage.rollout.hints import _laws as hint_laws
 from onestage.rollout.problems import Problems
-from onestage.rollout.rollout import Rollout
 from onestage.runfolder import RunFolder, Say, default_cache, silent
-from onestage.training import callbacks as looking_on
+from onestage.schedules import _laws as schedule_laws
 from onestage.training import optimizer as optimizers
 from onestage.training.callbacks import Callback
-from onestage.training.callbacks.tracker import Tracker
 from onestage.training.choices import check_judge, check_needs, objectives_of, schedule_of
+from onestage.training.parts import (
+    Given,
+    answers_of,
+    asks_reference_of,
+    average_of,
+    callbacks_of,
+    compared_with,
+    load,
+    make_accelerator,
+)
 from onestage.training.plan import Plan, make_plan
 from onestage.training.read import Data, check_problems, check_rows, make_encoder, read_data
-from onestage.training.recipe import Recipe, Train
+from onestage.training.recipe import Recipe
 from onestage.training.run import Run
-from onestage.training.sampled import Reference, Remember
 from onestage.training.stages import StageRun
 from onestage.training.terms import Terms
-
-
-@dataclass(frozen=True)
-class Given:
-    """A model that is in memory already."""
-
-    model: Any
-    tokenizer: Any
 
 
 class Draft:
@@ -135,6 +127,8 @@ class Draft:
             self._check_reference(self.plan.terms)
         with self._noting():
             rollout.check(self.problems, self.data.train, self.data.held_out)
+        with self._noting():
+            self._check_strangers()
 
     def _check_reference(self, terms: Terms) -> None:
         """Refuse a reference that nobody compares with, and in a stage one that is not said."""
@@ -147,15 +141,36 @@ class Draft:
                     f"record of that {what}"
                 )
         if "reference" not in terms.needs and self.recipe.reference != "start":
-            raise RecipeError(
-                f"reference {self.recipe.reference}: no objective of the run uses a reference"
-            )
+            which, what = ("", "this stage") if stage else (f" {self.recipe.reference}", "the run")
+            raise RecipeError(f"reference{which}: no objective of {what} uses a reference")
         if stage and "reference" in terms.needs and not stage.says_reference:
             needing = sorted(n for n, o in terms.objectives.items() if "reference" in o.needs)
             raise RecipeError(
                 f"objective {', '.join(needing)} compares with a reference; say which. reference: start "
                 "(this stage's start model), first (the recipe's), or an earlier stage's name"
             )
+
+    def _check_strangers(self) -> None:
+        """Refuse other people's classes that break a law which the run takes for granted, in words.
+
+        Not tried: `sign`, since an objective may mean to unlearn, and rewards, which may cost money.
+        """
+        if self.plan is None:
+            return
+        weights = self.plan.schedule.weights
+        rule = replace(schedule_of(self.recipe.schedule).rule, weights=weights)
+        tried: list[tuple[Any, list[str]]] = [
+            *(
+                (o, objective_laws.laws(o, skip=("sign",)))
+                for o in _strange(self.plan.terms.objectives.values())
+            ),
+            *((s, schedule_laws.laws(s)) for s in _strange([rule])),
+            *((h, hint_laws.laws(h)) for h in _strange(one.hint for one in self.problems.values())),
+        ]
+        for one, broken in tried:
+            if broken:
+                name, laws = type(one).__name__, "\n  ".join(broken)
+                raise RecipeError(f"{name} ({type(one).__module__}) breaks its contract:\n  {laws}")
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -199,6 +214,11 @@ class Draft:
         return plugins_of(mine)
 
 
+def _strange(objects: Iterable[Any]) -> list[Any]:
+    """Those whose class is not ours."""
+    return [one for one in objects if not type(one).__module__.startswith("onestage.")]
+
+
 def build(
     recipe: Recipe,
     out: Path,
@@ -211,10 +231,11 @@ def build(
 ) -> Run:
     """A run, ready to go, and its folder with a description. Everything refusable is refused first.
 
-    Raises `RecipeError`, `OutputError`, or the error of what could not be read.
+    `stage`: which stage of a whole recipe it is; `given`: the model to start from, where it is in
+    memory. Raises `RecipeError`, `OutputError`, or the error of what could not be read.
     """
-    accelerator = make_accelerator(recipe.train)
-    main, train = accelerator.is_main_process, recipe.train
+    accelerator, train = make_accelerator(recipe.train), recipe.train
+    main = accelerator.is_main_process
     say = say if main else silent
     folder = RunFolder(out, resume=resume) if main else None
     draft = Draft(recipe, stage, given=given)
@@ -222,23 +243,20 @@ def build(
     with accelerator.main_process_first():
         draft.read(say)
     draft.refuse()
-    plan, tokenizer = draft.planned, draft.tokenizer
     if folder and resume:
         folder.require_plugins(draft.plugins())
-    start = out / "start"
-    if given:
-        loaded = _given(recipe.model, given, start, train.seed)
-    else:
-        loaded = _load(recipe.model, tokenizer, accelerator, start, resume, train.seed, say)
-    policy = Policy(loaded.model, tokenizer)
+    plan = draft.planned
+    loaded = load(recipe.model, given, draft.tokenizer, accelerator, out, resume, train.seed, say)
+    policy = Policy(loaded.model, loaded.tokenizer)
     if "value" in plan.terms.needs:
         policy.add_value_head()
-    compared = "reference" in plan.terms.needs
-    other = _other(recipe.model, recipe.reference, tokenizer, accelerator) if compared else None
-    fingerprint = (other or loaded).fingerprint
-    compared_policy = Policy(other.model, tokenizer) if other else None
-    asks_reference = _asks_reference(draft.problems, plan.terms)
+    compared = compared_with(
+        recipe.model, recipe.reference, loaded, plan, draft.cache, train, accelerator
+    )
     optimizer, learning_rate = optimizers.make(train, policy, plan.steps)
+    answers = answers_of(
+        recipe.rollout, draft.problems, plan, policy, compared.policy, train, accelerator, say
+    )
     run = Run(
         options=train,
         out=out,
@@ -247,22 +265,14 @@ def build(
         plan=plan,
         loaded=loaded,
         policy=policy,
-        reference=_cache(draft.cache, fingerprint, train) if compared else None,
-        compared_with=fingerprint,
-        other=compared_policy,
-        feeds=_feeds(
-            recipe.rollout,
-            draft,
-            policy,
-            compared_policy if asks_reference else None,
-            accelerator,
-            say,
-        ),
+        compared=compared,
+        feeds=replace(plan.feeds, answers=answers),
+        answers=answers,
         optimizer=optimizer,
         learning_rate=learning_rate,
         clipping=optimizers.clipping(train, plan.schedule),
         penalty=DeltaL1(train.delta_l1, loaded.model) if train.delta_l1 else None,
-        average=_average(train, policy, plan.steps),
+        average=average_of(train, policy, plan.steps),
         folder=folder,
         say=say,
         callbacks=[*callbacks, *callbacks_of(train)] if main else [],
@@ -270,128 +280,8 @@ def build(
         guards=recipe.guard,
         optimum=recipe.optimum,
         told=str(recipe.model_dump(mode="json", include={"objective", "train"})),
-        reference_name=recipe.reference,
-        asks_reference=asks_reference,
+        asks_reference=asks_reference_of(draft.problems, plan.terms),
         resuming=resume,
     )
     run.describe(recipe.model_dump(mode="json", exclude_defaults=True), draft.plugins())
     return run
-
-
-def make_accelerator(options: Train) -> Accelerator:
-    """Devices and precision; refused where onestage could not honour the set-up."""
-    AcceleratorState._reset_state()  # an earlier run of this process may have had other precision
-    accelerator = Accelerator(mixed_precision="bf16" if options.bf16 else "no")
-    allowed = {DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU}
-    if accelerator.distributed_type not in allowed:
-        raise RecipeError(
-            f"accelerate is set up for {accelerator.distributed_type.value}; onestage runs on one "
-            "process or on several with replicated weights (multi-GPU, multi-CPU)"
-        )
-    return accelerator
-
-
-def callbacks_of(options: Train) -> list[Callback]:
-    """Who looks on by the recipe's wish; `RecipeError` for a name or option that is unknown."""
-    given = [options.report_to] if isinstance(options.report_to, str) else options.report_to
-    try:
-        found: list[Callback] = [Tracker(to=name) for name in given if name != "none"]
-    except ValueError as error:
-        raise RecipeError(f"train.report_to: {error}") from error
-    try:
-        return found + [looking_on.PLUGINS.make(one) for one in options.callbacks]
-    except ValueError as error:
-        raise RecipeError(f"train.callbacks: {error}") from error
-
-
-def _load(
-    model: Model,
-    tokenizer: Any,
-    accelerator: Accelerator,
-    start: Path,
-    resume: bool,
-    seed: int,
-    say: Say,
-) -> Loaded:
-    """The model to train. One that lies in no folder yet is first written to `start`."""
-    if needs_folder(model):
-        with accelerator.main_process_first():
-            keep = resume or not accelerator.is_main_process
-            model = prepare(model, tokenizer, start, keep=keep, seed=seed)
-    loaded = models.load(model, accelerator.device, tokenizer, seed)
-    for note in loaded.notes:
-        say(f"model: {note}")
-    return loaded
-
-
-def _given(section: Model, given: Given, start: Path, seed: int) -> Loaded:
-    """The model that was given; what a saved adapter would refer to is kept in `start`."""
-    return models.given(
-        given.model,
-        given.tokenizer,
-        lora=section.lora,
-        base=start,
-        seed=seed,
-        gradient_checkpointing=section.gradient_checkpointing,
-    )
-
-
-def _other(model: Model, name: str, tokenizer: Any, accelerator: Accelerator) -> Loaded | None:
-    """The reference, where it is not the model the run starts from."""
-    other = models.reference_of(model, name)
-    return models.load(other, accelerator.device, tokenizer) if other else None
-
-
-def _cache(folder: Path, fingerprint: str, train: Train) -> ReferenceCache:
-    # Autocast gives other log-probabilities than full precision.
-    suffix = "-autocast" if train.bf16 else ""
-    return ReferenceCache(folder / "reference", fingerprint + suffix)
-
-
-def _average(train: Train, policy: Policy, steps: int) -> Average | None:
-    if train.average == "none":
-        return None
-    start = round(train.average_start * steps) if train.average == "tail" else 0
-    return Average(policy, train.average, decay=train.average_decay, start=start)
-
-
-def _asks_reference(problems: Mapping[str, Problems], terms: Terms) -> bool:
-    """Whether sampled responses are compared with the reference."""
-    return any(
-        "reference" in terms.objectives[term].needs
-        for (stream, kind), term in terms.term_of.items()
-        if stream in problems and FEEDBACK[kind].asked
-    )
-
-
-def _feeds(
-    section: Rollout,
-    draft: Draft,
-    policy: Policy,
-    other: Policy | None,
-    accelerator: Accelerator,
-    say: Say,
-) -> Feeds:
-    """The plan's feeds, answering where the recipe has problems. `other`: a reference that is not the
-    model the run starts from."""
-    plan, train = draft.planned, draft.recipe.train
-    if not draft.problems:
-        return plan.feeds
-    start = InitialWeights(policy).in_place if section.policy == "start" else None
-    reference: Reference | None = None
-    if _asks_reference(draft.problems, plan.terms):
-        first = start or InitialWeights(policy).in_place
-        reference = first if other is None else lambda: nullcontext(other)
-    answering = rollout.make(
-        section,
-        draft.problems,
-        policy,
-        draft.tokenizer,
-        accelerator=accelerator,
-        remember=Remember(policy, plan.terms, reference, accelerator, train.row_budget),
-        worked=lambda record: "worked" in plan.terms.needs_of(record),
-        start=start,
-        seed=train.seed,
-        say=say,
-    )
-    return OnlineFeeds(plan.feeds, answering, section.reuse)

@@ -36,9 +36,9 @@ def save(run: Run, *, best: bool = False) -> None:
         return
     progress = {
         "fingerprint": run.loaded.fingerprint,
-        "reference": run.compared_with,
+        "reference": run.compared.fingerprint,
         "data": run.contents(),
-        "feeds": run.feeds.state(),
+        "feeds": run.feeds.state() | (run.answers.state() if run.answers else {}),
         "schedule": run.schedule.state(),
         "clipping": run.clipping.state(),
         "state": run.terms.state,
@@ -53,7 +53,7 @@ def save(run: Run, *, best: bool = False) -> None:
         training["average"] = run.average.state()
     if run.policy.value_head is not None:
         training["value_head"] = run.policy.value_head.state_dict()
-    waiting = run.feeds.waiting_records()
+    waiting = run.answers.contents() if run.answers else []
     if waiting:
         training["waiting"] = waiting
     kept = Checkpoints(run.out, run.options.save_total_limit)
@@ -68,7 +68,8 @@ def resume(run: Run) -> None:
     run.optimizer.load_state_dict(training["optimizer"])
     run.learning_rate.load_state_dict(training["learning_rate"])
     run.feeds.restore(progress["feeds"])
-    run.feeds.refill(training.get("waiting", []))
+    if run.answers:
+        run.answers.restore(progress["feeds"], training.get("waiting", []))
     if run.policy.value_head is not None:
         run.policy.value_head.load_state_dict(training["value_head"])
     run.schedule.restore(progress["schedule"])
@@ -89,10 +90,10 @@ def _require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -
             f"checkpoint {checkpoint} is of a run that started from model {progress['fingerprint']}, "
             f"but the recipe's model is {run.loaded.fingerprint}"
         )
-    if progress["reference"] != run.compared_with:
+    if progress["reference"] != run.compared.fingerprint:
         raise CheckpointError(
             f"checkpoint {checkpoint} is of a run whose reference was {progress['reference']}, "
-            f"but the recipe's is {run.compared_with}"
+            f"but the recipe's is {run.compared.fingerprint}"
         )
     before, now = progress["data"], run.contents()
     if before != now:

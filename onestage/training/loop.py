@@ -50,7 +50,7 @@ def train(run: Run) -> None:
             callback.step(run, measured.loss)
         if run.due(run.options.logging_steps):
             line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
-            run.log({**line, **run.feeds.report()})
+            run.log({**line, **(run.answers.report() if run.answers else {})})
         if run.due(run.probe.steps if run.probe else None):
             run.log({"step": run.step, **run.monitor.probe()})
         better = False

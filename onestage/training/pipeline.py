@@ -29,10 +29,11 @@ from onestage.runfolder import (
     write_json,
     write_text,
 )
-from onestage.training.build import Draft, Given, build, make_accelerator
+from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.optimum import complete
+from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
 from onestage.training.stages import StageRun
 

@@ -27,6 +27,8 @@ from onestage.models.average import Average
 from onestage.models.policy import Policy
 from onestage.models.reference import ReferenceCache, compute
 from onestage.models.save import save_model
+from onestage.rollout.stock import TRIED as ANSWERED
+from onestage.rollout.stock import Stock
 from onestage.runfolder import OutputError, RunFolder, Say, digest_of
 from onestage.schedules import Schedule
 from onestage.training import checkpoints, loop
@@ -46,6 +48,19 @@ TRIED = 64
 
 
 @dataclass
+class Compared:
+    """What losses compare with."""
+
+    name: str
+    """As the recipe has it: `start`, or another model."""
+    fingerprint: str
+    cache: ReferenceCache | None = None
+    """Its log-probabilities; None where no objective compares with it."""
+    policy: Policy | None = None
+    """The model, where it is not the one the run starts from, for as long as it will be asked."""
+
+
+@dataclass
 class Run:
     """Everything of one run. Only the policy, the optimiser and the counters change."""
 
@@ -57,13 +72,10 @@ class Run:
     plan: Plan
     loaded: Loaded
     policy: Policy
-    reference: ReferenceCache | None
-    """Log-probabilities that losses compare with; None where no objective does."""
-    compared_with: str
-    """The fingerprint of the model they are of."""
-    other: Policy | None
-    """That model, where it is not the one the run starts from."""
+    compared: Compared
     feeds: Feeds
+    answers: Stock | None
+    """What answers problems, where there are any."""
     optimizer: torch.optim.Optimizer
     learning_rate: Any
     clipping: Clipping
@@ -80,8 +92,6 @@ class Run:
     optimum: Optimum | None = None
     told: str = ""
     """What was asked for, in a line, for trackers."""
-    reference_name: str = "start"
-    """As the recipe has it."""
     asks_reference: bool = False
     """Whether answers that are sampled later are compared with the reference, too."""
     resuming: bool = False
@@ -106,6 +116,10 @@ class Run:
     @property
     def steps(self) -> int:
         return self.plan.steps
+
+    @property
+    def reference(self) -> ReferenceCache | None:
+        return self.compared.cache
 
     @property
     def done(self) -> bool:
@@ -147,7 +161,8 @@ class Run:
         finally:
             for callback in self.callbacks:
                 callback.end()
-            self.feeds.close()
+            if self.answers:
+                self.answers.close()
         saved = self.out / "model"
         if not self.done:
             self.say(f"stopped after step {self.step}; go on with --resume")
@@ -162,7 +177,7 @@ class Run:
         if self.folder is None:
             return
         self.folder.log(line)
-        self.folder.samples(line["step"], self.feeds.examples())
+        self.folder.samples(line["step"], self.answers.examples() if self.answers else [])
         for callback in self.callbacks:
             callback.metrics(line)
 
@@ -199,15 +214,17 @@ class Run:
         """
         if self.reference is not None:
             fill(self.reference, self)
-        if self.other is not None and not self.asks_reference:
-            self.other = None
+        if self.compared.policy is not None and not self.asks_reference:
+            self.compared.policy = None
             release_memory()  # a device keeps what was freed unless told
 
     def check_laws(self) -> None:
         """The step-0 self-check on records of every stream and kind."""
         first = [record for records in self._planned() for record in islice(records, TRIED)]
-        first += self.feeds.trial()
-        other = None if self.compared_with == self.loaded.fingerprint else self.reference_name
+        if self.answers:
+            first += self.answers.trial(self.feeds.first(ANSWERED))
+        compared = self.compared
+        other = None if compared.fingerprint == self.loaded.fingerprint else compared.name
         verdicts = check_laws(self, sample(first), self.loaded.tokenizer, other)
         for verdict in verdicts:
             found = "holds" if verdict.holds else "BROKEN"
@@ -227,7 +244,7 @@ class Run:
         if not self.resuming:
             facts = {
                 "model": self.loaded.fingerprint,
-                "reference": self.compared_with if self.reference else None,
+                "reference": None if self.reference is None else self.compared.fingerprint,
                 "steps": self.steps,
                 "seed": self.options.seed,
                 "data": digest_of(table),
@@ -239,7 +256,7 @@ class Run:
 def fill(cache: ReferenceCache, run: Run) -> None:
     """Compute what the cache does not have of the records the run will visit; processes share the
     work."""
-    policy = run.policy if run.other is None else run.other
+    policy = run.compared.policy or run.policy
     rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
     found = computed = 0
     visited = run.visited()

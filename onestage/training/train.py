@@ -11,9 +11,9 @@ from onestage import models
 from onestage.config import RecipeError, Section, read_yaml
 from onestage.models.policy import Policy
 from onestage.runfolder import Say, read_metrics, silent
-from onestage.training.build import Given
 from onestage.training.callbacks import Callback
 from onestage.training.check import Checked, check_recipe
+from onestage.training.parts import Given
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import Recipe, load_recipe, parse_recipe
 

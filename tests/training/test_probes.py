@@ -20,10 +20,10 @@ from onestage.models.divergence import Anchor
 from onestage.models.policy import Fit, Policy
 from onestage.runfolder import read_metrics
 from onestage.schedules import make
-from onestage.training.build import build
+from onestage.training.build import Draft, build
 from onestage.training.forward import row_loss
 from onestage.training.monitor import Guarded, act
-from onestage.training.optimum import with_optimum
+from onestage.training.optimum import complete
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import Guard, parse_recipe
 
@@ -154,7 +154,7 @@ def test_gradients_of_a_probe_are_those_of_the_terms(probed: Make, tmp_path: Pat
     grads = {}
     for term in ("sft", "dpo"):
         records = run.feeds.probe([term], 0)
-        batch, counts = pack_records(records, run.tokens_per_row), run.terms.count(records)
+        batch, counts = pack_records(records, run.options.row_budget), run.terms.count(records)
         for row in batch.rows:
             row_loss(run, row, batch, {term: 1.0}, counts)[0].backward()
         grads[term] = torch.cat([p.grad.flatten() for p in run.policy.parameters()])
@@ -335,8 +335,10 @@ def test_a_measurement_of_f_star_that_was_cut_off_is_not_taken(
     probed: Make, tmp_path: Path
 ) -> None:
     recipe = parse_recipe({**probed(), "optimum": {"steps": 5}})
+    draft = Draft(recipe)
+    draft.read()
     with pytest.raises(RecipeError, match=r"stopped while f\* of sft was measured"):
-        with_optimum(recipe, lambda one, folder: folder / "checkpoints" / "last", quiet)
+        complete(draft, lambda one, folder: folder / "checkpoints" / "last", quiet)
     assert not list((tmp_path / "cache" / "optimum").glob("*/optimum.json"))
 
 

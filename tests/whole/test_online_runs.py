@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(online, tmp_path: Path, roll
     )
     run(recipe, tmp_path / "whole")
     session = build(parse_recipe(recipe), tmp_path / "cut", say=lambda line: None)
-    session.steps = 3  # stops where the first checkpoint is
+    session.plan = replace(session.plan, steps=3)  # stops where the first checkpoint is
     session.fill_reference()
     session.train()
     again = build(parse_recipe(recipe), tmp_path / "cut", resume=True, say=lambda line: None)
@@ -122,17 +123,8 @@ def test_responses_are_used_as_often_as_the_recipe_says(online, tmp_path: Path) 
 
 
 def test_used_once_nothing_is_kept_of_the_old_policy(online, tmp_path: Path) -> None:
-<<<<<<< HEAD
-    run = Session(
-        parse_recipe(online(objective="grpo")), tmp_path / "run", say=lambda line: None
-    ).run
+    run = build(parse_recipe(online(objective="grpo")), tmp_path / "run", say=lambda line: None)
     (record, *_) = run.feeds.draw(["grpo"])
-=======
-    feeds = build(
-        parse_recipe(online(objective="grpo")), tmp_path / "run", say=lambda line: None
-    ).feeds
-    (record, *_) = feeds.draw(["grpo"])
->>>>>>> 62e9c0d (Training: rule A and one order of building)
     assert set(record.sampled.kept) == {"advantage"}
     assert not run.answers.contents()
 
@@ -188,8 +180,8 @@ def test_the_start_may_answer_while_another_model_is_the_reference(
         for name in ("trained", "fresh")
     )
     trained.train()
-    fresh.run.feeds.drawn = dict(trained.run.feeds.drawn)
-    found, expected = (one.run.feeds.draw(["grpo"]) for one in (trained, fresh))
+    fresh.feeds.drawn = dict(trained.feeds.drawn)
+    found, expected = (one.feeds.draw(["grpo"]) for one in (trained, fresh))
     assert [r.scores for r in found] == [r.scores for r in expected]
     ids = [
         [path.ids.tolist() for r in records for path in r.paths] for records in (found, expected)
@@ -214,13 +206,8 @@ def test_hints_are_for_training_and_shared_by_a_group(online, tmp_path: Path) ->
             assert text.startswith(STEPS[0].rstrip())
             assert math.isnan(record.scores[0])
     assert hinted
-    held_out = list(session.held_out())
-    assert held_out == []  # problems have no responses before somebody answers
-<<<<<<< HEAD
-    found, metrics = session.run.answers.evaluate(list(session.data.held_out["problems"]))
-=======
-    found, metrics = session.feeds.answered(list(session.data.held_out["problems"]))
->>>>>>> 62e9c0d (Training: rule A and one order of building)
+    assert not list(session.visited())  # problems have no responses before somebody answers
+    found, metrics = session.answers.evaluate(list(session.data.held_out["problems"]))
     assert all("hint" not in {ROLES[r] for r in one.sampled.roles} for one in found)
     assert metrics["eval/problems/completion_length"] <= 8
 

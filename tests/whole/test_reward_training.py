@@ -367,9 +367,7 @@ def test_an_adapter_and_its_head_come_back(tokenizer_folder: Path, tmp_path: Pat
         model = {"name": str(saved), "adapter": adapter}
         going_on = recipe_for(tmp_path, model, rows, train={"max_steps": 1})
         again = build(parse_recipe(going_on), tmp_path / adapter, say=lambda line: None)
-        torch.testing.assert_close(
-            rewards_of(again.run.policy, again)[1], rewards, atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(rewards_of(again.policy, again)[1], rewards, atol=1e-4, rtol=0)
         again.go()
 
 

@@ -171,7 +171,7 @@ def test_sequential_switches_once_with_the_same_optimiser(two: Make, tmp_path: P
 def gradients(session: Run, records: Any, weights: dict[str, float]) -> list[torch.Tensor]:
     run = session
     run.policy.zero_grad()
-    batch, counts = pack_records(records, run.tokens_per_row), run.terms.count(records)
+    batch, counts = pack_records(records, run.options.row_budget), run.terms.count(records)
     for row in batch.rows:
         row_loss(run, row, batch, weights, counts)[0].backward()
     return [p.grad.clone() for p in run.policy.parameters()]
@@ -233,7 +233,7 @@ def test_published_maxright_decides_on_the_batch_that_it_trains_on(
     weights = {"dpo": 0.0, "sft": 1.0}
     measured = take_step(run, list(run.policy.parameters()), records, weights)
     assert measured.losses["sft"] == pytest.approx(seen["sft"], rel=1e-5)
-    apart = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "apart").run
+    apart = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "apart")
     assert measure(apart, ["sft"])["sft"] != pytest.approx(seen["sft"], rel=1e-3)
 
 
@@ -241,19 +241,19 @@ def test_published_maxright_never_sees_again_what_it_looked_at_and_did_not_want(
     two: Make, tmp_path: Path
 ) -> None:
     recipe = two({"name": "maxright", "decide": "same_batch", "refresh_steps": 1})
-    run = session_of(recipe, tmp_path / "out").run
+    run = session_of(recipe, tmp_path / "out")
     weights = decide(run)
     run.feeds.draw(active(weights))
     assert active(weights) == ["sft"]
     assert run.feeds.drawn == {"dpo": 1, "sft": 1}
-    other = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "other").run
+    other = session_of(two(SCHEDULES["maxright-independent"]), tmp_path / "other")
     other.feeds.draw(active(decide(other)))
     assert other.feeds.drawn == {"sft": 1}
 
 
 def test_auto_clips_in_common_under_alright_alone(two: Make, tmp_path: Path) -> None:
     for name in ("alright", "mix", "maxright"):
-        run = session_of(two(SCHEDULES[name]), tmp_path / name).run
+        run = session_of(two(SCHEDULES[name]), tmp_path / name)
         assert run.clipping.how == ("common" if name == "alright" else "step")
 
 

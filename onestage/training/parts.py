@@ -1,0 +1,178 @@
+"""The parts of a run, each made from its own section of the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+from onestage import models
+from onestage.config import RecipeError
+from onestage.data.kinds import FEEDBACK
+from onestage.models import Loaded, Model
+from onestage.models.average import Average
+from onestage.models.policy import Policy
+from onestage.models.reference import InitialWeights, ReferenceCache
+from onestage.models.start import needs_folder, prepare
+from onestage.rollout import build as rollout
+from onestage.rollout.problems import Problems
+from onestage.rollout.rollout import Rollout
+from onestage.rollout.stock import Stock
+from onestage.runfolder import Say
+from onestage.training import callbacks as looking_on
+from onestage.training.callbacks import Callback
+from onestage.training.callbacks.tracker import Tracker
+from onestage.training.plan import Plan
+from onestage.training.recipe import Train
+from onestage.training.run import Compared
+from onestage.training.sampled import Reference, Remember
+from onestage.training.terms import Terms
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model that is in memory already."""
+
+    model: Any
+    tokenizer: Any
+
+
+def make_accelerator(options: Train) -> Accelerator:
+    """Devices and precision; refused where onestage could not honour the set-up."""
+    AcceleratorState._reset_state()  # an earlier run of this process may have had other precision
+    accelerator = Accelerator(mixed_precision="bf16" if options.bf16 else "no")
+    allowed = {DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU}
+    if accelerator.distributed_type not in allowed:
+        raise RecipeError(
+            f"accelerate is set up for {accelerator.distributed_type.value}; onestage runs on one "
+            "process or on several with replicated weights (multi-GPU, multi-CPU)"
+        )
+    return accelerator
+
+
+def callbacks_of(options: Train) -> list[Callback]:
+    """Who looks on by the recipe's wish; `RecipeError` for a name or option that is unknown."""
+    given = [options.report_to] if isinstance(options.report_to, str) else options.report_to
+    try:
+        found: list[Callback] = [Tracker(to=name) for name in given if name != "none"]
+    except ValueError as error:
+        raise RecipeError(f"train.report_to: {error}") from error
+    try:
+        return found + [looking_on.PLUGINS.make(one) for one in options.callbacks]
+    except ValueError as error:
+        raise RecipeError(f"train.callbacks: {error}") from error
+
+
+def load(
+    model: Model,
+    given: Given | None,
+    tokenizer: Any,
+    accelerator: Accelerator,
+    out: Path,
+    resume: bool,
+    seed: int,
+    say: Say,
+) -> Loaded:
+    """The model to train: the one that is given, or the section's.
+
+    What lies in no folder yet, but a saved adapter would refer to, is first written to `out/start`.
+    """
+    start = out / "start"
+    if given:
+        return models.given(
+            given.model,
+            given.tokenizer,
+            lora=model.lora,
+            base=start,
+            seed=seed,
+            gradient_checkpointing=model.gradient_checkpointing,
+        )
+    if needs_folder(model):
+        with accelerator.main_process_first():
+            keep = resume or not accelerator.is_main_process
+            model = prepare(model, tokenizer, start, keep=keep, seed=seed)
+    loaded = models.load(model, accelerator.device, tokenizer, seed)
+    for note in loaded.notes:
+        say(f"model: {note}")
+    return loaded
+
+
+def compared_with(
+    model: Model,
+    name: str,
+    loaded: Loaded,
+    plan: Plan,
+    cache: Path,
+    train: Train,
+    accelerator: Accelerator,
+) -> Compared:
+    """The reference: the model the run starts from, or another, loaded beside it.
+
+    `name`: as the recipe has it; `cache`: where its log-probabilities are kept between runs.
+    """
+    if "reference" not in plan.terms.needs:
+        return Compared(name, loaded.fingerprint)
+    section = models.reference_of(model, name)
+    other = models.load(section, accelerator.device, loaded.tokenizer) if section else None
+    fingerprint = (other or loaded).fingerprint
+    # Autocast gives other log-probabilities than full precision.
+    suffix = "-autocast" if train.bf16 else ""
+    kept = ReferenceCache(cache / "reference", fingerprint + suffix)
+    return Compared(
+        name, fingerprint, kept, Policy(other.model, other.tokenizer) if other else None
+    )
+
+
+def average_of(train: Train, policy: Policy, steps: int) -> Average | None:
+    if train.average == "none":
+        return None
+    start = round(train.average_start * steps) if train.average == "tail" else 0
+    return Average(policy, train.average, decay=train.average_decay, start=start)
+
+
+def asks_reference_of(problems: Mapping[str, Problems], terms: Terms) -> bool:
+    """Whether sampled responses are compared with the reference."""
+    return any(
+        "reference" in terms.objectives[term].needs
+        for (stream, kind), term in terms.term_of.items()
+        if stream in problems and FEEDBACK[kind].asked
+    )
+
+
+def answers_of(
+    section: Rollout,
+    problems: Mapping[str, Problems],
+    plan: Plan,
+    policy: Policy,
+    other: Policy | None,
+    train: Train,
+    accelerator: Accelerator,
+    say: Say,
+) -> Stock | None:
+    """What answers the problems, where there are any. `other`: a reference that is not the model the run
+    starts from."""
+    if not problems:
+        return None
+    start = InitialWeights(policy).in_place if section.policy == "start" else None
+    reference: Reference | None = None
+    if asks_reference_of(problems, plan.terms):
+        first = start or InitialWeights(policy).in_place
+        reference = first if other is None else lambda: nullcontext(other)
+    return rollout.make(
+        section,
+        problems,
+        policy,
+        policy.tokenizer,
+        accelerator=accelerator,
+        remember=Remember(policy, plan.terms, reference, accelerator, train.row_budget),
+        worked=lambda record: "worked" in plan.terms.needs_of(record),
+        start=start,
+        seed=train.seed,
+        say=say,
+    )
