@@ -19,7 +19,7 @@ import pytest
 from support.tiny import ROOT, write_recipe, write_rows
 
 import onestage as one
-from onestage.config import RecipeError
+from onestage.config import RecipeError, plugins
 from onestage.runfolder import OutputError, read_metrics
 
 Make = Callable[..., dict[str, Any]]
@@ -259,7 +259,7 @@ def test_a_built_in_name_is_not_taken_by_a_package(monkeypatch: pytest.MonkeyPat
     from importlib import metadata
 
     theirs = metadata.EntryPoint("dpo", "mylosses.hinge:Hinge", "onestage.objectives")
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [theirs])
+    monkeypatch.setattr(plugins, "_entry_points", lambda: metadata.EntryPoints([theirs]))
     with pytest.raises(ValueError, match=r"'dpo' is built in, .*'mylosses.hinge:Hinge'"):
         one.objectives.PLUGINS.find("dpo")
 
