@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onestage import objectives as objectives
     from onestage import schedules as schedules
     from onestage.config import RecipeError as RecipeError
-    from onestage.data.packing import pack as pack
+    from onestage.data.packing import pack_records as pack
     from onestage.data.reading import read as read
     from onestage.data.stream import Stream as Stream
     from onestage.data.tokenize import encode as encode
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "onestage.config": "RecipeError",
-    "onestage.data.packing": "pack",
     "onestage.data.reading": "read",
     "onestage.data.stream": "Stream",
     "onestage.data.tokenize": "encode",
@@ -66,6 +65,11 @@ _WHERE = {
     "onestage.training.score": "score",
     "onestage.training.train": "Trained check train",
 }
+_OTHERWISE = {
+    "load": ("onestage.models", "open"),
+    "pack": ("onestage.data.packing", "pack_records"),
+}
+"""Named otherwise where they are."""
 _MODULES = {
     "hints": "onestage.rollout.hints",
     "objectives": "onestage.objectives",
@@ -119,8 +123,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
-    if name == "load":
-        return importlib.import_module("onestage.models").open
+    if name in _OTHERWISE:
+        module, theirs = _OTHERWISE[name]
+        return getattr(importlib.import_module(module), theirs)
     if name in _PLACE:
         return getattr(importlib.import_module(_PLACE[name]), name)
     if name in _MOVED:

@@ -10,9 +10,9 @@ import yaml
 from support.tiny import TINY, make_tokenizer
 
 from onestage.data.given import GivenRows
+from onestage.training.pipeline import carry_out
+from onestage.training.plan import stages_of
 from onestage.training.recipe import parse_recipe
-from onestage.training.run import run_recipe
-from onestage.training.stages import plan
 
 ROWS = [{"prompt": f"say {word}", "completion": f" {word}"} for word in ("sea", "moon", "wind")]
 
@@ -35,19 +35,19 @@ def recipe_of(tmp_path: Path, **changes: Any) -> dict[str, Any]:
 def test_a_run_on_given_rows_says_what_they_were(tmp_path: Path) -> None:
     said: list[str] = []
     for out in ("one", "two"):
-        run_recipe(parse_recipe(recipe_of(tmp_path)), tmp_path / out, say=said.append)
+        carry_out(parse_recipe(recipe_of(tmp_path)), tmp_path / out, say=said.append)
     assert any("data mine: 3 demonstration" in line for line in said)
     assert any("data mine (held out): 1 demonstration" in line for line in said)
     assert sum("(encoded before)" in line for line in said) == 2
     kept = yaml.safe_load((tmp_path / "one" / "recipe.yaml").read_text())
     assert kept["data"][0]["path"].startswith("<3 rows given in Python, digest ")
     with pytest.raises(ValueError, match=r"<3 rows .* are on no disk: give the same rows again"):
-        run_recipe(parse_recipe(kept), tmp_path / "three", say=said.append)
+        carry_out(parse_recipe(kept), tmp_path / "three", say=said.append)
 
 
 def test_stages_hand_the_rows_on(tmp_path: Path) -> None:
     stages = [{"name": "a"}, {"name": "b"}]
-    made = plan(parse_recipe(recipe_of(tmp_path, stages=stages)), tmp_path / "out")
+    made = stages_of(parse_recipe(recipe_of(tmp_path, stages=stages)), tmp_path / "out")
     for stage in made:
         path = stage.recipe.data[0].path
         assert isinstance(path, GivenRows)
