@@ -75,7 +75,7 @@ def made(section: type[Section], asked: Mapping[str, Any]) -> Any:
         inner = _section_in(field)
         given = {k: v for k, v in asked.items() if inner and k in inner.model_fields}
         given = {k: v for k, v in given.items() if v is not None}
-        if inner and given:
+        if given and name not in asked:
             values[name] = made(inner, given)
     try:
         return section.model_validate(values)

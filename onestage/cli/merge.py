@@ -36,7 +36,7 @@ def merge(
 ) -> None:
     """Merge trained models into one whole model, and compare it with each of them."""
     with plain_errors():
-        from onestage.models.merge.merge import merge as run
+        from onestage.models.merge.run import run
 
         quiet_libraries()
         if data is not None:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a run will take, reckoned from the model's configuration before any weights are there."""
 
 from __future__ import annotations
 

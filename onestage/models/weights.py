@@ -88,14 +88,16 @@ def given(
     *,
     lora: Lora | None = None,
     base: Path | None = None,
+    keep: bool = False,
     seed: int = 0,
     gradient_checkpointing: bool = False,
 ) -> Loaded:
     """A model that is in memory already, as the start of a run; it is changed in place.
 
     lora: train fresh adapters on it; base: the folder that it is then written to, since a saved adapter
-    is worth what its base is worth, and nobody else has this one; seed: of the adapters. The model's
-    dropout is switched off and its attention becomes one that knows forests, as for a loaded one.
+    is worth what its base is worth, and nobody else has this one; keep: leave what lies there (another
+    process wrote it, or the run that is resumed); seed: of the adapters. The model's dropout is switched
+    off and its attention becomes one that knows forests, as for a loaded one.
 
     Raises `ValueError` for a tokenizer of another vocabulary, for a model that has adapters where more
     are asked for, and for `lora` without `base`.
@@ -116,7 +118,8 @@ def given(
     _without_dropout(inner)
     fingerprint = fingerprint_of(model)
     if lora is not None and base is not None:
-        save_model(model, tokenizer, base)
+        if not (keep and base.exists()):
+            save_model(model, tokenizer, base)
         model.name_or_path = str(base.resolve())  # PEFT writes this name beside the adapter
         torch.manual_seed(seed)
         model = adapted(lora, model, task)  # type: ignore[arg-type]

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
 from onestage.data.stream import Stream
-from onestage.models.merge import DENSITY, Adaptive, Merge
-from onestage.models.merge import merge as merging
+from onestage.models.merge import DENSITY, Adaptive, Merge, merge
+from onestage.models.merge import run as merging
 from onestage.models.merge.adaptive import (
     block_of,
     bounds_of,
@@ -29,8 +29,8 @@ from onestage.models.merge.adaptive import (
 )
 from onestage.models.merge.examples import Example, good_examples, prompts, read_records
 from onestage.models.merge.family import floating_tensors, load_family
-from onestage.models.merge.merge import distance, logits_of, merge
 from onestage.models.merge.methods import combiner, slerp
+from onestage.models.merge.run import distance, logits_of, run
 
 
 def call(*words: object, code: int = 0) -> str:
@@ -169,11 +169,19 @@ def test_linear_of_whole_models_is_the_mean_of_their_weights(
     kin: dict[str, Path], tmp_path: Path
 ) -> None:
     asked = asked_of(kin["one"], kin["two"], out=tmp_path / "out", weights=[1, 3])
-    merged = merge(asked)
+    merged = run(asked)
     one, two = weights(kin["one"]), weights(kin["two"])
     assert_weights(tmp_path / "out", {n: one[n] / 4 + two[n] * 3 / 4 for n in one})
     assert merged.distances[0].kl > merged.distances[1].kl > 0
     assert all(row.zeros is None for row in merged.distances)
+
+
+def test_merging_in_python(kin: dict[str, Path], tmp_path: Path) -> None:
+    merged = merge([kin["one"], str(kin["two"])], tmp_path / "out", weights=[1, 3])
+    one, two = weights(kin["one"]), weights(kin["two"])
+    assert_weights(merged.folder, {n: one[n] / 4 + two[n] * 3 / 4 for n in one})
+    with pytest.raises(ValueError, match="--density has no meaning for linear"):
+        merge([kin["one"], kin["two"]], tmp_path / "other", density=0.5)
 
 
 def test_model_averaging_with_the_base_itself(kin: dict[str, Path], tmp_path: Path) -> None:
@@ -190,7 +198,7 @@ def test_adapters_are_merged_as_whole_weights(
     method: str, kin: dict[str, Path], tmp_path: Path
 ) -> None:
     options = {"density": 0.4} if method == "ties" else {}
-    merge(asked_of(kin["sft"], kin["pref"], out=tmp_path / "out", method=method, **options))
+    run(asked_of(kin["sft"], kin["pref"], out=tmp_path / "out", method=method, **options))
     base, sft, pref = weights(kin["base"]), whole(kin, "sft"), whole(kin, "pref")
     combine = combiner(method, [1, 1], 0.4)
     assert_weights(
@@ -209,14 +217,14 @@ def test_whole_models_and_their_base_give_what_the_adapters_give(
         model.load_state_dict(whole(kin, name))
         save(model, tmp_path / name)
     common = {"method": "ties", "weights": [1.0, 0.5], "density": 0.3}
-    merge(asked_of(kin["sft"], kin["pref"], out=tmp_path / "a", **common))
+    run(asked_of(kin["sft"], kin["pref"], out=tmp_path / "a", **common))
     asked = asked_of(
         *(tmp_path / name for name in ("sft", "pref")),
         out=tmp_path / "b",
         base=str(kin["base"]),
         **common,
     )
-    merge(asked)
+    run(asked)
     found, expected = weights(tmp_path / "b"), weights(tmp_path / "a")
     for name in found:  # rounding may move an entry over the edge of what is kept
         different = (found[name] - expected[name]).abs() > 1e-5
@@ -229,7 +237,7 @@ def test_dare_is_reproducible_and_its_seed_counts(
 ) -> None:
     names = [str(kin["sft"]), str(kin["pref"])]
     for out, seed in (("a", 7), ("b", 7), ("c", 8)):
-        merge(asked_of(*names, out=tmp_path / out, method=method, density=0.5, seed=seed))
+        run(asked_of(*names, out=tmp_path / out, method=method, density=0.5, seed=seed))
     a, b, c = (weights(tmp_path / out)["model.layers.0.mlp.up_proj.weight"] for out in "abc")
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
@@ -280,7 +288,7 @@ def test_distances_are_from_the_models_themselves(
     first: str, kin: dict[str, Path], tmp_path: Path
 ) -> None:
     names = [str(kin[first]), str(kin["pref"])]
-    merged = merge(asked_of(*names, out=tmp_path / "out", method="task_arithmetic"))
+    merged = run(asked_of(*names, out=tmp_path / "out", method="task_arithmetic"))
     chosen = prompts(make_tokenizer())
     result = logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), chosen)
     assert len(result) == sum(len(ids) for ids in chosen)
@@ -299,7 +307,7 @@ def test_the_chat_template_is_kept(kin: dict[str, Path], tmp_path: Path) -> None
     plain = shutil.copytree(kin["one"], tmp_path / "plain")
     (plain / "chat_template.jinja").unlink()
     assert _tokenizer(plain).chat_template is None
-    merge(asked_of(plain, kin["two"], out=tmp_path / "out"))
+    run(asked_of(plain, kin["two"], out=tmp_path / "out"))
     assert _tokenizer(tmp_path / "out").chat_template == CHAT
 
 
@@ -318,7 +326,7 @@ def test_zeros_of_a_delta_are_counted(kin: dict[str, Path], tmp_path: Path) -> N
     changed, total = 32 * 32, sum(t.numel() for t in floating_tensors(model).values())
     sparse = save(model, tmp_path / "sparse")
     names = [str(sparse), str(kin["sft"])]
-    merged = merge(asked_of(*names, out=tmp_path / "out", base=str(kin["base"])))
+    merged = run(asked_of(*names, out=tmp_path / "out", base=str(kin["base"])))
     assert merged.distances[0].zeros == pytest.approx(1 - changed / total, abs=1e-6)
     assert merged.distances[1].zeros is not None
     assert merged.distances[1].zeros < 0.01
@@ -334,7 +342,7 @@ def test_a_folder_that_does_not_give_the_same_logits_is_not_kept(
 
     monkeypatch.setattr(merging, "fill_model", damaged)
     with pytest.raises(RuntimeError, match="not kept"):
-        merge(asked_of(kin["one"], kin["two"], out=tmp_path / "out"))
+        run(asked_of(kin["one"], kin["two"], out=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
@@ -349,7 +357,7 @@ def test_tied_weights_and_bfloat16(tmp_path: Path) -> None:
     asked = asked_of(
         *folders[1:], out=tmp_path / "out", method="task_arithmetic", base=str(folders[0])
     )
-    merge(asked)
+    run(asked)
     base, one, two = (weights(f) for f in folders)
     found: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert found.lm_head.weight is found.model.embed_tokens.weight

@@ -1,17 +1,22 @@
-"""Merging trained models of one base: what can be asked for.
+"""Merging trained models of one base: what can be asked for, and the call that does it.
 
-Nothing here needs a library of models, so the command line makes its flags from these sections.
+Nothing here loads a library of models before a merge is run, so the command line makes its flags from
+these sections.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
 from onestage.config import Section, nearest
+
+if TYPE_CHECKING:
+    from onestage.models.merge.run import Merged
 
 LINEAR, SLERP, ADAPTIVE = "linear", "slerp", "ama"
 
@@ -158,3 +163,19 @@ class Merge(Section):
         if self.method in RANDOM:
             used["seed"] = self.seed or 0
         return used
+
+
+def merge(models: Sequence[str | Path], out: str | Path, **options: Any) -> Merged:
+    """One whole model from several, saved to the folder `out`: what `onestage merge` does.
+
+    models: folders or hub ids of adapters of one base, or of whole models of one architecture (for `ama`
+    the pre-trained and the aligned one); options: the other fields of `Merge`. What comes back says how
+    far each model is from the merged one, in logits and in KL (nats a token).
+
+    Raises `ValueError` for what cannot be merged or asked for and `RuntimeError` for a folder that does
+    not give the merged model's logits; then there is no folder.
+    """
+    from onestage.models.merge.run import run
+
+    names = [str(name) for name in models]
+    return run(Merge(models=names, out=Path(out), **options))

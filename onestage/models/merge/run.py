@@ -50,7 +50,7 @@ class Merged:
     """Rows of the data that could not be read."""
 
 
-def merge(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
+def run(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
     """Merge, save to `asked.out`, reload and compare. Raises ValueError for what does not fit
     together and RuntimeError for a folder that does not give the merged model's logits; then there
     is no folder."""
