@@ -73,9 +73,10 @@ def made(section: type[Section], asked: Mapping[str, Any]) -> Any:
     values = {name: value for name, value in asked.items() if name in section.model_fields}
     for name, field in section.model_fields.items():
         inner = _section_in(field)
-        given = {k: v for k, v in asked.items() if inner and k in inner.model_fields}
-        given = {k: v for k, v in given.items() if v is not None}
-        if given and name not in asked:
+        if inner is None or name in asked:
+            continue
+        given = {k: v for k, v in asked.items() if k in inner.model_fields and v is not None}
+        if given:
             values[name] = made(inner, given)
     try:
         return section.model_validate(values)

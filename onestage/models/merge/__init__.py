@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from onestage.config import Section, nearest
+from onestage.data.stream import Stream
 
 if TYPE_CHECKING:
     from onestage.models.merge.run import Merged
@@ -83,8 +84,8 @@ class Merge(Section):
     """The base of whole models. Default: the adapters' own."""
     seed: int | None = None
     """dare: of what is dropped; ama: of the order. Default: 0."""
-    data: Any = None
-    """A `data.stream.Stream` of records: AMA's responses, and what models are compared on."""
+    data: Stream | None = None
+    """Records: AMA's responses, and what models are compared on."""
     max_length: int = 2048
     """Longest path in tokens."""
     min_score: float | None = None
