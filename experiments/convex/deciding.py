@@ -17,8 +17,6 @@ from experiments.convex.tables import SEED, Size
 from experiments.tables import Table
 
 MAXRIGHT_STEPS = 4000
-
-
 SELECTION: dict[str, tuple[dict[str, Any], float | None]] = {
     "exact losses": ({"decided": "exact", "decide": "independent"}, 0.1998),
     "same batch, size 1": ({"decide": "same_batch"}, 0.2386),
@@ -110,8 +108,6 @@ def smoothed(problem: Problem, tau: float, seeds: int) -> Run:
 
 
 STALENESS = {0.02: (0.209, 0.200, 0.206, 0.261), 0.1: (0.209, 0.205, 0.244, 0.456)}
-
-
 PERIODS = (1, 10, 100, 1000)
 
 

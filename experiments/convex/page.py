@@ -14,8 +14,6 @@ from experiments.figures import figure
 from experiments.tables import Table
 
 COLOURS = {"dpo": "#1f6fb4", "sft": "#c9601a", "line": "#3b3b3b", "other": "#7b3fa0"}
-
-
 VIEW = ((-2.2, 2.2), (-0.8, 1.7))
 """The part of Theta that the figure shows."""
 

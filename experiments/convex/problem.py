@@ -24,8 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-
-
 TERMS = ("dpo", "sft")
 """Names of objectives 1 and 2; lambda weighs the first."""
 
@@ -207,11 +205,7 @@ def steps_a(radius: float, scale: float) -> float:
 
 
 BETA = 0.5
-
-
 PAIRS, PREFERRED = [[2.0, 0.0], [0.0, 2.0]], [0.8, 0.7]
-
-
 DEMONSTRATIONS, CHOSEN = [[1.0, 1.0], [1.0, -1.0]], [0.3, 0.1]
 
 

@@ -25,8 +25,6 @@ from onestage.training.optimizer import Clipping
 
 BLOCK = 500
 """Steps whose batches are drawn at once."""
-
-
 Decided = Literal["exact", "batch"]
 
 

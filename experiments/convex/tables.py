@@ -16,8 +16,6 @@ from experiments.tables import Table
 from onestage.training.optimizer import Clipping
 
 LAMBDAS = (0.25, 0.5, 0.75)
-
-
 SEED = 0
 
 
@@ -139,8 +137,6 @@ def gaps_at(steps: int, seeds: int, seed: int = SEED) -> dict[str, Floats]:
 
 
 Clipped = Literal["none", "step", "common"]
-
-
 CLIPPED: dict[tuple[str, Clipped], float | None] = {
     ("ALRIGHT", "none"): 0.0,
     ("ALRIGHT", "step"): 0.0720,

@@ -17,19 +17,13 @@ from experiments.tables import Table
 from experiments.tree.problem import Floats, Training, hint_rule, leaves_needed
 
 SEED = 0
-
-
 CHILDREN = 4
-
-
 LAWS: dict[str, tuple[str, bool]] = {
     "no hint": ("none", False),
     "uniform": ("uniform", False),
     "UFT": ("uniform", True),
 }
 """Toy A: the hint rule, and whether the likelihood of the hint is trained on."""
-
-
 METHODS: dict[str, tuple[str, float]] = {
     "RFT": ("none", 0.0),
     "R3": ("uniform", 0.0),
@@ -42,12 +36,8 @@ METHODS: dict[str, tuple[str, float]] = {
     "adaptive .01": ("adaptive", 0.01),
 }
 """Toys B and C: the hint rule, and the coefficient of the hint's log-likelihood."""
-
-
 TAUGHT = ("UFT .01", "UFT .1", "adaptive .01")
 """Those that train on the hint's likelihood by enough for the hardest of toy C."""
-
-
 LEAVES = {
     2: (63, 53, 53),
     3: (273, 133, 117),
@@ -58,8 +48,6 @@ LEAVES = {
     8: (None, 1441, 1707),
 }
 """Printed for toy A, by depth."""
-
-
 DEPTHS = {
     4: {"RFT": 0.996, "R3": 0.996, "cosine": 0.996, "UFT .001": 0.996},
     6: {"RFT": 0.591, "R3": 0.992, "cosine": 0.995, "UFT .001": 0.995},
@@ -67,8 +55,6 @@ DEPTHS = {
     10: {"RFT": 0.0, "R3": 0.953, "cosine": 0.986, "UFT .001": 0.987},
 }
 """Printed for toy B, by depth. Of depth 4 only that all reach at least .996."""
-
-
 BIASES = {
     2: {"RFT": 0.0, "R3": 0.992, "cosine": 0.996, "UFT .001": 0.997},
     4: {"RFT": 0.0, "R3": 0.0, "cosine": 0.0, "UFT .001": 0.996, "UFT .01": 0.997, "UFT .1": 0.997},

@@ -24,11 +24,7 @@ from numpy.typing import NDArray
 from onestage.rollout.hints import Hint, make
 
 Floats = NDArray[np.float64]
-
-
 Whole = NDArray[np.int64]
-
-
 RIGHT, WRONG = 1.0, 0.1
 
 

@@ -15,22 +15,12 @@ from pydantic.fields import FieldInfo
 from onestage.config import Section, explain
 
 ModelName = Annotated[str, typer.Option(help="A model folder, adapter folder, or hub id.")]
-
-
 Tokenizer = Annotated[str | None, typer.Option(help="Default: the model's own.")]
-
-
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-
-
 Kind = Annotated[str | None, typer.Option(help="The kind of the rows.")]
-
-
 Column = Annotated[
     list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Rename a column; repeatable.")
 ]
-
-
 ScoreRange = Annotated[tuple[float, float], typer.Option(help="Range of given scores.")]
 
 

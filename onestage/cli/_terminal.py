@@ -38,11 +38,7 @@ def _options(
 
 
 console = Console(stderr=False, soft_wrap=False)
-
-
 complaints = Console(stderr=True)
-
-
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable."),

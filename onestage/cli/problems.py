@@ -22,19 +22,11 @@ import typer
 from onestage.cli._terminal import app, plain_errors, say
 
 HELP = {"help_option_names": ["-h", "--help"]}
-
-
 Out = Annotated[Path, typer.Option(help="File to write: .jsonl or .jsonl.gz.")]
-
-
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="JSON Lines (.gz), Parquet, or a hub data set.")
 ]
-
-
 OfSplit = Annotated[str, typer.Option("--split", help="Of a hub data set.")]
-
-
 Subset = Annotated[str | None, typer.Option(help="Configuration of a hub data set.")]
 
 

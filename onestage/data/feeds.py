@@ -16,8 +16,6 @@ from onestage.data.mixture import Mixture
 
 TOGETHER = ""
 """The name of the feed of a run whose terms share one batch."""
-
-
 Walk = tuple[Mixture, int]
 """A mixture, and how many batches were drawn from it before."""
 

@@ -19,8 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-
-
 Ids = NDArray[np.int32]
 
 

@@ -28,20 +28,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "onestage_forest"
-
-
 Mask = Tensor | BlockMask
-
-
 Part = tuple[int, int, bool]
 """A tree of a row: its first node, one past its last, and whether it is a chain (no branches)."""
-
-
 Block = tuple[int, tuple[int, ...], Tensor | None]
 """Queries that are run together: how many, the earlier blocks whose keys they see beside their own, and
 the mask of these keys (to add to scores); None for a chain that sees itself alone."""
-
-
 CALL = 1 << 14
 """What a call of attention costs beside its work, in pairs of a query and a key."""
 

@@ -10,8 +10,6 @@ import torch
 
 BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
-
-
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

@@ -24,8 +24,6 @@ from onestage.data.trees import TokenPath
 
 CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Logits in a chunk: 16 MiB of float32 on the CPU (it stays near the caches), 256 MiB on a GPU."""
-
-
 FEWEST = 128
 """Positions in a chunk at least: with fewer, each of them pays for a pass over the head's weight."""
 

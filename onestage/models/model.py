@@ -14,11 +14,7 @@ from onestage.config import Section
 
 Task = Literal["causal", "reward"]
 """What a model says of a token: a distribution of the next one, or how good the text is so far."""
-
-
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-
-
 GIVES: dict[Task, frozenset[str]] = {
     "causal": frozenset({"logp", "entropy", "value"}),
     "reward": frozenset({"reward"}),

@@ -27,8 +27,6 @@ from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_devi
 from onestage.models.reward_model import check_head, is_judge
 
 Layout = Literal["forest", "alone"]
-
-
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference of a token's log-probability that is rounding, by the model's precision."""
 

@@ -30,11 +30,7 @@ from onestage.data.trees import TokenPath
 from onestage.models.policy import Policy
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
-
-
 FORMAT = "1"
-
-
 BLOCK = 8192
 """Paths whose missing entries are computed together: what a run that is cut off loses at most."""
 

@@ -23,12 +23,8 @@ from onestage.models.model import Task
 
 READS = "reward_reads"
 """Key of the saved tokenizer's configuration."""
-
-
 TO_THE_END = "response_end"
 """Its value: training's own text, up to the end token of the response."""
-
-
 FAMILY = (
     "model.task: reward needs a decoder whose classifier in transformers is its base model and one "
     "linear layer named `score` (Llama, Mistral, Qwen, Gemma, ...)"

@@ -23,8 +23,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 FROZEN, TRAINED = "default", "stacked"
-
-
 OTHER_THAN_A_PRODUCT = (
     "modules_to_save",
     "use_dora",

@@ -19,8 +19,6 @@ from onestage.rollout.answer import Answering
 from onestage.rollout.problems import spent
 
 Key = tuple[str, int]
-
-
 TRIED = 2
 """Problems of each stream that are answered before the first step (`trial`)."""
 

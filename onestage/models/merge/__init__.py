@@ -20,18 +20,10 @@ if TYPE_CHECKING:
     from onestage.models.merge.run import Merged
 
 LINEAR, SLERP, ADAPTIVE = "linear", "slerp", "ama"
-
-
 RANDOM = ("dare_linear", "dare_ties")
-
-
 TRIMMED = ("ties", *RANDOM)
 """Methods that keep a share `density` of each delta's entries."""
-
-
 METHODS = (LINEAR, "task_arithmetic", *TRIMMED, SLERP, ADAPTIVE)
-
-
 DENSITY = 0.2
 """The TIES paper's own; DARE's authors drop 90 % and more of SFT deltas and less of large ones."""
 

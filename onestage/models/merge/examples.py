@@ -25,8 +25,6 @@ PROMPTS = (
     "2 + 3 = 5, 10 - 4 =",
 )
 """What models are compared on where no data are given."""
-
-
 PROMPT_TOKENS = 64
 """Tokens of a prompt that are compared."""
 

@@ -35,8 +35,6 @@ from onestage.models.merge import DENSITY, LINEAR, SLERP, TRIMMED
 
 NEARLY_PARALLEL = 0.9995
 """Beyond this cosine, either way, the arc is a line to float32's precision, or has no direction."""
-
-
 Combine = Callable[[Sequence[Tensor]], Tensor]
 
 

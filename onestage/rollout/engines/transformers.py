@@ -33,8 +33,6 @@ from onestage.rollout.engines import Completion, Decoding, Engine, Request, unif
 
 SLACK = 0.25
 """Rows that have ended are taken out when they are this part of the batch."""
-
-
 ROOM = 64
 """Tokens for which a layer's cache makes room at a time."""
 

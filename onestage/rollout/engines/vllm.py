@@ -33,16 +33,10 @@ from onestage.rollout.engines import Completion, Decoding, Engine, Request
 from onestage.rollout.engines.transformers import end_ids
 
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
-
-
 Drawn = list[tuple[list[int], list[float]]]
 """Token ids and their log-probabilities, of each completion of a request."""
-
-
 CONCURRENT = 64
 """Requests that wait for a server at once."""
-
-
 ALONE = {
     **{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
     **{"MASTER_ADDR": "localhost", "MASTER_PORT": "29577"},

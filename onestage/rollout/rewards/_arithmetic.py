@@ -21,23 +21,13 @@ from typing import Any
 
 LONGEST = 2000
 """Characters of an expression."""
-
-
 DEEPEST = 100
 """Of nested parentheses and signs."""
-
-
 MOST_DIGITS = 40
 """Of a number as written."""
-
-
 MOST_BITS = 4096
 """Of a whole number on the way, in Python's notation."""
-
-
 _TOKEN = re.compile(r"[ \t\r\n\f]*(?:(\d+\.\d*|\.\d+|\d+)|(\*\*|//|[-+*/()]))", re.ASCII)
-
-
 _SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})  # noqa: RUF001
 
 

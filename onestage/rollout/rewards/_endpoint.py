@@ -17,8 +17,6 @@ from typing import Any
 
 LARGEST = 4 << 20
 """Bytes of an answer that are read at most."""
-
-
 LATER = frozenset({408, 409, 425, 429})
 """Statuses under 500 that are worth another try."""
 

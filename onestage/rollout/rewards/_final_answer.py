@@ -11,12 +11,8 @@ import re
 from onestage.rollout.rewards import Answer
 
 OPEN, CLOSE = "<answer>", "</answer>"
-
-
 HEADERS = ("Assistant:", "<|im_start|>assistant")
 """Behind the first of these the authors' scorers look for the response."""
-
-
 _BRACE = re.compile(r"\\boxed\{|\\[\\{}]|[{}]")
 
 

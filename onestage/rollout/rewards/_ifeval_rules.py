@@ -14,23 +14,13 @@ from functools import lru_cache
 from typing import Any
 
 Rule = Callable[..., bool]
-
-
 CHOICES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
-
-
 RULES: dict[str, tuple[Rule, dict[str, type]]] = {}
 """By id: the rule, and its arguments with their types."""
-
-
 _SENTENCE = re.compile(r"""(?<![.!?])[.!?]++["')\]”’]*+(?=\s|\Z)""")  # noqa: RUF001
-
-
 _ABBREVIATION = re.compile(
     r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|No|Inc|Ltd|Co|[A-Z])\Z"
 )
-
-
 _CAPITAL = re.compile(r"\w+(?:[-.']\w+)*")
 
 

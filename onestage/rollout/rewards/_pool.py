@@ -29,22 +29,12 @@ from onestage.rollout.rewards import Answer, Failure
 from onestage.rollout.rewards._worker import LENGTH
 
 WORKERS = 2
-
-
 MEMORY_MB = 4096
-
-
 SET_UP_SECONDS = 120.0
 """For a worker to start and to import what a checker needs."""
-
-
 LARGEST_CHUNK = 32
-
-
 MOST_CHARACTERS = 1 << 20
 """Of text in a chunk of several answers."""
-
-
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1));"
     "from onestage.rollout.rewards._worker import serve; serve()"

@@ -15,32 +15,18 @@ from typing import Annotated, Any, Literal
 from onestage.data.sentences import sentences
 
 Row = dict[str, Any]
-
-
 Count = Annotated[int, "How many problems."]
-
-
 Seed = Annotated[int, "Of the draws; the same seed gives the same file."]
-
-
 Split = Annotated[
     Literal["train", "test", "all"], "train or test, which never share a problem, or all."
 ]
-
-
 Template = Annotated[
     Literal["tinyzero", "short"], "The prompt: tinyzero, or short for tiny models."
 ]
-
-
 TEST_SHARE = 10
 """One problem in so many is for testing."""
-
-
 PATIENCE = 20_000
 """Draws without a new problem before there are held to be no more."""
-
-
 TINYZERO = (
     "A conversation between User and Assistant. The user asks a question, and the Assistant solves it."
     " The assistant first thinks about the reasoning process in the mind and then provides the user"

@@ -19,11 +19,7 @@ NAMES = (
     " Isabella Jack Jacob James Joseph Liam Logan Lucas Luke Lily Mason Matthew Mia Michael Noah Oliver"
     " Olivia Owen Penelope Samuel Scarlett Sebastian Sofia Victoria William Zoey"
 ).split()
-
-
 Kind = Literal["is", "not", "and", "or", "if", "iff"]
-
-
 KINDS: tuple[Kind, ...] = ("is", "not", "and", "or", "if", "iff")
 
 

@@ -25,12 +25,8 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 LENGTH = struct.Struct("!Q")
-
-
 GRACE = 1.0
 """Seconds after the deadline at which a worker ends itself, should nobody have ended it."""
-
-
 SHOWN = 300
 """Characters of an exception's message that are told."""
 

@@ -37,8 +37,6 @@ from onestage.rollout.rewards._problems import (
 )
 
 _ALLOWED = re.compile(r"[\d+\-*/().\s]+")
-
-
 _MOST_FOUND = 1000
 
 

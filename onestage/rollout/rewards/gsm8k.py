@@ -27,33 +27,19 @@ from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 
 LONGEST = 500
 """Characters of a final answer."""
-
-
 MOST_DIGITS = 50
-
-
 _NUMBER = re.compile(
     r"(?P<minus>[-−–]\s?)?[$€£]?\s?(?P<minus2>[-−–])?"  # noqa: RUF001
     r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?(?:\s?/\s?(?P<below>\d+))?",
     re.ASCII,
 )
-
-
 _CALCULATION = re.compile(r"<<[^<>]*>>")
-
-
 _LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\%", "%"), ("\\ ", " "))
-
-
 _AROUND = re.compile(r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;'\"$€£%°=()])*")
 """What may stand around a number: words and units, no operators."""
-
-
 _SCALE = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed)s?\b|\d\s?(?:[kKMBxei]\b|π)"
 )
-
-
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", re.ASCII)
 
 

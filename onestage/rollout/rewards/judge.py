@@ -46,20 +46,10 @@ Grade how correct, helpful and well written the response is, from {low} (useless
 Give your reasons in at most three sentences. Then write one last line of this form and nothing after it:
 Score: <number from {low} to {high}>
 """
-
-
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-
-
 OF_THE_POLICY = frozenset({"completion", "response"})
-
-
 MENTION = re.compile(r"\bscore\b[^:=\n]{0,40}[:=]", re.IGNORECASE)
-
-
 NUMBER = re.compile(r"[\s\"'*`(\[]*([-+]?\d+(?:\.\d+)?)(?![\w%]|[.,]\d)")
-
-
 LONGEST_WAIT = 60.0
 
 

@@ -42,20 +42,10 @@ from onestage.rollout.rewards._puzzles import (
 
 LONGEST = 5000
 """Characters of an answer."""
-
-
 MOST_PEOPLE = 8
-
-
 EXAMPLE = "(1) Zoey is a knight\n(2) Oliver is a knave"
-
-
 _PIECES = re.compile(r"[\n,;.]|\band\b", re.IGNORECASE)
-
-
 _NUMBER = re.compile(r"\s*(?:[(\[]?\d{1,3}[)\].:]|[-*•])\s*")
-
-
 _STATEMENT = re.compile(
     r"(.+?)(?:\s+is\s+|\s*[:=]\s*)(?:an?\s+|the\s+)?(knight|knave)", re.IGNORECASE
 )

@@ -20,8 +20,6 @@ from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards._checker import Checker
 
 MARKS = ".,;:!?"
-
-
 LONGEST = 20_000
 """Characters of a response; a longer one is wrong."""
 

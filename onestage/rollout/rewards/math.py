@@ -28,28 +28,16 @@ from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 
 LONGEST = 1000
 """Characters of a final answer; longer ones are not read."""
-
-
 DEEPEST = 30
 """Of brackets."""
-
-
 _DELIMITERS = re.compile(r"(?<!\\)\$|\\\(|\\\)|\\\[|\\\]")
-
-
 _PHRASE = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*:?", re.IGNORECASE)
-
-
 _NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w{1,9}\}?)?'?(?:\s*\(\s*[A-Za-z]\s*\))?\s*=(?!=)")
-
-
 _EXPLOSIVE = re.compile(
     r"\d{60}|(?:\^|\*\*)[\s{(]*-?(?:\d{5}|\d+\s*(?:\^|\*\*))"
     r"|\d{5}[\s})]*!|!\s*!\s*!|[)}\d]\s*!\s*[)}]+\s*!"
 )
 """Numbers that would take for ever to write out: 9^{9^9}, 99999!."""
-
-
 _OPENING, _CLOSING = "{([", "})]"
 
 
