@@ -17,9 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from scipy import stats
-from scipy.special import stdtrit
-
 LEVEL = 0.95
 """Of all intervals."""
 
@@ -54,6 +51,8 @@ def interval(values: Sequence[float]) -> Interval:
 @cache
 def critical(freedom: int) -> float:
     """t with 95 % of Student's distribution between -t and t."""
+    from scipy.special import stdtrit
+
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
@@ -65,6 +64,8 @@ def paired(left: Sequence[float], right: Sequence[float]) -> tuple[Interval, flo
         return found, math.nan
     if found.sd == 0:  # t would be 0 / 0 or infinite
         return found, 1.0 if found.mean == 0 else 0.0
+    from scipy import stats
+
     t = abs(found.mean) / (found.sd / math.sqrt(found.n))
     return found, float(2 * stats.t.sf(t, found.n - 1))
 
@@ -84,6 +85,8 @@ def rank_slope(values: Sequence[float]) -> float:
     """Kendall's tau-b of a series against its order: 1 rises throughout, -1 falls throughout."""
     if len(set(values)) < 2:
         return 0.0
+    from scipy import stats
+
     return float(stats.kendalltau(range(len(values)), values).statistic)
 
 
@@ -91,6 +94,8 @@ def rank_correlation(left: Sequence[float], right: Sequence[float]) -> float:
     """Spearman's rho; 0 where one of them does not vary."""
     if len(set(left)) < 2 or len(set(right)) < 2:
         return 0.0
+    from scipy import stats
+
     return float(stats.spearmanr(left, right).statistic)
 
 

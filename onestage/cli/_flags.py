@@ -9,10 +9,9 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
-from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from onestage.config import Section, explain
+from onestage.config import Section, checked
 
 ModelName = Annotated[str, typer.Option(help="A model folder, adapter folder, or hub id.")]
 Tokenizer = Annotated[str | None, typer.Option(help="Default: the model's own.")]
@@ -59,7 +58,7 @@ def flags(
 
 
 def made(section: type[Section], asked: Mapping[str, Any]) -> Any:
-    """The section of some flags' values. Raises `ValueError`, one line, for what it does not allow."""
+    """The section of some flags' values. Raises `ValueError`, in lines, for what it does not allow."""
     values = {name: value for name, value in asked.items() if name in section.model_fields}
     for name, field in section.model_fields.items():
         inner = _section_in(field)
@@ -68,10 +67,7 @@ def made(section: type[Section], asked: Mapping[str, Any]) -> Any:
         given = {k: v for k, v in asked.items() if k in inner.model_fields and v is not None}
         if given:
             values[name] = made(inner, given)
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(explain(error.errors()[0], section)) from error
+    return checked(section, values)
 
 
 def _flags_of(

@@ -21,10 +21,8 @@ def stream_of(
     path: str, kind: str | None, column: list[str] | None, score_range: tuple[float, float]
 ) -> Stream:
     """The rows that a command is pointed at, named after their file."""
-    from pydantic import ValidationError
-
-    from onestage.config import explain
-    from onestage.data.stream import Stream
+    from onestage.config import checked
+    from onestage.data.stream import Stream, name_of
 
     columns = {}
     for item in column or []:
@@ -32,7 +30,5 @@ def stream_of(
         if not equals:
             raise ValueError(f"--column {item!r}: expected OURS=THEIRS")
         columns[ours] = theirs
-    try:
-        return Stream(path, kind=kind, columns=columns, score_range=score_range)
-    except ValidationError as error:
-        raise ValueError("\n".join(explain(p, Stream) for p in error.errors())) from error
+    told = {"kind": kind, "columns": columns, "score_range": score_range}
+    return checked(Stream, {"name": name_of(path), "path": path, **told})

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._progress import progress
 from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
 
 
@@ -27,6 +26,7 @@ def demo(
 ) -> None:
     """Build a small base model, fine-tune it three ways on the same feedback, and compare: a report."""
     with plain_errors():
+        from onestage.cli._progress import progress
         from onestage.studies.demo import run_demo
         from onestage.studies.pool import default_jobs
 

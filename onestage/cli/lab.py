@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._progress import progress
 from onestage.cli._terminal import app, plain_errors, quiet_libraries, say
 
 lab = typer.Typer(
@@ -33,6 +32,7 @@ def base(
 ) -> None:
     """Pretrain the base model of a generated world; prints its folder."""
     with plain_errors():
+        from onestage.cli._progress import progress
         from onestage.studies.lab.ground import make_base
         from onestage.studies.lab.presets import size_of
         from onestage.studies.lab.world import LabWorld

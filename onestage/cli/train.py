@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._progress import progress
 from onestage.cli._terminal import Set, app, plain_errors, quiet_libraries, say
 
 
@@ -27,6 +26,7 @@ def train(
 ) -> None:
     """Train what a recipe says, in one stage or in the stages it lists."""
     with plain_errors():
+        from onestage.cli._progress import progress
         from onestage.training.pipeline import carry_out
         from onestage.training.recipe import load_recipe
 

@@ -2,12 +2,13 @@
 
 from onestage.config.plugins import Plugin as Plugin
 from onestage.config.plugins import Plugins as Plugins
+from onestage.config.plugins import module_of as module_of
 from onestage.config.plugins import plain as plain
 from onestage.config.plugins import plugins_of as plugins_of
 from onestage.config.plugins import source_digest as source_digest
 from onestage.config.words import RecipeError as RecipeError
 from onestage.config.words import Section as Section
-from onestage.config.words import explain as explain
+from onestage.config.words import checked as checked
 from onestage.config.words import named as named
 from onestage.config.words import nearest as nearest
 from onestage.config.words import number as number

@@ -163,7 +163,7 @@ class Plugins(Generic[T]):
     def _from_path(self, path: str) -> Plugin[T]:
         where, _, name = path.rpartition(":") if ":" in path else (path, "", "")
         try:
-            module = _module_of(where)
+            module = module_of(where)
         except Exception as error:  # whatever a stranger's module raises
             raise ValueError(f"{self.what} {path!r}: {_in_a_line(error)}") from error
         classes = {one.__name__: one for one in self._classes(module)}
@@ -239,12 +239,15 @@ def _in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
-def _module_of(where: str) -> Any:
-    """A module by its import path (packages beside the working folder included), or a Python file."""
+def module_of(where: str) -> Any:
+    """A module by its import path (packages beside the working folder included), or a Python file.
+
+    Raises whatever its code raises, and `FileNotFoundError`.
+    """
     if not where.endswith(".py"):
         with _importing_from(Path.cwd()):
             return importlib.import_module(where)
-    file = Path(where).resolve()
+    file = Path(where).expanduser().resolve()
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
     # A name of its own for each file, so that two files of one name are two modules, and the same file

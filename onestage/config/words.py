@@ -1,15 +1,16 @@
-"""Words to checked objects: sections of options, YAML, `--set`, and what is said where they are
-wrong."""
+"""Sections of options, YAML and `--set`, and what is said where they are wrong."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -109,6 +110,14 @@ def number(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def checked(section: type[S], content: Any, error: type[ValueError] = ValueError) -> S:
+    """A section of plain content. Raises `error` with a line for each thing that is wrong."""
+    try:
+        return section.model_validate(content)
+    except ValidationError as found:
+        raise error("\n".join(explain(problem, section) for problem in found.errors())) from found
 
 
 def explain(problem: Any, whole: type[BaseModel]) -> str:

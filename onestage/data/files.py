@@ -17,9 +17,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from onestage.data.record import Refusal
 from onestage.data.row_error import shown
 
@@ -111,6 +108,10 @@ def columns_to_read(
 
 
 def _parquet_rows(file: DataFile, wanted: frozenset[str]) -> Iterator[RawRow]:
+    # Importing pyarrow takes a tenth of a second, which every command would pay, `--help` too.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(file.path) as parquet:
             read, unread = columns_to_read(parquet.schema_arrow.names, wanted)

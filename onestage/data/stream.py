@@ -74,7 +74,7 @@ class Stream(Section):
     def __init__(self, path: Any = None, /, **options: Any) -> None:
         """`Stream(path, ...)` is named after its file; with keys alone it must have a name."""
         if path is not None:
-            options = {"name": _name_of(path), "path": path, **options}
+            options = {"name": name_of(path), "path": path, **options}
         super().__init__(**options)
 
     @field_validator("kind", mode="before")
@@ -135,7 +135,7 @@ def _names(columns: tuple[tuple[str, str], ...], ratings: tuple[str, ...]) -> Ma
     return {theirs: ours for ours, theirs in columns} | {n: n for n in NAMES if n not in taken}
 
 
-def _name_of(path: Any) -> str:
+def name_of(path: Any) -> str:
     """A file's name up to its first point; `data` of rows that have none."""
     named = str(path) if isinstance(path, str | Path) else ""
     return Path(named).name.split(".")[0] or "data"

@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from onestage.config import RecipeError, Section, explain, nearest, number, override, read_yaml
+from onestage.config import RecipeError, Section, checked, nearest, number, override, read_yaml
 from onestage.studies.variables import used
 
 GIVEN = ("base", "data", "seed", "split")
@@ -257,10 +257,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
 
 def parse_study(content: Mapping[str, Any]) -> StudyFile:
     """Check a study given as plain data."""
-    try:
-        return StudyFile.model_validate(_numbers(dict(content)))
-    except ValidationError as error:
-        raise StudyError("\n".join(explain(p, StudyFile) for p in error.errors())) from error
+    return checked(StudyFile, _numbers(dict(content)), StudyError)
 
 
 def _numbers(content: Any) -> Any:

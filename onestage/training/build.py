@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from onestage import models
 from onestage.config import RecipeError, plugins_of
 from onestage.data.kinds import KINDS
@@ -214,6 +216,16 @@ class Draft:
         return plugins_of(mine)
 
 
+def _read(draft: Draft, accelerator: Accelerator, say: Say) -> Draft:
+    """The draft with its data and its plan, after all that can be refused was."""
+    draft.refuse()
+    # The main process encodes what no run has encoded before; the others find it in the cache.
+    with accelerator.main_process_first():
+        draft.read(say)
+    draft.refuse()
+    return draft
+
+
 def _strange(objects: Iterable[Any]) -> list[Any]:
     """Those whose class is not ours."""
     return [one for one in objects if not type(one).__module__.startswith("onestage.")]
@@ -238,11 +250,7 @@ def build(
     main = accelerator.is_main_process
     say = say if main else silent
     folder = RunFolder(out, resume=resume) if main else None
-    draft = Draft(recipe, stage, given=given)
-    draft.refuse()
-    with accelerator.main_process_first():
-        draft.read(say)
-    draft.refuse()
+    draft = _read(Draft(recipe, stage, given=given), accelerator, say)
     if folder and resume:
         folder.require_plugins(draft.plugins())
     plan = draft.planned

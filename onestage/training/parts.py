@@ -31,7 +31,7 @@ from onestage.training.callbacks.tracker import Tracker
 from onestage.training.plan import Plan
 from onestage.training.recipe import Train
 from onestage.training.run import Compared
-from onestage.training.sampled import Reference, Remember
+from onestage.training.sampled import Reference, Remembering
 from onestage.training.terms import Terms
 
 
@@ -83,19 +83,20 @@ def load(
 
     What lies in no folder yet, but a saved adapter would refer to, is first written to `out/start`.
     """
-    start = out / "start"
+    start, keep = out / "start", resume or not accelerator.is_main_process
     if given:
-        return models.given(
-            given.model,
-            given.tokenizer,
-            lora=model.lora,
-            base=start,
-            seed=seed,
-            gradient_checkpointing=model.gradient_checkpointing,
-        )
+        with accelerator.main_process_first():
+            return models.given(
+                given.model,
+                given.tokenizer,
+                lora=model.lora,
+                base=start,
+                keep=keep,
+                seed=seed,
+                gradient_checkpointing=model.gradient_checkpointing,
+            )
     if needs_folder(model):
         with accelerator.main_process_first():
-            keep = resume or not accelerator.is_main_process
             model = prepare(model, tokenizer, start, keep=keep, seed=seed)
     loaded = models.load(model, accelerator.device, tokenizer, seed)
     for note in loaded.notes:
@@ -170,7 +171,7 @@ def answers_of(
         policy,
         policy.tokenizer,
         accelerator=accelerator,
-        remember=Remember(policy, plan.terms, reference, accelerator, train.row_budget),
+        remember=Remembering(policy, plan.terms, reference, accelerator, train.row_budget),
         worked=lambda record: "worked" in plan.terms.needs_of(record),
         start=start,
         seed=train.seed,

@@ -16,12 +16,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from onestage.config import RecipeError, Section, explain, override, plain, read_yaml
+from onestage.config import RecipeError, Section, checked, override, plain, read_yaml
 from onestage.data.kinds import KINDS
 from onestage.data.stream import Stream
 from onestage.models import Model
@@ -264,12 +263,7 @@ def load_recipe(given: Any, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     """Check a recipe given as plain data."""
-    try:
-        return Recipe.model_validate(dict(content))
-    except ValidationError as error:
-        raise RecipeError(
-            "\n".join(explain(problem, Recipe) for problem in error.errors())
-        ) from error
+    return checked(Recipe, dict(content), RecipeError)
 
 
 def schema_of_recipes() -> dict[str, Any]:

@@ -25,7 +25,7 @@ Parts = dict[str, tuple[Floats, ...]]
 
 
 @dataclass(frozen=True)
-class Remember:
+class Remembering:
     """Scores sampled responses with the policy and the reference as they stand."""
 
     policy: Policy

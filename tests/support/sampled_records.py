@@ -17,7 +17,7 @@ from onestage.data.record import ROLES
 from onestage.data.trees import TokenPath
 from onestage.models.policy import Policy
 from onestage.objectives import Objective
-from onestage.training.sampled import Remember
+from onestage.training.sampled import Remembering
 from onestage.training.terms import Terms
 
 
@@ -65,7 +65,7 @@ def kept(
     def compared() -> Any:
         yield reference
 
-    remember = Remember(old, terms, compared if reference else None, Accelerator(cpu=True), 4096)
+    remember = Remembering(old, terms, compared if reference else None, Accelerator(cpu=True), 4096)
     return remember(records, again=again)
 
 

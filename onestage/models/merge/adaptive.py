@@ -123,41 +123,53 @@ def find_shares(
     bounds = bounds_of(model.config.num_hidden_layers, how.blocks)
     policy = Policy(model.eval())
     v_K = torch.full((how.blocks,), math.log(how.mean / (1 - how.mean)), device=policy.device)
-    v_K.requires_grad_()
+    fit = _Fit(policy, tensors, delta, block, how, v_K.requires_grad_())
     optimiser = torch.optim.Adam([v_K], lr=how.learning_rate)
     pull_K = pulls(bounds, model.config.num_hidden_layers).to(policy.device)
     order = np.random.default_rng(seed)
+    before = fit.loss(examples, train=False)
+    for _ in range(how.epochs):
+        shuffled = [examples[i] for i in order.permutation(len(examples))]
+        for start in range(0, len(shuffled), how.batch_size):
+            optimiser.zero_grad()
+            fit.loss(shuffled[start : start + how.batch_size], train=True)
+            away = how.penalty * (pull_K * (fit.shares() - how.mean).abs()).sum()
+            away.backward()
+            optimiser.step()
+    after = fit.loss(examples, train=False)
+    shares = tuple(fit.shares().detach().tolist())
+    return Found(shares, bounds, before, after), block
 
-    def loss_of(chosen: Sequence[Example], *, train: bool) -> float:
+
+@dataclass
+class _Fit:
+    """The numbers v (K) that are trained, and what their likelihood is made of."""
+
+    policy: Policy
+    pre: Mapping[str, Tensor]
+    delta: Mapping[str, Tensor]
+    block: Mapping[str, int]
+    how: Adaptive
+    v_K: Tensor
+
+    def shares(self) -> Tensor:
+        return shares_of(self.v_K, self.how.mean, self.how.epsilon)
+
+    def loss(self, chosen: Sequence[Example], *, train: bool) -> float:
         """Mean over the chosen responses' tokens; a row's gradient is added before the next row."""
         total = sum(example.weight * _scored(example) for example in chosen)
-        value = 0.0
-        for row, weight_N in _rows(chosen, how.tokens_per_row, policy.device):
+        value, device = 0.0, self.policy.device
+        for row, weight_N in _rows(chosen, self.how.tokens_per_row, device):
             with torch.set_grad_enabled(train):
-                shares_K = shares_of(v_K, how.mean, how.epsilon)
-                weights = averaged(shares_K, tensors, delta, block)
+                weights = averaged(self.shares(), self.pre, self.delta, self.block)
                 inside = {f"model.{name}": tensor for name, tensor in weights.items()}
-                logp_K: Tensor = functional_call(policy, inside, (row,))
-                response_K = torch.from_numpy(row.tree.response_K).to(policy.device)
+                logp_K: Tensor = functional_call(self.policy, inside, (row,))
+                response_K = torch.from_numpy(row.tree.response_K).to(device)
                 nll = -(weight_N[response_K] * logp_K).sum() / total
             if train:
                 nll.backward()
             value += nll.item()
         return value
-
-    before = loss_of(examples, train=False)
-    for _ in range(how.epochs):
-        shuffled = [examples[i] for i in order.permutation(len(examples))]
-        for start in range(0, len(shuffled), how.batch_size):
-            optimiser.zero_grad()
-            loss_of(shuffled[start : start + how.batch_size], train=True)
-            shares_K = shares_of(v_K, how.mean, how.epsilon)
-            away = how.penalty * (pull_K * (shares_K - how.mean).abs()).sum()
-            away.backward()
-            optimiser.step()
-    after = loss_of(examples, train=False)
-    shares = tuple(shares_of(v_K.detach(), how.mean, how.epsilon).tolist())
-    return Found(shares, bounds, before, after), block
 
 
 def _scored(example: Example) -> int:

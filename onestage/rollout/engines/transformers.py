@@ -95,11 +95,7 @@ class Transformers(Engine):
         counts = [len(numbers) for _, numbers in batch]
         logits_RV, cache, mask_RT = self._read([request.ids for request, _ in batch], counts)
         size, longest = sum(counts), how.max_completion_length
-        chance = torch.from_numpy(
-            np.stack(
-                [uniforms(r.key, number, longest) for r, numbers in batch for number in numbers]
-            )
-        ).to(device)
+        chance = _chances(batch, longest).to(device)
         ids = torch.zeros(size, longest, dtype=torch.int64, device=device)
         logp = torch.zeros(size, longest, device=device)
         length = torch.zeros(size, dtype=torch.int64, device=device)
@@ -125,13 +121,7 @@ class Transformers(Engine):
                 alive, token_R, mask_RT, position_R, open_R = (
                     x[keep] for x in (alive, token_R, mask_RT, position_R, open_R)
                 )
-            logits_RV = self.model(
-                input_ids=token_R[:, None],
-                attention_mask=mask_RT[:, : read + at + 1],
-                position_ids=(position_R + at)[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
+            logits_RV = self._next(token_R, mask_RT[:, : read + at + 1], position_R + at, cache)
         ended = torch.isin(ids[torch.arange(size, device=device), length - 1], ends).tolist()
         return [
             Completion(
@@ -141,6 +131,18 @@ class Transformers(Engine):
             )
             for row, stop in enumerate(length.tolist())
         ]
+
+    def _next(
+        self, token_R: Tensor, mask_RT: Tensor, position_R: Tensor, cache: DynamicCache
+    ) -> Tensor:
+        """Logits (R, V) behind one more token of each row, which the cache takes in."""
+        return self.model(
+            input_ids=token_R[:, None],
+            attention_mask=mask_RT,
+            position_ids=position_R[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
 
     def _read(
         self, prompts: Sequence[np.ndarray[Any, Any]], counts: Sequence[int]
@@ -167,6 +169,12 @@ class Transformers(Engine):
         )
         cache.reorder_cache(row_R)
         return logits_BV[row_R], cache, mask_BT[row_R]
+
+
+def _chances(batch: Sequence[tuple[Request, range]], longest: int) -> Tensor:
+    """The random numbers of each row (R, longest): its own, whatever else is in the batch."""
+    found = [uniforms(one.key, number, longest) for one, numbers in batch for number in numbers]
+    return torch.from_numpy(np.stack(found))
 
 
 class RoomyLayer(DynamicLayer):

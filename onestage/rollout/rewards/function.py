@@ -10,10 +10,7 @@ in the pool, so it may hang or crash, and it must not need what only the trainin
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from onestage.config import nearest
+from onestage.config import module_of, nearest
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _pool as pool
 from onestage.rollout.rewards._checker import Checker
@@ -87,19 +84,10 @@ def _load(path: str) -> tuple[Callable[..., Any], frozenset[str], bool]:
 
 
 def _module(where: str) -> ModuleType:
+    if where.endswith(".py") and not Path(where).expanduser().is_file():
+        raise ValueError(f"{where}: no such file (in {Path.cwd()})")
     try:
-        if not where.endswith(".py"):
-            return importlib.import_module(where)
-        file = Path(where).expanduser().resolve()
-        if not file.is_file():
-            raise ValueError(f"{where}: no such file (in {Path.cwd()})")
-        spec = importlib.util.spec_from_file_location(f"onestage_reward_{file.stem}", file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        return module
+        return module_of(where)
     except ValueError:
         raise
     except Exception as error:
