@@ -54,7 +54,7 @@ def test_a_broken_law_is_named(law: str) -> None:
         (Unsendable(), "can be sent to a process of its own"),
         (Unsolved(), "earn more than an empty one"),
     ],
-    ids=str,
+    ids=lambda given: type(given).__name__ if isinstance(given, Reward) else given,
 )
 def test_a_broken_checker_is_told(reward: Reward, law: str) -> None:
     with pytest.raises(ContractError, match=f"{type(reward).__name__} breaks") as told:
