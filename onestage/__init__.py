@@ -120,17 +120,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name in _OTHERWISE:
-        module, theirs = _OTHERWISE[name]
-        return getattr(importlib.import_module(module), theirs)
-    if name in _PLACE:
-        return getattr(importlib.import_module(_PLACE[name]), name)
-    if name in _MOVED:
-        raise ImportError(f"onestage.{name} is now onestage.{_MOVED[name]}")
-    raise AttributeError(f"module 'onestage' has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would take any name for known
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(_MODULES[name])
+        if name in _OTHERWISE:
+            module, theirs = _OTHERWISE[name]
+            return getattr(importlib.import_module(module), theirs)
+        if name in _PLACE:
+            return getattr(importlib.import_module(_PLACE[name]), name)
+        if name in _MOVED:
+            raise ImportError(f"onestage.{name} is now onestage.{_MOVED[name]}")
+        raise AttributeError(f"module 'onestage' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainSerializer, TypeAdapter, ValidationError
 
 from onestage.config.words import named, nearest, said
 
@@ -68,9 +68,7 @@ class Plugins(Generic[T]):
 
     def built_in(self) -> list[str]:
         """Our own."""
-        folder = importlib.import_module(self.package).__path__
-        files = {m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_")}
-        return sorted(files | set(self.aliases))
+        return sorted({*_files(self.package), *self.aliases})
 
     def installed(self) -> dict[str, metadata.EntryPoint]:
         """Those of installed packages, by name."""
@@ -127,7 +125,7 @@ class Plugins(Generic[T]):
                 raise ValueError(f"{self.what} {name}: unknown option {key!r}{hint}")
         more = {key: value for key, value in (filled or {}).items() if key in every}
         try:
-            return TypeAdapter(found).validate_python({**more, **options})
+            return _adapter(found).validate_python({**more, **options})
         except ValidationError as error:
             told = "; ".join(f"{self.what} {name}: {said(p)}" for p in error.errors())
             raise ValueError(told) from error
@@ -195,6 +193,18 @@ class Plugins(Generic[T]):
 
 
 @cache
+def _files(package: str) -> tuple[str, ...]:
+    """The plug-ins of a folder of ours."""
+    modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return tuple(module.name for module in modules if not module.name.startswith("_"))
+
+
+@cache
+def _adapter(found: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(found)
+
+
+@cache
 def _entry_points() -> Any:
     # Reading those of every installed package takes a tenth of a second, and they do not change.
     return metadata.entry_points()
@@ -205,6 +215,8 @@ def plain(value: Any) -> Any:
     given."""
     if isinstance(value, Mapping):
         return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     kind, found = type(value), {}
@@ -213,6 +225,10 @@ def plain(value: Any) -> Any:
         if item.init and given != item.default:
             found[item.name] = plain(given)
     return {"name": f"{kind.__module__}:{kind.__qualname__}", **found}
+
+
+Choice = Annotated[Any, PlainSerializer(plain, when_used="json")]
+"""In a section: a name, a table of a name and options, or what was made of them in Python."""
 
 
 def plugins_of(objects: Iterable[Any]) -> dict[str, dict[str, str | None]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from onestage.config import Section
+from onestage.config import Choice, Section
 from onestage.data.given import Place
 from onestage.data.kinds import COLUMNS, FEEDBACK, Kind, stated_kind
 from onestage.data.row_advice import nearest_name
@@ -63,11 +63,12 @@ class Stream(Section):
     ratings: dict[str, float] | None = None
     """Rating columns and their weights, which together make the score; `score_range` is then the
     range of each rating."""
-    reward: str | dict[str, Any] | list[str | dict[str, Any]] | None = None
+    reward: Choice = None
     """What judges the policy's answers to `check` records: a name, a table `{name: countdown, ...}` of
-    its options, or a list of them, each with a `weight` (default 1)."""
-    hint: str | dict[str, Any] = "none"
-    """How much of a worked solution is given away: a rule's name or a table of its options."""
+    its options, or a list of them, each with a `weight` (default 1). In Python also a reward itself."""
+    hint: Choice = "none"
+    """How much of a worked solution is given away: a rule's name or a table of its options. In Python
+    also a rule itself."""
     feedback: Literal["group", "pair"] = "group"
     """What becomes of a group of answers: all of them with their rewards, or the best and the worst."""
 

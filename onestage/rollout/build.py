@@ -83,16 +83,24 @@ def problems_of(streams: Iterable[Stream]) -> dict[str, Problems]:
 
 
 def _rewards(given: Any) -> list[tuple[str, float, Reward]]:
+    """Label, weight and reward of each; a name that stands twice is numbered."""
     found: list[tuple[str, float, Reward]] = []
     for one in given if isinstance(given, list) else [given]:
-        name, options = named(one, "reward")
-        weight = options.pop("weight", 1.0)
-        if not isinstance(weight, int | float) or isinstance(weight, bool):
-            raise RecipeError(f"reward {name}: weight must be a number, got {weight!r}")
+        name, weight, reward = _weighted(one)
         known = {other for other, _, _ in found}
         label = name if name not in known else f"{name}{len(found) + 1}"
-        found.append((label, float(weight), rewards.make({"name": name, **options})))
+        found.append((label, weight, reward))
     return found
+
+
+def _weighted(given: Any) -> tuple[str, float, Reward]:
+    if isinstance(given, Reward):
+        return type(given).__name__.lower(), 1.0, given
+    name, options = named(given, "reward")
+    weight = options.pop("weight", 1.0)
+    if not isinstance(weight, int | float) or isinstance(weight, bool):
+        raise RecipeError(f"reward {name}: weight must be a number, got {weight!r}")
+    return name, float(weight), rewards.make({"name": name, **options})
 
 
 def close(problems: Mapping[str, Problems]) -> None:

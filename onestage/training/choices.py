@@ -54,15 +54,21 @@ def objectives_of(given: Any, streams: Sequence[Stream], longest: int) -> Chosen
 
 
 def _objective(given: Any, longest: int) -> tuple[str, Objective]:
-    name = type(given).__name__ if isinstance(given, Objective) else named(given, "objective")[0]
+    name = _name_of(given) if isinstance(given, Objective) else named(given, "objective")[0]
     return name, objectives.make(given, longest)
+
+
+def _name_of(made: Any) -> str:
+    """What something that was made in Python is called: one of ours by its file, as in recipes."""
+    room, _, file = type(made).__module__.rpartition(".")
+    return file if room.startswith("onestage.") else type(made).__name__
 
 
 def schedule_of(given: Any) -> Weighing:
     """The schedule with its options; `RecipeError` or `ValueError` for a name or option that is
     unknown."""
     if isinstance(given, Schedule):
-        return _unmixed(Weighing(type(given).__name__, given))
+        return _unmixed(Weighing(_name_of(given), given))
     options = {"name": given} if isinstance(given, str) else dict(given)
     name = options.pop("name", None)
     if not isinstance(name, str):

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PlainSerializer,
     field_validator,
     model_validator,
 )
 
-from onestage.config import RecipeError, Section, checked, override, plain, read_yaml
+from onestage.config import Choice, RecipeError, Section, checked, override, read_yaml
 from onestage.data.kinds import KINDS
 from onestage.data.stream import Stream
 from onestage.models import Model
 from onestage.rollout.rollout import Rollout
 
-Choice = Annotated[Any, PlainSerializer(plain, when_used="json")]
-"""Something by its name, a table of its name and options, or one that was made in Python."""
 Clip = Literal["auto", "step", "common"]
 
 

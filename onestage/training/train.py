@@ -56,6 +56,7 @@ def train(
     *,
     out: str | Path | None = None,
     model: Any = None,
+    lora: Any = None,
     tokenizer: Any = None,
     data: Any = None,
     resume: bool = False,
@@ -68,15 +69,15 @@ def train(
     others laid over it, as in `train("recipe.yaml", train={"seed": 1})`. Stages too.
 
     model: a folder or hub id, a `Model`, or a transformers model that is loaded already, with its
-    `tokenizer` (it is changed in place). data: a list of streams, or a table of them by name; each is
-    a path, a hub name, a `Stream`, a list of dicts or a `datasets.Dataset`. out: the run folder
-    (default: `runs/` and the name of the recipe's file). The other sections have the keys that a
-    recipe has.
+    `tokenizer` (it is changed in place). lora: adapters to train on it, as `model.lora`. data: a list
+    of streams, or a table of them by name; each is a path, a hub name, a `Stream`, a list of dicts or
+    a `datasets.Dataset`. out: the run folder (default: `runs/` and the name of the recipe's file).
+    The other sections have the keys that a recipe has.
 
     Raises `RecipeError` (a ValueError) for all that can be refused before the first step, and
     `OutputError` for a folder that cannot be used.
     """
-    whole, given = _assembled(recipe, model, tokenizer, data, sections)
+    whole, given = _assembled(recipe, model, lora, tokenizer, data, sections)
     folder = _folder(recipe, out)
     saved = carry_out(
         whole,
@@ -95,6 +96,7 @@ def check(
     *,
     out: str | Path | None = None,
     model: Any = None,
+    lora: Any = None,
     data: Any = None,
     say: Say = silent,
     **sections: Any,
@@ -104,7 +106,7 @@ def check(
 
     No weights are loaded. `all(one.good for one in check(...))` says whether it can be trained.
     """
-    whole, _ = _assembled(recipe, model, None, data, sections)
+    whole, _ = _assembled(recipe, model, lora, None, data, sections)
     return list(check_recipe(whole, None if out is None else Path(out), say=say))
 
 
@@ -117,7 +119,12 @@ def _folder(recipe: Any, out: str | Path | None) -> Path:
 
 
 def _assembled(
-    recipe: Any, model: Any, tokenizer: Any, data: Any, sections: Mapping[str, Any]
+    recipe: Any,
+    model: Any,
+    lora: Any,
+    tokenizer: Any,
+    data: Any,
+    sections: Mapping[str, Any],
 ) -> tuple[Recipe, Given | None]:
     """The recipe that all of it makes, and the model where it is an object."""
     given, laid = None, dict(sections)
@@ -129,7 +136,9 @@ def _assembled(
         given = Given(model, tokenizer)
         model = {"name": getattr(model, "name_or_path", "") or "given in Python"}
     if model is not None:
-        laid["model"] = str(model) if isinstance(model, Path) else model
+        laid["model"] = {"name": str(model)} if isinstance(model, str | Path) else model
+    if lora is not None:
+        laid["model"] = _over({"model": laid.get("model", {})}, {"model": {"lora": lora}})["model"]
     if not laid:
         return load_recipe(recipe), given
     return parse_recipe(_over(_content(recipe), laid)), given

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.tiny import write_rows
 
+from onestage.config import plugins
 from onestage.runfolder import read_json
 from onestage.studies.cells import reported
 from onestage.studies.file import parse_study
@@ -133,7 +134,7 @@ def test_worlds_of_installed_packages_are_known(
     (tmp_path / "installed_letters.py").write_text(STRANGE)
     monkeypatch.syspath_prepend(tmp_path)
     point = metadata.EntryPoint("letters", "installed_letters:Letters", PLUGINS.group)
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [point])
+    monkeypatch.setattr(plugins, "_entry_points", lambda: metadata.EntryPoints([point]))
     assert PLUGINS.group == "onestage.worlds"
     assert world_of({"name": "letters", "base": "b", "more": 2}).headline == ("letters",)
     with pytest.raises(ValueError, match="unknown option 'les'"):
