@@ -200,7 +200,7 @@ def _files(package: str) -> tuple[str, ...]:
 
 
 @cache
-def _adapter(found: type[T]) -> TypeAdapter[T]:
+def _adapter(found: Any) -> TypeAdapter[Any]:
     return TypeAdapter(found)
 
 
