@@ -116,8 +116,8 @@ class Plugins(Generic[T]):
         if isinstance(given, self.kind):
             return _filled(given, filled or {})
         name, options = named(given, self.what)
-        found = self.find(name)
-        every = [item.name for item in dataclasses.fields(found) if item.init]  # type: ignore[arg-type]
+        found: Any = self.find(name)
+        every = [item.name for item in dataclasses.fields(found) if item.init]
         known = [item for item in every if item not in self.hidden]
         for key in options:
             if key not in known:
