@@ -80,6 +80,7 @@ _MOVED = {
     "run_recipe": "train",
     "run_stages": "train",
     "Session": "train",
+    "Recipe": "training.recipe.Recipe",
     "load_recipe": "train (it reads a recipe's file)",
     "parse_recipe": "train (it takes a recipe's content)",
 }

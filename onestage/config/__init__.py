@@ -7,6 +7,7 @@ from onestage.config.plugins import module_of as module_of
 from onestage.config.plugins import plain as plain
 from onestage.config.plugins import plugins_of as plugins_of
 from onestage.config.plugins import source_digest as source_digest
+from onestage.config.plugins import source_of as source_of
 from onestage.config.words import RecipeError as RecipeError
 from onestage.config.words import Section as Section
 from onestage.config.words import checked as checked

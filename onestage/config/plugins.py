@@ -28,6 +28,8 @@ from pydantic import PlainSerializer, TypeAdapter, ValidationError
 from onestage.config.words import named, nearest, said
 
 T = TypeVar("T")
+FROM_FILE = "onestage_plugin_"
+"""How the names of modules begin that were loaded from a file."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,13 @@ def _in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
+def source_of(found: type) -> str:
+    """Where the class is defined, as `module_of` finds it, in another process too."""
+    module = found.__module__
+    from_file = module.startswith(FROM_FILE)
+    return str(sys.modules[module].__file__) if from_file else module
+
+
 def module_of(where: str) -> Any:
     """A module by its import path (packages beside the working folder included), or a Python file.
 
@@ -268,7 +277,7 @@ def module_of(where: str) -> Any:
         raise FileNotFoundError(f"no file {file}")
     # A name of its own for each file, so that two files of one name are two modules, and the same file
     # asked for twice is one module (classes must be the same object to be compared).
-    name = f"onestage_plugin_{file.stem}_{hashlib.blake2b(bytes(file), digest_size=4).hexdigest()}"
+    name = f"{FROM_FILE}{file.stem}_{hashlib.blake2b(bytes(file), digest_size=4).hexdigest()}"
     if name not in sys.modules:
         spec: Any = importlib.util.spec_from_file_location(name, file)
         module = importlib.util.module_from_spec(spec)

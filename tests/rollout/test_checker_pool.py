@@ -16,7 +16,7 @@ import psutil
 import pytest
 from support.misbehaving import Misbehaving
 
-from onestage.rollout.rewards import Answer, Failure
+from onestage.rollout.rewards import PLUGINS, Answer, Failure
 from onestage.rollout.rewards import _pool as pools
 from onestage.rollout.rewards._checker import Checker
 from onestage.rollout.rewards._pool import Pool
@@ -245,3 +245,30 @@ def test_options_are_checked() -> None:
         Pool(workers=0)
     with pytest.raises(ValueError, match="memory_mb"):
         Pool(memory_mb=-1)
+
+
+SHORT = """
+from dataclasses import dataclass
+
+from onestage.rollout.rewards import Checker
+
+
+@dataclass(frozen=True)
+class Short(Checker):
+    def judge(self, answer):
+        return 1 / len(answer.completion)
+"""
+
+
+@pytest.mark.parametrize("name", ["./short.py:Short", "beside_the_recipe.short:Short"])
+def test_a_stranger_s_checker_is_found_by_its_process(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file, or a package beside the recipe: neither can be imported by a fresh interpreter."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.py").write_text(SHORT)
+    package = tmp_path / "beside_the_recipe"
+    package.mkdir()
+    (package / "short.py").write_text(SHORT)
+    with contextlib.closing(Pool(workers=1)) as fresh:
+        assert fresh.judge(PLUGINS.make(name), answers("ab", "abcd")) == [0.5, 0.25]

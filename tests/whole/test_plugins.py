@@ -267,3 +267,5 @@ def test_a_built_in_name_is_not_taken_by_a_package(monkeypatch: pytest.MonkeyPat
 def test_names_of_the_version_before_say_where_they_are() -> None:
     with pytest.raises(ImportError, match=r"onestage\.run_recipe is now onestage\.train"):
         from onestage import run_recipe  # noqa: F401
+    with pytest.raises(ImportError, match=r"now onestage\.training\.recipe\.Recipe"):
+        from onestage import Recipe  # noqa: F401

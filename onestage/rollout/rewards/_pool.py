@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from onestage.config import source_of
 from onestage.rollout.rewards import Answer, Failure
 from onestage.rollout.rewards._worker import LENGTH
 
@@ -166,7 +167,8 @@ class _Round:
         self.pool, self.deadline = pool, float(checker.deadline)
         self.outcomes: list[float | Failure | None] = [None] * len(answers)
         try:
-            self.kind = pickle.dumps(checker)
+            # Pickles name the module of a class, and a stranger's may be a file without such a name.
+            self.kind = pickle.dumps((source_of(type(checker)), pickle.dumps(checker)))
         except Exception as error:
             raise ValueError(f"{checker!r} cannot be sent to a worker: {error}") from error
         self.waiting = deque([[]] if only_set_up else _chunks(answers, pool.size))

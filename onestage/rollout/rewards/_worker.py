@@ -1,6 +1,6 @@
 """The process that runs checkers: reads chunks of answers, writes a line for each thing that happens.
 
-Knows nothing but the standard library and what the checkers import. In: frames of a length and a
+Knows little but the standard library and what the checkers import. In: frames of a length and a
 pickle. Out: JSON, a line each, so that nothing that comes back is ever unpickled:
 
     ["ready"]                          a chunk's checker is set up, or ["unready", why]
@@ -23,6 +23,8 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO
+
+from onestage.config import module_of
 
 LENGTH = struct.Struct("!Q")
 GRACE = 1.0
@@ -100,7 +102,9 @@ def _alarm(seconds: float) -> None:
 
 def _set_up(kind: bytes) -> tuple[Callable[[Any], Any] | None, str]:
     try:
-        checker = pickle.loads(kind)
+        place, sent = pickle.loads(kind)
+        module_of(place)
+        checker = pickle.loads(sent)
         checker.prepare()
     except Exception as error:
         return None, str(error) if isinstance(error, ValueError) else _told(error)
