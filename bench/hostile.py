@@ -3,8 +3,8 @@
     python bench/hostile.py [--count 10000] [--only math,gsm8k]
 
 Each checker judges them in the pool, as in a run. Failures are counted by sort; none may be called right
-by a checker whose facts it does not fit (tests/test_checkers.py holds the small ones against independent
-programs).
+by a checker whose facts it does not fit (tests/rollout/test_checkers.py holds the small ones against
+independent programs).
 """
 
 from __future__ import annotations

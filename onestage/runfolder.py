@@ -128,6 +128,7 @@ class RunFolder:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, float):
+        # Eight digits are what float32 holds.
         return float(f"{value:.8g}") if math.isfinite(value) else None
     return value
 

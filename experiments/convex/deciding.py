@@ -1,6 +1,6 @@
 """Tables of the convex bench: which losses MAXRIGHT and its smooth form should decide by.
 
-As in `convex_tables`; the iterate that is told of is averaged over all steps and seeds, as in
+As in `tables`; the iterate that is told of is averaged over all steps and seeds, as in
 xright.md 2.4.
 """
 

@@ -6,8 +6,8 @@ the right path.
 
 Of B^H nodes only the H on the right path are kept, which is exact and not an approximation: once a walk
 has left the path its reward is 0.1 whatever it does, so logits off the path change nothing that is ever
-measured (tests/test_tree.py walks the whole tree with the same random numbers and finds the same). The
-right child is number 0 everywhere; a policy that starts uniform cannot tell.
+measured (tests/experiments/test_tree.py walks the whole tree with the same random numbers and finds the
+same). The right child is number 0 everywhere; a policy that starts uniform cannot tell.
 
 Shapes: S seeds, all at once; N problems a step; G completions of a problem; H levels; B children.
 """

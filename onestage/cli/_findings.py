@@ -151,7 +151,7 @@ def _duration(seconds: float) -> str:
 
 
 def show(console: Console, found: Findings, tokenizer: Any, what: Estimate | None) -> None:
-    """Print everything the doctor found, the verdict last."""
+    """Print everything that `onestage check` found, the verdict last."""
     console.print(data_table(found))
     console.print(losses_table(found))
     console.print(histograms(found))

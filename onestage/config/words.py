@@ -80,6 +80,7 @@ def override(content: dict[str, Any], given: str) -> None:
         if isinstance(target, list):
             target = target[_place(target, section, given)]
             continue
+        # `--set objective.beta=0.2` where the recipe says `objective: dpo`.
         if isinstance(target.get(section), str) and section in ("objective", "schedule"):
             target[section] = {"name": target[section]}
         target = target.setdefault(section, {})

@@ -58,6 +58,7 @@ class Feeds:
         """The next batch of each of the terms, in the order of the feeds; moves on past them."""
         names = [TOGETHER] if self.together else self._ordered(terms)
         walks = self._walks(names)
+        # Only now: `walks` says which draw of each mixture this is, by which answers are kept.
         for name in names:
             self.drawn[name] = self.drawn.get(name, 0) + 1
         records = [record for mixture, number in walks for record in mixture.draw(number)]
@@ -113,6 +114,7 @@ class Feeds:
 
     def _apart(self, name: str) -> Mixture:
         records = sum(stream.share for stream in self.own[name].streams)
+        # With less than a record a step, most measurements would find none.
         fraction = max(self.measure_fraction, min(1.0, 1 / records))
         return self.own[name].part(fraction, "look")
 
@@ -125,6 +127,7 @@ class Feeds:
         """For each stream of each feed: the records that so many batches of each sort visit, but for
         problems, which have no responses yet."""
         if self.together:
+            # The terms share every batch, so the most drawn of them says how many there are.
             walks = [(self.together, max(draws.values()))]
         else:
             walks = [(self.own[name], count) for name, count in draws.items() if count]
@@ -135,6 +138,7 @@ class Feeds:
                 yield (r for r in mixture.planned(count, stream.name) if not r.is_problem)
 
     def state(self) -> dict[str, Any]:
+        # `looked` is the name that checkpoints have always had it under.
         return {"drawn": dict(self.drawn), "looked": dict(self.measured)}
 
     def restore(self, state: Mapping[str, Any]) -> None:

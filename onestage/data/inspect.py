@@ -145,6 +145,7 @@ def _broken_trips(stream: Stream, encoder: Encoder) -> Iterator[str]:
         for wanted, got in zip(
             _said(record, tokenizer), _decoded(encoded, tokenizer), strict=False
         ):
+            # Templates strip turns, so white space at the ends is no loss.
             if wanted.strip() not in got:
                 yield f"{record.id}: wrote {wanted[:60]!r}, the tokens say {got[:60]!r}"
 

@@ -139,6 +139,7 @@ def _answered(row: NamedRow) -> tuple[Turns, tuple[Turns, ...]]:
 
 
 def _pair(row: NamedRow) -> Parts:
+    # Whole conversations repeat the prompt on both sides, as in many public sets; others do not.
     sides = [turns_of(row.need(name), name) for name in ("chosen", "rejected")]
     whole = [is_conversation(side) for side in sides]
     for name, side, carries_prompt in zip(("chosen", "rejected"), sides, whole, strict=True):

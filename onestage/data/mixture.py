@@ -119,11 +119,13 @@ class Mixture:
         order of their times. So the sequence is one, of which every step is a piece: counts never
         fall, and at most half a record a stream separates them from the exact proportions in time.
         """
+        # In fractions: rounded floats could let a count fall from one step to the next.
         parts = {stream.name: Fraction(stream.share) for stream in self.streams}
         total = sum(parts.values())
         wanted = round(total * step)
         half = Fraction(1, 2)
         taken = {name: floor(part * wanted / total + half) for name, part in parts.items()}
+        # Each rounded by itself, the counts may miss their sum: the records next due make up for it.
         while sum(taken.values()) < wanted:
             name = min(taken, key=lambda name: ((taken[name] + half) / parts[name], name))
             taken[name] += 1
@@ -140,6 +142,7 @@ class Mixture:
             before, after = self.until(batch)[stream.name], self.until(batch + 1)[stream.name]
             for cursor in range(before, after):
                 record = stream[self._place(stream, cursor)]
+                # A problem that comes again is answered anew: the visit is part of its random numbers.
                 records.append(replace(record, visit=cursor) if record.is_problem else record)
         return records
 
@@ -147,6 +150,7 @@ class Mixture:
         """Every record of a stream that `steps` steps visit, once each."""
         stream = next(stream for stream in self.streams if stream.name == name)
         end, size = self.until(steps)[name], len(stream)
+        # An epoch or more visits all records, in an order that makes no difference here.
         for place in range(size) if end >= size else self._order(stream, 0)[:end]:
             yield stream[int(place)]
 
@@ -168,5 +172,6 @@ class Mixture:
 def order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray[Any, Any]:
     """A permutation of range(size), a function of its arguments alone."""
     permutation: np.ndarray[Any, Any] = generator(f"{seed}/{stream}/{epoch}").permutation(size)
+    # It is cached: whoever wrote into it would change the order of everybody.
     permutation.flags.writeable = False
     return permutation

@@ -60,6 +60,7 @@ def pack(
     clusters = _clusters(records, tokens_per_row) if share else _alone(records)
     rows: list[list[_Cluster]] = []
     room: list[int] = []
+    # First fit, the longest first: rows are nearly full without a search.
     for cluster in sorted(clusters, key=lambda cluster: -len(cluster.tree)):
         size = len(cluster.tree)
         place = next((r for r, free in enumerate(room) if free >= size), None)
@@ -80,6 +81,7 @@ def _clusters(records: Sequence[Sequence[TokenPath]], budget: int) -> list[_Clus
     alone = [_Cluster([r], plant(paths, keys[r])) for r, paths in enumerate(records)]
     members: list[list[int]] = []
     size, last = 0, -1
+    # In the order of their tokens, neighbours are those that share the longest beginning.
     for record in sorted(range(len(records)), key=lambda r: sort_key(first[r])):
         shared = shared_length(first[last].ids, first[record].ids) if members else 0
         if shared >= WORTH_SHARING and size + len(alone[record].tree) - shared <= budget:
@@ -131,6 +133,7 @@ def _side_by_side(trees: Sequence[Tree]) -> Tree:
 
     roots_T = np.concatenate([tree.parent_T < 0 for tree in trees])
     response_K = joined("response_K", False)
+    # The order of `Row.paths`, in which a row's numbers are cut apart by record.
     by_response = np.argsort(response_K, kind="stable")
     return Tree(
         token_T=joined("token_T", False),

@@ -101,6 +101,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.table = Table(**json.loads((folder / "table.json").read_text()))
+        # Read whole, at a few bytes a record; what grows with the text stays on disk.
         self._columns = {
             name: np.fromfile(folder / f"{name}.bin", dtype=np.dtype(code))
             for name, code in COLUMNS.items()
@@ -173,6 +174,7 @@ class Store:
 
 
 def _mapped(file: Path, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    # An empty file cannot be mapped.
     if file.stat().st_size == 0:
         return np.empty(0, dtype)
     return np.memmap(file, dtype=dtype, mode="r")
@@ -281,6 +283,7 @@ def open_store(stream: Stream, encoder: Encoder, cache: Path, digest: str) -> tu
         (cache / "tokens").mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="stream-", dir=cache / "tokens")) / "store"
     else:
+        # All that decides the ids is in the name, so a store that is there is the right one.
         limits = (str(encoder.max_length), encoder.overflow, str(encoder.room))
         name = "/".join((stream.name, FORMAT, content, digest, *limits))
         folder = cache / "tokens" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()

@@ -144,6 +144,7 @@ def _turn(
     closed = text
     if index + 1 < len(turns):
         closed = _apply(tokenizer, turns[: index + 1], extra, prompt=False)
+    # By what comes before it, since its text may stand in the conversation twice.
     if opening and text.startswith(opening) and text.startswith(closed):
         start, end = len(opening), _end_of_turn(tokenizer, text, len(opening), len(closed))
     else:  # a template that renders earlier turns differently, or does nothing for an empty prompt

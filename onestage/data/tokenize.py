@@ -83,6 +83,7 @@ class _Tokens(NamedTuple):
 def _tokenise(tokenizer: Any, texts: Sequence[Rendered]) -> list[_Tokens]:
     """The one place where text becomes token ids, in the order of `texts`."""
     made: dict[int, _Tokens] = {}
+    # Two calls: a template has written its special tokens itself, a plain text has none yet.
     for special in (True, False):
         chosen = [i for i, text in enumerate(texts) if text.special == special]
         if chosen:
@@ -199,6 +200,7 @@ class Encoder:
             if last <= first:
                 raise TemplateError("the response has no token of its own")
             spans.append((first, last))
+        # Without a BOS the first token has nothing in front that it could be predicted from.
         if spans[0][0] == 0:
             if spans[0][1] == 1 or len(rendered.text) > rendered.spans[0][1]:
                 raise TemplateError("the first token of the sequence cannot be scored")
@@ -212,6 +214,7 @@ class Encoder:
         reason = f"{longest} tokens, more than max_length {self.max_length}"
         if self.overflow == "drop":
             return Refusal(record.id, reason, overlong=True)
+        # The BOS stays. All paths lose the same tokens, so that they go on sharing their prompt.
         keep = 1 if paths[0].ids[0] == self.tokenizer.bos_token_id else 0
         cut = longest - self.max_length
         if cut > min(path.spans[0][0] for path in paths) - max(keep, 1):
@@ -224,6 +227,7 @@ class Encoder:
         """Plain text longer than `max_length` becomes several records; every token is scored once."""
         ids, begin = path.ids, path.spans[0][0]
         head = ids[:begin] if ids[0] == self.tokenizer.bos_token_id else ids[:0]
+        # Where there is no BOS, the token before a window is read with it, and not scored again.
         step = self.max_length - max(len(head), 1)
         for number, start in enumerate(range(begin, len(ids), step)):
             context = head if len(head) else ids[start - 1 : start]
@@ -242,6 +246,7 @@ class Encoder:
         prompt = _continued(self.tokenizer, rendered[0], tokens[0])
         paths = [TokenPath(prompt, (), ())]
         paths += [_worked(prompt, t, e) for t, e in zip(rendered[1:], tokens[1:], strict=True)]
+        # The last span is what follows the last sentence: no hint reaches into it.
         hinted = paths[-1].spans[-1][0] if record.solution else len(prompt)
         longest = max(hinted + self.room, len(paths[-1].ids))
         if longest > self.max_length:

@@ -97,6 +97,7 @@ def plant(paths: Sequence[TokenPath], keys: Sequence[bytes] | None = None) -> Tr
     for index in order:
         ids = paths[index].ids
         depth = 0 if previous is None else shared_length(previous, ids)
+        # Paths come sorted: what the last one had below this depth will get no more nodes.
         exit_T[branch[depth:]] = size
         fresh = np.arange(size, size + len(ids) - depth, dtype=np.int64)
         branch = np.concatenate([branch[:depth], fresh])

@@ -44,6 +44,7 @@ def windows(config: PretrainedConfig) -> dict[str, int | None]:
     Models whose layers are of one type take one mask, models that mix types take a mapping.
     """
     window = getattr(config, "sliding_window", None)
+    # Qwen2's configurations name a window also where it is switched off.
     if getattr(config, "use_sliding_window", True) is False:
         window = None
     kinds = set(getattr(config, "layer_types", None) or ())
@@ -110,12 +111,14 @@ def _mask(
     attention = config._attn_implementation
     if attention == "flex_attention":
         return block_mask(exit_T, position_T, window)
+    # FlexAttention has no backward pass on the CPU, so the rule is written out there.
     allowed = dense_mask(exit_T, position_T, window)
     if attention == "eager":
         return additive_mask(allowed, dtype)
     blocks: list[Block] = []
     exits = exit_T.tolist()
     for start, end, chain in parts:
+        # A chain within its window is plain causal attention, which needs no mask.
         if chain and (window is None or end - start <= window):
             blocks.append((end - start, (), None))
             continue
@@ -128,6 +131,7 @@ def _mask(
             )
             numbers = tuple(first + n for n in above)
             blocks.append((b - a, numbers, additive_mask(seen, dtype)))
+    # On the mask itself: transformers hands its attention functions nothing else of ours.
     allowed.forest_blocks = tuple(blocks)  # type: ignore[attr-defined]
     return allowed
 
@@ -175,4 +179,5 @@ def forest_attention(
 
 
 AttentionInterface.register(NAME, forest_attention)
+# For calls without our 4-D mask (sampling, a path alone): then masks are made as for sdpa.
 AttentionMaskInterface.register(NAME, sdpa_mask)

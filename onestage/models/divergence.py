@@ -62,6 +62,7 @@ class Anchor:
         """Loss and KL over the rows (or those of the given numbers) under the policy as it stands."""
         loss = kl = 0.0
         count = 0
+        # A head that is not trained is the same then and now.
         now_head = old_head = _head(policy)
         if self.head is not None:
             weight, bias = self.head

@@ -118,6 +118,8 @@ def _logits(h: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, out: T
     if h.dtype == torch.float32:
         logits = torch.mm(h, weight.t(), out=out[: len(h)])
     else:
+        # Float32 from here on: half precision leaves a log-probability two or three digits, and losses
+        # are about small differences between two of them.
         logits = torch.mm(h, weight.t()).float()
     if bias is not None:
         logits += bias
@@ -163,6 +165,7 @@ class _ChunkedLogps(torch.autograd.Function):
         hidden_KH, weight_VH, bias_V, target_K, norm_K, entropy_K = ctx.saved_tensors
         shape, (need_h, need_w, need_b, *_) = ctx.shape, ctx.needs_input_grad
         grad_h = torch.empty_like(hidden_KH) if need_h else None
+        # Summed over many chunks: in half precision the small ones would be rounded away.
         grad_w = torch.zeros_like(weight_VH, dtype=torch.float32) if need_w else None
         grad_b = torch.zeros_like(bias_V, dtype=torch.float32) if need_b else None
         buffer = norm_K.new_empty(min(ctx.chunk, len(norm_K)), weight_VH.shape[0])
@@ -170,6 +173,7 @@ class _ChunkedLogps(torch.autograd.Function):
             logits = _logits(hidden_KH[part], weight_VH, bias_V, shape, buffer)
             slope = None
             if shape.softcap is not None:
+                # Of the tanh; taken now, because the capped logits are overwritten below.
                 slope = 1 - (logits / shape.softcap) ** 2
             slope_by_logp = -grad_K[part, None]
             logits.sub_(norm_K[part, None])

@@ -63,7 +63,9 @@ class Policy(nn.Module):
         self.readout = _readout_of(self)
         self.value_head: nn.Linear | None = None
         on_cuda = next(model.parameters()).device.type == "cuda"
+        # FlexAttention works in blocks of 128, and rows of few lengths leave less to compile.
         self.pad_to = pad_to if pad_to is not None else (128 if on_cuda else 1)
+        # A new module is in training mode, whatever the model inside it is in.
         self.train(model.training)
         self.fit = fit if fit is not None else probe(self)
         self.readout.check(self.fit.chunked_head)
@@ -182,6 +184,7 @@ def probe(policy: Policy) -> Fit:
         )
         if getattr(policy.base, "_is_stateful", False):
             return Fit("alone", chunked_head, "its layers carry a recurrent state along the row")
+        # Two trees, one of them with a branch: sharing, separation and positions are all tried.
         row = pack([trial[:2], trial[2:]], 1 << 30)[0]
         packs, trouble = _agrees(lambda: policy.packed(row, chunked=chunked_head), plain, tolerance)
     if packs:

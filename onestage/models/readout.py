@@ -72,6 +72,7 @@ class Likelihoods(Readout):
     def packed(
         self, inputs: dict[str, Any], tree: Tree, chunked: bool, reads: Collection[str]
     ) -> Said:
+        # A token that several responses share is read once.
         node_U, entry_K = np.unique(tree.node_K, return_inverse=True)
         source_U, target_U = (
             on_device(array[node_U], self.base.device) for array in (tree.parent_T, tree.token_T)

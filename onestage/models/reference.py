@@ -78,6 +78,7 @@ class ReferenceCache:
             places.append(np.stack([number, np.cumsum(lengths) - lengths, lengths], axis=1))
             self._files.add(file.name)
             self._opened.append(values)
+        # Two processes may have written one path; whose entry is used makes no difference.
         self._keys, first = np.unique(np.concatenate(keys), return_index=True)
         self._places = np.concatenate(places)[first]
 
@@ -142,6 +143,7 @@ class ReferenceCache:
             "lengths": lengths,
             "values": np.concatenate(list(entries.values())),
         }
+        # Named by its keys: processes that compute the same entries write the same file.
         content = hashlib.blake2b(arrays["keys"].tobytes(), digest_size=8).hexdigest()
         handle, draft = tempfile.mkstemp(dir=self.folder, suffix=".draft")
         os.close(handle)
@@ -220,4 +222,5 @@ class InitialWeights:
     @torch.no_grad()
     def _swap(self) -> None:
         for number, parameter in enumerate(self.trained):
+            # The tensors change places and nothing is computed, so both come back bit for bit.
             parameter.data, self.initial[number] = self.initial[number], parameter.data

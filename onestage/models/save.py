@@ -27,6 +27,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     try:
         fill(draft)
         if folder.exists():
+            # A folder that holds files cannot be renamed over: the older one steps aside first.
             old = draft.with_name(draft.name + "-old")
             os.replace(folder, old)
             os.replace(draft, folder)
@@ -59,6 +60,7 @@ def fill_model(model: Any, tokenizer: Any, folder: Path) -> None:
 def fill_exact(model: Any, folder: Path) -> None:
     """Write into a checkpoint what its ordinary model folder does not hold bit for bit."""
     if is_stacked(model):
+        # The sum holds s B, out of which B comes back rounded; a run must go on from B itself.
         save_trained(model, folder / TRAINED_FILE)
 
 

@@ -78,6 +78,7 @@ def config_of(model: Model) -> PretrainedConfig:
 def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
     """The tokenizer of the model, or the one that is named, with the chat template that is given."""
     name = model.tokenizer or str(model.name)
+    # Many adapters are saved without a tokenizer: theirs is the base's.
     if model.tokenizer is None and not has_tokenizer(name):
         name = adapter_base(model) or name
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)

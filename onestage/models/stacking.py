@@ -76,6 +76,7 @@ def save_sum(model: Any, folder: Path) -> None:
     for name, layer in _layers(model):
         parts = [part for part in (FROZEN, TRAINED) if part in layer.lora_A]
         down = torch.cat([layer.lora_A[part].weight for part in parts], dim=0)
+        # Two adapters may have two scalings, and one has one: they go into B.
         up = torch.cat([layer.lora_B[part].weight * layer.scaling[part] for part in parts], dim=1)
         tensors[f"base_model.model.{name}.lora_A.weight"] = down.detach().cpu().contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = up.detach().cpu().contiguous()

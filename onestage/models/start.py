@@ -58,6 +58,7 @@ def _write(source: Model, tokenizer: Any, folder: Path, seed: int) -> None:
     if source.config is None:
         # Merged as what it is: a reward model may start from a language model's adapter.
         task = "reward" if adapter_task(str(source.name)) == "SEQ_CLS" else "causal"
+    # Adapters are merged into plain weights: a quantised base would round the sum.
     whole = source.model_copy(update={"load_in_4bit": False, "task": task})
     model = load_whole(whole, config_of(source), seed=seed)
     if task == "reward":

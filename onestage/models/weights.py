@@ -162,6 +162,7 @@ def load_whole(
     check_task(source.task, source.name, config, None, source.adapter)
     wanted = source.attn_implementation
     choices = [wanted] if wanted else _attentions(config, torch.device(device))
+    # Whether a model has an attention, transformers says no earlier than when it makes the model.
     for attention in choices[:-1]:
         try:
             return _built(source, config, device, attention, seed)

@@ -131,6 +131,7 @@ class Objective(abc.ABC):
             metrics = self.metrics(seen)
             observed = self.observe(seen) if isinstance(self, Stateful) else {}
         reported = Weighted(loss_U.detach(), units.share_U, units.record_U)
+        # Of a policy gradient: see `Loss.reported`.
         shown = metrics.pop("loss", None)
         if isinstance(shown, Tensor):
             reported = Weighted.of_responses(shown, feedback)

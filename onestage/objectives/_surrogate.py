@@ -178,6 +178,7 @@ def clipped(batch: Scored, advantage_K: Tensor, options: PolicyGradient) -> tupl
 
 
 def _ratio_K(batch: Scored, level: Literal["token", "sequence"]) -> Tensor:
+    # Not remembered where nothing is updated in between: a ratio of 1, with REINFORCE's gradient.
     change_K = batch.logp_K - batch.remembered.get("old_logp", batch.logp_K.detach())
     change_K = change_K.clamp(-RATIO_LIMIT, RATIO_LIMIT)
     if level == "token":

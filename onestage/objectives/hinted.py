@@ -65,6 +65,7 @@ class Hinted(PolicyGradient):
         if self.hint_reduction == "token":
             shared = (feedback.weight_N * feedback.tokens_N)[hint_N].sum()
         else:
+            # A record's responses are neighbours, so the first of each counts problems.
             first_N = torch.ones_like(hint_N)
             first_N[1:] = feedback.record_N[1:] != feedback.record_N[:-1]
             shared = feedback.weight_N[first_N].sum()

@@ -68,6 +68,7 @@ class KTO(Objective):
     ) -> dict[str, float]:
         if self.baseline == "zero" or not observed:
             return dict(state)
+        # The two classes weigh the same, however many responses of each the step had.
         mean = sum(observed.values()) / len(observed)
         return {"kl": self.decay * state["kl"] + (1 - self.decay) * mean}
 

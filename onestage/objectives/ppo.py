@@ -85,6 +85,7 @@ class PPO(PolicyGradient):
         """Generalised advantage estimates (K); NaN where a response has no reward."""
         value_K, feedback = batch.extra["value"], batch.feedback
         last_K = batch.place_K() == feedback.tokens_N[batch.response_K] - 1
+        # Responses lie one behind another: at a last token the next response's value would roll in.
         next_K = torch.where(last_K, 0.0, value_K.roll(-1))
         reward_K = torch.where(last_K, feedback.score_N[batch.response_K], 0.0)
         if penalised(self):

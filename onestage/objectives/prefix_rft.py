@@ -1,5 +1,4 @@
-"""Prefix-RFT: one completion of the group goes on from a demonstration, and its prefix is reinforced
-too.
+"""Prefix-RFT: one completion of the group goes on from a demonstration, whose prefix is reinforced too.
 
 Huang et al. 2025, arXiv 2507.01679. Of a group (eight in the paper) one completion, the hybrid, was
 given the beginning of the worked answer (hint rule `prefix`). With b the mean reward of the others,

@@ -172,6 +172,8 @@ class UFT(Objective):
     ) -> dict[str, float]:
         if self.offset != "learned" or "slope" not in observed:
             return dict(state)
+        # Where scores are near 0 or 1 the curvature vanishes, and a whole Newton step would never
+        # come back.
         step = observed["slope"] / max(observed["curvature"], 1e-3)
         return {"offset": state["offset"] - self.offset_learning_rate * max(-1.0, min(1.0, step))}
 

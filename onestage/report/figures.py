@@ -101,6 +101,7 @@ class Figure:
 
 def embedded(content: Any) -> Html:
     """JSON that can stand inside a script element whatever texts it holds."""
+    # `</script>` in somebody's answer would end the element.
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Html(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 

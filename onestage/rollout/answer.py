@@ -163,6 +163,7 @@ class Answering:
         requests = [request for group in groups for request in group.requests]
         start = self.start() if self.start else nullcontext()
         with start, self.policy.evaluating(), self.accelerator.autocast():
+            # Only here, with the weights that are to answer in place: an engine may run a copy.
             self.engine.sync()
             found = self.engine(requests, how) if requests else []
             if self.engine.tolerance is not None:

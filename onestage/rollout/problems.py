@@ -53,6 +53,7 @@ def reward(
         answers = [answer for group in mine for answer in group.answers]
         if not answers:
             continue
+        # All of a stream's answers in one call, which a reward can spread over workers or batches.
         parts = {part: judge(answers) for part, _, judge in stream.rewards}
         weights = {part: weight for part, weight, _ in stream.rewards}
         at = 0

@@ -90,12 +90,15 @@ class Stock:
     def _sample(self, records: Sequence[Encoded], walks: Sequence[Walk]) -> None:
         """Answer the problems of these records and of the other batches of their block."""
         wanted = {(r.source, r.visit): r for r in records if r.is_problem}
+        # The first draw of a block samples for all of it: the later ones find their answers here.
         for mixture, first in walks:
             for number in range(first + 1, first + self.reuse.batches):
                 wanted |= {(r.source, r.visit): r for r in mixture.draw(number) if r.is_problem}
         asked = [record for key, record in wanted.items() if key not in self.waiting]
         sources = {record.source for record in asked}
+        # What is left of an earlier block was used as often as it should be.
         self.waiting = {key: r for key, r in self.waiting.items() if key[0] not in sources}
+        # None stays where nothing comes back (a tie): it was asked and is not to be asked again.
         self.waiting |= dict.fromkeys((r.source, r.visit) for r in asked)
         for record in self.answering(asked, self._rollouts(asked, walks), ""):
             self.waiting[record.source, record.visit] = record

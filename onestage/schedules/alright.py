@@ -26,10 +26,12 @@ class Alright(Schedule):
             left -= part
             if left < 0:
                 return only(term, self.weights)
+        # Shares may add up to a little less than 1: what is missing is the last term's.
         return only([term for term, part in share.items() if part][-1], self.weights)
 
 
 def uniform(seed: int, step: int) -> float:
     """A number in [0, 1), a function of its arguments alone."""
     digest = hashlib.blake2b(f"alright/{seed}/{step}".encode(), digest_size=8).digest()
+    # 53 bits: all that a float in [0, 1) can hold.
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)

@@ -13,6 +13,9 @@ from onestage.schedules import Schedule
 
 @dataclass
 class Proportional(Schedule):
+    # One batch is drawn over all streams, in which a term has its share of the records. Its mean loss
+    # times that share is its part of the mean over all records; any other weight would be another
+    # loss than UFT's.
     batch = "mixed"
 
     def weigh(self, step: int) -> dict[str, float]:

@@ -103,6 +103,7 @@ def choices(study: StudyFile, method: str) -> list[dict[str, Any]]:
     most = study.tune.trials if study.tune else None
     if most is None or len(grid) <= most:
         return grid
+    # Of names alone, so that a study that is gone on with tries the same values.
     drawn = sorted(Random(f"{study.name}/{method}/trials").sample(range(len(grid)), most))
     return [grid[number] for number in drawn]
 

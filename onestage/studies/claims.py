@@ -102,6 +102,7 @@ def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Differenc
         if name == method and over in there and _fits(there, at):
             for seed, value in found.items():
                 series.setdefault(seed, []).append(value)
+    # Seeds that lack a place on the axis are left out: their slope is of another series.
     whole = max((len(one) for one in series.values()), default=0)
     slopes = [rank_slope(one) for one in series.values() if len(one) == whole > 1]
     return _part(f"{_called(given)} over {over} (Kendall's tau)", interval(slopes), claim)

@@ -69,11 +69,13 @@ def workers(processes: int) -> Iterator[Here]:
     if processes == 1:
         yield Here()
         return
+    # CUDA does not survive a fork.
     context = multiprocessing.get_context("spawn")
     devices = context.Queue()
     for device in gpus():
         devices.put(device)
     before = {name: os.environ.get(name) for name in THREADS}
+    # Read when torch is imported, so it must be there before a process begins.
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         with ProcessPool(

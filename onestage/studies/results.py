@@ -219,6 +219,7 @@ def write_tidy(folder: Path, rows: Sequence[TidyRow], axes: Sequence[str]) -> No
 def write_table(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Comma-separated, numbers to six significant digits."""
 
+    # The csv module wants a file; the table is to appear whole or not at all.
     class Lines(list[str]):
         def write(self, text: str) -> None:
             self.append(text)

@@ -78,6 +78,7 @@ def begin(cell: Cell, folder: Path) -> None:
     with suppress(OSError, ValueError):
         before = read_json(folder / "status.json")["state"]
         same = read_json(folder / "cell.json").get("digest") == cell.digest
+        # One that ended is begun anew; one that was running goes on from its checkpoint.
         if not same or before != "running":
             shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +103,7 @@ def _train_and_evaluate(
     _write_answers(folder / "samples.jsonl", evaluated)
     write_json(folder / "results.json", {**evaluated.metrics, **found})
     if cell.recipe is not None and not keep_model:
+        # A study has hundreds of cells, and what is reported of them is in `results.json`.
         for weights in folder.rglob("*.safetensors"):
             weights.unlink()
 

@@ -318,6 +318,7 @@ def check(file: StudyFile, world: World) -> None:
     for cell in everything:
         if cell.recipe is not None:
             try:
+                # To turn tokens into steps takes the data; for what is checked here any length will do.
                 short = {"updates": 1000} if cell.budget else {}
                 parse_recipe(within(cell.recipe, short))
             except (RecipeError, ValueError) as error:

@@ -249,6 +249,7 @@ def build(
     accelerator, train = make_accelerator(recipe.train), recipe.train
     main = accelerator.is_main_process
     say = say if main else silent
+    # First: a folder that is taken, or cannot be written, is known before any data are read.
     folder = RunFolder(out, resume=resume) if main else None
     draft = _read(Draft(recipe, stage, given=given), accelerator, say)
     if folder and resume:

@@ -53,6 +53,7 @@ def save(run: Run, *, best: bool = False) -> None:
         training["average"] = run.average.state()
     if run.policy.value_head is not None:
         training["value_head"] = run.policy.value_head.state_dict()
+    # Sampled again they would be other answers: the policy has moved since.
     waiting = run.answers.contents() if run.answers else []
     if waiting:
         training["waiting"] = waiting
@@ -146,6 +147,7 @@ class Checkpoints:
         return target
 
     def _link(self, name: str, target: Path) -> None:
+        # A link cannot be changed, but another be renamed over it: there always is one.
         draft = self.folder / f".{name}"
         draft.unlink(missing_ok=True)
         draft.symlink_to(target.name)

@@ -118,9 +118,11 @@ def resolve(chosen: Chosen, streams: Sequence[Stream], data: Data) -> Resolved:
     given."""
     paired = {stream.name for stream in streams if stream.feedback == "pair"}
     found: dict[tuple[str, Kind], tuple[Kind, str, Objective]] = {}
+    # Held-out rows, too: a kind that is only evaluated needs an objective as well.
     for part in (data.train, data.held_out):
         for stream, store in part.items():
             for kind in store.kinds():
+                # What objectives are given of such a problem: its best and its worst answer.
                 seen: Kind = "pair" if FEEDBACK[kind].asked and stream in paired else kind
                 key = next((key for key in (stream, seen, "") if key in chosen), None)
                 if key is None:

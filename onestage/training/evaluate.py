@@ -44,6 +44,7 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     _gather(terms, ranks)
     share = run.schedule.share
     means = _losses(terms)
+    # Terms without held-out rows are left out, and the others weigh more for it.
     weight = sum(share[name] for name in means)
     overall = sum(share[name] * value for name, value in means.items()) / (weight or 1.0)
     by_stream = Tally()

@@ -1,5 +1,4 @@
-"""A first recipe for somebody's own files: what is in them decides the objective, and every key is
-told."""
+"""A first recipe for somebody's own files: what is in them decides the objective; all keys are told."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A forest row through the policy: log-probabilities, the reference's beside them, and its terms'
-losses.
+"""A forest row through the policy: log-probabilities, the reference's beside them, its terms' losses.
 
 The one path from a row to numbers, for the loop, for evaluations, for probes and for the step-0 laws.
 
@@ -37,6 +36,7 @@ def row_loss(
         for name, loss in losses.items()
         if counts.get(name)
     ]
+    # A zero with a graph behind it, so that a row without any unit can go backward, too.
     return sum(parts, start=0.0 * logp_K.sum()), losses
 
 

@@ -94,6 +94,8 @@ def take_step(
 ) -> Step:
     """One optimiser step on some records."""
     torch.manual_seed(_step_seed(run.options.seed, run.step))  # dropout; the same after a resume
+    # Rows go backward one by one, each divided by the units of the whole step. So these are counted
+    # before any forward pass, from the feedback; every process draws the same records and needs not ask.
     batch, counts = pack_records(records, run.options.row_budget), run.terms.count(records)
     measured = Step(weights, sum(map(len, batch.rows)))
     streams = [record.source for record in records]
@@ -116,6 +118,7 @@ def take_step(
     sums = zip(weights, *sum_2T.tolist(), strict=True)
     measured.losses = {name: total / weight for name, total, weight in sums if weight}
     measured.loss = sum(weights[name] * loss for name, loss in measured.losses.items())
+    # After the gradients were summed: every process adds the same.
     if run.penalty:
         measured.loss += run.penalty(run.policy.model)
     measured.grad_norm, measured.clip_factor = _clip(run, parameters, active(weights))
@@ -130,11 +133,13 @@ def take_step(
 
 
 def _step_seed(seed: int, step: int) -> int:
+    # A large prime apart, so that runs of neighbouring seeds do not share steps' numbers.
     return (seed * 1_000_003 + step) % (1 << 63)
 
 
 def _add_over_ranks(sum_2T: Tensor, parameters: Sequence[Tensor]) -> None:
     """Sum gradients and the terms' losses and weights over all processes, in one flat message."""
+    # A process without a row of some term has no gradient of it, and the message has one size.
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -151,6 +156,7 @@ def _clip(run: Run, parameters: Sequence[Tensor], terms: Sequence[str]) -> tuple
     """Scale the gradients as the run's clipping says; their norm before, and the factor."""
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(grads).item()
+    # A norm that is not finite must not get into the running ones: the step will be refused.
     factor = run.clipping.factor(terms, norm) if math.isfinite(norm) else 1.0
     if factor < 1:
         torch._foreach_mul_(grads, factor)

@@ -44,6 +44,7 @@ class Tally:
     def _add(
         self, name: str, names: Sequence[str], code_M: Tensor, value_M: Tensor, weight_M: Tensor
     ) -> None:
+        # A window adds up very many small numbers.
         zeros = torch.zeros(len(names), dtype=torch.float64)
         totals = zeros.index_add(0, code_M, value_M.double().cpu()).tolist()
         counts = zeros.index_add(0, code_M, weight_M.double().cpu()).tolist()

@@ -49,6 +49,7 @@ class Mixing:
         if options.max_steps is not None:
             return Mixture(parts, options.seed), options.max_steps
         epochs = options.num_train_epochs or 1.0
+        # Only parts by size end together; with others, some stream goes round more often.
         even = all(stream.weight is None and stream.per_step is None for stream in self.streams)
         limit = {name: round(size * epochs) for name, size in sizes.items()} if even else {}
         steps = max(1, math.ceil(sum(sizes.values()) * epochs / options.batch_size))

@@ -132,6 +132,7 @@ class Guarded(Schedule):
         self.raised: dict[str, float] = {}
         """Factors by which weights have been raised."""
         self._given = dict(inner.weights)
+        # A schedule that cannot be reweighed is refused now, not at the first probe that finds too much.
         try:
             self._reweigh()
         except ValueError as error:

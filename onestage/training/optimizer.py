@@ -84,6 +84,7 @@ def make(options: Train, policy: Policy, steps: int) -> tuple[Any, Any]:
     """Optimiser and learning-rate schedule by their transformers names; norms and biases do not
     decay."""
     model: Any = policy.model
+    # transformers' own rule, in a method that does not look at its trainer.
     decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [

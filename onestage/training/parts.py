@@ -84,6 +84,7 @@ def load(
     What lies in no folder yet, but a saved adapter would refer to, is first written to `out/start`.
     """
     start, keep = out / "start", resume or not accelerator.is_main_process
+    # The main process writes the folder; the others find it, as a run that is resumed does.
     if given:
         with accelerator.main_process_first():
             return models.given(

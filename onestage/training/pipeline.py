@@ -137,6 +137,7 @@ class _Stages:
                 self.say("done before")
                 continue
             reached = do(stage, self._going_on(stage, resume))
+            # Of this stage's model, before the next one is loaded.
             release_memory()
             if reached != stage.folder / "model":
                 return reached

@@ -105,6 +105,7 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     own = {name: mixing.own(terms, name) for name in terms.objectives}
     mixed = weighing.rule.batch == "mixed"
     together, steps = mixing.together() if mixed else (None, mixing.steps)
+    # Where all draw one batch, a term weighs as much as it has of the records.
     weight = share_of_terms(together, terms) if together else given
     weight = weight or dict.fromkeys(terms.objectives, 1.0)
     best = recipe.optimum.given | recipe.optimum.on_training if recipe.optimum else {}
@@ -201,6 +202,7 @@ def alone(recipe: Recipe, term: str, terms: Sequence[str], steps: int) -> Recipe
     if recipe.schedule == "proportional" and len(terms) == 1:
         schedule: Any = "proportional"
     else:
+        # A weight of 0 draws nothing, and the terms keep the names by which f* is told.
         schedule = {"name": "mix", "weights": {name: float(name == term) for name in terms}}
     return recipe.model_copy(
         update={

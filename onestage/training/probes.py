@@ -102,6 +102,7 @@ class Prober:
         parameters = [p for p in run.policy.parameters() if p.requires_grad]
         run.policy.eval()
         try:
+            # A weight of 1: the term's gradient itself, whatever the schedule makes of it.
             for row in self._mine(batch.rows):
                 loss, _ = row_loss(run, row, batch, {term: 1.0}, counts)
                 run.accelerator.backward(loss)

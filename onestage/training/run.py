@@ -292,6 +292,7 @@ class StoppingOnSignals:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.run.say(f"{signal.Signals(number).name}: stopping after this step")
         self.run.stop = True
+        # So the second Ctrl-C ends the process at once.
         signal.signal(number, self.before[number])
 
     def __exit__(self, *error: object) -> None:

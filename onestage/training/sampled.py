@@ -102,6 +102,7 @@ def _by_record(values: Mapping[str, Tensor], records: Sequence[Encoded]) -> list
     sizes = [sum(b - a for a, b in path.spans) for record in records for path in record.paths]
     cut = {name: iter(torch.split(value_K.float(), sizes)) for name, value_K in values.items()}
     return [
+        # Copies: a record that waits would otherwise keep the numbers of all records in memory.
         {name: tuple(next(some).numpy().copy() for _ in record.paths) for name, some in cut.items()}
         for record in records
     ]

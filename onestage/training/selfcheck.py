@@ -153,6 +153,7 @@ def _head_is_exact(run: Run, batch: Batch, tolerance: float) -> Verdict:
 def _responses_are_separate(run: Run, records: Sequence[Encoded], tolerance: float) -> Verdict:
     """Change the last token of the first record's first response; look at all the others."""
     name = "4 responses are separate"
+    # In one row, where responses could disturb each other.
     one_row = max(run.options.row_budget, sum(record.tokens for record in records))
     batch = pack_records(records, one_row)
     if sum(len(record.scores) for record in records) < 2:

@@ -89,6 +89,7 @@ class Whole:
         if "objective" not in own and isinstance(content.get("objective"), dict):
             left = {*self.streams} - {stream["name"] for stream in content["data"]}
             content["objective"] = {k: v for k, v in content["objective"].items() if k not in left}
+        # Known from the recipes alone: no stage has been trained yet.
         had_adapter = before[-1].leaves_adapter if before else self.from_adapter
         content["model"] = self._model(stage, own.get("model", {}), before, had_adapter)
         content["reference"] = self._reference(stage.reference, before)

@@ -71,6 +71,7 @@ class Terms:
         found = {}
         records = [batch.records[number] for number in row.records]
         names = np.asarray([self.name_of(record) for record in records])
+        # Tokens stand in the order of the records (`Row.paths`).
         name_K = np.repeat(names, [record.scored for record in records])
         for name, objective in self.objectives.items():
             places = np.flatnonzero(names == name)

@@ -1,8 +1,8 @@
 """The shipped recipes in which the policy answers, each for two steps a stage with a tiny model.
 
 What is cut down is size alone: model, rows, lengths, batches and steps. `self_rewarding` needs a judge
-behind an endpoint and is only planned (tests/test_recipes_folder.py); `rlhf_ppo` needs a reward model
-and runs in tests/test_reward_training.py.
+behind an endpoint and is only planned (tests/whole/test_recipes_folder.py); `rlhf_ppo` needs a reward
+model and runs in tests/whole/test_reward_training.py.
 """
 
 from __future__ import annotations

@@ -133,6 +133,7 @@ def find_shares(
         for start in range(0, len(shuffled), how.batch_size):
             optimiser.zero_grad()
             fit.loss(shuffled[start : start + how.batch_size], train=True)
+            # Once a step: it is about the a_k, however many responses the step has.
             away = how.penalty * (pull_K * (fit.shares() - how.mean).abs()).sum()
             away.backward()
             optimiser.step()

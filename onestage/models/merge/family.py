@@ -164,6 +164,7 @@ def floating_tensors(model: Any) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, torch.Size]] = set()
     for name, tensor in model.state_dict().items():
+        # Tied weights are one memory under two names, and would be merged twice.
         place = (tensor.data_ptr(), tensor.shape)
         if tensor.is_floating_point() and place not in seen:
             seen.add(place)

@@ -61,7 +61,7 @@ class Engine(abc.ABC):
 
     tolerance: float | None = None
     """Of an engine that runs a copy of the policy: how far its log-probabilities may be from the
-    policy's own (`rollout.agreement`). None: it runs the policy itself, there is nothing to compare."""
+    policy's own (`_agreement`). None: it runs the policy itself, there is nothing to compare."""
     on_gap: Literal["stop", "warn"] = "stop"
     """What happens beyond."""
 

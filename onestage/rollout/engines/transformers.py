@@ -76,6 +76,7 @@ class Transformers(Engine):
         """Requests of similar length together: (which request, which of its completions)."""
         batch: list[tuple[int, range]] = []
         room = self.batch_size
+        # Neighbours of nearly the same length need little padding.
         for place in sorted(range(len(requests)), key=lambda p: -len(requests[p].ids)):
             start = 0
             while start < requests[place].count:
@@ -115,8 +116,10 @@ class Transformers(Engine):
             left = int(open_R.sum())
             if at + 1 == longest or not left:
                 break
+            # Not at every end of a row: taking rows out copies the cache.
             if left <= (1 - SLACK) * len(alive):
                 keep = open_R.nonzero()[:, 0]
+                # Made for beam search; that it can also drop rows is what is used here.
                 cache.reorder_cache(keep)
                 alive, token_R, mask_RT, position_R, open_R = (
                     x[keep] for x in (alive, token_R, mask_RT, position_R, open_R)

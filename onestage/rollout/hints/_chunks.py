@@ -20,4 +20,5 @@ def boundaries(sentences: int, chunks: int = 5) -> list[int]:
         )
     if sentences <= chunks:
         return list(range(sentences + 1))
+    # Python's own rounding, as in the authors' code: another one would cut elsewhere.
     return [round(i * sentences / chunks) for i in range(chunks)] + [sentences]

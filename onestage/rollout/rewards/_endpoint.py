@@ -31,7 +31,7 @@ class Reply:
 
 
 class Trouble(Exception):
-    """No reply. `sort` as in `rewards.contract.Failure`."""
+    """No reply. `sort` as in `rewards.Failure`."""
 
     def __init__(self, sort: str, reason: str, again: bool, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -44,6 +44,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
+# A redirect would be sent the key.
 _OPENER = urllib.request.build_opener(_Stay)
 
 

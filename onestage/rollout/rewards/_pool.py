@@ -58,6 +58,7 @@ class Worker:
     """One process and what it is doing."""
 
     def __init__(self, memory_mb: int) -> None:
+        # A fresh interpreter: a fork would have torch, CUDA and this process's locks in it.
         self.process = subprocess.Popen(
             [sys.executable, "-c", START, json.dumps(sys.path), str(memory_mb << 20)],
             stdin=subprocess.PIPE,
@@ -69,6 +70,7 @@ class Worker:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.input, self.output = self.process.stdin, self.process.stdout
+        # A worker may be killed in the middle of a line, whose end would be waited for in vain.
         os.set_blocking(self.output.fileno(), False)
         self.unread = b""
         self.ready = False
@@ -243,6 +245,7 @@ class _Round:
         self.watch.unregister(worker.output)
         code = self._discard(worker)
         if worker.begun is not None:
+            # The worker's own alarm can be faster than this process is.
             overrun = overrun or code == -signal.SIGALRM
             self.outcomes[worker.begun] = (
                 Failure("deadline", f"took longer than {self.deadline:g} s")
@@ -298,6 +301,7 @@ _shared: Pool | None = None
 def shared() -> Pool:
     """The pool of this process, started when first used."""
     global _shared
+    # In a fork of this process the workers are the parent's.
     if _shared is None or _shared.owner != os.getpid():
         _shared = Pool()
         atexit.register(_shared.close)

@@ -99,6 +99,7 @@ def different(
     in_vain, source = 0, iter(drawn)
     while len(seen) < count:
         found = next(source)
+        # By content, so that a problem that is only written differently is not in two splits.
         new = found is not None and found[0] not in seen
         if found is None or not new or split not in ("all", split_of(found[0])):
             in_vain += 1

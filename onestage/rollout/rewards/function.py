@@ -46,6 +46,7 @@ class Function(Checker):
     def judge(self, answer: Answer) -> float:
         function, wanted, open_ended = _load(self.path)
         given = {name: getattr(answer, name) for name in OURS}
+        # What was sampled stands last: no column of the data may pass for it.
         given = {**answer.facts, **given}
         return function(**(given if open_ended else {k: given[k] for k in wanted if k in given}))
 

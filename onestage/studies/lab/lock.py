@@ -93,6 +93,7 @@ class LockWorld:
         of a cue are a permutation, so all pairs are met equally often."""
         draw = generator(f"lock/{self.seed}/table")
         right = np.stack([draw.permutation(len(ACTIONS)) for _ in CUES])
+        # Never the right action itself.
         habit = (right + draw.integers(1, len(ACTIONS), size=right.shape)) % len(ACTIONS)
         return np.stack([right, habit], axis=-1)
 

@@ -1,4 +1,4 @@
-"""Locks of several steps (`onestage.lab.lock`): where only the whole right sequence is rewarded."""
+"""Locks of several steps (`studies.lab.lock`): where only the whole right sequence is rewarded."""
 
 from __future__ import annotations
 
