@@ -137,6 +137,7 @@ def split_pair(
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
+    # Both may begin their answers alike; a prompt ends where the assistant is to speak.
     while shared and chosen[shared - 1]["role"] == "assistant":
         shared -= 1
     for name, turns in (("chosen", chosen), ("rejected", rejected)):
@@ -186,6 +187,7 @@ def _message_of(message: object, name: str, index: int) -> Message:
         raise RowError(f"`{name}[{index}]` has no content: only tool calls may go without")
     if content is not None and not (isinstance(content, str) and content.isascii()):
         text_of(content, f"{name}[{index}].content")
+    # Nearly all messages are of this form, and have no other keys to go through.
     if len(message) == 2:
         return {"role": role, "content": content}
     extra = {key: held for key, held in message.items() if key not in ("role", "content")}

@@ -152,6 +152,7 @@ def _needs(objective: Objective) -> Iterator[str]:
     batch = trained(objective)
     if "reference" not in objective.needs:
         other = replace(batch, ref_logp_K=batch.ref_logp_K - 1)
+        # To the bit: what is not read cannot make a difference of rounding.
         if not torch.equal(objective(batch).loss_U, objective(other).loss_U):
             yield "the loss reads the reference, which `needs` does not name"
     scored = before_update(objective, sorted(objective.kinds))

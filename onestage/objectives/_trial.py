@@ -27,6 +27,7 @@ def trained(objective: Objective, kinds: Sequence[Kind] = ()) -> Scored:
     draw = torch.Generator().manual_seed(1)
     kinds = kinds or sorted(objective.kinds)
     first = before_update(objective, kinds)
+    # As in training: what is kept of answers is of the policy before the update that moves it.
     first = replace(first, remembered=objective.remember(first, again=True))
 
     def moved(value_K: Tensor) -> Tensor:
@@ -76,6 +77,7 @@ def _feedback(kinds: Sequence[Kind], worked: bool, draw: torch.Generator) -> Fee
         for scores in _scores(kind):
             roles = [ROLE["response"]] * len(scores)
             if FEEDBACK[kind].asked:
+                # A hint has no score, which is NaN; NaN is not itself.
                 roles = [ROLE["hint"] if score != score else ROLE["response"] for score in scores]
                 roles[-1] = ROLE["worked"]
             if FEEDBACK[kind].paired:

@@ -152,6 +152,7 @@ class Compared:
         base = self.base_of(one)
         if base is None or base == one:
             return {}
+        # Seed by seed: in a generated world each seed has facts, and so a base, of its own.
         before, after = self.values(base, metric), self.values(one, metric)
         if not self.is_study:  # runs have one start, whatever their seeds
             return {

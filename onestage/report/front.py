@@ -126,6 +126,8 @@ def compare(results: Sequence[RunResult], given: Mapping[str, float]) -> Compari
     optimum = {term: _optimum(term, runs, given) for term in terms}
     starts = [one.start for one in runs if one.start]
     start = {term: max(one[term] for one in starts) for term in terms} if starts else {}
+    # A volume needs a worst point. Without a start it is the worst of these runs, so that it can be
+    # compared within this table alone.
     worst = start or {term: max(one.losses[term] for one in runs) for term in terms}
     points = [[one.losses[term] for term in terms] for one in runs]
     best = front(points)

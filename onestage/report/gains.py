@@ -86,6 +86,7 @@ def group_change(found: Compared, one: Setting, names: list[str]) -> Interval | 
     changes = [(sign, change) for sign, change in changes if change]
     if not changes:
         return None
+    # Of the seeds that all have, or the mean would change with what is missing.
     seeds = set.intersection(*(set(change) for _, change in changes))
     return mean_of(
         [sum(sign * c[seed] for sign, c in changes) / len(changes) for seed in sorted(seeds)]

@@ -73,6 +73,7 @@ def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -
     text = page(chapters, title or " and ".join(chapter.name for chapter in chapters))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
+    # The mask can only be read by setting it.
     mask = os.umask(0)
     os.umask(mask)
     out.chmod(0o666 & ~mask)  # a page to be shown, not a private draft

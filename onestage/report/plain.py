@@ -120,6 +120,7 @@ def start_of(runs: Sequence[Trained], metrics: Mapping[str, Metric]) -> dict[str
         known = [value for value in first if value is not None]
         if not known or (len(known) < len(first) and not same):
             continue
+        # Several runs of one model measure the same but for rounding; others have no common start.
         if max(known) - min(known) <= 1e-4 * max(1.0, abs(known[0])):
             found[metric.name] = known[0]
     return found

@@ -62,6 +62,7 @@ def results_table(
             line.append(value_cell(mean, change, one in best[name], worse))
         if averaged:
             mean = means[one]
+            # A single row is not the best of anything.
             first = mean is not None and mean.mean == top and len(means) > 1
             line.append(value_cell(mean, None, first, False))
         body.append(line)

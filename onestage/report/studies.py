@@ -65,6 +65,7 @@ def derived(file: Path, cells: list[Cell], reader: Reader) -> tuple[list[Cell], 
         purpose, method = str(row.get("purpose")), str(row.get("method"))
         axes = {k: _value(v) for k, v in row.items() if k and v and k not in TIDY}
         made = Cell(name, method, int(_number(row.get("seed")) or 0), purpose, axes)
+        # Where there are cells they are the source, and the table only adds to them.
         if name and not kept:
             by_name.setdefault(name, made)
         if name in by_name:

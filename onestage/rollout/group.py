@@ -83,6 +83,7 @@ class Group:
         hinted = record.paths[1].ids[: len(prompt) + hint.tokens]
         if rule.members == "all":
             return Group(record, hint, [Request(hinted, count, key)])
+        # Of another key: completions with and without the hint would else share their random numbers.
         alone = [Request(prompt, count - 1, key)] if count > 1 else []
         return Group(record, hint, [*alone, Request(hinted, 1, f"{key}/hinted")])
 

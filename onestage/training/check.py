@@ -126,6 +126,7 @@ def _cost(draft: Draft, lora: Lora | None) -> Estimate:
 
 
 def _bytes_per_weight(four_bits: bool, dtype: str) -> float:
+    # Half a byte, and the scales of its blocks.
     if four_bits:
         return 0.55
     return 2.0 if dtype in ("bfloat16", "float16") else 4.0

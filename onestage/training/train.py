@@ -169,6 +169,7 @@ def _over(content: Mapping[str, Any], laid: Mapping[str, Any]) -> dict[str, Any]
         under = found.get(name)
         if isinstance(under, Section):
             under = under.model_dump(exclude_unset=True)
+        # An objective is a choice: keys of one do not belong to another.
         table = isinstance(under, Mapping) and isinstance(section, Mapping) and name != "objective"
         found[name] = {**under, **section} if table else section  # type: ignore[dict-item]
     return found

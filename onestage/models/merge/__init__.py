@@ -104,6 +104,7 @@ class Merge(Section):
     def _check_models(self) -> None:
         if len(self.models) < 2:
             raise ValueError(f"merging needs two or more models, found {len(self.models)}")
+        # Two spellings of one folder would be merged with themselves.
         places = [Path(name).resolve() if Path(name).is_dir() else name for name in self.models]
         if len(set(places)) < len(places):
             raise ValueError(

@@ -140,6 +140,7 @@ class Server:
 
     def push(self, weights: Weights) -> None:
         if _rank() == 0:
+            # Names and shapes do not change in a run, and to list them merges all adapters once.
             if not self.metadata:
                 self.metadata = [
                     (name, str(weight.dtype).removeprefix("torch."), list(weight.shape))
@@ -157,6 +158,7 @@ class Server:
             return list(pool.map(self._one, prompts, how))
 
     def _one(self, prompt: list[int], how: dict[str, Any]) -> Drawn:
+        # What the client takes by name; the rest reaches vLLM as it is.
         named = {"n", "max_tokens", "temperature", "top_p", "top_k", "min_p", "logprobs"}
         more = {key: value for key, value in how.items() if key not in named}
         given = {key: value for key, value in how.items() if key in named}
@@ -183,6 +185,7 @@ class Colocated:
                 "mode: colocate needs a model with a folder or a name on the hub, to read its config "
                 "from; this one is made from a config"
             )
+        # Without a launcher, vLLM's external launcher is a group of one.
         for name, value in ALONE.items():
             os.environ.setdefault(name, value)
         self.parameters = vllm.SamplingParams
@@ -199,6 +202,7 @@ class Colocated:
     def push(self, weights: Weights) -> None:
         worker = self.llm.llm_engine.model_executor.driver_worker
         for name, weight in weights():
+            # One at a time: merged weights are made as they are asked for.
             worker.model_runner.model.load_weights([(name, weight)])
         self.llm.reset_prefix_cache()
 

@@ -118,6 +118,7 @@ class _Parser:
             raise Unreadable(f"{token!r} where a number should be")
         if len(token) > MOST_DIGITS:
             raise Unreadable(f"a number of more than {MOST_DIGITS} digits")
+        # Python refuses 012 and reads 00 as 0.
         if self.python and len(token) > 1 and re.fullmatch(r"0\d*[1-9]\d*", token):
             raise Unreadable("a leading zero")
         self.place += 1
@@ -174,6 +175,7 @@ def _pythonic(sign: str, left: Any, right: Any) -> Any:
 
 def _power(left: Any, right: Any) -> Any:
     if isinstance(left, int) and isinstance(right, int) and right > 0:
+        # Reckoned before it is computed: 9**9**9 would fill the memory.
         size = right * (math.log2(abs(left)) if abs(left) > 1 else 0)
         if size > MOST_BITS:
             raise Unreadable(f"a number of more than {MOST_BITS} bits")

@@ -46,6 +46,7 @@ def serve() -> None:
         lines.write(json.dumps(line) + "\n")
         lines.flush()
 
+    # Read by a thread of its own, so that the end of the parent is noticed while a checker works.
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(frames, jobs), daemon=True).start()
     current, judge = b"", None

@@ -68,6 +68,7 @@ class Countdown(Checker):
         if equation is None:
             return 0.0
         found = re.findall(r"\d+", equation)
+        # Python's `int` refuses texts of several thousand digits.
         if len(found) != len(numbers) or any(len(digits) > _MOST_FOUND for digits in found):
             return self.format_reward
         used = sorted(map(int, found)) == sorted(numbers)
@@ -75,6 +76,7 @@ class Countdown(Checker):
             return self.format_reward
         try:
             value = arithmetic.python(equation).value
+            # The authors compute in floats and allow for their rounding.
             near = value is not None and abs(value - target) < 1e-5
         except (arithmetic.Unreadable, OverflowError):
             return self.format_reward
@@ -156,6 +158,7 @@ def _draws(
             if made is None:
                 break
             steps.append(made)
+        # Drawn and thrown away: to steer the draws would favour some problems.
         if len(parts) > 1 or not target[0] <= parts[0].value <= target[1]:
             yield None
             continue

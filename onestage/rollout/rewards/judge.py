@@ -165,12 +165,14 @@ class Judge(Reward):
         asked = [self._names(body) if isinstance(body, dict) else [] for body in bodies]
         for body, names in zip(bodies, asked, strict=True):
             if isinstance(body, dict):
+                # By content, so that equal answers are judged, and paid, once.
                 wanted |= {name: (body, number) for number, name in enumerate(names)}
         with ThreadPoolExecutor(self.concurrency, "judge") as threads:
             tried = threads.map(lambda name: self._score(name, wanted[name][0], key), wanted)
             found = {}
             for name, (score, used) in zip(wanted, tried, strict=True):
                 found[name] = score
+                # In this thread alone: costs are no numbers that several may add to.
                 self._add(used)
         self.costs.cached += sum(map(len, asked)) - len(wanted)
         return [
@@ -326,6 +328,7 @@ def fenced(text: str) -> str:
 def parse(reply: str, score_range: tuple[float, float]) -> float | None:
     """The number at the last "score:" of a judge's message (JSON's {"score": 7} reads the same), None
     where there is none or it is out of range. Reasoning between think tags is not looked at."""
+    # A judge that thinks aloud names scores that it does not mean.
     said = re.split(r"</think>", reply)[-1].split("<think>")[0]
     mentions = list(MENTION.finditer(said))
     number = NUMBER.match(said, mentions[-1].end()) if mentions else None

@@ -64,6 +64,7 @@ class Math(Checker):
         if final is None or len(final) > LONGEST or not final or not _balanced(final):
             return 0.0
         one = _one_answer(final, gold)
+        # As text first: that takes no time, and covers what math-verify cannot read.
         if one and _text(final) == _text(gold):
             return 1.0
         if not _readable(final):
@@ -177,6 +178,7 @@ def _verifier() -> tuple[Any, Any, Any]:
         from math_verify import LatexExtractionConfig, parse, verify
     except ImportError as error:
         raise ValueError("reward math needs math-verify: pip install 'onestage[math]'") from error
+    # They log every text of a model that is no mathematics.
     for name in ("math_verify", "latex2sympy2_extended"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return parse, verify, [LatexExtractionConfig(boxed_match_priority=0)]

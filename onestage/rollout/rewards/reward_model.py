@@ -96,6 +96,7 @@ class RewardModel(Reward):
                 found[place] = Failure("value", "an empty text")
             else:
                 rows[place] = ids
+        # Texts of one length share a batch, so that little is padding.
         order = sorted(rows, key=lambda place: -len(rows[place]))
         for start in range(0, len(order), self.batch_size):
             places = order[start : start + self.batch_size]
@@ -138,6 +139,7 @@ class RewardModel(Reward):
         padding = config.pad_token_id
         if self._loaded.pads_freely:
             ends = {ids[-1] for ids in rows}
+            # It looks for the last token that is not padding, so no text may end in what pads.
             padding = config.pad_token_id = next(i for i in range(len(ends) + 1) if i not in ends)
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), padding)

@@ -163,6 +163,7 @@ def _shares(
 ) -> list[list[float]]:
     """Of each choice, the probability of each option as a whole among all of them."""
     texts = [choice.prompt + option for choice in choices for option in choice.options]
+    # The tokenizer is one of words, so a prompt's tokens are a beginning of the whole text's.
     prompts = tokenizer([choice.prompt for choice in choices]).input_ids
     logps = _log_probabilities(model, tokenizer, texts)
     return [

@@ -68,6 +68,7 @@ def make_base(
     found = home / "bases" / _digest(json.dumps(content, sort_keys=True), words, *lines)
     if not found.is_dir():
         with _alone(found):
+            # Asked again with the lock held: another process may have made it meanwhile.
             if not found.is_dir():
                 _keep_sources(text, lines, Path(recipe["model"]["tokenizer"]), tokenizer)
                 recipe["cache_dir"] = str(cache.absolute())
