@@ -17,8 +17,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from onestage.data._row_error import shown
 from onestage.data.record import Refusal
-from onestage.data.row_error import shown
 
 JSON_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator
 
+from onestage.data._row_error import shown
 from onestage.data.files import RawRow
 from onestage.data.hub import rows_of_dataset
 from onestage.data.record import Refusal
-from onestage.data.row_error import shown
 
 MARK = "rows given in Python, digest "
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from onestage.data._row_error import RowError, shown
 from onestage.data.messages import (
     Turns,
     checked_response,
@@ -34,7 +35,6 @@ from onestage.data.messages import (
     text_of,
     turns_of,
 )
-from onestage.data.row_error import RowError, shown
 from onestage.data.scores import rated_score, unit_label, unit_score
 
 Kind = Literal["demonstration", "score", "label", "pair", "group", "text", "check"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onestage.data.row_error import RowError, shown
+from onestage.data._row_error import RowError, shown
 
 Message = Mapping[str, Any]
 """One turn of a conversation: at least `role` and `content`, as chat templates know it."""

@@ -8,11 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from onestage.data._row_error import RowError
 from onestage.data.files import RawRow, data_files, rows_of
 from onestage.data.given import GivenRows, refuse_remembered
 from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
 from onestage.data.record import Record, Refusal
-from onestage.data.row_error import RowError
 from onestage.data.rows import record_of
 from onestage.data.stream import Stream
 

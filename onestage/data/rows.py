@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from onestage.data._row_advice import missing_column, no_feedback
+from onestage.data._row_error import RowError, shown
 from onestage.data.kinds import (
     FEEDBACK,
     FeedbackKind,
@@ -25,8 +27,6 @@ from onestage.data.kinds import (
 )
 from onestage.data.messages import text_of, without_nulls
 from onestage.data.record import Record
-from onestage.data.row_advice import missing_column, no_feedback
-from onestage.data.row_error import RowError, shown
 from onestage.data.scores import row_weight
 from onestage.data.sentences import sentences
 from onestage.data.stream import Stream

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from onestage.data.row_error import RowError, shown
+from onestage.data._row_error import RowError, shown
 
 
 def unit_score(value: object, name: str, score_range: tuple[float, float]) -> float:

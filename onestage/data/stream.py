@@ -10,9 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from onestage.config import Choice, Section
+from onestage.data._row_advice import nearest_name
 from onestage.data.given import Place
 from onestage.data.kinds import COLUMNS, FEEDBACK, Kind, stated_kind
-from onestage.data.row_advice import nearest_name
 from onestage.data.scores import checked_range
 
 NAMES = (

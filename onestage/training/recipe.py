@@ -283,6 +283,6 @@ def schema_of_recipes() -> dict[str, Any]:
         }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "onestage recipe",
         **found,
+        "title": "onestage recipe",
     }

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onestage.data._row_error import RowError
 from onestage.data.kinds import KINDS
 from onestage.data.record import Record
-from onestage.data.row_error import RowError
 from onestage.data.rows import record_of
 from onestage.data.stream import NAMES, Stream
 

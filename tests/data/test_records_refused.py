@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from onestage.data.row_error import RowError
+from onestage.data._row_error import RowError
 from onestage.data.rows import record_of
 from onestage.data.stream import Stream
 
