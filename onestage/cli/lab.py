@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from onestage.cli._terminal import app, plain_errors, quiet_libraries, say
 
+MOVED = ("convex", "tree")
+"""Commands of version 0.1.0 that are benches of the repository now."""
+
+
+class _Lab(TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in MOVED:
+            ctx.fail(f"`onestage lab {args[0]}` is now `make {args[0]}` in the repository")
+        return super().resolve_command(ctx, args)
+
+
 lab = typer.Typer(
+    cls=_Lab,
     help="A small world to train in.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -39,6 +39,13 @@ def test_every_command_is_a_file_of_its_name() -> None:
     assert known | {group.name for group in app.registered_groups} == files
 
 
+@pytest.mark.parametrize("bench", ["convex", "tree"])
+def test_a_command_that_moved_says_where_it_is(bench: str) -> None:
+    result = call("lab", bench, "--quick")
+    assert result.exit_code == 2
+    assert f"is now `make {bench}`" in flat(result.output)
+
+
 @pytest.mark.parametrize("sort", ROOMS)
 def test_list_tells_what_can_be_named(sort: str) -> None:
     result = call("list", sort)
