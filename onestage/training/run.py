@@ -25,7 +25,7 @@ from onestage.data.feeds import Feeds
 from onestage.models import Loaded
 from onestage.models.average import Average
 from onestage.models.policy import Policy
-from onestage.models.reference import ReferenceCache, compute
+from onestage.models.reference import ReferenceCache
 from onestage.models.save import save_model
 from onestage.rollout.stock import TRIED as ANSWERED
 from onestage.rollout.stock import Stock
@@ -41,8 +41,6 @@ from onestage.training.recipe import Guard, Optimum, Probe, Train
 from onestage.training.selfcheck import check_laws, require, sample
 from onestage.training.terms import Terms
 
-BLOCK = 4096
-"""Records whose missing reference paths are computed together."""
 TRIED = 64
 """Records of each stream and feed from which those for the laws are chosen."""
 
@@ -213,10 +211,26 @@ class Run:
         Another model that is the reference is dropped here where it has said all it will be asked.
         """
         if self.reference is not None:
-            fill(self.reference, self)
+            self._fill(self.reference)
         if self.compared.policy is not None and not self.asks_reference:
             self.compared.policy = None
             release_memory()  # a device keeps what was freed unless told
+
+    def _fill(self, cache: ReferenceCache) -> None:
+        """Compute what the cache does not have; processes share the work."""
+        needing = (r for r in self.visited() if "reference" in self.terms.needs_of(r))
+        with self.accelerator.autocast():
+            found, computed = cache.fill(
+                self.compared.policy or self.policy,
+                (path for record in needing for path in record.paths),
+                self.options.row_budget,
+                rank=self.accelerator.process_index,
+                ranks=self.accelerator.num_processes,
+            )
+        self.accelerator.wait_for_everyone()
+        cache.reload()
+        name = cache.folder.name
+        self.say(f"reference: {found:,} paths found in the cache, {computed:,} computed ({name})")
 
     def check_laws(self) -> None:
         """The step-0 self-check on records of every stream and kind."""
@@ -251,28 +265,6 @@ class Run:
             }
             self.folder.begin(recipe, facts | ({"plugins": plugins} if plugins else {}))
         self.folder.data(table)
-
-
-def fill(cache: ReferenceCache, run: Run) -> None:
-    """Compute what the cache does not have of the records the run will visit; processes share the
-    work."""
-    policy = run.compared.policy or run.policy
-    rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
-    found = computed = 0
-    visited = run.visited()
-    while block := list(islice(visited, BLOCK)):
-        compared = (record for record in block if "reference" in run.terms.needs_of(record))
-        known, missing = cache.split(path for record in compared for path in record.paths)
-        found, computed = found + known, computed + len(missing)
-        # By key, not by place: processes that opened the cache at different times miss different paths.
-        mine = {key: path for key, path in missing.items() if key % ranks == rank}
-        with run.accelerator.autocast():
-            cache.add(compute(policy, mine, run.options.row_budget))
-    run.accelerator.wait_for_everyone()
-    cache.reload()
-    run.say(
-        f"reference: {found:,} paths found in the cache, {computed:,} computed ({cache.folder.name})"
-    )
 
 
 class StoppingOnSignals:
