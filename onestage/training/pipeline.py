@@ -55,9 +55,10 @@ def carry_out(
     returns where that lies; `resume` goes on from there.
     """
     runs = stages_of(recipe, out)
-    if given and recipe.stages:
+    if given and (recipe.stages or (recipe.optimum and recipe.optimum.steps)):
         raise RecipeError(
-            "a model that is loaded already cannot start stages: save it and name its folder"
+            "a model that is loaded already is trained in place, once: for stages, and for an f* that "
+            "is measured by runs of its own, save it and name its folder"
         )
 
     def go(stage: StageRun, resume: bool) -> Path:
@@ -97,7 +98,10 @@ def _completed(stage: StageRun, say: Say) -> Any:
     def alone(recipe: Any, folder: Path) -> Path:
         return build(recipe, folder, say=silent).go(self_check=False)
 
-    return complete(draft, alone, say)
+    try:
+        return complete(draft, alone, say)
+    finally:
+        draft.close()
 
 
 class _Stages:

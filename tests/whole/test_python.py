@@ -101,6 +101,17 @@ def test_a_loaded_model_trains_like_its_folder(
     assert loaded.policy.gives >= {"logp"}  # its base is where the adapter says
 
 
+@pytest.mark.parametrize(
+    "more", [{"stages": [{"name": "a"}, {"name": "b"}]}, {"optimum": {"steps": 1}}]
+)
+def test_a_loaded_model_is_trained_once(
+    more: dict[str, Any], tmp_path: Path, cache: dict[str, Any]
+) -> None:
+    how = {"data": PAIRS, "objective": "dpo", "train": SHORT, "out": tmp_path / "run", **more}
+    with pytest.raises(RecipeError, match="save it and name its folder"):
+        one.train(model=tiny_llama(), tokenizer=make_tokenizer(), **how, **cache)
+
+
 def test_a_stopped_run_is_resumed_from_python(
     model_folder: Path, tmp_path: Path, cache: dict[str, Any]
 ) -> None:
