@@ -54,10 +54,13 @@ def test_all_sections_are_walked() -> None:
 
 
 def test_the_published_schema_is_up_to_date() -> None:
-    file = ROOT / "docs" / "recipe.schema.json"
-    assert json.loads(file.read_text()) == schema_of_recipes(), (
-        "make it anew: onestage schema --out docs/recipe.schema.json"
-    )
+    """But for the names of plug-ins: a new one is one file and its test."""
+    published = json.loads((ROOT / "docs" / "recipe.schema.json").read_text())
+    now = schema_of_recipes()
+    for schema in (published, now):
+        for section in ("objective", "schedule"):
+            del schema["properties"][section]["examples"]
+    assert published == now, "make it anew: onestage schema --out docs/recipe.schema.json"
 
 
 def test_the_first_example_is_a_recipe() -> None:
