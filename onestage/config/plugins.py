@@ -118,19 +118,26 @@ class Plugins(Generic[T]):
         if isinstance(given, self.kind):
             return _filled(given, filled or {})
         name, options = named(given, self.what)
-        found: Any = self.find(name)
-        every = [item.name for item in dataclasses.fields(found) if item.init]
-        known = [item for item in every if item not in self.hidden]
-        for key in options:
-            if key not in known:
-                hint = nearest(key, known)
-                raise ValueError(f"{self.what} {name}: unknown option {key!r}{hint}")
+        found = self.check(given)
+        every = {item.name for item in dataclasses.fields(found) if item.init}
         more = {key: value for key, value in (filled or {}).items() if key in every}
         try:
             return _adapter(found).validate_python({**more, **options})
         except ValidationError as error:
             told = "; ".join(f"{self.what} {name}: {said(p)}" for p in error.errors())
             raise ValueError(told) from error
+
+    def check(self, given: Any) -> Any:
+        """The class of a name or table, whose options it has; their values are seen when one is made."""
+        name, options = named(given, self.what)
+        found: Any = self.find(name)
+        known = [item.name for item in dataclasses.fields(found) if item.init]
+        known = [item for item in known if item not in self.hidden]
+        for key in options:
+            if key not in known:
+                hint = nearest(key, known)
+                raise ValueError(f"{self.what} {name}: unknown option {key!r}{hint}")
+        return found
 
     def by_class(self, name: str) -> type[T]:
         """A built-in class by its own name, as in `onestage.objectives.DPO`."""
@@ -233,12 +240,12 @@ Choice = Annotated[Any, PlainSerializer(plain, when_used="json")]
 """In a section: a name, a table of a name and options, or what was made of them in Python."""
 
 
-def plugins_of(objects: Iterable[Any]) -> dict[str, dict[str, str | None]]:
-    """Of those whose class is not ours: where it is from, and a digest of its file."""
-    kinds = {type(one) for one in objects if not type(one).__module__.startswith("onestage.")}
+def plugins_of(kinds: Iterable[type]) -> dict[str, dict[str, str | None]]:
+    """Of the classes that are not ours: where each is from, and a digest of its file."""
+    strange = {kind for kind in kinds if not kind.__module__.startswith("onestage.")}
     return {
         kind.__qualname__: {"from": kind.__module__, "digest": source_digest(kind)}
-        for kind in sorted(kinds, key=lambda kind: kind.__qualname__)
+        for kind in sorted(strange, key=lambda kind: kind.__qualname__)
     }
 
 

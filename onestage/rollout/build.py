@@ -65,6 +65,14 @@ def make(
     return Stock(answering, section.reuse)
 
 
+def check_engine(section: Rollout) -> None:
+    """Raise `RecipeError` for an engine or option that is unknown, before there is a policy to run."""
+    try:
+        engines.PLUGINS.check(section.engine)
+    except ValueError as error:
+        raise RecipeError(f"rollout.engine: {error}") from error
+
+
 def problems_of(streams: Iterable[Stream]) -> dict[str, Problems]:
     """Rewards and hint rule of each stream whose problems the policy answers.
 

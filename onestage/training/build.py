@@ -22,6 +22,7 @@ from onestage.models.penalty import DeltaL1
 from onestage.models.policy import Policy
 from onestage.objectives import _laws as objective_laws
 from onestage.rollout import build as rollout
+from onestage.rollout import engines
 from onestage.rollout.hints import _laws as hint_laws
 from onestage.rollout.problems import Problems
 from onestage.runfolder import RunFolder, Say, default_cache, silent
@@ -89,6 +90,9 @@ class Draft:
             callbacks_of(recipe.train)
         with self._noting():
             self.problems = rollout.problems_of(recipe.data)
+        with self._noting():
+            if self.problems:
+                rollout.check_engine(recipe.rollout)
         with self._noting():
             self._look_at_model()
 
@@ -213,7 +217,10 @@ class Draft:
         mine: list[Any] = [*self.planned.terms.objectives.values(), self.planned.schedule]
         for one in self.problems.values():
             mine += [one.hint, *(reward for _, _, reward in one.rewards)]
-        return plugins_of(mine)
+        kinds = [type(one) for one in mine]
+        if self.problems:
+            kinds.append(engines.PLUGINS.check(self.recipe.rollout.engine))
+        return plugins_of(kinds)
 
 
 def _read(draft: Draft, accelerator: Accelerator, say: Say) -> Draft:

@@ -196,6 +196,47 @@ def test_a_file_beside_the_recipe_and_python(recipe_of: Make, tmp_path: Path) ->
     assert "beta: 0.5" in told
 
 
+ENGINE = """
+from dataclasses import dataclass
+from typing import Any
+
+from onestage.rollout.engines import Engine
+from onestage.rollout.engines.transformers import Transformers
+
+
+@dataclass
+class Loud(Engine):
+    model: Any
+    tokenizer: Any
+    file: str = ""
+
+    def __call__(self, requests, how):
+        with open(self.file, "a") as opened:
+            print(len(requests), file=opened)
+        return Transformers(self.model, self.tokenizer)(requests, how)
+"""
+
+
+def test_a_stranger_s_engine_samples(recipe_of: Make, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(ENGINE)
+    problems = [{"prompt": f"say {n}", "answer": str(n)} for n in range(4)]
+    recipe = recipe_of("demonstration", objective="grpo", train__max_steps=1)
+    file = write_rows(tmp_path / "problems.jsonl", problems)
+    recipe["data"] = [{"name": "asked", "path": str(file), "kind": "check", "reward": "match"}]
+    engine = {"name": f"{tmp_path / 'loud.py'}:Loud", "file": str(tmp_path / "heard")}
+    recipe["rollout"] = {"num_generations": 2, "max_completion_length": 4, "engine": engine}
+    run = one.train(recipe, out=tmp_path / "run", say=lambda _: None)
+    assert (tmp_path / "heard").read_text().split()
+    assert "Loud" in json.loads((run.out / "manifest.json").read_text())["plugins"]
+    for wrong, told in (
+        ({**engine, "fil": "x"}, "unknown option 'fil'"),
+        ("vlm", "did you mean 'vllm'"),
+    ):
+        recipe["rollout"]["engine"] = wrong
+        (checked,) = one.check(recipe)  # before anything is loaded, as train would
+        assert any(told in line for line in checked.findings.errors)
+
+
 def test_a_resumed_run_refuses_another_class(recipe_of: Make, tmp_path: Path) -> None:
     (tmp_path / "hinge.py").write_text(HINGE)
     recipe = recipe_of(
