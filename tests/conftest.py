@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 from support.endpoint import endpoint  # noqa: F401 - a fixture
 from support.tiny import TINY, make_tokenizer, tiny_llama, write_rows
 from transformers import PreTrainedTokenizerFast
+
+# The console reads its width when it is made: a width set outside would fold what tests look for.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session")
