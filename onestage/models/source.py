@@ -62,17 +62,33 @@ def check_trained(model: Model) -> None:
 def config_of(model: Model) -> PretrainedConfig:
     """The transformers config, without any weights."""
     if isinstance(model.config, str):
+        check_found("model.config", model.config)
         return AutoConfig.from_pretrained(model.config, revision=model.revision)
     if model.config is not None:
         options = dict(model.config)
         if "model_type" not in options:
             raise ValueError("model.config needs model_type, for example `model_type: llama`")
         return AutoConfig.for_model(options.pop("model_type"), **options)
+    name = adapter_base(model) or str(model.name)
+    check_found("model.name", name)
     return AutoConfig.from_pretrained(
-        adapter_base(model) or str(model.name),
+        name,
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
     )
+
+
+def check_found(option: str, name: str) -> None:
+    """Raise `ValueError` where a name can only be a path, and nothing is there.
+
+    transformers takes such a name for a malformed hub id, which tells nobody about the folder.
+    """
+    is_path = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
+    if is_path and not Path(name).exists():
+        raise ValueError(
+            f"{option}: nothing at {name}; give a folder that exists (~ is not expanded), or a hub "
+            "id such as HuggingFaceTB/SmolLM2-135M"
+        )
 
 
 def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
@@ -81,6 +97,7 @@ def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
     # Many adapters are saved without a tokenizer: theirs is the base's.
     if model.tokenizer is None and not has_tokenizer(name):
         name = adapter_base(model) or name
+    check_found("model.tokenizer" if model.tokenizer else "model.name", name)
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
     if model.chat_template is not None:
         file = Path(model.chat_template)

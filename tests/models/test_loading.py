@@ -19,6 +19,7 @@ from onestage.data.packing import pack
 from onestage.models import Lora, Model, Policy
 from onestage.models.fingerprint import digest_files
 from onestage.models.save import save_model
+from onestage.models.source import config_of, tokenizer_of
 
 ROW = pack([[token_path([0, 5, 6, 7, 8, 1], (2, 6))]], 100)[0]
 
@@ -35,6 +36,18 @@ def test_the_door_is_light() -> None:
     )
     said = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["./none", "/none/here", "~/none", "runs/none/model"])
+def test_a_folder_that_is_not_there_is_not_taken_for_a_hub_id(
+    name: str, model_folder: Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"model\.name: nothing at {name}; give a folder"):
+        config_of(Model(name=name))
+    with pytest.raises(ValueError, match=rf"model\.config: nothing at {name}; give a folder"):
+        config_of(Model(config=name, tokenizer=str(model_folder)))
+    with pytest.raises(ValueError, match=rf"model\.tokenizer: nothing at {name}; give a folder"):
+        tokenizer_of(Model(name=str(model_folder), tokenizer=name))
 
 
 def test_every_name_of_the_door_is_there() -> None:
