@@ -70,8 +70,8 @@ def token_logps(
     """Log-probabilities (K, float32) of `target_K` under a linear head; differentiable in h, W, b.
 
     The products run in the head's own precision (autocast's where that is on), sums over the
-    vocabulary in float32. `chunk` is the
-    number of positions whose logits exist at once (default: from `CHUNK_ELEMENTS`).
+    vocabulary in float32. `chunk` is the number of positions whose logits exist at once (default: from
+    `CHUNK_ELEMENTS`).
     """
     logp_K: Tensor = _apply(hidden_KH, weight_VH, bias_V, target_K, shape, chunk, False)[0]
     return logp_K

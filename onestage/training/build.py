@@ -1,4 +1,4 @@
-"""From a recipe to a run, in one order: look, read, refuse, plan, load, build.
+"""From a recipe to a run, in one order: look, read, plan, refuse, load, build.
 
 `Draft` is everything up to the weights. It keeps one list of what would refuse the run, which `onestage
 check`, `train` and every stage share: `check` prints it, `build` raises it.

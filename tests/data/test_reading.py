@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rows import DEMO, PAIR, lines_of, read_all
 
 from onestage.data import files
 from onestage.data.reading import content_key, read
@@ -19,31 +19,10 @@ from onestage.data.record import Record, Refusal
 from onestage.data.stream import Stream
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
-DEMO = {"prompt": "2+2?", "completion": "4"}
-
-
-def lines_of(*rows: object) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def read_all(path: Path | str, **options) -> list[Record | Refusal]:
-    return list(read(path, name="plain", **options))
 
 
 def ids(path: Path | str, **options) -> list[str]:
     return [record.id for record in read_all(path, **options)]
-
-
-@pytest.fixture
-def write(tmp_path):
-    def put(name: str, content: bytes) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-        return path
-
-    return put
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.json.gz"])

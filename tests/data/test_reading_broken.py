@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
-from pathlib import Path
 
 import pytest
+from support.rows import DEMO, PAIR, lines_of, read_all
 
 from onestage.data.reading import read
 from onestage.data.record import Record, Refusal
-
-PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
-DEMO = {"prompt": "2+2?", "completion": "4"}
-
-
-def lines_of(*rows: object) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def read_all(path: Path | str, **options) -> list[Record | Refusal]:
-    return list(read(path, name="plain", **options))
-
-
-@pytest.fixture
-def write(tmp_path):
-    def put(name: str, content: bytes) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-        return path
-
-    return put
 
 
 @pytest.mark.parametrize(

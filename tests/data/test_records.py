@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rows import DEMO, FIVE, FOUR, GROUP, PAIR, PLAIN, USER, WHY
 
 from onestage.data._row_error import RowError
 from onestage.data.kinds import KINDS
@@ -14,14 +15,6 @@ from onestage.data.record import Record
 from onestage.data.rows import record_of
 from onestage.data.stream import NAMES, Stream
 
-PLAIN = Stream("plain")
-USER = {"role": "user", "content": "2+2?"}
-FOUR = {"role": "assistant", "content": "4"}
-FIVE = {"role": "assistant", "content": "5"}
-WHY = {"role": "user", "content": "Why?"}
-GOOD = {"prompt": "2+2?", "completion": "4"}
-PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
-GROUP = {"prompt": "2+2?", "completions": ["4", "5"], "scores": [1.0, 0.0]}
 HELPSTEER = Stream(
     "helpsteer2",
     columns={"completion": "response"},
@@ -175,8 +168,8 @@ def test_optional_columns_reach_the_record():
 
 
 def test_an_empty_id_falls_back_to_where_the_row_stands():
-    assert record({**GOOD, "id": ""}).id == "file:1"
-    assert record({**GOOD, "id": 0}).id == "0"
+    assert record({**DEMO, "id": ""}).id == "file:1"
+    assert record({**DEMO, "id": 0}).id == "0"
 
 
 def test_tool_calls_stand_for_content_and_nulls_in_messages_are_dropped():
@@ -191,8 +184,8 @@ def test_tool_calls_stand_for_content_and_nulls_in_messages_are_dropped():
 
 def test_a_sources_kind_decides_and_names_what_is_missing():
     stream = Stream("scored", kind="score")
-    assert record({**GOOD, "score": 1.0, "label": True}, stream).kind == "score"
-    sentence = refusal({**GOOD, "label": True}, stream)
+    assert record({**DEMO, "score": 1.0, "label": True}, stream).kind == "score"
+    sentence = refusal({**DEMO, "label": True}, stream)
     assert "a score row needs `prompt`, `completion`, `score`" in sentence
     assert "`score` is missing, found 'prompt', 'completion', 'label'" in sentence
     assert record({"text": "x", "kind": "text"}, stream).kind == "text"
@@ -251,7 +244,7 @@ def test_helpsteer_ratings_make_the_published_score(ratings, score):
 def test_a_negative_rating_weight_is_a_penalty():
     stream = Stream("terse", score_range=(0, 4), ratings={"good": 1.0, "long": -0.5})
     scores = [
-        record({**GOOD, "good": good, "long": long}, stream).scores[0]
+        record({**DEMO, "good": good, "long": long}, stream).scores[0]
         for good, long in ((4, 0), (0, 4), (4, 4), (2, 2))
     ]
     # (sum - worst) / (best - worst) with worst = -2 and best = 4
@@ -280,7 +273,7 @@ def test_score_mapping_hits_the_ends_and_keeps_order(score_range, data):
     first, second = sorted(data.draw(st.tuples(*[st.floats(low, high)] * 2)))
     stream = Stream("scores", score_range=score_range)
     bottom, below, above, top = (
-        record({**GOOD, "score": value}, stream).scores[0] for value in (low, first, second, high)
+        record({**DEMO, "score": value}, stream).scores[0] for value in (low, first, second, high)
     )
     assert 0.0 == bottom <= below <= above <= top == 1.0
 

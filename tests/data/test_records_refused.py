@@ -5,42 +5,34 @@ from __future__ import annotations
 import math
 
 import pytest
+from support.rows import DEMO, FIVE, FOUR, GROUP, PAIR, PLAIN, USER, WHY
 
 from onestage.data._row_error import RowError
 from onestage.data.rows import record_of
 from onestage.data.stream import Stream
 
-PLAIN = Stream("plain")
-USER = {"role": "user", "content": "2+2?"}
-FOUR = {"role": "assistant", "content": "4"}
-FIVE = {"role": "assistant", "content": "5"}
-WHY = {"role": "user", "content": "Why?"}
-GOOD = {"prompt": "2+2?", "completion": "4"}
-PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
-GROUP = {"prompt": "2+2?", "completions": ["4", "5"], "scores": [1.0, 0.0]}
-
 # row -> words that its refusal must say
 BAD_ROWS = {
-    "score above range": ({**GOOD, "score": 7}, ["`score`", "0 to 1", "found 7"]),
-    "score below range": ({**GOOD, "score": -0.1}, ["0 to 1", "found -0.1"]),
-    "score nan": ({**GOOD, "score": math.nan}, ["`score`", "nan"]),
-    "score infinite": ({**GOOD, "score": math.inf}, ["`score`", "inf"]),
-    "score huge": ({**GOOD, "score": 10**400}, ["`score`", "0 to 1"]),
-    "score bool": ({**GOOD, "score": True}, ["`score`", "number", "bool True"]),
-    "score text": ({**GOOD, "score": "0.5"}, ["`score`", "number", "str '0.5'"]),
-    "label text": ({**GOOD, "label": "true"}, ["`label`", "true or false", "str 'true'"]),
-    "label other": ({**GOOD, "label": 2}, ["`label`", "int 2"]),
-    "label nan": ({**GOOD, "label": math.nan}, ["`label`", "float nan"]),
+    "score above range": ({**DEMO, "score": 7}, ["`score`", "0 to 1", "found 7"]),
+    "score below range": ({**DEMO, "score": -0.1}, ["0 to 1", "found -0.1"]),
+    "score nan": ({**DEMO, "score": math.nan}, ["`score`", "nan"]),
+    "score infinite": ({**DEMO, "score": math.inf}, ["`score`", "inf"]),
+    "score huge": ({**DEMO, "score": 10**400}, ["`score`", "0 to 1"]),
+    "score bool": ({**DEMO, "score": True}, ["`score`", "number", "bool True"]),
+    "score text": ({**DEMO, "score": "0.5"}, ["`score`", "number", "str '0.5'"]),
+    "label text": ({**DEMO, "label": "true"}, ["`label`", "true or false", "str 'true'"]),
+    "label other": ({**DEMO, "label": 2}, ["`label`", "int 2"]),
+    "label nan": ({**DEMO, "label": math.nan}, ["`label`", "float nan"]),
     "label and score": (
-        {**GOOD, "label": True, "score": 1.0},
+        {**DEMO, "label": True, "score": 1.0},
         ["`label`", "`score`", "set `kind`"],
     ),
     "label and score, no kind uses both": (
-        {**GOOD, "label": 1, "score": 1, "kind": "pair"},
+        {**DEMO, "label": 1, "score": 1, "kind": "pair"},
         ["a pair row needs", "`chosen` is missing", "'completion'"],
     ),
     "completion and pair": (
-        {**GOOD, "chosen": "4", "rejected": "5"},
+        {**DEMO, "chosen": "4", "rejected": "5"},
         ["`completion` (demonstration)", "`chosen`, `rejected` (pair)", "set `kind`"],
     ),
     "pair and group": ({**PAIR, **GROUP}, ["(pair)", "(group)", "set `kind`"]),
@@ -52,7 +44,7 @@ BAD_ROWS = {
         {"messages": [USER, FOUR], "score": 0.5},
         ["`score` beside `messages`", "set `kind` to demonstration", "prompt, completion, score"],
     ),
-    "scores without completions": ({**GOOD, "scores": [1]}, ["`scores` beside `completion`"]),
+    "scores without completions": ({**DEMO, "scores": [1]}, ["`scores` beside `completion`"]),
     "text with a label": ({"text": "x", "label": 1}, ["`label` beside `text`"]),
     "text beside a prompt": (
         {"prompt": "2+2?", "text": "4"},
@@ -70,8 +62,8 @@ BAD_ROWS = {
         {"prompt": "2+2?", "answer": "4", "score": 1},
         ["`score` beside `answer`"],
     ),
-    "kind unknown": ({**GOOD, "kind": "sft"}, ["`kind`", "demonstration, score", "'sft'"]),
-    "kind unhashable": ({**GOOD, "kind": ["pair"]}, ["`kind`", "list ['pair']"]),
+    "kind unknown": ({**DEMO, "kind": "sft"}, ["`kind`", "demonstration, score", "'sft'"]),
+    "kind unhashable": ({**DEMO, "kind": ["pair"]}, ["`kind`", "list ['pair']"]),
     "no columns": ({}, ["found no column that is not null"]),
     "misspelt column": (
         {"prompt": "2+2?", "respone": "4"},
@@ -96,15 +88,15 @@ BAD_ROWS = {
     "group with a bad score": ({**GROUP, "scores": [1.0, None]}, ["scores[1]", "NoneType"]),
     "group with an empty answer": ({**GROUP, "completions": ["4", " "]}, ["completions[1]"]),
     "group not listed": ({**GROUP, "completions": "45"}, ["`completions` must be a list"]),
-    "empty response": ({**GOOD, "completion": " \n"}, ["`completion` is empty"]),
+    "empty response": ({**DEMO, "completion": " \n"}, ["`completion` is empty"]),
     "empty text": ({"text": ""}, ["`text` is empty"]),
-    "number as text": ({**GOOD, "completion": 4}, ["`completion`", "text", "int 4"]),
-    "lone surrogate": ({**GOOD, "completion": "4\ud800"}, ["valid Unicode", r"\ud800"]),
-    "weight 0": ({**GOOD, "weight": 0}, ["`weight`", "above 0", "found 0"]),
-    "weight infinite": ({**GOOD, "weight": math.inf}, ["`weight`", "finite"]),
-    "weight nan": ({**GOOD, "weight": math.nan}, ["`weight`", "finite"]),
-    "weight bool": ({**GOOD, "weight": True}, ["`weight`", "number"]),
-    "id of another type": ({**GOOD, "id": 1.5}, ["`id`", "text or an integer", "1.5"]),
+    "number as text": ({**DEMO, "completion": 4}, ["`completion`", "text", "int 4"]),
+    "lone surrogate": ({**DEMO, "completion": "4\ud800"}, ["valid Unicode", r"\ud800"]),
+    "weight 0": ({**DEMO, "weight": 0}, ["`weight`", "above 0", "found 0"]),
+    "weight infinite": ({**DEMO, "weight": math.inf}, ["`weight`", "finite"]),
+    "weight nan": ({**DEMO, "weight": math.nan}, ["`weight`", "finite"]),
+    "weight bool": ({**DEMO, "weight": True}, ["`weight`", "number"]),
+    "id of another type": ({**DEMO, "id": 1.5}, ["`id`", "text or an integer", "1.5"]),
     "tools not JSON": ({"messages": [USER, FOUR], "tools": "{"}, ["`tools`"]),
     "tools no list": ({"messages": [USER, FOUR], "tools": '{"a": 1}'}, ["`tools`", "list"]),
     "tools twice": (
