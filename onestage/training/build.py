@@ -71,6 +71,7 @@ class Draft:
         self.data: Data | None = None
         self.plan: Plan | None = None
         self.problems: dict[str, Problems] = {}
+        self.callbacks: list[Callback] = []
         self._look()
 
     def _look(self) -> None:
@@ -87,7 +88,7 @@ class Draft:
         with self._noting():
             optimizers.check(recipe.train)
         with self._noting():
-            callbacks_of(recipe.train)
+            self.callbacks = callbacks_of(recipe.train)
         with self._noting():
             self.problems = rollout.problems_of(recipe.data)
         with self._noting():
@@ -291,7 +292,7 @@ def build(
         average=average_of(train, policy, plan.steps),
         folder=folder,
         say=say,
-        callbacks=[*callbacks, *callbacks_of(train)] if main else [],
+        callbacks=[*callbacks, *draft.callbacks] if main else [],
         probe=recipe.probe,
         guards=recipe.guard,
         optimum=recipe.optimum,

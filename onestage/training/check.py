@@ -145,13 +145,15 @@ def check_data(stream: Stream, tokenizer: Any, max_length: int) -> Checked:
 
 def check_rows(stream: Stream) -> Rows:
     """Kinds and refused rows of one data file, counted in characters."""
-    found = Rows({}, [], 0)
+    kinds: dict[str, list[int]] = {}
+    refused: list[Refusal] = []
     ties = 0
     for item in read(stream):
-        if isinstance(item, Refusal):
-            ties += item.tie
-            found.refused.extend([] if item.tie else [item])
-            continue
-        size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
-        found.kinds.setdefault(item.kind, []).append(size)
-    return replace(found, ties=ties)
+        if not isinstance(item, Refusal):
+            size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
+            kinds.setdefault(item.kind, []).append(size)
+        elif item.tie:
+            ties += 1
+        else:
+            refused.append(item)
+    return Rows(kinds, refused, ties)

@@ -26,6 +26,10 @@ from onestage.training.callbacks import Callback
 class Writer(Callback):
     file: str
 
+    def __post_init__(self):
+        with open(self.file, "a") as opened:
+            print("made", file=opened)
+
     def step(self, run, loss):
         with open(self.file, "a") as opened:
             print(run.step, loss, file=opened)
@@ -81,7 +85,7 @@ def test_a_recipe_names_a_callback_in_a_file(recipe_of: Make, tmp_path: Path) ->
     ]
     carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None)
     steps = [line.split()[0] for line in (tmp_path / "steps").read_text().splitlines()]
-    assert steps == ["1", "2", "3"]
+    assert steps == ["made", "1", "2", "3"]
 
 
 @pytest.mark.parametrize(
