@@ -67,7 +67,9 @@ class Schedule(abc.ABC):
     @property
     def batch(self) -> Literal["mixed", "own"]:
         """`own`: each term of positive weight draws a batch of its own. `mixed`: one batch a step is
-        drawn from all streams together, in the proportions of the data, which are the weights."""
+        drawn from all streams together, in the proportions of the data, which are the weights. There
+        the loop scales what `weigh` says by how much of each term a batch holds against its part on
+        average, so that it holds over the steps: a batch may have few records of a term, or none."""
         return "own"
 
     @property

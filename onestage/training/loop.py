@@ -9,6 +9,7 @@ go through the model one after the other, so memory does not grow with the numbe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from onestage.training.checkpoints import save
 from onestage.training.evaluate import measure
 from onestage.training.forward import row_loss
 from onestage.training.metrics import Step, Window
+from onestage.training.mixtures import in_batch
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -39,7 +41,11 @@ def train(run: Run) -> None:
     run.policy.train()
     while not run.done and not _stopping(run):
         weights = decide(run)
-        measured = take_step(run, parameters, run.feeds.draw(active(weights)), weights)
+        records = run.feeds.draw(active(weights))
+        if run.schedule.batch == "mixed":
+            here = Counter(run.terms.name_of(record) for record in records)
+            weights = in_batch(weights, run.plan.drawn, here)
+        measured = take_step(run, parameters, records, weights)
         run.schedule.observe(run.step, measured.losses)
         run.step += 1
         run.tokens += measured.tokens

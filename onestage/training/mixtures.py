@@ -97,10 +97,30 @@ class Mixing:
 
 
 def share_of_terms(mixture: Mixture, terms: Terms) -> dict[str, float]:
-    """Records of each term in a step, on average."""
+    """Which part of a step's records each term has, on average."""
     found = dict.fromkeys(terms.objectives, 0.0)
     for part in mixture.streams:
         for kind, numbers in part.store.kinds().items():
             term = terms.term_of[part.name, kind]
             found[term] += part.share * len(numbers) / len(part.store)
-    return found
+    total = sum(found.values())
+    return {term: records / total for term, records in found.items()}
+
+
+def in_batch(
+    weights: Mapping[str, float], drawn: Mapping[str, float], here: Mapping[str, int]
+) -> dict[str, float]:
+    """The terms' weights in one mixed batch, so that over the steps they are `weights` on average.
+
+    A term's mean loss stands for the records that it has in this batch (`here`), which are more or fewer
+    than its part on average (`drawn`), or none. A fixed weight would forget the term wherever it has
+    none: at a share of 5 % in batches of 8, three times in five. With weights that are the shares, each
+    record weighs the same, and the loss is the mean over all of them.
+    """
+    total = sum(here.values())
+    if not total:  # a batch of problems whose answers leave nothing to train on
+        return dict(weights)
+    return {
+        term: weight / drawn[term] * (here[term] / total) if here.get(term) else 0.0
+        for term, weight in weights.items()
+    }

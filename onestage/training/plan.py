@@ -56,6 +56,8 @@ class Plan:
     """Completions of a problem."""
     longest: int
     """Tokens of a completion at most."""
+    drawn: Mapping[str, float]
+    """Of a mixed batch: which part of its records each term has on average."""
 
     def describe(self) -> str:
         """Schedule, steps, and what a batch of each term holds."""
@@ -106,8 +108,8 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     mixed = weighing.rule.batch == "mixed"
     together, steps = mixing.together() if mixed else (None, mixing.steps)
     # Where all draw one batch, a term weighs as much as it has of the records.
-    weight = share_of_terms(together, terms) if together else given
-    weight = weight or dict.fromkeys(terms.objectives, 1.0)
+    drawn = share_of_terms(together, terms) if together else {}
+    weight = drawn or given or dict.fromkeys(terms.objectives, 1.0)
     best = recipe.optimum.given | recipe.optimum.on_training if recipe.optimum else {}
     _check_bounds(weighing, terms, best, weight)
     schedule: Schedule = weighing.rule.for_run(weight, steps, recipe.train.seed, best)
@@ -121,7 +123,7 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     own = {name: mixture for name, mixture in own.items() if mixture.streams}
     feeds = Feeds(own, together, schedule.measure_fraction)
     group, longest = rollout.num_generations, rollout.max_completion_length
-    return Plan(weighing.name, terms, schedule, feeds, steps, group, longest)
+    return Plan(weighing.name, terms, schedule, feeds, steps, group, longest, drawn)
 
 
 def _known(chosen: Chosen, data: Data) -> list[str]:
