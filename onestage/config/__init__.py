@@ -1,5 +1,6 @@
 """Words to checked objects: what recipes, studies and commands are told, and who answers to a name."""
 
+from onestage.config.plugins import MAY_BE_INFINITE as MAY_BE_INFINITE
 from onestage.config.plugins import Choice as Choice
 from onestage.config.plugins import Plugin as Plugin
 from onestage.config.plugins import Plugins as Plugins

@@ -25,11 +25,13 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import PlainSerializer, TypeAdapter, ValidationError
 
-from onestage.config.words import named, nearest, said
+from onestage.config.words import named, nearest, not_finite, said
 
 T = TypeVar("T")
 FROM_FILE = "onestage_plugin_"
 """How the names of modules begin that were loaded from a file."""
+MAY_BE_INFINITE = {"may_be_infinite": True}
+"""Metadata of a dataclass field that has a use for infinity. All other options are finite numbers."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,29 @@ class Plugins(Generic[T]):
         that is made already, a copy has them.
         """
         if isinstance(given, self.kind):
+            self._require_finite(type(given).__name__, given)
             return _filled(given, filled or {})
         name, options = named(given, self.what)
         found = self.check(given)
         every = {item.name for item in dataclasses.fields(found) if item.init}
         more = {key: value for key, value in (filled or {}).items() if key in every}
         try:
-            return _adapter(found).validate_python({**more, **options})
+            one = _adapter(found).validate_python({**more, **options})
         except ValidationError as error:
             told = "; ".join(f"{self.what} {name}: {said(p)}" for p in error.errors())
             raise ValueError(told) from error
+        self._require_finite(name, one)
+        return one
+
+    def _require_finite(self, name: str, one: Any) -> None:
+        for item in dataclasses.fields(one):
+            bounds = item.metadata.get("may_be_infinite", False)
+            for place, number in not_finite(
+                getattr(one, item.name, None), item.name, bounds=bounds
+            ):
+                raise ValueError(
+                    f"{self.what} {name}: {place}: must be a finite number, found {number}"
+                )
 
     def check(self, given: Any) -> Any:
         """The class of a name or table, whose options it has; their values are seen when one is made."""

@@ -3,24 +3,57 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 S = TypeVar("S", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """A table of options: unknown keys are refused, and nothing changes once it is made."""
+    """A table of options: unknown keys are refused, numbers are finite, and nothing changes once it is
+    made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    LOOKED_AT_ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
+    """Fields whose numbers are no options (rows of data), or have a check that says more."""
+
+    @field_validator("*")
+    @classmethod
+    def _finite(cls, value: Any, info: ValidationInfo) -> Any:
+        # Nothing is above a threshold of NaN, and a step of infinite length leads nowhere: an option
+        # that is no number would be obeyed by never doing what it is there for.
+        if info.field_name not in cls.LOOKED_AT_ELSEWHERE:
+            for place, number in not_finite(value):
+                inside = f"{place}: " if place else ""
+                raise ValueError(f"{inside}must be a finite number, found {number}")
+        return value
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be run: says what was given and what is allowed."""
+
+
+def not_finite(value: Any, place: str = "", *, bounds: bool = False) -> Iterator[tuple[str, float]]:
+    """The numbers in plain content that are not finite, and where they stand in it.
+
+    bounds: infinity may be (of a choice, which says itself whether it has a use for that: `Plugins`).
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        if not bounds or math.isnan(value):
+            yield place, value
+    elif isinstance(value, Mapping):
+        bounds = bounds or isinstance(value.get("name"), str)
+        for key, one in value.items():
+            yield from not_finite(one, f"{place}.{key}".lstrip("."), bounds=bounds)
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            yield from not_finite(one, f"{place}.{number}".lstrip("."), bounds=bounds)
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

@@ -30,6 +30,8 @@ class Stream(Section):
     rows are there is known when they are read.
     """
 
+    LOOKED_AT_ELSEWHERE = frozenset({"ratings"})
+
     name: str
     """The stream's name, in metrics and in the objective map."""
     path: Place

@@ -17,12 +17,13 @@ well as what is far from it (CHORD-phi, Zhang et al. 2025, arXiv 2508.11408).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from onestage.config import MAY_BE_INFINITE
 from onestage.data.kinds import Kind
 from onestage.objectives import Feedback, Objective, Scored, Unit, Units
 
@@ -34,7 +35,7 @@ class SFT(Objective):
     reduction: Literal["token", "sum"] = "token"
     """`token`: mean over all scored tokens (what trainers do). `sum`: a response's tokens are summed
     and the mean is over responses, which is what UFT's demonstration term tends to (una_uft T5)."""
-    min_score: float | None = None
+    min_score: float | None = field(default=None, metadata=MAY_BE_INFINITE)
     """Responses with this score or reward or more are imitated; needed to use `score`, `group` and
     `check` records. -.inf: all of them."""
     reweight: Literal["none", "dft", "chord"] = "none"

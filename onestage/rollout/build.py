@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -106,8 +107,9 @@ def _weighted(given: Any) -> tuple[str, float, Reward]:
         return type(given).__name__.lower(), 1.0, given
     name, options = named(given, "reward")
     weight = options.pop("weight", 1.0)
-    if not isinstance(weight, int | float) or isinstance(weight, bool):
-        raise RecipeError(f"reward {name}: weight must be a number, got {weight!r}")
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not (is_number and math.isfinite(weight)):
+        raise RecipeError(f"reward {name}: weight must be a finite number, got {weight!r}")
     return name, float(weight), rewards.make({"name": name, **options})
 
 

@@ -10,6 +10,7 @@ against the model that the run starts from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,6 +51,13 @@ class Monitor:
     def first(self) -> dict[str, float]:
         """What is known before the first step; empty where nobody asked."""
         found = self._prober() if self._prober else {}
+        for guard in self.run.guards:
+            if math.isnan(found[guard.measure]):
+                then = "the guard will warn" if guard.then == "warn" else "the run will stop"
+                self.run.say(
+                    f"guard: {guard.measure} is not a number before the first step; where it still is "
+                    f"none at a probe, {then}"
+                )
         if self.held_out and self.start:
             found |= self._evaluated | self._tradeoff(_of_terms(self._evaluated))
         return found
@@ -206,18 +214,25 @@ def act(
     schedule: Schedule,
     say: Callable[[str], None],
 ) -> bool:
-    """Do what the guards say about a probe's measurements; returns whether the run must stop."""
+    """Do what the guards say about a probe's measurements; returns whether the run must stop.
+
+    A measurement that is no number counts as too much; where a weight would be raised, which mends
+    nothing then, the run stops.
+    """
     stop = False
     for guard in guards:
         value = measured[guard.measure]
-        if not value > guard.above:
+        if value <= guard.above:
             continue
+        lost = math.isnan(value)
         told = f"guard: {guard.measure} is {value:.4g}, above {guard.above:.4g}"
-        if guard.term is not None:
+        if lost:
+            told = f"guard: {guard.measure} is not a number"
+        if guard.term is not None and not lost:
             assert isinstance(schedule, Guarded)  # as the plan of a run with such a guard has it
             schedule.raise_weight(guard.term, guard.factor)
             told += f"; the weight of {guard.term} is now {schedule.share[guard.term]:.3f}"
-        elif guard.then == "stop":
+        elif guard.then != "warn":
             told += "; the run stops here"
             stop = True
         say(told)

@@ -62,6 +62,8 @@ class Adaptive(Section):
 class Merge(Section):
     """One whole model from several. What cannot be honoured is refused before anything is loaded."""
 
+    LOOKED_AT_ELSEWHERE = frozenset({"weights"})
+
     models: list[str]
     """Adapters of one base, or whole models. For ama: PRE-TRAINED, ALIGNED."""
     out: Path
