@@ -30,7 +30,7 @@ class ProblemFacts:
     """What a reward is told about a problem; kept as JSON in the store."""
 
     prompt: str
-    """As the model sees it, chat template applied."""
+    """As the model sees it, chat template applied; whole, also where its tokens are cut to fit."""
     turns: tuple[Mapping[str, Any], ...]
     """The prompt as messages, if it is any."""
     facts: Mapping[str, Any]

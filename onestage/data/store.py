@@ -43,7 +43,7 @@ COLUMNS = {
 }
 """The files of a store, each an array of numbers; codes as in the `array` module."""
 
-FORMAT = "2"
+FORMAT = "3"
 """Part of every store's name: change it when the same records come to give other files."""
 
 SHOWN_REFUSALS = 100

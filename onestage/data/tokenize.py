@@ -178,7 +178,8 @@ class Encoder:
     def _responses(self, record: Record, paths: list[TokenPath]) -> Encoded | Refusal:
         cut, longest = 0, max(len(path.ids) for path in paths)
         if longest > self.max_length:
-            fitted = self._fit(record, paths, longest)
+            shared = min(path.spans[0][0] for path in paths)
+            fitted = self._fit(record, paths, shared, longest, f"{longest} tokens")
             if isinstance(fitted, Refusal):
                 return fitted
             paths, cut = fitted
@@ -208,16 +209,17 @@ class Encoder:
         return TokenPath(ids, tuple(spans), tuple(range(len(spans))))
 
     def _fit(
-        self, record: Record, paths: list[TokenPath], longest: int
+        self, record: Record, paths: list[TokenPath], prompt: int, longest: int, what: str
     ) -> tuple[list[TokenPath], int] | Refusal:
-        """Shorten the prompt from its left, the same for all paths; never a response."""
-        reason = f"{longest} tokens, more than max_length {self.max_length}"
+        """Shorten the prompt, of so many tokens, from its left, the same for all paths; never a
+        response. `longest`, and in words `what`: the tokens that must come to fit."""
+        reason = f"{what}, more than max_length {self.max_length}"
         if self.overflow == "drop":
             return Refusal(record.id, reason, overlong=True)
         # The BOS stays. All paths lose the same tokens, so that they go on sharing their prompt.
         keep = 1 if paths[0].ids[0] == self.tokenizer.bos_token_id else 0
         cut = longest - self.max_length
-        if cut > min(path.spans[0][0] for path in paths) - max(keep, 1):
+        if cut > prompt - max(keep, 1):
             return Refusal(
                 record.id, f"{reason}, and the prompt is too short to make room", overlong=True
             )
@@ -241,19 +243,22 @@ class Encoder:
     def _problem(
         self, record: Record, rendered: Sequence[Rendered], tokens: Sequence[_Tokens]
     ) -> Encoded | Refusal:
-        """Refused where prompt, worked answer or a completion of `room` tokens behind either the prompt
-        or the longest hint would exceed `max_length`."""
+        """What must fit is the worked answer, and a completion of `room` tokens behind the prompt or
+        behind the longest hint. A reward is told the whole prompt, also of one that was shortened."""
         prompt = _continued(self.tokenizer, rendered[0], tokens[0])
         paths = [TokenPath(prompt, (), ())]
         paths += [_worked(prompt, t, e) for t, e in zip(rendered[1:], tokens[1:], strict=True)]
         # The last span is what follows the last sentence: no hint reaches into it.
         hinted = paths[-1].spans[-1][0] if record.solution else len(prompt)
-        longest = max(hinted + self.room, len(paths[-1].ids))
+        cut, longest = 0, max(hinted + self.room, len(paths[-1].ids))
         if longest > self.max_length:
             behind = f"a completion of {self.room} tokens behind prompt and longest hint"
             what = "its worked answer" if longest == len(paths[-1].ids) else behind
-            reason = f"with {what} it has {longest} tokens, more than max_length {self.max_length}"
-            return Refusal(record.id, reason, overlong=True)
+            what = f"with {what} it has {longest} tokens"
+            fitted = self._fit(record, paths, len(prompt), longest, what)
+            if isinstance(fitted, Refusal):
+                return fitted
+            paths, cut = fitted
         turns = () if isinstance(record.prompt, str) else record.prompt
         facts = ProblemFacts(rendered[0].text, turns, record.facts)
         return Encoded(
@@ -263,7 +268,8 @@ class Encoder:
             record.weight,
             record.source,
             record.id,
-            about=facts.dump(),
+            cut,
+            facts.dump(),
         )
 
 

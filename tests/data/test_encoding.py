@@ -221,6 +221,32 @@ def test_both_sides_of_a_pair_lose_the_same_prompt() -> None:
     assert chosen.ids[:start].tolist() == rejected.ids[:start].tolist()
 
 
+@pytest.mark.parametrize("worked", [False, True])
+@pytest.mark.parametrize("messages", [False, True])
+def test_a_long_problem_loses_prompt_only(worked: bool, messages: bool) -> None:
+    tokenizer = make_tokenizer()
+    solution = (" hello there.", " good morning.") if worked else ()
+    prompt = "one two three four five six seven eight nine ten"
+    record = Record("check", prompt, (), id="x", solution=solution, facts={"answer": "1"})
+    record = record.as_messages() if messages else record
+    whole, room = encoded(Encoder(tokenizer, 200), record), 9
+    hinted = whole.paths[-1].spans[-1][0] if worked else len(whole.paths[0].ids)
+    limit = hinted + room - 5
+    out = Encoder(tokenizer, limit, room=room).encode(record)
+    assert isinstance(out, Refusal)
+    assert out.overlong
+    cut = encoded(Encoder(tokenizer, limit, "truncate_prompt", room), record)
+    assert cut.cut == 5
+    for left, right in zip(cut.paths, whole.paths, strict=True):
+        assert left.ids.tolist() == [BOS, *right.ids[6:].tolist()]
+        assert left.spans == tuple((a - 5, b - 5) for a, b in right.spans)
+        assert left.responses == right.responses
+    assert cut.about == whole.about  # a reward is told all of it
+    never = Encoder(tokenizer, room, "truncate_prompt", room).encode(record)
+    assert isinstance(never, Refusal)
+    assert never.overlong
+
+
 def test_text_is_scored_from_its_second_token_on() -> None:
     out = encoded(ENCODER, Record("text", "", ("Roses are red.",), id="x"))
     path = out.paths[0]
