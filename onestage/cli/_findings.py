@@ -136,6 +136,7 @@ def plan(what: Estimate) -> Table:
         "schedule": what.schedule,
         "tokens": f"{what.tokens:,}",
         "parameters": f"{what.parameters:,} ({what.trained:,} trained)",
+        "precision": what.precision,
         "memory": f"{what.memory_gb:,.1f} GB beside the libraries",
         "time": f"{_duration(what.seconds)} ({what.basis})",
     }

@@ -16,16 +16,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from onestage.models.masters import Masters
+
 Kind = Literal["ema", "tail"]
 
 
 class Average:
-    """A running average (float32) of the trained weights of a model."""
+    """A running average (float32) of the trained weights of a model: of their masters, where they have
+    some."""
 
-    def __init__(self, model: nn.Module, kind: Kind, *, decay: float, start: int) -> None:
+    def __init__(
+        self, model: nn.Module, masters: Masters, kind: Kind, *, decay: float, start: int
+    ) -> None:
         """`decay`: of `ema`, per step. `start`: the step after which averaging begins."""
         self.kind, self.decay, self.start = kind, decay, start
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.stepped = dict(zip(self.trained, masters.of(self.trained.values()), strict=True))
         self.mean: dict[str, Tensor] = {}
         self.count = 0
 
@@ -36,12 +42,12 @@ class Average:
             return
         self.count += 1
         if not self.mean:
-            self.mean = {name: p.detach().float().clone() for name, p in self.trained.items()}
+            self.mean = {name: p.detach().float().clone() for name, p in self.stepped.items()}
             return
         # Early on an exponential average is the plain mean of what it has seen.
         plain = 1 / self.count
         rate = plain if self.kind == "tail" else max(plain, 1 - self.decay)
-        for name, parameter in self.trained.items():
+        for name, parameter in self.stepped.items():
             self.mean[name].lerp_(parameter.detach().float(), rate)
 
     @contextmanager

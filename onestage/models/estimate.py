@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from onestage.models.model import Precision
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -20,6 +22,8 @@ class Estimate:
     memory_gb: float
     seconds: float
     basis: str
+    precision: str = ""
+    """What is computed in, stepped, and saved."""
     schedule: str = ""
     """Who is trained on, and on how much at a time."""
 
@@ -38,17 +42,22 @@ def estimate(
     tokens: int,
     tokens_per_row: int,
     lora_r: int | None,
-    bytes_per_weight: float,
+    dtype: Precision,
+    four_bits: bool,
     checkpointing: bool,
 ) -> Estimate:
-    """Memory and time of a run: weights, gradients and two AdamW moments of what is trained, the
-    activations of one row; 6 operations a parameter and token (8 with checkpointing) at 40 % of this
-    machine's own matrix-multiply rate."""
+    """Memory and time of a run: weights; float32 gradients, two AdamW moments and (where it is held in
+    less) a float32 master of what is trained; the activations of one row; 6 operations a parameter and
+    token (8 with checkpointing) at 40 % of this machine's own matrix-multiply rate."""
     size = parameters_of(config)
+    held = held_in(config, dtype)
+    bytes_per_weight = 0.55 if four_bits else held.itemsize  # half a byte, and the scales of blocks
     layers, hidden = config.num_hidden_layers, config.hidden_size
     trained = size if lora_r is None else 14 * layers * lora_r * hidden
     activations = tokens_per_row * hidden * layers * (2 if checkpointing else 34) * 4
-    memory = size * bytes_per_weight + trained * 12 + activations
+    # Adapters are float32 themselves, whatever they lie on.
+    masters = lora_r is not None or held.itemsize < 4
+    memory = size * bytes_per_weight + trained * (16 if masters else 12) + activations
     rate = matmul_rate()
     work = (8 if checkpointing else 6) * size * tokens
     return Estimate(
@@ -58,8 +67,25 @@ def estimate(
         trained=trained,
         memory_gb=memory / 1e9,
         seconds=work / (0.4 * rate),
+        precision=_precision(held, four_bits=four_bits, adapters=lora_r is not None),
         basis=f"{rate / 1e9:,.0f} GFLOP/s measured here, 40 % of it used",
     )
+
+
+def held_in(config: PretrainedConfig, dtype: Precision) -> torch.dtype:
+    """The precision that a model's weights are held in; `auto` is the one they were saved in."""
+    saved = getattr(config, "dtype", None) or torch.float32
+    found = saved if dtype == "auto" else dtype
+    return found if isinstance(found, torch.dtype) else getattr(torch, str(found))
+
+
+def _precision(held: torch.dtype, *, four_bits: bool, adapters: bool) -> str:
+    name = "4 bits" if four_bits else str(held).removeprefix("torch.")
+    if adapters:
+        return f"{name}, frozen, under adapters trained and saved in float32"
+    if held.itemsize < 4:
+        return f"runs and is saved in {name}, trained by float32 masters"
+    return f"trained and saved in {name}"
 
 
 def matmul_rate(size: int = 1024) -> float:

@@ -52,7 +52,8 @@ class Model(Section):
     """What becomes of the adapter in `name`: trained further (then no `lora`), merged into its base,
     or kept as it is under a new one (`lora`)."""
     dtype: Precision = "auto"
-    """Precision the weights are held in."""
+    """Precision the model runs and is saved in. What is trained of it in less than float32 has float32
+    masters."""
     load_in_4bit: bool = False
     gradient_checkpointing: bool = False
     attn_implementation: str | None = None

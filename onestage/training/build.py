@@ -18,6 +18,7 @@ from onestage import models
 from onestage.config import RecipeError, plugins_of
 from onestage.data.kinds import KINDS
 from onestage.models import Model
+from onestage.models.masters import Masters
 from onestage.models.penalty import DeltaL1
 from onestage.models.policy import Policy
 from onestage.objectives import _laws as objective_laws
@@ -270,7 +271,8 @@ def build(
     compared = compared_with(
         recipe.model, recipe.reference, loaded, plan, draft.cache, train, accelerator
     )
-    optimizer, learning_rate = optimizers.make(train, policy, plan.steps)
+    masters = Masters(policy)
+    optimizer, learning_rate = optimizers.make(train, policy, masters, plan.steps)
     answers = answers_of(
         recipe.rollout, draft.problems, plan, policy, compared.policy, train, accelerator, say
     )
@@ -285,11 +287,12 @@ def build(
         compared=compared,
         feeds=replace(plan.feeds, answers=answers),
         answers=answers,
+        masters=masters,
         optimizer=optimizer,
         learning_rate=learning_rate,
         clipping=optimizers.clipping(train, plan.schedule),
         penalty=DeltaL1(train.delta_l1, loaded.model) if train.delta_l1 else None,
-        average=average_of(train, policy, plan.steps),
+        average=average_of(train, policy, masters, plan.steps),
         folder=folder,
         say=say,
         callbacks=[*callbacks, *draft.callbacks] if main else [],

@@ -119,17 +119,11 @@ def _cost(draft: Draft, lora: Lora | None) -> Estimate:
         tokens=int(plan.tokens()),
         tokens_per_row=draft.recipe.train.row_budget,
         lora_r=lora.r if lora else None,
-        bytes_per_weight=_bytes_per_weight(model.load_in_4bit, model.dtype),
+        dtype=model.dtype,
+        four_bits=model.load_in_4bit,
         checkpointing=model.gradient_checkpointing,
     )
     return replace(found, schedule=plan.describe())
-
-
-def _bytes_per_weight(four_bits: bool, dtype: str) -> float:
-    # Half a byte, and the scales of its blocks.
-    if four_bits:
-        return 0.55
-    return 2.0 if dtype in ("bfloat16", "float16") else 4.0
 
 
 def check_data(stream: Stream, tokenizer: Any, max_length: int) -> Checked:

@@ -1,10 +1,10 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped.
 
-`checkpoints/step-000100/` holds `model/` (an ordinary model folder), `training.pt` (optimiser and
-learning-rate schedule), `progress.json` (step, cursors, objectives' states), and `files.json` with
-the size and digest of each file, by which a damaged checkpoint is known. Of stacked adapters `model/`
-holds the sum, and `trained.safetensors` the one that is trained. The links `last` and `best`
-point to two of them.
+`checkpoints/step-000100/` holds `model/` (an ordinary model folder), `training.pt` (optimiser,
+learning-rate schedule, masters of weights), `progress.json` (step, cursors, objectives' states), and
+`files.json` with the size and digest of each file, by which a damaged checkpoint is known. Of stacked
+adapters `model/` holds the sum, and `trained.safetensors` the one that is trained. The links `last` and
+`best` point to two of them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def save(run: Run, *, best: bool = False) -> None:
         "optimizer": run.optimizer.state_dict(),
         "learning_rate": run.learning_rate.state_dict(),
     }
+    if run.masters.exact:
+        training["masters"] = run.masters.state()
     if run.average:
         training["average"] = run.average.state()
     if run.policy.value_head is not None:
@@ -66,6 +68,7 @@ def resume(run: Run) -> None:
     newest = Checkpoints(run.out).newest()
     training, progress = read(newest, run.policy.model)
     _require_same_run(newest, progress, run)
+    run.masters.restore(training.get("masters", {}))
     run.optimizer.load_state_dict(training["optimizer"])
     run.learning_rate.load_state_dict(training["learning_rate"])
     run.feeds.restore(progress["feeds"])

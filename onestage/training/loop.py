@@ -113,24 +113,28 @@ def take_step(
     for row in batch.rows[rank::ranks]:
         loss, losses = row_loss(run, row, batch, weights, counts)
         run.accelerator.backward(loss)
+        run.masters.gather()
         for place, name in enumerate(weights):
             if name in losses:
                 shown = losses[name].reported
                 sum_2T[:, place] += torch.stack([shown.value_M.sum(), shown.weight_M.sum()])
         measured.tally.add(losses.values(), streams)
         observed.append({name: loss.observed for name, loss in losses.items()})
+    stepped = run.masters.of(parameters)
     if ranks > 1:
-        _add_over_ranks(sum_2T, parameters)
+        _add_over_ranks(sum_2T, stepped)
     sums = zip(weights, *sum_2T.tolist(), strict=True)
     measured.losses = {name: total / weight for name, total, weight in sums if weight}
     measured.loss = sum(weights[name] * loss for name, loss in measured.losses.items())
     # After the gradients were summed: every process adds the same.
     if run.penalty:
         measured.loss += run.penalty(run.policy.model)
-    measured.grad_norm, measured.clip_factor = _clip(run, parameters, active(weights))
+        run.masters.gather()
+    measured.grad_norm, measured.clip_factor = _clip(run, stepped, active(weights))
     if not (math.isfinite(measured.loss) and math.isfinite(measured.grad_norm)):
         raise NonFiniteError(_blame(run, records, measured))
     run.optimizer.step()
+    run.masters.round()
     run.learning_rate.step()
     run.optimizer.zero_grad(set_to_none=True)
     if any(run.terms.state.values()):
@@ -186,7 +190,7 @@ def _blame(run: Run, records: Sequence[Encoded], measured: Step) -> str:
     """Which records of a step give a loss or gradient that is not finite on their own."""
     guilty = []
     for record in records:
-        run.optimizer.zero_grad(set_to_none=True)
+        run.policy.zero_grad(set_to_none=True)
         batch = pack_records([record], run.options.row_budget)
         counts = run.terms.count([record])
         total, _ = row_loss(run, batch.rows[0], batch, measured.weights, counts)
@@ -196,7 +200,7 @@ def _blame(run: Run, records: Sequence[Encoded], measured: Step) -> str:
         )
         if not (math.isfinite(total.item()) and math.isfinite(norm.item())):
             guilty.append(f"{record.source}:{record.id}")
-    run.optimizer.zero_grad(set_to_none=True)
+    run.policy.zero_grad(set_to_none=True)
     named = ", ".join(guilty[:20]) or "none of them alone (the step's records together)"
     return (
         f"step {run.step + 1}: loss {measured.loss}, gradient norm {measured.grad_norm}; "

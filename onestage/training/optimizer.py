@@ -20,6 +20,7 @@ from transformers import Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
 
 from onestage.config import RecipeError, nearest
+from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.schedules import Schedule
 from onestage.training.recipe import Train
@@ -80,9 +81,9 @@ def check(options: Train) -> None:
     _scheduled(options, _kind(options, weight)([*weight.parameters()]), steps=2)
 
 
-def make(options: Train, policy: Policy, steps: int) -> tuple[Any, Any]:
-    """Optimiser and learning-rate schedule by their transformers names; norms and biases do not
-    decay."""
+def make(options: Train, policy: Policy, masters: Masters, steps: int) -> tuple[Any, Any]:
+    """Optimiser (of masters, where weights have some) and learning-rate schedule by their transformers
+    names; norms and biases do not decay."""
     model: Any = policy.model
     # transformers' own rule, in a method that does not look at its trainer.
     decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
@@ -91,6 +92,8 @@ def make(options: Train, policy: Policy, steps: int) -> tuple[Any, Any]:
         {"params": [p for n, p in trained if n in decayed], "weight_decay": options.weight_decay},
         {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
     ]
+    for group in groups:
+        group["params"] = masters.of(group["params"])
     if policy.value_head is not None:
         groups[1]["params"] += list(policy.value_head.parameters())
     optimizer = _kind(options, model)([group for group in groups if group["params"]])

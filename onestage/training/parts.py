@@ -17,6 +17,7 @@ from onestage.config import RecipeError
 from onestage.data.kinds import FEEDBACK
 from onestage.models import Loaded, Model
 from onestage.models.average import Average
+from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights, ReferenceCache
 from onestage.models.start import needs_folder, prepare
@@ -131,11 +132,11 @@ def compared_with(
     )
 
 
-def average_of(train: Train, policy: Policy, steps: int) -> Average | None:
+def average_of(train: Train, policy: Policy, masters: Masters, steps: int) -> Average | None:
     if train.average == "none":
         return None
     start = round(train.average_start * steps) if train.average == "tail" else 0
-    return Average(policy, train.average, decay=train.average_decay, start=start)
+    return Average(policy, masters, train.average, decay=train.average_decay, start=start)
 
 
 def asks_reference_of(problems: Mapping[str, Problems], terms: Terms) -> bool:

@@ -111,7 +111,7 @@ class Prober:
                 for p in parameters
             ]
         finally:
-            run.optimizer.zero_grad(set_to_none=True)
+            run.policy.zero_grad(set_to_none=True)
             run.policy.train(was)
         return [_over_ranks(grad, run) for grad in grads]
 

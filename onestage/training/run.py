@@ -24,6 +24,7 @@ from onestage.data.encoded import Encoded
 from onestage.data.feeds import Feeds
 from onestage.models import Loaded
 from onestage.models.average import Average
+from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.models.reference import ReferenceCache
 from onestage.models.save import save_model
@@ -74,6 +75,8 @@ class Run:
     feeds: Feeds
     answers: Stock | None
     """What answers problems, where there are any."""
+    masters: Masters
+    """What the optimiser steps of weights that are held in less than float32."""
     optimizer: torch.optim.Optimizer
     learning_rate: Any
     clipping: Clipping
@@ -250,6 +253,11 @@ class Run:
         fit = self.policy.fit
         if fit.layout == "alone" or not fit.chunked_head:
             self.say(f"model: runs the slow way ({fit.layout}): {fit.reason}")
+        if self.masters.exact:
+            held = str(self.policy.dtype).removeprefix("torch.")
+            self.say(
+                f"model: runs and is saved in {held}; its trained weights have float32 masters"
+            )
         self.say(self.plan.describe())
         if self.folder is None:
             return
