@@ -40,11 +40,11 @@ def losses_table(found: Findings) -> Table:
     """What is not trained on as it stands, and what stands twice."""
     table = Table(title="What is left out, cut or repeated", title_justify="left")
     table.add_column("stream")
-    for name in ("refused rows", "ties", "cut prompts", "repeated records"):
+    for name in ("refused rows", "ties", "unlabelled", "cut prompts", "repeated records"):
         table.add_column(name, justify="right")
     for name, stream in _named(found):
         what = stream.store.table
-        counts = (what.refused, what.ties, what.cut, stream.duplicates)
+        counts = (what.refused, what.ties, what.unlabelled, what.cut, stream.duplicates)
         table.add_row(name, *(f"[bold yellow]{n:,}[/]" if n else "0" for n in counts))
     return table
 

@@ -72,6 +72,7 @@ def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
 
 def _rows(stream: Any) -> bool:
     """Kinds and refused rows, counted in characters."""
+    from onestage.data.inspect import beside
     from onestage.training.check import check_rows
 
     found = check_rows(stream)
@@ -79,8 +80,12 @@ def _rows(stream: Any) -> bool:
         console.print(
             f"{len(sizes):,} {kind} records, {sum(sizes):,} characters, longest {max(sizes):,}"
         )
-    console.print(f"{len(found.refused):,} rows refused, {found.ties:,} ties left out")
+    left_out = f"{found.table.ties:,} ties and {found.table.unlabelled:,} unlabelled left out"
+    console.print(f"{len(found.refused):,} rows refused, {left_out}")
     for row in found.refused[:20]:
         console.print(f"  {row.where}: {row.reason}", markup=False)
+    warnings, notes = beside(found.table)
+    for line in [*(f"warning: {one}" for one in warnings), *notes]:
+        console.print(line, markup=False)
     console.print("give --tokenizer to see tokens, marked examples and duplicates", style="dim")
     return bool(found.kinds) and not found.refused

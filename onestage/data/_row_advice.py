@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from onestage.data.kinds import A_ROW_NEEDS, FEEDBACK, Kind
+from onestage.data.kinds import A_ROW_NEEDS, COLUMNS, FEEDBACK, Kind
+
+if TYPE_CHECKING:
+    from onestage.data.stream import Stream
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     column: aliases for kind in FEEDBACK.values() for column, aliases in kind.aliases.items()
@@ -14,6 +18,25 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 """What other data sets call our columns."""
 
 SHOWN_COLUMNS = 12
+
+ALWAYS = frozenset(("kind", "weight", "id", "tools", "chat_template_kwargs"))
+"""Columns (by our names) of any row."""
+
+BESIDE = {"instruction": ("input", "output"), "conversations": ("system",)}
+"""Columns (by our names) that are read beside another."""
+
+SAME = {
+    alias: column for column, aliases in ALIASES.items() for alias in aliases if "_" not in alias
+}
+"""One word for another in the names of columns."""
+
+SHORT = 4
+"""Names of so few letters are near too much."""
+
+FILLER = frozenset(
+    ("response", "completion", "answer", "text", "message", "content", "column", "value", "given")
+)
+"""Words in the names of columns that say no more than that there is a response."""
 
 
 def nearest_name(wanted: str, candidates: Sequence[str]) -> str | None:
@@ -48,6 +71,46 @@ def no_feedback(row: Mapping[str, Any], names: Mapping[str, str], unread: Sequen
     column_of = {ours: theirs for theirs, ours in names.items()}
     wanted = [(ours, column_of.get(ours, ours)) for ours in ALIASES if ours != "prompt"]
     return f"{A_ROW_NEEDS}; found {_listed(row, unread)}{_hint(wanted, _present(row, unread))}"
+
+
+def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream) -> dict[str, str]:
+    """Of the columns that were `seen`, those that no record of these kinds is made of.
+
+    With each, the column of ours that it may be meant for and that no other column stands for, or "".
+    Rewards may look at any column of a problem.
+    """
+    if any(FEEDBACK[kind].asked for kind in kinds):
+        return {}
+    names = {column: stream.names.get(column, "") for column in seen}
+    read = {*ALWAYS, *BESIDE.keys() & names.values()}
+    read.update(c for column in BESIDE.keys() & names.values() for c in BESIDE[column])
+    for kind in (FEEDBACK[kind] for kind in kinds):
+        read.update((*kind.needs, *kind.reads, *(c for marks in kind.marks for c in marks)))
+    spare = [c for c in seen if names[c] not in read and c not in (stream.ratings or {})]
+    filled = set(names.values())
+    return {column: meant(column, [c for c in COLUMNS if c not in filled]) for column in spare}
+
+
+def meant(column: str, wanted: Sequence[str]) -> str:
+    """Which of the `wanted` columns (by our names) another name may stand for; "" for none.
+
+    By the words of the name, in any order: `score_chosen`, `chosen-rating`, `rejected_response`.
+    """
+    words = _words(column)
+    for ours in wanted:
+        needed = _words(ours)
+        if column.lower() in ALIASES.get(ours, ()):
+            return ours
+        if words and (words == needed or (needed < words and words - needed <= FILLER)):
+            return ours
+    near = nearest_name(column.lower(), [ours for ours in wanted if len(ours) > SHORT])
+    return near or ""
+
+
+def _words(name: str) -> frozenset[str]:
+    """The words of a column's name, other data sets' words for ours replaced."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    return frozenset(SAME.get(word, word) for word in re.split(r"[^a-z]+", apart) if word)
 
 
 def _present(row: Mapping[str, Any], unread: Sequence[str]) -> list[str]:

@@ -8,12 +8,14 @@ import reprlib
 class RowError(ValueError):
     """A row that cannot be trained on: the message says what was found and what is allowed.
 
-    `tie`: a pair that prefers neither side, which is left out and counted, but no mistake of the user's.
+    `tie`: a pair that prefers neither side; `unlabelled`: a response whose feedback is null. Both are
+    left out and counted, but no mistakes of the user's.
     """
 
-    def __init__(self, sentence: str, *, tie: bool = False) -> None:
+    def __init__(self, sentence: str, *, tie: bool = False, unlabelled: bool = False) -> None:
         super().__init__(sentence)
         self.tie = tie
+        self.unlabelled = unlabelled
 
 
 def shown(value: object) -> str:

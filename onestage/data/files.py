@@ -48,6 +48,8 @@ class RawRow(NamedTuple):
     columns: Mapping[str, Any]
     unread: tuple[str, ...] = ()
     """Names of columns that were left on disk."""
+    in_table: bool = False
+    """Whether it is out of a table, in which every row has every column, if only null."""
 
 
 class DataFile(NamedTuple):
@@ -75,11 +77,25 @@ def data_files(given: str) -> list[DataFile]:
         return _of_one_split(given, files)
     files = []
     if glob.has_magic(given):
-        fixed = re.split(r"[*?\[]", str(path), maxsplit=1)[0]
-        files = _labelled(Path(os.path.dirname(fixed)), glob.glob(str(path), recursive=True))
+        files = _labelled(_fixed(path), glob.glob(str(path), recursive=True))
     if not files:
         raise ValueError(f"{given}: {_not_found(path)}; {ALLOWED}")
     return files
+
+
+def skipped_files(given: str) -> list[str]:
+    """What a folder or pattern holds beside files of rows, but for what is hidden; sorted."""
+    path = Path(given).expanduser()
+    if path.is_file():
+        return []
+    if path.is_dir():
+        root, found = path, [str(file) for file in path.rglob("*")]
+    else:
+        root, found = _fixed(path), glob.glob(str(path), recursive=True)
+    read = {file.label for file in _labelled(root, found)}
+    labels = (Path(os.path.relpath(file, root)) for file in found if Path(file).is_file())
+    shown = (one.as_posix() for one in labels if not any(p.startswith(".") for p in one.parts))
+    return sorted(set(shown) - read)
 
 
 def rows_of(file: DataFile, wanted: frozenset[str]) -> Iterator[RawRow | Refusal]:
@@ -96,7 +112,7 @@ def rows_of_table(
     names = list(table)
     values = zip(*table.values(), strict=True) if names else repeat((), count)
     for index, row in enumerate(values, start):
-        yield RawRow(f"{label}[{index}]", dict(zip(names, row, strict=True)), unread)
+        yield RawRow(f"{label}[{index}]", dict(zip(names, row, strict=True)), unread, True)
 
 
 def columns_to_read(
@@ -189,6 +205,11 @@ def _starts_list(stream: IO[bytes]) -> bool:
     start = stream.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
     stream.seek(0)
     return start.startswith(b"[")
+
+
+def _fixed(pattern: Path) -> Path:
+    """The folder that a pattern looks in."""
+    return Path(os.path.dirname(re.split(r"[*?\[]", str(pattern), maxsplit=1)[0]))
 
 
 def _labelled(root: Path, paths: Iterator[str] | list[str]) -> list[DataFile]:

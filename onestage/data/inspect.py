@@ -18,7 +18,7 @@ from onestage.data.kinds import FEEDBACK, GRADED, THUMBS
 from onestage.data.packing import pack_records
 from onestage.data.reading import read
 from onestage.data.record import Record, Refusal
-from onestage.data.store import Store, balance
+from onestage.data.store import Store, Table, balance
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 
@@ -77,6 +77,10 @@ def examine(
         found.held_out[name] = _stream(store, None, encoder)
         found.overlap[name] = sum(_prompt(record) in prompts for record in store)
     found.warnings += list(_warnings(found))
+    for stream in found.streams.values():
+        warnings, notes = beside(stream.store.table)
+        found.warnings += warnings
+        found.notes += notes
     return found
 
 
@@ -174,6 +178,28 @@ def _decoded(encoded: Encoded, tokenizer: Any) -> list[str]:
         for path in encoded.paths
         for start, end in path.spans
     ]
+
+
+def beside(table: Table) -> tuple[list[str], list[str]]:
+    """What stood beside the records of a stream and is not used: (warnings, notes)."""
+    warnings, notes, name = [], [], table.source
+    if table.unlabelled:
+        warnings.append(
+            f"{name}: {table.unlabelled} responses have null feedback and are left out (first: "
+            f"{table.unlabelled_rows[0]}); unlabelled: demonstration would imitate them"
+        )
+    for theirs, ours in table.unused.items():
+        if ours:
+            meant = f"did you mean columns: {{{ours}: {theirs}}}?"
+            warnings.append(f"{name}: column {theirs!r} is not used; {meant}")
+    unused = ", ".join(repr(theirs) for theirs, ours in table.unused.items() if not ours)
+    if unused:
+        notes.append(f"{name}: columns that are not used: {unused}")
+    if table.skipped:
+        files = ", ".join(table.skipped_files)
+        more = ", ..." if table.skipped > len(table.skipped_files) else ""
+        notes.append(f"{name}: {table.skipped} files that hold no rows are skipped: {files}{more}")
+    return warnings, notes
 
 
 def _warnings(found: Findings) -> Iterator[str]:

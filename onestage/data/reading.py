@@ -8,19 +8,108 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from onestage.data._row_advice import unused_columns
 from onestage.data._row_error import RowError
-from onestage.data.files import RawRow, data_files, rows_of
+from onestage.data.files import RawRow, data_files, rows_of, skipped_files
 from onestage.data.given import GivenRows, refuse_remembered
 from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
+from onestage.data.kinds import Kind
 from onestage.data.record import Record, Refusal
-from onestage.data.rows import record_of
+from onestage.data.rows import JUDGED_BY, record_of
 from onestage.data.stream import Stream
 
-FORMAT = b"onestage records 1"
+FORMAT = b"onestage records 2"
 """Part of every content key: change it when the same rows come to give other records."""
 
+RESPONSES = frozenset(("completion", "output", "messages", "conversations"))
+"""Columns (by our names) that hold the one response of a row."""
 
-def read(data: Any, **options: Any) -> Iterator[Record | Refusal]:
+
+class Reading:
+    """One pass over a stream: its records and refusals, in order, and what stood beside them."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.columns: dict[str, None] = {}
+        """Every column of the rows read so far."""
+        self.kinds: set[Kind] = set()
+        """Of the records so far."""
+        self._items = self._walk(raw_rows(stream))
+        self._judging: frozenset[tuple[str, str]] | None = None
+
+    def __iter__(self) -> Iterator[Record | Refusal]:
+        return self
+
+    def __next__(self) -> Record | Refusal:
+        return next(self._items)
+
+    def unused(self) -> dict[str, str]:
+        """Columns that no record was made of, each with ours that it may be meant for, or ""."""
+        return unused_columns(list(self.columns), self.kinds, self.stream)
+
+    def absent(self) -> dict[str, str]:
+        """What `columns` renames (our name -> the source's) and no row has."""
+        named = self.stream.columns.items()
+        return {ours: theirs for ours, theirs in named if theirs not in self.columns}
+
+    def _walk(self, rows: Iterator[RawRow | Refusal]) -> Iterator[Record | Refusal]:
+        accepted, empty, stream = 0, True, self.stream
+        for row in rows:
+            empty = False
+            item = row if isinstance(row, Refusal) else self._record(row)
+            yield item
+            accepted += isinstance(item, Record)
+            if accepted == stream.limit:
+                return
+        if empty:
+            raise ValueError(f"{stream.path}: no rows, the source is empty")
+
+    def _record(self, row: RawRow) -> Record | Refusal:
+        self.columns.update(dict.fromkeys((*row.columns, *row.unread)))
+
+        def blank(column: str, union: bool) -> bool:
+            return (union or row.in_table) and not self._judges(row, column)
+
+        try:
+            record = record_of(row.columns, self.stream, row.where, row.unread, blank)
+        except RowError as error:
+            said = str(error)
+            return Refusal(row.where, said, tie=error.tie, unlabelled=error.unlabelled)
+        except RecursionError:
+            return Refusal(row.where, "nested too deeply to be a row of text")
+        self.kinds.add(record.kind)
+        return record.as_messages() if self.stream.as_messages else record
+
+    def _judges(self, row: RawRow, column: str) -> bool:
+        """Whether a column of feedback says something of any response of the source that stands in the
+        same column as this row's. A source that can only be read through is not read for it: there a
+        null always means its row."""
+        if _read_once(self.stream):
+            return True
+        if self._judging is None:
+            self._judging = _judging(self.stream)
+        return any((response, column) in self._judging for response in _held(row, self.stream))
+
+
+def _judging(stream: Stream) -> frozenset[tuple[str, str]]:
+    """Columns of a response (by our names) and of feedback (by the source's) that have a value in one
+    row, in a pass of their own over the rows."""
+    found: set[tuple[str, str]] = set()
+    for row in raw_rows(stream):
+        if not isinstance(row, Refusal):
+            held = _held(row, stream)
+            judged = [held[ours] for ours in JUDGED_BY if ours in held]
+            found.update((ours, column) for ours in held if ours in RESPONSES for column in judged)
+    return frozenset(found)
+
+
+def _held(row: RawRow, stream: Stream) -> dict[str, str]:
+    """Our names for what is not null in a row, with the source's."""
+    names = stream.names
+    return {names[c]: c for c, value in row.columns.items() if value is not None and c in names}
+
+
+def read(data: Any, **options: Any) -> Reading:
     """Every row of some data, in order; memory does not grow with the number of rows.
 
         records = read("pairs.jsonl", score_range=(1, 5))
@@ -35,7 +124,7 @@ def read(data: Any, **options: Any) -> Iterator[Record | Refusal]:
     raises nothing: it comes out as a `Refusal` in its place.
     """
     stream = data if isinstance(data, Stream) and not options else Stream(data, **options)
-    return _records(stream, raw_rows(stream))
+    return Reading(stream)
 
 
 def raw_rows(stream: Stream) -> Iterator[RawRow | Refusal]:
@@ -53,6 +142,14 @@ def raw_rows(stream: Stream) -> Iterator[RawRow | Refusal]:
     return chain.from_iterable(rows_of(file, wanted) for file in data_files(place))
 
 
+def skipped(stream: Stream) -> list[str]:
+    """Files beside those of rows, where a folder or a pattern was given."""
+    place = stream.path
+    if isinstance(place, GivenRows) or is_saved(place) or is_hub_name(place):
+        return []
+    return skipped_files(place)
+
+
 def content_key(stream: Stream) -> str | None:
     """A hash of the content and of how it is read: equal keys mean equal records.
 
@@ -62,7 +159,7 @@ def content_key(stream: Stream) -> str | None:
     """
     place = stream.path
     _refuse_options(stream)
-    if stream.streaming or (isinstance(place, GivenRows) and place.digest is None):
+    if _read_once(stream):
         return None
     digest = hashlib.blake2b(FORMAT, digest_size=16)
     digest.update(_how(stream).encode())
@@ -79,27 +176,10 @@ def content_key(stream: Stream) -> str | None:
     return digest.hexdigest()
 
 
-def _records(stream: Stream, rows: Iterator[RawRow | Refusal]) -> Iterator[Record | Refusal]:
-    accepted, empty = 0, True
-    for row in rows:
-        empty = False
-        item = row if isinstance(row, Refusal) else _record(row, stream)
-        yield item
-        accepted += isinstance(item, Record)
-        if accepted == stream.limit:
-            return
-    if empty:
-        raise ValueError(f"{stream.path}: no rows, the source is empty")
-
-
-def _record(row: RawRow, stream: Stream) -> Record | Refusal:
-    try:
-        record = record_of(row.columns, stream, row.where, row.unread)
-    except RowError as error:
-        return Refusal(row.where, str(error), tie=error.tie)
-    except RecursionError:
-        return Refusal(row.where, "nested too deeply to be a row of text")
-    return record.as_messages() if stream.as_messages else record
+def _read_once(stream: Stream) -> bool:
+    """Whether the rows can only be read through, not be known or read again before."""
+    place = stream.path
+    return stream.streaming or (isinstance(place, GivenRows) and place.digest is None)
 
 
 def _refuse_options(stream: Stream) -> None:
@@ -126,12 +206,12 @@ def _dataset(stream: Stream, place: str) -> Any:
 
 
 def _how(stream: Stream) -> str:
-    # As it was first written: another text would find no store that was made before.
     return repr(
         (
             *(stream.limit, stream.split, stream.subset, stream.as_messages),
             *(stream.name, stream.kind, sorted(stream.columns.items())),
             *(stream.score_range, sorted((stream.ratings or {}).items())),
             stream.reward is not None,
+            stream.unlabelled,
         )
     )

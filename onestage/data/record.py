@@ -67,3 +67,5 @@ class Refusal:
     """A pair that prefers neither side: left out and counted, but no mistake of the user's."""
     overlong: bool = False
     """Longer than the run's `max_length`."""
+    unlabelled: bool = False
+    """A response whose feedback is null: left out and counted, but no mistake of the user's."""

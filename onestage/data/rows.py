@@ -1,17 +1,19 @@
 """One row of a source to one `Record`, or a `RowError` that says what was found and what is allowed.
 
 Which kind a row is, its columns tell, never a guess: two readings are an error. A row has a column when
-it is present and not null, because one Parquet file of many kinds has every column in every row. What
-each kind reads stands in `kinds.py`; beside that, every row may have `kind`, `weight`, `id`, `tools` and
-`chat_template_kwargs`. `instruction` (+ `input`) stands for `prompt` and `output` for `completion`, as
-in Alpaca. Other columns are ignored, as public data sets have many; feedback that would be ignored is
-refused. Of a problem they are its facts, which rewards look at.
+it is present and not null, because one Parquet file of many kinds has every column in every row. But a
+response whose feedback is null was judged by nobody, and is no demonstration for it
+(`_null_feedback`). What each kind reads stands in `kinds.py`; beside that, every row may have `kind`,
+`weight`, `id`, `tools` and `chat_template_kwargs`. `instruction` (+ `input`) stands for `prompt` and
+`output` for `completion`, as in Alpaca. Other columns are ignored, as public data sets have many, and
+named by `onestage check`; feedback that would be ignored is refused. Of a problem they are its facts,
+which rewards look at.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -25,7 +27,7 @@ from onestage.data.kinds import (
     NamedRow,
     stated_kind,
 )
-from onestage.data.messages import text_of, without_nulls
+from onestage.data.messages import Turns, text_of, without_nulls
 from onestage.data.record import Record
 from onestage.data.scores import row_weight
 from onestage.data.sentences import sentences
@@ -46,27 +48,50 @@ MARKS = tuple(
 
 FEEDBACK_COLUMNS = tuple(column for kind in FEEDBACK.values() for column in kind.reads)
 
+JUDGED_BY = tuple(
+    column for kind in FEEDBACK.values() if ("completion",) in kind.marks for column in kind.reads
+)
+"""Columns (by our names) that say how good the one response of a row is."""
+
+UNION = frozenset(("messages", "conversations", "chosen", "rejected", "completions", "text"))
+"""Columns (by our names) that are null in the rows of other kinds, where one table holds many."""
+
 
 class NoFeedback(Exception):
     """The row holds nothing that makes a record; record_of says so with the row's columns."""
 
 
+def in_union(column: str, union: bool) -> bool:
+    """Of a row alone: its null says nothing if it has columns of other kinds that are null as well."""
+    return union
+
+
 def record_of(
-    row: Mapping[str, Any], stream: Stream, where: str, unread: tuple[str, ...] = ()
+    row: Mapping[str, Any],
+    stream: Stream,
+    where: str,
+    unread: tuple[str, ...] = (),
+    blank: Callable[[str, bool], bool] = in_union,
 ) -> Record:
     """The record that `row` states; RowError with one sentence otherwise.
 
     `where` names the row and becomes the record's id if it has none of its own. `unread` are
     columns that the reader left on disk: they serve only to say "found ..." and "did you mean".
+    `blank`: whether a null in a column of feedback (by the source's name) only means that the row is
+    of another kind; it is told whether the row looks like one of a table of many kinds.
     """
     names = stream.names
     found = {names[c]: value for c, value in row.items() if value is not None and c in names}
+    more = len(found) < len(row)
     if "instruction" in found:
         _read_alpaca(found)
     try:
         kind = _kind(found, row, stream)
     except NoFeedback:
         raise RowError(no_feedback(row, names, unread)) from None
+    if more and "kind" not in found:
+        null = _null_feedback(kind, row, stream, blank)
+        kind = kind if null is None else _unjudged(null, stream)
     named = NamedRow(found, row, stream.ratings or {}, stream.score_range)
     try:
         prompt, completions, scores = FEEDBACK[kind].parts(named)
@@ -80,7 +105,7 @@ def record_of(
         row_weight(found["weight"]) if "weight" in found else 1.0,
         stream.name,
         _id(found["id"], where) if "id" in found else where,
-        _template(found) if "tools" in found or "chat_template_kwargs" in found else {},
+        _template(found, kind, (completions or (prompt,))[0], stream),
         *((_solution(named), _facts(named, names)) if FEEDBACK[kind].asked else ()),
     )
 
@@ -99,6 +124,39 @@ def _kind(found: Mapping[str, Any], row: Mapping[str, Any], stream: Stream) -> K
     if "chosen" in found and found.get("messages") == found["chosen"]:
         present = tuple(name for name in present if name != "messages")
     return inferred_kind(present)
+
+
+def _null_feedback(
+    kind: Kind, row: Mapping[str, Any], stream: Stream, blank: Callable[[str, bool], bool]
+) -> str | None:
+    """The source's column of feedback that is null beside a response, if there is one.
+
+    A row that would be a demonstration for it is none where the column means this row. One of a kind
+    that needs the feedback (by the stream's `kind` or `ratings`) is not judged in any case.
+    """
+    names = stream.names
+    nulls = [column for column, value in row.items() if value is None]
+    if kind in ("score", "label"):
+        needed = (stream.ratings or {}) if kind == "score" else {}
+        if not needed.keys() <= row.keys():
+            return None  # a column that is missing is a mistake, and said to be one
+        return next((c for c in nulls if c in needed or names.get(c) == kind), None)
+    if kind != "demonstration" or stream.kind is not None:
+        return None
+    union = any(names.get(column) in UNION for column in nulls)
+    judging = (column for column in nulls if names.get(column) in JUDGED_BY)
+    return next((column for column in judging if not blank(column, union)), None)
+
+
+def _unjudged(column: str, stream: Stream) -> Kind:
+    """The kind of a row whose feedback is null, as the stream has it; RowError where it is left out."""
+    if stream.unlabelled == "demonstration":
+        return "demonstration"
+    raise RowError(
+        f"`{column}` is null: nobody judged this response; unlabelled: demonstration imitates such "
+        "responses, and so does `kind` in a row",
+        unlabelled=stream.unlabelled == "drop",
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -192,8 +250,23 @@ def _id(value: object, where: str) -> str:
     raise RowError(f"`id` must be text or an integer, found {shown(value)}")
 
 
-def _template(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the chat template is given beyond the messages. `tools` may be JSON, as in Parquet."""
+def _template(found: Mapping[str, Any], kind: Kind, text: Turns, stream: Stream) -> dict[str, Any]:
+    """What the chat template is given beyond the messages; RowError where there will be none."""
+    if "tools" not in found and "chat_template_kwargs" not in found:
+        return {}
+    template = _arguments(found)
+    plain = isinstance(text, str) and (not stream.as_messages or FEEDBACK[kind].layout == "windows")
+    if template and plain:
+        what = "tools" if "tools" in template else "chat_template_kwargs"
+        raise RowError(
+            f"found `{what}` beside plain text, which no chat template renders: give messages, or "
+            "set as_messages: true"
+        )
+    return template
+
+
+def _arguments(found: Mapping[str, Any]) -> dict[str, Any]:
+    """`tools` and `chat_template_kwargs` together. `tools` may be JSON, as in Parquet."""
     arguments = found.get("chat_template_kwargs", {})
     if not isinstance(arguments, Mapping):
         raise RowError(f"`chat_template_kwargs` must be an object, found {shown(arguments)}")

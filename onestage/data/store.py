@@ -22,7 +22,7 @@ import numpy as np
 
 from onestage.data.encoded import Encoded
 from onestage.data.kinds import ASKED, KINDS, Kind
-from onestage.data.reading import content_key, read
+from onestage.data.reading import Reading, content_key, read, skipped
 from onestage.data.record import Refusal
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
@@ -48,6 +48,8 @@ FORMAT = "3"
 
 SHOWN_REFUSALS = 100
 
+SHOWN_ROWS = SHOWN_FILES = 20
+
 
 @dataclass
 class Table:
@@ -65,8 +67,20 @@ class Table:
     """Of the refused: longer than max_length."""
     ties: int = 0
     """Pairs that prefer neither side; never trained on."""
+    unlabelled: int = 0
+    """Responses whose feedback is null; never trained on."""
+    unlabelled_rows: list[str] = field(default_factory=list)
+    """Where the first of them stand."""
     cut: int = 0
     """Records whose prompt was shortened to fit."""
+    unused: dict[str, str] = field(default_factory=dict)
+    """Columns that no record was made of, each with the column of ours it may be meant for, or ""."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """What the stream's `columns` renames (our name -> the source's) and no row has."""
+    skipped: int = 0
+    """Files of a folder that hold no rows."""
+    skipped_files: list[str] = field(default_factory=list)
+    """The first of them."""
     reasons: list[str] = field(default_factory=list)
     """`where: reason` of the first refused rows."""
 
@@ -81,10 +95,13 @@ class Table:
 
     def add(self, item: Encoded | Refusal) -> None:
         if isinstance(item, Refusal):
-            self.refused += not item.tie
+            self.refused += not (item.tie or item.unlabelled)
             self.overlong += item.overlong
             self.ties += item.tie
-            if len(self.reasons) < SHOWN_REFUSALS:
+            self.unlabelled += item.unlabelled
+            if item.unlabelled:
+                self.unlabelled_rows = [*self.unlabelled_rows, item.where][:SHOWN_ROWS]
+            elif len(self.reasons) < SHOWN_REFUSALS:
                 self.reasons.append(f"{item.where}: {item.reason}")
             return
         self.records[item.kind] = self.records.get(item.kind, 0) + 1
@@ -93,6 +110,16 @@ class Table:
         self.scored_tokens += item.scored
         self.longest = max(self.longest, *(len(path.ids) for path in item.paths))
         self.cut += item.cut > 0
+
+    def close(self, reading: Reading) -> None:
+        """Take in which columns stood beside the records, when all are read."""
+        self.unused, self.absent = reading.unused(), reading.absent()
+
+    def beside(self, stream: Stream) -> None:
+        """Take in which files stand beside those of rows. Not kept with the store: its name is that of
+        the rows, which may stand elsewhere, too."""
+        files = skipped(stream)
+        self.skipped, self.skipped_files = len(files), files[:SHOWN_FILES]
 
 
 class Store:
@@ -184,12 +211,15 @@ def _starts(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def write(items: Iterable[Encoded | Refusal], source: str, folder: Path) -> Store:
-    """Write a store and open it. The folder appears whole or not at all."""
+def write(
+    items: Iterable[Encoded | Refusal], source: str, folder: Path, reading: Reading | None = None
+) -> Store:
+    """Write a store and open it. The folder appears whole or not at all. `reading`: what the items are
+    made of, where it is a stream's."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write_into(draft, items, source)
+        _write_into(draft, items, source, reading)
         _settle(draft, folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -206,7 +236,9 @@ def _settle(draft: Path, folder: Path) -> None:
         shutil.rmtree(draft)  # another run wrote the same content first
 
 
-def _write_into(draft: Path, items: Iterable[Encoded | Refusal], source: str) -> None:
+def _write_into(
+    draft: Path, items: Iterable[Encoded | Refusal], source: str, reading: Reading | None
+) -> None:
     table = Table(source)
     columns = {name: array(code) for name, code in COLUMNS.items()}
     with (
@@ -218,6 +250,8 @@ def _write_into(draft: Path, items: Iterable[Encoded | Refusal], source: str) ->
             table.add(item)
             if isinstance(item, Encoded):
                 _append(item, columns, tokens, names, abouts)
+    if reading:
+        table.close(reading)
     for name, values in columns.items():
         with (draft / f"{name}.bin").open("wb") as file:
             values.tofile(file)
@@ -288,5 +322,10 @@ def open_store(stream: Stream, encoder: Encoder, cache: Path, digest: str) -> tu
         name = "/".join((stream.name, FORMAT, content, digest, *limits))
         folder = cache / "tokens" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
         if folder.exists():
-            return Store(folder), True
-    return write(encoder.encode_all(read(stream)), stream.name, folder), False
+            found = Store(folder)
+            found.table.beside(stream)
+            return found, True
+    reading = read(stream)
+    made = write(encoder.encode_all(reading), stream.name, folder, reading)
+    made.table.beside(stream)
+    return made, False

@@ -62,6 +62,9 @@ class Stream(Section):
     """Turn plain prompts and completions into messages, so that the chat template is applied."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """Declared range of given scores, mapped linearly to [0, 1]."""
+    unlabelled: Literal["drop", "demonstration", "refuse"] = "drop"
+    """What becomes of a response whose `label`, `score` or rating is null: it is left out and counted,
+    imitated as a demonstration, or refused as a bad row."""
     ratings: dict[str, float] | None = None
     """Rating columns and their weights, which together make the score; `score_range` is then the
     range of each rating."""
@@ -107,6 +110,12 @@ class Stream(Section):
         for column, weight in (self.ratings or {}).items():
             if not 0 < abs(weight) < float("inf"):
                 raise ValueError(f"rating {column!r} must have a finite weight, found {weight!r}")
+        if self.weight is not None and self.per_step is not None:
+            raise ValueError(
+                f"{self.name!r}: give weight or per_step: a fixed count leaves nothing to weigh"
+            )
+        if self.eval_limit is not None and not (self.eval_path or self.eval_split):
+            raise ValueError(f"{self.name!r}: eval_limit needs eval_path or eval_split")
         return self
 
     @property

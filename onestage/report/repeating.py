@@ -13,7 +13,17 @@ from onestage.report.numbers import UNKNOWN, duration, mean_of, setting
 from onestage.report.reading import is_number, mapping
 from onestage.report.trained import Part
 
-COUNTS = ("responses", "tokens", "scored_tokens", "longest", "refused", "overlong", "ties", "cut")
+COUNTS = (
+    "responses",
+    "tokens",
+    "scored_tokens",
+    "longest",
+    "refused",
+    "overlong",
+    "ties",
+    "unlabelled",
+    "cut",
+)
 
 
 def data_section(found: Compared) -> Html | None:

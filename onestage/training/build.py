@@ -42,7 +42,14 @@ from onestage.training.parts import (
     make_accelerator,
 )
 from onestage.training.plan import Plan, make_plan
-from onestage.training.read import Data, check_problems, check_rows, make_encoder, read_data
+from onestage.training.read import (
+    Data,
+    check_options,
+    check_problems,
+    check_rows,
+    make_encoder,
+    read_data,
+)
 from onestage.training.recipe import Recipe
 from onestage.training.run import Run
 from onestage.training.stages import StageRun
@@ -130,6 +137,7 @@ class Draft:
         with self._noting():
             check_rows(self.data, recipe.train)
             check_problems(self.data, recipe.data)
+            check_options(self.data, recipe.data)
         with self._noting():
             self.plan = make_plan(recipe, self.data)
             self._check_reference(self.plan.terms)

@@ -14,7 +14,7 @@ from typing import Any
 from onestage.data.inspect import Findings, examine
 from onestage.data.reading import read
 from onestage.data.record import Refusal
-from onestage.data.store import write
+from onestage.data.store import Table, write
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models import Lora
@@ -54,7 +54,8 @@ class Rows:
     kinds: dict[str, list[int]]
     """Characters of each record, by kind."""
     refused: list[Refusal]
-    ties: int
+    table: Table
+    """What was left out, and what stood beside the records."""
 
 
 def check_recipe(
@@ -130,7 +131,9 @@ def check_data(stream: Stream, tokenizer: Any, max_length: int) -> Checked:
     """Everything about one data file."""
     encoder, name = Encoder(tokenizer, max_length), stream.name
     with tempfile.TemporaryDirectory() as folder:
-        store = write(encoder.encode_all(read(stream)), name, Path(folder) / "store")
+        reading = read(stream)
+        store = write(encoder.encode_all(reading), name, Path(folder) / "store", reading)
+        store.table.beside(stream)
         found = examine({name: store}, {}, {name: stream}, encoder)
         if not len(store):
             found.errors.append("no record is left")
@@ -141,13 +144,15 @@ def check_rows(stream: Stream) -> Rows:
     """Kinds and refused rows of one data file, counted in characters."""
     kinds: dict[str, list[int]] = {}
     refused: list[Refusal] = []
-    ties = 0
-    for item in read(stream):
+    reading, table = read(stream), Table(stream.name)
+    for item in reading:
         if not isinstance(item, Refusal):
             size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
             kinds.setdefault(item.kind, []).append(size)
-        elif item.tie:
-            ties += 1
-        else:
+            continue
+        table.add(item)
+        if not (item.tie or item.unlabelled):
             refused.append(item)
-    return Rows(kinds, refused, ties)
+    table.close(reading)
+    table.beside(stream)
+    return Rows(kinds, refused, table)

@@ -7,12 +7,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onestage.config import RecipeError
-from onestage.data.store import Store, open_store, tokenizer_digest
+import numpy as np
+
+from onestage.config import RecipeError, nearest
+from onestage.data.kinds import FEEDBACK
+from onestage.data.store import Store, Table, open_store, tokenizer_digest
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.runfolder import Say
 from onestage.training.recipe import Train
+
+IDLE = {
+    "score_range": "without a score: it maps given scores",
+    "ratings": "without a completion of its own: it makes its score",
+    "as_messages": "without a prompt",
+    "hint": "without a `solution` to take hints from",
+}
+"""Options of a stream, and what it takes to have a use for them."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +82,20 @@ def read_data(
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
         say(
             f"data {stream.name}{note}: {kinds or 'no records'}; "
-            f"{store.table.tokens:,} tokens{' (encoded before)' if known else ''}"
+            f"{store.table.tokens:,} tokens{_left_out(store.table)}"
+            f"{' (encoded before)' if known else ''}"
         )
     return found
+
+
+def _left_out(table: Table) -> str:
+    counts = {
+        "refused": table.refused,
+        "ties": table.ties,
+        "unlabelled": table.unlabelled,
+        "prompts cut": table.cut,
+    }
+    return "".join(f"; {count:,} {what}" for what, count in counts.items() if count)
 
 
 def check_rows(data: Data, train: Train) -> None:
@@ -91,7 +113,42 @@ def check_rows(data: Data, train: Train) -> None:
                 f"set train.bad_rows to skip to leave them out\n  {shown}"
             )
         if not len(store):
-            raise RecipeError(f"data {name}: no record is left to train on\n  {shown}")
+            left = f" ({table.unlabelled} unlabelled)" if table.unlabelled else ""
+            raise RecipeError(f"data {name}: no record is left to train on{left}\n  {shown}")
+
+
+def check_options(data: Data, streams: Sequence[Stream]) -> None:
+    """Refuse options of a stream that none of its records has a use for. Raises `RecipeError`."""
+    for stream in streams:
+        store = data.train[stream.name]
+        kinds = ", ".join(store.table.records)
+        for ours, theirs in store.table.absent.items():
+            seen = [*store.table.unused, *store.table.records]
+            raise RecipeError(
+                f"data {stream.name}: columns: {{{ours}: {theirs}}}: no row has a column "
+                f"{theirs!r}{nearest(theirs, seen)}"
+            )
+        for option, used in _uses(store).items():
+            default = Stream.model_fields[option].default
+            if len(store) and getattr(stream, option) != default and not used:
+                raise RecipeError(
+                    f"data {stream.name}: {option} changes nothing for {kinds} records "
+                    f"{IDLE[option]}; take it out"
+                )
+
+
+def _uses(store: Store) -> dict[str, bool]:
+    """Which options of a stream some record of it has a use for."""
+    kinds = [FEEDBACK[kind] for kind in store.kinds()]
+    scored = [name for name in store.kinds() if FEEDBACK[name].scale != "thumb"]
+    return {
+        "score_range": any(not np.isnan(store.scores(name)).all() for name in scored),
+        "ratings": any("score" in kind.reads for kind in kinds),
+        "as_messages": any(kind.layout != "windows" for kind in kinds),
+        "hint": any(len(record.paths) > 1 for record in store)
+        if store.table.has_problems
+        else False,
+    }
 
 
 def check_problems(data: Data, streams: Sequence[Stream]) -> None:

@@ -93,7 +93,12 @@ turn = st.fixed_dictionaries({"role": st.just("user"), "content": words})
 answer = st.fixed_dictionaries({"role": st.just("assistant"), "content": words})
 unit = st.floats(0, 1)
 rows_of_any_kind = st.one_of(
-    st.fixed_dictionaries({"prompt": words, "completion": words}, optional={"score": unit}),
+    # In a table a demonstration beside scored responses is an unlabelled one, unless it says its kind.
+    st.fixed_dictionaries(
+        {"prompt": words, "completion": words, "kind": st.just("demonstration")},
+        optional={"score": unit},
+    ),
+    st.fixed_dictionaries({"prompt": words, "completion": words, "score": unit}),
     st.fixed_dictionaries({"prompt": words, "completion": words, "label": st.booleans()}),
     st.fixed_dictionaries({"prompt": words, "chosen": words, "rejected": words}),
     st.fixed_dictionaries(
