@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format bench convex tree clean
+.PHONY: demo test lint format bench convex tree trust clean
 
 demo: $(VENV)/.installed
 	$(BIN)/onestage demo
@@ -43,6 +43,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.installed
+
+# The tables of docs/trust.md, measured anew: some minutes.
+trust: $(VENV)/.installed-dev
+	$(BIN)/python -m bench.trust
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -49,8 +49,9 @@ class ProblemFacts:
 class Encoded:
     """A record as token paths. Responses are numbered from 0; `scores` has one of each, NaN if none.
 
-    kind, weight, source, id: as in `Record`. A pair's paths are (chosen, rejected). `cut` is the
-    number of prompt tokens that were left out to fit.
+    kind, weight, source, id: as in `Record`. Paths stand in the order of their responses: a pair's are
+    (chosen, rejected). A response has several where the chat template renders its turns in different
+    contexts. `cut` is the number of prompt tokens that were left out to fit.
 
     A problem as it is read has no responses (no scores): its first path is the prompt, and a second one,
     if there is a worked answer, is prompt and answer, scored sentence by sentence. What the policy
@@ -69,6 +70,10 @@ class Encoded:
     visit: int = 0
     """Of a problem that was drawn: how many records its stream had given before."""
     sampled: Sampled | None = None
+    weights: tuple[float, ...] = ()
+    """Of the responses, beside the record's own; none where all are 1."""
+    notes: tuple[str, ...] = ()
+    """What the row says and the tokens do not, or what looks like a mistake; counted."""
 
     @property
     def is_problem(self) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from onestage.data._row_error import shown
+from onestage.data.messages import without_nulls
 from onestage.data.record import Refusal
 
 JSON_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
@@ -108,11 +109,15 @@ def rows_of(file: DataFile, wanted: frozenset[str]) -> Iterator[RawRow | Refusal
 def rows_of_table(
     label: str, table: dict[str, list[Any]], start: int, unread: tuple[str, ...], count: int
 ) -> Iterator[RawRow]:
-    """Rows out of columns; `start` is the index of the first one, counted from 0."""
+    """Rows out of columns; `start` is the index of the first one, counted from 0.
+
+    In columns every mapping has each key that any of them has: null keys are padding, and are dropped.
+    """
     names = list(table)
     values = zip(*table.values(), strict=True) if names else repeat((), count)
     for index, row in enumerate(values, start):
-        yield RawRow(f"{label}[{index}]", dict(zip(names, row, strict=True)), unread, True)
+        columns = dict(zip(names, map(without_nulls, row), strict=True))
+        yield RawRow(f"{label}[{index}]", columns, unread, True)
 
 
 def columns_to_read(

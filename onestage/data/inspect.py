@@ -211,6 +211,8 @@ def _warnings(found: Findings) -> Iterator[str]:
             yield f"{name}: {table.ties} pairs prefer neither side and are left out"
         if table.cut:
             yield f"{name}: {table.cut} prompts are shortened to fit max_length"
+        for note, count in table.notes.items():
+            yield f"{name}: {count} records: {note}"
         if stream.duplicates:
             yield f"{name}: {stream.duplicates} records are repeated word for word"
         for trip in stream.broken_trips[:3]:

@@ -1,8 +1,12 @@
 """Text and messages: prompts and responses, checked and brought to one form.
 
-A prompt or response is a string or a list of messages. Nulls inside messages are dropped, because
-Parquet gives every message every key that any message has, and chat templates tell a null from an
-absent key. JSON Lines and Parquet so yield the same record.
+A prompt or response is a string or a list of messages. Null keys of a message are dropped, because
+chat templates tell a null from an absent key. Nulls in what a tool is called with are said on purpose
+and stay; in Parquet, where every mapping has every key that any has, they are padding and the reader
+drops them.
+
+How much an assistant's turn counts may stand in its message: `weight`, or `train` or `loss` (true or
+false). All become one `weight`, which no template sees.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onestage.data._row_error import RowError, shown
+from onestage.data.scores import row_weight
 
 Message = Mapping[str, Any]
 """One turn of a conversation: at least `role` and `content`, as chat templates know it."""
@@ -41,6 +46,17 @@ SHAREGPT_ROLES = {
     "tool": "tool",
     "observation": "tool",
 }
+
+
+WISHES = ("weight", "train", "loss")
+"""Keys of a message that say how much it counts."""
+
+OLD_CALLS = {
+    "function_call": "give it as `tool_calls`: [{type: function, function: {name, arguments}}]",
+    "audio": "onestage trains on text",
+    "refusal": "give what the assistant said as `content`",
+}
+"""Keys of an assistant's message that would change what is trained on, and that no template reads."""
 
 
 def text_of(value: object, name: str) -> str:
@@ -188,10 +204,63 @@ def _message_of(message: object, name: str, index: int) -> Message:
     if content is not None and not (isinstance(content, str) and content.isascii()):
         text_of(content, f"{name}[{index}].content")
     # Nearly all messages are of this form, and have no other keys to go through.
-    if len(message) == 2:
+    if len(message) == 2 and "content" in message:
         return {"role": role, "content": content}
-    extra = {key: held for key, held in message.items() if key not in ("role", "content")}
-    return {"role": role, "content": content, **without_nulls(extra)}
+    extra = {
+        key: _called(held) if key == "tool_calls" else held
+        for key, held in message.items()
+        if key not in ("role", "content", *WISHES) and held is not None
+    }
+    for key in ("tool_calls", *OLD_CALLS):
+        if extra.get(key) and role != "assistant":
+            raise RowError(f"`{name}[{index}]` has `{key}`, but only an assistant calls tools")
+    for key, instead in OLD_CALLS.items():
+        if extra.get(key):
+            raise RowError(f"`{name}[{index}].{key}` is not read: {instead}")
+    return {"role": role, "content": content, **extra, **_wish(message, f"{name}[{index}]")}
+
+
+def _called(calls: object) -> object:
+    """Tool calls without the null keys of the calls themselves; what they are called with stays."""
+    if isinstance(calls, list | tuple):
+        return [_called(call) for call in calls]
+    if not isinstance(calls, Mapping):
+        return calls
+    return {
+        key: held if key == "arguments" else _called(held)
+        for key, held in calls.items()
+        if held is not None or key == "arguments"
+    }
+
+
+def _wish(message: Mapping[str, Any], where: str) -> dict[str, float]:
+    """`weight` of a message, from what it says of its part in training; empty for an ordinary one."""
+    said = {key: message[key] for key in WISHES if message.get(key) is not None}
+    if not said:
+        return {}
+    wishes = {_counted(value, f"{where}.{key}") for key, value in said.items()}
+    if len(wishes) > 1:
+        raise RowError(f"`{where}` says {said}, which do not agree: leave one of them")
+    (weight,) = wishes
+    if message["role"] != "assistant":
+        if weight:
+            raise RowError(
+                f"`{where}` is to be trained on ({said}) and its role is {message['role']}: only "
+                "assistant messages are; give it weight 0 or none"
+            )
+        return {}
+    return {} if weight == 1 else {"weight": weight}
+
+
+def _counted(value: object, where: str) -> float:
+    if isinstance(value, bool):
+        return float(value)
+    try:
+        return 0.0 if value == 0 else row_weight(value)
+    except RowError:
+        raise RowError(
+            f"`{where}` must be true, false or a weight of at least 0, found {shown(value)}"
+        ) from None
 
 
 def _from_sharegpt(turn: object) -> object:
@@ -202,7 +271,8 @@ def _from_sharegpt(turn: object) -> object:
     if role is None:
         allowed = ", ".join(SHAREGPT_ROLES)
         raise RowError(f"`conversations` must be from one out of {allowed}, found {shown(speaker)}")
-    return {"role": role, "content": turn.get("value")}
+    rest = {key: held for key, held in turn.items() if key not in ("from", "value", "role")}
+    return {"role": role, "content": turn.get("value"), **rest}
 
 
 def _repeats(prompt: Turns, shared: tuple[Message, ...]) -> bool:

@@ -270,7 +270,7 @@ def _arguments(found: Mapping[str, Any]) -> dict[str, Any]:
     arguments = found.get("chat_template_kwargs", {})
     if not isinstance(arguments, Mapping):
         raise RowError(f"`chat_template_kwargs` must be an object, found {shown(arguments)}")
-    template = without_nulls(arguments)
+    template = {name: held for name, held in arguments.items() if held is not None}
     tools = found.get("tools")
     if not tools:
         return template
@@ -283,7 +283,7 @@ def _arguments(found: Mapping[str, Any]) -> dict[str, Any]:
         raise RowError(f"`tools` must be a list of tools, found {shown(tools)}")
     if "tools" in template:
         raise RowError("found `tools` both as a column and in `chat_template_kwargs`")
-    return {**template, "tools": without_nulls(tools)}
+    return {**template, "tools": tools}
 
 
 def _solution(row: NamedRow) -> tuple[str, ...]:

@@ -40,10 +40,11 @@ COLUMNS = {
     "span": "q",  # a span: start, end, response
     "responses": "q",  # a record: its number of responses
     "score": "d",  # a response
+    "counts": "d",  # a response: its weight beside the record's
 }
 """The files of a store, each an array of numbers; codes as in the `array` module."""
 
-FORMAT = "3"
+FORMAT = "4"
 """Part of every store's name: change it when the same records come to give other files."""
 
 SHOWN_REFUSALS = 100
@@ -83,6 +84,8 @@ class Table:
     """The first of them."""
     reasons: list[str] = field(default_factory=list)
     """`where: reason` of the first refused rows."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What rows say and their tokens do not, or what looks like a mistake: of how many records."""
 
     @property
     def total(self) -> int:
@@ -110,6 +113,8 @@ class Table:
         self.scored_tokens += item.scored
         self.longest = max(self.longest, *(len(path.ids) for path in item.paths))
         self.cut += item.cut > 0
+        for note in item.notes:
+            self.notes[note] = self.notes.get(note, 0) + 1
 
     def close(self, reading: Reading) -> None:
         """Take in which columns stood beside the records, when all are read."""
@@ -150,7 +155,8 @@ class Store:
     def __getitem__(self, number: int) -> Encoded:
         columns = self._columns
         begin, end = self._first_path[number : number + 2]
-        scores = columns["score"][slice(*self._first_response[number : number + 2])]
+        responses = slice(*self._first_response[number : number + 2])
+        scores, counts = columns["score"][responses], columns["counts"][responses]
         return Encoded(
             kind=self.kind(number),
             paths=tuple(self._path(path) for path in range(begin, end)),
@@ -160,6 +166,7 @@ class Store:
             id=self.name(number),
             cut=int(columns["cut"][number]),
             about=bytes(self._abouts[slice(*self._first_about[number : number + 2])]).decode(),
+            weights=() if (counts == 1).all() else tuple(float(count) for count in counts),
         )
 
     def __iter__(self) -> Iterator[Encoded]:
@@ -276,6 +283,7 @@ def _append(
     columns["name"].append(len(name))
     columns["responses"].append(len(item.scores))
     columns["score"].extend(item.scores)
+    columns["counts"].extend(item.weights or (1.0,) * len(item.scores))
     for path in item.paths:
         tokens.write(path.ids.tobytes())
         columns["length"].append(len(path.ids))

@@ -1,23 +1,32 @@
 """Records to text, with the characters of each response marked.
 
-Chat: the whole conversation is rendered once by the tokenizer's own template, and each assistant
-turn is found in it by rendering what comes before it as a generation prompt. Plain strings: prompt,
-response, end token, in TRL's way. Nothing is tokenised here.
+Chat: rendered by the tokenizer's own template, each assistant turn behind the prompt that the model will
+answer (`turns.py`). Plain strings: prompt, response, end token, in TRL's way. What a row says and the
+template leaves out is noted by name. Nothing is tokenised here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from onestage.data.kinds import FEEDBACK
 from onestage.data.messages import Message, Turns
 from onestage.data.record import Record
-
-Span = tuple[int, int]
+from onestage.data.spoken import REASONING, holds, in_parts
+from onestage.data.turns import (
+    Apply,
+    Dialect,
+    Span,
+    TemplateError,
+    dialect_of,
+    ends_marked,
+    spoken,
+)
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -25,6 +34,15 @@ NO_TEMPLATE = (
     "the record is made of messages but the tokenizer has no chat template; "
     "set model.chat_template to a Jinja file, or give prompt and completion as strings"
 )
+
+NO_END = "the chat template writes no end marker behind a reply"
+NO_TOKEN = "the end marker of a reply is no token of the tokenizer, so generation cannot stop at it"
+
+LINKS = frozenset(("role", "content", "weight", "tool_calls", "tool_call_id", "id", *REASONING))
+"""Keys of a message that are rendered or checked, or only tie messages together."""
+
+DIALECTS: WeakKeyDictionary[Any, tuple[Any, Dialect]] = WeakKeyDictionary()
+"""What templates write around a reply, found once for each tokenizer and template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +55,20 @@ class Rendered:
     special: bool
     """Whether the tokenizer is to add its own special tokens (plain strings), or the template
     already holds them (chat)."""
-
-
-class TemplateError(ValueError):
-    """A record that the chat template does not render faithfully."""
+    responses: tuple[int, ...] = ()
+    """Which response of its record each span is of."""
+    weights: tuple[float, ...] = ()
+    """Of the record's responses, where turns have weights of their own; on its first text."""
+    notes: tuple[str, ...] = ()
+    """What a row says and the text does not, or what it says that is no text."""
 
 
 def render(record: Record, tokenizer: Any) -> list[Rendered]:
-    """The texts of a record: one for each completion in its context. Of a problem: its prompt, and the
-    worked answer alone if it has one.
+    """The texts of a record: of each completion in its context, one or (where a template renders history
+    otherwise than the present) several. Of a problem: its prompt, and the worked answer alone if it has
+    one.
 
-    Raises `TemplateError` where a response cannot be found again in what the template made of it.
+    Raises `TemplateError` where a response's place in what the template made of it cannot be proved.
     """
     layout = FEEDBACK[record.kind].layout
     if layout == "problem":
@@ -56,7 +77,8 @@ def render(record: Record, tokenizer: Any) -> list[Rendered]:
         return [prompt, _worked(record, tokenizer)] if worked else [prompt]
     if layout == "windows":
         text = _ended(str(record.completions[0]), tokenizer)
-        return [Rendered(text, ((0, len(text)),), True)]
+        notes = _special_inside(tokenizer, [text.removesuffix(tokenizer.eos_token or "")])
+        return [Rendered(text, ((0, len(text)),), True, (0,), (), notes)]
     return _responses(record, record.completions, tokenizer)
 
 
@@ -64,21 +86,36 @@ def render_prompt(prompt: Turns, tokenizer: Any, template: Mapping[str, Any] = N
     """What a model is to continue: a text as it is, messages through the chat template with `template`
     as its extra arguments. Raises `TemplateError`."""
     if isinstance(prompt, str):
-        return Rendered(prompt, (), True)
-    return Rendered(_apply(tokenizer, prompt, template, prompt=True), (), False)
+        return Rendered(prompt, (), True, notes=_special_inside(tokenizer, [prompt]))
+    text = _applied(tokenizer, template)(prompt, True)
+    return Rendered(text, (), False, notes=_unread(prompt, text, template, tokenizer))
 
 
 def render_whole(text: Turns, tokenizer: Any) -> Rendered:
     """A text or a conversation as it stands, to be read and not continued. Raises `TemplateError`."""
     if isinstance(text, str):
         return Rendered(text, (), True)
-    return Rendered(_apply(tokenizer, text, NOTHING, prompt=False), (), False)
+    return Rendered(_applied(tokenizer, NOTHING)(text, False), (), False)
+
+
+def dialect(tokenizer: Any) -> Dialect:
+    """What the tokenizer's chat template writes around a reply."""
+    known = DIALECTS.get(tokenizer)
+    if known is None or known[0] != tokenizer.chat_template:
+        found = dialect_of(tokenizer, _as_given(tokenizer, NOTHING))
+        known = (tokenizer.chat_template, found)
+        DIALECTS[tokenizer] = known
+    return known[1]
 
 
 def _responses(record: Record, completions: Sequence[Turns], tokenizer: Any) -> list[Rendered]:
-    if not all(isinstance(turns, str) for turns in completions):
-        return [_chat(record, completion, tokenizer) for completion in completions]
-    return [_plain(str(record.prompt), str(text), tokenizer) for text in completions]
+    texts: list[Rendered] = []
+    for number, completion in enumerate(completions):
+        if all(isinstance(turns, str) for turns in completions):
+            texts.append(_plain(str(record.prompt), str(completion), number, tokenizer))
+        else:
+            texts += _chat(record, completion, number, tokenizer)
+    return texts
 
 
 def _worked(record: Record, tokenizer: Any) -> Rendered:
@@ -90,7 +127,7 @@ def _worked(record: Record, tokenizer: Any) -> Rendered:
         answer = record.completions[0]
     elif not isinstance(record.prompt, str):
         answer = ({"role": "assistant", "content": solution},)
-    (rendered,) = _responses(record, [answer], tokenizer)
+    rendered = _responses(record, [answer], tokenizer)[-1]
     text = rendered.text[slice(*rendered.spans[-1])]
     if not text.startswith(solution):
         raise TemplateError(f"the worked answer {text[:60]!r} does not begin with the solution")
@@ -103,69 +140,130 @@ def _ended(text: str, tokenizer: Any) -> str:
     return text if end and text.endswith(end) else text + end
 
 
-def _plain(prompt: str, completion: str, tokenizer: Any) -> Rendered:
+def _plain(prompt: str, completion: str, number: int, tokenizer: Any) -> Rendered:
     text = prompt + _ended(completion, tokenizer)
-    return Rendered(text, ((len(prompt), len(text)),), True)
+    said = completion.removesuffix(tokenizer.eos_token or "")
+    notes = _special_inside(tokenizer, [prompt], [said])
+    return Rendered(text, ((len(prompt), len(text)),), True, (number,), (), notes)
 
 
-def _chat(record: Record, completion: Turns, tokenizer: Any) -> Rendered:
+def _chat(record: Record, completion: Turns, number: int, tokenizer: Any) -> list[Rendered]:
     before: Sequence[Message] = () if isinstance(record.prompt, str) else record.prompt
     turns = [*before, *(turn for turn in completion if not isinstance(turn, str))]
-    text = _apply(tokenizer, turns, record.template, prompt=False)
-    spans: list[Span] = []
-    for index in range(len(before), len(turns)):
-        if turns[index]["role"] == "assistant":
-            cursor = spans[-1][1] if spans else 0
-            spans.append(_turn(tokenizer, turns, index, text, cursor, record.template))
-    return Rendered(text, tuple(spans), False)
-
-
-def _apply(
-    tokenizer: Any, turns: Sequence[Message], extra: Mapping[str, Any], *, prompt: bool
-) -> str:
-    if not tokenizer.chat_template:
-        raise TemplateError(NO_TEMPLATE)
-    try:
-        text: str = tokenizer.apply_chat_template(
-            [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=prompt, **extra
+    apply = _applied(tokenizer, record.template)
+    texts = spoken(turns, len(before), apply, dialect(tokenizer))
+    counted = [turn for text in texts for turn in text.turns]
+    if not counted:
+        raise TemplateError("every assistant turn has weight 0 or train: false: nothing is scored")
+    each = FEEDBACK[record.kind].layout == "turns"
+    made = [
+        Rendered(
+            text.text,
+            text.spans,
+            False,
+            tuple(counted.index(turn) if each else number for turn in text.turns),
         )
-    except Exception as error:  # Jinja's own errors and whatever a template raises
-        roles = [turn["role"] for turn in turns]
-        raise TemplateError(f"the chat template refuses roles {roles}: {error}") from error
-    return text
+        for text in texts
+    ]
+    # What follows the last turn that counts is in no text, and matters to none.
+    heard = turns[: counted[-1] + 1]
+    notes = _unread(heard, made[-1].text, record.template, tokenizer)
+    known = dialect(tokenizer)
+    if not all(ends_marked(text.text, span, known) for text in texts for span in text.spans):
+        notes = (*notes, NO_END)
+    elif not known.ends:
+        notes = (*notes, NO_TOKEN)
+    made[0] = replace(made[0], weights=_weights(turns, counted, each), notes=notes)
+    return made
 
 
-def _turn(
-    tokenizer: Any, turns: Sequence[Message], index: int, text: str, cursor: int, extra: Any
-) -> Span:
-    """Characters of an assistant turn, its end-of-turn token included."""
-    content = str(turns[index].get("content") or "").strip()
-    opening = _apply(tokenizer, turns[:index], extra, prompt=True) if index else ""
-    closed = text
-    if index + 1 < len(turns):
-        closed = _apply(tokenizer, turns[: index + 1], extra, prompt=False)
-    # By what comes before it, since its text may stand in the conversation twice.
-    if opening and text.startswith(opening) and text.startswith(closed):
-        start, end = len(opening), _end_of_turn(tokenizer, text, len(opening), len(closed))
-    else:  # a template that renders earlier turns differently, or does nothing for an empty prompt
-        start = text.find(content, cursor)
-        if start < 0:
-            raise TemplateError(f"the chat template drops the response {content[:60]!r}")
-        end = start + len(content)
-        for token in tokenizer.all_special_tokens:
-            if text.startswith(token, end):
-                end += len(token)
-                break
-    if content not in text[start:end] or start >= end:
+def _weights(turns: Sequence[Message], counted: Sequence[int], each: bool) -> tuple[float, ...]:
+    weights = tuple(float(turns[turn].get("weight", 1)) for turn in counted)
+    if set(weights) == {1.0}:
+        return ()
+    if not each:
         raise TemplateError(
-            f"the chat template drops or rewrites the response {content[:60]!r}: "
-            f"it renders {text[start:end][:60]!r}"
+            f"a message has weight {next(w for w in weights if w != 1):g}, but all turns here are one "
+            "response: a message may have weight 0 or 1, the response has the `weight` of its row"
         )
-    return start, end
+    return weights
 
 
-def _end_of_turn(tokenizer: Any, text: str, start: int, end: int) -> int:
-    """Leave out white space that the template puts behind the end-of-turn token."""
-    stripped = len(text[:end].rstrip())
-    ends_special = any(text.endswith(token, 0, stripped) for token in tokenizer.all_special_tokens)
-    return stripped if ends_special and stripped > start else end
+def _applied(tokenizer: Any, extra: Mapping[str, Any]) -> Apply:
+    """The tokenizer's chat template with the record's extra arguments, as it reads messages."""
+    apply = _as_given(tokenizer, extra)
+    if dialect(tokenizer).content == "text":
+        return apply
+    return lambda turns, prompt: apply(in_parts(turns), prompt)
+
+
+def _as_given(tokenizer: Any, extra: Mapping[str, Any]) -> Apply:
+    def apply(turns: Sequence[Message], prompt: bool) -> str:
+        if not tokenizer.chat_template:
+            raise TemplateError(NO_TEMPLATE)
+        # How much a turn counts is our business; a template would be shown a key it does not know.
+        plain = [{key: held for key, held in turn.items() if key != "weight"} for turn in turns]
+        try:
+            text: str = tokenizer.apply_chat_template(
+                plain, tokenize=False, add_generation_prompt=prompt, **extra
+            )
+        except Exception as error:  # Jinja's own errors and whatever a template raises
+            roles = [turn["role"] for turn in turns]
+            raise TemplateError(f"the chat template refuses roles {roles}: {error}") from error
+        return text
+
+    return apply
+
+
+def _unread(
+    turns: Sequence[Message], text: str, template: Mapping[str, Any], tokenizer: Any
+) -> tuple[str, ...]:
+    """What the row says and the template does not render, by name. Raises `TemplateError` where that is
+    what a user or a tool said: without it the reply answers something else."""
+    notes: dict[str, None] = {}
+    for turn in turns:
+        role, content = turn["role"], turn.get("content")
+        if role != "assistant" and content and not holds(text, content):
+            if role not in ("system", "developer"):
+                raise TemplateError(
+                    f"the chat template drops or rewrites what the {role} says, {content[:60]!r}"
+                )
+            notes[f"the chat template does not render the {role} message"] = None
+        for key in turn.keys() - LINKS:
+            if turn[key] and not holds(text, str(turn[key])):
+                notes[f"the chat template does not render `{key}` of a message"] = None
+    for name in template:
+        if name != "tools" and name not in _template_text(tokenizer):
+            notes[f"the chat template has no use for chat_template_kwargs.{name}"] = None
+    if any(not holds(text, name) for name in _tool_names(template)):
+        notes["the chat template does not render `tools`"] = None
+    said = [str(t.get("content") or "") for t in turns]
+    replies = [said.pop(n) for n in reversed(range(len(turns))) if turns[n]["role"] == "assistant"]
+    return (*notes, *_special_inside(tokenizer, said, replies))
+
+
+def _template_text(tokenizer: Any) -> str:
+    template = tokenizer.chat_template
+    return template if isinstance(template, str) else "\n".join(template.values())
+
+
+def _tool_names(template: Mapping[str, Any]) -> list[str]:
+    found = []
+    for tool in template.get("tools") or ():
+        inner = tool.get("function", tool) if isinstance(tool, Mapping) else {}
+        name = inner.get("name") if isinstance(inner, Mapping) else None
+        found += [name] if isinstance(name, str) else []
+    return found
+
+
+def _special_inside(
+    tokenizer: Any, said: Sequence[str], replies: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Notes on special tokens that a row holds as text: the tokenizer takes them for tokens."""
+    pattern = dialect(tokenizer).special
+    notes = []
+    for place, texts in (("a prompt or text", said), ("a response", replies)):
+        found = next(filter(None, map(pattern.search, texts)), None)
+        if found:
+            notes.append(f"{place} holds the special token {found.group()!r} as text")
+    return tuple(notes)

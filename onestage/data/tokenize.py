@@ -2,8 +2,9 @@
 
 Rows, problems, prompts that are only sampled from and texts that reward models read are rendered
 (`template.py`) and then tokenised here. A whole conversation is encoded at once and the characters of a
-response are mapped to tokens through the tokenizer's offsets, so no token is split or doubled at the
-border of prompt and response. A token that holds characters of both sides counts as the response's.
+response are mapped to tokens through the tokenizer's offsets. Where a token would hold characters of
+prompt and response, the two are tokenised apart and their ids joined: that is what the model sees when
+it is asked, and nothing of the prompt is scored.
 
 Of a problem, prompt and worked answer are tokenised apart and their ids joined, so that the ids of the
 prompt are those that the policy continues and a hint is a beginning of the ids that supervised training
@@ -20,18 +21,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from onestage.data.edges import first_token, token_spans
 from onestage.data.encoded import Encoded, ProblemFacts
-from onestage.data.kinds import FEEDBACK, Kind
+from onestage.data.kinds import FEEDBACK
 from onestage.data.messages import Turns
 from onestage.data.record import Record, Refusal
-from onestage.data.template import (
-    Rendered,
-    TemplateError,
-    render,
-    render_prompt,
-    render_whole,
-)
+from onestage.data.template import Rendered, render, render_prompt, render_whole
 from onestage.data.trees import Ids, TokenPath
+from onestage.data.turns import TemplateError
 
 Overflow = Literal["drop", "truncate_prompt"]
 """What becomes of a path longer than `max_length`: it is refused, or its prompt is shortened."""
@@ -101,6 +98,7 @@ def _continued(tokenizer: Any, rendered: Rendered, tokens: _Tokens) -> Ids:
         ids = ids[:-1]  # some tokenizers end every text; a prompt is to be continued
     if not len(ids):
         raise TemplateError("the prompt has no token: there is nothing to continue")
+    _check_beginning(tokenizer, ids)
     return ids
 
 
@@ -173,9 +171,11 @@ class Encoder:
         paths = [self._path(t, e) for t, e in zip(rendered, tokens, strict=True)]
         if layout == "windows":
             return self._windows(record, paths[0])
-        return [self._responses(record, _numbered(record.kind, paths))]
+        return [self._responses(record, rendered, paths)]
 
-    def _responses(self, record: Record, paths: list[TokenPath]) -> Encoded | Refusal:
+    def _responses(
+        self, record: Record, rendered: Sequence[Rendered], paths: list[TokenPath]
+    ) -> Encoded | Refusal:
         cut, longest = 0, max(len(path.ids) for path in paths)
         if longest > self.max_length:
             shared = min(path.spans[0][0] for path in paths)
@@ -186,7 +186,15 @@ class Encoder:
         responses = 1 + max(number for path in paths for number in path.responses)
         scores = record.scores or (float("nan"),) * responses
         return Encoded(
-            record.kind, tuple(paths), scores, record.weight, record.source, record.id, cut
+            record.kind,
+            tuple(paths),
+            scores,
+            record.weight,
+            record.source,
+            record.id,
+            cut,
+            weights=rendered[0].weights,
+            notes=_noted(rendered),
         )
 
     def _path(self, rendered: Rendered, tokens: _Tokens) -> TokenPath:
@@ -194,19 +202,16 @@ class Encoder:
         end = self.tokenizer.eos_token_id
         if rendered.special and len(ids) > 1 and ids[-1] == ids[-2] == end:
             ids = ids[:-1]  # the tokenizer adds an EOS of its own behind the one we wrote
-        encoding, offsets, spans = tokens.encoding, tokens.encoding.offsets, []
-        for start, stop in rendered.spans:
-            first = _first_token(encoding, offsets, start, stop)
-            last = min(_first_token(encoding, offsets, stop, len(rendered.text)), len(ids))
-            if last <= first:
-                raise TemplateError("the response has no token of its own")
-            spans.append((first, last))
+        _check_beginning(self.tokenizer, ids)
+        ids, spans = token_spans(self.tokenizer, rendered, tokens.encoding, ids)
+        if any(last <= first for first, last in spans):
+            raise TemplateError("the response has no token of its own")
         # Without a BOS the first token has nothing in front that it could be predicted from.
         if spans[0][0] == 0:
             if spans[0][1] == 1 or len(rendered.text) > rendered.spans[0][1]:
                 raise TemplateError("the first token of the sequence cannot be scored")
             spans[0] = (1, spans[0][1])
-        return TokenPath(ids, tuple(spans), tuple(range(len(spans))))
+        return TokenPath(ids, tuple(spans), rendered.responses)
 
     def _fit(
         self, record: Record, paths: list[TokenPath], prompt: int, longest: int, what: str
@@ -270,17 +275,21 @@ class Encoder:
             record.id,
             cut,
             facts.dump(),
+            notes=_noted(rendered),
         )
 
 
-def _numbered(kind: Kind, paths: Sequence[TokenPath]) -> list[TokenPath]:
-    """Which response each span belongs to: each turn is one, or each completion."""
-    if FEEDBACK[kind].layout == "turns":
-        return list(paths)
-    return [
-        TokenPath(path.ids, path.spans, (number,) * len(path.spans))
-        for number, path in enumerate(paths)
-    ]
+def _noted(rendered: Sequence[Rendered]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for text in rendered for note in text.notes))
+
+
+def _check_beginning(tokenizer: Any, ids: Ids) -> None:
+    begin = tokenizer.bos_token_id
+    if begin is not None and len(ids) > 1 and ids[0] == ids[1] == begin:
+        raise TemplateError(
+            f"it begins with {tokenizer.bos_token!r} twice: the tokenizer or the chat template writes "
+            "it, so take it out of the row's own text"
+        )
 
 
 def _shortened(path: TokenPath, keep: int, cut: int) -> TokenPath:
@@ -292,27 +301,7 @@ def _worked(prompt: Ids, rendered: Rendered, tokens: _Tokens) -> TokenPath:
     """Prompt and worked answer; a span for each sentence, and one for what follows the last."""
     ids, length = np.asarray(tokens.ids, np.int32), len(rendered.text)
     encoding, offsets = tokens.encoding, tokens.encoding.offsets
-    ends = {_first_token(encoding, offsets, end, length) for _, end in rendered.spans}
+    ends = {first_token(encoding, offsets, end, length) for _, end in rendered.spans}
     edges = sorted({0, *ends, len(ids)})
     spans = tuple((len(prompt) + a, len(prompt) + b) for a, b in pairwise(edges))
     return TokenPath(np.concatenate([prompt, ids]), spans, (0,) * len(spans))
-
-
-def _first_token(encoding: Any, offsets: Sequence[tuple[int, int]], char: int, stop: int) -> int:
-    """Index of the first token that reaches beyond `char` (the length, if none does).
-
-    The text is scanned for a character that has a token; tokens just before it may be white space
-    whose offsets the tokenizer trimmed to nothing.
-    """
-    token = None
-    for position in range(char, stop):
-        token = encoding.char_to_token(position)
-        if token is not None:
-            break
-    if token is None:
-        token = len(offsets)
-        while token and offsets[token - 1] == (0, 0):
-            token -= 1
-    while token and offsets[token - 1][1] > char:
-        token -= 1
-    return int(token)

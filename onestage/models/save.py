@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from onestage.models.endings import save_ends
 from onestage.models.stacking import is_stacked, restore_trained, save_sum, save_trained
 
 TRAINED_FILE = "trained.safetensors"
@@ -54,6 +55,8 @@ def fill_model(model: Any, tokenizer: Any, folder: Path) -> None:
         save_sum(model, folder)
     else:
         model.save_pretrained(folder)
+    if hasattr(model, "peft_config"):
+        save_ends(model, folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from onestage.models.adapters import adapted, continued, put_on_top
 from onestage.models.attention import NAME as FOREST_ATTENTION
+from onestage.models.endings import stop_at_markers
 from onestage.models.fingerprint import digest
 from onestage.models.model import Lora, Model, Precision
 from onestage.models.policy import Policy
@@ -79,6 +80,7 @@ def load(
         model = adapted(source.lora, model, source.task)
     if source.gradient_checkpointing:
         _checkpoint_gradients(model)
+    stop_at_markers(model, tokenizer)
     return Loaded(model, tokenizer, fingerprint, notes)
 
 
@@ -125,6 +127,7 @@ def given(
         model = adapted(lora, model, task)  # type: ignore[arg-type]
     if gradient_checkpointing:
         _checkpoint_gradients(model)
+    stop_at_markers(model, tokenizer)
     return Loaded(model, tokenizer, fingerprint)
 
 

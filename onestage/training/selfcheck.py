@@ -5,7 +5,7 @@
 2. The packed forest gives each response the log-probabilities it has alone in the plain model.
 3. The chunked head equals full logits, in values and gradients.
 4. Changing a response changes no other response's log-probabilities.
-5. At most one BOS, in front; every response ends with its one end token.
+5. Beginnings and ends are as the chat template or tokenizer writes them, in every row of the data.
 
 Of a reward model, 2 and 4 are about its rewards (2 compares with its own classifier at the end of each
 response), 1 holds for want of a reference, and 3 says nothing.
@@ -24,6 +24,7 @@ import torch
 from onestage.data.encoded import Encoded
 from onestage.data.kinds import FEEDBACK
 from onestage.data.packing import Batch, pack_records
+from onestage.data.template import NO_END, dialect
 from onestage.data.trees import TokenPath
 from onestage.models.head import head_difference
 from onestage.models.policy import TOLERANCE
@@ -80,7 +81,7 @@ def check_laws(
             verdicts.append(_head_is_exact(run, batch, tolerance))
     with run.policy.evaluating(), run.accelerator.autocast():
         verdicts.append(_responses_are_separate(run, records, tolerance))
-    return [*verdicts, _ends_are_right(records, tokenizer)]
+    return [*verdicts, _ends_are_right(run, records, tokenizer)]
 
 
 def require(verdicts: Sequence[Verdict]) -> None:
@@ -186,20 +187,35 @@ def _with_other_end(record: Encoded) -> Encoded:
     return replace(record, paths=(TokenPath(ids, path.spans, path.responses), *record.paths[1:]))
 
 
-def _ends_are_right(records: Sequence[Encoded], tokenizer: Any) -> Verdict:
-    begin, ends = tokenizer.bos_token_id, set(tokenizer.all_special_ids)
+def _ends_are_right(run: Run, records: Sequence[Encoded], tokenizer: Any) -> Verdict:
+    """Ends are looked at in the sample, and were counted for every row when it was encoded."""
+    known = dialect(tokenizer)
+    # A tool call may end on another added token than a reply.
+    ends = {tokenizer.eos_token_id, *tokenizer.added_tokens_decoder}
     problems = []
     for record in records:
-        for path in record.paths if record.sampled is None else ():
-            ids = path.ids
-            if begin is not None and begin != tokenizer.eos_token_id:
-                count = int((ids == begin).sum())
-                if count > 1 or (count == 1 and ids[0] != begin):
-                    problems.append(f"{record.id}: {count} BOS tokens")
-            for _, stop in path.spans if FEEDBACK[record.kind].layout != "windows" else ():
-                if int(ids[stop - 1]) not in ends:
-                    problems.append(f"{record.id}: a response does not end with an end token")
-                elif stop > 1 and ids[stop - 1] == ids[stop - 2]:
+        prompted = record.sampled is None and FEEDBACK[record.kind].layout != "windows"
+        for path in record.paths if prompted else ():
+            for start, stop in path.spans:
+                ids = path.ids[start:stop]
+                if int(ids[-1]) not in ends and not _says(tokenizer, ids, known.marker):
+                    problems.append(f"{record.id}: a response does not end with an end marker")
+                elif len(ids) > 1 and ids[-1] == ids[-2]:
                     problems.append(f"{record.id}: a response ends with two end tokens")
-    detail = "; ".join(problems[:5]) or "one BOS at most, one end token a response"
+    counts = [(name, store.table.notes) for name, store in run.data.named()]
+    unended = sum(notes.get(NO_END, 0) for _, notes in counts)
+    if unended:
+        problems.insert(
+            0,
+            f"{unended} records: {NO_END}, so the model would never learn to stop; let "
+            "model.chat_template write {{ eos_token }} or the model's own end-of-turn token there",
+        )
+    seen = [f"{name}: {n} records: {note}" for name, notes in counts for note, n in notes.items()]
+    detail = "; ".join(problems[:5]) or "; ".join(
+        ["one beginning, one end marker a response", *seen[:5]]
+    )
     return Verdict("5 beginnings and ends", not problems, detail)
+
+
+def _says(tokenizer: Any, ids: Any, marker: str) -> bool:
+    return bool(marker) and tokenizer.decode(ids).endswith(marker)

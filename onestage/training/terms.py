@@ -161,7 +161,7 @@ def feedback_of(
         whole["pair"] += [(first, first + 1)] if FEEDBACK[record.kind].paired else []
         whole["role"] += record.sampled.roles if record.sampled else [0] * size
         real["score"] += record.scores
-        real["weight"] += [record.weight] * size
+        real["weight"] += [record.weight * w for w in record.weights or (1.0,) * size]
     int_of = {n: torch.tensor(v, dtype=torch.int64, device=device) for n, v in whole.items()}
     float_of = {n: torch.tensor(v, dtype=torch.float32, device=device) for n, v in real.items()}
     return Feedback(

@@ -181,7 +181,9 @@ def test_an_unfaithful_template_is_refused(template: str, message: str) -> None:
 def test_a_template_that_renders_earlier_turns_differently() -> None:
     encoder = Encoder(make_tokenizer(chat=REWRITES_EARLIER), 200)
     record = chat(("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two"))
-    assert spans_of(encoder, record) == ["one</s>", "<think></think>two</s>"]
+    # Each turn is trained as the model will say it: the last one, whatever follows in the row.
+    assert spans_of(encoder, record) == ["<think></think>one</s>", "<think></think>two</s>"]
+    assert len(encoded(encoder, record).paths) == 2
 
 
 def test_messages_without_a_template_are_refused() -> None:

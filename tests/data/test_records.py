@@ -164,7 +164,7 @@ def test_optional_columns_reach_the_record():
     }
     got = record(row)
     assert (got.weight, got.id, got.source) == (2.0, "17", "plain")
-    assert got.template == {"enable_thinking": False, "tools": [{"name": "add"}]}
+    assert got.template == {"enable_thinking": False, "tools": [{"name": "add", "unit": None}]}
 
 
 def test_an_empty_id_falls_back_to_where_the_row_stands():
@@ -172,12 +172,13 @@ def test_an_empty_id_falls_back_to_where_the_row_stands():
     assert record({**DEMO, "id": 0}).id == "0"
 
 
-def test_tool_calls_stand_for_content_and_nulls_in_messages_are_dropped():
-    call = {"function": {"name": "add", "arguments": {"a": 2, "unit": None}}}
+def test_tool_calls_stand_for_content_and_null_keys_of_messages_are_dropped():
+    """A null that a tool is called with was said on purpose, and stays."""
+    call = {"id": None, "function": {"name": "add", "arguments": {"a": 2, "unit": None}}}
     asks = {"role": "assistant", "content": None, "tool_calls": [call], "name": None}
     told = {"role": "tool", "content": "4", "tool_calls": None, "name": "add"}
     (turns,) = record({"messages": [USER, asks, told, FOUR]}).completions
-    kept = {"function": {"name": "add", "arguments": {"a": 2}}}
+    kept = {"function": {"name": "add", "arguments": {"a": 2, "unit": None}}}
     assert turns[1] == {"role": "assistant", "content": None, "tool_calls": [kept]}
     assert turns[2] == {"role": "tool", "content": "4", "name": "add"}
 

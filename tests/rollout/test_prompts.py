@@ -30,7 +30,7 @@ def ends_every_text() -> Any:
 
 
 @pytest.mark.parametrize("make", [make_tokenizer, ends_every_text])
-@pytest.mark.parametrize("prompt", ["2 + 2 = ", "<s> é漢", CHAT, CHAT[1:]])
+@pytest.mark.parametrize("prompt", ["2 + 2 = ", "</s> é漢", CHAT, CHAT[1:]])
 def test_sampling_and_a_rollout_have_the_same_ids(
     prompt: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

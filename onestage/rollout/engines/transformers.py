@@ -255,7 +255,8 @@ def draw(logits_RV: Tensor, chance_R: Tensor, how: Decoding, warp: Any) -> tuple
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:
-    """The tokenizer's EOS and whatever the model's own generation settings end on."""
+    """The tokenizer's EOS and what the model's generation settings end on: loading puts the end markers
+    of the chat template there."""
     own = model.generation_config.eos_token_id
     listed = own if isinstance(own, list) else [own]
     known = [tokenizer.eos_token_id, *listed]

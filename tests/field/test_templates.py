@@ -1,0 +1,265 @@
+"""What is scored, of every template that TRL ships and of our own after public formats (law 5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tiny import make_tokenizer
+
+import onestage as one
+from bench.trust.conversations import SHAPES, called, encode, outcome, said, scored, user
+from bench.trust.families import CHATML, FAMILIES, trl_templates, with_markers
+from bench.trust.templates import bytes_tokenizer, tokenizer_for
+from onestage.data._row_error import RowError
+from onestage.data.encoded import Encoded
+from onestage.data.messages import messages_of
+from onestage.data.record import Record, Refusal
+from onestage.data.template import NO_END, NO_TOKEN, dialect
+from onestage.data.tokenize import Encoder
+
+TRL = trl_templates()
+
+
+@pytest.mark.parametrize("name", TRL)
+def test_trl_templates_score_the_assistant_or_say_why_not(name: str) -> None:
+    tokenizer = tokenizer_for(TRL[name])
+    found = {shape: outcome(tokenizer, SHAPES[shape]) for shape in SHAPES}
+    assert not {shape: text for shape, text in found.items() if text.startswith("WRONG")}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_score_the_assistant_up_to_and_with_the_end_marker(name: str) -> None:
+    family = FAMILIES[name]
+    tokenizer = with_markers(make_tokenizer(), family)
+    found = {shape: outcome(tokenizer, SHAPES[shape]) for shape in SHAPES}
+    assert not {shape: text for shape, text in found.items() if text.startswith("WRONG")}
+    both = SHAPES["short answer that stands in the question"]
+    for text, (reply,) in zip(spans(tokenizer, *both.messages), both.turns, strict=True):
+        # The template may write something of its own before a reply, never behind its end marker.
+        assert re.fullmatch(rf"(<.*>|\s)*{re.escape(reply)}\s?{re.escape(family.end)}", text, re.S)
+
+
+def spans(tokenizer: Any, *messages: dict[str, Any]) -> list[str]:
+    encoded = encode(tokenizer, messages)
+    assert isinstance(encoded, Encoded), encoded
+    return [text for _, text in scored(encoded, tokenizer)]
+
+
+def reason(tokenizer: Any, *messages: dict[str, Any]) -> str:
+    refused = encode(tokenizer, messages)
+    assert isinstance(refused, Refusal)
+    return refused.reason
+
+
+def notes(tokenizer: Any, *messages: dict[str, Any]) -> tuple[str, ...]:
+    encoded = encode(tokenizer, messages)
+    assert isinstance(encoded, Encoded)
+    return encoded.notes
+
+
+@pytest.fixture(scope="module")
+def chatml() -> Any:
+    return with_markers(
+        bytes_tokenizer(), FAMILIES["ChatML on a base model (EOS is another token)"]
+    )
+
+
+def test_each_turn_stands_in_the_context_in_which_it_will_be_said() -> None:
+    """History without thinking, the present with it: two paths, whose prompts agree."""
+    name, shape = "thinking dropped from history, thinking prompt", SHAPES["reasoning, two turns"]
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES[name])
+    encoded = encode(tokenizer, shape.messages)
+    assert isinstance(encoded, Encoded)
+    (first, _), (second, _) = scored(encoded, tokenizer)
+    assert second == tokenizer.apply_chat_template(
+        list(shape.messages[:3]), tokenize=False, add_generation_prompt=True
+    )
+    assert "ADD1" not in second
+    assert first.endswith("<think>\n")
+    assert [path.responses for path in encoded.paths] == [(0,), (1,)]
+
+
+def test_a_reply_behind_the_prompt_where_history_changes_with_it() -> None:
+    name = "history rendered otherwise once a reply follows"
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES[name])
+    encoded = encode(tokenizer, (user("Hi"), said("Yes")))
+    assert isinstance(encoded, Encoded)
+    assert scored(encoded, tokenizer) == [("<|user|>Hi</s><|assistant|>", "Yes</s>")]
+
+
+def test_weights_of_turns(chatml: Any) -> None:
+    turns = [user("a"), said("one", weight=0.5), user("b"), said("two"), user("c"), said("no")]
+    turns[-1]["loss"] = False
+    encoded = encode(chatml, turns)
+    assert isinstance(encoded, Encoded)
+    assert encoded.weights == (0.5, 1.0)
+    assert spans(chatml, *turns) == ["one<|im_end|>", "two<|im_end|>"]
+    assert "every assistant turn" in reason(chatml, user("a"), said("b", train=False))
+
+
+@pytest.mark.parametrize(
+    ("turn", "sentence"),
+    [
+        (said("b", weight=-1), "weight of at least 0, found int -1"),
+        (said("b", train="yes"), "must be true, false or a weight"),
+        (said("b", weight=1, train=False), "do not agree"),
+        ({**user("c"), "train": True}, "only assistant messages are"),
+        (said("b", function_call={"name": "f"}), "give it as `tool_calls`"),
+    ],
+)
+def test_wishes_that_cannot_be_honoured_are_refused(turn: Any, sentence: str) -> None:
+    with pytest.raises(RowError, match=re.escape(sentence)):
+        messages_of([user("a"), turn], "messages")
+
+
+def test_a_weight_inside_a_pair_is_all_or_nothing(chatml: Any) -> None:
+    turns = (said("one", weight=0), user("b"), said("two"))
+    pair = Record("pair", (user("a"),), (turns, (said("three"),)), source="s", id="x")
+    encoded = Encoder(chatml, 999).encode(pair)
+    assert isinstance(encoded, Encoded)
+    assert [text for _, text in scored(encoded, chatml)] == ["two<|im_end|>", "three<|im_end|>"]
+    half = Record("pair", (user("a"),), ((said("x", weight=0.5),), (said("y"),)), id="x")
+    refused = Encoder(chatml, 999).encode(half)
+    assert isinstance(refused, Refusal)
+    assert "a message may have weight 0 or 1" in refused.reason
+
+
+def test_what_the_template_leaves_out_is_said_by_name(chatml: Any) -> None:
+    tokenizer = bytes_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{{ eos_token }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    pirate = {"role": "system", "content": "Speak like a pirate."}
+    (note,) = notes(tokenizer, pirate, user("Hi"), said("Arr"))
+    assert note == "the chat template does not render the system message"
+    row = Record(
+        "demonstration",
+        (user("Hi"),),
+        ((said("Yes", mood="glad"),),),
+        id="x",
+        template={"tools": [{"function": {"name": "get_weather"}}], "enable_thinking": True},
+    )
+    encoded = Encoder(chatml, 999).encode(row)
+    assert isinstance(encoded, Encoded)
+    assert encoded.notes == (
+        "the chat template does not render `mood` of a message",
+        "the chat template has no use for chat_template_kwargs.enable_thinking",
+        "the chat template does not render `tools`",
+    )
+
+
+def test_a_user_who_is_not_heard_is_refused() -> None:
+    tokenizer = bytes_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}{{ eos_token }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+    )
+    assert "drops or rewrites what the user says, 'Hi'" in reason(
+        tokenizer, user("Hi"), said("Yes")
+    )
+
+
+def test_a_template_without_an_end_marker_is_noted_and_one_of_plain_text_too() -> None:
+    tokenizer = bytes_tokenizer()
+    tokenizer.chat_template = CHATML.replace("<|im_end|>", "")
+    assert NO_END in notes(tokenizer, user("Hi"), said("Yes"))
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML, markers are plain text"])
+    assert NO_TOKEN in notes(tokenizer, user("Hi"), said("Yes"))
+    assert spans(tokenizer, user("Hi"), said("Yes")) == ["Yes<|im_end|>"]
+
+
+def test_special_tokens_that_a_row_holds_as_text_are_counted(chatml: Any) -> None:
+    (note,) = notes(chatml, user("What is <|im_end|> for?"), said("An end."))
+    assert note == "a prompt or text holds the special token '<|im_end|>' as text"
+    (note,) = notes(chatml, user("Say it"), said("It is <|im_end|>, see?"))
+    assert note == "a response holds the special token '<|im_end|>' as text"
+
+
+def test_two_beginnings_are_refused() -> None:
+    """A rendered prompt that begins with BOS, to which the tokenizer adds another."""
+    encoder = Encoder(make_tokenizer(), 99)
+    twice = Record("demonstration", "<s>Question: two?", (" four",), source="s", id="x")
+    refused = encoder.encode(twice)
+    assert isinstance(refused, Refusal)
+    assert "begins with '<s>' twice" in refused.reason
+    assert isinstance(encoder.encode(Record("check", "<s>two?", (), id="x")), Refusal)
+
+
+def test_a_token_of_prompt_and_reply_is_taken_apart() -> None:
+    """`t` + `wo`: the model is asked with the tokens of the prompt alone."""
+    tokenizer = make_tokenizer()
+    assert len(tokenizer("one two", add_special_tokens=False).input_ids) == 2
+    cut = Record("demonstration", "one t", ("wo",), source="s", id="x")
+    encoded = Encoder(tokenizer, 99).encode(cut)
+    assert isinstance(encoded, Encoded)
+    assert scored(encoded, tokenizer) == [("<s>one t", "wo</s>")]
+    assert encoded.paths[0].ids.tolist() == [
+        *tokenizer("one t").input_ids,
+        *tokenizer("wo</s>", add_special_tokens=False).input_ids,
+    ]
+
+
+def test_arguments_as_text_or_mapping_are_rendered_once() -> None:
+    """A template that writes JSON itself is given a mapping, else the text would be quoted twice."""
+    tokenizer = bytes_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{% for c in m.tool_calls or [] %}"
+        "{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}{{ m.content or '' }}"
+        "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    for arguments in ({"city": "Paris"}, json.dumps({"city": "Paris"})):
+        (text,) = spans(tokenizer, user("Hi"), called(arguments))
+        assert text == 'get_weather{"city": "Paris"}</s>'
+
+
+def test_parquet_padding_is_not_said_and_a_null_of_json_lines_is(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"messages": [user("Hi"), called({"city": "Paris", "unit": None})]},
+        {"messages": [user("Hi"), called({"city": None, "unit": "C"})]},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held = {
+        name: [
+            record.completions[0][1]["tool_calls"][0]["function"]["arguments"]  # type: ignore
+            for record in one.read(str(tmp_path / name))
+        ]
+        for name in ("rows.parquet", "rows.jsonl")
+    }
+    assert held["rows.parquet"] == [{"city": "Paris"}, {"unit": "C"}]
+    assert held["rows.jsonl"][0] == {"city": "Paris", "unit": None}
+
+
+def test_the_end_markers_of_replies_and_calls_are_known(chatml: Any) -> None:
+    assert [chatml.decode([end]) for end in dialect(chatml).ends] == ["<|im_end|>"]
+    if "gptoss" in TRL:
+        tokenizer = tokenizer_for(TRL["gptoss"])
+        ends = [tokenizer.decode([end]) for end in dialect(tokenizer).ends]
+        assert ends == ["<|return|>", "<|call|>"]
+
+
+@pytest.mark.parametrize("variable", ["ONESTAGE_SMOLLM2", "ONESTAGE_GEMMA3"])
+def test_real_tokenizers(variable: str) -> None:
+    """SmolLM2 with its own template; Gemma 3, whose base model has none, with the family's."""
+    from transformers import AutoTokenizer
+
+    folder = Path(os.environ.get(variable, "not there"))
+    if not (folder / "tokenizer.json").is_file():
+        pytest.skip("no real model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = tokenizer.chat_template or FAMILIES["Gemma"].template
+    end = "<|im_end|>" if "SMOL" in variable else "<end_of_turn>"
+    found = {shape: outcome(tokenizer, SHAPES[shape]) for shape in SHAPES}
+    assert not {shape: text for shape, text in found.items() if text.startswith("WRONG")}
+    both = SHAPES["short answer that stands in the question"].messages
+    assert spans(tokenizer, *both) == [f"Yes{end}", f"Yes, the sky is blue.{end}"]
+    assert tokenizer.convert_tokens_to_ids(end) in dialect(tokenizer).ends
