@@ -21,6 +21,12 @@ LEVEL = 0.95
 """Of all intervals."""
 
 
+def at_most(value: float, limit: float) -> bool:
+    """Whether a measured number is finite and at most `limit`. The one comparison for bounds that must
+    hold: NaN is below nothing and above nothing, so either plain one may let it pass."""
+    return math.isfinite(value) and value <= limit
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean and its two-sided t interval; bounds and `sd` are nan where there is one value."""

@@ -1,10 +1,7 @@
 """The policy: a forest row in, log-probabilities (or rewards) of its scored tokens out.
 
-How a model is run is decided by trying it (`probe`): a few random paths are packed and compared with
-the model's own forward pass on each path alone. A model that is exact when packed runs as a forest;
-one that is not (recurrent, convolutional, or of an unknown mask type) runs each path alone; one whose
-head is not a plain linear map keeps its own logits. So an unusual model is slow, never silently
-wrong.
+How a model is run is decided by trying it (`probe`): as a forest, with the attention in which that is
+exact, or each path alone.
 
 Legend: T nodes of a row, K scored entries.
 """
@@ -13,31 +10,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onestage.data.packing import Row, pack
+from onestage.data.packing import Row
 from onestage.data.trees import TokenPath
 from onestage.models.attention import masks
+from onestage.models.probe import Fit, probe
 from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_device
 from onestage.models.reward_model import check_head, is_judge
-
-Layout = Literal["forest", "alone"]
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Largest difference of a token's log-probability that is rounding, by the model's precision."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """How a model is run, and why where that is not the fast way."""
-
-    layout: Layout
-    chunked_head: bool
-    reason: str = ""
 
 
 class Policy(nn.Module):
@@ -54,9 +38,11 @@ class Policy(nn.Module):
         fit: Fit | None = None,
         pad_to: int | None = None,
     ) -> None:
-        """`tokenizer`: kept for who asks the policy in words; it is not needed here.
+        """`tokenizer`: for who asks the policy in words, and for the text that the model is tried on;
+        without one, that is random tokens. The model is left in the attention it is run with.
 
-        Raises `ValueError` for a classifier that is no reward model of a known form.
+        Raises `ValueError` for a classifier that is no reward model of a known form, and for a model
+        that is not causal.
         """
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
@@ -68,6 +54,8 @@ class Policy(nn.Module):
         # A new module is in training mode, whatever the model inside it is in.
         self.train(model.training)
         self.fit = fit if fit is not None else probe(self)
+        if self.fit.attention not in (None, self.base.config._attn_implementation):
+            self.base.set_attn_implementation(self.fit.attention)
         self.readout.check(self.fit.chunked_head)
 
     @property
@@ -109,14 +97,24 @@ class Policy(nn.Module):
         """The log-probabilities, the whole row in one forward pass."""
         return self.readout.packed(self.inputs(row), row.tree, chunked, ())["logp"]
 
-    def alone(self, path: TokenPath, *, chunked: bool = True) -> Tensor:
-        """One path in the model's plain causal forward pass; its spans' tokens one after another."""
-        return self.readout.alone(path, chunked, ())["logp"]
+    def alone(self, path: TokenPath, *, chunked: bool = True, padding: int = 0) -> Tensor:
+        """One path in the model's plain causal forward pass; its spans' tokens one after another.
 
-    def inputs(self, row: Row) -> dict[str, Any]:
-        """The arguments of the model's forward pass for a whole row."""
+        padding: tokens behind it that the attention mask hides.
+        """
+        return self.readout.alone(path, chunked, (), padding)["logp"]
+
+    def inputs(
+        self, row: Row, config: Any = None, dtype: torch.dtype | None = None
+    ) -> dict[str, Any]:
+        """The arguments of the model's forward pass for a whole row.
+
+        config, dtype: of a copy that is run with them, where it is not the model itself.
+        """
         token_T, position_T, exit_T = self._padded(row)
-        mask = masks(self.base.config, exit_T, position_T, self._parts(row), self.dtype)
+        mask = masks(
+            config or self.base.config, exit_T, position_T, self._parts(row), dtype or self.dtype
+        )
         return {
             "input_ids": token_T[None],
             "position_ids": position_T[None],
@@ -171,50 +169,3 @@ def _readout_of(policy: Policy) -> Readout:
     if not adapted:  # under adapters the head is PEFT's own copy, which was checked before
         check_head(base)
     return Rewards(base, adapted)
-
-
-def probe(policy: Policy) -> Fit:
-    """Decide how to run a model by comparing with its own logits on random paths of a few tokens."""
-    trial = _trial_paths(policy.base.config)
-    with policy.evaluating():
-        plain = torch.cat([policy.alone(path, chunked=False) for path in trial])
-        tolerance = TOLERANCE[policy.dtype]
-        chunked_head, head_trouble = _agrees(
-            lambda: torch.cat([policy.alone(path) for path in trial]), plain, tolerance
-        )
-        if getattr(policy.base, "_is_stateful", False):
-            return Fit("alone", chunked_head, "its layers carry a recurrent state along the row")
-        # Two trees, one of them with a branch: sharing, separation and positions are all tried.
-        row = pack([trial[:2], trial[2:]], 1 << 30)[0]
-        packs, trouble = _agrees(lambda: policy.packed(row, chunked=chunked_head), plain, tolerance)
-    if packs:
-        return Fit("forest", chunked_head, head_trouble)
-    return Fit("alone", chunked_head, f"packed and alone disagree ({trouble})")
-
-
-def _trial_paths(config: Any) -> list[TokenPath]:
-    generator, vocabulary = np.random.default_rng(0), config.vocab_size
-    ids = generator.integers(0, vocabulary, size=40).astype(np.int32)
-    padding = getattr(config, "pad_token_id", None)  # classifiers look for it
-    ids[ids == padding] = (ids[ids == padding] + 1) % vocabulary
-    first, second = ids[:14], np.concatenate([ids[:8], ids[14:24]])
-    return [
-        TokenPath(first, ((8, 14),), (0,)),
-        TokenPath(second, ((8, 18),), (1,)),
-        TokenPath(ids[24:], ((2, 6), (9, 16)), (2, 3)),
-    ]
-
-
-def _agrees(score: Any, plain: Tensor, tolerance: float) -> tuple[bool, str]:
-    try:
-        difference = (score() - plain).abs().max().item()
-    except (
-        NotImplementedError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        AttributeError,
-    ) as e:
-        return False, f"{type(e).__name__}: {str(e).splitlines()[0][:120] if str(e) else ''}"
-    return difference <= tolerance, f"values differ by up to {difference:.2g}"

@@ -44,10 +44,13 @@ class Readout(ABC):
         """Of the scored entries of a row, in one forward pass with these arguments."""
 
     @abstractmethod
-    def alone(self, path: TokenPath, chunked: bool, reads: Collection[str]) -> Said:
+    def alone(
+        self, path: TokenPath, chunked: bool, reads: Collection[str], padding: int = 0
+    ) -> Said:
         """Of one path in the model's plain causal forward pass; its spans one after another.
 
-        Not `chunked`: by the model's own head, whatever that is.
+        Not `chunked`: by the model's own head, whatever that is. padding: tokens behind the path that
+        the attention mask hides, which change nothing but rounding.
         """
 
     @abstractmethod
@@ -58,6 +61,15 @@ class Readout(ABC):
         """Last hidden states (T, H)."""
         states: Tensor = self.base.base_model(**inputs, use_cache=False).last_hidden_state
         return states[0]
+
+    def plain_inputs(self, ids: Tensor, padding: int) -> dict[str, Tensor]:
+        """The arguments of a plain forward pass for one path."""
+        if not padding:
+            return {"input_ids": ids[None]}
+        padded = torch.cat([ids, ids[-1:].expand(padding)])
+        mask = torch.ones_like(padded)
+        mask[len(ids) :] = 0
+        return {"input_ids": padded[None], "attention_mask": mask[None]}
 
     def _ids(self, path: TokenPath) -> tuple[Tensor, np.ndarray[Any, Any]]:
         """Token ids of a path (T), and the places of its scored tokens (K)."""
@@ -81,11 +93,13 @@ class Likelihoods(Readout):
         entry = on_device(entry_K, self.base.device)
         return {name: value_U[entry] for name, value_U in found.items()}
 
-    def alone(self, path: TokenPath, chunked: bool, reads: Collection[str]) -> Said:
+    def alone(
+        self, path: TokenPath, chunked: bool, reads: Collection[str], padding: int = 0
+    ) -> Said:
         ids, at_K = self._ids(path)
         target_K = ids[on_device(at_K, ids.device)]
         source_K = on_device(at_K - 1, ids.device)
-        return self._score({"input_ids": ids[None]}, source_K, target_K, chunked, reads)
+        return self._score(self.plain_inputs(ids, padding), source_K, target_K, chunked, reads)
 
     def check(self, chunked: bool) -> None:
         """Any head will do: one that is not plain keeps its own logits."""
@@ -148,10 +162,13 @@ class Rewards(Readout):
             "logp": self._rewards(self.hidden(**inputs)[on_device(tree.node_K, self.base.device)])
         }
 
-    def alone(self, path: TokenPath, chunked: bool, reads: Collection[str]) -> Said:
+    def alone(
+        self, path: TokenPath, chunked: bool, reads: Collection[str], padding: int = 0
+    ) -> Said:
         """Not `chunked`: the model's own classifier on the text up to the end of each span."""
         ids, at_K = self._ids(path)
-        reward_K = self._rewards(self.hidden(input_ids=ids[None])[on_device(at_K, ids.device)])
+        states = self.hidden(**self.plain_inputs(ids, padding))
+        reward_K = self._rewards(states[on_device(at_K, ids.device)])
         if not chunked:
             last = np.cumsum([end - start for start, end in path.spans]) - 1
             dtype = self.base.get_input_embeddings().weight.dtype

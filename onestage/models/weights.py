@@ -31,6 +31,7 @@ from onestage.models.source import (
     config_of,
     tokenizer_of,
 )
+from onestage.models.yardstick import own_attention, switches
 
 
 @dataclass(frozen=True)
@@ -158,21 +159,16 @@ def load_whole(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Any:
-    """The model without adapters, with the first attention of its device that it supports.
+    """The model without adapters, made as transformers makes it, then given an attention that knows
+    forests where it can change its own.
 
     Raises `ValueError` where what is stored is no model for the task.
     """
     check_task(source.task, source.name, config, None, source.adapter)
-    wanted = source.attn_implementation
-    choices = [wanted] if wanted else _attentions(config, torch.device(device))
-    # Whether a model has an attention, transformers says no earlier than when it makes the model.
-    for attention in choices[:-1]:
-        try:
-            return _built(source, config, device, attention, seed)
-        except (ValueError, ImportError) as error:
-            if "attention" not in str(error):
-                raise
-    return _built(source, config, device, choices[-1], seed)
+    model = _built(source, config, device, source.attn_implementation, seed)
+    if source.attn_implementation is None:
+        _use_forest_attention(model)
+    return model
 
 
 def fingerprint_of(model: Any) -> str:
@@ -181,15 +177,20 @@ def fingerprint_of(model: Any) -> str:
 
 
 def _built(
-    source: Model, config: PretrainedConfig, device: torch.device | str, attention: str, seed: int
+    source: Model,
+    config: PretrainedConfig,
+    device: torch.device | str,
+    attention: str | None,
+    seed: int,
 ) -> Any:
+    how = {} if attention is None else {"attn_implementation": attention}
     torch.manual_seed(seed)  # fresh weights, or a fresh head, are a function of the seed
     if source.config is not None:
         if source.task == "reward":
             config.num_labels = 1
-        model = auto_class(source.task).from_config(config, attn_implementation=attention)
+        model = auto_class(source.task).from_config(config, **how)
         return model.to(dtype=_dtype(source.dtype, torch.float32), device=device)
-    options: dict[str, Any] = {"dtype": source.dtype, "attn_implementation": attention}
+    options: dict[str, Any] = {"dtype": source.dtype, **how}
     if source.load_in_4bit:
         options |= {"quantization_config": _four_bits(device), "device_map": {"": str(device)}}
     if source.task == "reward":
@@ -227,16 +228,15 @@ def _dtype(name: Precision, default: torch.dtype) -> torch.dtype:
     return default if name == "auto" else getattr(torch, name)
 
 
-def _attentions(config: PretrainedConfig, device: torch.device) -> list[str]:
-    """Attention implementations to try, best first. A soft cap rules scaled-dot-product out."""
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    last = "eager" if capped else FOREST_ATTENTION
-    return ["flex_attention", last] if device.type == "cuda" else [last]
-
-
 def _use_forest_attention(model: Any) -> None:
-    """The first attention of the model's device that it supports; where none is, its own stays."""
-    for attention in _attentions(model.config, model.device):
+    """An attention that knows forests, where the model can be given one: FlexAttention on CUDA, else
+    ours in the place of scaled-dot-product attention. Where it cannot, its own stays: eager attention
+    may hold what no other has (sinks, soft caps, the causal mask itself)."""
+    own = own_attention(model)
+    choices = ["flex_attention"] if model.device.type == "cuda" else []
+    if own == "sdpa":
+        choices.append(FOREST_ATTENTION)
+    for attention in choices if switches(model) else ():
         try:
             model.set_attn_implementation(attention)
             return

@@ -27,8 +27,8 @@ from onestage.models.merge.adaptive import Found, find_shares
 from onestage.models.merge.examples import good_examples, prompts, read_records
 from onestage.models.merge.family import Family, Itself, load_family, without_adapters
 from onestage.models.merge.methods import combiner
-from onestage.models.policy import TOLERANCE
 from onestage.models.save import fill_model, write_folder
+from onestage.models.yardstick import TOLERANCE
 from onestage.runfolder import write_json
 
 ZERO = 1e-5

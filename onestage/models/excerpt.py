@@ -1,0 +1,186 @@
+"""The first layers of a model in float32: where a wrong mask cannot hide behind rounding.
+
+In bfloat16 a real model moves by tenths of a nat when its batch is padded, and a row in which one token
+sees what it should not may move less. Whether rows mean the same as their paths is a question about code
+(masks, positions, windows), not about precision, so it is put to a copy of the first layers in float32:
+enough of them that each kind of layer is there, with windows so short that a few words overrun them.
+Embeddings are looked up in the model itself, so a copy costs a few layers of memory and no head.
+
+Legend: T tokens, S states that are compared, H hidden size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onestage.data.packing import Row
+from onestage.models.yardstick import PADDING, largest, own_attention, using
+from onestage.stats import at_most
+
+if TYPE_CHECKING:
+    from onestage.models.policy import Policy
+
+LARGEST = 1 << 30
+"""Numbers in a copy at most: 4 GiB."""
+WINDOW = 8
+"""Length of a sliding window in the copy."""
+FLOOR, TIMES = 1e-4, 8.0
+"""Difference of two states, relative to their length, that is rounding in float32: this, or so many
+times that of the copy from itself when a path is padded."""
+
+
+class Excerpt:
+    """A copy of the first layers of a policy's model, in float32 and with short windows."""
+
+    def __init__(self, policy: Policy, model: Any) -> None:
+        self.policy, self.model = policy, model
+
+    @torch.no_grad()
+    def apart(self, row: Row, attention: str) -> tuple[bool, float]:
+        """Whether hidden states in a forest row are those of its paths alone, in the model's own
+        attention, and the largest relative difference. attention: what the row is run with."""
+        with self._in_float32():
+            with using(self.model, attention):
+                inputs = self.policy.inputs(row, self.model.config, torch.float32)
+                packed_TH = self._states(inputs)
+            tree = row.tree
+            at_S = np.concatenate([tree.parent_T[tree.node_K], tree.node_K])
+            packed_SH = packed_TH[torch.from_numpy(at_S).to(packed_TH.device)]
+            found = largest(_relative(packed_SH, self._alone(row)))
+            if at_most(found, FLOOR):
+                return True, found
+            noise = largest(_relative(self._alone(row, PADDING), self._alone(row)))
+        return at_most(found, TIMES * noise), found
+
+    @torch.no_grad()
+    def looks_ahead(self, ids: np.ndarray[Any, Any]) -> float:
+        """The largest relative difference that changing the second half of a text makes to the states
+        of the first, in the model's own attention; 0 where that is rounding."""
+        half = len(ids) // 2
+        other = np.concatenate([ids[:half], ids[half:][::-1]])
+        with self._in_float32(), using(self.model, own_attention(self.model)):
+            before, after = (self._of(text)[:half] for text in (ids, other))
+            noise = _relative(self._of(ids, PADDING)[:half], before)
+        found = largest(_relative(after, before))
+        return 0.0 if at_most(found, max(FLOOR, TIMES * largest(noise))) else found
+
+    def _alone(self, row: Row, padding: int = 0) -> Tensor:
+        """The states (S, H) before scored tokens, then those at them, of paths one by one."""
+        before, at = [], []
+        with using(self.model, own_attention(self.model)):
+            for path in row.paths:
+                states_TH = self._of(path.ids, padding)
+                for start, end in path.spans:
+                    before.append(states_TH[start - 1 : end - 1])
+                    at.append(states_TH[start:end])
+        return torch.cat([*before, *at])
+
+    def _of(self, ids: np.ndarray[Any, Any], padding: int = 0) -> Tensor:
+        ids_T = torch.from_numpy(ids.astype(np.int64)).to(self.policy.device)
+        return self._states(self.policy.readout.plain_inputs(ids_T, padding))
+
+    def _states(self, inputs: dict[str, Any]) -> Tensor:
+        out = self.model(**inputs, use_cache=False)
+        # A model without a body of its own gives logits, which are states of another size.
+        states = out.last_hidden_state if "last_hidden_state" in out else out.logits
+        return states[0].float()
+
+    @contextlib.contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        with torch.autocast(self.policy.device.type, enabled=False):
+            yield
+
+
+def excerpt_of(policy: Policy) -> Excerpt | None:
+    """The first layers of a policy's model; None where they cannot be copied (quantised weights, layers
+    that are too large, a model that does not run with fewer layers)."""
+    base = policy.base
+    if getattr(base, "hf_quantizer", None) is not None:
+        return None
+    inner = base.base_model
+    embedding = inner.get_input_embeddings()
+    with _fewer_layers(inner):
+        own = {id(p): p.numel() for p in inner.parameters()}
+        shared = sum(own.pop(id(p), 0) for p in embedding.parameters())
+        if sum(own.values()) > LARGEST or not shared:
+            return None
+        try:
+            copied = copy.deepcopy(inner, {id(embedding): _InFloat32(embedding)})
+        except (RuntimeError, TypeError):  # what some hooks and wrapped tensors say to a copy
+            return None
+    _shorten_windows(copied.float().eval().requires_grad_(False))
+    return Excerpt(policy, copied)
+
+
+class _InFloat32(nn.Module):
+    """An embedding of the model, not copied: its vectors in float32."""
+
+    def __init__(self, embedding: Any) -> None:
+        super().__init__()
+        self._of = [embedding]  # in a list, so that it is not one of the copy's own modules
+
+    @property
+    def weight(self) -> Tensor:
+        weight: Tensor = self._of[0].weight
+        return weight
+
+    def forward(self, ids: Tensor, *more: Any, **options: Any) -> Tensor:
+        vectors: Tensor = self._of[0](ids, *more, **options)
+        return vectors.float()
+
+
+@contextlib.contextmanager
+def _fewer_layers(model: Any) -> Iterator[None]:
+    """The model with as many of its first layers as it takes to have each kind, two at least."""
+    found = _layers(model)
+    if found is None:
+        yield
+        return
+    parent, name, layers = found
+    kinds = [_kind(layer, number, model.config) for number, layer in enumerate(layers)]
+    count = max(2, *(kinds.index(kind) + 1 for kind in set(kinds)))
+    setattr(parent, name, nn.ModuleList(list(layers)[:count]))
+    try:
+        yield
+    finally:
+        setattr(parent, name, layers)
+
+
+def _layers(model: Any) -> tuple[Any, str, nn.ModuleList] | None:
+    """Where a model keeps its layers."""
+    count = getattr(model.config, "num_hidden_layers", None)
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and 2 < len(child) == count:
+                return module, name, child
+    return None
+
+
+def _kind(layer: nn.Module, number: int, config: Any) -> tuple[Any, ...]:
+    """What distinguishes layers: the config's word for them, their modules, and how these are set."""
+    types: Sequence[str] = getattr(config, "layer_types", None) or ()
+    settings = tuple(
+        (name, value)
+        for module in layer.modules()
+        for name, value in sorted(vars(module).items())
+        if isinstance(value, bool | str) or (value is None or "window" in name)
+    )
+    made_of = tuple(type(module).__name__ for module in layer.modules())
+    return types[number] if number < len(types) else "", made_of, repr(settings)
+
+
+def _shorten_windows(model: Any) -> None:
+    for owner in (model.config, *model.modules()):
+        if isinstance(getattr(owner, "sliding_window", None), int):
+            owner.sliding_window = WINDOW
+
+
+def _relative(left_SH: Tensor, right_SH: Tensor) -> Tensor:
+    return (left_SH - right_SH).norm(dim=-1) / right_SH.norm(dim=-1).clamp_min(1e-6)
