@@ -104,7 +104,10 @@ def _around(plain: Dialect, apply: Apply, content: Literal["text", "parts"]) -> 
     header = "" if prompt else head[_alike(before, head) :]
     first = plain.tokens.search(tail)
     # Without a token of its own, a marker is the text of the tail.
-    marker = tail[: first.end()] if first else tail.rstrip()
+    end = first.end() if first else len(tail.rstrip())
+    while following := plain.tokens.match(tail, end):
+        end = following.end()  # the reply and the turn may each have an end of their own
+    marker = tail[:end]
     header = header if header.strip() else ""
     return replace(plain, prompt=prompt, header=header, tail=tail, marker=marker, content=content)
 

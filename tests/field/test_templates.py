@@ -19,6 +19,7 @@ from onestage.data._row_error import RowError
 from onestage.data.encoded import Encoded
 from onestage.data.messages import messages_of
 from onestage.data.record import Record, Refusal
+from onestage.data.spoken import in_parts
 from onestage.data.template import NO_END, NO_TOKEN, dialect
 from onestage.data.tokenize import Encoder
 
@@ -42,6 +43,28 @@ def test_families_score_the_assistant_up_to_and_with_the_end_marker(name: str) -
     for text, (reply,) in zip(spans(tokenizer, *both.messages), both.turns, strict=True):
         # The template may write something of its own before a reply, never behind its end marker.
         assert re.fullmatch(rf"(<.*>|\s)*{re.escape(reply)}\s?{re.escape(family.end)}", text, re.S)
+
+
+MARKED = [name for name, text in TRL.items() if "generation %}" in text]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_ends_agree_with_trls_own_marks(name: str) -> None:
+    """TRL marks what it trains on in its training templates. Some marks begin earlier, with what the
+    generation prompt holds; from the reply on, to the end of the turn, they must be ours."""
+    tokenizer = tokenizer_for(TRL[name])
+    shape = SHAPES["short answer that stands in the question"]
+    reply = shape.turns[-1][0]
+    content: Any = dialect(tokenizer).content
+    turns = in_parts(shape.messages) if content == "parts" else list(shape.messages)
+    marked = tokenizer.apply_chat_template(
+        turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
+    theirs = tokenizer.decode(
+        [i for i, mask in zip(marked["input_ids"], marked["assistant_masks"], strict=True) if mask]
+    )
+    ours = spans(tokenizer, *shape.messages)[-1]
+    assert ours.partition(reply)[2].strip() == theirs.partition(reply)[2].split("\n")[0].strip()
 
 
 def spans(tokenizer: Any, *messages: dict[str, Any]) -> list[str]:
