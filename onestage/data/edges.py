@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onestage.data.template import Rendered
+from onestage.data.template import Rendered, dialect
 from onestage.data.trees import Ids
 
 Spans = list[tuple[int, int]]
@@ -39,13 +39,13 @@ def token_spans(tokenizer: Any, rendered: Rendered, encoding: Any, ids: Ids) -> 
 
 def _whole_tokens(tokenizer: Any, rendered: Rendered, encoding: Any, ids: Ids) -> Spans | None:
     """The tokens of each span; None where a token holds characters of both sides of an edge."""
-    offsets, added = encoding.offsets, tokenizer.added_tokens_decoder
+    offsets, markers = encoding.offsets, dialect(tokenizer).tokens
     edges: list[int] = []
     for char in (char for span in rendered.spans for char in span):
         token = first_token(encoding, offsets, char, len(rendered.text))
         if token < len(ids) and offsets[token][0] < char < offsets[token][1]:
-            # A special token may take the white space beside it in; it stays where it stands.
-            if int(ids[token]) not in added:
+            # A marker may take the white space beside it in; it stays where it stands.
+            if not markers.fullmatch(tokenizer.convert_ids_to_tokens(int(ids[token]))):
                 return None
             token += 1
         elif _swallowed(rendered.text, encoding, char, token):

@@ -146,7 +146,8 @@ def _alike(left: str, right: str) -> int:
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    longest_first = sorted({text for text in texts if text}, key=len, reverse=True)
+    # White space may be a token, too (Gemma); it marks nothing.
+    longest_first = sorted({text for text in texts if text.strip()}, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
