@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,9 +17,10 @@ from onestage.data.encoded import Encoded
 from onestage.data.kinds import FEEDBACK, GRADED, THUMBS
 from onestage.data.packing import pack_records
 from onestage.data.reading import read
-from onestage.data.record import Record, Refusal
+from onestage.data.record import Refusal
 from onestage.data.store import Store, Table, balance
 from onestage.data.stream import Stream
+from onestage.data.template import Rendered, render
 from onestage.data.tokenize import Encoder
 
 SAMPLED = 64
@@ -139,45 +140,29 @@ def _histogram(lengths: np.ndarray[Any, Any]) -> tuple[tuple[str, int], ...]:
 
 def _broken_trips(stream: Stream, encoder: Encoder) -> Iterator[str]:
     """Responses of the first records that decoding their scored tokens does not give back."""
-    tokenizer = encoder.tokenizer
     for record in islice(read(stream), SAMPLED):
         if isinstance(record, Refusal) or FEEDBACK[record.kind].layout == "windows":
             continue
         encoded = encoder.encode(record)
         if isinstance(encoded, Refusal):
             continue
-        for wanted, got in zip(
-            _said(record, tokenizer), _decoded(encoded, tokenizer), strict=False
-        ):
-            # Templates strip turns, so white space at the ends is no loss.
-            if wanted.strip() not in got:
+        texts = render(record, encoder.tokenizer)
+        for wanted, ids in _responses(encoded, texts):
+            got = encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+            # Some tokenizers take the white space at the ends of a text into a marker beside it.
+            if wanted.strip() != got.strip():
                 yield f"{record.id}: wrote {wanted[:60]!r}, the tokens say {got[:60]!r}"
 
 
-def _said(record: Record, tokenizer: Any) -> list[str]:
-    """The text of each response as the user wrote it, span after span."""
-    if FEEDBACK[record.kind].asked:
-        worked = record.completions[0] if record.completions else "".join(record.solution)
-        return [worked] if isinstance(worked, str) and worked else []
-    if not record.is_chat:
-        return [str(text) for text in record.completions]
-    return [
-        str(turn.get("content") or "")
-        for completion in record.completions
-        for turn in completion
-        if not isinstance(turn, str) and turn["role"] == "assistant"
-    ]
-
-
-def _decoded(encoded: Encoded, tokenizer: Any) -> list[str]:
+def _responses(encoded: Encoded, texts: Sequence[Rendered]) -> Iterator[tuple[str, Any]]:
+    """The text of each response and the ids that are scored of it, span after span."""
     if FEEDBACK[encoded.kind].asked:
-        worked = [path.ids[path.opening :] for path in encoded.paths[1:]]
-        return [tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in worked]
-    return [
-        tokenizer.decode(path.ids[start:end], clean_up_tokenization_spaces=False)
-        for path in encoded.paths
-        for start, end in path.spans
-    ]
+        for text, path in zip(texts[1:], encoded.paths[1:], strict=True):
+            yield text.text, path.ids[path.opening :]
+        return
+    for text, path in zip(texts, encoded.paths, strict=True):
+        for (first, last), (start, end) in zip(text.spans, path.spans, strict=True):
+            yield text.text[first:last], path.ids[start:end]
 
 
 def beside(table: Table) -> tuple[list[str], list[str]]:
