@@ -56,6 +56,23 @@ def windows(config: PretrainedConfig) -> dict[str, int | None]:
     return {"full_attention": None, "sliding_attention": window}
 
 
+def reach(config: PretrainedConfig) -> int | None:
+    """Tokens of a path up to which a row means the same as its paths; None where there is no such end.
+
+    Rotary positions of these types turn by other angles in the whole batch as soon as one position in
+    it is beyond what the model was first trained on, so short paths would change beside a long one.
+    """
+    given = getattr(config, "rope_parameters", None) or {}
+    each = [one for one in (given, *given.values()) if isinstance(one, dict)]
+    ends = []
+    for one in each:
+        kind = str(one.get("rope_type", ""))
+        if kind == "longrope" or "dynamic" in kind:
+            first = one.get("original_max_position_embeddings")
+            ends += [n for n in (first, config.max_position_embeddings) if n is not None]
+    return min(ends, default=None)
+
+
 def dense_mask(exit_T: Tensor, position_T: Tensor, window: int | None) -> Tensor:
     """Boolean mask (1, 1, T, T): True where the query of a row may see the key of a column."""
     index_T = torch.arange(len(exit_T), device=exit_T.device)

@@ -105,7 +105,7 @@ def _log_probabilities(
 
 def _states(policy: Policy, row: Row) -> tuple[Tensor, Tensor]:
     """Final hidden states (K, H) from which the row's scored tokens (K) are predicted."""
-    if policy.fit.layout == "forest":
+    if policy.packs(row):
         tree, device = row.tree, policy.device
         hidden_TH = policy.readout.hidden(**policy.inputs(row))
         parent_K, token_K = tree.parent_T[tree.node_K], tree.token_T[tree.node_K]

@@ -31,9 +31,9 @@ LARGEST = 1 << 30
 """Numbers in a copy at most: 4 GiB."""
 WINDOW = 8
 """Length of a sliding window in the copy."""
-FLOOR, TIMES = 1e-4, 8.0
+FLOOR, TIMES, CEILING = 1e-4, 8.0, 1e-2
 """Difference of two states, relative to their length, that is rounding in float32: this, or so many
-times that of the copy from itself when a path is padded."""
+times that of the copy from itself when a path is padded, up to what products in TF32 may come to."""
 
 
 class Excerpt:
@@ -57,7 +57,7 @@ class Excerpt:
             if at_most(found, FLOOR):
                 return True, found
             noise = largest(_relative(self._alone(row, PADDING), self._alone(row)))
-        return at_most(found, TIMES * noise), found
+        return at_most(found, min(TIMES * noise, CEILING)), found
 
     @torch.no_grad()
     def looks_ahead(self, ids: np.ndarray[Any, Any]) -> float:
@@ -67,9 +67,10 @@ class Excerpt:
         other = np.concatenate([ids[:half], ids[half:][::-1]])
         with self._in_float32(), using(self.model, own_attention(self.model)):
             before, after = (self._of(text)[:half] for text in (ids, other))
-            noise = _relative(self._of(ids, PADDING)[:half], before)
         found = largest(_relative(after, before))
-        return 0.0 if at_most(found, max(FLOOR, TIMES * largest(noise))) else found
+        # The shapes are the same, so there is little to round. And a model whose causal mask depends on
+        # whether it is given one differs from itself when it is padded, by more than rounding.
+        return 0.0 if at_most(found, FLOOR) else found
 
     def _alone(self, row: Row, padding: int = 0) -> Tensor:
         """The states (S, H) before scored tokens, then those at them, of paths one by one."""
@@ -104,19 +105,25 @@ def excerpt_of(policy: Policy) -> Excerpt | None:
     base = policy.base
     if getattr(base, "hf_quantizer", None) is not None:
         return None
-    inner = base.base_model
+    try:
+        copied = _copied(base.base_model)
+    except (RuntimeError, TypeError, NotImplementedError, AttributeError):
+        return (
+            None  # what models say that keep their embeddings elsewhere, and hooks to being copied
+        )
+    return None if copied is None else Excerpt(policy, copied)
+
+
+def _copied(inner: Any) -> Any:
     embedding = inner.get_input_embeddings()
     with _fewer_layers(inner):
         own = {id(p): p.numel() for p in inner.parameters()}
         shared = sum(own.pop(id(p), 0) for p in embedding.parameters())
         if sum(own.values()) > LARGEST or not shared:
             return None
-        try:
-            copied = copy.deepcopy(inner, {id(embedding): _InFloat32(embedding)})
-        except (RuntimeError, TypeError):  # what some hooks and wrapped tensors say to a copy
-            return None
+        copied = copy.deepcopy(inner, {id(embedding): _InFloat32(embedding)})
     _shorten_windows(copied.float().eval().requires_grad_(False))
-    return Excerpt(policy, copied)
+    return copied
 
 
 class _InFloat32(nn.Module):

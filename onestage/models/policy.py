@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from onestage.data.packing import Row
 from onestage.data.trees import TokenPath
-from onestage.models.attention import masks
+from onestage.models.attention import masks, reach
 from onestage.models.probe import Fit, probe
 from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_device
 from onestage.models.reward_model import check_head, is_judge
@@ -88,10 +88,16 @@ class Policy(nn.Module):
         chunked = self.fit.chunked_head
         if "value" in reads and not chunked:
             raise ValueError(f"a value head needs a model with a plain head ({self.fit.reason})")
-        if self.fit.layout == "forest":
+        if self.packs(row):
             return self.readout.packed(self.inputs(row), row.tree, chunked, reads)
         found = [self.readout.alone(path, chunked, reads) for path in row.paths]
         return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+    def packs(self, row: Row) -> bool:
+        """Whether a row is run in one forward pass, or each of its paths alone."""
+        end = reach(self.base.config)
+        longest = int(row.tree.position_T.max()) + 1
+        return self.fit.layout == "forest" and (end is None or longest <= end)
 
     def packed(self, row: Row, *, chunked: bool = True) -> Tensor:
         """The log-probabilities, the whole row in one forward pass."""

@@ -205,14 +205,18 @@ def _built(
 
 
 def _without_dropout(model: Any) -> Any:
-    """Switch off the base model's own dropout: policy and reference must be the same function at
-    step 0 (TRL does so for DPO and KTO). Dropout of adapters (`lora.dropout`) stays as asked for."""
+    """Switch off the base model's own dropout, and the noise of its routers: policy and reference must
+    be the same function at step 0 (TRL does so with dropout for DPO and KTO). Dropout of adapters
+    (`lora.dropout`) stays as asked for."""
     for place, module in model.named_modules():
         if ".lora_dropout" in place:
             continue
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "activation_dropout", "dropout"):
+        for name in (
+            *("attention_dropout", "activation_dropout", "dropout"),
+            *("input_jitter_noise", "jitter_noise"),
+        ):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
     return model

@@ -242,7 +242,8 @@ class Run:
             first += self.answers.trial(self.feeds.first(ANSWERED))
         compared = self.compared
         other = None if compared.fingerprint == self.loaded.fingerprint else compared.name
-        verdicts = check_laws(self, sample(first), self.loaded.tokenizer, other)
+        longest = max(first, key=lambda record: record.tokens, default=None)
+        verdicts = check_laws(self, sample(first), self.loaded.tokenizer, other, longest)
         for verdict in verdicts:
             found = "holds" if verdict.holds else "BROKEN"
             self.say(f"law {verdict.law}: {found} ({verdict.detail})")
@@ -253,6 +254,8 @@ class Run:
         fit = self.policy.fit
         if fit.layout == "alone" or not fit.chunked_head:
             self.say(f"model: runs the slow way ({fit.layout}): {fit.reason}")
+        elif fit.reason:
+            self.say(f"model: runs as a forest {fit.reason}")
         if self.masters.exact:
             held = str(self.policy.dtype).removeprefix("torch.")
             self.say(

@@ -66,11 +66,16 @@ def sample(records: Sequence[Encoded], each: int = 2, tokens: int = 4096) -> lis
 
 
 def check_laws(
-    run: Run, records: Sequence[Encoded], tokenizer: Any, other: str | None = None
+    run: Run,
+    records: Sequence[Encoded],
+    tokenizer: Any,
+    other: str | None = None,
+    longest: Encoded | None = None,
 ) -> list[Verdict]:
     """Verdicts on a sample of records; nothing is trained. Raises nothing: see `require`.
 
-    `other`: the reference, where it is not the model the run starts from.
+    `other`: the reference, where it is not the model the run starts from; `longest`: a record that only
+    the first layers are asked about, for what a model does no earlier than in a long text.
     """
     if not records:
         return [Verdict("1-5", True, "there is no response to try them on before the first step")]
@@ -79,7 +84,7 @@ def check_laws(
     with run.policy.evaluating(), run.accelerator.autocast():
         verdicts = [
             _starts_at_reference(run, batch, rounding, other),
-            _forest_is_naive(run, batch, rounding),
+            _forest_is_naive(run, batch, rounding, longest),
         ]
     if "logp" in run.policy.gives:
         with run.accelerator.autocast():
@@ -152,9 +157,11 @@ def _starts_at_reference(run: Run, batch: Batch, rounding: Rounding, other: str 
     )
 
 
-def _forest_is_naive(run: Run, batch: Batch, rounding: Rounding) -> Verdict:
+def _forest_is_naive(
+    run: Run, batch: Batch, rounding: Rounding, longest: Encoded | None
+) -> Verdict:
     gap_K = torch.cat([run.policy(row) - plain(run.policy, row.paths) for row in batch.rows])
-    exact, closer = _first_layers_agree(run, batch)
+    exact, closer = _first_layers_agree(run, batch, longest)
     return Verdict(
         "2 forest = naive",
         exact and rounding.covers(gap_K),
@@ -162,17 +169,20 @@ def _forest_is_naive(run: Run, batch: Batch, rounding: Rounding) -> Verdict:
     )
 
 
-def _first_layers_agree(run: Run, batch: Batch) -> tuple[bool, str]:
-    """Whether rows are exact in float32, where the run's own precision could hide that they are not."""
+def _first_layers_agree(run: Run, batch: Batch, longest: Encoded | None) -> tuple[bool, str]:
+    """Whether rows are exact in float32: all, where the run's own precision could hide that they are
+    not, and the longest."""
     policy = run.policy
     full = policy.dtype in (torch.float32, torch.float64)
-    if policy.fit.layout != "forest" or (full and run.accelerator.mixed_precision == "no"):
-        return True, ""
-    excerpt = excerpt_of(policy)
+    rows = () if full and run.accelerator.mixed_precision == "no" else batch.rows
+    if longest is not None:
+        rows = (*rows, *pack_records([longest], longest.tokens).rows)
+    rows = tuple(row for row in rows if policy.packs(row))
+    excerpt = excerpt_of(policy) if rows else None
     if excerpt is None:
         return True, ""
     attention = policy.base.config._attn_implementation
-    found = [excerpt.apart(row, attention) for row in batch.rows]
+    found = [excerpt.apart(row, attention) for row in rows]
     worst = largest(torch.tensor([gap for _, gap in found]))
     return all(holds for holds, _ in found), f", its first layers in float32 by {worst:.1e}"
 

@@ -144,6 +144,24 @@ def test_packing_a_hybrid_model_would_be_quietly_wrong(monkeypatch: pytest.Monke
     assert (forced - theirs).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("limit", [16, 512], ids=["some paths are beyond it", "all within"])
+def test_positions_that_turn_otherwise_in_long_texts(limit: int) -> None:
+    """With `longrope` a path beyond the limit changes the angles of every path in its batch."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": limit}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [1.0, 3.0, 9.0, 27.0]}
+    more = {"original_max_position_embeddings": limit, "pad_token_id": 0}
+    config = hf.Phi3Config(**SMALL, **more, rope_parameters=rope, bos_token_id=0, eos_token_id=1)
+    model = build(config)
+    policy = Policy(model)
+    assert policy.fit.layout == "forest"
+    (row,) = pack(some_records(), 1000)
+    assert policy.packs(row) == (limit == 512)
+    with torch.no_grad():
+        mine = policy(row)
+    theirs = torch.cat([naive(model, path) for path in row.paths])
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-5)
+
+
 def test_an_unknown_head_keeps_the_models_own_logits() -> None:
     model = build(CONFIGS["llama"]())
     own = type(model).forward
