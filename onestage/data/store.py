@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
@@ -20,13 +19,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from onestage.data.digests import tokenizer_digest
 from onestage.data.encoded import Encoded
+from onestage.data.kept import alone, damage, drafted
 from onestage.data.kinds import ASKED, KINDS, Kind
 from onestage.data.reading import Reading, content_key, read, skipped
 from onestage.data.record import Refusal
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.data.trees import TokenPath
+from onestage.runfolder import Say, silent
 
 COLUMNS = {
     "kind": "b",  # a record: index in KINDS
@@ -223,24 +225,9 @@ def write(
 ) -> Store:
     """Write a store and open it. The folder appears whole or not at all. `reading`: what the items are
     made of, where it is a stream's."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with drafted(folder) as draft:
         _write_into(draft, items, source, reading)
-        _settle(draft, folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return Store(folder)
-
-
-def _settle(draft: Path, folder: Path) -> None:
-    try:
-        os.replace(draft, folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        shutil.rmtree(draft)  # another run wrote the same content first
 
 
 def _write_into(
@@ -306,34 +293,42 @@ def balance(scores: np.ndarray[Any, Any]) -> dict[str, float]:
     }
 
 
-def tokenizer_digest(tokenizer: Any) -> str:
-    """A digest of everything about a tokenizer that decides ids."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
-    digest.update(str(tokenizer.chat_template).encode())
-    digest.update(json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
-
-
-def open_store(stream: Stream, encoder: Encoder, cache: Path, digest: str) -> tuple[Store, bool]:
+def open_store(
+    stream: Stream, encoder: Encoder, cache: Path, digest: str | None = None, say: Say = silent
+) -> tuple[Store, bool]:
     """The store of a stream and whether it was there already.
 
-    `digest` is the tokenizer's (`tokenizer_digest`). A stream whose content has no name (it is streamed)
-    is encoded anew into a temporary folder of the cache."""
+    `digest` is the tokenizer's, where it is known (`tokenizer_digest`). A store that is damaged is
+    encoded anew, and `say` told. A stream whose content has no name (it is streamed) is encoded anew
+    into a temporary folder of the cache."""
     content = content_key(stream)
     if content is None:
         (cache / "tokens").mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="stream-", dir=cache / "tokens")) / "store"
+        known = False
     else:
         # All that decides the ids is in the name, so a store that is there is the right one.
+        digest = digest or tokenizer_digest(encoder.tokenizer)
         limits = (str(encoder.max_length), encoder.overflow, str(encoder.room))
         name = "/".join((stream.name, FORMAT, content, digest, *limits))
         folder = cache / "tokens" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        if folder.exists():
-            found = Store(folder)
-            found.table.beside(stream)
-            return found, True
+        known = os.path.lexists(folder) and damage(folder) is None
+    if known:
+        store = Store(folder)
+    else:
+        with alone(folder, say):
+            # Asked again: another process may have written it meanwhile.
+            wrong = damage(folder) if os.path.lexists(folder) else "absent"
+            known = wrong is None
+            if wrong not in (None, "absent"):
+                say(
+                    f"data {stream.name}: what was encoded before is damaged ({wrong}); encoded anew"
+                )
+            store = Store(folder) if known else _encoded(stream, encoder, folder)
+    store.table.beside(stream)
+    return store, known
+
+
+def _encoded(stream: Stream, encoder: Encoder, folder: Path) -> Store:
     reading = read(stream)
-    made = write(encoder.encode_all(reading), stream.name, folder, reading)
-    made.table.beside(stream)
-    return made, False
+    return write(encoder.encode_all(reading), stream.name, folder, reading)

@@ -2,8 +2,9 @@
 
 They are constants, so they are computed once for the records a run will visit and kept on disk under a
 fingerprint of the weights; a second run on the same model and records finds them. An entry is one path
-(its token ids and scored spans), so runs that share some data share the entries. A file whose
-fingerprint is not the model's is refused.
+(its token ids and scored spans), so runs that share some data share the entries. A file of another
+model is refused; one that is damaged (each holds a digest of its content) is dropped by a run, which
+computes its entries anew.
 
 Responses that are sampled cannot be scored beforehand: `InitialWeights` change places with the trained
 ones for as long as the reference is asked.
@@ -15,28 +16,36 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from onestage.data.kept import drop, settle_file
 from onestage.data.packing import pack
 from onestage.data.trees import TokenPath
 from onestage.models.policy import Policy
+from onestage.runfolder import Say
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
-FORMAT = "1"
+FORMAT = "2"
+SUFFIX = f".{FORMAT}.safetensors"
+"""Of the files of a cache. Those of another format, which lie in the same folder, are left alone."""
 BLOCK = 8192
 """Paths whose missing entries are computed together: what a run that is cut off loses at most."""
 
 
 class ReferenceMismatchError(ValueError):
     """A cache that does not belong to this model, or is damaged."""
+
+
+class _DamagedError(ValueError):
+    """A file that is not as it was written."""
 
 
 def path_key(path: TokenPath) -> int:
@@ -49,12 +58,14 @@ def path_key(path: TokenPath) -> int:
 class ReferenceCache:
     """Log-probabilities of scored tokens by path, for the model of one fingerprint.
 
-    In memory there is an index of a few bytes a path; the values stay in their files.
+    In memory there is an index of a few bytes a path; the values stay in their files. What is damaged is
+    taken away, and `say` told; without it, `ReferenceMismatchError`.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, say: Say | None = None) -> None:
         self.folder = folder / fingerprint
         self.fingerprint = fingerprint
+        self.say = say
         self._files: set[str] = set()
         self._opened: list[Any] = []
         """The values of each file, still on disk; its place here is its number in the index."""
@@ -69,10 +80,15 @@ class ReferenceCache:
     def reload(self) -> None:
         """Take in the files that were added since the last time, also by other processes."""
         keys, places = [self._keys], [self._places]
-        for file in sorted(self.folder.glob("*.safetensors")):
+        for file in self._listed():
             if file.name in self._files:
                 continue
-            found, lengths, values = self._read(file)
+            try:
+                found, lengths, values = self._read(file)
+            except _DamagedError as error:
+                if os.path.lexists(file):  # another run may have taken it away
+                    self._drop(file, str(error))
+                continue
             number = np.full_like(lengths, len(self._opened))
             keys.append(found)
             places.append(np.stack([number, np.cumsum(lengths) - lengths, lengths], axis=1))
@@ -82,24 +98,47 @@ class ReferenceCache:
         self._keys, first = np.unique(np.concatenate(keys), return_index=True)
         self._places = np.concatenate(places)[first]
 
+    def _listed(self) -> list[Path]:
+        try:
+            if self.folder.exists() and not os.access(self.folder, os.R_OK | os.X_OK):
+                raise PermissionError("no permission to look into it")
+            names = [name for name in os.listdir(self.folder) if name.endswith(SUFFIX)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._drop(self.folder, f"no folder that can be read: {error}")
+            return []
+        return [self.folder / name for name in sorted(names)]
+
+    def _drop(self, place: Path, why: str) -> None:
+        """Take away what is damaged: its entries are then missing, and computed anew."""
+        told = f"{place}: the reference cache is damaged ({why})"
+        if self.say is None:
+            raise ReferenceMismatchError(f"{told}; delete it to compute it anew")
+        try:
+            drop(place)
+        except OSError as error:
+            raise ReferenceMismatchError(f"{told} and cannot be removed: {error}") from error
+        self.say(f"{told}; computed anew")
+
     def _read(self, file: Path) -> tuple[Any, Any, Any]:
         """Keys, lengths and (still on disk) values of a file; refused where not this model's."""
         try:
             opened = safe_open(file, framework="numpy")
             metadata = opened.metadata() or {}
-            keys, lengths = opened.get_tensor("keys"), opened.get_tensor("lengths")
+            arrays = {name: opened.get_tensor(name) for name in ("keys", "lengths", "values")}
             values = opened.get_slice("values")
-        except (SafetensorError, OSError) as error:
+        except Exception as error:  # whatever a damaged header makes of the library
+            raise _DamagedError(str(error)) from error
+        model = str(metadata.get("fingerprint"))
+        if metadata.get("digest") != _digest(model, arrays):
+            raise _DamagedError("its content has changed")
+        if model != self.fingerprint:
             raise ReferenceMismatchError(
-                f"{file}: the reference cache is damaged ({error}); delete the file to compute it anew"
-            ) from error
-        found = (metadata.get("format"), metadata.get("fingerprint"))
-        if found != (FORMAT, self.fingerprint) or [int(lengths.sum())] != values.get_shape():
-            raise ReferenceMismatchError(
-                f"{file}: reference log-probabilities of model {found[1]} (format {found[0]}), "
-                f"but this run starts from {self.fingerprint} (format {FORMAT})"
+                f"{file}: reference log-probabilities of model {model}, "
+                f"but this run starts from {self.fingerprint}"
             )
-        return keys, lengths, values
+        return arrays["keys"], arrays["lengths"], values
 
     def split(self, paths: Iterable[TokenPath]) -> tuple[int, dict[int, TokenPath]]:
         """Of the distinct paths: how many have an entry, and those that have none, by key."""
@@ -145,13 +184,15 @@ class ReferenceCache:
         }
         # Named by its keys: processes that compute the same entries write the same file.
         content = hashlib.blake2b(arrays["keys"].tobytes(), digest_size=8).hexdigest()
+        told = {"fingerprint": self.fingerprint, "digest": _digest(self.fingerprint, arrays)}
         handle, draft = tempfile.mkstemp(dir=self.folder, suffix=".draft")
         os.close(handle)
         try:
-            save_file(arrays, draft, {"format": FORMAT, "fingerprint": self.fingerprint})
-            os.replace(draft, self.folder / f"{content}.safetensors")
+            save_file(arrays, draft, told)
+            settle_file(Path(draft), self.folder / f"{content}{SUFFIX}")
         except BaseException:
-            Path(draft).unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(draft).unlink()
             raise
 
     def fill(
@@ -177,6 +218,15 @@ class ReferenceCache:
             mine = {key: path for key, path in missing.items() if key % ranks == rank}
             self.add(compute(policy, mine, tokens_per_row))
         return found, computed
+
+
+def _digest(fingerprint: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """Of all that a file says."""
+    found = hashlib.blake2b(fingerprint.encode(), digest_size=16)
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def compute(

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from onestage import models
 from onestage.config import RecipeError, plugins_of
+from onestage.data.kept import usable
 from onestage.data.kinds import KINDS
 from onestage.models import Model
 from onestage.models.masters import Masters
@@ -54,6 +55,9 @@ from onestage.training.recipe import Recipe
 from onestage.training.run import Run
 from onestage.training.stages import StageRun
 from onestage.training.terms import Terms
+
+CACHED = ("tokens", "reference", "optimum")
+"""What a run keeps in the cache: encoded data, the reference's log-probabilities, measured f*."""
 
 
 class Draft:
@@ -126,14 +130,18 @@ class Draft:
         out = self.stage.folder.parent if self.stage and self.first else None
         return out is not None and Path(reference).is_relative_to(out)
 
-    def read(self, say: Say = silent) -> None:
-        """Read the data (or find them encoded), and plan; does nothing where no token can be counted."""
+    def read(self, say: Say = silent, warn: Say | None = None) -> None:
+        """Read the data (or find them encoded), and plan; does nothing where no token can be counted.
+
+        `warn`: told of a damaged cache, also by who says nothing of the data themselves."""
         recipe = self.recipe
         if self.tokenizer is None:
             return
         encoder = make_encoder(recipe.train, self.tokenizer, recipe.rollout.max_completion_length)
         watched = recipe.probe.retention if recipe.probe else []
-        self.data = read_data(recipe.data, watched, encoder, self.cache, say)
+        warn = warn or say
+        self.cache = usable(self.cache, CACHED, warn)
+        self.data = read_data(recipe.data, watched, encoder, self.cache, say, warn)
         with self._noting():
             check_rows(self.data, recipe.train)
             check_problems(self.data, recipe.data)
@@ -277,7 +285,7 @@ def build(
     if "value" in plan.terms.needs:
         policy.add_value_head()
     compared = compared_with(
-        recipe.model, recipe.reference, loaded, plan, draft.cache, train, accelerator
+        recipe.model, recipe.reference, loaded, plan, draft.cache, train, accelerator, say
     )
     masters = Masters(policy)
     optimizer, learning_rate = optimizers.make(train, policy, masters, plan.steps)

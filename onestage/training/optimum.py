@@ -8,19 +8,26 @@ reached on held-out ones). The runs are cached by the content of model, data and
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from secrets import token_hex
+from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from onestage import models
 from onestage.config import RecipeError
-from onestage.runfolder import Say, digest_of, read_metrics, write_json
+from onestage.data import kept
+from onestage.runfolder import Say, digest_of, read_json, read_metrics, write_json
 from onestage.training.build import Draft
 from onestage.training.plan import alone
 from onestage.training.recipe import Recipe
+
+FILE = "optimum.json"
 
 KINDS = ("*.safetensors", "*.bin", "*.json")
 """Files of a model folder that its losses depend on."""
@@ -37,7 +44,7 @@ def complete(draft: Draft, go: Go, say: Say) -> Recipe:
     weights = draft.planned.schedule.weights
     for term, weight in weights.items():
         if weight and term not in given:
-            held_out, trained, known = _measured(draft, term, optimum.steps, go)
+            held_out, trained, known = _measured(draft, term, optimum.steps, go, say)
             given[term] = held_out
             on_training.setdefault(term, trained)
             how = "found in the cache" if known else f"measured in {optimum.steps} steps"
@@ -46,7 +53,7 @@ def complete(draft: Draft, go: Go, say: Say) -> Recipe:
     return recipe.model_copy(update={"optimum": optimum.model_copy(update=found)})
 
 
-def _measured(draft: Draft, term: str, steps: int, go: Go) -> tuple[float, float, bool]:
+def _measured(draft: Draft, term: str, steps: int, go: Go, say: Say) -> tuple[float, float, bool]:
     """The term's lowest held-out and training loss, and whether they were known."""
     single = alone(draft.recipe, term, list(draft.planned.schedule.weights), steps)
     given = single.model_dump(mode="json", exclude={"cache_dir", "data"})
@@ -55,20 +62,47 @@ def _measured(draft: Draft, term: str, steps: int, go: Go) -> tuple[float, float
     named = (single.model.name, models.adapter_base(single.model), single.reference)
     content = [given, stores, parts, [_digest(name) for name in named], term]
     folder = draft.cache / "optimum" / digest_of(content)
-    file = folder / "optimum.json"
-    if file.is_file():
-        known = json.loads(file.read_text())
-        return float(known["held_out"]), float(known["training"]), True
     main = PartialState().is_main_process
-    if main:
-        shutil.rmtree(folder, ignore_errors=True)  # a run that was cut off
-    if go(single, folder) != folder / "model":
-        raise RecipeError(f"stopped while f* of {term} was measured; nothing was begun")
-    held_out, trained = _lowest(folder, term)
-    if main:
-        shutil.rmtree(folder / "model", ignore_errors=True)
-        write_json(file, {"term": term, "held_out": held_out, "training": trained})
+    # Of runs that ask at once, one measures and the others wait. Each measures in a folder of its own,
+    # so that nothing is mixed where they cannot wait for each other.
+    with kept.alone(folder, say) if main else nullcontext():
+        found = (
+            [_known(folder, term, say), f".{folder.name}-{token_hex(4)}"] if main else [None, ""]
+        )
+        known, name = broadcast_object_list(found)
+        if known:
+            return *known, True
+        run = folder.with_name(name)
+        try:
+            if go(single, run) != run / "model":
+                raise RecipeError(f"stopped while f* of {term} was measured; nothing was begun")
+            held_out, trained = _lowest(run, term)
+            if main:
+                _keep(run, folder, {"term": term, "held_out": held_out, "training": trained})
+        finally:
+            if main:
+                shutil.rmtree(run, ignore_errors=True)
     return held_out, trained, False
+
+
+def _keep(run: Path, folder: Path, found: Mapping[str, Any]) -> None:
+    """What was found, beside what the run that found it has logged."""
+    with kept.drafted(folder) as made:
+        unneeded = shutil.ignore_patterns("model*", "checkpoints")
+        shutil.copytree(run, made, dirs_exist_ok=True, ignore=unneeded)
+        write_json(made / FILE, found)
+
+
+def _known(folder: Path, term: str, say: Say) -> tuple[float, float] | None:
+    """Lowest held-out and training loss, where they were measured and are as they were written."""
+    if not os.path.lexists(folder):
+        return None
+    wrong = kept.damage(folder)
+    if wrong is None:
+        found = read_json(folder / FILE)
+        return float(found["held_out"]), float(found["training"])
+    say(f"optimum of {term}: what was measured before is damaged ({wrong}); measured anew")
+    return None
 
 
 def _digest(name: str | None) -> str:

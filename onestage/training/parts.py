@@ -114,6 +114,7 @@ def compared_with(
     cache: Path,
     train: Train,
     accelerator: Accelerator,
+    say: Say,
 ) -> Compared:
     """The reference: the model the run starts from, or another, loaded beside it.
 
@@ -126,7 +127,7 @@ def compared_with(
     fingerprint = (other or loaded).fingerprint
     # Autocast gives other log-probabilities than full precision.
     suffix = "-autocast" if train.bf16 else ""
-    kept = ReferenceCache(cache / "reference", fingerprint + suffix)
+    kept = ReferenceCache(cache / "reference", fingerprint + suffix, say)
     return Compared(
         name, fingerprint, kept, Policy(other.model, other.tokenizer) if other else None
     )

@@ -92,7 +92,7 @@ def _completed(stage: StageRun, say: Say) -> Any:
     if optimum is None or optimum.steps is None:
         return stage.recipe
     draft = Draft(stage.recipe, stage)
-    draft.read()
+    draft.read(warn=say)
     draft.refuse()
 
     def alone(recipe: Any, folder: Path) -> Path:
@@ -122,7 +122,7 @@ class _Stages:
         if self.main:
             self._require_folder(resume)
         with self.accelerator.main_process_first():
-            looked = drafts(self.model, self.runs)
+            looked = drafts(self.model, self.runs, warn=self.say)
         for draft in looked:
             draft.refuse()
             draft.close()
@@ -198,13 +198,15 @@ class _Stages:
         write_json(self.out / "stages.json", self._facts())
 
 
-def drafts(model: Model, runs: Sequence[StageRun], say: Say = silent) -> list[Draft]:
+def drafts(
+    model: Model, runs: Sequence[StageRun], say: Say = silent, warn: Say | None = None
+) -> list[Draft]:
     """The drafts of some stages, data included; errors on their lists name the stage. `model`: the whole
     recipe's."""
     found = []
     for stage in runs:
         draft = Draft(stage.recipe, stage, first=model)
-        draft.read(say)
+        draft.read(say, warn)
         draft.conflicts = [RecipeError(f"stages.{stage.name}: {one}") for one in draft.conflicts]
         found.append(draft)
     return found

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from onestage.config import RecipeError, nearest
+from onestage.data.digests import tokenizer_digest
 from onestage.data.kinds import FEEDBACK
-from onestage.data.store import Store, Table, open_store, tokenizer_digest
+from onestage.data.store import Store, Table, open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.runfolder import Say
@@ -63,9 +64,16 @@ def make_encoder(train: Train, tokenizer: Any, room: int) -> Encoder:
 
 
 def read_data(
-    streams: Sequence[Stream], watched: Sequence[Stream], encoder: Encoder, cache: Path, say: Say
+    streams: Sequence[Stream],
+    watched: Sequence[Stream],
+    encoder: Encoder,
+    cache: Path,
+    say: Say,
+    warn: Say | None = None,
 ) -> Data:
-    """Read, check and encode every stream (or find it encoded). Refuses nothing: see `check_rows`."""
+    """Read, check and encode every stream (or find it encoded). Refuses nothing: see `check_rows`.
+
+    `warn`: told of what was encoded before and is damaged, where it is not `say`."""
     digest, found = tokenizer_digest(encoder.tokenizer), Data({}, {}, {})
     wanted = [("", stream, found.train) for stream in streams]
     wanted += [
@@ -77,7 +85,7 @@ def read_data(
     for note, stream, stores in wanted:
         # only problems need room for a completion: another length must not encode the rest anew
         fitting = encoder if stream.reward is not None else replace(encoder, room=0)
-        store, known = open_store(stream, fitting, cache, digest)
+        store, known = open_store(stream, fitting, cache, digest, warn or say)
         stores[stream.name] = store
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
         say(

@@ -1,0 +1,185 @@
+"""What is kept between runs: whole or not there, made by one process at a time, checked when opened.
+
+A folder is filled as a private draft, sealed (`files.json` holds the size and digest of each of its
+files, and everything reaches the disk) and renamed into its place. Whoever opens it compares all bytes
+with the seal: about a second for each gigabyte. One that is not as it was sealed is made anew, with a
+line that says so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from onestage.runfolder import Say
+
+SEAL = "files.json"
+
+
+@contextmanager
+def drafted(place: Path) -> Iterator[Path]:
+    """A private folder to fill, which is sealed and takes its place at the end, or leaves nothing.
+
+    What is in its place (it was damaged) gives way. Where another process was faster, its folder stays.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        yield draft
+        _seal(draft)
+        _settle(draft, place)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that was sealed, in words; None where every byte is as it was."""
+    try:
+        sealed = json.loads((folder / SEAL).read_bytes())
+        for name, facts in sealed.items():
+            file = folder / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != facts["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes where {facts['bytes']} were written"
+            if _facts(file) != facts:
+                return f"the content of {name} has changed"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{SEAL} or what it lists cannot be read: {error}"
+    return None
+
+
+@contextmanager
+def alone(place: Path, say: Say) -> Iterator[None]:
+    """Wait until no other process makes what belongs in this place.
+
+    The lock falls with the process that holds it. Where a file system has none, processes make the same
+    thing twice, each in a draft of its own.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = os.open(place.with_name(f".{place.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{place.name}: waits for another run that makes it")
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(file)
+
+
+def usable(cache: Path, rooms: Sequence[str], say: Say) -> Path:
+    """The cache where it can be written to, else a folder among the temporary ones, and a line.
+
+    The same one for all processes of this user, who share what is in it as they would share the cache.
+    """
+    wrong = next((error for room in ("", *rooms) if (error := _unusable(cache / room))), None)
+    if wrong is None:
+        return cache
+    name = hashlib.blake2b(str(cache.absolute()).encode(), digest_size=8).hexdigest()
+    instead = Path(tempfile.gettempdir()) / f"onestage-{os.getuid()}-{name}"
+    say(f"the cache cannot be used ({wrong}); {instead} is used instead")
+    instead.mkdir(mode=0o700, exist_ok=True)
+    return instead
+
+
+def drop(place: Path) -> None:
+    """Take away a file or folder, whatever it is; OSError where that is not allowed."""
+    if place.is_dir() and not place.is_symlink():
+        # Renaming is at once, and allowed beside the place; removing what is in it may not be.
+        aside = place.with_name(f".{place.name}-{token_hex(4)}")
+        os.rename(place, aside)
+        with suppress(OSError):
+            aside.chmod(0o700)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems know no such thing of a folder
+            os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_whole(place: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and onto the disk."""
+    handle, draft = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}-")
+    try:
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(content)
+        settle_file(Path(draft), place)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def settle_file(draft: Path, place: Path) -> None:
+    """Let a finished file take its place, on the disk as well."""
+    to_disk(draft)
+    if place.is_dir():
+        drop(place)
+    os.replace(draft, place)
+    to_disk(place.parent)
+
+
+def _seal(folder: Path) -> None:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    for file in files:
+        to_disk(file)
+    facts = {file.relative_to(folder).as_posix(): _facts(file) for file in files}
+    write_whole(folder / SEAL, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def _settle(draft: Path, place: Path) -> None:
+    try:
+        os.replace(draft, place)
+    except OSError:
+        if damage(place) is None:
+            shutil.rmtree(draft)  # another run made the same thing first
+            return
+        drop(place)
+        os.replace(draft, place)
+    to_disk(place.parent)
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16))
+    return {"bytes": file.stat().st_size, "digest": digest.hexdigest()}
+
+
+def _unusable(folder: Path) -> str | None:
+    """Why nothing can be kept in a folder, or None."""
+    if folder.exists() and not folder.is_dir():
+        return f"{folder} is no folder"
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is no folder"
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        return f"no permission to write to {there}"
+    return None
