@@ -60,12 +60,11 @@ def _recipe(file: Path, overrides: list[str], out: Path) -> bool:
 
 
 def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
-    from transformers import AutoTokenizer
-
     from onestage.cli._findings import show
+    from onestage.models import Model, tokenizer_of
     from onestage.training.check import check_data
 
-    checked = check_data(stream, AutoTokenizer.from_pretrained(tokenizer), max_length)
+    checked = check_data(stream, tokenizer_of(Model(name=tokenizer)), max_length)
     show(console, checked.findings, checked.tokenizer, None)
     return checked.good
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         reference_of,
         tokenizer_of,
     )
-    from onestage.models.weights import Loaded, check_lora, given, load, open
+    from onestage.models.weights import Loaded, check_shape, given, load, open
 
 __all__ = [
     "Loaded",
@@ -31,8 +31,8 @@ __all__ = [
     "Model",
     "Policy",
     "adapter_base",
-    "check_lora",
     "check_reference",
+    "check_shape",
     "check_trained",
     "check_vocabulary",
     "config_of",
@@ -48,7 +48,7 @@ __all__ = [
 FILES = {
     "fingerprint": {"digest", "digest_files"},
     "policy": {"Policy"},
-    "weights": {"Loaded", "check_lora", "given", "load", "open"},
+    "weights": {"Loaded", "check_shape", "given", "load", "open"},
 }
 """Where the names are; all others are in `source`."""
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from onestage.models.features import Door, require, require_untied
+
 
 def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Every weight under its name in the plain model, adapters added in; tied weights come once.
@@ -14,7 +16,8 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     Nothing of the model is changed: PEFT adds an adapter in place and takes it off again, which leaves
     rounding behind, so the base weights are put back from a copy.
 
-    Raises `ValueError` for a quantized base, whose weights are no plain numbers.
+    Raises `ValueError` for a quantized base, whose weights are no plain numbers, and for adapters that
+    are more than a change of weights.
     """
     if getattr(model, "is_quantized", False) or getattr(model, "is_loaded_in_4bit", False):
         raise ValueError("a quantized model's weights cannot be handed to another engine")
@@ -22,6 +25,9 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in model.named_parameters():
             yield _plain(name), parameter.data
         return
+    for label in model.active_adapters:
+        require(model.peft_config[label], Door.SERVED, "the model's adapter")
+    require_untied(model, Door.SERVED, "the model's adapter")
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     base = model.get_base_model()

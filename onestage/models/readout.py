@@ -116,6 +116,8 @@ class Likelihoods(Readout):
             return self._by_its_own_logits(inputs, source_U, target_U, reads)
         hidden = self.hidden(**inputs)[source_U]
         head = self.base.get_output_embeddings()
+        if hasattr(head, "base_layer"):
+            raise NotImplementedError("an adapter lies on its output head")
         how: dict[str, Any] = {
             "bias_V": getattr(head, "bias", None),
             "shape": shape_of(self.base.config),

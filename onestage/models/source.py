@@ -11,29 +11,33 @@ from pathlib import Path
 
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
 
 from onestage.config import RecipeError
+from onestage.models.adapters import config_in
+from onestage.models.features import Door, require
+from onestage.models.loading import LoadError, check_files, reading
 from onestage.models.model import Model
+
+BECOMES = {"same": Door.TRAINED, "merge": Door.MERGED, "stack": Door.STACKED}
+"""What `model.adapter` asks of an earlier adapter."""
 
 
 def adapter_base(model: Model) -> str | None:
     """The base of an adapter folder; None where `name` is a whole model."""
     if model.name is None or not (Path(model.name) / "adapter_config.json").is_file():
         return None
-    from peft import PeftConfig
-
-    return PeftConfig.from_pretrained(model.name).base_model_name_or_path
+    return str(config_in(model.name).base_model_name_or_path)
 
 
 def adapter_task(folder: str | Path) -> str | None:
     """The task type that an adapter folder names, as PEFT calls it."""
-    from peft import PeftConfig
-
-    kind = PeftConfig.from_pretrained(str(folder)).task_type
+    kind = config_in(folder).task_type
     return None if kind is None else str(getattr(kind, "value", kind))
 
 
@@ -52,29 +56,78 @@ def check_adapter(model: Model) -> None:
 
 
 def check_trained(model: Model) -> None:
-    """As `check_adapter`, and refuse what could be loaded but not trained."""
+    """As `check_adapter`, and refuse what could be loaded but not trained, or is cut short."""
     check_adapter(model)
-    going_on = model.adapter == "same" and adapter_base(model) is not None
+    base = adapter_base(model)
+    if model.name is not None:
+        check_files(base or model.name)
+    if base is not None:
+        check_files(str(model.name), "adapter_model")
+        require(config_in(str(model.name)), BECOMES[model.adapter], str(model.name))
+    going_on = model.adapter == "same" and base is not None
     if model.load_in_4bit and model.lora is None and not going_on:
         raise ValueError("model.load_in_4bit trains adapters only: add model.lora")
 
 
 def config_of(model: Model) -> PretrainedConfig:
-    """The transformers config, without any weights."""
+    """The transformers config, without any weights: of a model of text and images, its text part's.
+
+    Raises `ValueError` where it is none, or not of a language model.
+    """
+    found = stored_config(model)
+    if model.task == "causal":
+        _require_causal(found, str(model.name or "model.config"))
+    return found.get_text_config() if is_nested(found) else found
+
+
+def stored_config(model: Model) -> PretrainedConfig:
+    """The config as it was saved, or as the section has it."""
     if isinstance(model.config, str):
         check_found("model.config", model.config)
-        return AutoConfig.from_pretrained(model.config, revision=model.revision)
+        with reading(f"model.config {model.config}"):
+            return AutoConfig.from_pretrained(model.config, revision=model.revision)
     if model.config is not None:
         options = dict(model.config)
         if "model_type" not in options:
             raise ValueError("model.config needs model_type, for example `model_type: llama`")
-        return AutoConfig.for_model(options.pop("model_type"), **options)
+        with reading(
+            "model.config", "its keys are those of the transformers config of that model_type"
+        ):
+            return AutoConfig.for_model(options.pop("model_type"), **options)
     name = adapter_base(model) or str(model.name)
     check_found("model.name", name)
-    return AutoConfig.from_pretrained(
-        name,
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
+    with reading(f"the configuration of {name}"):
+        return AutoConfig.from_pretrained(
+            name, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+
+
+def is_nested(config: PretrainedConfig) -> bool:
+    """Whether a model's text decoder is configured inside another configuration."""
+    return config.get_text_config() is not config
+
+
+def text_part_note(model: Model) -> list[str]:
+    """What is said where the text part of a model is all that is used."""
+    if model.config is not None or not is_nested(stored := stored_config(model)):
+        return []
+    kind = (stored.architectures or [stored.model_type])[0]
+    return [f"{model.name} is a {kind}; its text part is used, and saved, alone"]
+
+
+def _require_causal(config: PretrainedConfig, name: str) -> None:
+    """Raise `LoadError` for what is known not to write from left to right."""
+    known = type(config) in AutoModelForCausalLM._model_mapping
+    two_sided = type(config) in AutoModelForMaskedLM._model_mapping and not getattr(
+        config, "is_decoder", True
+    )
+    if (known or getattr(config, "auto_map", None)) and not (
+        two_sided or config.is_encoder_decoder
+    ):
+        return
+    raise LoadError(
+        f"{name} is a model of the type {config.model_type}, which does not write from left to right; "
+        "give a causal language model, one that transformers' AutoModelForCausalLM is for"
     )
 
 
@@ -98,7 +151,8 @@ def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
     if model.tokenizer is None and not has_tokenizer(name):
         name = adapter_base(model) or name
     check_found("model.tokenizer" if model.tokenizer else "model.name", name)
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
+    with reading(f"the tokenizer of {name}", "name one in model.tokenizer (a folder or hub id)"):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
     if model.chat_template is not None:
         file = Path(model.chat_template)
         tokenizer.chat_template = file.read_text() if file.is_file() else model.chat_template

@@ -22,16 +22,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from onestage.models.features import Door, require
+
 FROZEN, TRAINED = "default", "stacked"
-OTHER_THAN_A_PRODUCT = (
-    "modules_to_save",
-    "use_dora",
-    "lora_bias",
-    "trainable_token_indices",
-    "layer_replication",
-    "target_parameters",
-)
-"""Options of an adapter that is more than a sum of products B A, which therefore cannot be stacked."""
 
 
 def is_stacked(model: Any) -> bool:
@@ -43,14 +36,7 @@ def stack(model: Any, config: Any) -> None:
 
     Raises `ValueError` where the two would not be one adapter of a larger rank.
     """
-    earlier = model.peft_config[FROZEN]
-    given = [name for name in OTHER_THAN_A_PRODUCT if getattr(earlier, name, None)]
-    if str(earlier.peft_type.value) != "LORA" or earlier.bias != "none" or given:
-        what = ", ".join(given) or f"type {earlier.peft_type.value}, bias {earlier.bias!r}"
-        raise ValueError(
-            f"model.adapter: the earlier adapter ({what}) is no plain LoRA and cannot be stacked on; "
-            "use merge"
-        )
+    require(model.peft_config[FROZEN], Door.STACKED, "model.adapter: the earlier one")
     model.add_adapter(TRAINED, config)
     odd = [
         name for name, layer in _layers(model) if len(layer.lora_embedding_A) or not _flat(layer)

@@ -11,11 +11,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from onestage.models.adapters import put_on
+from onestage.models.features import Door
 from onestage.models.fingerprint import digest_files
+from onestage.models.merge.examples import prompts
+from onestage.models.merge.run import check_saved, logits_of
 from onestage.models.model import Model, Task
 from onestage.models.reward_model import settle
 from onestage.models.save import fill_model, write_folder
-from onestage.models.source import adapter_base, adapter_task, config_of
+from onestage.models.source import (
+    adapter_base,
+    adapter_task,
+    config_of,
+    is_nested,
+    stored_config,
+)
 from onestage.models.weights import load_whole
 
 ORIGIN = "onestage_origin.json"
@@ -28,8 +38,11 @@ class StartError(ValueError):
 
 def needs_folder(source: Model) -> bool:
     """Whether the run starts from weights that no folder holds but a saved model would refer to."""
+    if source.config is not None:
+        return source.lora is not None
     merged = source.adapter == "merge" and adapter_base(source) is not None
-    return merged or (source.config is not None and source.lora is not None)
+    # PEFT puts a saved adapter on what the folder holds, of which the text part is not the whole.
+    return merged or (source.lora is not None and is_nested(stored_config(source)))
 
 
 def prepare(source: Model, tokenizer: Any, folder: Path, seed: int, *, keep: bool) -> Model:
@@ -55,7 +68,8 @@ def prepare(source: Model, tokenizer: Any, folder: Path, seed: int, *, keep: boo
 
 def _write(source: Model, tokenizer: Any, folder: Path, seed: int) -> None:
     task: Task = source.task
-    if source.config is None:
+    merging = adapter_base(source) is not None
+    if merging:
         # Merged as what it is: a reward model may start from a language model's adapter.
         task = "reward" if adapter_task(str(source.name)) == "SEQ_CLS" else "causal"
     # Adapters are merged into plain weights: a quantised base would round the sum.
@@ -63,13 +77,17 @@ def _write(source: Model, tokenizer: Any, folder: Path, seed: int) -> None:
     model = load_whole(whole, config_of(source), seed=seed)
     if task == "reward":
         settle(model, tokenizer)
-    if source.config is None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(source.name)).merge_and_unload(safe_merge=True)
+    asked = prompts(tokenizer, []) if merging else []
+    if merging:
+        adapter = put_on(model, str(source.name), Door.MERGED).eval()
+        said_TV = logits_of(adapter, asked)
+        model = adapter.merge_and_unload(safe_merge=True)
 
     def fill(draft: Path) -> None:
         fill_model(model, tokenizer, draft)
+        if merging:
+            # What PEFT makes of adapters that share a weight is right in memory and not on disk.
+            check_saved(draft, asked, said_TV, model.dtype, type(model))
         (draft / ORIGIN).write_text(json.dumps(_origin(source, seed), indent=1))
 
     write_folder(folder, fill)

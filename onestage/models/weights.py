@@ -7,6 +7,7 @@ reference) from there. `adapter` says whether it is trained itself (`same`), mer
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,22 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from onestage.models.adapters import adapted, continued, put_on_top
+from onestage.models.adapters import adapted, continued, put_on_top, require_given
 from onestage.models.attention import NAME as FOREST_ATTENTION
 from onestage.models.endings import stop_at_markers
+from onestage.models.features import Door
 from onestage.models.fingerprint import digest
+from onestage.models.loading import check_files, reading, require_whole
 from onestage.models.model import Lora, Model, Precision
 from onestage.models.policy import Policy
-from onestage.models.reward_model import auto_class, check_head, check_task, is_judge, settle
+from onestage.models.reward_model import (
+    auto_class,
+    check_head,
+    check_task,
+    is_classifier,
+    is_judge,
+    settle,
+)
 from onestage.models.save import save_model
 from onestage.models.source import (
     adapter_base,
@@ -29,9 +39,15 @@ from onestage.models.source import (
     check_adapter,
     check_vocabulary,
     config_of,
+    is_nested,
+    text_part_note,
     tokenizer_of,
 )
+from onestage.models.text_part import text_part
 from onestage.models.yardstick import own_attention, switches
+
+HEADS = ("lm_head.", "embed_out.")
+"""Of a language model, how the names of its head begin: a reward model made of it has another."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +65,13 @@ def load(
     device: torch.device | str = "cpu",
     tokenizer: PreTrainedTokenizerBase | None = None,
     seed: int = 0,
+    door: Door = Door.TRAINED,
 ) -> Loaded:
     """Load or make the model with what is to be trained set to require gradients.
 
-    tokenizer: the model's, where it was loaded before; seed: of fresh weights and adapters. Raises
-    `ValueError` for a model that cannot be had as the section says.
+    tokenizer: the model's, where it was loaded before; seed: of fresh weights and adapters; door: what
+    an earlier adapter is wanted for. Raises `ValueError` for a model that cannot be had as the section
+    says.
     """
     check_adapter(source)
     config, tokenizer = config_of(source), tokenizer or tokenizer_of(source)
@@ -66,10 +84,10 @@ def load(
     if source.task == "reward":
         check_head(model)
         settle(model, tokenizer)
-    notes: list[str] = []
+    notes = text_part_note(source)
     torch.manual_seed(seed)  # a fresh adapter is a function of the seed
     if earlier:
-        model = continued(source, model)
+        model = continued(source, model, door)
         what = "goes on with" if source.adapter == "same" else "adds an adapter to"
         notes.append(f"training {what} the adapter in {source.name}")
     # Of the model as the run starts from it: a fresh adapter changes nothing yet, an earlier one does.
@@ -111,6 +129,8 @@ def given(
     if lora is not None and base is None:
         raise ValueError("adapters of a model that is given need a folder for their base")
     inner = model if whole else model.get_base_model()
+    if not whole:
+        require_given(model)
     check_vocabulary(tokenizer, inner.config)
     task = "reward" if is_judge(inner) else "causal"
     if task == "reward":
@@ -139,17 +159,20 @@ def open(name: str | Path, dtype: Precision = "auto", tokenizer: str | None = No
     of another one than the model's own, which is found as `policy.tokenizer`.
     """
     source = Model(name=str(name), tokenizer=tokenizer, dtype=dtype)
-    found = load(source, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = load(source, device, door=Door.ASKED)
     return Policy(found.model.eval(), found.tokenizer)
 
 
-def check_lora(source: Model, config: PretrainedConfig) -> None:
-    """Raise `ValueError` where the model has no layers such as `lora` names; makes no weights."""
-    if source.lora is not None:
-        with torch.device("meta"):
+def check_shape(source: Model, config: PretrainedConfig) -> None:
+    """Raise `ValueError` where no model can be made of the configuration, or it has no layers such as
+    `lora` names; makes no weights."""
+    with torch.device("meta"):
+        with reading(f"the configuration of {source.name or 'model.config'}"):
             shape = auto_class(source.task).from_config(
-                config, trust_remote_code=source.trust_remote_code
+                copy.deepcopy(config), trust_remote_code=source.trust_remote_code
             )
+        if source.lora is not None:
             adapted(source.lora, shape, source.task)
 
 
@@ -188,19 +211,29 @@ def _built(
     if source.config is not None:
         if source.task == "reward":
             config.num_labels = 1
-        model = auto_class(source.task).from_config(config, **how)
+        with reading("model.config"):
+            model = auto_class(source.task).from_config(config, **how)
         return model.to(dtype=_dtype(source.dtype, torch.float32), device=device)
     options: dict[str, Any] = {"dtype": source.dtype, **how}
     if source.load_in_4bit:
         options |= {"quantization_config": _four_bits(device), "device_map": {"": str(device)}}
     if source.task == "reward":
         options["num_labels"] = 1
-    model = auto_class(source.task).from_pretrained(
-        adapter_base(source) or str(source.name),
-        revision=source.revision,
-        trust_remote_code=source.trust_remote_code,
-        **options,
-    )
+    name = adapter_base(source) or str(source.name)
+    check_files(name)
+    with reading(name):
+        model, report = auto_class(source.task).from_pretrained(
+            name,
+            revision=source.revision,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named, with all others, below
+            **options,
+        )
+    fresh = source.task == "reward" and not is_classifier(config)
+    require_whole(name, report, fresh="score." if fresh else None, unused=HEADS if fresh else ())
+    if is_nested(model.config):
+        model = text_part(model)
     return model if source.load_in_4bit else model.to(device)
 
 

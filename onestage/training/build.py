@@ -118,7 +118,7 @@ class Draft:
             models.check_trained(model if self.first is None or self.first.name else self.first)
         self.tokenizer, self.config = models.tokenizer_of(seen), models.config_of(seen)
         models.check_vocabulary(self.tokenizer, self.config)
-        models.check_lora(model, self.config)
+        models.check_shape(model, self.config)
         other = None
         if not self._made_here(self.recipe.reference):
             other = models.reference_of(model, self.recipe.reference)
@@ -137,7 +137,12 @@ class Draft:
         recipe = self.recipe
         if self.tokenizer is None:
             return
-        encoder = make_encoder(recipe.train, self.tokenizer, recipe.rollout.max_completion_length)
+        encoder = None
+        with self._noting():
+            room = recipe.rollout.max_completion_length
+            encoder = make_encoder(recipe.train, self.tokenizer, room)
+        if encoder is None:
+            return
         watched = recipe.probe.retention if recipe.probe else []
         warn = warn or say
         self.cache = usable(self.cache, CACHED, warn)

@@ -19,6 +19,7 @@ from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models import Lora
 from onestage.models.estimate import Estimate, estimate
+from onestage.models.source import text_part_note
 from onestage.rollout.build import judge_worked
 from onestage.runfolder import Say, silent, taken
 from onestage.training.build import Draft
@@ -95,6 +96,7 @@ def _checked(
     if found.errors:
         return found, draft.tokenizer, None
     _judge_worked(draft, found)
+    found.notes += text_part_note(draft.first or recipe.model)
     return found, draft.tokenizer, _cost(draft, lora)
 
 

@@ -20,6 +20,7 @@ from onestage.models.average import Average
 from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights, ReferenceCache
+from onestage.models.source import text_part_note
 from onestage.models.start import needs_folder, prepare
 from onestage.rollout import build as rollout
 from onestage.rollout.problems import Problems
@@ -98,6 +99,8 @@ def load(
                 gradient_checkpointing=model.gradient_checkpointing,
             )
     if needs_folder(model):
+        for note in text_part_note(model):
+            say(f"model: {note}")
         with accelerator.main_process_first():
             model = prepare(model, tokenizer, start, keep=keep, seed=seed)
     loaded = models.load(model, accelerator.device, tokenizer, seed)

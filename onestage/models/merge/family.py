@@ -16,12 +16,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from onestage.models.adapters import config_in, put_on
+from onestage.models.features import Door, require
 from onestage.models.model import Model
 from onestage.models.source import adapter_base, check_vocabulary, config_of, tokenizer_of
 from onestage.models.weights import load_whole
-
-EXTRAS = ("use_dora", "bias", "lora_bias", "modules_to_save", "target_parameters")
-"""Options of LoRA with which a layer adds more than s B A to its weight."""
 
 
 class Parent(Protocol):
@@ -149,7 +148,7 @@ def load_family(
         for name in configs
         if name not in adapters and not _same(name, root)
     }
-    layers, wrapped = _put_on(target, adapters, tensors)
+    layers, wrapped = _put_on(target, adapters)
     members: dict[str, Parent] = {}
     for name in configs:
         if name in adapters:
@@ -183,16 +182,8 @@ def _adapter_config(name: str) -> Any:
     """PEFT's config of an adapter folder, None for a whole model."""
     if adapter_base(Model(name=name)) is None:
         return None
-    from peft import PeftConfig
-
-    config = PeftConfig.from_pretrained(name)
-    kind = getattr(config.peft_type, "value", config.peft_type)
-    extras = [key for key in EXTRAS if getattr(config, key, None) not in (None, False, "none", [])]
-    if kind != "LORA" or extras:
-        raise ValueError(
-            f"{name} is an adapter of type {kind}{' with ' if extras else ''}{', '.join(extras)}: plain "
-            "LoRA is allowed here; merge it into its base with PEFT and give the whole model"
-        )
+    config = config_in(name)
+    require(config, Door.MIXED, name)
     return config
 
 
@@ -269,33 +260,20 @@ def _label(adapters: dict[str, Any], name: str) -> str:
     return f"parent{list(adapters).index(name)}"
 
 
-def _put_on(
-    target: Any, adapters: dict[str, Any], tensors: dict[str, Tensor]
-) -> tuple[dict[str, dict[str, Any]], Any]:
+def _put_on(target: Any, adapters: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Any]:
     """Load all adapters on the target; for each, its LoRA layers by the weight that they adapt."""
     if not adapters:
         return {}, target
-    from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
-    first, *others = adapters
-    wrapped = PeftModel.from_pretrained(target, first, adapter_name=_label(adapters, first))
-    for other in others:
-        wrapped.load_adapter(other, adapter_name=_label(adapters, other))
+    wrapped = target
+    for name in adapters:
+        wrapped = put_on(wrapped, name, Door.MIXED, _label(adapters, name))
     layers: dict[str, dict[str, Any]] = {name: {} for name in adapters}
-    ties = getattr(target, "all_tied_weights_keys", None) or {}
-    tied = {*ties, *ties.values()}
     for path, layer in wrapped.get_base_model().named_modules():
         for name in adapters:
-            if not isinstance(layer, LoraLayer) or _label(adapters, name) not in layer.r:
-                continue
-            weight = f"{path}.weight"
-            if weight not in tensors or weight in tied:
-                raise ValueError(
-                    f"{name} adapts {path}, whose weight is tied to another layer's: merging it would "
-                    "change both"
-                )
-            layers[name][weight] = layer
+            if isinstance(layer, LoraLayer) and _label(adapters, name) in layer.r:
+                layers[name][f"{path}.weight"] = layer
     return layers, wrapped.eval()
 
 

@@ -203,11 +203,15 @@ def distance(name: str, theirs_TV: Tensor, merged_TV: Tensor, zeros: float | Non
 
 
 def check_saved(
-    folder: Path, prompts: Sequence[np.ndarray[Any, Any]], merged_TV: Tensor, dtype: torch.dtype
+    folder: Path,
+    prompts: Sequence[np.ndarray[Any, Any]],
+    merged_TV: Tensor,
+    dtype: torch.dtype,
+    kind: Any = AutoModelForCausalLM,
 ) -> float:
-    """Largest difference of a logit between the saved folder, loaded by plain transformers, and the
-    model that was saved. Raises `RuntimeError` where it is more than rounding."""
-    saved = AutoModelForCausalLM.from_pretrained(folder)
+    """Largest difference of a logit between the saved folder, loaded by plain transformers (as `kind`),
+    and the model that was saved. Raises `RuntimeError` where it is more than rounding."""
+    saved: Any = kind.from_pretrained(folder)
     found = (logits_of(saved.eval(), prompts) - merged_TV).abs().max().item()
     # Rounding grows with the logits themselves, and log-probabilities are of the size of 1.
     allowed = TOLERANCE[dtype] * max(1.0, merged_TV.abs().max().item())

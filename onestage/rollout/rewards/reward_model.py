@@ -26,6 +26,7 @@ from onestage.data.messages import Message, Turns
 from onestage.data.record import Record, Refusal
 from onestage.data.template import TemplateError, render, render_whole
 from onestage.data.tokenize import Encoder, whole_ids
+from onestage.models.loading import reading
 from onestage.models.model import Model, Precision
 from onestage.models.reward_model import READS, TO_THE_END
 from onestage.models.source import adapter_base, adapter_task, check_vocabulary
@@ -160,7 +161,8 @@ class RewardModel(Reward):
     @cached_property
     def _loaded(self) -> Classifier:
         where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-        tokenizer = AutoTokenizer.from_pretrained(self.model, **where)
+        with reading(f"reward_model: the tokenizer of {self.model}"):
+            tokenizer = AutoTokenizer.from_pretrained(self.model, **where)
         model = self._adapted() or self._whole(where)
         config = model.config.get_text_config()
         check_vocabulary(tokenizer, config)
@@ -196,9 +198,10 @@ class RewardModel(Reward):
         return load(source).model
 
     def _whole(self, where: Mapping[str, Any]) -> Any:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            self.model, dtype=self.dtype, output_loading_info=True, **where
-        )
+        with reading(f"reward_model: {self.model}"):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                self.model, dtype=self.dtype, output_loading_info=True, **where
+            )
         missing = sorted(report["missing_keys"])
         if missing:
             raise ValueError(
