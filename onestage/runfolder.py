@@ -36,16 +36,41 @@ class OutputError(ValueError):
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, onto the disk. Lone surrogates are written as escapes, as JSON
+    has them."""
     # Beside the file: only within one file system is a replacement atomic.
     handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     try:
-        with os.fdopen(handle, "w") as opened:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as opened:
             opened.write(text)
+            opened.flush()
+            os.fsync(handle)
         os.replace(draft, file)
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+def json_line(content: Any) -> str:
+    """A line of JSON Lines, as people read it: only what some readers take for the end of a line is
+    written as an escape."""
+    text = json.dumps(content, ensure_ascii=False)
+    for mark in ("\x85", "\u2028", "\u2029"):
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text + "\n"
+
+
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """What stands in the lines of a file; a line that was cut off (the run was killed) is left out."""
+    found = []
+    for line in file.read_bytes().split(b"\n"):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            found.append(content)
+    return found
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -113,17 +138,17 @@ class RunFolder:
 
     def samples(self, step: int, examples: Iterable[Mapping[str, Any]]) -> None:
         """Append some sampled responses, a problem a line, to `samples.jsonl`."""
-        lines = [json.dumps({"step": step, **one}, ensure_ascii=False) + "\n" for one in examples]
+        lines = "".join(json_line({"step": step, **one}) for one in examples)
         if lines:
-            with (self.folder / "samples.jsonl").open("a") as file:
-                file.writelines(lines)
+            with (self.folder / "samples.jsonl").open("ab") as file:
+                file.write(lines.encode("utf-8", "backslashreplace"))
 
     def rewind(self, step: int) -> None:
         """Drop metrics and samples of steps after `step`: they will be measured again."""
         for file in (self.metrics, self.folder / "samples.jsonl"):
             if file.exists():
-                kept = [line for line in _lines(file) if line["step"] <= step]
-                write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
+                kept = [line for line in json_lines(file) if line["step"] <= step]
+                write_text(file, "".join(map(json_line, kept)))
 
 
 def _clean(value: Any) -> Any:
@@ -135,17 +160,7 @@ def _clean(value: Any) -> Any:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics; a last line that was cut off is left out."""
-    return _lines(folder / "metrics.jsonl")
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in file.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:  # the line that was being written when the run was killed
-            break
-    return lines
+    return json_lines(folder / "metrics.jsonl")
 
 
 def environment() -> dict[str, Any]:

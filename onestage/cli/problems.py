@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import inspect
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from onestage.cli._terminal import app, plain_errors, say
+from onestage.runfolder import json_line
 
 HELP = {"help_option_names": ["-h", "--help"]}
 Out = Annotated[Path, typer.Option(help="File to write: .jsonl or .jsonl.gz.")]
@@ -180,7 +180,7 @@ def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
                 gzip.GzipFile("", "wb", fileobj=opened, mtime=0) if out.suffix == ".gz" else None
             )
             for row in rows:
-                (packed or opened).write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                (packed or opened).write(json_line(row).encode("utf-8", "backslashreplace"))
                 count += 1
             if packed:
                 packed.close()

@@ -19,9 +19,7 @@ def sample(
     model: ModelName,
     prompts: Annotated[
         Path | None,
-        typer.Option(
-            help="Prompts: JSON Lines with `prompt`, or text, a line each. [default: chat]"
-        ),
+        typer.Option(help="Prompts: rows with `prompt`, or text, a line each. [default: chat]"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="JSON Lines to write instead of printing.")
@@ -48,36 +46,21 @@ def sample(
 
 
 def _complete(policy: Any, prompts: Path, out: Path | None, how: Any, seed: int) -> None:
+    from onestage.data.reading import prompts_of
     from onestage.rollout.complete import complete
     from onestage.runfolder import write_text
 
-    given: list[Any] = []
-    for number, line in enumerate(prompts.read_text().splitlines(), 1):
-        if line.strip():
-            given.append(_prompt(line, prompts, number))
-    if not given:
-        raise ValueError(f"{prompts} holds no prompt")
+    given = prompts_of(str(prompts))
     completions = complete(policy, given, how, seed=seed)
-    rows = [{"prompt": p, "completion": c} for p, c in zip(given, completions, strict=True)]
+    rows: list[dict[str, Any]] = [
+        {"prompt": p, "completion": c} for p, c in zip(given, completions, strict=True)
+    ]
     if out is not None:
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
         say(f"{out}: {len(rows):,} completions")
         return
     for row in rows:
         console.print(f"[bold]{escape(str(row['prompt']))}[/]\n{escape(row['completion'])}\n")
-
-
-def _prompt(line: str, file: Path, number: int) -> Any:
-    if file.suffix != ".jsonl":
-        return line
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file.name}:{number}: not JSON ({error})") from error
-    if not isinstance(row, dict) or "prompt" not in row:
-        found = sorted(row) if isinstance(row, dict) else type(row).__name__
-        raise ValueError(f"{file.name}:{number}: expected an object with `prompt`, found {found}")
-    return row["prompt"]
 
 
 def _chat(policy: Any, system: str | None, how: Any, seed: int) -> None:

@@ -90,7 +90,7 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(file: Path, what: str, keys: Iterable[str]) -> dict[str, Any]:
     """A YAML file (a `what`) that holds one table of `keys`; `RecipeError` where it is none."""
     try:
-        content = yaml.load(file.read_text(), _Loader)
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise RecipeError(f"no {what} at {file}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -119,11 +119,18 @@ def override(content: dict[str, Any], given: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict | list):
             raise RecipeError(f"--set {given!r}: {section} is a value, not a section")
-    parsed = number(yaml.safe_load(value))
+    parsed = number(_value(value, given))
     if isinstance(target, list):
         target[_place(target, last, given)] = parsed
     else:
         target[last] = parsed
+
+
+def _value(text: str, given: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except RecipeError as error:
+        raise RecipeError(f"--set {given!r}: {error}") from error
 
 
 def _place(streams: list[Any], name: str, given: str) -> int:

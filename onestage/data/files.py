@@ -1,6 +1,8 @@
 """Files of rows: JSON Lines, JSON lists and Parquet, found by path, folder or glob pattern.
 
-Rows are handed out one at a time and never gathered, except for a `.json` file that is one list.
+Rows are handed out one at a time and never gathered, except for a `.json` file that is one list. This is
+the one reader of such files, and of plain lines: a line ends at a line feed and nowhere else (a text may
+hold U+2028), a byte order mark is no part of it, and text is UTF-8.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 
 BATCH_ROWS = 2048
 """Rows of a Parquet file or data set that are in memory at once."""
+
+BOM = b"\xef\xbb\xbf"
+
+SNIFFED = 64
+"""Bytes of a file by which another encoding is known."""
 
 EXCERPT = 20
 """Characters that are shown on either side of what is no JSON."""
@@ -135,6 +142,10 @@ def _parquet_rows(file: DataFile, wanted: frozenset[str]) -> Iterator[RawRow]:
 
     try:
         with pq.ParquetFile(file.path) as parquet:
+            names = parquet.schema_arrow.names
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{file.path}: column {twice[0]!r} stands there twice")
             read, unread = columns_to_read(parquet.schema_arrow.names, wanted)
             start = 0
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=read):
@@ -149,6 +160,7 @@ def _json_rows(file: DataFile) -> Iterator[RawRow | Refusal]:
     count = 0
     try:
         with _opened(file.path) as stream:
+            _require_utf8(file.path, stream)
             listed = ".json" in file.path.suffixes[-2:] and _starts_list(stream)
             for row in _list_rows(file, stream) if listed else _line_rows(file, stream):
                 yield row
@@ -159,20 +171,38 @@ def _json_rows(file: DataFile) -> Iterator[RawRow | Refusal]:
         ) from error
 
 
-def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that hold something, each with its number, from 1.
+
+    Raises ValueError for text that is not UTF-8.
+    """
+    with path.open("rb") as stream:
+        _require_utf8(path, stream)
+        for number, line in _lines(stream):
+            try:
+                yield number, line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path.name}:{number}: {_not_utf8(line, error)}") from None
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(stream, 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.isspace():
-            continue
+        # Not only of the first: files that were put together have one in the middle.
+        line = line.removeprefix(BOM)
+        if line and not line.isspace():
+            yield number, line.rstrip(b"\r\n")
+
+
+def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
+    for number, line in _lines(stream):
         where = f"{file.label}:{number}"
-        row = _parsed(line.rstrip(b"\r\n"))
+        row = _parsed(line)
         yield Refusal(where, row) if isinstance(row, str) else RawRow(where, row)
 
 
 def _list_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
     try:
-        rows = json.load(stream)
+        rows = json.loads(stream.read().removeprefix(BOM), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.path}: starts as a JSON list, but is none: {error}") from error
     for index, row in enumerate(rows):
@@ -187,12 +217,14 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
     """The row of one line, or what is wrong with the line."""
     try:
         text = line.decode("utf-8")
-        row = json.loads(text)
+        row = json.loads(text, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
-        return (
-            f"a line must be UTF-8, found byte 0x{line[error.start]:02x} at byte {error.start + 1}"
-        )
+        return _not_utf8(line, error)
     except json.JSONDecodeError as error:
+        if "\r" in text:
+            return (
+                "a line must end with a line feed, found a carriage return alone: convert the file"
+            )
         excerpt = text[max(0, error.pos - EXCERPT) : error.pos + EXCERPT]
         return f"not JSON: {error.msg} at column {error.colno}, near {excerpt!r}"
     except (ValueError, RecursionError) as error:
@@ -202,12 +234,34 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
     return row
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a key that stands in it twice would silently lose the first value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return found
+
+
+def _not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
+    return f"a line must be UTF-8, found byte 0x{line[error.start]:02x} at byte {error.start + 1}"
+
+
+def _require_utf8(path: Path, stream: IO[bytes]) -> None:
+    """ValueError for a file in another encoding of Unicode, which no line of it would make clear."""
+    start = stream.read(SNIFFED)
+    stream.seek(0)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start:
+        raise ValueError(f"{path}: rows must be UTF-8, this looks like UTF-16: save it as UTF-8")
+
+
 def _opened(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _starts_list(stream: IO[bytes]) -> bool:
-    start = stream.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = stream.read(1024).removeprefix(BOM).lstrip()
     stream.seek(0)
     return start.startswith(b"[")
 

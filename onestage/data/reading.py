@@ -10,10 +10,18 @@ from typing import Any
 
 from onestage.data._row_advice import unused_columns
 from onestage.data._row_error import RowError
-from onestage.data.files import RawRow, data_files, rows_of, skipped_files
+from onestage.data.files import (
+    SUFFIXES,
+    RawRow,
+    data_files,
+    lines_of,
+    rows_of,
+    skipped_files,
+)
 from onestage.data.given import GivenRows, refuse_remembered
 from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
 from onestage.data.kinds import Kind
+from onestage.data.messages import Turns, prompt_of
 from onestage.data.record import Record, Refusal
 from onestage.data.rows import JUDGED_BY, record_of
 from onestage.data.stream import Stream
@@ -125,6 +133,32 @@ def read(data: Any, **options: Any) -> Reading:
     """
     stream = data if isinstance(data, Stream) and not options else Stream(data, **options)
     return Reading(stream)
+
+
+def prompts_of(path: str) -> list[Turns]:
+    """The prompts of a file of rows with `prompt` (a text or messages), or of plain text, one a line.
+
+    Raises ValueError with the place of a prompt that cannot be read, or where there is none.
+    """
+    if not path.lower().endswith(SUFFIXES):
+        found: list[Turns] = [line for _, line in lines_of(Path(path).expanduser())]
+    else:
+        found = [_prompt(row) for row in raw_rows(Stream(path))]
+    if not found:
+        raise ValueError(f"{path} holds no prompt")
+    return found
+
+
+def _prompt(row: RawRow | Refusal) -> Turns:
+    if isinstance(row, Refusal):
+        raise ValueError(f"{row.where}: {row.reason}")
+    if row.columns.get("prompt") is None:
+        found = ", ".join(sorted(row.columns)) or "no column"
+        raise ValueError(f"{row.where}: expected an object with `prompt`, found {found}")
+    try:
+        return prompt_of(row.columns["prompt"])
+    except RowError as error:
+        raise ValueError(f"{row.where}: {error}") from None
 
 
 def raw_rows(stream: Stream) -> Iterator[RawRow | Refusal]:

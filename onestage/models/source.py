@@ -155,7 +155,9 @@ def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
     if model.chat_template is not None:
         file = Path(model.chat_template)
-        tokenizer.chat_template = file.read_text() if file.is_file() else model.chat_template
+        tokenizer.chat_template = (
+            file.read_text(encoding="utf-8-sig") if file.is_file() else model.chat_template
+        )
     return tokenizer
 
 

@@ -45,7 +45,7 @@ class Reader:
 
     def text(self, file: Path, where: str, *, needed: bool = False) -> str | None:
         try:
-            return file.read_text()
+            return file.read_text(encoding="utf-8")
         except FileNotFoundError:
             if needed:
                 self.tell(where, f"{file.name} is missing")
@@ -71,7 +71,7 @@ class Reader:
         if text is None:
             return []
         found, bad = [], 0
-        for line in text.splitlines():
+        for line in text.removesuffix("\n").split("\n") if text else []:
             try:
                 content = json.loads(line)
             except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def derived(file: Path, cells: list[Cell], reader: Reader) -> tuple[list[Cell], 
 def _rows(file: Path, reader: Reader) -> list[dict[str, Any]]:
     text = reader.text(file, file.parent.name) or ""
     try:
-        return list(csv.DictReader(text.splitlines()))
+        return list(csv.DictReader(io.StringIO(text, newline="")))
     except csv.Error as error:
         reader.tell(file.parent.name, f"{file.name} is damaged ({error})")
         return []

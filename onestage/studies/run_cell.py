@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from onestage.runfolder import read_json, read_metrics, silent, write_json, write_text
+from onestage.runfolder import json_line, read_json, read_metrics, silent, write_json, write_text
 from onestage.studies import worlds
 from onestage.studies.cells import Cell, within
 from onestage.studies.variables import filled
@@ -179,5 +178,5 @@ def _write_answers(file: Path, evaluated: Evaluated) -> None:
         metric = str(answer.get("metric", ""))
         counts[metric] = counts.get(metric, 0) + 1
         if counts[metric] <= SHOWN:
-            lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
+            lines.append(json_line(answer))
     write_text(file, "".join(lines))

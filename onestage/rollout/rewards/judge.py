@@ -141,7 +141,7 @@ class Judge(Reward):
         if "{" in self.prompt:
             return self.prompt
         try:
-            return Path(self.prompt).expanduser().read_text()
+            return Path(self.prompt).expanduser().read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"prompt {self.prompt!r} is neither a template (no placeholder in braces) nor a file "
