@@ -54,6 +54,8 @@ def score_file(
     Returns the number of lines and the rows that could not be scored.
     """
     refused: list[Refusal] = []
+    # What a model says of a response does not depend on who judged it.
+    stream = stream.model_copy(update={"unlabelled": "demonstration"})
 
     def usable() -> Iterator[Encoded]:
         for item in Encoder(tokenizer, max_length).encode_responses(read(stream)):

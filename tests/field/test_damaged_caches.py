@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +231,21 @@ def test_a_tokenizer_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
     assert tokenizer_digest(AutoTokenizer.from_pretrained(tmp_path / "two")) != tokenizer_digest(
         one
     )
+
+
+def test_a_run_that_is_killed_while_it_fills_a_cache_spoils_nothing(
+    there: tuple[World, Path, str], tmp_path: Path
+) -> None:
+    world, _, wanted = there
+    context = multiprocessing.get_context("fork")
+    for number, wait in enumerate((0.01, 0.03, 0.06, 0.1, 0.15)):
+        world.count += 1000 * (number + 1)
+        child = context.Process(target=world.run, args=(tmp_path / "cache",))
+        child.start()
+        time.sleep(wait)
+        child.kill()
+        child.join()
+    world.count += 10_000
+    got, said = world.run(tmp_path / "cache")
+    assert got == wanted
+    assert not any("damaged" in line for line in said)

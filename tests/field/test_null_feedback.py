@@ -223,3 +223,12 @@ def test_files_that_hold_no_rows_are_named(tmp_path: Path) -> None:
     assert stored(tmp_path, str(folder / "*")).table.skipped_files == ["b.csv"]
     assert stored(tmp_path, folder / "a.jsonl").table.skipped == 0
     assert "b.csv, deep/README.md" in beside(table)[1][0]
+
+
+def test_scoring_asks_nobody_what_a_response_is_worth(model_folder: Path, tmp_path: Path) -> None:
+    path, out = lines(tmp_path, [*LABELLED, {**ASKED, "label": None}]), tmp_path / "out.jsonl"
+    run = CliRunner().invoke(
+        app, ["score", "--data", str(path), "--model", str(model_folder), "--out", str(out)]
+    )
+    assert run.exit_code == 0, run.output
+    assert len(out.read_text().splitlines()) == 5

@@ -298,6 +298,14 @@ def test_nonsense_is_not_remembered_and_broken_files_are_asked_anew(
         file.write_text(broken)
         assert found(answers("x")) == [0.7]
         assert json.loads(file.read_text())["reply"] == "Score: 7"
+    whole = file.read_text()
+    file.write_text(whole.replace("Score: 7", "Score: 6"))
+    assert found(answers("x")) == [0.7]
+    assert file.read_text() == whole
+    asked = len(endpoint.seen)
+    file.write_text('{"model": "m", "reply": "Score: 5"}')  # as earlier versions kept them
+    assert found(answers("x")) == [0.5]
+    assert len(endpoint.seen) == asked
 
 
 # The prompt

@@ -266,7 +266,11 @@ class Judge(Reward):
         if file is None:
             return None
         try:
-            return parse(json.loads(file.read_text())["reply"], self.score_range)
+            known = json.loads(file.read_text())
+            # A file without a digest is of an earlier version: what was paid for is not thrown away.
+            if known.get("digest", "") not in ("", _digest(known["reply"])):
+                return None
+            return parse(known["reply"], self.score_range)
         except (
             OSError,
             ValueError,
@@ -284,12 +288,19 @@ class Judge(Reward):
         number, part = tempfile.mkstemp(dir=file.parent, suffix=".part")
         try:
             with os.fdopen(number, "w") as stream:
-                json.dump({"model": self.model, "reply": reply.text}, stream)
+                kept = {"model": self.model, "reply": reply.text, "digest": _digest(reply.text)}
+                json.dump(kept, stream)
+                stream.flush()
+                os.fsync(number)
             os.replace(part, file)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(part)
             raise
+
+
+def _digest(reply: str) -> str:
+    return hashlib.sha256(reply.encode(errors="replace")).hexdigest()
 
 
 def fill(template: str, answer: Answer, score_range: tuple[float, float]) -> str:
