@@ -30,7 +30,7 @@ class Door(StrEnum):
 ADVICE = {
     Door.ASKED: "merge it into its base with PEFT (merge_and_unload) where that can be done",
     Door.TRAINED: "set model.adapter: merge, or train a new adapter",
-    Door.MERGED: "train it further (model.adapter: same), or make a whole model of it with PEFT",
+    Door.MERGED: "train it further (model.adapter: same), or give a whole model",
     Door.STACKED: "use merge",
     Door.MIXED: "merge it into its base with PEFT and give the whole model",
     Door.SERVED: "sample with `rollout.engine: transformers`, which runs the policy itself",

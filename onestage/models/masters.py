@@ -1,11 +1,12 @@
 """Float32 masters of weights that are held in less: what the optimiser steps.
 
 A weight of 0.03 in bfloat16 has its neighbours 0.0001 away, and a step of AdamW is about as long as the
-learning rate: most steps of 5e-5 round back to where they came from (of SmolLM2's weights 7 % moved in
-40 steps). So the optimiser steps a float32 copy, on which gradients are added up in float32, and the
-weight that the model computes with is the copy rounded (Micikevicius et al. 2018, arXiv 1710.03740,
-section 3.1). What is trained, measured, sampled from and saved is thus one model, the rounded one, bit
-for bit; the copies are what a checkpoint needs beside it.
+learning rate: most steps of 5e-5 round back to where they came from (of SmolLM2's weights 8 % moved in
+40 steps, of those with masters 66 %: `bench/trust/precision.py`). So the optimiser steps a float32 copy,
+on which gradients are added up in float32, and the weight that the model computes with is the copy
+rounded (Micikevicius et al. 2018, arXiv 1710.03740, section 3.1). What is trained, measured, sampled
+from and saved is thus one model, the rounded one, bit for bit; the copies are what a checkpoint needs
+beside it.
 """
 
 from __future__ import annotations
