@@ -47,7 +47,8 @@ class Probe(Section):
             raise ValueError(f"probe.retention: names must differ, found {twice} more than once")
         for stream in self.retention:
             odd = stream.model_fields_set & {
-                *("weight", "per_step", "eval_path", "eval_limit", "eval_split")
+                *("weight", "per_step", "eval_path", "eval_limit", "eval_split"),
+                *("reward", "hint", "feedback"),
             }
             if odd:
                 raise ValueError(

@@ -258,3 +258,14 @@ def test_tools_beside_text_are_taken_where_it_becomes_messages() -> None:
     assert isinstance(refused, Refusal)
     (empty,) = read([{**ROWS["demonstration"][0], "tools": []}])
     assert isinstance(empty, Record)
+
+
+@pytest.mark.parametrize("option", [{"weight": 1}, {"reward": "match"}, {"feedback": "pair"}])
+def test_what_is_only_watched_takes_no_option_of_training(option: dict[str, Any]) -> None:
+    recipe = {
+        "model": "absent",
+        "data": [{"name": "rows", "path": "rows.jsonl"}],
+        "probe": {"retention": [{"name": "kept", "path": "kept.jsonl", **option}]},
+    }
+    with pytest.raises(RecipeError, match="would do nothing"):
+        parse_recipe(recipe)
