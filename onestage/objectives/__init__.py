@@ -81,6 +81,9 @@ class Objective(abc.ABC):
     """A bound that the reported loss never falls below, if there is one whatever the data."""
     beta: float = 0.0
     """Scale of the implicit reward; 0 for objectives that have none."""
+    relative: bool = False
+    """Whether answers are only compared with the others of their group, so that one alone, or equal
+    ones, teach nothing."""
 
     @property
     @abc.abstractmethod

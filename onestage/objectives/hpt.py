@@ -33,6 +33,7 @@ from onestage.objectives._surrogate import (
 
 @dataclass(frozen=True)
 class HPT(PolicyGradient):
+    relative = True
     epsilon: float | None = None
     entropy_coef: float = 0.001
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"

@@ -26,6 +26,7 @@ from onestage.objectives._surrogate import PolicyGradient, group_sums, rewards_N
 
 @dataclass(frozen=True)
 class RLOO(PolicyGradient):
+    relative = True
     beta: float = 0.03
     kl_in: Literal["loss", "reward"] = "reward"
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "sum"

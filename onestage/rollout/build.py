@@ -126,7 +126,7 @@ def check(problems: Mapping[str, Problems], *parts: Mapping[str, Store]) -> None
     """
     for part in parts:
         for name, stream in problems.items():
-            for number in range(min(LOOKED_AT, len(part[name]))) if name in part else ():
+            for number in range(len(part[name])) if name in part else ():
                 _check_problem(part[name][number], stream)
 
 

@@ -41,12 +41,13 @@ def reward(
     problems: Mapping[str, Problems],
     *,
     missing_eos_penalty: float = 0.0,
-    on_failure: Literal["zero", "stop"] = "zero",
+    on_failure: Literal["worst", "zero", "stop"] = "worst",
 ) -> None:
     """Fill in the rewards of groups whose answers are known, each stream's judged together.
 
     `missing_eos_penalty`: taken off the reward of a completion that did not end. `on_failure`: a reward
-    that could not be found adds nothing, or stops the run with `RewardFailedError`.
+    that could not be found is the worst of its group, adds nothing, or stops the run with
+    `RewardFailedError` (not where it could not be decided, which no repair would change).
     """
     for name, stream in problems.items():
         mine = [group for group in groups if group.record.source == name]
@@ -66,7 +67,8 @@ def reward(
                 part: [math.nan if isinstance(value, Failure) else value for value in values]
                 for part, values in found.items()
             }
-            group.totals = _totals(group, weights, missing_eos_penalty)
+            missing = _worst(group.parts, weights) if on_failure != "zero" else {}
+            group.totals = _totals(group, weights, missing, missing_eos_penalty)
 
 
 def spent(problems: Mapping[str, Problems]) -> dict[str, float]:
@@ -88,17 +90,33 @@ def _note_failures(
         return
     name, first = failed[0]
     group.trouble = f"{name}: {first.sort}: {first.reason}"
-    if on_failure == "stop":
+    if on_failure == "stop" and any(failure.sort != "undecided" for _, failure in failed):
         raise RewardFailedError(
             f"stream {group.record.source}, {group.record.id}: a reward could not be found "
-            f"({group.trouble}); rollout.on_failure: zero goes on without it"
+            f"({group.trouble}); rollout.on_failure: worst goes on without it"
         )
 
 
-def _totals(group: Group, weights: Mapping[str, float], missing_eos_penalty: float) -> list[float]:
+def _worst(parts: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> dict[str, float]:
+    """The least that each reward adds to an answer of the group; 0 where it judged none. What could not
+    be judged must not be worth more, or the policy learns to answer such that it cannot be."""
+    return {
+        part: min((weights[part] * v for v in values if not math.isnan(v)), default=0.0)
+        for part, values in parts.items()
+    }
+
+
+def _totals(
+    group: Group,
+    weights: Mapping[str, float],
+    missing: Mapping[str, float],
+    missing_eos_penalty: float,
+) -> list[float]:
     totals = []
     for number, answer in enumerate(group.answers):
-        got = [weights[part] * values[number] for part, values in group.parts.items()]
-        penalty = 0.0 if answer.ended else missing_eos_penalty
-        totals.append(sum(value for value in got if not math.isnan(value)) - penalty)
+        got = (
+            missing.get(part, 0.0) if math.isnan(values[number]) else weights[part] * values[number]
+            for part, values in group.parts.items()
+        )
+        totals.append(sum(got) - (0.0 if answer.ended else missing_eos_penalty))
     return totals

@@ -39,9 +39,9 @@ class Rollout(Section):
     """Taken off the reward of a completion that did not end within the limit."""
     success_at: float = 1.0
     """A completion with this reward or more counts as right."""
-    on_failure: Literal["zero", "stop"] = "zero"
-    """When a reward cannot be found (it raises, takes too long, is no number): count it as nothing, or
-    stop the run."""
+    on_failure: Literal["worst", "zero", "stop"] = "worst"
+    """When a reward cannot be found (it raises, takes too long, is no number): count it as the worst
+    that was found in its group, as 0 (the best on a scale below it), or stop the run."""
     alarm_after: int = Field(default=20, ge=1)
     """Rollouts that taught nothing (none right, rewards equal) after which you are told what to do."""
     eval_temperature: float = Field(default=0.0, ge=0)

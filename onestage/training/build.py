@@ -31,7 +31,13 @@ from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
 from onestage.training import optimizer as optimizers
 from onestage.training.callbacks import Callback
-from onestage.training.choices import check_judge, check_needs, objectives_of, schedule_of
+from onestage.training.choices import (
+    check_groups,
+    check_judge,
+    check_needs,
+    objectives_of,
+    schedule_of,
+)
 from onestage.training.parts import (
     Given,
     answers_of,
@@ -154,6 +160,7 @@ class Draft:
         with self._noting():
             self.plan = make_plan(recipe, self.data)
             self._check_reference(self.plan.terms)
+            check_groups(self.plan.terms, recipe.rollout)
         with self._noting():
             rollout.check(self.problems, self.data.train, self.data.held_out)
         with self._noting():

@@ -16,6 +16,7 @@ from onestage.data.kinds import FEEDBACK, KINDS, Kind
 from onestage.data.stream import Stream
 from onestage.models import Model
 from onestage.objectives import Objective
+from onestage.rollout.rollout import Rollout
 from onestage.schedules import Schedule
 from onestage.training.read import Data
 from onestage.training.recipe import Probe
@@ -232,3 +233,23 @@ def check_judge(streams: Sequence[Stream], reference: str, probe: Probe | None) 
             "probe: retention and task_tokens measure log-probabilities, which a reward model does not "
             "have; of its probes only gradients are left"
         )
+
+
+def check_groups(terms: Terms, section: Rollout) -> None:
+    """Refuse groups that cannot teach: objectives that compare an answer with the others of its group
+    need others, and other ones. Raises `RecipeError`."""
+    for (source, kind), name in terms.term_of.items():
+        objective = terms.objectives[name]
+        if not (FEEDBACK[kind].asked and objective.relative):
+            continue
+        why = ""
+        if section.num_generations < 2:
+            why = f"rollout.num_generations {section.num_generations}: give at least 2"
+        elif section.temperature == 0:
+            why = "rollout.temperature 0, which makes them all the same: give one above 0"
+        if why:
+            raise RecipeError(
+                f"data {source}: {type(objective).__name__} compares the answers to a problem with each "
+                f"other, and there would be nothing to learn with {why}, or choose an objective with a "
+                "baseline of its own (reinforce, ppo)"
+            )

@@ -72,7 +72,8 @@ def last_answer(text: str) -> str:
 def right(name: str, text: str) -> bool:
     """What may be called right, found in another way."""
     if name == "countdown":
-        return python_says(last_answer(text))
+        # What cannot be seen changes nothing that a reader reads.
+        return python_says(re.sub("[\u200b-\u200f\ufeff]", "", last_answer(text)))
     if name == "knights_knaves":
         said = last_answer(text)
         roles = re.findall(r"(Zoey|Oliver) is a (knight|knave)", said, re.I)

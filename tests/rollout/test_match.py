@@ -111,7 +111,7 @@ def test_a_list_of_answers_gets_to_the_reward(tmp_path: Path) -> None:
     file = tmp_path / "check.jsonl"
     file.write_text(json.dumps(row) + "\n")
     stream = Stream(file, name="seas", kind="check")
-    _, read, _ = next(iter(raw_rows(stream)))
+    read = next(iter(raw_rows(stream))).columns
     for found in (row, read):
         record = record_of(found, stream, "row 1")
         about = ProblemFacts("Which sea?", (), record.facts)

@@ -63,7 +63,7 @@ class Reward(abc.ABC):
 
     def check(self, facts: Mapping[str, Any]) -> None:  # noqa: B027 - most need nothing
         """Raise `ValueError` where a record's columns do not allow judging answers to it. Called for
-        some records before the first step."""
+        every record before the first step."""
 
     def spent(self) -> dict[str, float]:
         """What judging has cost since this process began, by name; kept in the metrics."""

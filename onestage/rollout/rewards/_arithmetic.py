@@ -2,7 +2,7 @@
 
     sum     = product (("+" | "-") product)*
     product = signed (("*" | "/" | "//") signed)*          // only in Python's notation
-    signed  = "-"* power                                   "+" too in Python's notation
+    signed  = ("-" | "+")* power
     power   = atom ("**" signed)?                          only in Python's notation
     atom    = number | "(" sum ")"
 
@@ -93,7 +93,7 @@ class _Parser:
         return value
 
     def signed(self) -> Any:
-        if sign := self.take(*("-+" if self.python else "-")):
+        if sign := self.take("-", "+"):
             self.go_down()
             value = self.signed()
             self.depth -= 1

@@ -11,6 +11,11 @@ from onestage.rollout.rewards import Answer, Failure, Reward
 from onestage.rollout.rewards import _pool as pool
 
 
+class NotJudged(Exception):
+    """What `judge` raises for an answer that may be right or wrong for all that can be said: it is
+    neither paid nor punished, and counted as `undecided`."""
+
+
 @dataclass(frozen=True)
 class Checker(Reward):
     """The base of all checkers: a frozen dataclass of options, one definition of `judge`.

@@ -1,7 +1,8 @@
 """Where the final answer of a response stands. Everything here takes time linear in the text.
 
 A hint may hold the answer of the worked solution (a whole one does, in its last box). What ends within
-the hint was given, not found, and is no final answer.
+the hint was given, not found, and is no final answer. Neither is a draft: what is said while thinking,
+or in a box that is followed by one that was begun and not finished.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import re
 
 from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards._markup import thought_over
 
 OPEN, CLOSE = "<answer>", "</answer>"
 HEADERS = ("Assistant:", "<|im_start|>assistant")
 """Behind the first of these the authors' scorers look for the response."""
+_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
 _BRACE = re.compile(r"\\boxed\{|\\[\\{}]|[{}]")
 
 
@@ -40,14 +43,22 @@ def last_boxed(text: str) -> tuple[str, int] | None:
     return (text[last:end].strip(), end) if last >= 0 else None
 
 
+def spoken(answer: Answer) -> str:
+    """The response without what was thought aloud, which leaves blanks; empty where that never ended."""
+    start = thought_over(answer.response)
+    return "" if start is None else " " * start + answer.response[start:]
+
+
 def final_tag(answer: Answer) -> tuple[str, int] | None:
     """The last tag of a response, if the model ended it."""
-    return _own(last_tag(answer.response), answer)
+    return _own(last_tag(spoken(answer)), answer)
 
 
 def final_box(answer: Answer) -> tuple[str, int] | None:
     """The last box of a response, if the model ended it."""
-    return _own(last_boxed(answer.response), answer)
+    said = _BOX.sub(r"\\boxed{", spoken(answer))
+    found = _own(last_boxed(said), answer)
+    return None if found and said.rfind("\\boxed{") > found[1] else found
 
 
 def _own(found: tuple[str, int] | None, answer: Answer) -> tuple[str, int] | None:

@@ -118,6 +118,9 @@ def _outcome(judge: Callable[[Any], Any], answer: Any) -> float | tuple[str, str
     except MemoryError:
         return "crash", "out of memory"
     except (Exception, SystemExit) as error:
+        # By name: a worker knows the checker's own module only.
+        if type(error).__name__ == "NotJudged":
+            return "undecided", str(error)[:SHOWN]
         return "raised", _told(error)
     try:
         if isinstance(value, complex) or not hasattr(type(value), "__float__"):

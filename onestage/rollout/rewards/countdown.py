@@ -24,8 +24,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _arithmetic as arithmetic
-from onestage.rollout.rewards._checker import Checker
-from onestage.rollout.rewards._final_answer import final_tag, on_last_line
+from onestage.rollout.rewards import _markup as markup
+from onestage.rollout.rewards._checker import Checker, NotJudged
+from onestage.rollout.rewards._final_answer import final_tag, last_boxed, on_last_line
 from onestage.rollout.rewards._problems import (
     Count,
     Row,
@@ -37,6 +38,7 @@ from onestage.rollout.rewards._problems import (
 )
 
 _ALLOWED = re.compile(r"[\d+\-*/().\s]+")
+_PRODUCT = re.compile(r"(\d|\))\s*\(")
 _MOST_FOUND = 1000
 
 
@@ -51,9 +53,10 @@ class Countdown(Checker):
         if self.rules == "authors":
             return self._as_authors(answer, numbers, target)
         found = final_tag(answer)
-        if found is None or found[0].count("=") > 1:
+        said = _said(found[0]) if found else "="
+        if said.count("=") > 1 or found is None:
             return 0.0
-        equation, equals, tail = found[0].partition("=")
+        equation, equals, tail = said.partition("=")
         try:
             expression = arithmetic.plain(equation)
             stated = arithmetic.plain(tail).value if equals else Fraction(target)
@@ -61,6 +64,8 @@ class Countdown(Checker):
             return 0.0
         used = Counter(expression.numbers) == Counter(map(Fraction, numbers))
         right = used and expression.value == target and stated == target
+        if right and re.search(r"\d\.\d", equation):
+            raise NotJudged("44.0 may or may not be the given 44")
         return 1.0 if right else self.format_reward
 
     def _as_authors(self, answer: Answer, numbers: list[int], target: int) -> float:
@@ -107,6 +112,14 @@ class Countdown(Checker):
         return different(
             count, split, _draws(random.Random(seed), numbers, given, target, operators, template)
         )
+
+
+def _said(text: str) -> str:
+    """The equation, without a box around it and a full stop behind it."""
+    boxed = last_boxed(text)
+    whole = boxed is not None and text.startswith("\\boxed{") and text.endswith("}")
+    said = markup.arithmetic(boxed[0] if boxed and whole else text)
+    return _PRODUCT.sub(r"\1*(", re.sub(r"(?<=\d)\.$", "", said))
 
 
 def _problem(facts: Mapping[str, Any]) -> tuple[list[int], int]:

@@ -20,12 +20,19 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards import _markup as markup
 from onestage.rollout.rewards._checker import Checker
-from onestage.rollout.rewards._final_answer import final_box, final_tag, last_boxed, on_last_line
+from onestage.rollout.rewards._final_answer import (
+    final_box,
+    final_tag,
+    last_boxed,
+    on_last_line,
+    spoken,
+)
 from onestage.rollout.rewards._math_normal_form import without_words
 from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 
-LONGEST = 500
+LONGEST = 5000
 """Characters of a final answer."""
 MOST_DIGITS = 50
 _NUMBER = re.compile(
@@ -33,9 +40,11 @@ _NUMBER = re.compile(
     r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?(?:\s?/\s?(?P<below>\d+))?",
     re.ASCII,
 )
+_RATE = re.compile(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])")
+"""Between two units: km/h."""
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\%", "%"), ("\\ ", " "))
-_AROUND = re.compile(r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;'\"$€£%°=()])*")
+_AROUND = re.compile(r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;!'\"$€£%°=()\u2713\u2714\u2705])*")
 """What may stand around a number: words and units, no operators."""
 _SCALE = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed)s?\b|\d\s?(?:[kKMBxei]\b|π)"
@@ -105,7 +114,7 @@ def _read(text: str) -> tuple[list[Fraction], str] | None:
     """The numbers of a short text and what stands around them; None without numbers or beyond limits."""
     if len(text) > LONGEST:
         return None
-    text = _FRACTION.sub(r"\1/\2", without_words(text))
+    text = _RATE.sub(" ", _FRACTION.sub(r"\1/\2", markup.untyped(without_words(text))))
     for latex, plain in _LATEX:
         text = text.replace(latex, plain)
     found, around, last = [], "", 0
@@ -126,12 +135,10 @@ def _final(answer: Answer) -> str | None:
     if tag:
         box = last_boxed(tag[0])
         return box[0] if box and tag[0].count("\\boxed{") == 1 else tag[0]
-    before, marker, rest = answer.response.rpartition("####")
+    before, marker, rest = spoken(answer).rpartition("####")
     if marker:
-        line = rest.lstrip().split("\n")[0]
-        given = len(before + marker + rest) - len(rest.lstrip()) + len(line.rstrip()) <= len(
-            answer.hint
-        )
+        line = rest.lstrip(" \n*_`").split("\n")[0].rstrip(" *_`")
+        given = (before + marker + rest).rfind(line) + len(line.rstrip()) <= len(answer.hint)
         return None if given else line.strip()
     box = final_box(answer)
     return box[0] if box else None

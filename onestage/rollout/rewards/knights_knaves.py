@@ -19,6 +19,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards import _markup as markup
 from onestage.rollout.rewards._checker import Checker
 from onestage.rollout.rewards._final_answer import authors_tag, behind_header, final_tag
 from onestage.rollout.rewards._problems import (
@@ -44,10 +45,17 @@ LONGEST = 5000
 """Characters of an answer."""
 MOST_PEOPLE = 8
 EXAMPLE = "(1) Zoey is a knight\n(2) Oliver is a knave"
-_PIECES = re.compile(r"[\n,;.]|\band\b", re.IGNORECASE)
-_NUMBER = re.compile(r"\s*(?:[(\[]?\d{1,3}[)\].:]|[-*•])\s*")
+_PIECES = re.compile(r"[\n,;.!&]|\b(?:and|but|while|whereas)\b", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:^|(?<=\s))[(\[]?\d{1,3}[)\].:](?=\s)|^\s*[-*•]\s")
+_CONCLUDES = re.compile(r"^(?:therefore|thus|so|hence|then|finally)\b[\s:]*", re.IGNORECASE)
+_REMARK = re.compile(
+    r"\((?:always\s+)?(?:tells?\s+the\s+truth|lies|liar|truth[- ]?teller)\)", re.IGNORECASE
+)
+_ROW = re.compile(r"\|([^|\n]+)\|([^|\n]+)\|")
 _STATEMENT = re.compile(
-    r"(.+?)(?:\s+is\s+|\s*[:=]\s*)(?:an?\s+|the\s+)?(knight|knave)", re.IGNORECASE
+    r"(?P<name>.+?)(?:\s+is\s+|\s*[:=]\s*|\s*(?=\())(?:an?\s+|the\s+)?\(?(?P<role>knight|knave)\)?"
+    r"|the\s+(?P<role2>knight|knave)\s+is\s+(?P<name2>.+)",
+    re.IGNORECASE,
 )
 
 
@@ -115,15 +123,17 @@ def _statements(text: str) -> list[tuple[str, bool]]:
     if len(text) > LONGEST:
         return []
     stated = []
-    for piece in _PIECES.split(text.replace("**", "")):
-        numbered = _NUMBER.match(piece)
-        said = piece[numbered.end() :].strip() if numbered else piece.strip()
-        if not said or said.isdecimal():
-            continue
-        match = _STATEMENT.fullmatch(" ".join(said.split()))
-        if match is None:
-            return []
-        stated.append((match[1].casefold(), match[2].lower() == "knight"))
+    text = _ROW.sub(r"\1: \2\n", _REMARK.sub("", markup.unmarked(text)))
+    for line in text.split("\n"):
+        for piece in _PIECES.split(_NUMBER.sub(",", line)):
+            said = _CONCLUDES.sub("", " ".join(piece.split()))
+            if not said or said.isdecimal():
+                continue
+            match = _STATEMENT.fullmatch(said)
+            if match is None:
+                return []
+            name, role = match["name"] or match["name2"], match["role"] or match["role2"]
+            stated.append((name.casefold(), role.lower() == "knight"))
     return stated
 
 

@@ -36,7 +36,7 @@ class Match(Checker):
     up to the first that does not (of the longer of the two; the best of the accepted ones)."""
 
     def judge(self, answer: Answer) -> float:
-        accepted = [self._words(text) for text in _accepted(answer.facts)]
+        accepted = [words for text in _accepted(answer.facts) if (words := self._words(text))]
         if len(answer.response) > LONGEST:
             return 0.0
         words = self._words(self._read(answer))
@@ -44,7 +44,8 @@ class Match(Checker):
             return 1.0
         if self.partial == "none":
             return 0.0
-        return max(_agree(words, right) / max(len(words), len(right)) for right in accepted)
+        shares = (_agree(words, right) / max(len(words), len(right)) for right in accepted)
+        return max(shares, default=0.0)
 
     def check(self, facts: Mapping[str, Any]) -> None:
         for text in _accepted(facts):

@@ -22,8 +22,16 @@ from typing import Any, Literal
 
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _math_normal_form as hendrycks
-from onestage.rollout.rewards._checker import Checker
-from onestage.rollout.rewards._final_answer import final_box, final_tag, last_boxed, on_last_line
+from onestage.rollout.rewards._checker import Checker, NotJudged
+from onestage.rollout.rewards._final_answer import (
+    final_box,
+    final_tag,
+    last_boxed,
+    on_last_line,
+    spoken,
+)
+from onestage.rollout.rewards._markup import unmarked
+from onestage.rollout.rewards._math_compare import same
 from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 
 LONGEST = 1000
@@ -31,8 +39,13 @@ LONGEST = 1000
 DEEPEST = 30
 """Of brackets."""
 _DELIMITERS = re.compile(r"(?<!\\)\$|\\\(|\\\)|\\\[|\\\]")
-_PHRASE = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*:?", re.IGNORECASE)
-_NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w{1,9}\}?)?'?(?:\s*\(\s*[A-Za-z]\s*\))?\s*=(?!=)")
+_PHRASE = re.compile(
+    r"(?:(?:therefore|so|thus|hence|then)[,:]?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*:?\s*:?|=",
+    re.IGNORECASE,
+)
+_BOXES = re.compile(r"\\boxed\s*\{([^{}]*)\}")
+MOST_BOXES = 2
+"""Different ones: an answer and what it replaces. More are a spray of guesses."""
 _EXPLOSIVE = re.compile(
     r"\d{60}|(?:\^|\*\*)[\s{(]*-?(?:\d{5}|\d+\s*(?:\^|\*\*))"
     r"|\d{5}[\s})]*!|!\s*!\s*!|[)}\d]\s*!\s*[)}]+\s*!"
@@ -63,13 +76,14 @@ class Math(Checker):
         final = self._final(answer)
         if final is None or len(final) > LONGEST or not final or not _balanced(final):
             return 0.0
-        one = _one_answer(final, gold)
-        # As text first: that takes no time, and covers what math-verify cannot read.
-        if one and _text(final) == _text(gold):
-            return 1.0
-        if not _readable(final):
+        if len(set(_BOXES.findall(answer.completion))) > MOST_BOXES:
+            raise NotJudged(f"{MOST_BOXES + 1} different boxes and more")
+        if not _within_limits(final):
             return 0.0
-        return 1.0 if one and _same(_value_of(final, gold), gold) else self.format_reward
+        verdict = same(final, gold, _parsed, _verified)
+        if verdict is None:
+            raise NotJudged(f"{final[:60]!r} may or may not mean {gold[:60]!r}")
+        return 1.0 if verdict else self.format_reward
 
     def check(self, facts: Mapping[str, Any]) -> None:
         _gold(facts)
@@ -99,22 +113,15 @@ class Math(Checker):
             return _clean(box[0])
         if self.final == "marked" or not answer.completion.strip():
             return None
-        return _clean(answer.response.rstrip().rpartition("\n")[2])
+        lines = [_clean(line) for line in spoken(answer).split("\n")]
+        return next((line for line in reversed(lines) if line), None)
 
 
 def _clean(text: str) -> str:
     """Without the marks of a formula, a phrase before it and a full stop behind it."""
-    text = _DELIMITERS.sub("", text).strip()
+    text = _DELIMITERS.sub("", unmarked(text)).strip()
     text = _PHRASE.sub("", text, count=1) if _PHRASE.match(text) else text
     return text.strip().removesuffix(".").strip()
-
-
-def _text(text: str) -> str:
-    text = hendrycks.without_words(text)
-    try:
-        return hendrycks.normalised(text)
-    except (ValueError, IndexError):
-        return text
 
 
 def _balanced(text: str) -> bool:
@@ -135,29 +142,18 @@ def _nesting(text: str) -> int:
     return deepest
 
 
-def _readable(text: str) -> bool:
-    """Within the limits, and something that math-verify reads."""
-    limits = text.isprintable() and _nesting(text) <= DEEPEST and not _EXPLOSIVE.search(text)
-    return bool(limits and _parsed(text))
-
-
-def _one_answer(final: str, gold: str) -> bool:
-    """No equation but "name = value" (math-verify reads 4 = 5 as 5), no second box."""
-    if "=" not in gold and "=" in final:
-        return final.count("=") == 1 and _NAMED.match(final) is not None
-    return "\\boxed" not in final
-
-
-def _value_of(final: str, gold: str) -> str:
-    return final.split("=", 1)[1] if "=" in final and "=" not in gold else final
-
-
-def _same(final: str, gold: str) -> bool:
-    return bool(_verifier()[1](_parsed(gold), _parsed(final), timeout_seconds=None))
+def _within_limits(text: str) -> bool:
+    """Nothing in it would take for ever to read."""
+    plain = re.sub(r"\\(?:left|right)|[\s]", "", text)
+    return text.isprintable() and _nesting(plain) <= DEEPEST and not _EXPLOSIVE.search(plain)
 
 
 def _parsed(text: str) -> list[Any]:
     return _parse(text.strip())
+
+
+def _verified(gold: Any, final: Any) -> bool:
+    return bool(_verifier()[1](gold, final, timeout_seconds=None))
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,78 @@
+"""Numbers, exactly: decimals are read as fractions, and irrational values must agree in many digits."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any
+
+DIGITS = 50
+MOST_BITS = 100_000
+"""Of a power that is written out."""
+
+
+def prepared(text: str) -> str:
+    """LaTeX that is read exactly: decimals, percents and mixed numbers as fractions."""
+    text = re.sub(r"^(.*?)\s*\\?%\s*$", r"\\frac{\1}{100}", text.strip())
+    text = re.sub(r"(\d*)\.(\d*)\\overline\{(\d+)\}", _repeating, text)
+    text = (
+        re.sub(
+            r"(?<![\d}\w])(\d+)\s*\\[dt]?frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?",
+            lambda f: f"\\frac{{{int(f[1]) * int(f[3]) + int(f[2])}}}{{{f[3]}}}",
+            text,
+        )
+        if re.search(r"\d\s*\\[dt]?frac\s*(?:\{\d+\}\s*\{\d+\}|\d\d)(?![\d])", text)
+        else text
+    )
+    text = re.sub(
+        r"(?<![\d.])(\d*)\.(\d+)(?![\d.])",
+        lambda f: f"\\frac{{{int((f[1] or '0') + f[2])}}}{{{10 ** len(f[2])}}}",
+        text,
+    )
+    text = re.sub(r"(?<![\w.])0+(?=\d)", "", text)
+    return re.sub(r"^\s*\+\s*", "", text)
+
+
+def _repeating(found: re.Match[str]) -> str:
+    whole, head, again = found[1] or "0", found[2], found[3]
+    value = Fraction(int(whole + head), 10 ** len(head))
+    value += Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(head))
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def equal(left: Any, right: Any) -> bool | None:
+    """Whether two values of sympy are the same; None where that cannot be computed."""
+    import sympy
+
+    left, right = (sympy.sympify(value) for value in (left, right))
+    exact = _rational(left), _rational(right)
+    if None not in exact:
+        return exact[0] == exact[1]
+    if left.free_symbols or right.free_symbols:
+        return bool(sympy.simplify(left - right) == 0)
+    if left.has(sympy.oo, sympy.zoo, sympy.nan) or right.has(sympy.oo, sympy.zoo, sympy.nan):
+        return bool(left == right)
+    near = [value.evalf(DIGITS, maxn=10_000) for value in (left, right)]
+    gap, size = abs(near[0] - near[1]), max(abs(near[0]), abs(near[1]))
+    if not gap.is_Float and not gap.is_Integer and not gap.is_Rational:
+        return None
+    return bool(gap <= size * sympy.Float(10) ** (5 - DIGITS))
+
+
+def _rational(value: Any) -> Fraction | None:
+    """The value of sums, products and whole powers of rational numbers; None for others."""
+    if value.is_Rational:
+        return Fraction(int(value.p), int(value.q))
+    parts = [_rational(part) for part in value.args] if value.is_Add or value.is_Mul else []
+    if parts and None not in parts:
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part if value.is_Add else total * part  # type: ignore[operator]
+        return total
+    if value.is_Pow:
+        base, power = _rational(value.args[0]), _rational(value.args[1])
+        if base is None or power is None or power.denominator != 1 or (not base and power < 0):
+            return None
+        size = max(abs(base.numerator), base.denominator).bit_length() * abs(power.numerator)
+        return base**power.numerator if size < MOST_BITS else None
+    return None

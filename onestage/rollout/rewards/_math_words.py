@@ -1,0 +1,139 @@
+r"""Words in a mathematical answer: units, scales, fillings, and words that change what is said.
+
+`18 cm` is 18 where no unit was asked for, and is not 18 km; `5 million` is 5000000; `There are 73` is
+73; `5 or more` is none of these.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from onestage.rollout.rewards._markup import characters
+
+SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+}
+_UNITS = {
+    "length": {"mm": "0.001", "cm": "0.01", "m": "1", "km": "1000", "millimeter": "0.001"}
+    | {"centimeter": "0.01", "meter": "1", "kilometer": "1000", "metre": "1"},
+    "feet": {"in": "1", "inch": "1", "ft": "12", "foot": "12", "yd": "36", "yard": "36"}
+    | {"mile": "63360", "mi": "63360"},
+    "time": {"second": "1", "sec": "1", "s": "1", "minute": "60", "min": "60", "hour": "3600"}
+    | {"hr": "3600", "h": "3600", "day": "86400", "week": "604800"},
+    "money": {"cent": "1", "dollar": "100"},
+    "mass": {"mg": "0.001", "g": "1", "gram": "1", "kg": "1000", "kilogram": "1000"},
+}
+UNITS = {
+    name: (kind, Fraction(size)) for kind, sizes in _UNITS.items() for name, size in sizes.items()
+}
+_FILLING = frozenset(
+    "the a an it is are there so we get have answer final therefore thus hence equals equal to of "
+    "total value that exactly".split()
+)
+CHANGING = frozenset(
+    "not no either neither nor at most least more less than over under but possibly maybe about "
+    "approximately roughly around between minus plus negative positive percent except if when unless "
+    "never up".split()
+)
+"""Words with which a number is not that number, or not certainly."""
+JOINING = frozenset(("or", "and"))
+FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp max min gcd lcm det "
+    "dim arg deg mod lim sup inf Re Im".split()
+)
+_WRAPPED = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
+)
+_DEGREES = re.compile(r"\^?\s*\{?\s*\\circ\s*\}?\s*(?:([CFK])\b)?|\u00b0\s*([CFK])?\b")
+_WORD = re.compile(r"(?<![\\A-Za-z_])(?<!\\begin\{)(?<!\\end\{)[A-Za-z]{2,}(?:\.|(?![A-Za-z(]))")
+_POWER_OF_UNIT = re.compile(r"\^\s*\{?[23]\}?")
+
+
+@dataclass(frozen=True)
+class Worded:
+    """A text with its words taken out; each leaves a bar, so that what stood apart stays apart."""
+
+    core: str
+    words: tuple[str, ...]
+    """In order, in lower case and the singular; fillings left out."""
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        known = (*SCALES, *CHANGING, *JOINING)
+        return tuple(word for word in self.words if word not in known)
+
+    @property
+    def changing(self) -> bool:
+        return any(word in CHANGING for word in self.words)
+
+    @property
+    def scale(self) -> int:
+        product = 1
+        for word in self.words:
+            product *= SCALES.get(word, 1)
+        return product
+
+
+def taken_out(text: str) -> Worded:
+    """The words of a text, and what is left."""
+    words: list[str] = []
+
+    def take(found: re.Match[str]) -> str:
+        said = found[1] if found.re is _WRAPPED else found[0]
+        inner = re.findall(r"[A-Za-z]+|[^A-Za-z]+", said)
+        left = []
+        for part in inner:
+            if not part.isalpha():
+                left.append(part if re.search(r"[\d:]", part) else " ")
+            elif len(part) == 1 and part.isupper():
+                left.append(part)
+            else:
+                words.append(_singular(part))
+                filling = words[-1] in _FILLING
+                if filling:
+                    words.pop()
+                left.append(" " if filling else " \u2223 ")
+        return "".join(left)
+
+    def degrees(found: re.Match[str]) -> str:
+        words.append("degree" + (found[1] or found[2] or "").lower())
+        return " \u2223 "
+
+    text = re.sub(r"~|(?<!\\)\\ ", " ", characters(text))
+    text = _WRAPPED.sub(take, text)
+    text = _DEGREES.sub(degrees, text)
+    text = _WORD.sub(lambda f: f[0] if f[0].rstrip(".") in FUNCTIONS else take(f), text)
+    core = _POWER_OF_UNIT.sub("", text, count=1) if re.search("\u2223\\s*\\^", text) else text
+    return Worded(core.strip(" \u2223").rstrip(".,"), tuple(words))
+
+
+def quantity(text: str) -> tuple[str, Fraction] | None:
+    """A quantity of known units, as its kind and size: 5 hours 30 minutes; None for other texts."""
+    plain = _WRAPPED.sub(r" \1 ", characters(text)).replace("\\", " ").replace("~", " ")
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)\.?[\s,]*(?:and\b)?\s*", plain)
+    rebuilt = re.sub(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)\.?[\s,]*(?:and\b)?\s*", "", plain).strip()
+    if not parts or rebuilt:
+        return None
+    found = [(number, UNITS.get(_singular(unit))) for number, unit in parts]
+    kinds = {unit[0] if unit else None for _, unit in found}
+    if None in kinds or len(kinds) != 1:
+        return None
+    size = sum((Fraction(number) * unit[1] for number, unit in found if unit), Fraction(0))
+    return kinds.pop() or "", size
+
+
+def _singular(word: str) -> str:
+    word = word.lower()
+    if word == "feet":
+        return "foot"
+    if word == "inches":
+        return "inch"
+    keeps = len(word) < 4 or word.endswith(("ss", "us", "is"))
+    return word if keeps or not word.endswith("s") else word[:-1]

@@ -1,0 +1,102 @@
+"""What answers are worth, against a careful reader's verdicts; and cases of our own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.tiny import SHARED
+
+from onestage.rollout.rewards import Answer, Failure, make
+
+ANSWERS = SHARED / "field" / "answers"
+CHECKERS: dict[str, dict[str, Any]] = {
+    "countdown": {"name": "countdown"},
+    "gsm8k": {"name": "gsm8k"},
+    "knights_knaves": {"name": "knights_knaves"},
+    "format": {"name": "format"},
+    "math": {"name": "math"},
+    "math_last_line": {"name": "math", "final": "last_line"},
+}
+
+
+def outcomes(options: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """`paid`, `not` or `undecided` of each row, through the pool."""
+    checker = make({**options, "deadline": 10.0})
+    asked = [Answer(row.get("prompt", ""), row["response"], row["facts"]) for row in rows]
+    found = []
+    for value in checker(asked):
+        if isinstance(value, Failure):
+            assert value.sort == "undecided", value
+            found.append("undecided")
+        else:
+            found.append("paid" if value == 1 else "not")
+    return found
+
+
+@pytest.mark.skipif(not ANSWERS.is_dir(), reason="no field data")
+@pytest.mark.parametrize("name", CHECKERS)
+def test_no_wrong_answer_is_paid_and_few_right_ones_are_missed(name: str) -> None:
+    rows = [
+        json.loads(line) for line in (ANSWERS / f"{name}.jsonl").read_text().split("\n") if line
+    ]
+    found = list(zip(rows, outcomes(CHECKERS[name], rows), strict=True))
+    assert not [row for row, how in found if how == "paid" and row["want"] != 1]
+    right = [how for row, how in found if row["want"] == 1]
+    assert right.count("paid") >= 0.97 * len(right)
+
+
+def math(gold: str, final: str) -> dict[str, Any]:
+    return {"facts": {"answer": gold}, "response": f"so \\boxed{{{final}}}"}
+
+
+PAID = [
+    ("18 cm", "180\\text{ mm}"),
+    ("2.5", "2\\tfrac{1}{2}"),
+    ("0.1\\overline{6}", "\\frac16"),
+    ("\\{1, 2\\}", "2, 1"),
+    ("1500", "1.5\\text{ thousand}"),
+    ("75\\%", "0.75"),
+    ("x \\le 3", "(-\\infty, 3]"),
+    ("\\sqrt{8}", "2\\sqrt{2}"),
+    ("C", "\\text{(C) } 7"),
+    ("90", "90\\text{ minutes}"),
+    ("HTTH", "\\text{HTTH}"),
+    ("3x+2", "2 + 3x"),
+    ("4", "\\mathbf{4}"),
+]
+UNPAID = [
+    ("18 cm", "18\\text{ mm}"),
+    ("2", "2\\frac{1}{2}"),
+    ("0.16", "\\frac16"),
+    ("\\{1, 2\\}", "2, 1, 1"),
+    ("1.5", "1.5\\text{ thousand}"),
+    ("(1, 2)", "(2, 1)"),
+    ("x \\le 3", "(-\\infty, 3)"),
+    ("\\sqrt{8}", "2.8284271247"),
+    ("HTTH", "TTHH"),
+    ("90", "1\\text{ hour }30"),
+    ("4", "4\\text{ or }5"),
+    ("\\frac{1}{7^{90}}", "\\frac{1}{7^{91}}"),
+    ("213_4", "213_5"),
+]
+
+
+def test_right_means_right() -> None:
+    rows = [math(gold, final) for gold, final in [*PAID, *UNPAID]]
+    found = outcomes({"name": "math"}, rows)
+    wrong = [(row, how) for row, how in zip(rows, found, strict=True) if how == "undecided"]
+    assert not wrong
+    assert found == ["paid"] * len(PAID) + ["not"] * len(UNPAID)
+
+
+def test_what_cannot_be_decided_is_not_judged() -> None:
+    unclear = [
+        ("101_2", "101"),
+        ("(1, 2)", "1, 2"),
+        ("5", "5\\%"),
+        ("1, 2", "\\lfloor 1.5 \\rfloor, 2"),
+    ]
+    found = outcomes({"name": "math"}, [math(*case) for case in unclear])
+    assert found == ["undecided"] * len(unclear)
