@@ -17,6 +17,7 @@ from onestage.config import RecipeError
 from onestage.data.kinds import FEEDBACK
 from onestage.models import Loaded, Model
 from onestage.models.average import Average
+from onestage.models.features import Door
 from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights, ReferenceCache
@@ -126,7 +127,8 @@ def compared_with(
     if "reference" not in plan.terms.needs:
         return Compared(name, loaded.fingerprint)
     section = models.reference_of(model, name)
-    other = models.load(section, accelerator.device, loaded.tokenizer) if section else None
+    where = (accelerator.device, loaded.tokenizer)
+    other = models.load(section, *where, door=Door.ASKED) if section else None
     fingerprint = (other or loaded).fingerprint
     # Autocast gives other log-probabilities than full precision.
     suffix = "-autocast" if train.bf16 else ""
