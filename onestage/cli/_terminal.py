@@ -3,20 +3,73 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from onestage.cli._errors import told
+
+console = Console(stderr=False, soft_wrap=False)
+complaints = Console(stderr=True)
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable."),
+]
+
+
+class Commands(typer.core.TyperGroup):
+    """All commands: what escapes one is told by `plain_errors`."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        ours = words[: words.index("--")] if "--" in words else words
+        if "--debug" in ours:
+            # It is of no command, and people write it last.
+            words.remove("--debug")
+            words.insert(0, "--debug")
+        return super().main(words, *rest, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with plain_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Whatever escapes becomes a line and exit code 1; a traceback with --debug."""
+    try:
+        yield
+    except Exception as error:
+        # What ends a command on purpose (usage errors, typer.Exit) has an exit code.
+        ends = isinstance(error, typer.Abort) or hasattr(error, "exit_code")
+        if ends or os.environ.get(DEBUG):
+            raise
+        for line in told(error).split("\n"):
+            said = f"[bold red]error:[/] {escape(line)}"
+            complaints.print(said, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+DEBUG = "ONESTAGE_DEBUG"
+"""In the environment, so that the processes of a study have it, too."""
+
 app = typer.Typer(
+    cls=Commands,
     help="Fine-tune a language model in one stage on any mixture of feedback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _debug(wanted: bool) -> None:
+    if wanted:
+        os.environ[DEBUG] = "1"
 
 
 def _version(wanted: bool) -> None:
@@ -33,31 +86,12 @@ def _options(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", callback=_debug, help="Show tracebacks. Anywhere in a command."),
+    ] = False,
 ) -> None:
     """Fine-tune a language model in one stage on any mixture of feedback."""
-
-
-console = Console(stderr=False, soft_wrap=False)
-complaints = Console(stderr=True)
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable."),
-]
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """One clear line for what the user can mend; a traceback only with ONESTAGE_DEBUG=1."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError, RuntimeError, NotImplementedError) as error:
-        if os.environ.get("ONESTAGE_DEBUG"):
-            raise
-        message = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.errno == 28:
-            message = f"the disk is full ({message}); what was saved before is whole"
-        complaints.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 def quiet_libraries() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from onestage.cli._inputs import stream_of
-from onestage.cli._terminal import Set, app, console, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import Set, app, console, quiet_libraries, say
 
 
 @app.command()
@@ -35,13 +35,12 @@ def check(
     max_length: Annotated[int, typer.Option(help="For a data file: longest path.")] = 2048,
 ) -> None:
     """Show what will be trained on and what is wrong with it, before any weights are loaded."""
-    with plain_errors():
-        quiet_libraries()
-        if what.suffix in (".yaml", ".yml"):
-            good = _recipe(what, set_ or [], out or Path("runs") / what.stem)
-        else:
-            stream = stream_of(str(what), kind, column, score_range)
-            good = _data(stream, tokenizer, max_length) if tokenizer else _rows(stream)
+    quiet_libraries()
+    if what.suffix in (".yaml", ".yml"):
+        good = _recipe(what, set_ or [], out or Path("runs") / what.stem)
+    else:
+        stream = stream_of(str(what), kind, column, score_range)
+        good = _data(stream, tokenizer, max_length) if tokenizer else _rows(stream)
     if not good:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, plain_errors, say
+from onestage.cli._terminal import app, say
 
 
 @app.command()
@@ -16,13 +16,12 @@ def claims(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("claims.md"),
 ) -> None:
     """Write the ledger: every claim of the studies, the papers' numbers, ours, and a verdict."""
-    with plain_errors():
-        from onestage.runfolder import write_text
-        from onestage.studies.claims import ledger
+    from onestage.runfolder import write_text
+    from onestage.studies.claims import ledger
 
-        missing = [str(folder) for folder in folders if not (folder / "claims.json").is_file()]
-        if missing:
-            raise ValueError(f"no finished study in {', '.join(missing)} (claims.json is missing)")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, ledger(folders, out.parent))
-        say(f"{out}")
+    missing = [str(folder) for folder in folders if not (folder / "claims.json").is_file()]
+    if missing:
+        raise ValueError(f"no finished study in {', '.join(missing)} (claims.json is missing)")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, ledger(folders, out.parent))
+    say(f"{out}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import app, console, quiet_libraries, say
 
 
 @app.command()
@@ -25,13 +25,12 @@ def demo(
     ] = None,
 ) -> None:
     """Build a small base model, fine-tune it three ways on the same feedback, and compare: a report."""
-    with plain_errors():
-        from onestage.cli._progress import progress
-        from onestage.studies.demo import run_demo
-        from onestage.studies.pool import default_jobs
+    from onestage.cli._progress import progress
+    from onestage.studies.demo import run_demo
+    from onestage.studies.pool import default_jobs
 
-        quiet_libraries()
-        where = cache or out / "cache"
-        outcome = run_demo(out, seed, where, jobs or default_jobs(), console, say, progress)
+    quiet_libraries()
+    where = cache or out / "cache"
+    outcome = run_demo(out, seed, where, jobs or default_jobs(), console, say, progress)
     if outcome.failed:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import app, console, quiet_libraries, say
 
 if TYPE_CHECKING:
     from onestage.studies.worlds import Metric
@@ -34,22 +34,19 @@ def eval_(
     ] = None,
 ) -> None:
     """Measure a model in a world: what it gained on the base, and what it forgot."""
-    with plain_errors():
-        import yaml
+    import yaml
 
-        from onestage.runfolder import write_json
-        from onestage.studies.evaluate import evaluate
+    from onestage.runfolder import write_json
+    from onestage.studies.evaluate import evaluate
 
-        quiet_libraries()
-        judged = evaluate(
-            model, yaml.safe_load(world), seed=seed, split=split, cache=cache, say=say
-        )
-        before, after = judged.base.metrics, judged.model.metrics
-        console.print(_table(f"{model}, {split}", judged.metrics, before, after))
-        if out is not None:
-            answers = [dict(answer) for answer in judged.model.answers]
-            write_json(out, {"metrics": dict(judged.model.metrics), "answers": answers})
-            say(f"{out}")
+    quiet_libraries()
+    judged = evaluate(model, yaml.safe_load(world), seed=seed, split=split, cache=cache, say=say)
+    before, after = judged.base.metrics, judged.model.metrics
+    console.print(_table(f"{model}, {split}", judged.metrics, before, after))
+    if out is not None:
+        answers = [dict(answer) for answer in judged.model.answers]
+        write_json(out, {"metrics": dict(judged.model.metrics), "answers": answers})
+        say(f"{out}")
 
 
 def _table(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from onestage.cli._terminal import app, complaints, console, plain_errors, say
+from onestage.cli._terminal import app, complaints, console, say
 
 if TYPE_CHECKING:
     from onestage.report.front import Comparison
@@ -24,21 +24,20 @@ def front(
     out: Annotated[Path | None, typer.Option(help="All numbers as JSON.")] = None,
 ) -> None:
     """Compare runs by their terms' held-out losses: gaps, ideal distance, front, hypervolume."""
-    with plain_errors():
-        from onestage.report.front import as_json, compare, result_of
-        from onestage.runfolder import write_text
+    from onestage.report.front import as_json, compare, result_of
+    from onestage.runfolder import write_text
 
-        found = compare([result_of(folder) for folder in runs], _values(optimum or []))
-        for one in found.broken:
-            complaints.print(f"{one.name}: {one.problem}", style="yellow", highlight=False)
-        if not found.runs:
-            raise ValueError("none of the runs has held-out losses to compare")
-        console.print(_table(found))
-        best = ", ".join(f"{term} {value:.6g}" for term, value in found.optimum.items())
-        against = "the start" if found.start else "the worst of each"
-        say(f"* on the front; hypervolume against {against} {found.volume:.6g}; f*: {best}")
-        if out is not None:
-            write_text(out, as_json(found) + "\n")
+    found = compare([result_of(folder) for folder in runs], _values(optimum or []))
+    for one in found.broken:
+        complaints.print(f"{one.name}: {one.problem}", style="yellow", highlight=False)
+    if not found.runs:
+        raise ValueError("none of the runs has held-out losses to compare")
+    console.print(_table(found))
+    best = ", ".join(f"{term} {value:.6g}" for term, value in found.optimum.items())
+    against = "the start" if found.start else "the worst of each"
+    say(f"* on the front; hypervolume against {against} {found.volume:.6g}; f*: {best}")
+    if out is not None:
+        write_text(out, as_json(found) + "\n")
 
 
 def _table(found: Comparison) -> Table:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onestage.cli._inputs import stream_of
-from onestage.cli._terminal import app, plain_errors, say
+from onestage.cli._terminal import app, say
 
 
 @app.command()
@@ -20,12 +20,11 @@ def init(
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
 ) -> None:
     """Look at data files and write a recipe for them, with what each key is for."""
-    with plain_errors():
-        from onestage.runfolder import OutputError, write_text
-        from onestage.training.first_recipe import first_recipe
+    from onestage.runfolder import OutputError, write_text
+    from onestage.training.first_recipe import first_recipe
 
-        if out.exists():
-            raise OutputError(f"{out} is there already; choose another --out")
-        streams = [stream_of(str(file), None, None, (0.0, 1.0)) for file in data]
-        write_text(out, first_recipe(streams, model))
-        say(f"{out}; next: onestage check {out}")
+    if out.exists():
+        raise OutputError(f"{out} is there already; choose another --out")
+    streams = [stream_of(str(file), None, None, (0.0, 1.0)) for file in data]
+    write_text(out, first_recipe(streams, model))
+    say(f"{out}; next: onestage check {out}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from onestage.cli._terminal import app, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import app, quiet_libraries, say
 
 MOVED = ("convex", "tree")
 """Commands of version 0.1.0 that are benches of the repository now."""
@@ -44,17 +44,16 @@ def base(
     size: Annotated[str, typer.Option(help="small (two CPU cores) or large (a GPU).")] = "small",
 ) -> None:
     """Pretrain the base model of a generated world; prints its folder."""
-    with plain_errors():
-        from onestage.cli._progress import progress
-        from onestage.studies.lab.ground import make_base
-        from onestage.studies.lab.presets import size_of
-        from onestage.studies.lab.world import LabWorld
+    from onestage.cli._progress import progress
+    from onestage.studies.lab.ground import make_base
+    from onestage.studies.lab.presets import size_of
+    from onestage.studies.lab.world import LabWorld
 
-        quiet_libraries()
-        known = size_of(size)
-        world = LabWorld(seed, known)
-        folder = make_base(world, out, known, seed=seed, say=say, callbacks=[progress()])
-        say(str(folder))
+    quiet_libraries()
+    known = size_of(size)
+    world = LabWorld(seed, known)
+    folder = make_base(world, out, known, seed=seed, say=say, callbacks=[progress()])
+    say(str(folder))
 
 
 @lab.command()
@@ -66,10 +65,9 @@ def rows(
     size: Annotated[str, typer.Option(help="small or large.")] = "small",
 ) -> None:
     """Write a generated world's rows of every kind and split."""
-    with plain_errors():
-        from onestage.studies.lab.ground import write_rows
-        from onestage.studies.lab.presets import size_of
-        from onestage.studies.lab.world import LabWorld
+    from onestage.studies.lab.ground import write_rows
+    from onestage.studies.lab.presets import size_of
+    from onestage.studies.lab.world import LabWorld
 
-        files = write_rows(LabWorld(seed, size_of(size)), out)
-        say(f"{len(files)} files in {out}")
+    files = write_rows(LabWorld(seed, size_of(size)), out)
+    say(f"{len(files)} files in {out}")

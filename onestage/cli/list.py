@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from onestage.cli._terminal import app, console, plain_errors
+from onestage.cli._terminal import app, console
 
 if TYPE_CHECKING:
     from onestage.config import Plugin, Plugins
@@ -31,13 +31,12 @@ def list_(
     ] = None,
 ) -> None:
     """Everything a recipe can name: what it is, its paper, and where it comes from."""
-    with plain_errors():
-        from onestage.config import nearest
+    from onestage.config import nearest
 
-        if what is not None and what not in ROOMS:
-            raise ValueError(f"unknown sort {what!r}{nearest(what, ROOMS)}")
-        for sort in ROOMS if what is None else (what,):
-            console.print(_table(sort, _plugins(sort)))
+    if what is not None and what not in ROOMS:
+        raise ValueError(f"unknown sort {what!r}{nearest(what, ROOMS)}")
+    for sort in ROOMS if what is None else (what,):
+        console.print(_table(sort, _plugins(sort)))
 
 
 def _plugins(sort: str) -> Plugins[Any]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from onestage.cli._flags import Column, Kind, ScoreRange, flags, made
 from onestage.cli._inputs import stream_of
-from onestage.cli._terminal import app, complaints, console, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import app, complaints, console, quiet_libraries, say
 from onestage.models.merge import Merge
 
 AMA = "AMA only"
@@ -35,13 +35,12 @@ def merge(
     score_range: ScoreRange = (0, 1),
 ) -> None:
     """Merge trained models into one whole model, and compare it with each of them."""
-    with plain_errors():
-        from onestage.models.merge.run import run
+    from onestage.models.merge.run import run
 
-        quiet_libraries()
-        if data is not None:
-            asked["data"] = stream_of(data, kind, column, score_range)
-        _show(run(made(Merge, asked), say))
+    quiet_libraries()
+    if data is not None:
+        asked["data"] = stream_of(data, kind, column, score_range)
+    _show(run(made(Merge, asked), say))
 
 
 def _show(merged: Any) -> None:

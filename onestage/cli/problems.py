@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from onestage.cli._terminal import app, plain_errors, say
+from onestage.cli._terminal import app, say
 from onestage.runfolder import json_line
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -41,11 +41,10 @@ class Makers(typer.core.TyperGroup):
 
         ours = cmd_name.replace("-", "_")
         name = ours if ours in PLUGINS.names() else cmd_name
-        with plain_errors():
-            rows = getattr(PLUGINS.find(name), "rows", None)
-            if rows is None:
-                raise ValueError(f"reward {name} makes no problems; {', '.join(_known())} do")
-            return _command(cmd_name, name, rows)
+        rows = getattr(PLUGINS.find(name), "rows", None)
+        if rows is None:
+            raise ValueError(f"reward {name} makes no problems; {', '.join(_known())} do")
+        return _command(cmd_name, name, rows)
 
 
 problems = typer.Typer(
@@ -93,11 +92,10 @@ def _command(called: str, name: str, rows: Callable[..., Iterator[Mapping[str, A
         options.append(option)
 
     def make(*, out: Path, **given: Any) -> None:
-        with plain_errors():
-            taken = {key: as_meant(given[key]) for key, as_meant in read.items()}
-            if "data" in given:
-                taken["data"] = _rows(given["data"], given["of_split"], given["subset"])
-            _write(out, rows(**taken))
+        taken = {key: as_meant(given[key]) for key, as_meant in read.items()}
+        if "data" in given:
+            taken["data"] = _rows(given["data"], given["of_split"], given["subset"])
+        _write(out, rows(**taken))
 
     make.__doc__ = f"{(inspect.getdoc(rows) or called).splitlines()[0]} (reward: {name})"
     make.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from onestage.cli._terminal import app, complaints, plain_errors, say
+from onestage.cli._terminal import app, complaints, say
 
 SHOWN = 20
 
@@ -25,14 +25,13 @@ def report_(
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
 ) -> None:
     """Write one HTML file that opens offline: tables, figures, samples, and how to repeat it."""
-    with plain_errors():
-        from onestage.report.page import report
+    from onestage.report.page import report
 
-        written = report(folders, out, title)
-        file = written.file
-        troubles = [f"{one.where}: {one.what}" for one in written.troubles]
-        if len(troubles) > SHOWN:
-            troubles[SHOWN:] = [f"and {len(troubles) - SHOWN} more, see the report"]
-        for line in troubles:
-            complaints.print(Text(line, style="yellow"), soft_wrap=True)
-        say(f"report {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    written = report(folders, out, title)
+    file = written.file
+    troubles = [f"{one.where}: {one.what}" for one in written.troubles]
+    if len(troubles) > SHOWN:
+        troubles[SHOWN:] = [f"and {len(troubles) - SHOWN} more, see the report"]
+    for line in troubles:
+        complaints.print(Text(line, style="yellow"), soft_wrap=True)
+    say(f"report {file} ({file.stat().st_size / 1e6:.1f} MB)")

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
-from onestage.cli._terminal import app, console, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import app, console, quiet_libraries, say
 
 
 @app.command()
@@ -33,16 +33,15 @@ def sample(
     dtype: Dtype = "auto",
 ) -> None:
     """Chat with a model in the terminal, or complete prompts from a file."""
-    with plain_errors():
-        from onestage.rollout.engines import Decoding
+    from onestage.rollout.engines import Decoding
 
-        quiet_libraries()
-        policy = load_model(model, tokenizer, dtype)
-        how = Decoding(max_new_tokens, temperature, top_p)
-        if prompts is not None:
-            _complete(policy, prompts, out, how, seed)
-        else:
-            _chat(policy, system, how, seed)
+    quiet_libraries()
+    policy = load_model(model, tokenizer, dtype)
+    how = Decoding(max_new_tokens, temperature, top_p)
+    if prompts is not None:
+        _complete(policy, prompts, out, how, seed)
+    else:
+        _chat(policy, system, how, seed)
 
 
 def _complete(policy: Any, prompts: Path, out: Path | None, how: Any, seed: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, plain_errors, say
+from onestage.cli._terminal import app, say
 
 
 @app.command()
@@ -15,15 +15,14 @@ def schema(
     out: Annotated[Path | None, typer.Option(help="A file to write instead of printing.")] = None,
 ) -> None:
     """Print the JSON schema of recipes: every key, its type, its default and what it means."""
-    with plain_errors():
-        import json
+    import json
 
-        from onestage.runfolder import write_text
-        from onestage.training.recipe import schema_of_recipes
+    from onestage.runfolder import write_text
+    from onestage.training.recipe import schema_of_recipes
 
-        text = json.dumps(schema_of_recipes(), indent=1) + "\n"
-        if out is None:
-            print(text, end="")
-            return
-        write_text(out, text)
-        say(f"{out}: name it in a recipe's first line, `# yaml-language-server: $schema={out}`")
+    text = json.dumps(schema_of_recipes(), indent=1) + "\n"
+    if out is None:
+        print(text, end="")
+        return
+    write_text(out, text)
+    say(f"{out}: name it in a recipe's first line, `# yaml-language-server: $schema={out}`")

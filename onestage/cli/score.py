@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Column, Dtype, Kind, ModelName, ScoreRange, Tokenizer
 from onestage.cli._inputs import load_model, stream_of
-from onestage.cli._terminal import app, complaints, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import app, complaints, quiet_libraries, say
 
 
 @app.command()
@@ -26,13 +26,12 @@ def score(
     dtype: Dtype = "auto",
 ) -> None:
     """Log-probabilities of given responses: `id`, `response`, `logp`, `tokens`, a line each."""
-    with plain_errors():
-        from onestage.models.score import score_file
+    from onestage.models.score import score_file
 
-        quiet_libraries()
-        policy = load_model(model, tokenizer, dtype)
-        stream = stream_of(data, kind, column, score_range)
-        lines, refused = score_file(policy, policy.tokenizer, stream, out, max_length)
-        for row in refused[:10]:
-            complaints.print(f"left out {escape(row.where)}: {escape(row.reason)}", highlight=False)
-        say(f"{out}: {lines:,} responses, {len(refused):,} rows left out")
+    quiet_libraries()
+    policy = load_model(model, tokenizer, dtype)
+    stream = stream_of(data, kind, column, score_range)
+    lines, refused = score_file(policy, policy.tokenizer, stream, out, max_length)
+    for row in refused[:10]:
+        complaints.print(f"left out {escape(row.where)}: {escape(row.reason)}", highlight=False)
+    say(f"{out}: {lines:,} responses, {len(refused):,} rows left out")

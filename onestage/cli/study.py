@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, complaints, console, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import app, complaints, console, quiet_libraries, say
 
 
 @app.command("study")
@@ -30,25 +30,22 @@ def study_(
     ] = None,
 ) -> None:
     """Compare recipes over seeds and settings, fairly; what is done already is found again."""
-    with plain_errors():
-        from onestage.runfolder import write_text
-        from onestage.studies.study import study
-        from onestage.studies.tables import markdown, tables
+    from onestage.runfolder import write_text
+    from onestage.studies.study import study
+    from onestage.studies.tables import markdown, tables
 
-        quiet_libraries()
-        outcome = study(
-            file, out=out, overrides=set_ or [], jobs=jobs, retry=retry, cache=cache, say=say
-        )
-        folder = outcome.folder
-        for table in tables(folder, outcome):
-            console.print(table)
-        write_text(folder / "README.md", markdown(folder, outcome))
-        for note in outcome.notes:
-            complaints.print(note, style="yellow", highlight=False, markup=False)
-        for name, reason in outcome.failed.items():
-            complaints.print(
-                f"failed: {name}: {reason}", style="red", highlight=False, markup=False
-            )
-        say(f"study folder {folder}")
+    quiet_libraries()
+    outcome = study(
+        file, out=out, overrides=set_ or [], jobs=jobs, retry=retry, cache=cache, say=say
+    )
+    folder = outcome.folder
+    for table in tables(folder, outcome):
+        console.print(table)
+    write_text(folder / "README.md", markdown(folder, outcome))
+    for note in outcome.notes:
+        complaints.print(note, style="yellow", highlight=False, markup=False)
+    for name, reason in outcome.failed.items():
+        complaints.print(f"failed: {name}: {reason}", style="red", highlight=False, markup=False)
+    say(f"study folder {folder}")
     if outcome.failed:
         raise typer.Exit(1)

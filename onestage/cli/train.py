@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import Set, app, plain_errors, quiet_libraries, say
+from onestage.cli._terminal import Set, app, quiet_libraries, say
 
 
 @app.command()
@@ -25,20 +25,19 @@ def train(
     ] = False,
 ) -> None:
     """Train what a recipe says, in one stage or in the stages it lists."""
-    with plain_errors():
-        from onestage.cli._progress import progress
-        from onestage.training.pipeline import carry_out
-        from onestage.training.recipe import load_recipe
+    from onestage.cli._progress import progress
+    from onestage.training.pipeline import carry_out
+    from onestage.training.recipe import load_recipe
 
-        quiet_libraries()
-        content = load_recipe(recipe, set_ or [])
-        folder = out or Path("runs") / recipe.stem
-        saved = carry_out(
-            content,
-            folder,
-            resume=resume,
-            self_check=not no_self_check,
-            say=say,
-            callbacks=[progress()],
-        )
-        say(f"run folder {folder}, model {saved}")
+    quiet_libraries()
+    content = load_recipe(recipe, set_ or [])
+    folder = out or Path("runs") / recipe.stem
+    saved = carry_out(
+        content,
+        folder,
+        resume=resume,
+        self_check=not no_self_check,
+        say=say,
+        callbacks=[progress()],
+    )
+    say(f"run folder {folder}, model {saved}")

@@ -1,5 +1,7 @@
 """Words to checked objects: what recipes, studies and commands are told, and who answers to a name."""
 
+from onestage.config.plain_yaml import RecipeError as RecipeError
+from onestage.config.plain_yaml import read_yaml as read_yaml
 from onestage.config.plugins import MAY_BE_INFINITE as MAY_BE_INFINITE
 from onestage.config.plugins import Choice as Choice
 from onestage.config.plugins import Plugin as Plugin
@@ -9,11 +11,9 @@ from onestage.config.plugins import plain as plain
 from onestage.config.plugins import plugins_of as plugins_of
 from onestage.config.plugins import source_digest as source_digest
 from onestage.config.plugins import source_of as source_of
-from onestage.config.words import RecipeError as RecipeError
 from onestage.config.words import Section as Section
 from onestage.config.words import checked as checked
 from onestage.config.words import named as named
 from onestage.config.words import nearest as nearest
 from onestage.config.words import number as number
 from onestage.config.words import override as override
-from onestage.config.words import read_yaml as read_yaml

@@ -1,15 +1,16 @@
-"""Sections of options, YAML and `--set`, and what is said where they are wrong."""
+"""Sections of options and `--set`, and what is said where they are wrong."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from onestage.config import plain_yaml
+from onestage.config.plain_yaml import RecipeError
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -33,10 +34,6 @@ class Section(BaseModel):
                 inside = f"{place}: " if place else ""
                 raise ValueError(f"{inside}must be a finite number, found {number}")
         return value
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run: says what was given and what is allowed."""
 
 
 def not_finite(value: Any, place: str = "", *, bounds: bool = False) -> Iterator[tuple[str, float]]:
@@ -72,36 +69,6 @@ def named(given: Any, what: str) -> tuple[str, dict[str, Any]]:
     return options["name"], {key: value for key, value in options.items() if key != "name"}
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: the second would silently replace the first."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        seen: list[Any] = []
-        for key in keys:
-            name = self.construct_object(key)
-            if name in seen:
-                raise RecipeError(f"line {key.start_mark.line + 1}: {name!r} stands there twice")
-            seen.append(name)
-        self.flatten_mapping(node)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(file: Path, what: str, keys: Iterable[str]) -> dict[str, Any]:
-    """A YAML file (a `what`) that holds one table of `keys`; `RecipeError` where it is none."""
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise RecipeError(f"no {what} at {file}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file} is not YAML: {error}") from error
-    except RecipeError as error:
-        raise RecipeError(f"{file}, {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{file}: a {what.split()[0]} is a mapping with the keys {list(keys)}")
-    return content
-
-
 def override(content: dict[str, Any], given: str) -> None:
     """Apply one `section.key=value` to plain data."""
     key, equals, value = given.partition("=")
@@ -119,18 +86,11 @@ def override(content: dict[str, Any], given: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict | list):
             raise RecipeError(f"--set {given!r}: {section} is a value, not a section")
-    parsed = number(_value(value, given))
+    parsed = number(plain_yaml.parsed(value, f"--set {given!r}"))
     if isinstance(target, list):
         target[_place(target, last, given)] = parsed
     else:
         target[last] = parsed
-
-
-def _value(text: str, given: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except RecipeError as error:
-        raise RecipeError(f"--set {given!r}: {error}") from error
 
 
 def _place(streams: list[Any], name: str, given: str) -> int:

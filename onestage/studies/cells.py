@@ -156,11 +156,15 @@ def recipe_of(study: StudyFile, method: str) -> dict[str, Any]:
     given = study.methods[method]
     content = merged(study.recipe, given.sections)
     if given.streams is not None:
-        known = [stream["name"] for stream in content.get("data", [])]
+        data = content.get("data") or []
+        known = [one if isinstance(data, dict) else one["name"] for one in data]
         for name in given.streams:
             if name not in known:
                 raise StudyError(f"streams: no stream {name!r} among {known}")
-        content["data"] = [one for one in content["data"] if one["name"] in given.streams]
+        if isinstance(data, dict):
+            content["data"] = {name: data[name] for name in data if name in given.streams}
+        else:
+            content["data"] = [one for one in data if one["name"] in given.streams]
     return content
 
 

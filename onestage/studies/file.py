@@ -147,6 +147,9 @@ class StudyFile(Section):
 
     @model_validator(mode="after")
     def _fair(self) -> StudyFile:
+        _shaped("recipe", self.recipe)
+        for name, method in self.methods.items():
+            _shaped(f"methods.{name}", method.sections)
         _different("seeds", self.seeds)
         for name, values in self.axes.items():
             _different(f"axes.{name}", values)
@@ -221,6 +224,22 @@ class StudyFile(Section):
                 f"methods.{few[0]}.try: {tried[few[0]]} trials, fewer than tune.trials "
                 f"({self.tune.trials})"
             )
+
+
+def _shaped(place: str, content: Mapping[str, Any]) -> None:
+    """Raise where what a study itself reads of a recipe is no such thing."""
+    for key in ("data", "stages"):
+        value = content.get(key)
+        by_name = key == "data" and isinstance(value, dict)
+        named = isinstance(value, list) and all(
+            isinstance(one, dict) and isinstance(one.get("name"), str) for one in value
+        )
+        if not (value is None or by_name or named):
+            raise ValueError(f"{place}.{key}: must be a list of tables, each with a name")
+    stages = content.get("stages") or []
+    for one in (content, *stages):
+        if not isinstance(one.get("train") or {}, dict):
+            raise ValueError(f"{place}: train must be a table of options, got {one['train']!r}")
 
 
 def _different(place: str, values: Sequence[Any]) -> None:
