@@ -60,17 +60,20 @@ def json_line(content: Any) -> str:
     return text + "\n"
 
 
-def json_lines(file: Path) -> list[dict[str, Any]]:
-    """What stands in the lines of a file; a line that was cut off (the run was killed) is left out."""
-    found = []
-    for line in file.read_bytes().split(b"\n"):
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            found.append(content)
-    return found
+def json_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """What stands in the lines of a file, and the number of lines that are damaged (cut off where the
+    run was killed, or spoilt): each loses itself and no other."""
+    lines = [line for line in file.read_bytes().split(b"\n") if line]
+    found = [content for line in lines if (content := _table(line)) is not None]
+    return found, len(lines) - len(found)
+
+
+def _table(line: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -143,12 +146,18 @@ class RunFolder:
             with (self.folder / "samples.jsonl").open("ab") as file:
                 file.write(lines.encode("utf-8", "backslashreplace"))
 
-    def rewind(self, step: int) -> None:
-        """Drop metrics and samples of steps after `step`: they will be measured again."""
+    def rewind(self, step: int) -> dict[str, int]:
+        """Drop metrics and samples of steps after `step`: they will be measured again. Returns how many
+        lines of each file are damaged, and left out, where there are any."""
+        damaged: dict[str, int] = {}
         for file in (self.metrics, self.folder / "samples.jsonl"):
             if file.exists():
-                kept = [line for line in json_lines(file) if line["step"] <= step]
-                write_text(file, "".join(map(json_line, kept)))
+                lines, lost = json_lines(file)
+                told = [line for line in lines if isinstance(line.get("step"), int)]
+                lost += len(lines) - len(told)
+                write_text(file, "".join(json_line(one) for one in told if one["step"] <= step))
+                damaged |= {file.name: lost} if lost else {}
+        return damaged
 
 
 def _clean(value: Any) -> Any:
@@ -159,8 +168,8 @@ def _clean(value: Any) -> Any:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; a last line that was cut off is left out."""
-    return json_lines(folder / "metrics.jsonl")
+    """The lines of a run's metrics; damaged ones are left out."""
+    return json_lines(folder / "metrics.jsonl")[0]
 
 
 def environment() -> dict[str, Any]:

@@ -12,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from onestage.cli._terminal import say
 from onestage.training.callbacks import Callback
 
+STOPPED = 3
+"""Exit code of a run that a guard or a callback stopped."""
+
 
 class Bar(Callback):
     """Progress with loss, tokens a second and the time left."""
@@ -70,6 +73,23 @@ class Lines(Callback):
             f"step {step}/{self.steps}  loss {line['loss']:.4f}  "
             f"{line['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
         )
+
+
+class Ending(Callback):
+    """How the run ended, as the exit code of its process."""
+
+    def __init__(self) -> None:
+        self.run: Any = None
+
+    def begin(self, run: Any) -> None:
+        self.run = run
+
+    @property
+    def code(self) -> int:
+        """0: trained to the end; as a shell has it where a signal stopped it; else 3."""
+        if self.run is None or self.run.done:
+            return 0
+        return STOPPED if self.run.signal is None else 128 + self.run.signal
 
 
 def progress() -> Callback:

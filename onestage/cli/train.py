@@ -24,20 +24,31 @@ def train(
         bool, typer.Option("--no-self-check", help="Skip the step-0 laws.")
     ] = False,
 ) -> None:
-    """Train what a recipe says, in one stage or in the stages it lists."""
-    from onestage.cli._progress import progress
+    """Train what a recipe says, in one stage or in the stages it lists.
+
+    Exit codes: 0 trained to the end, 1 an error, 2 wrong usage, 3 stopped by a guard or callback, 130
+    stopped by Ctrl-C, 143 by SIGTERM; what was stopped goes on with --resume.
+    """
+    from onestage.cli._progress import Ending, progress
     from onestage.training.pipeline import carry_out
     from onestage.training.recipe import load_recipe
 
     quiet_libraries()
     content = load_recipe(recipe, set_ or [])
     folder = out or Path("runs") / recipe.stem
-    saved = carry_out(
-        content,
-        folder,
-        resume=resume,
-        self_check=not no_self_check,
-        say=say,
-        callbacks=[progress()],
-    )
+    ending = Ending()
+    try:
+        saved = carry_out(
+            content,
+            folder,
+            resume=resume,
+            self_check=not no_self_check,
+            say=say,
+            callbacks=[progress(), ending],
+        )
+    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C
+        say("stopped at once; go on with --resume")
+        raise
+    if ending.code:
+        raise typer.Exit(ending.code)
     say(f"run folder {folder}, model {saved}")

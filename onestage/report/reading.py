@@ -10,6 +10,8 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from onestage.runfolder import json_lines
+
 
 @dataclass(frozen=True)
 class Trouble:
@@ -67,20 +69,15 @@ class Reader:
 
     def lines(self, file: Path, where: str, *, needed: bool = False) -> list[dict[str, Any]]:
         """The lines of a .jsonl file that can be read."""
-        text = self.text(file, where, needed=needed)
-        if text is None:
+        try:
+            found, bad = json_lines(file)
+        except FileNotFoundError:
+            if needed:
+                self.tell(where, f"{file.name} is missing")
             return []
-        found, bad = [], 0
-        for line in text.removesuffix("\n").split("\n") if text else []:
-            try:
-                content = json.loads(line)
-            except ValueError:
-                bad += 1
-                continue
-            if isinstance(content, dict):
-                found.append(content)
-            else:
-                bad += 1
+        except OSError as error:
+            self.tell(where, f"{file.name} cannot be read ({error})")
+            return []
         if bad:
             self.tell(where, f"{bad} of {bad + len(found)} lines of {file.name} cannot be read")
         return found

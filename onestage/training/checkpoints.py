@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,10 @@ from onestage.models.save import fill_exact, fill_model, restore_weights, write_
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
+
+
+NAME = re.compile(r"step-\d+")
+"""Of a checkpoint: at least six digits, and as many as its step has."""
 
 
 class CheckpointError(ValueError):
@@ -84,7 +89,8 @@ def resume(run: Run) -> None:
     run.step, run.tokens = progress["step"], progress["tokens"]
     run.best = math.inf if progress["best"] is None else progress["best"]
     if run.folder:
-        run.folder.rewind(run.step)
+        for name, lost in run.folder.rewind(run.step).items():
+            run.say(f"{name}: {lost} damaged lines were left out")
     run.say(f"resumed after step {run.step} from {newest}")
 
 
@@ -167,7 +173,12 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Every checkpoint, oldest first."""
-        return sorted(self.folder.glob("step-*"))
+        # By number: as texts, step-1000000 would be older than step-999999.
+        found = {path: NAME.fullmatch(path.name) for path in self.folder.glob("step-*")}
+        return sorted(
+            (path for path, match in found.items() if match),
+            key=lambda path: int(path.name.removeprefix("step-")),
+        )
 
     def newest(self) -> Path:
         """The last checkpoint; `CheckpointError` if there is none or it is damaged."""

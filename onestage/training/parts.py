@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
@@ -49,7 +51,18 @@ class Given:
 def make_accelerator(options: Train) -> Accelerator:
     """Devices and precision; refused where onestage could not honour the set-up."""
     AcceleratorState._reset_state()  # an earlier run of this process may have had other precision
-    accelerator = Accelerator(mixed_precision="bf16" if options.bf16 else "no")
+    wanted = int(os.environ.get("WORLD_SIZE") or 1)
+    # Of torchrun's processes on the CPU accelerate sees only one, unless it is told.
+    cpu = "LOCAL_RANK" in os.environ and torch.accelerator.current_accelerator() is None
+    accelerator = Accelerator(
+        mixed_precision="bf16" if options.bf16 else "no", cpu=cpu and wanted > 1
+    )
+    if accelerator.num_processes == 1 < wanted:
+        raise RecipeError(
+            f"{wanted} processes were started (WORLD_SIZE), but accelerate sees only this one, so each "
+            "would train a whole copy: start them with `accelerate launch`, or with torchrun and "
+            "ACCELERATE_USE_CPU=true where they shall run on the CPU, or unset WORLD_SIZE"
+        )
     allowed = {DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU}
     if accelerator.distributed_type not in allowed:
         raise RecipeError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from onestage.runfolder import (
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
+from onestage.training.lock import begun, held
 from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
@@ -61,7 +63,12 @@ def carry_out(
             "is measured by runs of its own, save it and name its folder"
         )
 
+    accelerator = make_accelerator(recipe.train)
+    main = accelerator.is_main_process
+    say = say if main else silent
+
     def go(stage: StageRun, resume: bool) -> Path:
+        resume = resume and _goes_on(stage.folder, accelerator, say)
         told = _completed(stage, say)
         about = stage if recipe.stages else None
         run = build(
@@ -75,15 +82,43 @@ def carry_out(
         )
         return run.go(self_check=self_check)
 
-    accelerator = make_accelerator(recipe.train)
-    if not recipe.stages:
-        saved = go(runs[0], resume)
-    else:
-        saved = _Stages(recipe.model, runs, out, accelerator, say).go(
-            go, recipe.model_dump(mode="json", exclude_defaults=True), resume
-        )
+    if resume and not begun(out):
+        found = "no stages were begun in" if recipe.stages else "no checkpoint, and no run, in"
+        raise CheckpointError(f"--resume: {found} {out}; leave --resume out to begin")
+    accelerator.wait_for_everyone()  # all have looked before the main process writes
+    with held(out, say) if main else nullcontext():
+        if not recipe.stages:
+            saved = go(runs[0], resume)
+        else:
+            saved = _Stages(recipe.model, runs, out, accelerator, say).go(
+                go, recipe.model_dump(mode="json", exclude_defaults=True), resume
+            )
     accelerator.state.destroy_process_group()
     return saved
+
+
+def _goes_on(folder: Path, accelerator: Any, say: Say) -> bool:
+    """Whether the run in a folder has a checkpoint to go on from; what one that has none left there is
+    removed, so that it starts over. Raises `CheckpointError` where it is done."""
+    if (folder / "stages.json").exists():
+        raise CheckpointError(f"--resume: {folder} holds stages, and the recipe has none")
+    saved, trained, started = bool(Checkpoints(folder).all()), folder / "model", begun(folder)
+    accelerator.wait_for_everyone()  # all have looked before anything is removed
+    if saved:
+        return True
+    if trained.is_dir():
+        raise CheckpointError(
+            f"--resume: no checkpoint in {folder}, where the run is done: its model is {trained}; "
+            "choose another --out to train again"
+        )
+    if started and accelerator.is_main_process:
+        say(f"{folder}: the run was ended before its first checkpoint, so it starts over")
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(folder / "start", ignore_errors=True)
+    accelerator.wait_for_everyone()
+    return False
 
 
 def _completed(stage: StageRun, say: Say) -> Any:
@@ -140,7 +175,7 @@ class _Stages:
             if resume and (stage.folder / "model").is_dir():
                 self.say("done before")
                 continue
-            reached = do(stage, self._going_on(stage, resume))
+            reached = do(stage, resume)
             # Of this stage's model, before the next one is loaded.
             release_memory()
             if reached != stage.folder / "model":
@@ -152,14 +187,6 @@ class _Stages:
         self.accelerator.wait_for_everyone()
         return self.out / "model"
 
-    def _going_on(self, stage: StageRun, resume: bool) -> bool:
-        """Whether the stage was begun and can go on; one that cannot is begun again."""
-        going_on = resume and bool(Checkpoints(stage.folder).all())
-        self.accelerator.wait_for_everyone()  # all have looked before anything is removed
-        if self.main and resume and not going_on:
-            shutil.rmtree(stage.folder, ignore_errors=True)
-        return going_on
-
     def _require_folder(self, resume: bool) -> None:
         """Raise where the folder holds another run, or stages that are not these."""
         out = self.out
@@ -168,10 +195,10 @@ class _Stages:
             if held:
                 raise OutputError(held)
             return
-        if not (out / "stages.json").is_file():
-            raise CheckpointError(f"--resume: no stages were begun in {out}")
-        now = self._facts()
-        for number, before in enumerate(read_json(out / "stages.json")):
+        now, file = self._facts(), out / "stages.json"
+        if not file.is_file() and taken(out):
+            raise CheckpointError(f"--resume: no stages were begun in {out}, which holds a run")
+        for number, before in enumerate(read_json(file) if file.is_file() else ()):
             same = number < len(now) and now[number]["recipe"] == before["recipe"]
             if before["done"] and not (same and now[number]["folder"] == before["folder"]):
                 raise CheckpointError(

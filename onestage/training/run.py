@@ -104,6 +104,8 @@ class Run:
     """Lowest evaluation loss so far."""
     stop: bool = False
     """Set from outside (a signal, a guard, a callback) to stop after the step under way."""
+    signal: int | None = None
+    """Which signal did."""
     _monitor: Monitor | None = field(default=None, repr=False)
 
     @property
@@ -166,7 +168,7 @@ class Run:
                 self.answers.close()
         saved = self.out / "model"
         if not self.done:
-            self.say(f"stopped after step {self.step}; go on with --resume")
+            self.say(f"stopped at step {self.step}; go on with --resume")
             saved = checkpoints.folder_of(self.out) / "last"
         elif self.folder:
             self._save_model(saved)
@@ -294,7 +296,7 @@ class StoppingOnSignals:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.run.say(f"{signal.Signals(number).name}: stopping after this step")
-        self.run.stop = True
+        self.run.stop, self.run.signal = True, number
         # So the second Ctrl-C ends the process at once.
         signal.signal(number, self.before[number])
 

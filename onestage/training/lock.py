@@ -1,0 +1,120 @@
+"""One run at a time in a run folder, and nothing half made of a run that was killed in it.
+
+The lock is the system's (`flock` on the file `.lock`), so it falls with the process that holds it,
+however that ends; who holds it stands in the file. Of a run's processes the main one holds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onestage.runfolder import OutputError, Say
+
+LOCK = ".lock"
+
+DRAFT = re.compile(
+    r"\.(?P<whole>step-\d+|model|model_last|start|[a-z]+\.(?:json|jsonl|yaml))-[a-z0-9_]{8}(?P<old>-old)?"
+)
+"""The names of what is written beside its place before it takes it (`runfolder.write_text` and
+`models.save.write_folder`), and of what steps aside for it."""
+
+TRACES = (LOCK, "recipe.yaml", "manifest.json", "metrics.jsonl", "stages.json", "checkpoints")
+
+_held: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run was ever begun in a folder."""
+    return any((folder / name).exists() for name in TRACES)
+
+
+@contextmanager
+def held(folder: Path, say: Say) -> Iterator[None]:
+    """Hold a run folder, which is made here, and clear away what a dead run left half made.
+
+    Raises `OutputError` where another run holds it, or where nothing can be written.
+    """
+    file = _opened(folder)
+    try:
+        while not _take(file, folder, say):
+            os.close(file)
+            file = _opened(folder)
+        _held.add(file)
+        count = sum(map(_clear, _places(folder)))
+        if count:
+            say(f"removed {count} unfinished drafts that a killed run left in {folder}")
+        yield
+    finally:
+        # A run that was refused before it wrote anything leaves nothing.
+        if file in _held and [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+        _held.discard(file)
+        os.close(file)
+
+
+def _opened(folder: Path) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OutputError(f"cannot write to the output folder {folder}: {error}") from error
+
+
+def _take(file: int, folder: Path, say: Say) -> bool:
+    """Lock an open file; False where another one has taken its place since it was opened."""
+    try:
+        # On NFS the kernel makes a byte-range lock on the server of it; where that was mounted with
+        # `nolock` or `local_lock`, only runs on the same machine see each other.
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
+        raise OutputError(
+            f"{folder} is in use by {holder}; wait until that run has ended, or choose another --out"
+        ) from error
+    except OSError as error:  # a file system without locks
+        say(f"{folder} cannot be locked ({error.strerror}): see to it that no other run uses it")
+    try:
+        if not os.path.samestat(os.fstat(file), (folder / LOCK).stat()):
+            return False
+    except FileNotFoundError:
+        return False
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return True
+
+
+def _let_go() -> None:
+    # A child that outlives a killed run would hold its lock on.
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """Where a run, and each of its stages, writes."""
+    for run in (folder, *folder.glob("[0-9]*-*")):
+        yield from (place for place in (run, run / "checkpoints") if place.is_dir())
+
+
+def _clear(folder: Path) -> int:
+    """Remove drafts; what had stepped aside for one that did not take its place goes back."""
+    found = [(path, match) for path in folder.iterdir() if (match := DRAFT.fullmatch(path.name))]
+    for path, match in found:
+        whole = folder / match["whole"]
+        if match["old"] and not whole.exists():
+            os.replace(path, whole)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return len(found)
