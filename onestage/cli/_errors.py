@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from onestage.runfolder.disk import AGAIN, DiskFullError, no_room
+
 PACKAGE = str(Path(__file__).parents[1])
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")})
 FORESEEN = (ValueError, OSError, ImportError, RuntimeError, NotImplementedError)
@@ -29,6 +31,9 @@ def told(error: Exception) -> str:
             f"out of memory ({line}): set model.gradient_checkpointing: true, or lower "
             "train.tokens_per_row"
         )
+    full = no_room(error)
+    if full and not isinstance(error, DiskFullError):
+        return f"the disk is full ({full}): {line}; {AGAIN}"
     if isinstance(error, FORESEEN) and not isinstance(error, RecursionError):
         if _on_purpose(last):
             return said if _is_list(said) else line

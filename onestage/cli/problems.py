@@ -9,8 +9,6 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import inspect
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import typer
 
 from onestage.cli._terminal import app, say
 from onestage.runfolder import json_line
+from onestage.runfolder.disk import whole_file
 
 HELP = {"help_option_names": ["-h", "--help"]}
 Out = Annotated[Path, typer.Option(help="File to write: .jsonl or .jsonl.gz.")]
@@ -169,28 +168,13 @@ def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"--out {out}: allowed are files .jsonl and .jsonl.gz")
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}-")
     count = 0
-    try:
-        with os.fdopen(handle, "wb") as opened:
-            # No name and no time within, so that the same rows give the same file.
-            packed = (
-                gzip.GzipFile("", "wb", fileobj=opened, mtime=0) if out.suffix == ".gz" else None
-            )
-            for row in rows:
-                (packed or opened).write(json_line(row).encode("utf-8", "backslashreplace"))
-                count += 1
-            if packed:
-                packed.close()
-        os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, out)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    with whole_file(out) as opened:
+        # No name and no time within, so that the same rows give the same file.
+        packed = gzip.GzipFile("", "wb", fileobj=opened, mtime=0) if out.suffix == ".gz" else None
+        for row in rows:
+            (packed or opened).write(json_line(row).encode("utf-8", "backslashreplace"))
+            count += 1
+        if packed:
+            packed.close()
     say(f"{out}: {count:,} problems")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

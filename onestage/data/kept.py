@@ -15,18 +15,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 from onestage.runfolder import Say
+from onestage.runfolder.disk import draft_of, readable, sync, to_disk, whole_path, writing
 
 SEAL = "files.json"
-
-THREADS = 16
-"""That wait for the disk."""
 
 
 @contextmanager
@@ -36,14 +33,17 @@ def drafted(place: Path) -> Iterator[Path]:
     What is in its place (it was damaged) gives way. Where another process was faster, its folder stays.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        yield draft
-        _seal(draft)
-        _settle(draft, place)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    draft = draft_of(place)
+    with writing(place):
+        try:
+            draft.mkdir()
+            yield draft
+            readable(draft)
+            _seal(draft)
+            _settle(draft, place)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def damage(folder: Path) -> str | None:
@@ -118,34 +118,20 @@ def drop(place: Path) -> None:
         place.unlink(missing_ok=True)
 
 
-def to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some file systems know no such thing of a folder
-            os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def settle_file(draft: Path, place: Path) -> None:
-    """Let a finished file take its place, on the disk as well."""
-    to_disk(draft)
-    if place.is_dir():
-        drop(place)
-    os.replace(draft, place)
-    to_disk(place.parent)
+@contextmanager
+def settled(place: Path) -> Iterator[Path]:
+    """A private file to fill, which takes its place at the end, whatever is there, or leaves nothing."""
+    with whole_path(place) as draft:
+        yield draft
+        if place.is_dir():
+            drop(place)
 
 
 def _seal(folder: Path) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     facts = {file.relative_to(folder).as_posix(): _facts(file) for file in files}
-    seal = folder / SEAL
-    seal.write_text(json.dumps(facts, indent=1) + "\n")
-    # All at once: a disk takes as long for many small files as for one.
-    with ThreadPoolExecutor(THREADS, "sync") as threads:
-        list(threads.map(to_disk, [*files, seal]))
-    to_disk(folder)
+    (folder / SEAL).write_text(json.dumps(facts, indent=1) + "\n")
+    sync(folder)
 
 
 def _settle(draft: Path, place: Path) -> None:

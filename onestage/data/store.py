@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -303,8 +303,7 @@ def open_store(
     into a temporary folder of the cache."""
     content = content_key(stream)
     if content is None:
-        (cache / "tokens").mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="stream-", dir=cache / "tokens")) / "store"
+        folder = cache / "tokens" / f"stream-{token_hex(4)}" / "store"
         known = False
     else:
         # All that decides the ids is in the name, so a store that is there is the right one.

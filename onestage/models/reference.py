@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from onestage.data.kept import drop, settle_file
+from onestage.data.kept import drop, settled
 from onestage.data.packing import pack
 from onestage.data.trees import TokenPath
 from onestage.models.policy import Policy
@@ -185,15 +184,8 @@ class ReferenceCache:
         # Named by its keys: processes that compute the same entries write the same file.
         content = hashlib.blake2b(arrays["keys"].tobytes(), digest_size=8).hexdigest()
         told = {"fingerprint": self.fingerprint, "digest": _digest(self.fingerprint, arrays)}
-        handle, draft = tempfile.mkstemp(dir=self.folder, suffix=".draft")
-        os.close(handle)
-        try:
+        with settled(self.folder / f"{content}{SUFFIX}") as draft:
             save_file(arrays, draft, told)
-            settle_file(Path(draft), self.folder / f"{content}{SUFFIX}")
-        except BaseException:
-            with suppress(OSError):
-                Path(draft).unlink()
-            raise
 
     def fill(
         self,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +9,16 @@ import torch
 
 from onestage.models.endings import save_ends
 from onestage.models.stacking import is_stacked, restore_trained, save_sum, save_trained
+from onestage.runfolder.disk import whole_folder
 
 TRAINED_FILE = "trained.safetensors"
 """Of a checkpoint of stacked adapters: the trained one alone, from which a run goes on exactly."""
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder by filling a draft beside it and renaming; an older one is replaced at the end.
-
-    Whatever `fill` raises (a full disk, say) leaves the older folder as it was.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        fill(draft)
-        if folder.exists():
-            # A folder that holds files cannot be renamed over: the older one steps aside first.
-            old = draft.with_name(draft.name + "-old")
-            os.replace(folder, old)
-            os.replace(draft, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(draft, folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Save what plain transformers (or PEFT, for adapters) loads, tokenizer included."""
-
-    def fill(draft: Path) -> None:
+    with whole_folder(folder) as draft:
         fill_model(model, tokenizer, draft)
-
-    write_folder(folder, fill)
 
 
 def fill_model(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -18,7 +18,7 @@ from onestage.models.merge.examples import prompts
 from onestage.models.merge.run import check_saved, logits_of
 from onestage.models.model import Model, Task
 from onestage.models.reward_model import settle
-from onestage.models.save import fill_model, write_folder
+from onestage.models.save import fill_model
 from onestage.models.source import (
     adapter_base,
     adapter_task,
@@ -27,6 +27,7 @@ from onestage.models.source import (
     stored_config,
 )
 from onestage.models.weights import load_whole
+from onestage.runfolder.disk import whole_folder
 
 ORIGIN = "onestage_origin.json"
 """In the folder of a start model: what it was made from."""
@@ -82,15 +83,12 @@ def _write(source: Model, tokenizer: Any, folder: Path, seed: int) -> None:
         adapter = put_on(model, str(source.name), Door.MERGED).eval()
         said_TV = logits_of(adapter, asked)
         model = adapter.merge_and_unload(safe_merge=True)
-
-    def fill(draft: Path) -> None:
+    with whole_folder(folder) as draft:
         fill_model(model, tokenizer, draft)
         if merging:
             # What PEFT makes of adapters that share a weight is right in memory and not on disk.
             check_saved(draft, asked, said_TV, model.dtype, type(model))
         (draft / ORIGIN).write_text(json.dumps(_origin(source, seed), indent=1))
-
-    write_folder(folder, fill)
 
 
 def _origin(source: Model, seed: int) -> dict[str, Any]:

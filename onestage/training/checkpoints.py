@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onestage.models.save import fill_exact, fill_model, restore_weights, write_folder
+from onestage.models.save import fill_exact, fill_model, restore_weights
+from onestage.runfolder.disk import whole_folder
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -138,8 +139,7 @@ class Checkpoints:
     ) -> Path:
         """Write the checkpoint of a step, move the links, and drop what is over the limit."""
         target = self.folder / f"step-{step:06d}"
-
-        def fill(draft: Path) -> None:
+        with whole_folder(target) as draft:
             (draft / "model").mkdir()
             fill_model(model, tokenizer, draft / "model")
             fill_exact(model, draft)
@@ -147,8 +147,6 @@ class Checkpoints:
             (draft / "progress.json").write_text(json.dumps({**progress, "step": step}, indent=1))
             files = {str(file.relative_to(draft)): _facts(file) for file in _files(draft)}
             (draft / "files.json").write_text(json.dumps(files, indent=1))
-
-        write_folder(target, fill)
         self._link("last", target)
         if best:
             self._link("best", target)

@@ -38,6 +38,7 @@ from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
 from onestage.training.stages import StageRun
+from onestage.training.whole import told_what_is_whole
 
 
 def carry_out(
@@ -86,7 +87,7 @@ def carry_out(
         found = "no stages were begun in" if recipe.stages else "no checkpoint, and no run, in"
         raise CheckpointError(f"--resume: {found} {out}; leave --resume out to begin")
     accelerator.wait_for_everyone()  # all have looked before the main process writes
-    with held(out, say) if main else nullcontext():
+    with told_what_is_whole(out), held(out, say) if main else nullcontext():
         if not recipe.stages:
             saved = go(runs[0], resume)
         else:

@@ -27,9 +27,10 @@ from onestage.models.merge.adaptive import Found, find_shares
 from onestage.models.merge.examples import good_examples, prompts, read_records
 from onestage.models.merge.family import Family, Itself, load_family, without_adapters
 from onestage.models.merge.methods import combiner
-from onestage.models.save import fill_model, write_folder
+from onestage.models.save import fill_model
 from onestage.models.yardstick import TOLERANCE
 from onestage.runfolder import write_json
+from onestage.runfolder.disk import whole_folder
 
 ZERO = 1e-5
 """Entries of a delta below this count as zero, as in PAFT's measure of sparsity."""
@@ -78,18 +79,13 @@ def _save(
     family: Family, merged: Merged, chosen: Sequence[np.ndarray[Any, Any]], merged_TV: Tensor
 ) -> float:
     """Write the folder, whole or not at all; how far its logits are from the model's in memory."""
-    reload = math.nan
     dtype = next(iter(family.tensors.values())).dtype
-
-    def fill(draft: Path) -> None:
-        nonlocal reload
+    with whole_folder(merged.folder) as draft:
         fill_model(family.target, family.tokenizer, draft)
-        reload = check_saved(draft, chosen, merged_TV, dtype)
+        reload: float = check_saved(draft, chosen, merged_TV, dtype)
         facts: dict[str, Any] = {**merged.options, "base": family.base, "reload": reload}
         facts["distances"] = [asdict(d) for d in merged.distances]
         write_json(draft / "merge.json", facts | _told(merged.found))
-
-    write_folder(merged.folder, fill)
     return reload
 
 

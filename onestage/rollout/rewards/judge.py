@@ -12,13 +12,11 @@ samples.)
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import re
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +28,7 @@ from urllib.parse import urlsplit
 
 from onestage.rollout.rewards import Answer, Failure, Reward
 from onestage.rollout.rewards._endpoint import Reply, Trouble, ask
+from onestage.runfolder.disk import write_text
 
 PROMPT = """\
 You grade a response to a request.
@@ -285,18 +284,8 @@ class Judge(Reward):
         if file is None:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        number, part = tempfile.mkstemp(dir=file.parent, suffix=".part")
-        try:
-            with os.fdopen(number, "w") as stream:
-                kept = {"model": self.model, "reply": reply.text, "digest": _digest(reply.text)}
-                json.dump(kept, stream)
-                stream.flush()
-                os.fsync(number)
-            os.replace(part, file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
-            raise
+        kept = {"model": self.model, "reply": reply.text, "digest": _digest(reply.text)}
+        write_text(file, json.dumps(kept))
 
 
 def _digest(reply: str) -> str:

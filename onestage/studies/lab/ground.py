@@ -20,8 +20,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from onestage.data.kinds import Kind
-from onestage.models.save import write_folder
 from onestage.runfolder import Say, write_text
+from onestage.runfolder.disk import whole_folder
 from onestage.studies.lab.feedback import WRITTEN
 from onestage.studies.lab.presets import Size, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS, Rows, Source
@@ -104,11 +104,8 @@ def _keep_sources(
     if not text.is_file():
         write_text(text, "".join(lines))
     if not folder.is_dir():
-
-        def fill(draft: Path) -> None:
+        with whole_folder(folder) as draft:
             tokenizer.save_pretrained(draft)
-
-        write_folder(folder, fill)
 
 
 def _pretrain(

@@ -22,6 +22,9 @@ from typing import Any
 
 import yaml
 
+from onestage.runfolder.disk import write_text as write_text
+from onestage.runfolder.disk import writing
+
 PACKAGES = ("onestage", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
 Say = Callable[[str], None]
 """Told a line of what goes on: `print`, the terminal's, or `silent`."""
@@ -33,22 +36,6 @@ def silent(line: str) -> None:
 
 class OutputError(ValueError):
     """A run folder that cannot be used."""
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all, onto the disk. Lone surrogates are written as escapes, as JSON
-    has them."""
-    # Beside the file: only within one file system is a replacement atomic.
-    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(handle)
-        os.replace(draft, file)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def json_line(content: Any) -> str:
@@ -136,14 +123,15 @@ class RunFolder:
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line of metrics. Numbers that are not finite are written as null."""
         clean = {key: _clean(value) for key, value in line.items()}
-        with self.metrics.open("a") as file:
+        with writing(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(clean) + "\n")
 
     def samples(self, step: int, examples: Iterable[Mapping[str, Any]]) -> None:
         """Append some sampled responses, a problem a line, to `samples.jsonl`."""
         lines = "".join(json_line({"step": step, **one}) for one in examples)
         if lines:
-            with (self.folder / "samples.jsonl").open("ab") as file:
+            place = self.folder / "samples.jsonl"
+            with writing(place), place.open("ab") as file:
                 file.write(lines.encode("utf-8", "backslashreplace"))
 
     def rewind(self, step: int) -> dict[str, int]:
