@@ -22,8 +22,8 @@ LOCK = ".lock"
 DRAFT = re.compile(
     r"\.(?P<whole>step-\d+|model|model_last|start|[a-z]+\.(?:json|jsonl|yaml))-[a-z0-9_]{8}(?P<old>-old)?"
 )
-"""The names of what is written beside its place before it takes it (`runfolder.write_text` and
-`models.save.write_folder`), and of what steps aside for it."""
+"""The names of what is written beside its place before it takes it (`runfolder.disk`), and of what
+steps aside for it."""
 
 TRACES = (LOCK, "recipe.yaml", "manifest.json", "metrics.jsonl", "stages.json", "checkpoints")
 
