@@ -46,9 +46,13 @@ def test_the_template_of_the_xright_authors() -> None:
     ids = path.ids.tolist()
     assert tokenizer.decode(ids) == "<s>User: say sea\nAssistant: the sea</s>"
     ((start, end),) = path.spans
-    # The template ends with a blank, which this tokenizer joins to the response's first token
-    # (xright.md T20): that token is scored whole.
-    assert tokenizer.decode(ids[start:end]) == " the sea</s>"
+    # The template ends with a blank, which this tokenizer would join to the response's first token
+    # (xright.md T20). The model is asked with the blank as a token of its own, and is trained so.
+    assert tokenizer.decode(ids[start:end]) == "the sea</s>"
+    assert (
+        ids[:start]
+        == tokenizer("<s>User: say sea\nAssistant: ", add_special_tokens=False)["input_ids"]
+    )
 
 
 HELPSTEER = [
