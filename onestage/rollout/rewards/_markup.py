@@ -60,6 +60,11 @@ def characters(text: str) -> str:
     return _SPACES.sub(" ", _INVISIBLE.sub("", text)).translate(_LIKE)
 
 
+def visible(text: str) -> str:
+    """Without characters that cannot be seen and special tokens written out; all else as it is."""
+    return _SPECIAL.sub("", _INVISIBLE.sub("", text))
+
+
 def unmarked(text: str) -> str:
     """Plain characters, no special tokens written out, no emphasis or code marks of Markdown."""
     text = _SPECIAL.sub("", characters(text))
