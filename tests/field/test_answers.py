@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from support.tiny import SHARED
 
-from onestage.rollout.rewards import Answer, Failure, make
-
-ANSWERS = SHARED / "field" / "answers"
-CHECKERS: dict[str, dict[str, Any]] = {
-    "countdown": {"name": "countdown"},
-    "gsm8k": {"name": "gsm8k"},
-    "knights_knaves": {"name": "knights_knaves"},
-    "format": {"name": "format"},
-    "math": {"name": "math"},
-    "math_last_line": {"name": "math", "final": "last_line"},
-}
+from bench.trust.answers import CHECKERS, FOLDER, outcomes, rows
 
 
-def outcomes(options: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    """`paid`, `not` or `undecided` of each row, through the pool."""
-    checker = make({**options, "deadline": 10.0})
-    asked = [Answer(row.get("prompt", ""), row["response"], row["facts"]) for row in rows]
-    found = []
-    for value in checker(asked):
-        if isinstance(value, Failure):
-            assert value.sort == "undecided", value
-            found.append("undecided")
-        else:
-            found.append("paid" if value == 1 else "not")
-    return found
-
-
-@pytest.mark.skipif(not ANSWERS.is_dir(), reason="no field data")
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="no field data")
 @pytest.mark.parametrize("name", CHECKERS)
 def test_no_wrong_answer_is_paid_and_few_right_ones_are_missed(name: str) -> None:
-    rows = [
-        json.loads(line) for line in (ANSWERS / f"{name}.jsonl").read_text().split("\n") if line
-    ]
-    found = list(zip(rows, outcomes(CHECKERS[name], rows), strict=True))
+    given = rows(name)
+    found = list(zip(given, outcomes(CHECKERS[name], given), strict=True))
     assert not [row for row, how in found if how == "paid" and row["want"] != 1]
     right = [how for row, how in found if row["want"] == 1]
     assert right.count("paid") >= 0.97 * len(right)
@@ -84,10 +56,7 @@ UNPAID = [
 
 
 def test_right_means_right() -> None:
-    rows = [math(gold, final) for gold, final in [*PAID, *UNPAID]]
-    found = outcomes({"name": "math"}, rows)
-    wrong = [(row, how) for row, how in zip(rows, found, strict=True) if how == "undecided"]
-    assert not wrong
+    found = outcomes({"name": "math"}, [math(*case) for case in [*PAID, *UNPAID]])
     assert found == ["paid"] * len(PAID) + ["not"] * len(UNPAID)
 
 
