@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from onestage.cli._errors import told
+from onestage.runfolder.secrets import hidden
 
 console = Console(stderr=False, soft_wrap=False)
 complaints = Console(stderr=True)
@@ -49,7 +50,7 @@ def plain_errors() -> Iterator[None]:
         ends = isinstance(error, typer.Abort) or hasattr(error, "exit_code")
         if ends or os.environ.get(DEBUG):
             raise
-        for line in told(error).split("\n"):
+        for line in hidden(told(error)).split("\n"):
             said = f"[bold red]error:[/] {escape(line)}"
             complaints.print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
@@ -102,4 +103,4 @@ def quiet_libraries() -> None:
 
 
 def say(line: str) -> None:
-    console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(escape(hidden(line)), highlight=False, soft_wrap=True)

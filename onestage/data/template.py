@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from onestage.data.bounded import EndlessTemplateError, bounded, refuse_endless, require_short
 from onestage.data.kinds import FEEDBACK
 from onestage.data.messages import Message, Turns
 from onestage.data.record import Record
@@ -102,6 +103,7 @@ def dialect(tokenizer: Any) -> Dialect:
     """What the tokenizer's chat template writes around a reply."""
     known = DIALECTS.get(tokenizer)
     if known is None or known[0] != tokenizer.chat_template:
+        refuse_endless(_template_text(tokenizer))
         found = dialect_of(tokenizer, _as_given(tokenizer, NOTHING))
         known = (tokenizer.chat_template, found)
         DIALECTS[tokenizer] = known
@@ -204,13 +206,16 @@ def _as_given(tokenizer: Any, extra: Mapping[str, Any]) -> Apply:
         # How much a turn counts is our business; a template would be shown a key it does not know.
         plain = [{key: held for key, held in turn.items() if key != "weight"} for turn in turns]
         try:
-            text: str = tokenizer.apply_chat_template(
-                plain, tokenize=False, add_generation_prompt=prompt, **extra
-            )
+            with bounded():
+                text: str = tokenizer.apply_chat_template(
+                    plain, tokenize=False, add_generation_prompt=prompt, **extra
+                )
+            return require_short(text)
+        except EndlessTemplateError:
+            raise  # of every row
         except Exception as error:  # Jinja's own errors and whatever a template raises
             roles = [turn["role"] for turn in turns]
             raise TemplateError(f"the chat template refuses roles {roles}: {error}") from error
-        return text
 
     return apply
 
@@ -243,7 +248,7 @@ def _unread(
 
 
 def _template_text(tokenizer: Any) -> str:
-    template = tokenizer.chat_template
+    template = tokenizer.chat_template or ""
     return template if isinstance(template, str) else "\n".join(template.values())
 
 

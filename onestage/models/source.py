@@ -154,11 +154,22 @@ def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
     with reading(f"the tokenizer of {name}", "name one in model.tokenizer (a folder or hub id)"):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
     if model.chat_template is not None:
-        file = Path(model.chat_template)
-        tokenizer.chat_template = (
-            file.read_text(encoding="utf-8-sig") if file.is_file() else model.chat_template
-        )
+        tokenizer.chat_template = template_of(model.chat_template)
     return tokenizer
+
+
+def template_of(given: str) -> str:
+    """A chat template given as Jinja text, or as the file it stands in; `ValueError` for neither."""
+    if "{{" in given or "{%" in given:
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"model.chat_template: {given[:80]!r} is no Jinja text (there is no {{{{ or {{% in it), and "
+            f"no file that can be read ({why})"
+        ) from error
 
 
 def has_tokenizer(name: str) -> bool:

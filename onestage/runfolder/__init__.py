@@ -24,6 +24,7 @@ import yaml
 
 from onestage.runfolder.disk import write_text as write_text
 from onestage.runfolder.disk import writing
+from onestage.runfolder.secrets import hidden
 
 PACKAGES = ("onestage", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
 Say = Callable[[str], None]
@@ -169,7 +170,7 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return {
-        "command": sys.argv,
+        "command": [hidden(word) for word in sys.argv],
         "versions": versions,
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from onestage.config import RecipeError, Section, checked, nearest, number, override, read_yaml
+from onestage.runfolder.secrets import secrets
 from onestage.studies.variables import used
 
 GIVEN = ("base", "data", "seed", "split")
@@ -147,6 +148,8 @@ class StudyFile(Section):
 
     @model_validator(mode="after")
     def _fair(self) -> StudyFile:
+        for found in secrets(self.model_dump(exclude_unset=True)):
+            raise ValueError(found)
         _shaped("recipe", self.recipe)
         for name, method in self.methods.items():
             _shaped(f"methods.{name}", method.sections)

@@ -24,6 +24,7 @@ from onestage.data.kinds import KINDS
 from onestage.data.stream import Stream
 from onestage.models import Model
 from onestage.rollout.rollout import Rollout
+from onestage.runfolder.secrets import secrets
 
 Clip = Literal["auto", "step", "common"]
 
@@ -214,6 +215,13 @@ class Recipe(Section):
             if isinstance(value, dict)
             else value
         )
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Recipe:
+        # Rows that are given in Python are no text here: what they say is the user's own.
+        for found in secrets(self.model_dump(exclude_unset=True)):
+            raise ValueError(found)
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> Recipe:

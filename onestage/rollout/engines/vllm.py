@@ -31,6 +31,7 @@ from onestage.models.export import merged_weights
 from onestage.models.fingerprint import bit_sums
 from onestage.rollout.engines import Completion, Decoding, Engine, Request
 from onestage.rollout.engines.transformers import end_ids
+from onestage.runfolder.secrets import secrets
 
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
 Drawn = list[tuple[list[int], list[float]]]
@@ -78,6 +79,8 @@ class Vllm(Engine):
     on_gap: Literal["stop", "warn"] = "stop"
 
     def __post_init__(self) -> None:
+        for found in secrets({"base_url": self.base_url}):
+            raise ValueError(found)
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(
                 f"gpu_memory_utilization must be in (0, 1], got {self.gpu_memory_utilization}"

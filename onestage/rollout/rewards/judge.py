@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from onestage.rollout.rewards import Answer, Failure, Reward
 from onestage.rollout.rewards._endpoint import Reply, Trouble, ask
 from onestage.runfolder.disk import write_text
+from onestage.runfolder.secrets import secrets
 
 PROMPT = """\
 You grade a response to a request.
@@ -102,10 +103,12 @@ class Judge(Reward):
 
     def __post_init__(self) -> None:
         place = urlsplit(self.base_url)
-        if place.scheme not in ("http", "https") or not place.hostname:
-            raise ValueError(f"base_url must be an http(s) address, got {self.base_url!r}")
         if place.username is not None or place.password is not None:
             raise ValueError("base_url must not hold a user or password; use api_key_env")
+        for found in secrets({"base_url": self.base_url, "api_key_env": self.api_key_env}):
+            raise ValueError(found)
+        if place.scheme not in ("http", "https") or not place.hostname:
+            raise ValueError(f"base_url must be an http(s) address, got {self.base_url!r}")
         low, high = self.score_range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"score_range must be two rising numbers, got [{low}, {high}]")
