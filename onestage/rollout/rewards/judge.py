@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from onestage.rollout.rewards import Answer, Failure, Reward
 from onestage.rollout.rewards._endpoint import Reply, Trouble, ask
+from onestage.rollout.rewards._judge_reply import parse
 from onestage.runfolder.disk import write_text
 from onestage.runfolder.secrets import secrets
 
@@ -48,8 +49,6 @@ Score: <number from {low} to {high}>
 """
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 OF_THE_POLICY = frozenset({"completion", "response"})
-MENTION = re.compile(r"\bscore\b[^:=\n]{0,40}[:=]", re.IGNORECASE)
-NUMBER = re.compile(r"[\s\"'*`(\[]*([-+]?\d+(?:\.\d+)?)(?![\w%]|[.,]\d)")
 LONGEST_WAIT = 60.0
 
 
@@ -326,15 +325,3 @@ def fenced(text: str) -> str:
     """Between tags that the text cannot hold."""
     name = "response-" + hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
     return f"<{name}>\n{text}\n</{name}>"
-
-
-def parse(reply: str, score_range: tuple[float, float]) -> float | None:
-    """The number at the last "score:" of a judge's message (JSON's {"score": 7} reads the same), None
-    where there is none or it is out of range. Reasoning between think tags is not looked at."""
-    # A judge that thinks aloud names scores that it does not mean.
-    said = re.split(r"</think>", reply)[-1].split("<think>")[0]
-    mentions = list(MENTION.finditer(said))
-    number = NUMBER.match(said, mentions[-1].end()) if mentions else None
-    score = float(number[1]) if number else math.nan
-    low, high = score_range
-    return score if low <= score <= high else None
