@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
-from support.tiny import SHARED
 
+from bench.trust.judges import FILE, accepted, readings
 from onestage.rollout.rewards.judge import parse
 
-FILE = SHARED / "field" / "answers" / "judge_replies.jsonl"
 TEN = (0.0, 10.0)
-
-
-def accepted(want: Any) -> set[float | None]:
-    """`7`, null, "none", or "7 or none"."""
-    parts = want.split(" or ") if isinstance(want, str) else [want]
-    return {None if part in (None, "none") else float(part) for part in parts}
 
 
 @pytest.mark.skipif(not FILE.exists(), reason="no field data")
 def test_none_is_misread() -> None:
-    rows = [json.loads(line) for line in FILE.read_text().split("\n") if line]
-    found = [(row, parse(row["reply"], tuple(row["scale"]))) for row in rows]
-    assert not [(row, score) for row, score in found if score not in accepted(row["want"])]
+    wrong = [(row, score) for row, score in readings() if score not in accepted(row["want"])]
+    assert not wrong
 
 
 READ = [
