@@ -20,6 +20,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
+    allow_changed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", help="With --resume: a recipe key that may have changed; repeatable."
+        ),
+    ] = None,
     no_self_check: Annotated[
         bool, typer.Option("--no-self-check", help="Skip the step-0 laws.")
     ] = False,
@@ -42,6 +48,7 @@ def train(
             content,
             folder,
             resume=resume,
+            allow_changed=allow_changed or (),
             self_check=not no_self_check,
             say=say,
             callbacks=[progress(), ending],

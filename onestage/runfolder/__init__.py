@@ -105,6 +105,13 @@ class RunFolder:
         write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False))
         write_json(self.folder / "manifest.json", {**environment(), **facts})
 
+    def change(self, recipe: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+        """Write what the run is told from now on, and in which keys that is not what it was told."""
+        file = self.folder / "manifest.json"
+        facts = read_json(file) if file.is_file() else {}
+        write_json(file, {**facts, "changed": [*facts.get("changed", []), entry]})
+        write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False))
+
     def require_plugins(self, now: Mapping[str, Mapping[str, str | None]]) -> None:
         """Refuse to go on with other people's classes that are not those the run was begun with."""
         file = self.folder / "manifest.json"

@@ -58,6 +58,7 @@ from onestage.training.read import (
     read_data,
 )
 from onestage.training.recipe import Recipe
+from onestage.training.resuming import Changes, changes_of
 from onestage.training.run import Run
 from onestage.training.stages import StageRun
 from onestage.training.terms import Terms
@@ -274,6 +275,7 @@ def build(
     *,
     stage: StageRun | None = None,
     resume: bool = False,
+    allow_changed: Sequence[str] = (),
     say: Say = print,
     callbacks: Sequence[Callback] = (),
     given: Given | None = None,
@@ -281,13 +283,17 @@ def build(
     """A run, ready to go, and its folder with a description. Everything refusable is refused first.
 
     `stage`: which stage of a whole recipe it is; `given`: the model to start from, where it is in
-    memory. Raises `RecipeError`, `OutputError`, or the error of what could not be read.
+    memory; `allow_changed`: keys that may be other ones than the run in `out` was begun with. Raises
+    `RecipeError`, `OutputError`, `CheckpointError`, or the error of what could not be read.
     """
     accelerator, train = make_accelerator(recipe.train), recipe.train
     main = accelerator.is_main_process
     say = say if main else silent
     # First: a folder that is taken, or cannot be written, is known before any data are read.
     folder = RunFolder(out, resume=resume) if main else None
+    told = recipe.model_dump(mode="json", exclude_defaults=True)
+    whole = recipe.model_dump(mode="json")
+    changes = changes_of(out, told, whole, allow_changed) if resume else Changes(told)
     draft = _read(Draft(recipe, stage, given=given), accelerator, say)
     if folder and resume:
         folder.require_plugins(draft.plugins())
@@ -318,6 +324,7 @@ def build(
         masters=masters,
         optimizer=optimizer,
         learning_rate=learning_rate,
+        made=optimizers.settings(optimizer),
         clipping=optimizers.clipping(train, plan.schedule),
         penalty=DeltaL1(train.delta_l1, loaded.model) if train.delta_l1 else None,
         average=average_of(train, policy, masters, plan.steps),
@@ -327,9 +334,10 @@ def build(
         probe=recipe.probe,
         guards=recipe.guard,
         optimum=recipe.optimum,
-        told=str(recipe.model_dump(mode="json", include={"objective", "train"})),
+        told=str({name: whole[name] for name in ("objective", "train")}),
         asks_reference=asks_reference_of(draft.problems, plan.terms),
         resuming=resume,
+        changes=changes,
     )
-    run.describe(recipe.model_dump(mode="json", exclude_defaults=True), draft.plugins())
+    run.describe(draft.plugins())
     return run

@@ -23,6 +23,7 @@ import torch
 
 from onestage.models.save import fill_exact, fill_model, restore_weights
 from onestage.runfolder.disk import whole_folder
+from onestage.training.optimizer import go_on
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -41,6 +42,7 @@ def save(run: Run, *, best: bool = False) -> None:
     if run.folder is None:
         return
     progress = {
+        "recipe": run.changes.recipe,
         "fingerprint": run.loaded.fingerprint,
         "reference": run.compared.fingerprint,
         "data": run.contents(),
@@ -53,6 +55,7 @@ def save(run: Run, *, best: bool = False) -> None:
     }
     training = {
         "optimizer": run.optimizer.state_dict(),
+        "made": run.made,
         "learning_rate": run.learning_rate.state_dict(),
     }
     if run.masters.exact:
@@ -72,15 +75,21 @@ def save(run: Run, *, best: bool = False) -> None:
 def resume(run: Run) -> None:
     """Put a run where its newest checkpoint left it; `CheckpointError` for one of another run."""
     newest = Checkpoints(run.out).newest()
-    training, progress = read(newest, run.policy.model)
+    progress = json.loads((newest / "progress.json").read_text())
     _require_same_run(newest, progress, run)
+    _require_fitting(newest, progress, run)
+    training, _ = read(newest, run.policy.model)
     run.masters.restore(training.get("masters", {}))
-    run.optimizer.load_state_dict(training["optimizer"])
-    run.learning_rate.load_state_dict(training["learning_rate"])
+    try:
+        # One of an earlier version does not say how its optimiser was made.
+        made = training.get("made", [] if run.changes.keys else run.made)
+        go_on(run.optimizer, run.learning_rate, training, made, run.made)
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {newest} does not fit the recipe: {error}") from error
     run.feeds.restore(progress["feeds"])
     if run.answers:
         run.answers.restore(progress["feeds"], training.get("waiting", []))
-    if run.policy.value_head is not None:
+    if run.policy.value_head is not None and "value_head" in training:
         run.policy.value_head.load_state_dict(training["value_head"])
     run.schedule.restore(progress["schedule"])
     run.clipping.restore(progress["clipping"])
@@ -92,7 +101,12 @@ def resume(run: Run) -> None:
     if run.folder:
         for name, lost in run.folder.rewind(run.step).items():
             run.say(f"{name}: {lost} damaged lines were left out")
+        entry = run.changes.record(run.step)
+        if entry["keys"]:
+            run.folder.change(run.changes.recipe, entry)
     run.say(f"resumed after step {run.step} from {newest}")
+    for line in run.changes.lines():
+        run.say(f"changed since: {line}")
 
 
 def _require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -> None:
@@ -101,18 +115,38 @@ def _require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -
             f"checkpoint {checkpoint} is of a run that started from model {progress['fingerprint']}, "
             f"but the recipe's model is {run.loaded.fingerprint}"
         )
-    if progress["reference"] != run.compared.fingerprint:
+    changes, reference = run.changes, (progress["reference"], run.compared.fingerprint)
+    if changes.notes("reference", *reference):
         raise CheckpointError(
-            f"checkpoint {checkpoint} is of a run whose reference was {progress['reference']}, "
-            f"but the recipe's is {run.compared.fingerprint}"
+            f"checkpoint {checkpoint} is of a run whose reference was {reference[0]}, but the recipe's "
+            f"is {reference[1]}; put it back, or go on with it: --resume --allow-changed reference"
         )
     before, now = progress["data"], run.contents()
-    if before != now:
-        changed = sorted(k for k in before | now if before.get(k) != now.get(k))
+    other = [
+        k for k in sorted(before | now) if changes.notes(f"data.{k}", before.get(k), now.get(k))
+    ]
+    if other:
+        allowing = " ".join(f"--allow-changed data.{name}" for name in other)
         raise CheckpointError(
-            f"checkpoint {checkpoint} was made with other data: {changed} differ in content, limits "
-            "or tokenizer, so the run could not go on where it stopped"
+            f"checkpoint {checkpoint} was made with other data: {other} differ in content, limits or "
+            f"tokenizer; put them back, or go on with what is there now: --resume {allowing}"
         )
+
+
+def _require_fitting(checkpoint: Path, progress: Mapping[str, Any], run: Run) -> None:
+    """Raise `CheckpointError` where what was allowed to change has another shape of state."""
+    feeds = run.feeds.state() | (run.answers.state() if run.answers else {})
+    kept = {
+        "terms": (set(progress["state"]), set(run.terms.state)),
+        "sources of answers": (set(progress["feeds"]), set(feeds)),
+        "schedule's memory": (set(progress["schedule"]), set(run.schedule.state())),
+    }
+    for what, (was, now) in kept.items() if run.changes.keys else ():
+        if was != now:
+            raise CheckpointError(
+                f"checkpoint {checkpoint} does not fit the recipe: its {what} {sorted(was)} would "
+                f"become {sorted(now)}; choose another --out, and start from {checkpoint / 'model'}"
+            )
 
 
 def folder_of(out: Path) -> Path:

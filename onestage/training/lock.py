@@ -53,9 +53,9 @@ def held(folder: Path, say: Say) -> Iterator[None]:
             say(f"removed {count} unfinished drafts that a killed run left in {folder}")
         yield
     finally:
-        # A run that was refused before it wrote anything leaves nothing.
-        if file in _held and [path.name for path in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
+        # Only a run that was killed leaves its lock behind, which is how that is known.
+        if file in _held:
+            (folder / LOCK).unlink(missing_ok=True)
         _held.discard(file)
         os.close(file)
 

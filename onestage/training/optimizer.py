@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, get_scheduler
 from transformers.training_args import OptimizerNames
 
@@ -98,6 +99,45 @@ def make(options: Train, policy: Policy, masters: Masters, steps: int) -> tuple[
         groups[1]["params"] += list(policy.value_head.parameters())
     optimizer = _kind(options, model)([group for group in groups if group["params"]])
     return optimizer, _scheduled(options, optimizer, steps)
+
+
+def settings(optimizer: Any) -> list[dict[str, Any]]:
+    """What a new optimiser is told of each group of parameters. (What it keeps there itself while it
+    goes is another matter, and so is the learning rate, which a schedule sets.)"""
+    return [
+        {key: value for key, value in group.items() if key not in ("params", "lr")}
+        for group in optimizer.state_dict()["param_groups"]
+    ]
+
+
+def go_on(
+    optimizer: Any,
+    learning_rate: Any,
+    state: Mapping[str, Any],
+    made: Sequence[Mapping[str, Any]],
+    now: Sequence[Mapping[str, Any]],
+) -> None:
+    """Put back the `state` of an optimiser that was `made` so, told what is not so `now`.
+
+    Raises ValueError where it is of another optimiser.
+    """
+    mine, saved = (one["param_groups"] for one in (optimizer.state_dict(), state["optimizer"]))
+    if [(set(g), len(g["params"])) for g in mine] != [(set(g), len(g["params"])) for g in saved]:
+        raise ValueError("the state of its optimiser is of another one, or of other parameters")
+    optimizer.load_state_dict(state["optimizer"])
+    learning_rate.load_state_dict(state["learning_rate"])
+    for place, (group, told) in enumerate(zip(optimizer.param_groups, now, strict=True)):
+        before = made[place] if made else group
+        group.update({key: value for key, value in told.items() if before.get(key) != value})
+    if isinstance(learning_rate, LambdaLR):
+        # As it comes out of the schedule there is now, at the step that was reached.
+        learning_rate.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        learning_rate._last_lr = [
+            base * rate(learning_rate.last_epoch)
+            for base, rate in zip(learning_rate.base_lrs, learning_rate.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(optimizer.param_groups, learning_rate._last_lr, strict=True):
+            group["lr"] = rate
 
 
 def _kind(options: Train, model: Any) -> Callable[[Any], Any]:

@@ -17,7 +17,7 @@ import yaml
 from accelerate.utils import release_memory
 
 from onestage import models
-from onestage.config import RecipeError
+from onestage.config import RecipeError, read_yaml
 from onestage.models import Model
 from onestage.models.start import prepare
 from onestage.runfolder import (
@@ -37,6 +37,7 @@ from onestage.training.lock import begun, held
 from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
+from onestage.training.resuming import told_apart
 from onestage.training.stages import StageRun
 from onestage.training.whole import told_what_is_whole
 
@@ -46,6 +47,7 @@ def carry_out(
     out: Path,
     *,
     resume: bool = False,
+    allow_changed: Sequence[str] = (),
     self_check: bool = True,
     say: Say = print,
     callbacks: Sequence[Callback] = (),
@@ -55,7 +57,8 @@ def carry_out(
 
     Everything that can be refused is refused before the first step, of all stages before the first of
     them (but for what only a stage's model can tell). Stopped by a signal, it saves a checkpoint and
-    returns where that lies; `resume` goes on from there.
+    returns where that lies; `resume` goes on from there, with the recipe it was begun with but for the
+    keys that `allow_changed` names.
     """
     runs = stages_of(recipe, out)
     if given and (recipe.stages or (recipe.optimum and recipe.optimum.steps)):
@@ -77,12 +80,15 @@ def carry_out(
             stage.folder,
             stage=about,
             resume=resume,
+            allow_changed=allow_changed,
             say=say,
             callbacks=callbacks,
             given=given,
         )
         return run.go(self_check=self_check)
 
+    if allow_changed and not resume:
+        raise RecipeError("--allow-changed is of a run that goes on: add --resume")
     if resume and not begun(out):
         found = "no stages were begun in" if recipe.stages else "no checkpoint, and no run, in"
         raise CheckpointError(f"--resume: {found} {out}; leave --resume out to begin")
@@ -200,12 +206,26 @@ class _Stages:
         if not file.is_file() and taken(out):
             raise CheckpointError(f"--resume: no stages were begun in {out}, which holds a run")
         for number, before in enumerate(read_json(file) if file.is_file() else ()):
-            same = number < len(now) and now[number]["recipe"] == before["recipe"]
-            if before["done"] and not (same and now[number]["folder"] == before["folder"]):
+            if not before["done"]:
+                continue
+            changed = "it is another stage, or none"
+            if number < len(now) and now[number]["folder"] == before["folder"]:
+                same = now[number]["recipe"] == before["recipe"]
+                changed = "" if same else self._changed(self.runs[number])
+            if changed:
                 raise CheckpointError(
                     f"stage {before['name']} in {out} is done, but the recipe says something else of "
-                    "it now; choose another --out"
+                    f"it now ({changed}); put it back, or choose another --out"
                 )
+
+    def _changed(self, stage: StageRun) -> str:
+        """What a done stage would do otherwise today, in a line."""
+        told = stage.recipe.model_dump(mode="json", exclude_defaults=True)
+        was = read_yaml(stage.folder / "recipe.yaml", "recipe", told)
+        # Its f* were measured for it.
+        return told_apart(
+            *({k: v for k, v in one.items() if k != "optimum"} for one in (was, told))
+        )
 
     def _facts(self) -> list[dict[str, Any]]:
         """What `stages.json` says; a recipe's digest does not depend on where the folder lies."""

@@ -39,6 +39,7 @@ from onestage.training.optimizer import Clipping
 from onestage.training.plan import Plan, most_drawn, most_measured
 from onestage.training.read import Data
 from onestage.training.recipe import Guard, Optimum, Probe, Train
+from onestage.training.resuming import Changes
 from onestage.training.selfcheck import check_laws, require, sample
 from onestage.training.terms import Terms
 
@@ -79,6 +80,8 @@ class Run:
     """What the optimiser steps of weights that are held in less than float32."""
     optimizer: torch.optim.Optimizer
     learning_rate: Any
+    made: list[dict[str, Any]]
+    """How the optimiser was made (`optimizer.settings`)."""
     clipping: Clipping
     penalty: Callable[[Any], float] | None
     """Adds the gradient of a penalty on the weights themselves, and returns its value."""
@@ -96,6 +99,8 @@ class Run:
     asks_reference: bool = False
     """Whether answers that are sampled later are compared with the reference, too."""
     resuming: bool = False
+    changes: Changes = field(default_factory=Changes)
+    """Its recipe, and what of it has changed since it was begun."""
     step: int = 0
     """Steps done."""
     tokens: int = 0
@@ -251,7 +256,7 @@ class Run:
             self.say(f"law {verdict.law}: {found} ({verdict.detail})")
         require(verdicts)
 
-    def describe(self, recipe: Mapping[str, Any], plugins: Mapping[str, Any]) -> None:
+    def describe(self, plugins: Mapping[str, Any]) -> None:
         """Say how the run is made, and write into its folder what it was told and on what it runs."""
         fit = self.policy.fit
         if fit.layout == "alone" or not fit.chunked_head:
@@ -276,7 +281,9 @@ class Run:
                 "seed": self.options.seed,
                 "data": digest_of(table),
             }
-            self.folder.begin(recipe, facts | ({"plugins": plugins} if plugins else {}))
+            self.folder.begin(
+                self.changes.recipe, facts | ({"plugins": plugins} if plugins else {})
+            )
         self.folder.data(table)
 
 

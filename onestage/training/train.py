@@ -60,6 +60,7 @@ def train(
     tokenizer: Any = None,
     data: Any = None,
     resume: bool = False,
+    allow_changed: Sequence[str] = (),
     self_check: bool = True,
     say: Say = print,
     callbacks: Sequence[Callback] = (),
@@ -72,7 +73,8 @@ def train(
     `tokenizer` (it is changed in place). lora: adapters to train on it, as `model.lora`. data: a list
     of streams, or a table of them by name; each is a path, a hub name, a `Stream`, a list of dicts or
     a `datasets.Dataset`. out: the run folder (default: `runs/` and the name of the recipe's file).
-    The other sections have the keys that a recipe has.
+    The other sections have the keys that a recipe has. resume: go on with the run in `out`;
+    allow_changed: keys in which its recipe may now be another, as `["train.learning_rate"]`.
 
     Raises `RecipeError` (a ValueError) for all that can be refused before the first step, and
     `OutputError` for a folder that cannot be used.
@@ -83,6 +85,7 @@ def train(
         whole,
         folder,
         resume=resume,
+        allow_changed=allow_changed,
         self_check=self_check,
         say=say,
         callbacks=callbacks,

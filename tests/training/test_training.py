@@ -364,8 +364,10 @@ def test_resuming_what_is_not_there_or_of_another_model(recipe_of: Make, tmp_pat
         go(recipe, tmp_path / "none", resume=True)
     go(recipe, tmp_path / "out")
     recipe["train"]["seed"] = 7  # another fresh model
-    with pytest.raises(CheckpointError, match="started from model"):
+    with pytest.raises(CheckpointError, match=r"train.seed: 42 -> 7"):
         go(recipe, tmp_path / "out", resume=True)
+    with pytest.raises(CheckpointError, match="started from model"):
+        go(recipe, tmp_path / "out", resume=True, allow_changed=["train.seed"])
 
 
 def test_resuming_with_other_data_is_refused(recipe_of: Make, tmp_path: Path) -> None:
