@@ -36,6 +36,7 @@ def train(
     stopped by Ctrl-C, 143 by SIGTERM; what was stopped goes on with --resume.
     """
     from onestage.cli._progress import Ending, progress
+    from onestage.training.lock import begun
     from onestage.training.pipeline import carry_out
     from onestage.training.recipe import load_recipe
 
@@ -54,7 +55,7 @@ def train(
             callbacks=[progress(), ending],
         )
     except KeyboardInterrupt:  # before the first step, or a second Ctrl-C
-        say("stopped at once; go on with --resume")
+        say("stopped at once; " + ("go on with --resume" if begun(folder) else "nothing was begun"))
         raise
     if ending.code:
         raise typer.Exit(ending.code)

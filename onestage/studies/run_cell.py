@@ -117,7 +117,7 @@ def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:
     train.setdefault("seed", cell.seed)
     content["train"] = train
     recipe = parse_recipe(within(content, cell.budget))
-    begun = run.glob("stages.json" if recipe.stages else "checkpoints/*/progress.json")
+    begun = run.glob("stages.json" if recipe.stages else "checkpoints/step-*/progress.json")
     resume = any(begun)
     if not resume:
         shutil.rmtree(run, ignore_errors=True)

@@ -37,6 +37,7 @@ from onestage.studies.results import (
 from onestage.studies.run_cell import begin, mark_failed, prepare, run_cell, state_of, world_of
 from onestage.studies.tuning import choose, settled
 from onestage.studies.worlds import Ground, Metric, World
+from onestage.training.lock import held
 from onestage.training.recipe import parse_recipe
 
 SPENT = {
@@ -98,11 +99,12 @@ class Study:
         check(self.file, self.world)
 
     def go(self) -> Outcome:
-        """Do what is left, and write all tables."""
-        self._begin()
-        with workers(self.jobs) as run:
-            cells, failed, notes = self._cells(run)
-        return self._tables(cells, failed, notes)
+        """Do what is left, and write all tables; `OutputError` where another study is at it."""
+        with held(self.out, self.say):
+            self._begin()
+            with workers(self.jobs) as run:
+                cells, failed, notes = self._cells(run)
+            return self._tables(cells, failed, notes)
 
     def _cells(self, run: Here) -> tuple[list[Cell], dict[str, str], list[str]]:
         """Grounds, trials, choices, tests: the cells, those that failed, and what to tell of them."""

@@ -213,3 +213,21 @@ def test_a_stopped_run_says_where_and_how_to_go_on(
     again = CliRunner().invoke(app, [*words, "--resume", "--set", "train.logging_steps=3"])
     assert again.exit_code == 0, again.output
     assert again.output.splitlines()[-1].endswith("out/model")
+
+
+@pytest.mark.parametrize("step", [None, 1])
+def test_a_second_ctrl_c_ends_a_run_at_once(
+    step: int | None, recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*given: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    if step is None:  # while the data are read
+        monkeypatch.setattr("onestage.training.build._read", interrupt)
+    monkeypatch.setattr("onestage.cli._progress.progress", lambda: At(1, interrupt))
+    file = write_recipe(tmp_path / "r.yaml", recipe_of("demonstration", objective="sft"))
+    words = ["train", str(file), "--out", str(tmp_path / "out"), "--no-self-check"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 130, done.output
+    then = "nothing was begun" if step is None else "go on with --resume"
+    assert done.output.splitlines()[-1] == f"stopped at once; {then}"
