@@ -74,7 +74,12 @@ def data_files(given: str) -> list[DataFile]:
     the test rows.
     """
     path = Path(given).expanduser()
-    if path.is_file():
+    try:
+        known = path.is_file()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{given[:80]!r} can be no path ({why}); {ALLOWED}") from error
+    if known:
         if not path.name.lower().endswith(SUFFIXES):
             raise ValueError(f"{given}: cannot read this kind of file; {ALLOWED}")
         return [DataFile(path, path.name)]

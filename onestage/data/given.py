@@ -75,6 +75,10 @@ def place_of(value: object) -> str | GivenRows:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, str):
+        if not value.strip():
+            raise ValueError(
+                "an empty text is no path; give a file, a folder, a pattern or a hub name"
+            )
         return value
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return GivenRows(list(value))

@@ -18,7 +18,10 @@ HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 def is_saved(given: str) -> bool:
     """Whether this is a folder made by `save_to_disk`."""
     path = Path(given).expanduser()
-    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+    try:
+        return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+    except (OSError, ValueError):  # longer than a path can be
+        return False
 
 
 def is_hub_name(given: str) -> bool:

@@ -22,6 +22,7 @@ from onestage.data.given import GivenRows, refuse_remembered
 from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
 from onestage.data.kinds import Kind
 from onestage.data.messages import Turns, prompt_of
+from onestage.data.reach import require_within_reach
 from onestage.data.record import Record, Refusal
 from onestage.data.rows import JUDGED_BY, record_of
 from onestage.data.stream import Stream
@@ -236,6 +237,7 @@ def _refuse_options(stream: Stream) -> None:
 def _dataset(stream: Stream, place: str) -> Any:
     if is_saved(place):
         return load_saved(place, stream.split)
+    require_within_reach(f"data {stream.name}", place, "dataset")
     return load_hub(place, stream.subset, stream.split, stream.streaming)
 
 

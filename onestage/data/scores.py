@@ -56,7 +56,7 @@ def row_weight(value: object) -> float:
 
 def checked_range(score_range: Sequence[float]) -> tuple[float, float]:
     """The declared range as two floats; ValueError unless finite and increasing."""
-    if len(score_range) == 2:
+    if isinstance(score_range, list | tuple) and len(score_range) == 2:
         low, high = score_range
         if all(isinstance(end, Real) for end in (low, high)) and 0 < high - low < float("inf"):
             return float(low), float(high)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onestage.config import Section
 
@@ -25,7 +25,7 @@ GIVES: dict[Task, frozenset[str]] = {
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), with PEFT's meaning of each name."""
 
-    r: int = Field(default=16, ge=1)
+    r: int = Field(default=16, ge=1, le=65536)
     """Rank."""
     alpha: float = Field(default=32, gt=0)
     """Scale: the update is multiplied by alpha / r."""
@@ -65,6 +65,14 @@ class Model(Section):
     def gives(self) -> frozenset[str]:
         """What the model will say of a token, known before it is loaded."""
         return GIVES[self.task]
+
+    @field_validator("name", "config", "tokenizer")
+    @classmethod
+    def _somewhere(cls, value: Any) -> Any:
+        # An empty path is the folder that one happens to be in.
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("an empty text is no model or tokenizer; give a folder or a hub id")
+        return value
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:

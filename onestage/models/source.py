@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from onestage.config import RecipeError
+from onestage.data.reach import require_within_reach
 from onestage.models.adapters import config_in
 from onestage.models.features import Door, require
 from onestage.models.loading import LoadError, check_files, reading
@@ -142,11 +143,12 @@ def check_found(option: str, name: str) -> None:
             f"{option}: nothing at {name}; give a folder that exists (~ is not expanded), or a hub "
             "id such as HuggingFaceTB/SmolLM2-135M"
         )
+    require_within_reach(option, name)
 
 
 def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
     """The tokenizer of the model, or the one that is named, with the chat template that is given."""
-    name = model.tokenizer or str(model.name)
+    name = str(model.name) if model.tokenizer is None else model.tokenizer
     # Many adapters are saved without a tokenizer: theirs is the base's.
     if model.tokenizer is None and not has_tokenizer(name):
         name = adapter_base(model) or name

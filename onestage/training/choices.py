@@ -70,7 +70,8 @@ def schedule_of(given: Any) -> Weighing:
     unknown."""
     if isinstance(given, Schedule):
         return _unmixed(Weighing(_name_of(given), given))
-    options = {"name": given} if isinstance(given, str) else dict(given)
+    options = {"name": given} if isinstance(given, str) else given
+    options = dict(options) if isinstance(options, Mapping) else {}
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise RecipeError(

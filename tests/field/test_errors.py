@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import constants
+from support.tiny import write_rows
 from typer.testing import CliRunner
 
 from onestage.cli._errors import told
 from onestage.cli._terminal import app
+from onestage.data import reach
 
 ROWS = [{"prompt": "a", "completion": " b"}] * 4
 
@@ -139,6 +142,69 @@ def test_studies_that_are_none(name: str, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(study))
     refused("study", file, "--out", tmp_path / "out")
+
+
+PLACES: dict[str, tuple[dict[str, Any], str]] = {
+    "no path": ({"data": {"a": ""}}, "an empty text is no path"),
+    "a blank path": ({"data": {"a": "  "}}, "an empty text is no path"),
+    "a path longer than paths": ({"data": {"a": "x" * 300}}, "File name too long"),
+    "a range that is a number": (
+        {"data": {"a": {"path": "a", "score_range": 5}}},
+        "two increasing",
+    ),
+    "no range": ({"data": {"a": {"path": "a", "score_range": None}}}, "two increasing"),
+    "a number as a schedule": ({"schedule": 3}, "schedule: expected a name"),
+    "a list as a schedule": ({"schedule": [1]}, "schedule: expected a name"),
+    "no model": ({"model": ""}, "model.name: an empty text is no model"),
+    "no tokenizer": ({"model": {"name": "m", "tokenizer": ""}}, "model.tokenizer: an empty text"),
+    "a rank beyond all models": ({"model": {"name": "m", "lora": {"r": 10**19}}}, "model.lora.r: "),
+    "a mistyped folder": ({"model": "runs/frist"}, "did you mean runs/first?"),
+    "a mistyped folder of rows": ({"data": {"a": "runs/frist"}}, "did you mean runs/first?"),
+    "a hub id out of reach": (
+        {"model": "somebody/model"},
+        "the hub cannot be asked (HF_HUB_OFFLINE is set)",
+    ),
+    "a data set out of reach": (
+        {"data": {"a": "some/rows"}},
+        "the hub cannot be asked (HF_HUB_OFFLINE",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_where_nothing_is(
+    name: str, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said once, of the disk and of the hub, before anything is asked of the hub twice."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    reach._out_of_reach.cache_clear()
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    given, part = PLACES[name]
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS)
+    content = {"model": str(model_folder), "data": {"rows": str(rows)}, "objective": "sft", **given}
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(content))
+    assert part in refused("train", file)
+
+
+def test_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unreachable(place: tuple[str, int], seconds: float) -> None:
+        asked.append(place)
+        raise OSError(101, "Network is unreachable")
+
+    reach._out_of_reach.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(reach, "getproxies", dict)
+    monkeypatch.setattr(reach.socket, "create_connection", unreachable)
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump({"model": "some/model", "data": {"a": "some/rows"}}))
+    said = refused("train", file)
+    reach._out_of_reach.cache_clear()
+    assert asked == [("huggingface.co", 443)]
+    assert "the hub cannot be asked (huggingface.co: Network is unreachable)" in said
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(
