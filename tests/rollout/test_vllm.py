@@ -117,8 +117,13 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Other:
     class LLM:
         def __init__(self, **options: Any) -> None:
             assert options["logprobs_mode"] == "raw_logprobs"
-            load = SimpleNamespace(load_weights=lambda pairs: [inside.load(*p) for p in pairs])
-            worker = SimpleNamespace(model_runner=SimpleNamespace(model=load))
+            head = SimpleNamespace(
+                quant_method=SimpleNamespace(process_weights_after_loading=lambda head: None)
+            )
+            worker = SimpleNamespace(
+                reload_weights=lambda weights_iterator: [inside.load(*p) for p in weights_iterator],
+                model_runner=SimpleNamespace(get_model=lambda: SimpleNamespace(lm_head=head)),
+            )
             executor = SimpleNamespace(driver_worker=worker)
             self.llm_engine = SimpleNamespace(model_executor=executor)
 
