@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onestage.runfolder import OutputError, Say
@@ -42,7 +42,7 @@ def held(folder: Path, say: Say) -> Iterator[None]:
 
     Raises `OutputError` where another run holds it, or where nothing can be written.
     """
-    file = _opened(folder)
+    fresh, file = not folder.exists(), _opened(folder)
     try:
         while not _take(file, folder, say):
             os.close(file)
@@ -56,6 +56,9 @@ def held(folder: Path, say: Say) -> Iterator[None]:
         # Only a run that was killed leaves its lock behind, which is how that is known.
         if file in _held:
             (folder / LOCK).unlink(missing_ok=True)
+            if fresh:  # a run that was refused leaves nothing
+                with suppress(OSError):
+                    folder.rmdir()
         _held.discard(file)
         os.close(file)
 
