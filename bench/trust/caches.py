@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from onestage.data.kept import SEAL
+from onestage.runfolder.seal import SEAL
 from onestage.studies.lab.lock_base import lock_tokenizer
 from onestage.studies.lab.presets import llama
 from onestage.training.pipeline import carry_out

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -18,12 +17,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 from onestage.runfolder import Say
-from onestage.runfolder.disk import draft_of, readable, sync, to_disk, whole_path, writing
-
-SEAL = "files.json"
+from onestage.runfolder.disk import whole_folder, whole_path
+from onestage.runfolder.seal import damage, seal
 
 
 @contextmanager
@@ -32,35 +29,9 @@ def drafted(place: Path) -> Iterator[Path]:
 
     What is in its place (it was damaged) gives way. Where another process was faster, its folder stays.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(place)
-    with writing(place):
-        try:
-            draft.mkdir()
-            yield draft
-            readable(draft)
-            _seal(draft)
-            _settle(draft, place)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-
-
-def damage(folder: Path) -> str | None:
-    """What is wrong with a folder that was sealed, in words; None where every byte is as it was."""
-    try:
-        sealed = json.loads((folder / SEAL).read_bytes())
-        for name, facts in sealed.items():
-            file = folder / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != facts["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes where {facts['bytes']} were written"
-            if _facts(file) != facts:
-                return f"the content of {name} has changed"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"{SEAL} or what it lists cannot be read: {error}"
-    return None
+    with whole_folder(place, _settle) as draft:
+        yield draft
+        seal(draft)
 
 
 @contextmanager
@@ -127,13 +98,6 @@ def settled(place: Path) -> Iterator[Path]:
             drop(place)
 
 
-def _seal(folder: Path) -> None:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    facts = {file.relative_to(folder).as_posix(): _facts(file) for file in files}
-    (folder / SEAL).write_text(json.dumps(facts, indent=1) + "\n")
-    sync(folder)
-
-
 def _settle(draft: Path, place: Path) -> None:
     try:
         os.replace(draft, place)
@@ -143,13 +107,6 @@ def _settle(draft: Path, place: Path) -> None:
             return
         drop(place)
         os.replace(draft, place)
-    to_disk(place.parent)
-
-
-def _facts(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16))
-    return {"bytes": file.stat().st_size, "digest": digest.hexdigest()}
 
 
 def _unusable(folder: Path) -> str | None:

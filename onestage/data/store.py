@@ -21,7 +21,7 @@ import numpy as np
 
 from onestage.data.digests import tokenizer_digest
 from onestage.data.encoded import Encoded
-from onestage.data.kept import alone, damage, drafted
+from onestage.data.kept import alone, drafted
 from onestage.data.kinds import ASKED, KINDS, Kind
 from onestage.data.reading import Reading, content_key, read, skipped
 from onestage.data.record import Refusal
@@ -29,6 +29,7 @@ from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.data.trees import TokenPath
 from onestage.runfolder import Say, silent
+from onestage.runfolder.seal import damage
 
 COLUMNS = {
     "kind": "b",  # a record: index in KINDS

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -107,25 +107,6 @@ def write_text(file: Path, text: str) -> None:
         opened.write(text.encode("utf-8", "backslashreplace"))
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes its place at the end, or leaves nothing; an older one is
-    replaced, and stays where anything fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(folder)
-    with writing(folder):
-        try:
-            draft.mkdir()
-            yield draft
-            readable(draft)
-            sync(draft)
-            _replace(draft, folder)
-            to_disk(folder.parent)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-
-
 def _replace(draft: Path, folder: Path) -> None:
     if not os.path.lexists(folder):
         os.replace(draft, folder)
@@ -142,6 +123,25 @@ def _replace(draft: Path, folder: Path) -> None:
         old.unlink()
     else:
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder(folder: Path, settle: Callable[[Path, Path], None] = _replace) -> Iterator[Path]:
+    """An empty folder to fill, which takes its place at the end, or leaves nothing; an older one is
+    replaced, and stays where anything fails. `settle`: how the draft takes its place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_of(folder)
+    with writing(folder):
+        try:
+            draft.mkdir()
+            yield draft
+            readable(draft)
+            sync(draft)
+            settle(draft, folder)
+            to_disk(folder.parent)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def readable(folder: Path) -> None:

@@ -9,7 +9,6 @@ adapters `model/` holds the sum, and `trained.safetensors` the one that is train
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -23,6 +22,7 @@ import torch
 
 from onestage.models.save import fill_exact, fill_model, restore_weights
 from onestage.runfolder.disk import whole_folder
+from onestage.runfolder.seal import damage, seal
 from onestage.training.optimizer import go_on
 
 if TYPE_CHECKING:
@@ -179,8 +179,7 @@ class Checkpoints:
             fill_exact(model, draft)
             torch.save(dict(training), draft / "training.pt")
             (draft / "progress.json").write_text(json.dumps({**progress, "step": step}, indent=1))
-            files = {str(file.relative_to(draft)): _facts(file) for file in _files(draft)}
-            (draft / "files.json").write_text(json.dumps(files, indent=1))
+            seal(draft)
         self._link("last", target)
         if best:
             self._link("best", target)
@@ -234,30 +233,3 @@ def read(checkpoint: Path, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     restore_weights(model, checkpoint)
     training = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=True)
     return training, json.loads((checkpoint / "progress.json").read_text())
-
-
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    try:
-        recorded = json.loads((checkpoint / "files.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        return f"files.json cannot be read ({error})"
-    for name, facts in recorded.items():
-        file = checkpoint / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != facts["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes where {facts['bytes']} were written"
-        if _facts(file) != facts:
-            return f"the content of {name} has changed"
-    return None
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
-
-
-def _facts(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16))
-    return {"bytes": file.stat().st_size, "digest": digest.hexdigest()}

@@ -23,6 +23,7 @@ from onestage import models
 from onestage.config import RecipeError
 from onestage.data import kept
 from onestage.runfolder import Say, digest_of, read_json, read_metrics, write_json
+from onestage.runfolder.seal import damage
 from onestage.training.build import Draft
 from onestage.training.plan import alone
 from onestage.training.recipe import Recipe
@@ -97,7 +98,7 @@ def _known(folder: Path, term: str, say: Say) -> tuple[float, float] | None:
     """Lowest held-out and training loss, where they were measured and are as they were written."""
     if not os.path.lexists(folder):
         return None
-    wrong = kept.damage(folder)
+    wrong = damage(folder)
     if wrong is None:
         found = read_json(folder / FILE)
         return float(found["held_out"]), float(found["training"])

@@ -24,6 +24,7 @@ from onestage.data.encoded import Encoded
 from onestage.data.store import open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
+from onestage.runfolder.seal import damage
 
 ROWS = [
     {"prompt": "2 + 2 =", "completion": f" {n}", "score": n / 9, "weight": n + 1} for n in range(9)
@@ -157,7 +158,7 @@ def test_a_draft_that_fails_leaves_nothing_and_is_not_taken(tmp_path: Path) -> N
     with kept.drafted(tmp_path / "place") as draft:
         (draft / "whole").write_text("whole")
     assert json.loads((tmp_path / "place" / SEAL).read_text())["whole"]["bytes"] == 5
-    assert kept.damage(tmp_path / "place") is None
+    assert damage(tmp_path / "place") is None
 
 
 def test_everything_is_on_the_disk_before_it_takes_its_place(

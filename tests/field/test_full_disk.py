@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
 from onestage.runfolder.disk import DiskFullError, whole_file, whole_folder, whole_path, write_text
-from onestage.training.checkpoints import Checkpoints, damage
+from onestage.runfolder.seal import damage
+from onestage.training.checkpoints import Checkpoints
 
 Make = Callable[..., dict[str, Any]]
 EVERY = int(os.environ.get("ONESTAGE_EVERY_SITE", "7"))

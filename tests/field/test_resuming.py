@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from support.acting import At, crash, quiet
 from support.tiny import write_recipe, write_rows
 from typer.testing import CliRunner
 
 from onestage.cli import app
 from onestage.config import RecipeError
 from onestage.runfolder import read_metrics
+from onestage.runfolder.seal import SEAL, seal
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.pipeline import carry_out
@@ -26,26 +28,8 @@ from onestage.training.run import Run
 Make = Callable[..., dict[str, Any]]
 
 
-def quiet(line: str) -> None: ...
-
-
-class At(Callback):
-    """Does something after a step."""
-
-    def __init__(self, step: int, act: Callable[[Run], Any]) -> None:
-        self.at, self.act = step, act
-
-    def step(self, run: Run, loss: float) -> None:
-        if run.step == self.at:
-            self.act(run)
-
-
 def stop(run: Run) -> None:
     run.stop = True
-
-
-def crash(run: Run) -> None:
-    raise MemoryError("killed")
 
 
 def go(recipe: Mapping[str, Any], out: Path, **more: Any) -> list[dict[str, Any]]:
@@ -227,14 +211,9 @@ def test_checkpoints_of_earlier_versions_are_compared_with_the_recipe_in_the_fol
     (newest,) = Checkpoints(cut).all()
     progress = json.loads((newest / "progress.json").read_text())
     del progress["recipe"]
-    text = json.dumps(progress)
-    facts = json.loads((newest / "files.json").read_text())
-    (newest / "progress.json").write_text(text)
-    from onestage.training.checkpoints import _facts
-
-    (newest / "files.json").write_text(
-        json.dumps(facts | {"progress.json": _facts(newest / "progress.json")})
-    )
+    (newest / "progress.json").write_text(json.dumps(progress))
+    (newest / SEAL).unlink()
+    seal(newest)
     with pytest.raises(CheckpointError, match=r"train.seed: 42 -> 7"):
         go(changed(recipe, "train.seed", 7), cut, resume=True)
     (cut / "recipe.yaml").write_text("{")

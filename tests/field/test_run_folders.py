@@ -13,39 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.acting import At, crash, quiet
 from support.tiny import write_recipe
 from typer.testing import CliRunner
 
 from onestage.cli import app
 from onestage.report.reading import Reader
 from onestage.runfolder import OutputError, RunFolder, read_metrics
-from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.lock import held
 from onestage.training.parts import make_accelerator
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import Train, parse_recipe
-from onestage.training.run import Run
 
 Make = Callable[..., dict[str, Any]]
-
-
-def quiet(line: str) -> None: ...
-
-
-class At(Callback):
-    """Does something after a step."""
-
-    def __init__(self, step: int, act: Callable[[Run], Any]) -> None:
-        self.at, self.act = step, act
-
-    def step(self, run: Run, loss: float) -> None:
-        if run.step == self.at:
-            self.act(run)
-
-
-def crash(run: Run) -> None:
-    raise MemoryError("killed")
 
 
 def test_checkpoints_go_by_number(tmp_path: Path) -> None:
