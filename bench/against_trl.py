@@ -191,6 +191,20 @@ class Pacer:
         self.since, self.cpu_since = time.perf_counter(), time.process_time()
 
 
+def paced(pacer: Pacer) -> Any:
+    """A callback of transformers' trainer, and so of TRL's, that keeps the pace."""
+    from transformers import TrainerCallback
+
+    class Paced(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            pacer.ready()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            control.should_training_stop = pacer.step()
+
+    return Paced()
+
+
 def peak_mib() -> float:
     """Largest resident memory of this process so far.
 
@@ -343,16 +357,8 @@ def run_trl(spec: Spec) -> None:
     pacer = Pacer()
     import trl
     from datasets import Dataset, disable_progress_bars
-    from transformers import TrainerCallback
 
     from onestage.data.mixture import order
-
-    class Paced(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            pacer.ready()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            control.should_training_stop = pacer.step()
 
     disable_progress_bars()
     rows = [json.loads(line) for line in Path(spec["data"]).read_text().splitlines()]
@@ -375,7 +381,7 @@ def run_trl(spec: Spec) -> None:
             model=spec["model"],
             args=config,
             train_dataset=Dataset.from_dict(kept),
-            callbacks=[Paced()],
+            callbacks=[paced(pacer)],
         )
         trainer.train()
         peak = peak_mib()

@@ -34,6 +34,7 @@ from against_trl import (
     Pacer,
     Spec,
     machine,
+    paced,
     race,
     run_onestage,
     start,
@@ -78,14 +79,7 @@ def run_trl(spec: Spec) -> None:
     import trl
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-
-    class Paced(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            pacer.ready()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            control.should_training_stop = pacer.step()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     disable_progress_bars()
     rows = [json.loads(line) for line in Path(spec["data"]).read_text().splitlines()]
@@ -111,7 +105,7 @@ def run_trl(spec: Spec) -> None:
             peft_config=LoraConfig(
                 r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
             ),
-            callbacks=[Paced()],
+            callbacks=[paced(pacer)],
         )
         trainer.train()
         losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]

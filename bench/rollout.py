@@ -41,6 +41,7 @@ from against_trl import (
     Pacer,
     Spec,
     machine,
+    paced,
     race,
     run_matmul,
     set_threads,
@@ -164,15 +165,7 @@ def run_onestage(spec: Spec) -> None:
 def run_trl(spec: Spec) -> None:
     pacer, watch = Pacer(), Watch()
     from datasets import Dataset, disable_progress_bars
-    from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
-
-    class Paced(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            pacer.ready()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            control.should_training_stop = pacer.step()
 
     disable_progress_bars()
     work, pieces = Path(spec["work"]), spec["pieces"]
@@ -197,7 +190,7 @@ def run_trl(spec: Spec) -> None:
                 model_init_kwargs={"dtype": "float32"},
             ),
             train_dataset=Dataset.from_dict({"prompt": rows}),
-            callbacks=[Paced()],
+            callbacks=[paced(pacer)],
         )
         trainer._generate_single_turn = watch.around(
             trainer._generate_single_turn, lambda found: sum(map(len, found[0]))
