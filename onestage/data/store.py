@@ -168,7 +168,7 @@ class Store:
             source=self.table.source,
             id=self.name(number),
             cut=int(columns["cut"][number]),
-            about=bytes(self._abouts[slice(*self._first_about[number : number + 2])]).decode(),
+            about=self.about(number),
             weights=() if (counts == 1).all() else tuple(float(count) for count in counts),
         )
 
@@ -189,6 +189,10 @@ class Store:
 
     def name(self, number: int) -> str:
         return bytes(self._names[slice(*self._first_name[number : number + 2])]).decode()
+
+    def about(self, number: int) -> str:
+        """What a reward is told of a problem, without its tokens: see `Encoded.about`."""
+        return bytes(self._abouts[slice(*self._first_about[number : number + 2])]).decode()
 
     def kinds(self) -> dict[Kind, np.ndarray[Any, Any]]:
         """The numbers of the records of each kind that occurs."""

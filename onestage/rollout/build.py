@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from onestage.config import RecipeError, named
 from onestage.data.encoded import Encoded, ProblemFacts
+from onestage.data.kinds import FEEDBACK
 from onestage.data.store import Store
 from onestage.data.stream import Stream
 from onestage.models.policy import Policy
@@ -126,20 +127,21 @@ def check(problems: Mapping[str, Problems], *parts: Mapping[str, Store]) -> None
     """
     for part in parts:
         for name, stream in problems.items():
-            for number in range(len(part[name])) if name in part else ():
-                _check_problem(part[name][number], stream)
+            if name in part:
+                _check_problems(part[name], stream)
 
 
-def _check_problem(record: Encoded, stream: Problems) -> None:
-    if not record.is_problem:
-        return
-    for name, _, judge in stream.rewards:
-        try:
-            judge.check(ProblemFacts.load(record.about).facts)
-        except ValueError as error:
-            raise RecipeError(
-                f"data {record.source}, {record.id}: reward {name}: {error}"
-            ) from error
+def _check_problems(store: Store, stream: Problems) -> None:
+    asked = [numbers for kind, numbers in store.kinds().items() if FEEDBACK[kind].asked]
+    for number in (int(number) for numbers in asked for number in numbers):
+        facts = ProblemFacts.load(store.about(number)).facts
+        for name, _, judge in stream.rewards:
+            try:
+                judge.check(facts)
+            except ValueError as error:
+                raise RecipeError(
+                    f"data {store.table.source}, {store.name(number)}: reward {name}: {error}"
+                ) from error
 
 
 def judge_worked(
