@@ -69,3 +69,9 @@ def test_what_cannot_be_decided_is_not_judged() -> None:
     ]
     found = outcomes({"name": "math"}, [math(*case) for case in unclear])
     assert found == ["undecided"] * len(unclear)
+
+
+@pytest.mark.parametrize("final", ["1\\,234", "\\(1\\,234\\)", "1{,}234", "1\\!234", "\\$1,234"])
+def test_thousands_in_latex_are_one_number(final: str) -> None:
+    row = {"facts": {"answer": "1234"}, "response": f"#### {final}"}
+    assert outcomes({"name": "gsm8k"}, [row]) == ["paid"]

@@ -43,7 +43,8 @@ _NUMBER = re.compile(
 _RATE = re.compile(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])")
 """Between two units: km/h."""
 _CALCULATION = re.compile(r"<<[^<>]*>>")
-_LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\%", "%"), ("\\ ", " "))
+_LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\%", "%"))
+"""What parts or marks a number in LaTeX; the rest is markup."""
 _AROUND = re.compile(r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;!'\"$€£%°=()\u2713\u2714\u2705])*")
 """What may stand around a number: words and units, no operators."""
 _SCALE = re.compile(
@@ -114,9 +115,10 @@ def _read(text: str) -> tuple[list[Fraction], str] | None:
     """The numbers of a short text and what stands around them; None without numbers or beyond limits."""
     if len(text) > LONGEST:
         return None
-    text = _RATE.sub(" ", _FRACTION.sub(r"\1/\2", markup.untyped(without_words(text))))
+    text = without_words(text)
     for latex, plain in _LATEX:
         text = text.replace(latex, plain)
+    text = _RATE.sub(" ", _FRACTION.sub(r"\1/\2", markup.untyped(text)))
     found, around, last = [], "", 0
     for match in _NUMBER.finditer(text):
         whole, part, below = (match[name] or "" for name in ("whole", "part", "below"))
