@@ -10,7 +10,11 @@ by tree. Trees never see each other, so a row of many trees needs the diagonal b
 only, and a tree without branches needs no mask at all. A tree of few long branches (a group of answers
 to one prompt) is cut into its chains: the queries of a chain meet its own keys and those of the chains
 above it, not the other branches', which a mask would only throw away. It reads all this from the mask
-it is given and behaves as "sdpa" without it.
+it is given, which for a row is the list of its blocks behind the look of a mask: nothing of the size
+of the row squared is ever made. It behaves as "sdpa" with any other.
+
+FlexAttention's block mask is made from the extremes of `exit` and of the positions in each block of
+128, for the same reason: `create_block_mask` asks the rule of every pair of a query and a key.
 
 Legend: T nodes of a row.
 """
@@ -22,7 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -34,6 +38,8 @@ Part = tuple[int, int, bool]
 Block = tuple[int, tuple[int, ...], Tensor | None]
 """Queries that are run together: how many, the earlier blocks whose keys they see beside their own, and
 the mask of these keys (to add to scores); None for a chain that sees itself alone."""
+BLOCK = 128
+"""Queries, and keys, in a block of FlexAttention's."""
 CALL = 1 << 14
 """What a call of attention costs beside its work, in pairs of a query and a key."""
 
@@ -90,7 +96,8 @@ def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def block_mask(exit_T: Tensor, position_T: Tensor, window: int | None) -> BlockMask:
-    """FlexAttention's form of the same rule (1, 1, T, T)."""
+    """FlexAttention's form of the same rule (1, 1, T, T): which blocks of keys a block of queries reads,
+    and which of them whole, without the rule. Nothing is read back from the device."""
 
     def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         allowed = (key <= query) & (query < exit_T[key])
@@ -99,7 +106,39 @@ def block_mask(exit_T: Tensor, position_T: Tensor, window: int | None) -> BlockM
         return allowed
 
     size = len(exit_T)
-    return create_block_mask(rule, None, None, size, size, device=str(exit_T.device))
+    blocks = -(-size // BLOCK)
+    first_B = torch.arange(blocks, device=exit_T.device) * BLOCK
+    least_exit_B, last_exit_B = _extremes(exit_T, blocks)
+    earlier = first_B[None, :] < first_B[:, None]
+    some = (earlier & (last_exit_B[None, :] > first_B[:, None])) | torch.eye(
+        blocks, dtype=torch.bool, device=exit_T.device
+    )
+    whole = earlier & (least_exit_B[None, :] >= first_B[:, None] + BLOCK)
+    if window is not None:
+        least_B, last_B = _extremes(position_T, blocks)
+        some &= least_B[:, None] - last_B[None, :] < window
+        whole &= last_B[:, None] - least_B[None, :] < window
+    return BlockMask.from_kv_blocks(
+        *_listed(some & ~whole),
+        *_listed(whole),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=rule,
+        seq_lengths=(size, size),
+    )
+
+
+def _extremes(value_T: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+    """Least and largest value in each block; in one that is not full the least is 0, so that it is
+    never taken for one that is read whole."""
+    value_BN = torch.nn.functional.pad(value_T, (0, blocks * BLOCK - len(value_T)))
+    value_BN = value_BN.view(blocks, BLOCK)
+    return value_BN.amin(1), value_BN.amax(1)
+
+
+def _listed(read_QK: Tensor) -> tuple[Tensor, Tensor]:
+    """As FlexAttention wants it: how many blocks each block of queries reads, and these, first."""
+    order_QK = torch.argsort(read_QK.int(), dim=1, descending=True, stable=True)
+    return read_QK.sum(1).int()[None, None], order_QK.int()[None, None]
 
 
 def masks(
@@ -128,10 +167,20 @@ def _mask(
     attention = config._attn_implementation
     if attention == "flex_attention":
         return block_mask(exit_T, position_T, window)
-    # FlexAttention has no backward pass on the CPU, so the rule is written out there.
+    if attention == NAME:
+        return _forest_mask(exit_T, position_T, parts, dtype, window)
     allowed = dense_mask(exit_T, position_T, window)
-    if attention == "eager":
-        return additive_mask(allowed, dtype)
+    return additive_mask(allowed, dtype) if attention == "eager" else allowed
+
+
+def _forest_mask(
+    exit_T: Tensor,
+    position_T: Tensor,
+    parts: tuple[Part, ...],
+    dtype: torch.dtype,
+    window: int | None,
+) -> Tensor:
+    """The blocks of a row for `forest_attention`, on what transformers takes for a mask."""
     blocks: list[Block] = []
     exits = exit_T.tolist()
     for start, end, chain in parts:
@@ -139,18 +188,36 @@ def _mask(
         if chain and (window is None or end - start <= window):
             blocks.append((end - start, (), None))
             continue
-        chains, first = _chains(exits, start, end), len(blocks)
+        tree, first = slice(start, end), len(blocks)
+        chains = _chains(exits, start, end)
+        if len(chains) == 1:
+            seen = dense_mask(exit_T[tree] - start, position_T[tree], window)
+            blocks.append((end - start, (), additive_mask(seen, dtype)))
+            continue
         for a, b, above in chains:
-            seen = torch.cat(
-                [allowed[:, :, a:b, slice(*chains[n][:2])] for n in above]
-                + [allowed[:, :, a:b, a:b]],
-                dim=-1,
-            )
+            seen = _chain_mask([chains[n][:2] for n in above], (a, b), position_T, window)
             numbers = tuple(first + n for n in above)
             blocks.append((b - a, numbers, additive_mask(seen, dtype)))
-    # On the mask itself: transformers hands its attention functions nothing else of ours.
-    allowed.forest_blocks = tuple(blocks)  # type: ignore[attr-defined]
-    return allowed
+    # On the mask itself: transformers hands its attention functions nothing else of ours. It lets no
+    # token see anything, so that a model which loses our blocks on the way is seen to be wrong.
+    nothing = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=exit_T.device)
+    carrier = nothing.expand(1, 1, len(exits), len(exits))
+    carrier.forest_blocks = tuple(blocks)  # type: ignore[attr-defined]
+    return carrier
+
+
+def _chain_mask(
+    above: list[tuple[int, int]], own: tuple[int, int], position_T: Tensor, window: int | None
+) -> Tensor:
+    """Boolean mask (1, 1, Q, K) of a chain of Q nodes: the keys of the chains above it, then its own."""
+    device = position_T.device
+    key_K = torch.cat([torch.arange(a, b, device=device) for a, b in (*above, own)])
+    query_Q = torch.arange(*own, device=device)
+    # What stands before a node among its own and those above it is what it descends from.
+    allowed = key_K[None, :] <= query_Q[:, None]
+    if window is not None:
+        allowed &= position_T[query_Q][:, None] - position_T[key_K][None, :] < window
+    return allowed[None, None]
 
 
 def _chains(exits: list[int], start: int, end: int) -> list[tuple[int, int, list[int]]]:

@@ -266,6 +266,78 @@ def test_the_block_mask_is_the_dense_mask(window: int | None) -> None:
     assert torch.equal(rule(0, 0, index[:, None], index[None, :]), dense[0, 0])
 
 
+@pytest.mark.parametrize("window", [None, 40, 200])
+@pytest.mark.parametrize("padding", [0, 77])
+def test_the_blocks_of_a_long_row_are_those_of_torch(window: int | None, padding: int) -> None:
+    """Against `create_block_mask`, which asks the rule of every pair: no block that holds a visible
+    pair is left out, and only blocks that are seen whole are read without the rule."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    prompt = list(range(3, 303))
+    group = [
+        token_path([*prompt, *[400 + n] * (150 + 90 * n)], (300, 450 + 90 * n), responses=(n,))
+        for n in range(4)
+    ]
+    lone = [
+        [token_path([size, *range(3, 2 + size)], (size - 2, size))] for size in (260, 128, 40, 700)
+    ]
+    (row,) = pack([group, *lone], 10_000)
+    size = len(row) + padding
+    position_T = torch.zeros(size, dtype=torch.long)
+    exit_T = torch.arange(1, size + 1)
+    position_T[: len(row)] = torch.from_numpy(row.tree.position_T)
+    exit_T[: len(row)] = torch.from_numpy(row.tree.exit_T)
+    ours = block_mask(exit_T, position_T, window)
+    theirs = create_block_mask(ours.mask_mod, None, None, size, size, device="cpu")
+    some, whole = block_sets(ours)
+    wanted_some, wanted_whole = block_sets(theirs)
+    assert some | whole >= wanted_some | wanted_whole
+    assert whole <= wanted_whole
+    if window is None:
+        assert (some, whole) == (wanted_some, wanted_whole)
+
+
+def block_sets(mask: Any) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+    """Blocks that are read by the rule, and blocks that are read whole: (queries, keys)."""
+    found = []
+    for counts, indices in (
+        (mask.kv_num_blocks, mask.kv_indices),
+        (mask.full_kv_num_blocks, mask.full_kv_indices),
+    ):
+        pairs = enumerate(zip(counts[0, 0].tolist(), indices[0, 0].tolist(), strict=True))
+        found.append({(q, k) for q, (count, keys) in pairs for k in keys[:count]})
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("window", [None, 30])
+def test_rows_make_no_mask_of_their_own_size(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group of long answers and long demonstrations: what is made is of the size of their parts, and
+    the row says what its paths say alone."""
+    prompt = list(range(3, 203))
+    group = [token_path([*prompt, *[300 + n] * 150], (200, 350), responses=(n,)) for n in range(3)]
+    lone = [[token_path([7 + n, *range(3, 131)], (100, 129), responses=(3 + n,))] for n in range(2)]
+    (row,) = pack([group, *lone], 10_000)
+    config = hf.MistralConfig(**TINY, sliding_window=window)
+    model = sharpen(AutoModelForCausalLM.from_config(config, attn_implementation=NAME))
+    made: list[int] = []
+
+    def counted(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        made.append(allowed.numel())
+        return additive(allowed, dtype)
+
+    additive = attention.additive_mask
+    policy = Policy(model.eval())
+    assert policy.fit.attention == NAME
+    with torch.no_grad():
+        alone = torch.cat([policy.alone(path) for path in row.paths])
+        monkeypatch.setattr(attention, "additive_mask", counted)
+        packed = policy.packed(row)
+    torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-4)
+    assert sum(made) < len(row) ** 2 / 2
+
+
 def test_flex_attention_gives_the_same_forward() -> None:
     """The path that CUDA takes; FlexAttention has no backward pass on the CPU."""
     from torch.nn.attention.flex_attention import flex_attention
