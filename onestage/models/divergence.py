@@ -74,9 +74,13 @@ class Anchor:
                 row = self.rows[number]
                 if not self.exact:
                     logp_K = policy(row)
-                    loss, count, kl = loss - logp_K.sum().item(), count + len(logp_K), float("nan")
+                    if row.records:  # else one that only keeps step with other ranks
+                        loss, kl = loss - logp_K.sum().item(), float("nan")
+                        count += len(logp_K)
                     continue
                 hidden_KH, target_K = _states(policy, row)
+                if not row.records:
+                    continue
                 start_KH = self.states[number].to(hidden_KH.device)
                 for first in range(0, len(target_K), CHUNK):
                     part = slice(first, first + CHUNK)

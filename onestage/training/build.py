@@ -38,6 +38,7 @@ from onestage.training.choices import (
     objectives_of,
     schedule_of,
 )
+from onestage.training.devices import devices_of
 from onestage.training.parts import (
     Given,
     answers_of,
@@ -314,6 +315,7 @@ def build(
         options=train,
         out=out,
         accelerator=accelerator,
+        devices=devices_of(accelerator, policy, masters),
         data=draft.stores,
         plan=plan,
         loaded=loaded,

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.training.forward import row_terms
@@ -26,7 +24,6 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     Processes share the work; every one returns the same numbers. Training state is untouched.
     """
     tally, terms = Tally(), Tally()
-    rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
     answering: dict[str, float] = {}
     if run.answers:
         records, answering = run.answers.evaluate(records)
@@ -35,13 +32,13 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
             part = records[start : start + CHUNK]
             batch = pack_records(part, run.options.row_budget)
             groups = [f"eval/{record.source}/{record.kind}" for record in part]
-            for row in batch.rows[rank::ranks]:
+            for row in run.devices.deal(batch.rows):
                 _, losses = row_terms(run, row, batch)
                 tally.add(losses.values(), groups)
                 for name, loss in losses.items():
                     terms.add([loss], [name] * len(part))
-    _gather(tally, ranks)
-    _gather(terms, ranks)
+    _gather(run, tally)
+    _gather(run, terms)
     share = run.schedule.share
     means = _losses(terms)
     # Terms without held-out rows are left out, and the others weigh more for it.
@@ -66,14 +63,13 @@ def measure(run: Run, names: Sequence[str]) -> dict[str, float]:
 def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     """Mean loss of each term on some records; the same on every process."""
     terms = Tally()
-    rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
     with run.policy.evaluating():
         batch = pack_records(records, run.options.row_budget)
-        for row in batch.rows[rank::ranks]:
+        for row in run.devices.deal(batch.rows):
             _, losses = row_terms(run, row, batch)
             for name, loss in losses.items():
                 terms.add([loss], [name] * len(records))
-    _gather(terms, ranks)
+    _gather(run, terms)
     return _losses(terms)
 
 
@@ -83,11 +79,7 @@ def _losses(terms: Tally) -> dict[str, float]:
     }
 
 
-def _gather(tally: Tally, ranks: int) -> None:
-    if ranks == 1:
-        return
-    found: list[object] = [None] * ranks
-    torch.distributed.all_gather_object(found, tally.sums)
-    tally.sums = {}
+def _gather(run: Run, tally: Tally) -> None:
+    found, tally.sums = run.devices.gather([tally.sums]), {}
     for sums in found:
-        tally.merge(sums)  # type: ignore[arg-type]
+        tally.merge(sums)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onestage.data.encoded import Floats
 from onestage.data.packing import Batch, Row
+from onestage.models.readout import Said
 from onestage.objectives import Loss
 
 if TYPE_CHECKING:
@@ -30,23 +31,29 @@ def row_loss(
     counts: Mapping[str, float],
 ) -> tuple[Tensor, dict[str, Loss]]:
     """What one row adds to the step's loss, and the losses of its terms."""
-    logp_K, losses = row_terms(run, row, batch)
+    said, losses = row_terms(run, row, batch)
     parts = [
         weights[name] / counts[name] * loss.loss_U.sum()
         for name, loss in losses.items()
         if counts.get(name)
     ]
-    # A zero with a graph behind it, so that a row without any unit can go backward, too.
-    return sum(parts, start=0.0 * logp_K.sum()), losses
+    # A zero with a graph behind it, so that a row without any unit can go backward, too; of many ranks
+    # through all that any row of the step goes through, since they wait for each other's gradients.
+    through = said.values() if run.devices.ranks > 1 else (said["logp"],)
+    nothing = torch.stack([0.0 * value_K.sum() for value_K in through]).sum()
+    return sum(parts, start=nothing), losses
 
 
-def row_terms(run: Run, row: Row, batch: Batch) -> tuple[Tensor, dict[str, Loss]]:
-    """Log-probabilities (K) of a row, and the losses of its terms."""
-    needs = run.terms.needs_of(*(batch.records[number] for number in row.records))
+def row_terms(run: Run, row: Row, batch: Batch) -> tuple[Said, dict[str, Loss]]:
+    """What the policy says of a row, and the losses of its terms."""
+    alone = run.devices.ranks == 1
+    asked = batch.records if not alone else [batch.records[number] for number in row.records]
     with run.accelerator.autocast():
-        known = run.policy.look(row, needs)
-    known["reference"] = reference_of(run, row, batch, known["logp"])
-    return known["logp"], run.terms.losses(row, batch, known)
+        said = run.devices.look(row, run.terms.needs_of(*asked))
+    if not row.records:
+        return said, {}
+    known = {**said, "reference": reference_of(run, row, batch, said["logp"])}
+    return said, run.terms.losses(row, batch, known)
 
 
 def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:

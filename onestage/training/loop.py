@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from onestage.data.encoded import Encoded
@@ -85,10 +84,8 @@ def decide(run: Run) -> dict[str, float]:
 
 def _stopping(run: Run) -> bool:
     """Whether any process was told to stop; all of them stop after the same step."""
-    if run.accelerator.num_processes > 1:
-        flag = torch.tensor([float(run.stop)], device=run.policy.device)
-        torch.distributed.all_reduce(flag)
-        run.stop = bool(flag.item())
+    if run.devices.ranks > 1:
+        run.stop = bool(run.devices.add(torch.tensor(float(run.stop))))
     return run.stop
 
 
@@ -109,10 +106,11 @@ def take_step(
         measured.tokens_of[record.source] += record.tokens
     observed: list[dict[str, Any]] = []
     sum_2T = torch.zeros(2, len(weights), device=run.policy.device)
-    rank, ranks = run.accelerator.process_index, run.accelerator.num_processes
-    for row in batch.rows[rank::ranks]:
-        loss, losses = row_loss(run, row, batch, weights, counts)
-        run.accelerator.backward(loss)
+    rows = run.devices.deal(batch.rows)
+    for number, row in enumerate(rows, 1):
+        with run.devices.adding(last=number == len(rows)):
+            loss, losses = row_loss(run, row, batch, weights, counts)
+            run.accelerator.backward(loss)
         run.masters.gather()
         for place, name in enumerate(weights):
             if name in losses:
@@ -120,17 +118,16 @@ def take_step(
                 sum_2T[:, place] += torch.stack([shown.value_M.sum(), shown.weight_M.sum()])
         measured.tally.add(losses.values(), streams)
         observed.append({name: loss.observed for name, loss in losses.items()})
-    stepped = run.masters.of(parameters)
-    if ranks > 1:
-        _add_over_ranks(sum_2T, stepped)
-    sums = zip(weights, *sum_2T.tolist(), strict=True)
+    sums = zip(weights, *run.devices.add(sum_2T).tolist(), strict=True)
     measured.losses = {name: total / weight for name, total, weight in sums if weight}
     measured.loss = sum(weights[name] * loss for name, loss in measured.losses.items())
-    # After the gradients were summed: every process adds the same.
+    # The gradients are those of all ranks by now: every one adds the same.
     if run.penalty:
         measured.loss += run.penalty(run.policy.model)
         run.masters.gather()
-    measured.grad_norm, measured.clip_factor = _clip(run, stepped, active(weights))
+    measured.grad_norm, measured.clip_factor = _clip(
+        run, run.masters.of(parameters), active(weights)
+    )
     if not (math.isfinite(measured.loss) and math.isfinite(measured.grad_norm)):
         raise NonFiniteError(_blame(run, records, measured))
     run.optimizer.step()
@@ -138,28 +135,13 @@ def take_step(
     run.learning_rate.step()
     run.optimizer.zero_grad(set_to_none=True)
     if any(run.terms.state.values()):
-        run.terms.advance(_sum_observed(gather_object(observed) if ranks > 1 else observed))
+        run.terms.advance(_sum_observed(run.devices.gather(observed)))
     return measured
 
 
 def _step_seed(seed: int, step: int) -> int:
     # A large prime apart, so that runs of neighbouring seeds do not share steps' numbers.
     return (seed * 1_000_003 + step) % (1 << 63)
-
-
-def _add_over_ranks(sum_2T: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Sum gradients and the terms' losses and weights over all processes, in one flat message."""
-    # A process without a row of some term has no gradient of it, and the message has one size.
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    tensors = [sum_2T, *(p.grad for p in parameters if p.grad is not None)]
-    flat = torch.cat([tensor.flatten().float() for tensor in tensors])
-    torch.distributed.all_reduce(flat)
-    at = 0
-    for tensor in tensors:
-        tensor.copy_(flat[at : at + tensor.numel()].view_as(tensor))
-        at += tensor.numel()
 
 
 def _clip(run: Run, parameters: Sequence[Tensor], terms: Sequence[str]) -> tuple[float, float]:
@@ -190,17 +172,18 @@ def _blame(run: Run, records: Sequence[Encoded], measured: Step) -> str:
     """Which records of a step give a loss or gradient that is not finite on their own."""
     guilty = []
     for record in records:
-        run.policy.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad(set_to_none=True)
         batch = pack_records([record], run.options.row_budget)
         counts = run.terms.count([record])
-        total, _ = row_loss(run, batch.rows[0], batch, measured.weights, counts)
-        run.accelerator.backward(total)
-        norm = torch.nn.utils.get_total_norm(
-            [p.grad for p in run.policy.parameters() if p.grad is not None]
-        )
+        with run.devices.adding(last=True):
+            total, _ = row_loss(run, batch.rows[0], batch, measured.weights, counts)
+            run.accelerator.backward(total)
+        run.masters.gather()
+        stepped = run.masters.of(run.policy.parameters())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in stepped if p.grad is not None])
         if not (math.isfinite(total.item()) and math.isfinite(norm.item())):
             guilty.append(f"{record.source}:{record.id}")
-    run.policy.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad(set_to_none=True)
     named = ", ".join(guilty[:20]) or "none of them alone (the step's records together)"
     return (
         f"step {run.step + 1}: loss {measured.loss}, gradient norm {measured.grad_norm}; "

@@ -40,7 +40,7 @@ class Prober:
         for prefix, records_of in (("retention", retention), ("task", task)):
             for name, records in records_of.items():
                 rows = pack_records(list(records), run.options.row_budget).rows
-                self.watched[f"{prefix}/{name}"] = Anchor(run.policy, self._mine(rows))
+                self.watched[f"{prefix}/{name}"] = Anchor(run.policy, run.devices.deal(rows))
         self.start = {name: self._moved(start) for name, start in self.watched.items()}
 
     def __call__(self) -> dict[str, float]:
@@ -59,16 +59,13 @@ class Prober:
         kinds = {"retention": ("kl", "loss", "loss_increase"), "task": ("kl",)}
         return [f"{name}/{kind}" for name in self.watched for kind in kinds[name.split("/")[0]]]
 
-    def _mine(self, rows: Sequence[object]) -> list:
-        accelerator = self.run.accelerator
-        return list(rows[accelerator.process_index :: accelerator.num_processes])
-
     def _moved(self, start: Anchor) -> Moved:
         """Means over all processes' rows."""
         with self.run.accelerator.autocast():
             found = start.measure(self.run.policy)
         sums = [found.loss * found.positions, found.kl * found.positions, float(found.positions)]
-        loss, kl, count = _over_ranks(torch.tensor(sums, dtype=torch.float64), self.run).tolist()
+        sum_3 = torch.tensor(sums, dtype=torch.float64)
+        loss, kl, count = self.run.devices.add(sum_3).tolist()
         return Moved(loss / max(count, 1), kl / max(count, 1), int(count))
 
     def _gradients(self) -> dict[str, float]:
@@ -103,25 +100,20 @@ class Prober:
         run.policy.eval()
         try:
             # A weight of 1: the term's gradient itself, whatever the schedule makes of it.
-            for row in self._mine(batch.rows):
-                loss, _ = row_loss(run, row, batch, {term: 1.0}, counts)
-                run.accelerator.backward(loss)
-            grads = [
+            rows = run.devices.deal(batch.rows)
+            for place, row in enumerate(rows, 1):
+                with run.devices.adding(last=place == len(rows)):
+                    loss, _ = row_loss(run, row, batch, {term: 1.0}, counts)
+                    run.accelerator.backward(loss)
+            run.masters.gather()
+            return [
                 torch.zeros_like(p, dtype=torch.float32) if p.grad is None else p.grad.float()
-                for p in parameters
+                for p in run.masters.of(parameters)
             ]
         finally:
-            run.policy.zero_grad(set_to_none=True)
+            run.optimizer.zero_grad(set_to_none=True)
             run.policy.train(was)
-        return [_over_ranks(grad, run) for grad in grads]
 
 
 def _norm(grads: Sequence[Tensor]) -> float:
     return torch.nn.utils.get_total_norm(list(grads)).item()
-
-
-def _over_ranks(tensor: Tensor, run: Run) -> Tensor:
-    if run.accelerator.num_processes > 1:
-        tensor = tensor.to(run.policy.device)
-        torch.distributed.all_reduce(tensor)
-    return tensor

@@ -34,6 +34,7 @@ from onestage.runfolder import OutputError, RunFolder, Say, digest_of
 from onestage.schedules import Schedule
 from onestage.training import checkpoints, loop
 from onestage.training.callbacks import Callback
+from onestage.training.devices import Devices
 from onestage.training.monitor import Monitor, probed
 from onestage.training.optimizer import Clipping
 from onestage.training.plan import Plan, most_drawn, most_measured
@@ -68,6 +69,8 @@ class Run:
     out: Path
     """The run folder."""
     accelerator: Accelerator
+    devices: Devices
+    """Where its weights and gradients lie."""
     data: Data
     plan: Plan
     loaded: Loaded

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from onestage.data.deal import deal
 from onestage.data.encoded import Encoded, Floats, Sampled
 from onestage.data.packing import Batch, Row, by_path, pack_records
 from onestage.models.policy import Policy
@@ -73,7 +74,7 @@ class Remembering:
             return found
         batch = pack_records(records, self.tokens_per_row)
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        rows, own = batch.rows[rank::ranks], set(asked) - {"reference"}
+        rows, own = deal(batch.rows, rank, ranks), set(asked) - {"reference"}
         told = self._look(self.policy, rows, batch, {name: name for name in own})
         if "reference" in asked:
             assert self.reference is not None
