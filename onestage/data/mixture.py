@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache
-from math import floor
+from functools import cached_property, lru_cache
+from heapq import heapify, heapreplace
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -119,28 +120,40 @@ class Mixture:
         order of their times. So the sequence is one, of which every step is a piece: counts never
         fall, and at most half a record a stream separates them from the exact proportions in time.
         """
-        # In fractions: rounded floats could let a count fall from one step to the next.
-        parts = {stream.name: Fraction(stream.share) for stream in self.streams}
+        parts, unit = self._parts
         total = sum(parts.values())
-        wanted = round(total * step)
-        half = Fraction(1, 2)
-        taken = {name: floor(part * wanted / total + half) for name, part in parts.items()}
+        wanted = round(Fraction(total * step, unit))
+        # floor(part * wanted / total + 1/2)
+        taken = {n: (2 * part * wanted + total) // (2 * total) for n, part in parts.items()}
         # Each rounded by itself, the counts may miss their sum: the records next due make up for it.
-        while sum(taken.values()) < wanted:
-            name = min(taken, key=lambda name: ((taken[name] + half) / parts[name], name))
-            taken[name] += 1
-        while sum(taken.values()) > wanted:
-            name = max(taken, key=lambda name: ((taken[name] - half) / parts[name], name))
-            taken[name] -= 1
+        off = wanted - sum(taken.values())
+        way = 1 if off > 0 else -1
+        ranks = {name: way * rank for rank, name in enumerate(sorted(parts))}
+        due = [] if not off else [_due(taken[n], parts[n], way, ranks[n], n) for n in parts]
+        heapify(due)
+        for _ in range(abs(off)):
+            name = due[0][-1]
+            taken[name] += way
+            heapreplace(due, _due(taken[name], parts[name], way, ranks[name], name))
         return {name: min(count, self.limit.get(name, count)) for name, count in taken.items()}
+
+    @cached_property
+    def _parts(self) -> tuple[dict[str, int], int]:
+        """The streams' shares as whole numbers of a unit, and the unit's denominator: rounded floats
+        could let a count fall from one step to the next, and fractions are slow to add."""
+        shares = {stream.name: Fraction(stream.share) for stream in self.streams}
+        unit = lcm(*(share.denominator for share in shares.values()))
+        return {name: int(share * unit) for name, share in shares.items()}, unit
 
     def draw(self, step: int) -> list[Encoded]:
         """The records of a step."""
+        batches = {s.name: s.reuse.batch(step) if s.reuse else step for s in self.streams}
+        # With hundreds of streams this is most of a draw: once a batch, not once a stream.
+        until = {n: self.until(n) for batch in set(batches.values()) for n in (batch, batch + 1)}
         records = []
         for stream in self.streams:
-            batch = stream.reuse.batch(step) if stream.reuse else step
-            before, after = self.until(batch)[stream.name], self.until(batch + 1)[stream.name]
-            for cursor in range(before, after):
+            batch = batches[stream.name]
+            for cursor in range(until[batch][stream.name], until[batch + 1][stream.name]):
                 record = stream[self._place(stream, cursor)]
                 # A problem that comes again is answered anew: the visit is part of its random numbers.
                 records.append(replace(record, visit=cursor) if record.is_problem else record)
@@ -164,8 +177,22 @@ class Mixture:
         return int(self._order(stream, epoch)[at])
 
     def _order(self, stream: MixedStream, epoch: int) -> np.ndarray[Any, Any]:
-        name = f"{self.purpose}/{stream.name}" if self.purpose else stream.name
-        return order(self.seed, name, epoch, len(stream))
+        kept = self._orders.get(stream.name)
+        if kept is None or kept[0] != epoch:
+            name = f"{self.purpose}/{stream.name}" if self.purpose else stream.name
+            kept = self._orders[stream.name] = epoch, order(self.seed, name, epoch, len(stream))
+        return kept[1]
+
+    @cached_property
+    def _orders(self) -> dict[str, tuple[int, np.ndarray[Any, Any]]]:
+        """Of each stream, the epoch that was walked last and its order: 8 bytes a record."""
+        return {}
+
+
+def _due(taken: int, part: int, way: int, rank: int, name: str) -> tuple[Fraction, int, str]:
+    """When a stream gives its next record (`way` 1) or gave its last (-1), to be compared with others:
+    the least is the next to give one, or to take one back."""
+    return way * Fraction(2 * taken + way, part), rank, name
 
 
 @lru_cache(maxsize=32)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +114,39 @@ def test_taking_is_even_and_adds_up(parts: dict[str, float], batch: int, step: i
         off = abs(mixture.until(step)[stream.name] - exact)
         assert off <= 0.5 + stream.share / batch * count / 2 + 1e-6
         assert take[stream.name] >= 0
+
+
+@given(
+    st.lists(st.sampled_from([0.05, 0.5, 1.0, 1 / 3, 2.0, 9.0]), min_size=1, max_size=12),
+    st.integers(0, 6),
+)
+@settings(deadline=None)
+def test_records_are_taken_in_the_order_in_which_they_fall_due(
+    parts: list[float], step: int
+) -> None:
+    """The k-th record of a stream is due at (k - 1/2) / part, ties by name: all written out, sorted."""
+    streams = [MixedStream(f"s{n}", None, part) for n, part in enumerate(parts)]  # type: ignore[arg-type]
+    shares = {stream.name: Fraction(stream.share) for stream in streams}
+    wanted = round(sum(shares.values()) * step)
+    due = [((k - Fraction(1, 2)) / p, n) for n, p in shares.items() for k in range(1, wanted + 1)]
+    taken = Counter(name for _, name in sorted(due)[:wanted])
+    assert Mixture(streams, 0).until(step) == {name: taken[name] for name in shares}
+
+
+def test_a_step_of_many_streams_orders_none_of_them_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Counter[tuple[str, int]] = Counter()
+
+    def counted(seed: int, stream: str, epoch: int, size: int) -> Any:
+        made[stream, epoch] += 1
+        return order(seed, stream, epoch, size)
+
+    monkeypatch.setattr("onestage.data.mixture.order", counted)
+    store = store_of(tmp_path / "store", 10)
+    mixture = Mixture([MixedStream(f"s{n}", store, 0.3) for n in range(50)], 0)
+    assert sum(len(mixture.draw(step)) for step in range(60)) == 900
+    assert set(made.values()) == {1}  # 18 records each: two epochs
 
 
 def test_shares() -> None:
