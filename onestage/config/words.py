@@ -13,6 +13,10 @@ from onestage.config import plain_yaml
 from onestage.config.plain_yaml import RecipeError
 
 S = TypeVar("S", bound=BaseModel)
+BITS = 63
+"""Of a whole number, beside its sign."""
+SHOWN = 200
+"""Characters of a wrong value that are repeated."""
 
 
 class Section(BaseModel):
@@ -36,14 +40,19 @@ class Section(BaseModel):
         return value
 
 
-def not_finite(value: Any, place: str = "", *, bounds: bool = False) -> Iterator[tuple[str, float]]:
-    """The numbers in plain content that are not finite, and where they stand in it.
+def not_finite(
+    value: Any, place: str = "", *, bounds: bool = False
+) -> Iterator[tuple[str, float | str]]:
+    """The numbers in plain content that are not finite, or that no 64 bits hold, and where they stand.
 
     bounds: infinity may be (of a choice, which says itself whether it has a use for that: `Plugins`).
     """
     if isinstance(value, float) and not math.isfinite(value):
         if not bounds or math.isnan(value):
             yield place, value
+    elif isinstance(value, int) and value.bit_length() > BITS:
+        # Arithmetic with it overflows somewhere in a library, after a page of digits was printed.
+        yield place, f"one of {value.bit_length()} bits, where {BITS} are allowed"
     elif isinstance(value, Mapping):
         bounds = bounds or isinstance(value.get("name"), str)
         for key, one in value.items():
@@ -129,7 +138,14 @@ def explain(problem: Any, whole: type[BaseModel]) -> str:
         return f"{'.'.join([*place, key])}: unknown key{nearest(key, known)}"
     given = problem.get("input")
     plain = not problem["loc"] or isinstance(given, dict | list | BaseModel)
-    return said(problem) + ("" if plain else f", got {given!r}")
+    return said(problem) + ("" if plain else _got(given))
+
+
+def _got(given: Any) -> str:
+    if isinstance(given, int) and given.bit_length() > BITS:
+        return ""  # pages of digits, and Python itself writes no more than 4,300
+    text = repr(given)
+    return f", got {text}" if len(text) <= SHOWN else f", got {text[:SHOWN]}..."
 
 
 def said(problem: Any) -> str:

@@ -40,6 +40,8 @@ from onestage.training.terms import Terms
 
 EVALUATIONS = 8
 """Times that a run of one term is evaluated."""
+COUNTED = 1_000_000
+"""Steps that are gone through before a run: half a second to two."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,11 @@ def most_drawn(schedule: Schedule, steps: int) -> dict[str, int]:
     """The most batches of each term that so many steps train on.
 
     Counted where the schedule is a function of the step alone. One that takes losses in, or whose
-    weights a guard may raise, may draw any term that has a weight in every step.
+    weights a guard may raise, may draw any term that has a weight in every step; so may one of a run
+    that is too long to be counted.
     """
     counts = dict.fromkeys(schedule.weights, 0)
-    if type(schedule).observe is not Schedule.observe:
+    if type(schedule).observe is not Schedule.observe or steps > COUNTED:
         return counts | dict.fromkeys(active(schedule.weights), steps)
     for step in range(steps):
         for term in active(schedule.weigh(step)):

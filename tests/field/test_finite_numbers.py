@@ -113,3 +113,22 @@ def test_a_guard_on_what_is_no_number_does_not_keep_silent(then: Any, stops: boo
     assert act([guard], {"x": math.nan}, schedule, said.append) is stops
     assert said[0].startswith("guard: x is not a number")
     assert schedule.share["a"] == 0.5
+
+
+@pytest.mark.parametrize("digits", [19, 400, 5000])
+def test_a_number_that_64_bits_do_not_hold_is_refused(digits: int) -> None:
+    with pytest.raises(RecipeError, match=r"^train\.max_steps: .* of \d+ bits, where 63") as told:
+        parse_recipe(recipe_with("train.max_steps", 10**digits))
+    assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize("schedule", ["proportional", "alright", "chord", "maxright"])
+def test_a_run_of_any_length_is_planned_at_once(
+    schedule: str, recipe_of: Callable[..., dict[str, Any]]
+) -> None:
+    """Steps are arithmetic: checking a run of 10^18 of them takes no longer than one of ten."""
+    objective = {"demonstration": "sft", "pair": "dpo"}
+    recipe = recipe_of("demonstration", "pair", objective=objective, schedule=schedule)
+    recipe["train"]["max_steps"] = 10**18
+    (checked,) = one.check(**recipe)
+    assert not checked.findings.errors
