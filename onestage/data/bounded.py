@@ -1,15 +1,18 @@
 """Chat templates that may not end: a template is a program, and comes with a model folder.
 
-transformers runs them in a sandbox that bounds no time. Here a rendering has seconds of computing, and
-what no signal could interrupt (powers, numbers in the millions) is refused before it runs.
+transformers runs them in a sandbox that bounds neither time nor memory. Here a rendering has seconds of
+computing and a part of the memory, and what no signal could interrupt (powers, numbers in the millions)
+is refused before it runs.
 """
 
 from __future__ import annotations
 
+import mmap
+import resource
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jinja2 import Environment, TemplateError
@@ -20,6 +23,8 @@ GREATEST = 1_000_000
 """Number in a template."""
 LONGEST = 64_000_000
 """Characters of what is rendered."""
+MEMORY = 2 << 30
+"""Bytes that one rendering may take beside what the process has."""
 
 
 class EndlessTemplateError(ValueError):
@@ -43,8 +48,8 @@ def refuse_endless(template: str) -> None:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Raise `EndlessTemplateError` in what takes more than `SECONDS` of computing; in the main thread,
-    the only one that signals reach."""
+    """Raise `EndlessTemplateError` in what takes more than `SECONDS` of computing or `MEMORY`; in the
+    main thread, the only one that signals reach."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -59,10 +64,36 @@ def bounded() -> Iterator[None]:
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
-        yield
+        with _little_memory():
+            yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+@contextmanager
+def _little_memory() -> Iterator[None]:
+    """Let what is inside have `MEMORY` bytes; a text that is repeated or doubled asks for all of it at
+    once, before anyone could look at its length."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        with open("/proc/self/statm") as file:  # its first number: pages of address space
+            most = int(file.read().split()[0]) * mmap.PAGESIZE + MEMORY
+        allowed = [limit for limit in before if limit != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min([most, *allowed]), before[1]))
+    except (OSError, ValueError):  # not Linux: without this bound
+        yield
+        return
+    try:
+        yield
+    except MemoryError as error:
+        raise EndlessTemplateError(
+            f"the chat template took more than {MEMORY >> 30} GB of memory for one conversation; set "
+            "model.chat_template to another one"
+        ) from error
+    finally:
+        with suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def require_short(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,13 @@ LOOPS = {
         "{% set s = namespace(t='x') %}{% for i in range(40) %}{% set s.t = s.t ~ s.t %}"
         "{% if s.t | length > 30000000 %}{{ s.t ~ s.t ~ s.t }}{% endif %}{% endfor %}"
     ),
+    "a text that doubles forty times": (
+        "{% set s = namespace(t='x') %}{% for i in range(40) %}{% set s.t = s.t ~ s.t %}{% endfor %}"
+    ),
+    "a text ten thousand million times": "{{ 'x' * 99999 * 99999 }}",
+    "a list as long": "{% set a = [0] * 99999 * 99999 %}",
+    "padded": "{{ '%9999999999d' % 1 }}",
+    "padded by number": "{{ '{:>{}}'.format(1, 99999 * 99999) }}",
 }
 BROKEN = {
     "macros that call themselves": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
@@ -60,6 +68,7 @@ def refused(command: str, tmp_path: Path, recipe: dict[str, Any], template: str)
     assert "Traceback" not in done.output
     assert "fault of" not in done.output
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     return done.output
 
 
