@@ -8,6 +8,7 @@ is refused before it runs.
 from __future__ import annotations
 
 import mmap
+import os
 import resource
 import signal
 import threading
@@ -77,8 +78,7 @@ def _little_memory() -> Iterator[None]:
     once, before anyone could look at its length."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     try:
-        with open("/proc/self/statm") as file:  # its first number: pages of address space
-            most = int(file.read().split()[0]) * mmap.PAGESIZE + MEMORY
+        most = _address_space() + MEMORY
         allowed = [limit for limit in before if limit != resource.RLIM_INFINITY]
         resource.setrlimit(resource.RLIMIT_AS, (min([most, *allowed]), before[1]))
     except (OSError, ValueError):  # not Linux: without this bound
@@ -94,6 +94,23 @@ def _little_memory() -> Iterator[None]:
     finally:
         with suppress(ValueError):
             resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _address_space() -> int:
+    """Bytes that the process has."""
+    # There are a million renderings, and opening the file takes longer than all else here. It says of
+    # the process that opened it, so a child opens its own.
+    process = os.getpid()
+    if process not in _statm:
+        for file in _statm.values():
+            os.close(file)
+        _statm.clear()
+        _statm[process] = os.open("/proc/self/statm", os.O_RDONLY)
+    return int(os.pread(_statm[process], 64, 0).split()[0]) * mmap.PAGESIZE
+
+
+_statm: dict[int, int] = {}
+"""The open file, by process."""
 
 
 def require_short(text: str) -> str:
