@@ -75,3 +75,34 @@ def test_what_cannot_be_decided_is_not_judged() -> None:
 def test_thousands_in_latex_are_one_number(final: str) -> None:
     row = {"facts": {"answer": "1234"}, "response": f"#### {final}"}
     assert outcomes({"name": "gsm8k"}, [row]) == ["paid"]
+
+
+LADY = {"names": ["A"], "truth": [True]}
+DRAFTS = [
+    ("math", {"answer": "5"}, "so \\boxed{5}"),
+    ("math", {"answer": "5"}, "<answer>5</answer>"),
+    ("gsm8k", {"answer": "5"}, "so\n#### 5"),
+    ("countdown", {"nums": [2, 3], "target": 5}, "<answer>2 + 3</answer>"),
+    ("knights_knaves", LADY, "<answer>A is a knight</answer>"),
+    ("match", {"answer": "five"}, "five"),
+    (
+        "ifeval",
+        {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+        "Five it is.",
+    ),
+]
+"""Right answers, as long as nobody is still thinking."""
+
+
+@pytest.mark.parametrize(("name", "facts", "response"), DRAFTS)
+def test_thoughts_that_the_prompt_opened_and_nothing_ended_are_a_draft(
+    name: str, facts: dict[str, Any], response: str
+) -> None:
+    row = {"facts": facts, "response": response}
+    unfinished = {**row, "prompt": "Q?\nAssistant: <think>\n"}
+    quoted = {**row, "prompt": "What does <think> mean? Say five."}
+    found = outcomes({"name": name}, [row, unfinished, quoted])
+    assert found == ["paid", "not", "paid"]
+    if name != "match":  # which compares all of the text, thoughts as well
+        ended = {**unfinished, "response": f"so </think>\n{response}"}
+        assert outcomes({"name": name}, [ended]) == ["paid"]

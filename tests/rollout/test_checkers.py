@@ -22,13 +22,20 @@ from onestage.rollout.rewards.knights_knaves import KnightsKnaves
 PROMPT = (
     "A conversation.\nUser: so? for example <answer> 1 </answer>.\nAssistant: Let me.\n<think> "
 )
+
+
+def prompt_of(response: str) -> str:
+    """One that opens the thoughts, for a response that ends them; what never ends them is a draft."""
+    return PROMPT if "</think>" in response else PROMPT.removesuffix("<think> ")
+
+
 COUNTDOWN = {"nums": [44, 19, 35], "target": 98}
 
 
 def judged(name: str, response: str, facts: dict[str, Any], **options: Any) -> float:
     checker = make({"name": name, **options})
     assert isinstance(checker, Checker)
-    return checker.judge(Answer(PROMPT, response, facts))
+    return checker.judge(Answer(prompt_of(response), response, facts))
 
 
 def tagged(text: str) -> str:
@@ -447,7 +454,7 @@ def test_an_answer_that_was_given_is_not_the_models(
 ) -> None:
     checker = make(name)
     assert isinstance(checker, Checker)
-    assert checker.judge(Answer(PROMPT, completion, facts, hint)) == reward
+    assert checker.judge(Answer(prompt_of(hint + completion), completion, facts, hint)) == reward
 
 
 def test_a_last_line_that_was_given_is_no_answer() -> None:

@@ -45,7 +45,7 @@ def last_boxed(text: str) -> tuple[str, int] | None:
 
 def spoken(answer: Answer) -> str:
     """The response without what was thought aloud, which leaves blanks; empty where that never ended."""
-    start = thought_over(answer.response)
+    start = thought_over(answer.response, answer.prompt)
     return "" if start is None else " " * start + answer.response[start:]
 
 

@@ -52,7 +52,7 @@ _SIGNS = {
     "\u2044": "/",
 }
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_THOUGHT = "</think>"
+_THOUGHT = "<think>", "</think>"
 
 
 def characters(text: str) -> str:
@@ -92,10 +92,12 @@ def arithmetic(text: str) -> str:
     return text.translate(str.maketrans("[]{}", "()()"))
 
 
-def thought_over(response: str) -> int | None:
+def thought_over(response: str, prompt: str) -> int | None:
     """Where a response speaks after thinking aloud: 0 where it does not think, None where it never stops
-    to. What is said inside is a draft."""
-    end = response.rfind(_THOUGHT)
+    to. What is said inside is a draft. The prompt may have opened the thoughts, as templates of
+    reasoning models do."""
+    end = response.rfind(_THOUGHT[1])
     if end >= 0:
-        return end + len(_THOUGHT)
-    return None if response.lstrip().startswith("<think>") else 0
+        return end + len(_THOUGHT[1])
+    opened = response.lstrip().startswith(_THOUGHT[0]) or prompt.rstrip().endswith(_THOUGHT[0])
+    return None if opened else 0

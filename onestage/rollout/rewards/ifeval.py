@@ -41,7 +41,7 @@ class IFEval(Checker):
         done: list[bool | None] = (
             [*benchmark.followed(asked, answer.prompt, answer.response, loose)]
             if self.rules == "compat"
-            else _followed(asked, answer.response, loose)
+            else _followed(asked, answer, loose)
         )
         if self.level == "prompt" and False in done:
             return 0.0
@@ -64,11 +64,11 @@ class IFEval(Checker):
 
 
 def _followed(
-    asked: list[tuple[str, dict[str, Any]]], response: str, loose: bool
+    asked: list[tuple[str, dict[str, Any]]], answer: Answer, loose: bool
 ) -> list[bool | None]:
     """By our rules. What is said while thinking is a draft."""
-    spoken = thought_over(response)
-    text = "" if spoken is None else response[spoken:]
+    spoken = thought_over(answer.response, answer.prompt)
+    text = "" if spoken is None else answer.response[spoken:]
     found: list[bool | None] = []
     for name, given in asked:
         verdicts = [

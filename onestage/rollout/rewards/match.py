@@ -5,7 +5,8 @@ For short answers that are right or wrong as text: a name, a label, a sequence o
 whitespace are one, and without what the options say does not matter.
 
 `part` says what is compared. `whole` is hint and completion: behind a hint that is all of the answer it
-is right to stop. Of the other parts, what ends within the hint was given, not found, and is wrong.
+is right to stop. Of the other parts, what ends within the hint was given, not found, and is wrong. What
+never stops thinking (`<think>`, of the response or at the end of the prompt) is a draft, and wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from onestage.data.sentences import sentences
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rewards._markup import thought_over
 
 MARKS = ".,;:!?"
 LONGEST = 20_000
@@ -37,7 +39,8 @@ class Match(Checker):
 
     def judge(self, answer: Answer) -> float:
         accepted = [words for text in _accepted(answer.facts) if (words := self._words(text))]
-        if len(answer.response) > LONGEST:
+        draft = thought_over(answer.response, answer.prompt) is None
+        if draft or len(answer.response) > LONGEST:
             return 0.0
         words = self._words(self._read(answer))
         if words in accepted:
