@@ -27,10 +27,9 @@ def demo(
     """Build a small base model, fine-tune it three ways on the same feedback, and compare: a report."""
     from onestage.cli._progress import progress
     from onestage.studies.demo import run_demo
-    from onestage.studies.pool import default_jobs
 
     quiet_libraries()
     where = cache or out / "cache"
-    outcome = run_demo(out, seed, where, jobs or default_jobs(), console, say, progress)
+    outcome = run_demo(out, seed, where, jobs, console, say, progress)
     if outcome.failed:
         raise typer.Exit(1)

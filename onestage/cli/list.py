@@ -20,6 +20,7 @@ ROOMS = {
     "rewards": "onestage.rollout.rewards",
     "engines": "onestage.rollout.engines",
     "worlds": "onestage.studies.worlds",
+    "executors": "onestage.studies.executors",
     "callbacks": "onestage.training.callbacks",
 }
 

@@ -21,8 +21,16 @@ def study_(
         Path | None, typer.Option(help="Study folder.", show_default="runs/NAME")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="GPUs, or else CPU cores")
+        int | None,
+        typer.Option(min=1, help="Cells at once.", show_default="GPUs, or else CPU cores"),
     ] = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:ADDRESS]",
+            help="Where cells are done: a name of `onestage list executors`, or a table of options.",
+        ),
+    ] = "local",
     retry: Annotated[bool, typer.Option("--retry", help="Do failed cells again.")] = False,
     cache: Annotated[
         Path | None,
@@ -35,8 +43,9 @@ def study_(
     from onestage.studies.tables import markdown, tables
 
     quiet_libraries()
+    given = set_ or []
     outcome = study(
-        file, out=out, overrides=set_ or [], jobs=jobs, retry=retry, cache=cache, say=say
+        file, out=out, overrides=given, jobs=jobs, on=on, retry=retry, cache=cache, say=say
     )
     folder = outcome.folder
     for table in tables(folder, outcome):

@@ -34,7 +34,7 @@ def run_demo(
     out: Path,
     seed: int,
     cache: Path,
-    jobs: int,
+    jobs: int | None,
     console: Console,
     say: Say,
     progress: Callable[[], Callback],

@@ -125,6 +125,16 @@ class Front(Section):
     """An axis: the front of a method is over its values. Adds gaps, ideal distance, hypervolume."""
 
 
+class Resources(Section):
+    """What a cell takes of a node of a cluster; on one machine `--jobs` says how many run at once."""
+
+    cpus: int = Field(default=1, ge=1)
+    """Cores, and so threads."""
+    gpus: float | None = Field(default=None, ge=0, le=1)
+    """A cell is one process, which uses one GPU, or a part of one that it shares. Default: 1 where any
+    node has a GPU, or else 0."""
+
+
 class StudyFile(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     description: str = ""
@@ -145,6 +155,7 @@ class StudyFile(Section):
     claims: list[Claim] = []
     keep_models: bool = False
     """Keep the weights that cells end with (of tests, not of trials)."""
+    resources: Resources = Resources()
 
     @model_validator(mode="after")
     def _fair(self) -> StudyFile:

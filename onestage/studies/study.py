@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import yaml
 
 from onestage.config import RecipeError
 from onestage.runfolder import Say, default_cache, environment, read_json, write_json, write_text
-from onestage.studies import claims
+from onestage.studies import claims, executors
 from onestage.studies.cells import Cell, choices, reported, trials, within
+from onestage.studies.executors import Crew, Executor, Place
+from onestage.studies.executors.local import Local
 from onestage.studies.file import StudyError, StudyFile, load_study
-from onestage.studies.pool import Here, Job, default_jobs, workers
 from onestage.studies.results import (
     FRONT,
     TidyRow,
@@ -34,7 +35,7 @@ from onestage.studies.results import (
     write_table,
     write_tidy,
 )
-from onestage.studies.run_cell import begin, mark_failed, prepare, run_cell, state_of, world_of
+from onestage.studies.run_cell import begin, mark_failed, state_of, world_of
 from onestage.studies.tuning import choose, settled
 from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.lock import held
@@ -67,6 +68,7 @@ def study(
     out: Path | None = None,
     overrides: Sequence[str] = (),
     jobs: int | None = None,
+    on: str | Mapping[str, Any] | Executor = "local",
     retry: bool = False,
     cache: Path | None = None,
     say: Say = print,
@@ -74,13 +76,15 @@ def study(
     """Compare recipes over seeds and settings as a study file says; what is done already is found again.
 
     out: the study's folder (default `runs/` and its name); overrides: `section.key=value`; jobs:
-    processes (default: GPUs, or else cores); retry: do failed cells again; cache: bases, encoded
-    data, references.
+    cells at once (default: here GPUs, or else cores; on a cluster as many as fit); on: where cells
+    are done (`local`, `ray`, `ray:HOST:PORT`, or a table of options); retry: do failed cells again;
+    cache: bases, encoded data, references.
     """
     content = load_study(file, overrides)
     folder = out or Path("runs") / content.name
+    where = executors.make(on)
     places = (folder, cache or default_cache())
-    return Study(content, *places, jobs=jobs or default_jobs(), retry=retry, say=say).go()
+    return Study(content, *places, jobs=jobs, on=where, retry=retry, say=say).go()
 
 
 @dataclass
@@ -90,7 +94,8 @@ class Study:
     file: StudyFile
     out: Path
     cache: Path
-    jobs: int = 1
+    jobs: int | None = 1
+    on: Executor = field(default_factory=Local)
     retry: bool = False
     say: Say = print
 
@@ -101,16 +106,20 @@ class Study:
     def go(self) -> Outcome:
         """Do what is left, and write all tables; `OutputError` where another study is at it."""
         with held(self.out, self.say):
-            self._begin()
-            with workers(self.jobs) as run:
-                cells, failed, notes = self._cells(run)
+            with self.on.opened(self._place()) as crew:
+                self._begin()
+                cells, failed, notes = self._cells(crew)
             return self._tables(cells, failed, notes)
 
-    def _cells(self, run: Here) -> tuple[list[Cell], dict[str, str], list[str]]:
+    def _place(self) -> Place:
+        file = self.file
+        return Place(*(self.out, self.cache, self.jobs, file.resources, file.keep_models, self.say))
+
+    def _cells(self, crew: Crew) -> tuple[list[Cell], dict[str, str], list[str]]:
         """Grounds, trials, choices, tests: the cells, those that failed, and what to tell of them."""
         chosen, notes = settled(self.file), []
         tried, grounds = trials(self.file), dict[str, Ground | str]()
-        failed = self._do(run, tried, "trial", grounds)
+        failed = self._do(crew, tried, "trial", grounds)
         if tried:
             for name, one in self._tuned(tried).items():
                 if one["best"] is None:
@@ -122,7 +131,7 @@ class Study:
                         f"{name}: {', '.join(one['edges'])} chosen at the edge of the grid"
                     )
         tested = reported(self.file, chosen)
-        failed |= self._do(run, tested, "test", grounds)
+        failed |= self._do(crew, tested, "test", grounds)
         return [*tried, *tested], failed, notes
 
     def _begin(self) -> None:
@@ -173,18 +182,17 @@ class Study:
             },
         )
 
-    def _prepare(self, run: Here, cells: Sequence[Cell], grounds: dict[str, Ground | str]) -> None:
+    def _prepare(self, crew: Crew, cells: Sequence[Cell], grounds: dict[str, Ground | str]) -> None:
         """Make what the cells stand on and is not there yet, once a world and seed; where that fails,
         why stands in its place."""
         new = {key: cell for cell in cells if (key := _ground_of(cell)) not in grounds}
-        jobs: list[Job] = [(prepare, (cell.world, cell.seed, self.cache)) for cell in new.values()]
-        for number, ground, error in run(jobs):
+        for number, ground, error in crew.prepare(list(new.values())):
             key = list(new)[number]
             grounds[key] = error or ground
             self.say(f"ground of seed {new[key].seed}: {error or 'ready'}")
 
     def _do(
-        self, run: Here, cells: Sequence[Cell], what: str, grounds: dict[str, Ground | str]
+        self, crew: Crew, cells: Sequence[Cell], what: str, grounds: dict[str, Ground | str]
     ) -> dict[str, str]:
         """Do the cells that are not done; returns those that failed, now or before, and why."""
         folder = self.out / "cells"
@@ -192,13 +200,18 @@ class Study:
         before = [name for name, state in states.items() if state == "failed" and not self.retry]
         failed = {name: _reason(folder / name) + " (try again with --retry)" for name in before}
         todo = [c for c in cells if states[c.name] != "done" and c.name not in failed]
-        self._prepare(run, todo, grounds)
+        self._prepare(crew, todo, grounds)
         failed |= self._groundless(todo, grounds)
         todo = [cell for cell in todo if cell.name not in failed]
         known = len(cells) - len(todo)
         if known:
             self.say(f"{known} of {len(cells)} {what} cells found done or failed")
-        return failed | self._run(run, todo, what, len(cells), grounds)
+        work = [
+            (cell, ground)
+            for cell in todo
+            if isinstance(ground := grounds[_ground_of(cell)], Ground)
+        ]
+        return failed | self._run(crew, work, what, len(cells))
 
     def _groundless(
         self, cells: Sequence[Cell], grounds: Mapping[str, Ground | str]
@@ -214,29 +227,20 @@ class Study:
         return failed
 
     def _run(
-        self,
-        run: Here,
-        cells: Sequence[Cell],
-        what: str,
-        whole: int,
-        grounds: Mapping[str, Ground | str],
+        self, crew: Crew, work: Sequence[tuple[Cell, Ground]], what: str, whole: int
     ) -> dict[str, str]:
-        """Do cells, the last of `whole`, whose grounds are there; returns those that fail, and why."""
+        """Do cells, the last of `whole`, on their grounds; returns those that fail, and why."""
         folder, kept = self.out / "cells", self.file.keep_models and what == "test"
-        jobs: list[Job] = [
-            (run_cell, (cell, grounds[_ground_of(cell)], folder / cell.name, self.cache, kept))
-            for cell in cells
-        ]
         began, failed = time.perf_counter(), {}
-        for ended, (number, state, error) in enumerate(run(jobs), 1):
-            name = cells[number].name
+        for ended, (number, state, error) in enumerate(crew.do(work, kept), 1):
+            name = work[number][0].name
             if error:
                 mark_failed(folder / name, error)
             if error or state == "failed":
                 failed[name] = _reason(folder / name)
-            left = (time.perf_counter() - began) / ended * (len(cells) - ended)
+            left = (time.perf_counter() - began) / ended * (len(work) - ended)
             how = f"FAILED: {failed[name]}" if name in failed else "done"
-            place = f"{what} {whole - len(cells) + ended}/{whole}"
+            place = f"{what} {whole - len(work) + ended}/{whole}"
             self.say(f"{place}  {name}  {how}  {left:.0f} s left")
         return failed
 

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from onestage.cli._terminal import app
 from onestage.runfolder import read_json
 from onestage.studies.cells import reported, within
+from onestage.studies.executors.local import workers
 from onestage.studies.file import StudyError, parse_study
-from onestage.studies.pool import workers
 from onestage.studies.study import Outcome, Study
 
 

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: one that dies takes nothing else with it.
+"""On this machine, in processes of their own: one that dies takes nothing else with it.
 
 Each process keeps its imports from job to job, and on a machine with several GPUs has one of its own.
 """
@@ -11,12 +11,52 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from onestage.studies.cells import Cell
+from onestage.studies.executors import Crew, Ended, Executor, Place
+from onestage.studies.run_cell import prepare, run_cell
+from onestage.studies.worlds import Ground
+
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Local(Executor):
+    """As many processes as `--jobs` says: by default one a GPU, or else one a core."""
+
+    @contextmanager
+    def opened(self, place: Place) -> Iterator[Crew]:
+        if place.resources.model_fields_set:
+            place.say(
+                "resources: are what a cell takes of a cluster; here --jobs says how many run"
+            )
+        with workers(place.jobs or default_jobs()) as run:
+            yield Processes(run, place)
+
+
+class Processes(Crew):
+    """Cells as jobs, whose folders and cache are this machine's."""
+
+    def __init__(self, run: Here, place: Place) -> None:
+        self.run, self.place = run, place
+
+    def prepare(self, cells: Sequence[Cell]) -> Iterator[Ended]:
+        cache = self.place.cache
+        yield from self.run([(prepare, (cell.world, cell.seed, cache)) for cell in cells])
+
+    def do(self, work: Sequence[tuple[Cell, Ground]], keep_models: bool) -> Iterator[Ended]:
+        folder, cache = self.place.out / "cells", self.place.cache
+        yield from self.run(
+            [
+                (run_cell, (cell, ground, folder / cell.name, cache, keep_models))
+                for cell, ground in work
+            ]
+        )
 
 
 def gpus() -> list[str]:
@@ -36,7 +76,7 @@ def default_jobs() -> int:
 class Here:
     """Does jobs in this process, one after another."""
 
-    def __call__(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Any, str]]:
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[Ended]:
         """Yields number, what the job returned, and why it failed (`""`: it did not), as they end."""
         for number, (task, given) in enumerate(jobs):
             try:
@@ -51,7 +91,7 @@ class Workers(Here):
     def __init__(self, pool: ProcessPool) -> None:
         self.pool = pool
 
-    def __call__(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Any, str]]:
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[Ended]:
         number_of: dict[Future[Any], int] = {
             self.pool.schedule(task, args=list(given)): n for n, (task, given) in enumerate(jobs)
         }
