@@ -1,13 +1,20 @@
-"""A model's weights as they would stand without adapters, for an engine that runs a copy of it."""
+"""What an engine that runs a copy of a model is given: its weights with adapters merged in, or the
+adapter alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from onestage.models.features import Door, require, require_untied
+from onestage.models.loading import LoadError
+from onestage.models.save import fill_weights
 
 
 def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
@@ -38,6 +45,61 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
             yield f"{_plain(owner)}.{rest}", _merged(adapted[owner], parameter)
         elif "original_module" not in name and not any(part in name for part in _own(adapted)):
             yield _plain(name), parameter.data
+
+
+def base_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every weight under an adapter that can be loaded as it is (`adapter_rank`), under its name in the
+    plain model."""
+    for name, parameter in model.get_base_model().named_parameters():
+        if ".lora_" not in name:
+            yield _plain(name).replace(".base_layer.", "."), parameter.data
+
+
+def adapter_rank(model: Any) -> int:
+    """The rank that an engine must have room for, to load the model's adapter as it is.
+
+    Raises `LoadError` for an adapter that is more than products in linear layers, or that is none.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    if not hasattr(model, "peft_config"):
+        raise LoadError("the model has no adapter that an engine could load")
+    for label in model.active_adapters:
+        require(model.peft_config[label], Door.LOADED, "the model's adapter")
+    require_untied(model, Door.LOADED, "the model's adapter")
+    base = model.get_base_model()
+    if any(
+        isinstance(end, LoraLayer)
+        for end in (base.get_input_embeddings(), base.get_output_embeddings())
+    ):
+        raise LoadError(
+            "the model's adapter adapts embeddings or the head, which engines do not load; hand it "
+            "over merged into its base (`lora: merged`)"
+        )
+    layers = [layer for layer in base.modules() if isinstance(layer, LoraLayer)]
+    return max(sum(layer.r.get(label, 0) for label in model.active_adapters) for layer in layers)
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter as it stands into a new folder, as PEFT reads it (stacked ones as their sum)."""
+    folder.mkdir()
+    fill_weights(model, folder)
+
+
+@contextmanager
+def random_adapter(model: Any, spread: float) -> Iterator[None]:
+    """The model with other numbers in its adapter, so that it adds something also before the first step;
+    the trained ones are back afterwards, bit for bit."""
+    kept = [(p, p.data) for name, p in model.named_parameters() if ".lora_B." in name]
+    generator = torch.Generator().manual_seed(0)
+    for parameter, data in kept:
+        drawn = torch.randn(data.shape, generator=generator) * spread
+        parameter.data = drawn.to(data.device, data.dtype)
+    try:
+        yield
+    finally:
+        for parameter, data in kept:
+            parameter.data = data
 
 
 def _merged(layer: Any, parameter: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ class Door(StrEnum):
     STACKED = "stacked on"
     MIXED = "merged with other models"
     SERVED = "handed to another engine"
+    LOADED = "loaded by another engine as it is"
 
 
 ADVICE = {
@@ -34,6 +35,7 @@ ADVICE = {
     Door.STACKED: "use merge",
     Door.MIXED: "merge it into its base with PEFT and give the whole model",
     Door.SERVED: "sample with `rollout.engine: transformers`, which runs the policy itself",
+    Door.LOADED: "hand it over merged into its base (`lora: merged`)",
 }
 ALONE = frozenset({Door.ASKED, Door.TRAINED, Door.MERGED})
 KINDS: dict[str, frozenset[Door]] = {

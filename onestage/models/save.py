@@ -23,13 +23,18 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 def fill_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write model and tokenizer into an existing folder."""
+    fill_weights(model, folder)
+    if hasattr(model, "peft_config"):
+        save_ends(model, folder)
+    tokenizer.save_pretrained(folder)
+
+
+def fill_weights(model: Any, folder: Path) -> None:
+    """Write the model, or its adapter, into an existing folder."""
     if is_stacked(model):
         save_sum(model, folder)
     else:
         model.save_pretrained(folder)
-    if hasattr(model, "peft_config"):
-        save_ends(model, folder)
-    tokenizer.save_pretrained(folder)
 
 
 def fill_exact(model: Any, folder: Path) -> None:

@@ -51,6 +51,8 @@ def make(
         engine = engines.make(section.engine, policy.model, tokenizer)
     except ValueError as error:
         raise RecipeError(f"rollout.engine: {error}") from error
+    for remark in engine.remarks:
+        say(remark)
     answering = Answering(
         section=section,
         problems=problems,

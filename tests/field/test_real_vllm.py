@@ -1,6 +1,7 @@
-"""A real vLLM in this process, with a real model; skipped where one of them is absent.
+"""A real vLLM, as a server and in this process, with a real model; skipped where one of them is absent.
 
-vLLM for the CPU wants an environment of its own (`docs/rollout.md`): run this file there.
+vLLM for the CPU wants an environment of its own (`docs/rollout.md`): run this file there. One server is
+started for all of it; `ONESTAGE_VLLM` names one that is running (and will not be ended by a test).
 """
 
 from __future__ import annotations
@@ -8,48 +9,212 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from support.tiny import make_tokenizer, sharpen, tiny_llama
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import onestage as one
+from onestage.models.policy import Policy
+from onestage.rollout.engines import Decoding, Request, make
+from onestage.rollout.engines._agreement import gap
+from onestage.rollout.engines._vllm_link import Link, ServerError
+from onestage.rollout.engines._vllm_worker import EXTENSION
 
 FOLDER = Path(os.environ.get("ONESTAGE_SMOLLM2", "not there"))
+START = 400
+"""Seconds that a server may take to be up."""
+NEAR = 1e-3
+"""Nats a token; measured are 1e-5."""
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None or not (FOLDER / "config.json").is_file(),
     reason="no vLLM, or no real model",
 )
+ROWS = [
+    {
+        "prompt": [{"role": "user", "content": f"What is {n} + {n}? One number."}],
+        "answer": str(2 * n),
+    }
+    for n in range(2, 12)
+]
+OPTIONS = [
+    *("--dtype", "float32", "--max-model-len", "256", "--enforce-eager"),
+    *("--enable-lora", "--max-lora-rank", "16", "--worker-extension-cls", EXTENSION),
+]
+AROUND = {
+    **{"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
+    # Compiling takes longer than all that is sampled here.
+    **{"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"},
+    # The workers read our class, also where only this checkout is on the path.
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+}
+
+
+PROCESSES: dict[str, subprocess.Popen[bytes]] = {}
+"""Of the servers that were started here, by their address."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server."""
+    if "ONESTAGE_VLLM" in os.environ:
+        yield os.environ["ONESTAGE_VLLM"]
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(FOLDER)]
+    with (tmp_path_factory.mktemp("vllm") / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*module, "--host", "127.0.0.1", "--port", port, *OPTIONS],
+            env=os.environ | AROUND,
+            stdout=log,
+            stderr=log,
+        )
+        link = Link(f"http://127.0.0.1:{port}")
+        try:
+            link.wait(START)
+            PROCESSES[link.base_url] = process
+            yield link.base_url
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def grpo(
+    out: Path, engine: dict[str, Any], steps: int, callbacks: Any = (), **model: Any
+) -> list[dict[str, Any]]:
+    """The lines of a run's metrics that tell the engine's gap: one a step."""
+    one.train(
+        model={"name": str(FOLDER), "dtype": "float32", **model},
+        data=[{"name": "sums", "path": ROWS, "kind": "check", "reward": "match"}],
+        objective="grpo",
+        rollout={
+            "engine": {"name": "vllm", **engine},
+            "num_generations": 4,
+            "max_completion_length": 8,
+        },
+        train={"max_steps": steps, "batch_size": 1, "learning_rate": 1e-3, "logging_steps": 1},
+        out=out,
+        callbacks=callbacks,
+    )
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    found = [line for line in lines if "rollout/engine_gap" in line]
+    assert len(found) == steps
+    return found
+
+
+@pytest.mark.parametrize("lora", ["hot", "merged"])
+def test_twenty_steps_of_grpo_with_a_server(
+    lora: str, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every step has another adapter; the server's log-probabilities stay those of the policy."""
+    engine = {"mode": "server", "base_url": server, "lora": "auto" if lora == "hot" else lora}
+    lines = grpo(tmp_path / "out", engine, 20 if lora == "hot" else 5, lora={"r": 8})
+    assert max(line["rollout/engine_gap"] for line in lines) < NEAR
+    assert ("adapters as they are" in capsys.readouterr().out) == (lora == "hot")
+    names = [model["id"] for model in Link(server).get("/v1/models")["data"]]
+    assert names == [str(FOLDER)]  # what was loaded was unloaded
+
+
+def test_steps_of_grpo_on_all_weights_with_a_server(server: str, tmp_path: Path) -> None:
+    lines = grpo(tmp_path / "out", {"mode": "server", "base_url": server}, 3)
+    assert max(line["rollout/engine_gap"] for line in lines) < NEAR
+
+
+def smollm2() -> Any:
+    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+
+
+def adapted(model: Any, spread: float = 0.05) -> Any:
+    """LoRA on all linear layers, with numbers in it."""
+    torch.manual_seed(0)
+    model = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=spread)
+    return model
+
+
+def engine_gap(engine: Any) -> float:
+    """After the policy's weights were handed over, whatever they are."""
+    ids = engine.tokenizer("The capital of France is").input_ids
+    asked = [Request(np.array(ids, np.int32), 2, f"key {n}") for n in range(2)]
+    with (policy := Policy(engine.model)).evaluating():
+        engine.sync()
+        return gap(policy, asked, engine(asked, Decoding(8)))
+
+
+def test_a_server_that_does_not_fit_is_refused(server: str) -> None:
+    """It serves the same all the time; what is compared with it is another model each time."""
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    options = {"name": "vllm", "base_url": server, "timeout": 5}
+    with pytest.raises(ValueError, match="which has another tokenizer than the policy"):
+        make(options, tiny_llama(), make_tokenizer())
+    narrow = tiny_llama()
+    narrow.resize_token_embeddings(len(tokenizer))
+    with pytest.raises(ValueError, match="49152 tokens of 576 numbers there, 49152 of 32 here"):
+        make(options, narrow, tokenizer)
+    engine = make(options, adapted(smollm2()), tokenizer)
+    assert (
+        engine.hot
+    )  # by now the server has weights that an earlier test left, and was given these
+    assert engine_gap(engine) < NEAR
+    sharpen(engine.model, 1.5)  # the base too, which no adapter can hand over
+    assert engine_gap(engine) > engine.tolerance
+    Link(server).post("/v1/unload_lora_adapter", {"lora_name": engine.backend.answers_as})
+    with pytest.raises(ServerError, match="answers /v1/completions with 404"):
+        engine_gap(engine)
+    engine.close()
 
 
 def test_twenty_steps_of_grpo_with_adapters_handed_over_each_time(tmp_path: Path) -> None:
     """Every step has other weights; vLLM's log-probabilities stay those of the policy."""
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": f"What is {n} + {n}? One number."}],
-            "answer": str(2 * n),
-        }
-        for n in range(2, 12)
-    ]
-    one.train(
-        model={"name": str(FOLDER), "dtype": "float32", "lora": {"r": 8}},
-        data=[{"name": "sums", "path": rows, "kind": "check", "reward": "match"}],
-        objective="grpo",
-        rollout={
-            "engine": {
-                "name": "vllm",
-                "mode": "colocate",
-                "dtype": "float32",
-                "max_model_len": 256,
-            },
-            "num_generations": 4,
-            "max_completion_length": 8,
-        },
-        train={"max_steps": 20, "batch_size": 1, "learning_rate": 1e-3, "logging_steps": 1},
-        out=tmp_path / "out",
-    )
-    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").open()]
-    gaps = [line["rollout/engine_gap"] for line in lines if "rollout/engine_gap" in line]
+    for name, value in AROUND.items():
+        os.environ.setdefault(name, value)
+    engine = {"mode": "colocate", "dtype": "float32", "max_model_len": 256}
+    lines = grpo(tmp_path / "out", engine, 20, lora={"r": 8})
+    gaps = [line["rollout/engine_gap"] for line in lines]
     assert len(gaps) == 20
     assert max(gaps) < 1e-3
+
+
+def test_whole_weights_and_adapters_as_they_are_in_this_process() -> None:
+    for name, value in AROUND.items():
+        os.environ.setdefault(name, value)
+    options = {"name": "vllm", "mode": "colocate", "dtype": "float32", "max_model_len": 256}
+    model = adapted(smollm2())
+    engine = make({**options, "lora": "hot"}, model, AutoTokenizer.from_pretrained(FOLDER))
+    assert engine.hot
+    assert engine_gap(engine) < NEAR
+    # The same vLLM, given whole weights.
+    engine.backend.adapter = None
+    engine.hot, engine.model = False, sharpen(smollm2(), 1.2)
+    assert engine_gap(engine) < NEAR
+    engine.close()
+
+
+def test_a_server_that_dies_in_the_middle(server: str, tmp_path: Path) -> None:
+    """Last of all: nobody can ask it any more."""
+
+    class Killing(one.Callback):
+        def step(self, run: Any, loss: float) -> None:
+            if run.step == 2:
+                PROCESSES[server].kill()
+
+    if server not in PROCESSES:
+        pytest.skip("the server is not ours to end")
+    with pytest.raises(ServerError, match="go on with --resume") as error:
+        grpo(tmp_path / "out", {"base_url": server}, 5, callbacks=[Killing()], lora={"r": 8})
+    assert "\n" not in str(error.value)

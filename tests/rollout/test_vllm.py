@@ -1,14 +1,15 @@
-"""The vLLM engine in front of small models that stand behind vLLM's and TRL's interfaces.
+"""The vLLM engine in front of small models that stand behind vLLM's interfaces (support/fake_vllm.py).
 
-vLLM itself needs a GPU and was not run. What is checked: what is asked of it, that weights really arrive
-in a second model, under its names and with adapters merged in, and that old weights are noticed.
+A real vLLM is asked in tests/field/test_real_vllm.py. What is checked here: what is asked of it, that
+weights and adapters really arrive in a second model, and that whatever is wrong is noticed.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -16,146 +17,74 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support.tiny import sharpen, tiny_llama
+from support.fake_vllm import Other, Served, make_llm, serving
+from support.tiny import make_tokenizer, sharpen, tiny_llama
 
+import onestage as one
 from onestage.models.export import merged_weights
 from onestage.models.fingerprint import bit_sums
 from onestage.models.policy import Policy
 from onestage.rollout.answer import Answering
 from onestage.rollout.engines import Completion, Decoding, Request, make, names
 from onestage.rollout.engines._agreement import CHECKED, EngineGapError, gap
-from onestage.rollout.engines.transformers import warpers
+from onestage.rollout.engines._vllm_link import ServerError
 from onestage.rollout.engines.vllm import seed_of
 
-client_module = pytest.importorskip("trl.generation.vllm_client")
-
-
-@dataclass
-class Other:
-    """A second model, far from the policy's, that is sampled plainly: the inside of a fake vLLM."""
-
-    model: Any = field(default_factory=lambda: tiny_llama(7))
-    loaded: list[str] = field(default_factory=list)
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    resets: int = 0
-
-    def load(self, name: str, weight: torch.Tensor) -> None:
-        self.model.get_parameter(name).data.copy_(weight)
-        self.loaded.append(name)
-
-    def draw(self, prompt: list[int], how: dict[str, Any]) -> list[tuple[list[int], list[float]]]:
-        self.asked.append(how)
-        assert how["n"] == 1 or how["temperature"] > 0, "vLLM: n must be 1 when greedy"
-        return [self._one(prompt, how, how["seed"] + number) for number in range(how["n"])]
-
-    @torch.no_grad()
-    def _one(self, prompt: list[int], how: dict[str, Any], seed: int) -> Any:
-        generator = torch.Generator().manual_seed(seed)
-        same = ("temperature", "top_p", "top_k", "min_p")
-        warp = warpers(Decoding(how["max_tokens"], **{name: how[name] for name in same}))
-        ids, logps = list(prompt), []
-        for _ in range(how["max_tokens"]):
-            logits = self.model(torch.tensor([ids])).logits[:, -1]
-            if how["temperature"]:
-                p = torch.softmax(warp(None, logits), -1)
-                token = int(torch.multinomial(p, 1, generator=generator))
-            else:
-                token = int(logits.argmax())
-            ids.append(token)
-            logps.append(float(torch.log_softmax(logits, -1)[0, token]))
-            if token in how["stop_token_ids"]:
-                break
-        return ids[len(prompt) :], logps
+# PEFT looks for the config of a model that was made here.
+pytestmark = pytest.mark.filterwarnings("ignore:Could not find a config file")
 
 
 @dataclass
 class FakeParams:
-    n: int
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    seed: int
-    logprobs: int
-    stop_token_ids: list[int]
-    detokenize: bool
+    n: int = 1
+    max_tokens: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    stop_token_ids: Any = None
+    detokenize: bool = True
+
+    def __new__(cls, **given: Any) -> Any:
+        assert set(given) <= set(cls.__annotations__)
+        return given
 
 
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Other:
-    inside, Real = Other(), client_module.VLLMClient
-
-    class Client(Real):
-        def __init__(self, **options: Any) -> None:
-            inspect.signature(Real.__init__).bind(self, **options)
-
-        def init_communicator(self, device: Any) -> None:
-            self.communicator = SimpleNamespace(group=SimpleNamespace())
-
-        def update_named_params(self, metadata: Any, named_params: Any) -> None:
-            pairs = list(
-                named_params
-            )  # read as a whole before any is used, as packed transfers may
-            for (name, dtype, shape), (sent, weight) in zip(metadata, pairs, strict=True):
-                assert (name, dtype, shape) == (sent, "float32", list(weight.shape))
-                inside.load(name, weight)
-
-        def reset_prefix_cache(self) -> None:
-            inside.resets += 1
-
-        def generate(self, prompts: Any, **how: Any) -> dict[str, Any]:
-            bound = inspect.signature(Real.generate).bind(self, prompts, **how)
-            how |= bound.arguments.pop("generation_kwargs")
-            drawn = [one for prompt in prompts for one in inside.draw(prompt, how)]
-            return {
-                "completion_ids": [ids for ids, _ in drawn],
-                "logprobs": [[[-9.0, logp] for logp in logps] for _, logps in drawn],
-                "logprob_token_ids": [[[-1, token] for token in ids] for ids, _ in drawn],
-            }
-
-    class LLM:
-        def __init__(self, **options: Any) -> None:
-            assert options["logprobs_mode"] == "raw_logprobs"
-            head = SimpleNamespace(
-                quant_method=SimpleNamespace(process_weights_after_loading=lambda head: None)
-            )
-            worker = SimpleNamespace(
-                reload_weights=lambda weights_iterator: [inside.load(*p) for p in weights_iterator],
-                model_runner=SimpleNamespace(get_model=lambda: SimpleNamespace(lm_head=head)),
-            )
-            executor = SimpleNamespace(driver_worker=worker)
-            self.llm_engine = SimpleNamespace(model_executor=executor)
-
-        def reset_prefix_cache(self) -> None:
-            inside.resets += 1
-
-        def generate(self, prompts: Any, params: Any, use_tqdm: bool) -> list[Any]:
-            return [
-                SimpleNamespace(outputs=self._outputs(prompt["prompt_token_ids"], vars(how)))
-                for prompt, how in zip(prompts, params, strict=True)
-            ]
-
-        def _outputs(self, prompt: list[int], how: dict[str, Any]) -> list[Any]:
-            return [
-                SimpleNamespace(
-                    index=number,
-                    token_ids=tuple(ids),
-                    logprobs=[
-                        {token: SimpleNamespace(logprob=logp)}
-                        for token, logp in zip(ids, logps, strict=True)
-                    ],
-                )
-                for number, (ids, logps) in enumerate(inside.draw(prompt, how))
-            ][::-1]
-
-    fake = ModuleType("vllm")
-    fake.LLM, fake.SamplingParams = LLM, FakeParams  # type: ignore[attr-defined]
+    """The model inside a `vllm.LLM` and behind a server."""
+    inside = Other()
+    fake, requests = ModuleType("vllm"), ModuleType("vllm.lora.request")
+    fake.__version__ = "0.32.0"  # type: ignore[attr-defined]
+    fake.LLM, fake.SamplingParams = make_llm(inside), FakeParams  # type: ignore[attr-defined]
+    requests.LoRARequest = lambda name, number, folder: SimpleNamespace(  # type: ignore[attr-defined]
+        lora_name=name, lora_int_id=number, lora_path=folder
+    )
     monkeypatch.setitem(sys.modules, "vllm", fake)
-    monkeypatch.setattr(client_module, "VLLMClient", Client)
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", requests)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
     return inside
+
+
+@pytest.fixture
+def served(other: Other) -> Iterator[Served]:
+    with serving(Served(other)) as up:
+        yield up
+
+
+@pytest.fixture
+def engine_of(served: Served, tokenizer: Any) -> Any:
+    """An engine in a mode, for a model."""
+
+    def make_one(mode: str, model: Any, **options: Any) -> Any:
+        where = {"base_url": served.url, "timeout": 2} if mode == "server" else {}
+        return make({"name": "vllm", "mode": mode, **where, **options}, model, tokenizer)
+
+    return make_one
 
 
 def requests(count: int = 3, group: int = 2) -> list[Request]:
@@ -190,10 +119,10 @@ MODES = ["server", "colocate"]
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("of", [policy_model, adapted_model])
-def test_weights_arrive(of: Any, mode: str, other: Other, tokenizer: Any) -> None:
+def test_weights_arrive(of: Any, mode: str, other: Other, engine_of: Any) -> None:
     model = of()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    engine = make({"name": "vllm", "mode": mode}, model, tokenizer)
+    engine = engine_of(mode, model)
     policy = Policy(model)
     with policy.evaluating():
         assert gap(policy, requests(), engine(requests(), HOW)) > 0.2  # other weights
@@ -211,10 +140,10 @@ def test_weights_arrive(of: Any, mode: str, other: Other, tokenizer: Any) -> Non
 
 @pytest.mark.parametrize("mode", MODES)
 def test_weights_go_over_only_when_they_have_changed(
-    mode: str, other: Other, tokenizer: Any
+    mode: str, other: Other, engine_of: Any
 ) -> None:
     model = policy_model()
-    engine = make({"name": "vllm", "mode": mode}, model, tokenizer)
+    engine = engine_of(mode, model)
     for _ in range(3):
         engine.sync()
     assert other.resets == 1
@@ -229,8 +158,8 @@ def test_weights_go_over_only_when_they_have_changed(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_is_asked(mode: str, other: Other, tokenizer: Any) -> None:
-    engine = make({"name": "vllm", "mode": mode}, policy_model(), tokenizer)
+def test_what_is_asked(mode: str, other: Other, engine_of: Any) -> None:
+    engine = engine_of(mode, policy_model())
     how = Decoding(6, temperature=0.7, top_p=0.9, top_k=11, min_p=0.02)
     engine(requests(1, 3), how)
     (asked,) = other.asked
@@ -242,22 +171,22 @@ def test_what_is_asked(mode: str, other: Other, tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_completions_are_a_function_of_the_key(mode: str, other: Other, tokenizer: Any) -> None:
-    engine = make({"name": "vllm", "mode": mode}, policy_model(), tokenizer)
+def test_completions_are_a_function_of_the_key(mode: str, engine_of: Any) -> None:
+    engine = engine_of(mode, policy_model())
     some = requests(4, 3)
     first = engine(some, HOW)
     again = engine(some[::-1], HOW)[::-1]
     fewer = engine([Request(r.ids, 2, r.key) for r in some], HOW)
-    for one, two, three in zip(first, again, fewer, strict=True):
-        assert texts(one) == texts(two)
-        assert texts(one)[:2] == texts(three)
-        assert len(set(map(tuple, texts(one)))) == 3
+    for a, b, c in zip(first, again, fewer, strict=True):
+        assert texts(a) == texts(b)
+        assert texts(a)[:2] == texts(c)
+        assert len(set(map(tuple, texts(a)))) == 3
     moved = engine([Request(r.ids, 3, r.key + "x") for r in some], HOW)
     assert [texts(one) for one in moved] != [texts(one) for one in first]
 
 
-def test_greedy_groups(other: Other, tokenizer: Any) -> None:
-    engine = make({"name": "vllm", "mode": "colocate"}, policy_model(), tokenizer)
+def test_greedy_groups(engine_of: Any) -> None:
+    engine = engine_of("colocate", policy_model())
     ((one, two),) = engine(requests(1, 2), Decoding(5, temperature=0))
     assert one.ids.tolist() == two.ids.tolist()
 
@@ -276,8 +205,8 @@ def answering(engine: Any, said: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("on_gap", ["stop", "warn"])
-def test_old_weights_are_noticed(on_gap: str, other: Other, tokenizer: Any) -> None:
-    engine = make({"name": "vllm", "mode": "server", "on_gap": on_gap}, policy_model(), tokenizer)
+def test_old_weights_are_noticed(on_gap: str, engine_of: Any) -> None:
+    engine = engine_of("server", policy_model(), on_gap=on_gap)
     said: list[str] = []
     compare = answering(engine, said)
     with compare.policy.evaluating():
@@ -298,16 +227,16 @@ def test_old_weights_are_noticed(on_gap: str, other: Other, tokenizer: Any) -> N
         assert gap(compare.policy, requests(), engine(requests(), HOW)) < 1e-5
 
 
-def test_no_number_is_a_gap(other: Other, tokenizer: Any) -> None:
-    engine = make("vllm", policy_model(), tokenizer)
+def test_no_number_is_a_gap(engine_of: Any) -> None:
+    engine = engine_of("server", policy_model())
     broken = Completion(np.array([5, 1], np.int32), True, np.full(2, np.nan, np.float32))
     compare = answering(engine, [])
     with compare.policy.evaluating(), pytest.raises(EngineGapError):
         compare._compare(requests(1), [[broken]], engine.tolerance)
 
 
-def test_few_completions_are_compared(other: Other, tokenizer: Any) -> None:
-    engine = make("vllm", policy_model(), tokenizer)
+def test_few_completions_are_compared(engine_of: Any) -> None:
+    engine = engine_of("server", policy_model())
     policy = Policy(engine.model)
     engine.sync()
     drawn = engine(requests(CHECKED + 2), HOW)
@@ -321,9 +250,17 @@ def test_few_completions_are_compared(other: Other, tokenizer: Any) -> None:
 def test_without_vllm_the_extra_is_named(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
     assert "vllm" in names()
-    for mode in MODES:
-        with pytest.raises(ValueError, match=r"pip install 'onestage\[vllm\]'"):
-            make({"name": "vllm", "mode": mode}, policy_model(), tokenizer)
+    with pytest.raises(ValueError, match=r"pip install 'onestage\[vllm\]'"):
+        make({"name": "vllm", "mode": "colocate"}, policy_model(), tokenizer)
+
+
+def test_a_server_needs_no_vllm_here(
+    engine_of: Any, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    engine = engine_of("server", policy_model())
+    engine.sync()
+    assert other.loaded
 
 
 @pytest.mark.parametrize(
@@ -332,6 +269,7 @@ def test_without_vllm_the_extra_is_named(tokenizer: Any, monkeypatch: pytest.Mon
         ({"mode": "both"}, "mode"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization must be in"),
         ({"tolerance": 0}, "tolerance must be positive"),
+        ({"lora": "cold"}, "lora"),
         ({"temperature": 1}, "unknown option 'temperature'"),
     ],
 )
@@ -362,3 +300,228 @@ def test_a_quantized_model_is_refused() -> None:
     model.is_quantized = True
     with pytest.raises(ValueError, match="quantized"):
         list(merged_weights(model))
+
+
+def lora_model(**options: Any) -> Any:
+    """LoRA as it is before the first step: it adds nothing yet."""
+    torch.manual_seed(4)
+    config = {"r": 2, "target_modules": ["q_proj", "v_proj", "up_proj"], **options}
+    return get_peft_model(policy_model(), LoraConfig(**config)).eval()
+
+
+def train(model: Any, amount: float = 0.2) -> None:
+    """Stands in for some steps."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += amount * torch.randn_like(parameter)
+
+
+def engine_gap(engine: Any) -> float:
+    with (policy := Policy(engine.model)).evaluating():
+        engine.sync()
+        return gap(policy, requests(), engine(requests(), HOW))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_adapter_is_loaded_under_a_new_name_each_time(
+    mode: str, other: Other, served: Served, engine_of: Any
+) -> None:
+    served.rank, model = 8, lora_model()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    engine = engine_of(mode, model, lora="auto" if mode == "server" else "hot")
+    assert engine.hot
+    assert "adapters as they are" in engine.remarks[-1]
+    # The base is given once, since this copy started from other weights; random numbers are gone.
+    assert len(other.loaded) == len(dict(tiny_llama().named_parameters()))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    for _ in range(3):
+        assert engine_gap(engine) < 1e-5
+        assert len(other.adapters) == 1
+        train(model)
+    assert len(set(other.names)) == len(other.names) == 4  # the tried one, and three
+    assert other.resets == 1
+    engine.close()
+    assert mode == "colocate" or not other.adapters
+
+
+def test_stacked_adapters_are_loaded_as_their_sum(
+    served: Served, engine_of: Any, tmp_path: Path
+) -> None:
+    from onestage.models.stacking import stack
+
+    served.rank, model = 8, lora_model()
+    train(model)
+    stack(model, LoraConfig(r=3, target_modules=["q_proj", "down_proj"]))
+    engine = engine_of("server", model)
+    assert engine.hot
+    assert engine_gap(engine) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"use_dora": True}, "with use_dora, which cannot be loaded by another engine as it is"),
+        ({"bias": "all"}, "with bias, which"),
+        ({"modules_to_save": ["lm_head"]}, "with modules_to_save"),
+        ({"target_modules": ["lm_head", "q_proj"]}, "adapts embeddings or the head"),
+        ({"r": 9}, "its rank 9 is over 8"),
+    ],
+)
+def test_other_adapters_are_merged_and_it_is_said(
+    options: Any, why: str, other: Other, served: Served, engine_of: Any
+) -> None:
+    served.rank, model = 8, lora_model(**options)
+    engine = engine_of("server", model)
+    assert not engine.hot
+    assert why in engine.remarks[0]
+    assert "merged" in engine.remarks[0]
+    train(model)
+    assert engine_gap(engine) < 1e-5
+    assert not other.names
+    with pytest.raises(ValueError, match="lora: hot cannot be had"):
+        engine_of("server", model, lora="hot")
+
+
+@pytest.mark.parametrize("lora", ["auto", "hot"])
+def test_an_adapter_that_is_bound_to_nothing_is_refused(
+    lora: str, other: Other, served: Served, engine_of: Any
+) -> None:
+    """It adds nothing before the first step, and little after it: no sample would show this."""
+    served.rank, other.binds, model = 8, False, lora_model()
+    with pytest.raises(ValueError, match="did not bind it to all its modules"):
+        engine_of("server", model, lora=lora)
+    assert not other.adapters
+    assert not engine_of("server", model, lora="merged").hot
+
+
+def test_a_model_that_takes_no_adapters_gets_merged_ones(
+    other: Other, served: Served, engine_of: Any
+) -> None:
+    served.rank, other.takes = 8, False
+    engine = engine_of("server", lora_model())
+    assert not engine.hot
+    assert "this model does not support LoRA" in engine.remarks[0]
+    assert engine_gap(engine) < 1e-5
+
+
+def test_a_server_without_room_for_adapters_is_no_matter(served: Served, engine_of: Any) -> None:
+    for served.rank, served.groups in ((0, 1), (8, 2)):
+        engine = engine_of("server", lora_model())
+        assert not engine.hot
+        assert len(engine.remarks) == 1
+    with pytest.raises(ValueError, match="was not started with --enable-lora"):
+        engine_of("server", lora_model(), lora="hot")
+
+
+def other_words(served: Served) -> None:
+    served.tokenizer = make_tokenizer(vocab_size=300)
+
+
+def other_width(served: Served) -> None:
+    served.inside.model.set_input_embeddings(torch.nn.Embedding(400, 48))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": "0.27.1"}, "is 0.27.1; the rollout engine vllm needs 0.28 or later"),
+        ({"developer": False}, "takes no weights: start it with VLLM_SERVER_DEV_MODE=1"),
+        ({"logprobs_mode": "processed_logprobs"}, "start it with --logprobs-mode raw_logprobs"),
+        (other_words, "serves served, which has another tokenizer than the policy"),
+        (other_width, "is another model than the policy: 400 tokens of 48 numbers there"),
+    ],
+)
+def test_a_server_that_does_not_fit_is_refused(
+    change: Any, message: str, served: Served, engine_of: Any
+) -> None:
+    if callable(change):
+        change(served)
+    else:
+        vars(served).update(change)
+    with pytest.raises(ValueError, match=message) as error:
+        engine_of("server", policy_model())
+    assert "\n" not in str(error.value)
+
+
+def test_a_version_of_tomorrow_is_tried_and_said(served: Served, engine_of: Any) -> None:
+    served.version = "0.33.1"
+    engine = engine_of("server", policy_model())
+    assert "vLLM 0.33.1" in engine.remarks[-1]
+    assert "(this was run with 0.32)" in engine.remarks[-1]
+
+
+def test_a_tied_head_on_a_cpu_needs_a_worker_that_follows_it(
+    served: Served, engine_of: Any
+) -> None:
+    served.extension, model = "", policy_model()
+    engine_of("server", model)
+    model.config.tie_word_embeddings = True
+    with pytest.raises(ValueError, match="--worker-extension-cls onestage"):
+        engine_of("server", model)
+
+
+def test_a_server_that_is_not_there(tokenizer: Any) -> None:
+    options = {"name": "vllm", "base_url": "http://127.0.0.1:9", "timeout": 0.1}
+    with pytest.raises(ValueError, match=r"no answer from the vLLM server at http://127.0.0.1:9"):
+        make(options, policy_model(), tokenizer)
+
+
+def test_a_folder_that_is_not_there(engine_of: Any) -> None:
+    with pytest.raises(ValueError, match="handover: there is no folder /nowhere"):
+        engine_of("server", policy_model(), handover="/nowhere")
+
+
+@pytest.mark.parametrize("by", ["another run", "a new start"])
+def test_weights_that_others_changed(by: str, served: Served, engine_of: Any) -> None:
+    engine = engine_of("server", policy_model())
+    engine.sync()
+    if by == "another run":
+        engine_of("server", policy_model()).sync()
+    else:
+        served.held = "default"
+    with pytest.raises(ServerError, match="has other weights than this run gave it"):
+        engine(requests(), HOW)
+
+
+def test_an_adapter_that_a_new_start_lost(served: Served, engine_of: Any) -> None:
+    served.rank = 8
+    engine = engine_of("server", lora_model())
+    engine.sync()
+    served.inside.adapters.clear()
+    with pytest.raises(ServerError, match="answers /v1/completions with 404: The model"):
+        engine(requests(), HOW)
+    engine.close()
+
+
+def test_a_run_goes_on_after_its_server_has_died(tokenizer_folder: Path, tmp_path: Path) -> None:
+    """One line and no more; what `--resume` ends with is what a run without misfortune ends with."""
+    rows = [{"prompt": f"{n} + {n} = ", "answer": str(2 * n)} for n in range(10)]
+
+    def run(out: str, url: str, **more: Any) -> bytes:
+        model = {"config": tiny_llama().config.to_dict(), "tokenizer": str(tokenizer_folder)}
+        one.train(
+            model={**model, "dtype": "float32", "lora": {"r": 2}},
+            data=[{"name": "sums", "path": rows, "kind": "check", "reward": "length"}],
+            objective="grpo",
+            rollout={
+                "engine": {"name": "vllm", "base_url": url, "timeout": 5},
+                "num_generations": 2,
+                "max_completion_length": 3,
+            },
+            train={"max_steps": 4, "batch_size": 2, "save_steps": 1, "learning_rate": 1e-2},
+            out=tmp_path / out,
+            **more,
+        )
+        return (tmp_path / out / "model" / "adapter_model.safetensors").read_bytes()
+
+    with serving(Served(Other(), rank=8)) as up:
+        whole = run("whole", up.url)
+    with (
+        serving(Served(Other(), rank=8, last=6)) as up,
+        pytest.raises(ServerError, match="go on with --resume") as error,
+    ):
+        run("cut", up.url)
+    assert "\n" not in str(error.value)
+    with serving(Served(Other(), rank=8), int(up.url.rpartition(":")[2])) as up:
+        assert run("cut", up.url, resume=True) == whole

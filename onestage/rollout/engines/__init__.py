@@ -64,6 +64,8 @@ class Engine(abc.ABC):
     policy's own (`_agreement`). None: it runs the policy itself, there is nothing to compare."""
     on_gap: Literal["stop", "warn"] = "stop"
     """What happens beyond."""
+    remarks: Sequence[str] = ()
+    """What the user should know of how it samples; said before the first time."""
 
     @abc.abstractmethod
     def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:

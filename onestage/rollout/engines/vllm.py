@@ -1,14 +1,8 @@
 """Sampling by vLLM, which runs a copy of the policy: in a server of its own, or in this process.
 
-NOT RUN ON A GPU so far. `mode: colocate` was run with vLLM 0.32 on the CPU (SmolLM2, 20 steps of GRPO
-on adapters: log-probabilities stay within 1e-3 of the policy's, tests/field/test_real_vllm.py).
-`mode: server` was not: its tests put small models behind the interfaces of vLLM and of TRL's client
-(1.16), as those are documented. It speaks to `vllm serve` through TRL's client, started as
-
-    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}'
-
-`mode: colocate` runs `vllm.LLM` on the GPU of the training process, one a process. Before each sampling
-the policy's weights are handed over if they have changed since the last time, adapters merged in.
+Before each sampling the policy's weights are handed over if they have changed since the last time, with
+adapters merged in; or the adapter alone, where vLLM can load it (`lora`). Run with vLLM 0.32 on the CPU
+(tests/field/test_real_vllm.py); NOT RUN ON A GPU so far.
 
 A request's seed comes from its key, and vLLM counts on from it for the completions of one prompt. So
 completions are a function of the key as far as vLLM's arithmetic does not depend on the batch.
@@ -17,46 +11,23 @@ completions are a function of the key as far as vLLM's arithmetic does not depen
 from __future__ import annotations
 
 import hashlib
-import importlib
-import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from onestage.models.export import merged_weights
+from onestage.models.export import adapter_rank, base_weights, merged_weights, save_adapter
 from onestage.models.fingerprint import bit_sums
+from onestage.models.loading import LoadError
 from onestage.rollout.engines import Completion, Decoding, Engine, Request
+from onestage.rollout.engines._vllm_backend import Backend
+from onestage.rollout.engines._vllm_colocated import Colocated
+from onestage.rollout.engines._vllm_link import RefusedError
+from onestage.rollout.engines._vllm_probe import base_gap, probe_ids, try_adapter
+from onestage.rollout.engines._vllm_server import Server
 from onestage.rollout.engines.transformers import end_ids
 from onestage.runfolder.secrets import secrets
-
-Weights = Callable[[], Iterator[tuple[str, Tensor]]]
-Drawn = list[tuple[list[int], list[float]]]
-"""Token ids and their log-probabilities, of each completion of a request."""
-CONCURRENT = 64
-"""Requests that wait for a server at once."""
-ALONE = {
-    **{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
-    **{"MASTER_ADDR": "localhost", "MASTER_PORT": "29577"},
-}
-"""What vLLM wants to find in the environment where no launcher has set it."""
-
-
-class Backend(Protocol):
-    """Where vLLM runs."""
-
-    def push(self, weights: Weights) -> None:
-        """Take over weights; all that was computed with the old ones is forgotten."""
-
-    def generate(self, prompts: list[list[int]], how: list[dict[str, Any]]) -> list[Drawn]:
-        """Completions of each prompt, by vLLM's sampling parameters of each."""
-
-    def close(self) -> None: ...
 
 
 @dataclass
@@ -70,6 +41,12 @@ class Vllm(Engine):
     """Through which the server is sent weights (NCCL)."""
     timeout: float = 240.0
     """Seconds to wait for the server to be up."""
+    handover: str | None = None
+    """A folder that the server reads too, for weights and adapters on their way to it; default: one for
+    temporary files, where the server is on this machine."""
+    lora: Literal["auto", "hot", "merged"] = "auto"
+    """Adapters: loaded as they are under a new name each time (hot), or merged into what is handed over.
+    auto: hot where the server was started for it and the adapter allows it; in `colocate` merged."""
     gpu_memory_utilization: float = 0.3
     """Of `colocate`: part of the GPU's memory that vLLM takes for weights and cache."""
     max_model_len: int | None = None
@@ -91,13 +68,24 @@ class Vllm(Engine):
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
         self.ends = end_ids(self.model, self.tokenizer)
         self.pushed: tuple[int, ...] | None = None
-        self.backend: Backend = Server(self) if self.mode == "server" else Colocated(self)
+        self.backend = self._backend()
+        try:
+            self.hot = self._loads_adapters()
+            manner = self.backend.make_ready(whole=not self.hot)
+        except BaseException:
+            self.backend.close()
+            raise
+        self.remarks = [*self.remarks, f"sampling by {manner}"]
 
     def sync(self) -> None:
         now = bit_sums(self.model)
-        if now != self.pushed:
+        if now == self.pushed:
+            return
+        if self.hot:
+            self._load_adapter()
+        else:
             self.backend.push(lambda: merged_weights(self.model))
-            self.pushed = now
+        self.pushed = now
 
     def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
         greedy = how.temperature == 0  # vLLM refuses several of what can only be the same
@@ -114,6 +102,74 @@ class Vllm(Engine):
     def close(self) -> None:
         self.backend.close()
 
+    def _backend(self) -> Backend:
+        if self.mode == "server":
+            return Server(
+                self.model,
+                self.tokenizer,
+                base_url=self.base_url,
+                group_port=self.group_port,
+                timeout=self.timeout,
+                handover=self.handover,
+            )
+        return Colocated(
+            self.model,
+            adapter_rank=adapter_rank(self.model) if self.lora == "hot" else 0,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            max_model_len=self.max_model_len,
+            dtype=self.dtype,
+        )
+
+    def _loads_adapters(self) -> bool:
+        """Whether vLLM is given the adapter as it is. Raises `ValueError` where that is asked for and
+        cannot be, and where vLLM takes the adapter and does not use it."""
+        adapted = hasattr(self.model, "peft_config")
+        if self.lora == "merged" or (self.lora == "auto" and not adapted):
+            return False
+        why = self._refusal()
+        if why is None:
+            return True
+        if self.lora == "hot":
+            raise ValueError(f"lora: hot cannot be had: {why}; set lora: merged")
+        if self.backend.adapter_room:
+            self.remarks = [f"sampling: adapters are handed over merged, because {why}"]
+        return False
+
+    def _refusal(self) -> str | None:
+        """Why the adapter cannot be loaded as it is; None where it was tried and can."""
+        room = self.backend.adapter_room
+        if not room:
+            return (
+                "the server was not started with --enable-lora, and with "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, in one data-parallel group"
+            )
+        try:
+            rank = adapter_rank(self.model)
+        except LoadError as error:
+            return str(error)
+        if rank > room:
+            return f"its rank {rank} is over {room}, what vLLM was started with (--max-lora-rank)"
+        ids = probe_ids(self.tokenizer)
+        if not base_gap(self.model, ids, self.backend.score) <= self.tolerance:
+            # An earlier run left its weights, or a stage before this one.
+            self.backend.push(lambda: base_weights(self.model))
+            gap = base_gap(self.model, ids, self.backend.score)
+            if not gap <= self.tolerance:
+                raise ValueError(
+                    f"vLLM was given the policy's base and is {gap:.3g} nats a token from it, more than "
+                    f"its tolerance of {self.tolerance:g}: it runs another model, or in lower precision"
+                )
+        try:
+            fault = try_adapter(self.model, ids, self._load_adapter, self.backend.score)
+        except RefusedError as error:
+            return str(error)
+        if fault is not None:
+            raise ValueError(f"{fault}; set lora: merged")
+        return None
+
+    def _load_adapter(self) -> None:
+        self.backend.load_adapter(lambda folder: save_adapter(self.model, folder))
+
     def _parameters(self, request: Request, how: Decoding) -> dict[str, Any]:
         return {
             "n": request.count if how.temperature else 1,
@@ -128,144 +184,6 @@ class Vllm(Engine):
         }
 
 
-class Server:
-    """`vllm serve` behind TRL's client. The first process hands over the weights, all may ask."""
-
-    def __init__(self, options: Vllm) -> None:
-        client = _imported("trl.generation.vllm_client").VLLMClient
-        _imported("vllm")
-        self.client = client(
-            base_url=options.base_url,
-            group_port=options.group_port,
-            connection_timeout=options.timeout,
-        )
-        if _rank() == 0:
-            self.client.init_communicator(device=options.model.device)
-        self.metadata: list[tuple[str, str, list[int]]] = []
-
-    def push(self, weights: Weights) -> None:
-        if _rank() == 0:
-            # Names and shapes do not change in a run, and to list them merges all adapters once.
-            if not self.metadata:
-                self.metadata = [
-                    (name, str(weight.dtype).removeprefix("torch."), list(weight.shape))
-                    for name, weight in weights()
-                ]
-            self.client.update_named_params(self.metadata, weights())
-            self.client.reset_prefix_cache()
-        if _ranks() > 1:
-            torch.distributed.barrier()
-
-    def generate(self, prompts: list[list[int]], how: list[dict[str, Any]]) -> list[Drawn]:
-        if not prompts:
-            return []
-        with ThreadPoolExecutor(min(CONCURRENT, len(prompts))) as pool:
-            return list(pool.map(self._one, prompts, how))
-
-    def _one(self, prompt: list[int], how: dict[str, Any]) -> Drawn:
-        # What the client takes by name; the rest reaches vLLM as it is.
-        named = {"n", "max_tokens", "temperature", "top_p", "top_k", "min_p", "logprobs"}
-        more = {key: value for key, value in how.items() if key not in named}
-        given = {key: value for key, value in how.items() if key in named}
-        found = self.client.generate([prompt], **given, generation_kwargs=more)
-        drawn = []
-        for ids, logps, tokens in zip(
-            found["completion_ids"], found["logprobs"], found["logprob_token_ids"], strict=True
-        ):
-            drawn.append((ids, [_of_token(*at) for at in zip(ids, logps, tokens, strict=True)]))
-        return drawn
-
-    def close(self) -> None:
-        self.client.close_communicator()
-
-
-class Colocated:
-    """`vllm.LLM` in this process, with the weights loaded into its model directly (as TRL does it)."""
-
-    def __init__(self, options: Vllm) -> None:
-        vllm, model = _imported("vllm"), options.model
-        base = model.get_base_model() if hasattr(model, "peft_config") else model
-        if not base.name_or_path:
-            raise ValueError(
-                "mode: colocate needs a model with a folder or a name on the hub, to read its config "
-                "from; this one is made from a config"
-            )
-        # Without a launcher, vLLM's external launcher is a group of one.
-        for name, value in ALONE.items():
-            os.environ.setdefault(name, value)
-        self.parameters = vllm.SamplingParams
-        self.tied = bool(base.config.get_text_config().tie_word_embeddings)
-        self.llm = vllm.LLM(
-            model=base.name_or_path,
-            skip_tokenizer_init=True,
-            gpu_memory_utilization=options.gpu_memory_utilization,
-            max_model_len=options.max_model_len,
-            dtype=options.dtype,
-            distributed_executor_backend="external_launcher",
-            logprobs_mode="raw_logprobs",
-        )
-
-    def push(self, weights: Weights) -> None:
-        worker = self.llm.llm_engine.model_executor.driver_worker
-        # vLLM's own way: after loading it repacks weights into the form of its kernels, into which
-        # `load_weights` of the model cannot load again. It asks for one weight after the other, and
-        # merged ones are made as they are asked for.
-        worker.reload_weights(weights_iterator=weights())
-        if self.tied:
-            # No weight is loaded into a tied head, so vLLM does not repack it (seen on the CPU, 0.32).
-            head = worker.model_runner.get_model().lm_head
-            head.quant_method.process_weights_after_loading(head)
-        self.llm.reset_prefix_cache()
-
-    def generate(self, prompts: list[list[int]], how: list[dict[str, Any]]) -> list[Drawn]:
-        if not prompts:
-            return []
-        found = self.llm.generate(
-            [{"prompt_token_ids": prompt} for prompt in prompts],
-            [self.parameters(**one, detokenize=False) for one in how],
-            use_tqdm=False,
-        )
-        return [
-            [
-                (
-                    list(out.token_ids),
-                    [
-                        at[token].logprob
-                        for token, at in zip(out.token_ids, out.logprobs, strict=True)
-                    ],
-                )
-                for out in sorted(request.outputs, key=lambda out: out.index)
-            ]
-            for request in found
-        ]
-
-    def close(self) -> None:
-        del self.llm
-
-
 def seed_of(key: str) -> int:
     """A seed with room above it for counting on; a function of the key."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 2
-
-
-def _of_token(token: int, logps: Sequence[float | None], tokens: Sequence[int]) -> float:
-    logp: float | None = dict(zip(tokens, logps, strict=True))[token]
-    return math.nan if logp is None else logp
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def _ranks() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def _imported(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"the rollout engine vllm needs packages that are not here ({error}): "
-            "pip install 'onestage[vllm]'"
-        ) from error
