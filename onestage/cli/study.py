@@ -28,7 +28,8 @@ def study_(
         str,
         typer.Option(
             metavar="NAME[:ADDRESS]",
-            help="Where cells are done: a name of `onestage list executors`, or a table of options.",
+            help="Where cells are done: local, ray:HOST:PORT, or a table of options "
+            "('{name: ray, shared: /mnt/all}').",
         ),
     ] = "local",
     retry: Annotated[bool, typer.Option("--retry", help="Do failed cells again.")] = False,

@@ -57,7 +57,7 @@ def test_list_tells_what_can_be_named(sort: str) -> None:
         "rewards": ("countdown", "built in"),
         "engines": ("vllm", "built in"),
         "worlds": ("lock", "built in"),
-        "executors": ("local", "built in"),
+        "executors": ("ray", "built in"),
         "callbacks": ("tracker", "built in"),
     }
     for word in expected[sort]:
