@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--name", help="of the results file: gpu-NAME.md")
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--tiny", action="store_true", help="seconds, of whatever device there is")
+    parser.add_argument("--quick", action="store_true", help="TRL at its best settings only")
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--tokenizer", type=Path, help="folder; default: one trained on the data")
     parser.add_argument("--minutes", type=float, default=8.0, help="no part begins later")
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.part:
-        given = Given(asked.work, asked.data, asked.tokenizer, asked.tiny)
+        given = Given(asked.work, asked.data, asked.tokenizer, asked.tiny, asked.quick)
         print("\n" + json.dumps(run_part(asked.part, given)), flush=True)
         return 0
     began, found = time.monotonic(), {}
@@ -80,18 +81,22 @@ def in_a_process(
     """What a part found; what ended it, where it did not end by itself."""
     given = ["--part", part, "--work", str(work), "--tokenizer", str(tokenizer)]
     given += ["--data", str(asked.data), *(["--tiny"] if asked.tiny else [])]
+    given += ["--quick"] if asked.quick else []
     command = [sys.executable, str(HERE / "gpu.py"), *given]
-    began = time.monotonic()
+    began, wrong = time.monotonic(), []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return {"failed": [f"stopped after {seconds:.0f} s"]}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode:
-        sys.stderr.write(done.stderr[-3000:])
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return {"failed": [f"ended by {last[0][:300]}"]}
-    return {**json.loads(lines[-1]), "seconds": time.monotonic() - began}
+        said = done.stdout
+        if done.returncode:
+            sys.stderr.write(done.stderr[-3000:])
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            wrong = [f"ended by {last[0][:300]}"]
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout.decode() if isinstance(late.stdout, bytes) else (late.stdout or "")
+        wrong = [f"stopped after {seconds:.0f} s"]
+    told = [json.loads(line) for line in said.splitlines() if line.startswith('{"title"')]
+    found = told[-1] if told else {"failed": []}
+    return {**found, "failed": found["failed"] + wrong, "seconds": time.monotonic() - began}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Given:
     tokenizer: Path
     tiny: bool
     """Shapes of a test, on whatever device there is."""
+    quick: bool = False
+    """Fewer contestants."""
 
     @cached_property
     def device(self) -> str:
@@ -49,6 +51,15 @@ class Found:
     notes: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
+    def add(self, *row: Any) -> None:
+        """A row of the table; told at once, so that a part that is stopped keeps those before it."""
+        self.rows.append(row)
+        print("\n" + json.dumps(self.told()), flush=True)
+
+    def told(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {**self.__dict__, "rows": [[shown(cell) for cell in row] for row in self.rows]}
+
     def require(self, holds: bool, what: str) -> str:
         """Note a verdict; what it says in a table."""
         if not holds:
@@ -59,7 +70,7 @@ class Found:
 def run_part(name: str, given: Given) -> dict[str, Any]:
     """What the part found, for JSON."""
     found: Found = importlib.import_module(f"on_gpu.{name}").measure(given)
-    return {**found.__dict__, "rows": [[shown(cell) for cell in row] for row in found.rows]}
+    return found.told()
 
 
 def shown(cell: Any) -> str:

@@ -36,7 +36,7 @@ def measure(given: Given) -> Found:
         "was compiled, else milliseconds.",
         ("what", "value"),
     )
-    found.rows.append(("probe of the model (s)", probing))
+    found.add("probe of the model (s)", probing)
     draw = np.random.default_rng(1)
 
     def row_of(size: int) -> Any:

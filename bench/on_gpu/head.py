@@ -37,14 +37,14 @@ def measure(given: Given) -> Found:
         try:
             row, gradients = one_way(way, h, weight, target, factor, given)
         except (RuntimeError, ImportError, AttributeError) as error:
-            found.rows.append((name, f"cannot: {str(error).splitlines()[0][:80]}", "", ""))
+            found.add(name, f"cannot: {str(error).splitlines()[0][:80]}", "", "")
             continue
         right = gradients if right is None else right
         gap = max(
             ((a.float() - b.float()).norm() / b.float().norm()).item()
             for a, b in zip(gradients, right, strict=True)
         )
-        found.rows.append((name, *row, gap))
+        found.add(name, *row, gap)
         found.require(gap < 0.02, f"the gradient of {name} is {gap:.2g} apart")
         del gradients
         fresh()

@@ -44,7 +44,7 @@ def measure(given: Given) -> Found:
             runs = f"{fit.layout}, {fit.attention}" + (f" ({fit.reason})" if fit.reason else "")
             told = found.require(holds, f"{name} in {dtype}: {runs}, gradient {gap[1]:.2g} apart")
             row = (name, str(dtype).removeprefix("torch."), runs, gap[0], gap[1], theirs[1], told)
-            found.rows.append(row)
+            found.add(*row)
             fresh()
     return found
 

@@ -39,19 +39,19 @@ def measure(given: Given) -> Found:
         whole = found_of[name, "whole"]
         gap = largest(whole, found_of[name, "cpu"])
         told = found.require(gap < 1e-3, f"{name}: {gap:.2g} from the CPU's")
-        found.rows.append((name, "the CPU", gap, told))
+        found.add(name, "the CPU", gap, told)
         gap = largest(found_of[name, "again"], whole)
         found.rows.append(
             (name, "itself, again", gap, "bit-equal" if gap == 0 else "not bit-equal")
         )
         gap = largest(found_of[name, "resumed"], whole)
         told = found.require(gap < 1e-3, f"{name}, resumed: {gap:.2g} from the run in one go")
-        found.rows.append((name, "itself, resumed at half", gap, told))
+        found.add(name, "itself, resumed at half", gap, told)
     for name in more:
         values = found_of[name, "alone"]
         whole = len(values) == STEPS and all(abs(value) < 1e6 for value in values)
         shown = f"{values[0]:.3g} to {values[-1]:.3g}" if values else "none"
-        found.rows.append((name, "finite losses", shown, found.require(whole, f"{name}: {values}")))
+        found.add(name, "finite losses", shown, found.require(whole, f"{name}: {values}"))
     return found
 
 

@@ -33,13 +33,13 @@ def measure(given: Given) -> Found:
     theirs = attempt(by_trl, rows, (count, group, limit, steps), given)
     for name, mine in (("onestage", ours), ("TRL, transformers' generate", theirs)):
         if isinstance(mine, str):
-            found.rows.append((name, f"cannot: {mine}", "", "", "", ""))
+            found.add(name, f"cannot: {mine}", "", "", "", "")
             found.failed += [f"{name}: {mine}"] if name == "onestage" else []
             continue
         seconds, sampling, tokens, peak = mine
         ratio = "" if isinstance(ours, str) else sum(seconds) / sum(ours[0])
         middle = [statistics.median(each) for each in (seconds, sampling)]
-        found.rows.append((name, *middle, sum(tokens) / sum(sampling), peak, ratio))
+        found.add(name, *middle, sum(tokens) / sum(sampling), peak, ratio)
     return found
 
 
@@ -91,6 +91,7 @@ def by_us(rows: Any, sizes: tuple[int, int, int, int], given: Given) -> Any:
                     "seed": SEED,
                 },
                 **{"lr_scheduler_type": "constant", "max_length": 1024, "logging_steps": 1_000_000},
+                "bf16": given.device == "cuda",
                 "tokens_per_row": given.of(1024, 16384),
             },
         }
