@@ -17,7 +17,13 @@ from transformers import AutoModelForCausalLM
 import onestage as one
 from onestage import models
 from onestage.models import Lora, Model
-from onestage.models.export import merged_weights
+from onestage.models.export import (
+    adapter_rank,
+    base_weights,
+    merged_weights,
+    random_adapter,
+    save_adapter,
+)
 from onestage.models.features import Door
 from onestage.models.loading import LoadError
 from onestage.models.merge import merge
@@ -113,6 +119,29 @@ def test_handed_to_an_engine_it_is_the_merged_model_or_is_refused(
     copy: Any = AutoModelForCausalLM.from_pretrained(base)
     copy.load_state_dict(dict(merged_weights(adapted)), strict=False)
     close(said_by(copy.eval()), said)
+
+
+@pytest.mark.parametrize(("name", "tied", "gpt2"), CASES)
+def test_loaded_by_an_engine_it_is_on_its_base_what_it_was_or_is_refused(
+    name: str, tied: bool, gpt2: bool, made: Made, tmp_path: Path
+) -> None:
+    base, folder, said = made(name, tied, gpt2)
+    whole: Any = AutoModelForCausalLM.from_pretrained(base)
+    adapted = PeftModel.from_pretrained(whole, folder).eval()
+    if name not in PRODUCTS:
+        refused = r"cannot be loaded by another|is tied to another|adapts embeddings or the head"
+        with pytest.raises(LoadError, match=refused):
+            adapter_rank(adapted)
+        return
+    assert adapter_rank(adapted) == (4 if name == "rank and alpha by layer" else 2)
+    with torch.no_grad(), random_adapter(adapted, 3.0):
+        assert not torch.allclose(said_by(adapted), said, atol=0.1)
+    save_adapter(adapted, tmp_path / "as it is")
+    copy: Any = AutoModelForCausalLM.from_pretrained(base)
+    for parameter in copy.parameters():
+        parameter.data.zero_()
+    copy.load_state_dict(dict(base_weights(adapted)), strict=False)
+    close(said_by(PeftModel.from_pretrained(copy, tmp_path / "as it is").eval()), said)
 
 
 @pytest.mark.parametrize(("name", "tied", "gpt2"), CASES)

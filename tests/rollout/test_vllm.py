@@ -345,6 +345,23 @@ def test_an_adapter_is_loaded_under_a_new_name_each_time(
     assert mode == "colocate" or not other.adapters
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_base_is_given_once_where_vllm_has_another(
+    mode: str, other: Other, served: Served, engine_of: Any
+) -> None:
+    """Also one that is nearer than the tolerance: a base that was trained a little, say."""
+    other.model = sharpen(tiny_llama(0), 1.001)
+    served.rank, served.source, model = 8, "somewhere", lora_model()
+    first = engine_of(mode, model, lora="hot", tolerance=1.0)
+    assert not other.loaded  # it was loaded from there, and says nearly the same
+    if mode == "server":
+        served.held = "an earlier run's"
+        second = engine_of(mode, model, lora="hot", tolerance=1.0)
+        assert other.loaded
+        assert engine_gap(second) < 1e-5
+    first.close()
+
+
 def test_stacked_adapters_are_loaded_as_their_sum(
     served: Served, engine_of: Any, tmp_path: Path
 ) -> None:

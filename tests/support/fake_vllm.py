@@ -111,6 +111,7 @@ class Served:
     logprobs_mode: str = "raw_logprobs"
     extension: str = "onestage.rollout.engines._vllm_worker.TiedHead"
     developer: bool = True
+    source: str = "elsewhere"
     held: str = "default"
     """The version of the weights."""
     calls: list[str] = field(default_factory=list)
@@ -150,7 +151,7 @@ class Served:
         }
 
     def on_v1_models(self) -> Any:
-        own = [{"id": NAME, "parent": None}]
+        own = [{"id": NAME, "root": self.source, "parent": None}]
         return {"data": own + [{"id": name, "parent": NAME} for name in self.inside.adapters]}
 
     def on_tokenize(self, model: str, prompt: str, add_special_tokens: bool) -> Any:

@@ -26,6 +26,9 @@ class Backend(Protocol):
     def make_ready(self, *, whole: bool) -> str:
         """How weights will come, whole or as adapters: to be said. Raises `ValueError`."""
 
+    def loaded_from(self, name: str) -> bool:
+        """Whether its weights are those of this folder or hub id, and were not replaced since."""
+
     def push(self, weights: Weights) -> None:
         """Take over weights; all that was computed with the old ones is forgotten."""
 

@@ -49,6 +49,7 @@ class Colocated:
             os.environ.setdefault(name, value)
         self.vllm = vllm
         self.adapter_room = next((room for room in ROOMS if room >= adapter_rank > 0), 0)
+        self.source, self.pushed = base.name_or_path, False
         self.tied = bool(base.config.get_text_config().tie_word_embeddings)
         self.folder, self.versions, self.adapter = Path(mkdtemp(prefix="onestage-")), 0, None
         loading = {"enable_lora": True, "max_lora_rank": self.adapter_room, "max_loras": 1}
@@ -67,7 +68,11 @@ class Colocated:
         given = "adapters merged into its weights" if whole else "adapters as they are"
         return f"{named(self.vllm.__version__)} in this process, {given}"
 
+    def loaded_from(self, name: str) -> bool:
+        return not self.pushed and name == self.source
+
     def push(self, weights: Weights) -> None:
+        self.pushed = True
         worker = self.llm.llm_engine.model_executor.driver_worker
         # vLLM's own way: after loading it repacks weights into the form of its kernels, into which
         # `load_weights` of the model cannot load again. It asks for one weight after the other, and

@@ -28,6 +28,8 @@ class Offer:
     version: str
     model: str
     """The name under which its own model is asked, without adapters."""
+    source: str
+    """The folder or hub id that it was loaded from."""
     adapter_room: int
     """The largest rank of an adapter that can be loaded while it runs; 0: none."""
     transfer: str | None
@@ -57,11 +59,12 @@ def offer_of(link: Link) -> Offer:
             f"the vLLM server at {link.base_url} reports {reported}; start it with --logprobs-mode "
             "raw_logprobs, since log-probabilities at temperature 1 are compared with the policy's"
         )
-    models = link.get("/v1/models")["data"]
+    own = next(one for one in link.get("/v1/models")["data"] if one["parent"] is None)
     transfer = (config["weight_transfer_config"] or {}).get("backend")
     return Offer(
         version=version,
-        model=next(one["id"] for one in models if one["parent"] is None),
+        model=own["id"],
+        source=own["root"],
         adapter_room=_adapter_room(config, info["vllm_env"]),
         transfer=transfer if transfer in NATIVE else None,
         on_cpu=config["device_config"]["device"] == "cpu",

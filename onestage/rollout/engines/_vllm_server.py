@@ -28,6 +28,8 @@ from onestage.rollout.engines._vllm_offer import NOT_FOUND, check_model, named, 
 from onestage.rollout.engines._vllm_transfer import Files, Native, Transfer
 from onestage.rollout.engines._vllm_worker import EXTENSION, TiedHead
 
+UNTOUCHED = "default"
+"""The version that a server tells of the weights that it loaded at its start."""
 CONCURRENT = 64
 """Requests that wait for a server at once."""
 
@@ -71,6 +73,9 @@ class Server:
         if whole and rank() == 0:
             manner = f"weights {self._transfer().manner}"
         return f"{named(self.offer.version)} at {self.link.base_url}, {manner}"
+
+    def loaded_from(self, name: str) -> bool:
+        return self.holds == UNTOUCHED and name == self.offer.source
 
     def push(self, weights: Weights) -> None:
         self.versions += 1
