@@ -69,7 +69,11 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def read_json(file: Path) -> Any:
-    return json.loads(file.read_text())
+    """What a file says; `ValueError` where it is no JSON."""
+    try:
+        return json.loads(file.read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{file} is no JSON of ours: it is nested too deeply") from error
 
 
 def taken(folder: Path) -> str | None:

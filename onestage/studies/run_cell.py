@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from onestage.data.kept import drop
 from onestage.runfolder import json_line, read_json, read_metrics, silent, write_json, write_text
 from onestage.studies import worlds
 from onestage.studies.cells import Cell, within
@@ -31,16 +33,31 @@ def world_of(given: Mapping[str, Any]) -> World:
 
 
 def state_of(folder: Path, cell: Cell) -> str:
-    """`waiting`, `done` or `failed`; a cell that was left running, or says something else now, waits."""
+    """`waiting`, `done`, `failed` or `damaged`; one that was left running, or is another now, waits."""
+    if not (folder / "status.json").exists():
+        return "waiting"
     try:
         status, told = read_json(folder / "status.json"), read_json(folder / "cell.json")
-    except (OSError, ValueError):
-        return "waiting"
-    if told.get("digest") != cell.digest or status.get("state") not in ("done", "failed"):
-        return "waiting"
-    if status["state"] == "done" and not (folder / "results.json").is_file():
-        return "waiting"
-    return status["state"]
+        if told["digest"] != cell.digest or status["state"] == "running":
+            return "waiting"
+        if status["state"] == "failed":
+            return "failed"
+        whole = status["state"] == "done" and not _spoilt(folder, status)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "damaged"
+    return "done" if whole else "damaged"
+
+
+def _spoilt(folder: Path, status: Mapping[str, Any]) -> bool:
+    """Whether the results of a cell that is done are not those that it found."""
+    content = read_json(folder / "results.json")
+    now = _digest(folder / "results.json")
+    # Cells of earlier versions do not say.
+    return not isinstance(content, dict) or status.get("results", now) != now
+
+
+def _digest(file: Path) -> str:
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
 
 
 def prepare(given: Mapping[str, Any], seed: int, cache: Path) -> Ground:
@@ -74,12 +91,13 @@ def mark_failed(folder: Path, reason: str) -> None:
 
 def begin(cell: Cell, folder: Path) -> None:
     """A folder of this cell; what an interrupted run of it left stays, to be gone on with."""
-    with suppress(OSError, ValueError):
-        before = read_json(folder / "status.json")["state"]
-        same = read_json(folder / "cell.json").get("digest") == cell.digest
+    goes_on = False
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        same = read_json(folder / "cell.json")["digest"] == cell.digest
         # One that ended is begun anew; one that was running goes on from its checkpoint.
-        if not same or before != "running":
-            shutil.rmtree(folder)
+        goes_on = same and read_json(folder / "status.json")["state"] == "running"
+    if not goes_on:
+        drop(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "cell.json", cell.describe())
     _tell(folder, "running", 0.0)
@@ -87,7 +105,10 @@ def begin(cell: Cell, folder: Path) -> None:
 
 def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
     took = round(seconds, 2) if math.isfinite(seconds) else None
-    write_json(folder / "status.json", {"state": state, "error": error, "seconds": took})
+    told = {"state": state, "error": error, "seconds": took}
+    if state == "done":
+        told["results"] = _digest(folder / "results.json")
+    write_json(folder / "status.json", told)
 
 
 def _train_and_evaluate(

@@ -197,6 +197,10 @@ class Study:
         """Do the cells that are not done; returns those that failed, now or before, and why."""
         folder = self.out / "cells"
         states = {cell.name: state_of(folder / cell.name, cell) for cell in cells}
+        for name in (name for name, state in states.items() if state == "damaged"):
+            self.say(
+                f"{name}: what the cell has found or told of itself is damaged; it is done again"
+            )
         before = [name for name, state in states.items() if state == "failed" and not self.retry]
         failed = {name: _reason(folder / name) + " (try again with --retry)" for name in before}
         todo = [c for c in cells if states[c.name] != "done" and c.name not in failed]

@@ -45,6 +45,11 @@ def objectives_of(given: Any, streams: Sequence[Stream], longest: int) -> Chosen
     Raises `RecipeError` for a key that is no kind or stream, and `ValueError` for an unknown name or
     option.
     """
+    if not isinstance(given, str | Objective | Mapping):
+        raise RecipeError(
+            "objective: expected a name, a table {name: ..., options}, or a map from kind or stream "
+            f"name to either, got {given!r}"
+        )
     if isinstance(given, str | Objective) or "name" in given:
         return {"": _objective(given, longest)}
     allowed = [*KINDS, *(stream.name for stream in streams)]

@@ -6,7 +6,6 @@ libraries say of a full disk is what they really say, of a file that may not gro
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import shutil
@@ -23,6 +22,7 @@ from safetensors.numpy import save_file
 from support.tiny import write_recipe
 from typer.testing import CliRunner
 
+from bench.faults.disk import failing
 from onestage.cli._terminal import app
 from onestage.runfolder.disk import DiskFullError, whole_file, whole_folder, whole_path, write_text
 from onestage.runfolder.seal import damage
@@ -75,26 +75,6 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         write_text(tmp_path / "none" / "a", "")
 
 
-def sites(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
-    """Every rename and every wait for the disk from now on; the one of this number finds no room."""
-    met: list[str] = []
-
-    def put(name: str) -> None:
-        real = getattr(os, name)
-
-        def call(*given: Any, **more: Any) -> Any:
-            met.append(f"{name} {given[0]}")
-            if len(met) == at:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real(*given, **more)
-
-        monkeypatch.setattr(os, name, call)
-
-    put("replace")
-    put("fsync")
-    return met
-
-
 def trained(file: Path, out: Path, *words: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, ["train", str(file), "--out", str(out), *words])
     return done.exit_code, done.output
@@ -108,19 +88,15 @@ def recipe(recipe_of: Make, tmp_path: Path) -> Path:
     return write_recipe(tmp_path / "r.yaml", content)
 
 
-def test_a_run_that_finds_no_room_can_be_gone_on_with(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_finds_no_room_can_be_gone_on_with(recipe: Path, tmp_path: Path) -> None:
     """Wherever it happens: one line, every checkpoint whole, and the command it names ends the run."""
-    with monkeypatch.context() as patch:
-        met = sites(patch, 0)
+    with failing(0) as met:
         assert trained(recipe, tmp_path / "whole")[0] == 0
     assert len(met) > 60
     for number in range(1, len(met) + 1, EVERY):
         shutil.rmtree(tmp_path / "cache")
         out = tmp_path / f"out{number}"
-        with monkeypatch.context() as patch:
-            sites(patch, number)
+        with failing(number):
             code, output = trained(recipe, out)
         where = met[number - 1]
         if code == 0:

@@ -169,13 +169,14 @@ def test_an_interrupted_cell_is_done_again(folders: tuple[Path, Path], tmp_path:
     )
 
 
-def test_damaged_results_are_no_results(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_damaged_results_are_found_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
     study = content(*folders, seeds=[0])
     study["methods"].pop("SFT then DPO")
     do(study, tmp_path / "out")
     (tmp_path / "out" / "cells" / "SFT-seed=0" / "results.json").write_text("{")
-    outcome, _ = do(study, tmp_path / "out")
-    assert {row.method for row in outcome.rows} == {"base"}
+    outcome, lines = do(study, tmp_path / "out")
+    assert {row.method for row in outcome.rows} == {"base", "SFT"}
+    assert sum("damaged; it is done again" in line for line in lines) == 1
 
 
 def test_a_missing_base_is_refused_before_anything(

@@ -2,7 +2,7 @@
 
 A base is an ordinary run of this package on the world's text. It is kept by the content that it came
 from (text, tokenizer, configuration, settings), so that any number of runs and processes share it, and
-a change of any of these makes another.
+a change of any of these makes another. It is sealed: one that is damaged is made anew, and said.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from onestage.data.kept import drafted, drop
 from onestage.data.kinds import Kind
 from onestage.runfolder import Say, write_text
-from onestage.runfolder.disk import whole_folder
+from onestage.runfolder.disk import sync
+from onestage.runfolder.seal import damage, seal
 from onestage.studies.lab.feedback import WRITTEN
 from onestage.studies.lab.presets import Size, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS, Rows, Source
@@ -66,10 +68,13 @@ def make_base(
     }
     content = {"config": recipe["model"]["config"], "train": recipe["train"]}
     found = home / "bases" / _digest(json.dumps(content, sort_keys=True), words, *lines)
-    if not found.is_dir():
+    if damage(found) is not None:
         with _alone(found):
             # Asked again with the lock held: another process may have made it meanwhile.
-            if not found.is_dir():
+            if (wrong := damage(found)) is not None:
+                if os.path.lexists(found):
+                    say(f"the base model that was made before is damaged ({wrong}); made anew")
+                    drop(found)
                 _keep_sources(text, lines, Path(recipe["model"]["tokenizer"]), tokenizer)
                 recipe["cache_dir"] = str(cache.absolute())
                 say(f"pretraining a base model on generated text: {found}")
@@ -90,7 +95,8 @@ def write_rows(world: Rows, folder: Path, kinds: Sequence[Kind] = WRITTEN) -> di
         for split in SPLITS:
             file = folder / f"{kind}.{split}.jsonl"
             text = "".join(json.dumps(row) + "\n" for row in world.rows(kind, split))
-            if not file.is_file() or file.read_text() != text:
+            if not file.is_file() or file.read_bytes() != text.encode():
+                drop(file)
                 write_text(file, text)
             files[f"{kind}.{split}"] = file
     return files
@@ -101,10 +107,12 @@ def _keep_sources(
 ) -> None:
     """What the recipe of a base names, so that the run can be repeated by hand."""
     text.parent.mkdir(parents=True, exist_ok=True)
-    if not text.is_file():
-        write_text(text, "".join(lines))
-    if not folder.is_dir():
-        with whole_folder(folder) as draft:
+    content = "".join(lines)
+    if not text.is_file() or text.read_bytes() != content.encode():
+        drop(text)
+        write_text(text, content)
+    if damage(folder) is not None:
+        with drafted(folder) as draft:
             tokenizer.save_pretrained(draft)
 
 
@@ -116,6 +124,8 @@ def _pretrain(
     model = carry_out(parse_recipe(dict(recipe)), draft, say=say, callbacks=callbacks)
     if model != draft / "model":
         raise GroundError(f"pretraining was stopped before its end; {found} was not made")
+    seal(draft)
+    sync(draft)
     os.replace(draft, found)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from onestage.data.kept import drafted
 from onestage.runfolder import Say, digest_of
+from onestage.runfolder.seal import damage
 from onestage.studies.lab.lock import ACTIONS, CUES, NONE, OPEN, THEN, LockWorld
 from onestage.studies.lab.presets import llama
 from onestage.studies.lab.tokenizer import SPECIAL, UNKNOWN, finished
@@ -63,14 +65,17 @@ def make_lock_base(
 
     It is kept under a digest of what it is made from, `cache/lab/bases/DIGEST`, and is there whole or
     not at all. It depends on the seed of the world and on no other part: all horizons share it. `train`
-    overrides settings of the recipe's section.
+    overrides settings of the recipe's section. One that is damaged is made anew, and said.
     """
     tokenizer, settings = lock_tokenizer(), {**TRAIN, "seed": world.seed, **(train or {})}
     config, rows = llama(tokenizer, SHAPE), list(world.attempts(attempts))
     folder = cache / "lab" / "bases" / digest_of(["lock", config, settings, rows])
-    if folder.is_dir():
+    wrong = damage(folder)
+    if wrong is None:
         say(f"base of the locks found: {folder}")
         return folder
+    if os.path.lexists(folder):
+        say(f"the base of the locks that was made before is damaged ({wrong}); made anew")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
     try:
@@ -86,11 +91,9 @@ def make_lock_base(
         }
         say(f"pretraining the base of the locks: {folder}")
         model = carry_out(parse_recipe(recipe), draft / "run", say=say)
-        try:
-            os.replace(model, folder)
-        except OSError:  # another process was faster, with the same base
-            if not folder.is_dir():
-                raise
+        with drafted(folder) as place:
+            for file in model.iterdir():
+                os.replace(file, place / file.name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
