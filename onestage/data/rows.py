@@ -246,7 +246,7 @@ def _read_alpaca(found: dict[str, Any]) -> None:
 
 def _id(value: object, where: str) -> str:
     if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return str(value) or where
+        return text_of(str(value), "id") or where
     raise RowError(f"`id` must be text or an integer, found {shown(value)}")
 
 
@@ -292,10 +292,10 @@ def _solution(row: NamedRow) -> tuple[str, ...]:
     if given is None:
         return ()
     if isinstance(given, str):
-        return tuple(sentences(given))
+        return tuple(sentences(text_of(given, "solution")))
     if not isinstance(given, (list, tuple)) or not all(isinstance(part, str) for part in given):
         raise RowError(f"`solution` must be a text or a list of sentences, found {shown(given)}")
-    found = tuple(part for part in given if part)
+    found = tuple(text_of(part, "solution") for part in given if part)
     if "completion" in row.found and isinstance(row.found["completion"], str):
         whole = "".join(found)
         if not row.found["completion"].startswith(whole):

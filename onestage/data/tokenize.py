@@ -21,10 +21,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from onestage.data._row_error import RowError
 from onestage.data.edges import first_token, token_spans
 from onestage.data.encoded import Encoded, ProblemFacts
 from onestage.data.kinds import FEEDBACK
-from onestage.data.messages import Turns
+from onestage.data.messages import Turns, text_of
 from onestage.data.record import Record, Refusal
 from onestage.data.template import Rendered, render, render_prompt, render_whole
 from onestage.data.trees import Ids, TokenPath
@@ -158,8 +159,13 @@ class Encoder:
         if isinstance(item, Refusal):
             return item, []
         try:
-            return item, render(item, self.tokenizer)
-        except TemplateError as error:
+            rendered = render(item, self.tokenizer)
+            for (
+                one
+            ) in rendered:  # tools and arguments of a template hold texts that nobody read yet
+                text_of(one.text, "what the chat template makes of it")
+            return item, rendered
+        except (TemplateError, RowError) as error:
             return Refusal(item.id, str(error)), []
 
     def _assembled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from support.tiny import CHAT, make_tokenizer
 
 from onestage.data.encoded import Encoded
+from onestage.data.reading import read
 from onestage.data.record import Record, Refusal
 from onestage.data.tokenize import Encoder
 
@@ -302,3 +304,13 @@ def test_the_same_ids_whatever_the_kind(encoder: Encoder) -> None:
     ids["pair"] = pair.paths[0].ids.tolist()
     assert len({tuple(value) for value in ids.values()}) == 1
     assert np.isnan(pair.scores).all()
+
+
+def test_half_a_character_in_what_a_template_is_given_refuses_the_row(tokenizer: Any) -> None:
+    chat = copy.deepcopy(tokenizer)
+    chat.chat_template = "{{ tools[0]['name'] }}" + tokenizer.chat_template
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rows = [{"messages": turns, "tools": [{"name": name}]} for name in ("\ud800", "good")]
+    found = list(Encoder(chat, 64).encode_all(read(rows)))
+    assert [type(one).__name__ for one in found] == ["Refusal", "Encoded"]
+    assert "valid Unicode" in found[0].reason

@@ -92,6 +92,15 @@ BAD_ROWS = {
     "empty text": ({"text": ""}, ["`text` is empty"]),
     "number as text": ({**DEMO, "completion": 4}, ["`completion`", "text", "int 4"]),
     "lone surrogate": ({**DEMO, "completion": "4\ud800"}, ["valid Unicode", r"\ud800"]),
+    "lone surrogate in an id": ({**DEMO, "id": "4\ud800"}, ["`id`", "valid Unicode"]),
+    "lone surrogate in a solution": (
+        {"prompt": "2+2?", "solution": "It is\ud800. 4.", "answer": "4"},
+        ["`solution`", "valid Unicode"],
+    ),
+    "lone surrogate in a sentence": (
+        {"prompt": "2+2?", "solution": ["It is", "\ud800"], "answer": "4"},
+        ["`solution`", "valid Unicode"],
+    ),
     "weight 0": ({**DEMO, "weight": 0}, ["`weight`", "above 0", "found 0"]),
     "weight infinite": ({**DEMO, "weight": math.inf}, ["`weight`", "finite"]),
     "weight nan": ({**DEMO, "weight": math.nan}, ["`weight`", "finite"]),
