@@ -25,7 +25,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import PlainSerializer, TypeAdapter, ValidationError
 
-from onestage.config.words import named, nearest, not_finite, said
+from onestage.config.words import named, nearest, said, unusable
 
 T = TypeVar("T")
 FROM_FILE = "onestage_plugin_"
@@ -135,12 +135,9 @@ class Plugins(Generic[T]):
     def _require_finite(self, name: str, one: Any) -> None:
         for item in dataclasses.fields(one):
             bounds = item.metadata.get("may_be_infinite", False)
-            for place, number in not_finite(
-                getattr(one, item.name, None), item.name, bounds=bounds
-            ):
-                raise ValueError(
-                    f"{self.what} {name}: {place}: must be a finite number, found {number}"
-                )
+            held = getattr(one, item.name, None)
+            for place, wrong in unusable(held, item.name, bounds=bounds):
+                raise ValueError(f"{self.what} {name}: {place}: {wrong}")
 
     def check(self, given: Any) -> Any:
         """The class of a name or table, whose options it has; their values are seen when one is made."""

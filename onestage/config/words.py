@@ -34,32 +34,33 @@ class Section(BaseModel):
         # Nothing is above a threshold of NaN, and a step of infinite length leads nowhere: an option
         # that is no number would be obeyed by never doing what it is there for.
         if info.field_name not in cls.LOOKED_AT_ELSEWHERE:
-            for place, number in not_finite(value):
-                inside = f"{place}: " if place else ""
-                raise ValueError(f"{inside}must be a finite number, found {number}")
+            for place, wrong in unusable(value):
+                raise ValueError(f"{place}: {wrong}" if place else wrong)
         return value
 
 
-def not_finite(
-    value: Any, place: str = "", *, bounds: bool = False
-) -> Iterator[tuple[str, float | str]]:
-    """The numbers in plain content that are not finite, or that no 64 bits hold, and where they stand.
+def unusable(value: Any, place: str = "", *, bounds: bool = False) -> Iterator[tuple[str, str]]:
+    """Where in plain content a number stands that is not finite or that 64 bits do not hold, or a text
+    that no file can hold (half of a character), and what is wrong with it.
 
     bounds: infinity may be (of a choice, which says itself whether it has a use for that: `Plugins`).
     """
     if isinstance(value, float) and not math.isfinite(value):
         if not bounds or math.isnan(value):
-            yield place, value
+            yield place, f"must be a finite number, found {value}"
     elif isinstance(value, int) and value.bit_length() > BITS:
         # Arithmetic with it overflows somewhere in a library, after a page of digits was printed.
-        yield place, f"one of {value.bit_length()} bits, where {BITS} are allowed"
+        found = f"one of {value.bit_length()} bits, where {BITS} are allowed"
+        yield place, f"must be a finite number, found {found}"
+    elif isinstance(value, str) and any("\ud800" <= mark <= "\udfff" for mark in value):
+        yield place, "must be valid Unicode"
     elif isinstance(value, Mapping):
         bounds = bounds or isinstance(value.get("name"), str)
         for key, one in value.items():
-            yield from not_finite(one, f"{place}.{key}".lstrip("."), bounds=bounds)
+            yield from unusable(one, f"{place}.{key}".lstrip("."), bounds=bounds)
     elif isinstance(value, list | tuple):
         for number, one in enumerate(value):
-            yield from not_finite(one, f"{place}.{number}".lstrip("."), bounds=bounds)
+            yield from unusable(one, f"{place}.{number}".lstrip("."), bounds=bounds)
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

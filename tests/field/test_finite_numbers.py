@@ -122,6 +122,13 @@ def test_a_number_that_64_bits_do_not_hold_is_refused(digits: int) -> None:
     assert len(str(told.value)) < 200
 
 
+@pytest.mark.parametrize("place", ["data.name", "reference", "train.optim", "objective.name"])
+def test_half_a_character_is_refused(place: str) -> None:
+    """JSON and YAML can write one; no file, tokenizer or digest takes it."""
+    with pytest.raises(RecipeError, match="valid Unicode"):
+        parse_recipe(recipe_with(place, "a\ud800"))
+
+
 @pytest.mark.parametrize("schedule", ["proportional", "alright", "chord", "maxright"])
 def test_a_run_of_any_length_is_planned_at_once(
     schedule: str, recipe_of: Callable[..., dict[str, Any]]
