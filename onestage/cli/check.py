@@ -33,11 +33,24 @@ def check(
         tuple[float, float], typer.Option(help="For a data file: range of its scores.")
     ] = (0.0, 1.0),
     max_length: Annotated[int, typer.Option(help="For a data file: longest path.")] = 2048,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Estimate memory and time on so many GPUs.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Of this sort: h100-80, a100-40, l4-24, rtx4090-24, ...")
+    ] = None,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of a node.")] = 8,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Of a GPU for an hour; shows the cost.")
+    ] = None,
 ) -> None:
     """Show what will be trained on and what is wrong with it, before any weights are loaded."""
     quiet_libraries()
+    machines = _machines(gpus, gpu, gpus_per_node, price)
     if what.suffix in (".yaml", ".yml"):
-        good = _recipe(what, set_ or [], out or Path("runs") / what.stem)
+        good = _recipe(what, set_ or [], out or Path("runs") / what.stem, machines)
+    elif machines:
+        raise ValueError(f"--gpus: {what} is a data file; give the recipe that trains on it")
     else:
         stream = stream_of(str(what), kind, column, score_range)
         good = _data(stream, tokenizer, max_length) if tokenizer else _rows(stream)
@@ -45,14 +58,32 @@ def check(
         raise typer.Exit(1)
 
 
-def _recipe(file: Path, overrides: list[str], out: Path) -> bool:
+def _machines(gpus: int | None, gpu: str | None, node: int, price: float | None) -> Any:
+    from onestage.training import scale
+
+    if gpus is None and gpu is None:
+        if price is not None:
+            raise ValueError("--price: is of GPUs; say which: --gpus 8 --gpu h100-80")
+        return None
+    if gpus is None or gpu is None:
+        raise ValueError(
+            "--gpus and --gpu go together, as in --gpus 8 --gpu h100-80; there are "
+            + ", ".join(scale.gpus())
+        )
+    return scale.Machines(scale.gpu(gpu), gpus, node, price)
+
+
+def _recipe(file: Path, overrides: list[str], out: Path, machines: Any) -> bool:
     from onestage.cli._findings import show
+    from onestage.cli._scale import show_scale
     from onestage.training.check import check_recipe
 
     good = True
-    for checked in check_recipe(file, out, overrides, say):
+    for checked in check_recipe(file, out, overrides, say, machines):
         if checked.stage:
             console.rule(f"stage {checked.stage}")
+        if checked.scaled:
+            show_scale(console, checked.scaled)
         show(console, checked.findings, checked.tokenizer, checked.cost)
         good &= checked.good
     return good

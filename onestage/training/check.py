@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from onestage.data.inspect import Findings, examine
 from onestage.data.reading import read
 from onestage.data.record import Refusal
@@ -19,6 +21,7 @@ from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models import Lora
 from onestage.models.estimate import Estimate, estimate
+from onestage.models.footprint import footprint
 from onestage.models.source import text_part_note
 from onestage.rollout.build import judge_worked
 from onestage.runfolder import Say, silent, taken
@@ -27,6 +30,7 @@ from onestage.training.pipeline import drafts
 from onestage.training.plan import stages_of
 from onestage.training.read import make_encoder
 from onestage.training.recipe import load_recipe
+from onestage.training.scale import Machines, Scaled, Work
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Checked:
     """What it will take; None where it cannot be run."""
     refused: int = 0
     """Rows of a data file that cannot be used; a recipe says itself what becomes of them."""
+    scaled: Scaled | None = None
+    """What it would take on machines that were asked about."""
 
     @property
     def good(self) -> bool:
@@ -60,17 +66,23 @@ class Rows:
 
 
 def check_recipe(
-    recipe: Any, out: Path | None = None, overrides: Sequence[str] = (), say: Say = silent
+    recipe: Any,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    say: Say = silent,
+    machines: Machines | None = None,
 ) -> Iterator[Checked]:
     """Everything about a recipe's data and plan, run by run. `out`: the folder it would be trained
-    in."""
+    in; `machines`: on which it is estimated besides."""
     whole = load_recipe(recipe, overrides)
     runs = stages_of(whole, out or Path("."))
-    found = drafts(whole.model, runs, say) if whole.stages else [_drafted(whole, say)]
-    for stage, draft in zip(runs, found, strict=True):
+    drafted = drafts(whole.model, runs, say) if whole.stages else [_drafted(whole, say)]
+    for stage, draft in zip(runs, drafted, strict=True):
         lora = stage.lora if whole.stages else whole.model.lora
         try:
-            yield Checked(stage.name, *_checked(draft, lora, taken(out) if out else None))
+            found = Checked(stage.name, *_checked(draft, lora, taken(out) if out else None))
+            scaled = _scaled(draft, lora, machines) if machines and found.cost else None
+            yield replace(found, scaled=scaled)
         finally:
             draft.close()
 
@@ -127,6 +139,29 @@ def _cost(draft: Draft, lora: Lora | None) -> Estimate:
         checkpointing=model.gradient_checkpointing,
     )
     return replace(found, schedule=plan.describe())
+
+
+def _scaled(draft: Draft, lora: Lora | None, machines: Machines) -> Scaled:
+    plan, recipe = draft.planned, draft.recipe
+    model, train, rollout = recipe.model, recipe.train, recipe.rollout
+    answers = train.batch_size * rollout.num_generations * rollout.steps_per_generation
+    work = Work(
+        row=train.row_budget,
+        path=train.max_length,
+        tokens=int(plan.tokens()),
+        optimizer=train.optim,
+        autocast=train.bf16,
+        sampled=-(-answers // machines.gpus) * train.max_length if draft.problems else 0,
+        reference="reference" in plan.terms.needs,
+    )
+    found = footprint(
+        draft.config,
+        lora=lora,
+        dtype=model.dtype,
+        four_bits=model.load_in_4bit,
+        computed_in=torch.bfloat16 if train.bf16 else None,
+    )
+    return Scaled(found, work, machines)
 
 
 def check_data(stream: Stream, tokenizer: Any, max_length: int) -> Checked:
