@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onestage.data.packing import Row
 from onestage.data.trees import TokenPath, plant
+
+_PATH = TokenPath(np.zeros(2, np.int32), ((1, 2),), (0,))
+EMPTY = Row(tree=plant([_PATH]), records=(), bounds=(0, 2), paths=(_PATH,))
+"""A row of no record, which counts nothing: two tokens, so that the model can be run on it."""
 
 
 def deal(rows: Sequence[Row], rank: int, ranks: int) -> list[Row]:
     """The rows of one of `ranks` ranks, as many as every other gets; all must ask of the same rows."""
-    return padded(rows[rank::ranks], rows, -(-len(rows) // ranks))
+    return padded(rows[rank::ranks], -(-len(rows) // ranks))
 
 
-def padded(mine: Sequence[Row], rows: Sequence[Row], size: int) -> list[Row]:
-    """Rows, and behind them empty ones until there are `size`. `rows`: any, to make empty ones of."""
-    missing = size - len(mine)
-    return [*mine, *[empty(rows[0])] * missing] if missing else list(mine)
-
-
-def empty(row: Row) -> Row:
-    """A row of no record: two tokens of another one, so that they are tokens the model knows."""
-    path = TokenPath(row.paths[0].ids[:2], ((1, 2),), (0,))
-    return Row(tree=plant([path]), records=(), bounds=(0, 2), paths=(path,))
+def padded(rows: Sequence[Row], size: int) -> list[Row]:
+    """Rows, and behind them empty ones until there are `size`."""
+    return [*rows, *[EMPTY] * (size - len(rows))]

@@ -49,12 +49,12 @@ class Anchor:
         self.rows = list(rows)
         self.exact = policy.fit.chunked_head
         self.states: list[Tensor] = []
-        weight, bias = _head(policy)
-        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
         self.head: tuple[Tensor, Tensor | None] | None = None
-        if trained and self.exact:
-            self.head = (_copy(weight), None if bias is None else _copy(bias))
         with policy.evaluating():
+            weight, bias = _head(policy)
+            trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+            if trained and self.exact:
+                self.head = (_copy(weight), None if bias is None else _copy(bias))
             for row in self.rows if self.exact else ():
                 self.states.append(_states(policy, row)[0].cpu())
 
@@ -62,14 +62,14 @@ class Anchor:
         """Loss and KL over the rows (or those of the given numbers) under the policy as it stands."""
         loss = kl = 0.0
         count = 0
-        # A head that is not trained is the same then and now.
-        now_head = old_head = _head(policy)
-        if self.head is not None:
-            weight, bias = self.head
-            device = policy.device
-            old_head = (weight.to(device), None if bias is None else bias.to(device))
         shape = shape_of(policy.base.config)
         with policy.evaluating():
+            # A head that is not trained is the same then and now.
+            now_head = old_head = _head(policy)
+            if self.head is not None:
+                weight, bias = self.head
+                device = policy.device
+                old_head = (weight.to(device), None if bias is None else bias.to(device))
             for number in range(len(self.rows)) if which is None else which:
                 row = self.rows[number]
                 if not self.exact:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from onestage.data.packing import Row
+from onestage.models.sharding import copyable, opened
 from onestage.models.yardstick import PADDING, largest, own_attention, using
 from onestage.stats import at_most
 
@@ -115,7 +116,8 @@ def excerpt_of(policy: Policy) -> Excerpt | None:
     if getattr(base, "hf_quantizer", None) is not None:
         return None
     try:
-        copied = _copied(base.base_model)
+        with opened(policy):
+            copied = _copied(base.base_model)
     except (RuntimeError, TypeError, NotImplementedError, AttributeError):
         return (
             None  # what models say that keep their embeddings elsewhere, and hooks to being copied
@@ -130,7 +132,8 @@ def _copied(inner: Any) -> Any:
         shared = sum(own.pop(id(p), 0) for p in embedding.parameters())
         if sum(own.values()) > LARGEST or not shared:
             return None
-        copied = copy.deepcopy(inner, {id(embedding): _InFloat32(embedding)})
+        with copyable(inner):
+            copied = copy.deepcopy(inner, {id(embedding): _InFloat32(embedding)})
     _shorten_windows(copied.float().eval().requires_grad_(False))
     return copied
 

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onestage.models.sharding import full, part_like
+
 Factors = tuple[nn.Parameter, nn.Parameter, float]
 """A (r, in), B (out, r) and the scaling s of one adapter in one layer."""
 
@@ -30,8 +32,8 @@ class DeltaL1:
     """The penalty on the active adapters of `model`, added to gradients that are there already.
 
     Call it between the backward pass and the step of the optimiser, before gradients are clipped,
-    once a step and not once a micro-batch. Parameters must be whole on each process (replicated):
-    then every process adds the same, and it must be after gradients were summed.
+    once a step and not once a micro-batch, and after gradients were summed over processes: each of them
+    adds the same (where adapters lie in parts, to its part).
 
     Raises `ValueError` at construction for a weight that is negative or not finite, for a model
     without LoRA layers, and for adapters whose delta is not `s B A` (DoRA and its like, convolutions).
@@ -60,17 +62,18 @@ class DeltaL1:
         """
         total = 0.0
         for A, B, scaling in _factors(model):
-            delta = (B.float() @ A.float()).mul_(scaling)
+            whole_A, whole_B = full(A).float(), full(B).float()
+            delta = (whole_B @ whole_A).mul_(scaling)
             total += delta.abs().sum().item()
             if self.weight:
                 sign = delta.sign_().mul_(self.weight * scaling)
-                _add(B, sign @ A.float().T)
-                _add(A, B.float().T @ sign)
+                _add(B, sign @ whole_A.T)
+                _add(A, whole_B.T @ sign)
         return self.weight * total
 
 
 def _add(parameter: nn.Parameter, gradient: Tensor) -> None:
-    gradient = gradient.to(parameter.dtype)
+    gradient = part_like(gradient.to(parameter.dtype), parameter)
     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 

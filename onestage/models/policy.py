@@ -22,6 +22,7 @@ from onestage.models.attention import masks, reach
 from onestage.models.probe import Fit, probe
 from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_device
 from onestage.models.reward_model import check_head, is_judge
+from onestage.models.sharding import Sharded, opened
 
 
 class Policy(nn.Module):
@@ -48,15 +49,21 @@ class Policy(nn.Module):
         self.model, self.tokenizer = model, tokenizer
         self.readout = _readout_of(self)
         self.value_head: nn.Linear | None = None
+        self.sharded: Sharded | None = None
+        """How it lies in parts on many devices, where it does."""
         on_cuda = next(model.parameters()).device.type == "cuda"
         # FlexAttention works in blocks of 128, and rows of few lengths leave less to compile.
         self.pad_to = pad_to if pad_to is not None else (128 if on_cuda else 1)
         # A new module is in training mode, whatever the model inside it is in.
         self.train(model.training)
-        self.fit = fit if fit is not None else probe(self)
-        if self.fit.attention not in (None, self.base.config._attn_implementation):
-            self.base.set_attn_implementation(self.fit.attention)
-        self.readout.check(self.fit.chunked_head)
+        self.run_as(fit if fit is not None else probe(self))
+
+    def run_as(self, fit: Fit) -> None:
+        """Settle how the model is run. Raises `ValueError` where it cannot be read so."""
+        self.fit = fit
+        if fit.attention not in (None, self.base.config._attn_implementation):
+            self.base.set_attn_implementation(fit.attention)
+        self.readout.check(fit.chunked_head)
 
     @property
     def gives(self) -> frozenset[str]:
@@ -71,20 +78,27 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.sharded.device if self.sharded else next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        if self.sharded:
+            return self.sharded.dtype
         return self.base.get_input_embeddings().weight.dtype
 
     def forward(self, row: Row) -> Tensor:
         """Log-probabilities (K, float32) of the row's scored entries, in the order of its tree."""
-        return self.look(row)["logp"]
+        # Not by `look`: where weights lie in parts, hooks hang on either, and must run once.
+        return self._said(row, ())["logp"]
 
     def look(self, row: Row, reads: Collection[str] = ()) -> Said:
         """What the policy says of the row's scored entries (K each, float32): `logp` (of a reward model
         the reward), and what else is read: `entropy` of the distribution that the token comes from,
         `value` of the state before it."""
+        return self._said(row, reads)
+
+    def _said(self, row: Row, reads: Collection[str]) -> Said:
         chunked = self.fit.chunked_head
         if "value" in reads and not chunked:
             raise ValueError(f"a value head needs a model with a plain head ({self.fit.reason})")
@@ -158,11 +172,12 @@ class Policy(nn.Module):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Dropout off and no gradients inside; the mode before is restored."""
+        """Dropout off and no gradients inside; the mode before is restored. All ranks of a policy that
+        lies in parts must enter it together."""
         training = self.training
         self.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), opened(self):
                 yield
         finally:
             self.train(training)

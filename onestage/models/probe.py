@@ -73,6 +73,9 @@ class Fit:
     """transformers' name of the attention; None leaves the model as it is."""
 
 
+UNTRIED = Fit("alone", True, "it was not tried yet")
+
+
 def probe(policy: Policy) -> Fit:
     """Decide how to run a model by comparing with its own logits on a few paths of text.
 

@@ -24,11 +24,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from torch.distributed.tensor import DTensor
 
 from onestage.data.kept import drop, settled
 from onestage.data.packing import pack
 from onestage.data.trees import TokenPath
 from onestage.models.policy import Policy
+from onestage.models.sharding import in_step
 from onestage.runfolder import Say
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -232,9 +234,11 @@ def compute(
     ]
     found: dict[int, Floats] = {}
     with policy.evaluating():
-        for row in pack(groups, tokens_per_row):
+        for row in in_step(policy, pack(groups, tokens_per_row)):
             logp_K = policy(row).float().cpu().numpy()
             cuts = np.flatnonzero(np.diff(row.tree.response_K)) + 1
+            if not row.records:
+                continue
             for number, part in zip(row.records, np.split(logp_K, cuts), strict=True):
                 found[keys[number]] = part
     return found
@@ -265,4 +269,9 @@ class InitialWeights:
     def _swap(self) -> None:
         for number, parameter in enumerate(self.trained):
             # The tensors change places and nothing is computed, so both come back bit for bit.
-            parameter.data, self.initial[number] = self.initial[number], parameter.data
+            if isinstance(parameter, DTensor):  # torch gathers from this memory and no other
+                now = parameter.detach().clone()
+                parameter.copy_(self.initial[number])
+                self.initial[number] = now
+            else:
+                parameter.data, self.initial[number] = self.initial[number], parameter.data

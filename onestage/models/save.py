@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from onestage.models.endings import save_ends
 from onestage.models.stacking import is_stacked, restore_trained, save_sum, save_trained
 from onestage.runfolder.disk import whole_folder
 
+if TYPE_CHECKING:
+    from onestage.models.policy import Policy
+
+Weights = Mapping[str, Tensor]
+"""By the names of a model's own state dict."""
 TRAINED_FILE = "trained.safetensors"
 """Of a checkpoint of stacked adapters: the trained one alone, from which a run goes on exactly."""
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save what plain transformers (or PEFT, for adapters) loads, tokenizer included."""
+def save_model(model: Any, tokenizer: Any, folder: Path, weights: Weights | None = None) -> None:
+    """Save what plain transformers (or PEFT, for adapters) loads, tokenizer included. `weights`: as for
+    `fill_model`."""
     with whole_folder(folder) as draft:
-        fill_model(model, tokenizer, draft)
+        fill_model(model, tokenizer, draft, weights)
 
 
-def fill_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write model and tokenizer into an existing folder."""
-    fill_weights(model, folder)
+def fill_model(model: Any, tokenizer: Any, folder: Path, weights: Weights | None = None) -> None:
+    """Write model and tokenizer into an existing folder. `weights`: those of a model that lies in parts,
+    whole (`sharding.gathered`)."""
+    fill_weights(model, folder, weights)
     if hasattr(model, "peft_config"):
         save_ends(model, folder)
     tokenizer.save_pretrained(folder)
 
 
-def fill_weights(model: Any, folder: Path) -> None:
-    """Write the model, or its adapter, into an existing folder."""
+def fill_weights(model: Any, folder: Path, weights: Weights | None = None) -> None:
+    """Write the model, or its adapter, into an existing folder. `weights`: as for `fill_model`."""
     if is_stacked(model):
         save_sum(model, folder)
-    else:
+    elif weights is None:
         model.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, state_dict=dict(weights))
+        if not hasattr(model, "peft_config"):
+            # transformers has written the precision of the parts, which may be their masters'.
+            model.config.dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
+            model.config.save_pretrained(folder)
 
 
 def fill_exact(model: Any, folder: Path) -> None:
@@ -42,6 +57,23 @@ def fill_exact(model: Any, folder: Path) -> None:
     if is_stacked(model):
         # The sum holds s B, out of which B comes back rounded; a run must go on from B itself.
         save_trained(model, folder / TRAINED_FILE)
+
+
+def saved_weights(policy: Policy, checkpoint: Path) -> dict[str, Tensor]:
+    """The trained weights of a checkpoint's model, by the policy's own names."""
+    model, folder = policy.model, checkpoint / "model"
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    if not hasattr(model, "peft_config"):
+        saved = type(policy.base).from_pretrained(folder).state_dict()
+        return {f"model.{name}": saved[name] for name in trained}
+    from peft import get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    # PEFT renames what it writes: numbers go in by our names, and come out by those of the file.
+    numbered = {name: torch.tensor(number) for number, name in enumerate(trained)}
+    names = get_peft_model_state_dict(model, state_dict=numbered, save_embedding_layers=False)
+    found = load_peft_weights(str(folder), device="cpu")
+    return {f"model.{trained[int(number)]}": found[name] for name, number in names.items()}
 
 
 def restore_weights(model: Any, checkpoint: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -46,6 +47,7 @@ from onestage.models.source import (
 from onestage.models.text_part import text_part
 from onestage.models.yardstick import own_attention, switches
 
+Held = Literal["cpu", "meta"]
 HEADS = ("lm_head.", "embed_out.")
 """Of a language model, how the names of its head begin: a reward model made of it has another."""
 
@@ -66,12 +68,14 @@ def load(
     tokenizer: PreTrainedTokenizerBase | None = None,
     seed: int = 0,
     door: Door = Door.TRAINED,
+    held: Held | None = None,
 ) -> Loaded:
     """Load or make the model with what is to be trained set to require gradients.
 
-    tokenizer: the model's, where it was loaded before; seed: of fresh weights and adapters; door: what
-    an earlier adapter is wanted for. Raises `ValueError` for a model that cannot be had as the section
-    says.
+    device: where it will compute; tokenizer: the model's, where it was loaded before; seed: of fresh
+    weights and adapters; door: what an earlier adapter is wanted for; held: where its weights lie until
+    they are laid out on many devices (`sharding`): `meta` reads none, and gives no fingerprint. Raises
+    `ValueError` for a model that cannot be had as the section says.
     """
     check_adapter(source)
     config, tokenizer = config_of(source), tokenizer or tokenizer_of(source)
@@ -80,16 +84,28 @@ def load(
     if earlier:
         kind = adapter_task(str(source.name))
         check_task(source.task, source.name, config, kind, source.adapter)
-    model = _without_dropout(load_whole(source, config, device, seed))
+    model = _without_dropout(load_whole(source, config, device, seed, held))
     if source.task == "reward":
         check_head(model)
         settle(model, tokenizer)
     notes = text_part_note(source)
     torch.manual_seed(seed)  # a fresh adapter is a function of the seed
+    with torch.device("meta") if held == "meta" else nullcontext():
+        model, fingerprint = _adapted(source, model, door)
     if earlier:
-        model = continued(source, model, door)
         what = "goes on with" if source.adapter == "same" else "adds an adapter to"
         notes.append(f"training {what} the adapter in {source.name}")
+    if source.gradient_checkpointing:
+        _checkpoint_gradients(model)
+    stop_at_markers(model, tokenizer)
+    return Loaded(model, tokenizer, fingerprint, notes)
+
+
+def _adapted(source: Model, model: Any, door: Door) -> tuple[Any, str]:
+    """The model with its adapters, earlier and fresh, and the fingerprint of what it starts from."""
+    earlier = adapter_base(source) is not None
+    if earlier:
+        model = continued(source, model, door)
     # Of the model as the run starts from it: a fresh adapter changes nothing yet, an earlier one does.
     fingerprint = fingerprint_of(model)
     if earlier and source.adapter == "stack":
@@ -97,10 +113,7 @@ def load(
         put_on_top(source.lora, model)
     elif source.lora is not None:
         model = adapted(source.lora, model, source.task)
-    if source.gradient_checkpointing:
-        _checkpoint_gradients(model)
-    stop_at_markers(model, tokenizer)
-    return Loaded(model, tokenizer, fingerprint, notes)
+    return model, fingerprint
 
 
 def given(
@@ -137,7 +150,7 @@ def given(
         if whole:
             check_head(model)
         settle(inner, tokenizer)
-    _use_forest_attention(inner)
+    _use_forest_attention(inner, inner.device)
     _without_dropout(inner)
     fingerprint = fingerprint_of(model)
     if lora is not None and base is not None:
@@ -181,6 +194,7 @@ def load_whole(
     config: PretrainedConfig,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    held: Held | None = None,
 ) -> Any:
     """The model without adapters, made as transformers makes it, then given an attention that knows
     forests where it can change its own.
@@ -188,14 +202,21 @@ def load_whole(
     Raises `ValueError` where what is stored is no model for the task.
     """
     check_task(source.task, source.name, config, None, source.adapter)
-    model = _built(source, config, device, source.attn_implementation, seed)
+    where = device if held is None else held
+    if held == "meta":
+        model = _shape(source, config)
+    else:
+        model = _built(source, config, where, source.attn_implementation, seed)
     if source.attn_implementation is None:
-        _use_forest_attention(model)
+        _use_forest_attention(model, torch.device(device))
     return model
 
 
 def fingerprint_of(model: Any) -> str:
-    """What a run that starts from this model is known by: its weights, and their precision."""
+    """What a run that starts from this model is known by: its weights, and their precision; nothing of
+    a model that has no weights (`meta`)."""
+    if model.device.type == "meta":
+        return ""
     return f"{digest(model)}-{str(model.dtype).removeprefix('torch.')}"
 
 
@@ -237,6 +258,18 @@ def _built(
     return model if source.load_in_4bit else model.to(device)
 
 
+def _shape(source: Model, config: PretrainedConfig) -> Any:
+    """The model as `_built` makes it, without any weight: names and shapes (on `meta`)."""
+    how = {"attn_implementation": source.attn_implementation} if source.attn_implementation else {}
+    if source.task == "reward":
+        config.num_labels = 1
+    with torch.device("meta"), reading(str(source.name)):
+        model = auto_class(source.task).from_config(
+            config, trust_remote_code=source.trust_remote_code, **how
+        )
+        return text_part(model) if is_nested(model.config) else model
+
+
 def _without_dropout(model: Any) -> Any:
     """Switch off the base model's own dropout, and the noise of its routers: policy and reference must
     be the same function at step 0 (TRL does so with dropout for DPO and KTO). Dropout of adapters
@@ -265,12 +298,12 @@ def _dtype(name: Precision, default: torch.dtype) -> torch.dtype:
     return default if name == "auto" else getattr(torch, name)
 
 
-def _use_forest_attention(model: Any) -> None:
+def _use_forest_attention(model: Any, device: torch.device) -> None:
     """An attention that knows forests, where the model can be given one: FlexAttention on CUDA, else
     ours in the place of scaled-dot-product attention. Where it cannot, its own stays: eager attention
     may hold what no other has (sinks, soft caps, the causal mask itself)."""
     own = own_attention(model)
-    choices = ["flex_attention"] if model.device.type == "cuda" else []
+    choices = ["flex_attention"] if device.type == "cuda" else []
     if own == "sdpa":
         choices.append(FOREST_ATTENTION)
     for attention in choices if switches(model) else ():

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from onestage.data.trees import TokenPath
+from onestage.models.sharding import full
 from onestage.stats import at_most
 
 if TYPE_CHECKING:
@@ -125,7 +126,9 @@ def root_mean_square(gap: Tensor) -> float:
 def not_finite(model: Any) -> str:
     """Of a model with NaN or infinite weights a sentence that names the first of them, else nothing."""
     for name, tensor in model.named_parameters():
-        bad = int((~torch.isfinite(tensor.detach())).sum()) if tensor.is_floating_point() else 0
+        bad = (
+            int(full((~torch.isfinite(tensor.detach())).sum())) if tensor.is_floating_point() else 0
+        )
         if bad:
             return f"the tensor {name} holds {bad} of {tensor.numel()} numbers that are not finite"
     return ""

@@ -24,6 +24,7 @@ from onestage.data.encoded import Encoded, Sampled
 from onestage.data.record import ROLES
 from onestage.data.trees import TokenPath
 from onestage.models.policy import Policy
+from onestage.models.sharding import whole
 from onestage.rollout.engines import Completion, Decoding, Engine, Request
 from onestage.rollout.engines._agreement import EngineGapError, complaint, gap
 from onestage.rollout.group import Group, HintChosen, choose_hint
@@ -162,7 +163,12 @@ class Answering:
         """Draw the completions of some groups and read them as answers."""
         requests = [request for group in groups for request in group.requests]
         start = self.start() if self.start else nullcontext()
-        with start, self.policy.evaluating(), self.accelerator.autocast():
+        with (
+            start,
+            self.policy.evaluating(),
+            whole(self.policy),
+            self.accelerator.autocast(),
+        ):
             # Only here, with the weights that are to answer in place: an engine may run a copy.
             self.engine.sync()
             found = self.engine(requests, how) if requests else []

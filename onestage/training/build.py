@@ -6,6 +6,7 @@ check`, `train` and every stage share: `check` prints it, `build` raises it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +22,6 @@ from onestage.data.kinds import KINDS
 from onestage.models import Model
 from onestage.models.masters import Masters
 from onestage.models.penalty import DeltaL1
-from onestage.models.policy import Policy
 from onestage.objectives import _laws as objective_laws
 from onestage.rollout import build as rollout
 from onestage.rollout import engines
@@ -35,16 +35,19 @@ from onestage.training.choices import (
     check_groups,
     check_judge,
     check_needs,
+    check_sharding,
     objectives_of,
     schedule_of,
 )
-from onestage.training.devices import devices_of
+from onestage.training.devices import devices_of, policy_of
+from onestage.training.distributed import of_launcher
 from onestage.training.parts import (
     Given,
     answers_of,
     asks_reference_of,
     average_of,
     callbacks_of,
+    checkpointed,
     compared_with,
     load,
     make_accelerator,
@@ -107,6 +110,8 @@ class Draft:
             schedule_of(recipe.schedule)
         with self._noting():
             optimizers.check(recipe.train)
+        with self._noting():
+            check_sharding(of_launcher(recipe.distributed, os.environ), recipe.model, recipe.train)
         with self._noting():
             self.callbacks = callbacks_of(recipe.train)
         with self._noting():
@@ -287,11 +292,11 @@ def build(
     memory; `allow_changed`: keys that may be other ones than the run in `out` was begun with. Raises
     `RecipeError`, `OutputError`, `CheckpointError`, or the error of what could not be read.
     """
-    accelerator, train = make_accelerator(recipe.train), recipe.train
+    spread, train = of_launcher(recipe.distributed, os.environ), recipe.train
+    accelerator = make_accelerator(train, spread)
     main = accelerator.is_main_process
-    say = say if main else silent
     # First: a folder that is taken, or cannot be written, is known before any data are read.
-    folder = RunFolder(out, resume=resume) if main else None
+    folder, say = (RunFolder(out, resume=resume), say) if main else (None, silent)
     told = recipe.model_dump(mode="json", exclude_defaults=True)
     whole = recipe.model_dump(mode="json")
     changes = changes_of(out, told, whole, allow_changed) if resume else Changes(told)
@@ -299,12 +304,12 @@ def build(
     if folder and resume:
         folder.require_plugins(draft.plugins())
     plan = draft.planned
-    loaded = load(recipe.model, given, draft.tokenizer, accelerator, out, resume, train.seed, say)
-    policy = Policy(loaded.model, loaded.tokenizer)
-    if "value" in plan.terms.needs:
-        policy.add_value_head()
+    model = checkpointed(recipe.model, spread)
+    where = (draft.tokenizer, accelerator, out, resume, train.seed, spread.sharding, say)
+    loaded = load(model, given, *where)
+    policy = policy_of(loaded, spread, accelerator, value_head="value" in plan.terms.needs)
     compared = compared_with(
-        recipe.model, recipe.reference, loaded, plan, draft.cache, train, accelerator, say
+        recipe.model, recipe.reference, loaded, plan, draft.cache, train, accelerator, spread, say
     )
     masters = Masters(policy)
     optimizer, learning_rate = optimizers.make(train, policy, masters, plan.steps)

@@ -1,7 +1,8 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped.
 
 `checkpoints/step-000100/` holds `model/` (an ordinary model folder), `training.pt` (optimiser,
-learning-rate schedule, masters of weights), `progress.json` (step, cursors, objectives' states), and
+learning-rate schedule, masters of weights; of a run in parts, their tensors are in `state/`, which every
+rank writes its own of: `shards`), `progress.json` (step, cursors, objectives' states), and
 `files.json` with the size and digest of each file, by which a damaged checkpoint is known. Of stacked
 adapters `model/` holds the sum, and `trained.safetensors` the one that is trained. The links `last` and
 `best` point to two of them.
@@ -14,15 +15,26 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from onestage.models.save import fill_exact, fill_model, restore_weights
+from onestage.models.layout import receive
+from onestage.models.save import (
+    Weights,
+    fill_exact,
+    fill_model,
+    restore_weights,
+    saved_weights,
+)
+from onestage.models.sharding import gathered, part_like
 from onestage.runfolder.disk import whole_folder
 from onestage.runfolder.seal import damage, seal
+from onestage.training import shards
 from onestage.training.optimizer import go_on
 
 if TYPE_CHECKING:
@@ -38,8 +50,12 @@ class CheckpointError(ValueError):
 
 
 def save(run: Run, *, best: bool = False) -> None:
-    """Save a run as it stands, on its main process; `best`: it has the lowest evaluation loss so far."""
+    """Save a run as it stands; all ranks must call. `best`: it has the lowest evaluation loss so far."""
+    weights = gathered(run.policy)
+    parts = None if weights is None else partial(shards.write, run)
     if run.folder is None:
+        if parts:
+            parts(None)
         return
     progress = {
         "recipe": run.changes.recipe,
@@ -53,23 +69,34 @@ def save(run: Run, *, best: bool = False) -> None:
         "tokens": run.tokens,
         "best": run.best if math.isfinite(run.best) else None,
     }
+    optimizer = run.optimizer.state_dict()
     training = {
-        "optimizer": run.optimizer.state_dict(),
+        "optimizer": optimizer if parts is None else {**optimizer, "state": {}},
         "made": run.made,
         "learning_rate": run.learning_rate.state_dict(),
     }
     if run.masters.exact:
         training["masters"] = run.masters.state()
     if run.average:
-        training["average"] = run.average.state()
-    if run.policy.value_head is not None:
+        average = run.average.state()
+        training["average"] = average if parts is None else {**average, "mean": {}}
+    if run.policy.value_head is not None and parts is None:
         training["value_head"] = run.policy.value_head.state_dict()
     # Sampled again they would be other answers: the policy has moved since.
     waiting = run.answers.contents() if run.answers else []
     if waiting:
         training["waiting"] = waiting
     kept = Checkpoints(run.out, run.options.save_total_limit)
-    kept.save(run.step, run.loaded.model, run.loaded.tokenizer, training, progress, best=best)
+    kept.save(
+        run.step,
+        run.loaded.model,
+        run.loaded.tokenizer,
+        training,
+        progress,
+        best=best,
+        weights=weights,
+        parts=parts,
+    )
 
 
 def resume(run: Run) -> None:
@@ -78,7 +105,7 @@ def resume(run: Run) -> None:
     progress = json.loads((newest / "progress.json").read_text())
     _require_same_run(newest, progress, run)
     _require_fitting(newest, progress, run)
-    training, _ = read(newest, run.policy.model)
+    training = read(run, newest)
     run.masters.restore(training.get("masters", {}))
     try:
         # One of an earlier version does not say how its optimiser was made.
@@ -89,7 +116,7 @@ def resume(run: Run) -> None:
     run.feeds.restore(progress["feeds"])
     if run.answers:
         run.answers.restore(progress["feeds"], training.get("waiting", []))
-    if run.policy.value_head is not None and "value_head" in training:
+    if run.policy.value_head is not None and "value_head" in training and not run.policy.sharded:
         run.policy.value_head.load_state_dict(training["value_head"])
     run.schedule.restore(progress["schedule"])
     run.clipping.restore(progress["clipping"])
@@ -170,12 +197,17 @@ class Checkpoints:
         progress: Mapping[str, Any],
         *,
         best: bool = False,
+        weights: Weights | None = None,
+        parts: Callable[[Path], None] | None = None,
     ) -> Path:
-        """Write the checkpoint of a step, move the links, and drop what is over the limit."""
+        """Write the checkpoint of a step, move the links, and drop what is over the limit. Of a model
+        that lies in parts, `weights`: its own, whole; `parts`: writes those of all ranks."""
         target = self.folder / f"step-{step:06d}"
         with whole_folder(target) as draft:
+            if parts:
+                parts(draft)
             (draft / "model").mkdir()
-            fill_model(model, tokenizer, draft / "model")
+            fill_model(model, tokenizer, draft / "model", weights)
             fill_exact(model, draft)
             torch.save(dict(training), draft / "training.pt")
             (draft / "progress.json").write_text(json.dumps({**progress, "step": step}, indent=1))
@@ -228,8 +260,36 @@ class Checkpoints:
         return found[-1]
 
 
-def read(checkpoint: Path, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Restore the weights into `model`; return (training, progress) as they were saved."""
-    restore_weights(model, checkpoint)
-    training = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=True)
-    return training, json.loads((checkpoint / "progress.json").read_text())
+def read(run: Run, checkpoint: Path) -> dict[str, Any]:
+    """Restore the weights of a run; return the rest of its training as it was saved, with tensors as
+    this run's lie: a checkpoint in parts and a run in others, or none, and the other way round."""
+    training: dict[str, Any] = torch.load(
+        checkpoint / "training.pt", map_location="cpu", weights_only=True, mmap=True
+    )
+    if (checkpoint / shards.FOLDER).is_dir():
+        parts = shards.read(run, checkpoint)
+        with torch.no_grad():
+            for name, weight in parts[shards.WEIGHTS].items():
+                run.policy.get_parameter(name).copy_(weight)
+        training["masters"] = parts[shards.WEIGHTS]
+        training["optimizer"]["state"] = parts[shards.OPTIMIZER]
+        if run.average:
+            training["average"]["mean"] = parts[shards.AVERAGE]
+    elif run.policy.sharded is None:
+        restore_weights(run.policy.model, checkpoint)
+    else:
+        receive(run.policy, _whole(run, checkpoint, training))
+        training["optimizer"]["state"] = shards.laid_out(run, training["optimizer"]["state"])
+        if run.average:
+            place, mean = run.policy.get_parameter, training["average"]["mean"]
+            training["average"]["mean"] = {n: part_like(v, place(n)) for n, v in mean.items()}
+    return training
+
+
+def _whole(run: Run, checkpoint: Path, training: dict[str, Any]) -> dict[str, Tensor]:
+    """The trained weights of a checkpoint that is not in parts, by name; on the main process alone."""
+    if run.folder is None:
+        return {}
+    head = training.pop("value_head", {})
+    found = saved_weights(run.policy, checkpoint) | training.get("masters", {})
+    return found | {f"value_head.{name}": tensor for name, tensor in head.items()}

@@ -18,14 +18,19 @@ from onestage.models import Model
 from onestage.objectives import Objective
 from onestage.rollout.rollout import Rollout
 from onestage.schedules import Schedule
+from onestage.training.distributed import Distributed
 from onestage.training.read import Data
-from onestage.training.recipe import Probe
+from onestage.training.recipe import Probe, Train
 from onestage.training.terms import Terms
 
 Chosen = Mapping[str, tuple[str, Objective]]
 """Name and objective by stream name, kind, or "" for everything."""
 Resolved = Mapping[tuple[str, Kind], tuple[Kind, str, Objective]]
 """By stream and kind of its records: the kind as objectives see it, name and objective."""
+
+
+IN_PARTS = ("adamw_torch", "adamw_torch_fused", "adagrad", "rmsprop", "sgd")
+"""Optimisers that step each number by itself, so that they can step parts."""
 
 
 @dataclass(frozen=True)
@@ -259,3 +264,30 @@ def check_groups(terms: Terms, section: Rollout) -> None:
                 f"other, and there would be nothing to learn with {why}, or choose an objective with a "
                 "baseline of its own (reinforce, ppo)"
             )
+
+
+def check_sharding(section: Distributed, model: Model, train: Train) -> None:
+    """Raise `RecipeError` for what cannot lie in parts on many devices."""
+    if section.sharding == "none":
+        odd = section.model_fields_set & {"reshard_after_forward", "cpu_offload"}
+        if odd:
+            raise RecipeError(
+                f"distributed: {', '.join(sorted(odd))} would do nothing without parts; set "
+                "sharding: full"
+            )
+        return
+    why = f"distributed.sharding: {section.sharding}"
+    if model.load_in_4bit:
+        raise RecipeError(
+            f"{why} does not cut weights of 4 bits (model.load_in_4bit); they lie whole on each device "
+            "(sharding: none), or take a base in bfloat16"
+        )
+    if model.adapter == "stack":
+        raise RecipeError(
+            f"{why} trains one adapter, and model.adapter: stack has two; take adapter: merge or same"
+        )
+    if train.optim not in IN_PARTS:
+        raise RecipeError(
+            f"{why} needs an optimiser that steps each number by itself ({', '.join(IN_PARTS)}), and "
+            f"train.optim is {train.optim}"
+        )

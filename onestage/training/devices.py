@@ -1,4 +1,4 @@
-"""How a run's weights and gradients lie on its devices: on one, or whole on each of many.
+"""How a run's weights and gradients lie on its devices: on one, whole on each of many, or in parts.
 
 The loop gives every rank equally many rows (`data.deal`), and each row's loss is divided by the units of
 the whole step already. So gradients are added over ranks, not averaged, and once a step: with those of
@@ -7,9 +7,10 @@ a rank's last row, while that still goes backward.
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,14 +18,21 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
+from onestage.config import RecipeError
 from onestage.data.deal import deal
 from onestage.data.packing import Row
+from onestage.models import Loaded
+from onestage.models.layout import shard
 from onestage.models.masters import Masters
 from onestage.models.policy import Policy
+from onestage.models.probe import UNTRIED, probe
 from onestage.models.readout import Said
+from onestage.models.sharding import full
+from onestage.training.distributed import Distributed
 
 
 class Devices(ABC):
@@ -78,12 +86,13 @@ class Replicated(Devices):
 
     def __init__(self, accelerator: Accelerator, policy: Policy, masters: Masters) -> None:
         super().__init__(accelerator)
-        # A value head has no gradient in steps that do not ask it. Where every weight has one, torch
-        # says at length that it looked for others in vain.
-        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-        self.module = DistributedDataParallel(
-            _Looking(policy), broadcast_buffers=False, find_unused_parameters=True
-        )
+        # A value head has no gradient in steps that do not ask it, an expert none where no token goes.
+        names = (name for name, p in policy.named_parameters() if p.requires_grad)
+        idle = policy.value_head is not None or any("expert" in name for name in names)
+        with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # torch renames it
+            self.module = DistributedDataParallel(
+                _Looking(policy), broadcast_buffers=False, find_unused_parameters=idle
+            )
         # torch looks at a hook's annotations, and knows its own classes but not their names.
         self.module.register_comm_hook(masters, lambda known, bucket: _added(known, bucket))
 
@@ -131,8 +140,82 @@ def _sum(tensor: Tensor) -> Future[list[Tensor]]:
     return distributed.all_reduce(tensor, async_op=True).get_future()
 
 
+class InParts(Devices):
+    """Weights, gradients and the optimiser's state in parts (torch's FSDP2, see `models.sharding`)."""
+
+    def __init__(self, accelerator: Accelerator, policy: Policy, copies: bool) -> None:
+        """`copies`: whether there are several of each part."""
+        super().__init__(accelerator)
+        self.policy: Any = policy
+        self.copies = copies
+
+    def look(self, row: Row, reads: Collection[str]) -> Said:
+        said: Said = self.policy.look(row, reads)
+        return said
+
+    def adding(self, *, last: bool) -> AbstractContextManager[Any]:
+        # Gradients are cut into parts after each row: whole ones would be as large as the model.
+        if self.copies:
+            self.policy.set_requires_all_reduce(last)
+        return nullcontext()
+
+
 def devices_of(accelerator: Accelerator, policy: Policy, masters: Masters) -> Devices:
     """Where a run trains its policy."""
+    if policy.sharded is not None:
+        return InParts(accelerator, policy, copies=policy.sharded.mesh.ndim > 1)
     if accelerator.num_processes > 1:
         return Replicated(accelerator, policy, masters)
     return Alone(accelerator, policy)
+
+
+def mesh_of(section: Distributed, accelerator: Accelerator) -> DeviceMesh | None:
+    """The devices in the order in which parts lie on them; None where weights are whole on each.
+
+    Raises `RecipeError` where processes cannot be arranged so.
+    """
+    ranks = accelerator.num_processes
+    if section.sharding == "none":
+        return None
+    if not distributed.is_initialized():
+        raise RecipeError(
+            f"distributed.sharding: {section.sharding} needs processes to lay parts on, and this is one "
+            "alone; start it with torchrun or accelerate launch, or leave sharding out"
+        )
+    if section.sharding == "full":
+        return init_device_mesh(accelerator.device.type, (ranks,))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE") or ranks)
+    if ranks % local:
+        raise RecipeError(
+            f"distributed.sharding: hybrid needs as many processes on each node, and {ranks} are no "
+            f"multiple of the {local} on this one; start as many on each, or take sharding: full"
+        )
+    return init_device_mesh(
+        accelerator.device.type, (ranks // local, local), mesh_dim_names=("copies", "parts")
+    )
+
+
+def policy_of(
+    loaded: Loaded, section: Distributed, accelerator: Accelerator, *, value_head: bool = False
+) -> Policy:
+    """The policy of a loaded model, laid out on the devices there are."""
+    mesh = mesh_of(section, accelerator)
+    if mesh is None:
+        policy = Policy(loaded.model, loaded.tokenizer)
+        if value_head:
+            policy.add_value_head()
+        return policy
+    pad_to = 128 if accelerator.device.type == "cuda" else 1
+    policy = Policy(loaded.model, loaded.tokenizer, fit=UNTRIED, pad_to=pad_to)
+    if value_head:
+        policy.add_value_head()
+    how = section.model_dump(include={"reshard_after_forward", "cpu_offload"})
+    shard(policy, mesh, accelerator.device, **how)
+    policy.run_as(probe(policy))
+    return policy
+
+
+def norm_of(tensors: Iterable[Tensor | None]) -> float:
+    """The Euclidean norm of some tensors together, which may lie in parts; of none 0."""
+    there = [tensor for tensor in tensors if tensor is not None]
+    return full(torch.nn.utils.get_total_norm(there)).item()

@@ -20,6 +20,7 @@ from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.schedules import active
 from onestage.training.checkpoints import save
+from onestage.training.devices import norm_of
 from onestage.training.evaluate import measure
 from onestage.training.forward import row_loss
 from onestage.training.metrics import Step, Window
@@ -147,7 +148,7 @@ def _step_seed(seed: int, step: int) -> int:
 def _clip(run: Run, parameters: Sequence[Tensor], terms: Sequence[str]) -> tuple[float, float]:
     """Scale the gradients as the run's clipping says; their norm before, and the factor."""
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads).item()
+    norm = norm_of(grads)
     # A norm that is not finite must not get into the running ones: the step will be refused.
     factor = run.clipping.factor(terms, norm) if math.isfinite(norm) else 1.0
     if factor < 1:
@@ -179,9 +180,8 @@ def _blame(run: Run, records: Sequence[Encoded], measured: Step) -> str:
             total, _ = row_loss(run, batch.rows[0], batch, measured.weights, counts)
             run.accelerator.backward(total)
         run.masters.gather()
-        stepped = run.masters.of(run.policy.parameters())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in stepped if p.grad is not None])
-        if not (math.isfinite(total.item()) and math.isfinite(norm.item())):
+        norm = norm_of(p.grad for p in run.masters.of(run.policy.parameters()))
+        if not (math.isfinite(total.item()) and math.isfinite(norm)):
             guilty.append(f"{record.source}:{record.id}")
     run.optimizer.zero_grad(set_to_none=True)
     named = ", ".join(guilty[:20]) or "none of them alone (the step's records together)"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
 
 from onestage import models
 from onestage.config import RecipeError
@@ -25,6 +25,7 @@ from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights, ReferenceCache
 from onestage.models.source import text_part_note
 from onestage.models.start import needs_folder, prepare
+from onestage.models.weights import Held
 from onestage.rollout import build as rollout
 from onestage.rollout.problems import Problems
 from onestage.rollout.rollout import Rollout
@@ -33,11 +34,20 @@ from onestage.runfolder import Say
 from onestage.training import callbacks as looking_on
 from onestage.training.callbacks import Callback
 from onestage.training.callbacks.tracker import Tracker
+from onestage.training.devices import policy_of
+from onestage.training.distributed import Distributed, Sharding, of_launcher
 from onestage.training.plan import Plan
 from onestage.training.recipe import Train
 from onestage.training.run import Compared
 from onestage.training.sampled import Reference, Remembering
 from onestage.training.terms import Terms
+
+OURS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_PARALLELISM_CONFIG")
+"""What a launcher's file asks of sharding, in the environment: `devices` does it, not accelerate."""
+WHOLE = Distributed()
+"""Weights whole on each device."""
+BOTH_MEMORIES = InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")
+"""Parts that lie in the host's memory are added up there."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +58,19 @@ class Given:
     tokenizer: Any
 
 
-def make_accelerator(options: Train) -> Accelerator:
+def make_accelerator(options: Train, asked: Distributed = WHOLE) -> Accelerator:
     """Devices and precision; refused where onestage could not honour the set-up."""
+    section = of_launcher(asked, os.environ)
     AcceleratorState._reset_state()  # an earlier run of this process may have had other precision
     wanted = int(os.environ.get("WORLD_SIZE") or 1)
     # Of torchrun's processes on the CPU accelerate sees only one, unless it is told.
     cpu = "LOCAL_RANK" in os.environ and torch.accelerator.current_accelerator() is None
-    accelerator = Accelerator(
-        mixed_precision="bf16" if options.bf16 else "no", cpu=cpu and wanted > 1
-    )
+    with _without(OURS):
+        accelerator = Accelerator(
+            mixed_precision="bf16" if options.bf16 else "no",
+            cpu=cpu and wanted > 1,
+            kwargs_handlers=[BOTH_MEMORIES] if section.cpu_offload and not cpu else [],
+        )
     if accelerator.num_processes == 1 < wanted:
         raise RecipeError(
             f"{wanted} processes were started (WORLD_SIZE), but accelerate sees only this one, so each "
@@ -67,9 +81,19 @@ def make_accelerator(options: Train) -> Accelerator:
     if accelerator.distributed_type not in allowed:
         raise RecipeError(
             f"accelerate is set up for {accelerator.distributed_type.value}; onestage runs on one "
-            "process or on several with replicated weights (multi-GPU, multi-CPU)"
+            "process or on several (multi-GPU, multi-CPU), and shards by `distributed.sharding`"
         )
     return accelerator
+
+
+@contextmanager
+def _without(names: Iterable[str]) -> Iterator[None]:
+    """The environment without some variables."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def callbacks_of(options: Train) -> list[Callback]:
@@ -93,6 +117,7 @@ def load(
     out: Path,
     resume: bool,
     seed: int,
+    sharding: Sharding,
     say: Say,
 ) -> Loaded:
     """The model to train: the one that is given, or the section's.
@@ -117,10 +142,34 @@ def load(
             say(f"model: {note}")
         with accelerator.main_process_first():
             model = prepare(model, tokenizer, start, keep=keep, seed=seed)
-    loaded = models.load(model, accelerator.device, tokenizer, seed)
+    loaded = _read_once(model, tokenizer, accelerator, seed, sharding, Door.TRAINED)
     for note in loaded.notes:
         say(f"model: {note}")
     return loaded
+
+
+def _read_once(
+    model: Model,
+    tokenizer: Any,
+    accelerator: Accelerator,
+    seed: int,
+    sharding: Sharding,
+    door: Door,
+) -> Loaded:
+    """A model with its weights; where they will lie in parts, the main process alone has them, to send
+    them to the others."""
+    if sharding == "none":
+        return models.load(model, accelerator.device, tokenizer, seed, door)
+    held: Held = "cpu" if accelerator.is_main_process else "meta"
+    loaded = models.load(model, accelerator.device, tokenizer, seed, door, held)
+    (fingerprint,) = broadcast_object_list([loaded.fingerprint])
+    return replace(loaded, fingerprint=fingerprint)
+
+
+def checkpointed(model: Model, spread: Distributed) -> Model:
+    """The section, with activation checkpointing where either section asks for it."""
+    asked = model.gradient_checkpointing or spread.activation_checkpointing
+    return model.model_copy(update={"gradient_checkpointing": asked})
 
 
 def compared_with(
@@ -131,6 +180,7 @@ def compared_with(
     cache: Path,
     train: Train,
     accelerator: Accelerator,
+    spread: Distributed,
     say: Say,
 ) -> Compared:
     """The reference: the model the run starts from, or another, loaded beside it.
@@ -140,14 +190,14 @@ def compared_with(
     if "reference" not in plan.terms.needs:
         return Compared(name, loaded.fingerprint)
     section = models.reference_of(model, name)
-    where = (accelerator.device, loaded.tokenizer)
-    other = models.load(section, *where, door=Door.ASKED) if section else None
+    where = (loaded.tokenizer, accelerator, 0, spread.sharding, Door.ASKED)
+    other = _read_once(section, *where) if section else None
     fingerprint = (other or loaded).fingerprint
     # Autocast gives other log-probabilities than full precision.
     suffix = "-autocast" if train.bf16 else ""
     kept = ReferenceCache(cache / "reference", fingerprint + suffix, say)
     return Compared(
-        name, fingerprint, kept, Policy(other.model, other.tokenizer) if other else None
+        name, fingerprint, kept, policy_of(other, spread, accelerator) if other else None
     )
 
 

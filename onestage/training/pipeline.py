@@ -67,7 +67,7 @@ def carry_out(
             "is measured by runs of its own, save it and name its folder"
         )
 
-    accelerator = make_accelerator(recipe.train)
+    accelerator = make_accelerator(recipe.train, recipe.distributed)
     main = accelerator.is_main_process
     say = say if main else silent
 

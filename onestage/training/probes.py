@@ -18,6 +18,8 @@ from torch import Tensor
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.models.divergence import Anchor, Moved
+from onestage.models.sharding import full
+from onestage.training.devices import norm_of
 from onestage.training.forward import row_loss
 
 if TYPE_CHECKING:
@@ -76,13 +78,13 @@ class Prober:
             grad = self._gradient(name, number) if share[name] else None
             if grad is not None:
                 grads[name] = grad
-        norms = {name: _norm(grad) for name, grad in grads.items()}
+        norms = {name: norm_of(grad) for name, grad in grads.items()}
         total = sum(share[name] * norm for name, norm in norms.items()) or 1.0
         found = {f"probe/grad_norm/{name}": norm for name, norm in norms.items()}
         found |= {f"probe/grad_share/{n}": share[n] * norm / total for n, norm in norms.items()}
         for left, right in combinations(grads, 2):
             inner = sum(
-                (a * b).sum().item() for a, b in zip(grads[left], grads[right], strict=True)
+                full((a * b).sum()).item() for a, b in zip(grads[left], grads[right], strict=True)
             )
             size = norms[left] * norms[right]
             found[f"probe/cosine/{left}/{right}"] = inner / size if size else 0.0
@@ -113,7 +115,3 @@ class Prober:
         finally:
             run.optimizer.zero_grad(set_to_none=True)
             run.policy.train(was)
-
-
-def _norm(grads: Sequence[Tensor]) -> float:
-    return torch.nn.utils.get_total_norm(list(grads)).item()

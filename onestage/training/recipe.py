@@ -25,6 +25,7 @@ from onestage.data.stream import Stream
 from onestage.models import Model
 from onestage.rollout.rollout import Rollout
 from onestage.runfolder.secrets import secrets
+from onestage.training.distributed import Distributed
 
 Clip = Literal["auto", "step", "common"]
 
@@ -192,6 +193,7 @@ class Recipe(Section):
     optimum: Optimum | None = None
     rollout: Rollout = Rollout()
     train: Train = Train()
+    distributed: Distributed = Distributed()
     reference: str = "start"
     """The model that losses compare with: `start`, the one the run starts from, or a folder or hub id
     of another with the same vocabulary."""

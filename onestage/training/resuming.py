@@ -27,8 +27,11 @@ FREE = (
     *("train.logging_steps", "train.eval_steps", "train.save_steps", "train.save_total_limit"),
     *("train.report_to", "train.callbacks", "train.max_tokens", "train.bad_rows"),
     *("rollout.alarm_after", "rollout.eval_temperature", "rollout.eval_generations"),
+    *("distributed.sharding", "distributed.reshard_after_forward", "distributed.cpu_offload"),
+    "distributed.activation_checkpointing",
 )
-"""What changes no number that is trained: how often it is looked at, kept and told of, where it ends."""
+"""What changes no number that is trained: how often it is looked at, kept and told of, where it ends,
+and on how many devices it lies."""
 
 BY_CONTENT = (
     *("model.name", "model.revision", "model.tokenizer", "model.chat_template", "reference"),

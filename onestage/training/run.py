@@ -28,6 +28,7 @@ from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.models.reference import ReferenceCache
 from onestage.models.save import save_model
+from onestage.models.sharding import gathered
 from onestage.rollout.stock import TRIED as ANSWERED
 from onestage.rollout.stock import Stock
 from onestage.runfolder import OutputError, RunFolder, Say, digest_of
@@ -178,7 +179,7 @@ class Run:
         if not self.done:
             self.say(f"stopped at step {self.step}; go on with --resume")
             saved = checkpoints.folder_of(self.out) / "last"
-        elif self.folder:
+        else:
             self._save_model(saved)
         self.accelerator.wait_for_everyone()
         return saved
@@ -193,13 +194,17 @@ class Run:
             callback.metrics(line)
 
     def _save_model(self, folder: Path) -> None:
-        model, tokenizer = self.loaded.model, self.loaded.tokenizer
         if self.average and self.average.mean:
-            save_model(model, tokenizer, folder.with_name("model_last"))
+            self._save_as_it_stands(folder.with_name("model_last"))
             with self.average.in_place():
-                save_model(model, tokenizer, folder)
+                self._save_as_it_stands(folder)
         else:
-            save_model(model, tokenizer, folder)
+            self._save_as_it_stands(folder)
+
+    def _save_as_it_stands(self, folder: Path) -> None:
+        weights = gathered(self.policy)
+        if self.folder:
+            save_model(self.loaded.model, self.loaded.tokenizer, folder, weights)
 
     def contents(self) -> dict[str, str]:
         """What each training stream was encoded from: the name of its store."""

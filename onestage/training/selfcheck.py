@@ -34,6 +34,7 @@ from onestage.data.template import NO_END, dialect
 from onestage.data.trees import TokenPath
 from onestage.models.excerpt import excerpt_of
 from onestage.models.head import head_difference, head_rounding
+from onestage.models.sharding import opened
 from onestage.models.yardstick import TOLERANCE, Rounding, largest, not_finite, plain, spread
 from onestage.training.forward import reference_of
 
@@ -87,7 +88,7 @@ def check_laws(
             _forest_is_naive(run, batch, rounding, longest),
         ]
     if "logp" in run.policy.gives:
-        with run.accelerator.autocast():
+        with opened(run.policy), run.accelerator.autocast():
             verdicts.append(_head_is_exact(run, batch, rounding))
     with run.policy.evaluating(), run.accelerator.autocast():
         verdicts.append(_responses_are_separate(run, records, rounding))

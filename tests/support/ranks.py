@@ -1,0 +1,80 @@
+"""Work on several ranks of gloo: processes that are forked, so that nothing is imported again."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+
+def on_ranks(
+    ranks: int, work: Callable[..., Any], *given: Any, nodes: int = 1, seconds: float = 240
+) -> list[Any]:
+    """What `work` returns on each rank; `AssertionError` with a rank's own traceback where it raises."""
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(ranks)]
+    port = _free_port()
+    processes = [
+        context.Process(
+            target=_rank, args=(rank, ranks, nodes, port, pipes[rank][1], seconds, work, given)
+        )
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        found = [
+            pipe.recv() if pipe.poll(seconds) else ("raised", "it did not end") for pipe, _ in pipes
+        ]
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+    wrong = [f"rank {rank}: {told}" for rank, (how, told) in enumerate(found) if how == "raised"]
+    assert not wrong, "\n".join(wrong)
+    return [value for _, value in found]
+
+
+def _rank(
+    rank: int,
+    ranks: int,
+    nodes: int,
+    port: int,
+    pipe: Any,
+    seconds: float,
+    work: Callable[..., Any],
+    given: tuple[Any, ...],
+) -> None:
+    local = ranks // nodes
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank % local),
+        WORLD_SIZE=str(ranks),
+        LOCAL_WORLD_SIZE=str(local),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._shared_state.clear()
+    torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(max(seconds - 2, 1))
+    try:
+        pipe.send(("done", work(*given)))
+    except BaseException:
+        pipe.send(("raised", traceback.format_exc()))
+    finally:
+        pipe.close()
+        os._exit(0)
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
