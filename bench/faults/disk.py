@@ -179,8 +179,8 @@ def tried(there: Ground, name: str, how: str, at: int, left: int, wanted: Any) -
         same = there.result(name) == wanted
         return ("went on", "") if same else ("FAULT", f"{where}: another result")
     # A run looks for room before it begins, too, and then nothing has been written.
-    lines = [line for line in said["errors"] if "disk" in line and "make room" in line]
-    if not said["plain"] or not lines:
+    line = " ".join(said["text"].split())[-2000:] if said["errors"] else ""
+    if not said["plain"] or "disk" not in line or "make room" not in line:
         return "FAULT", f"{where}: {said['text'][-600:]}"
     broken = [str(one) for one in there.out.rglob("step-*") if one.parent.name == "checkpoints"]
     broken = [one for one in broken if damage(Path(one))]
@@ -189,10 +189,10 @@ def tried(there: Ground, name: str, how: str, at: int, left: int, wanted: Any) -
     if name == "study":
         again = ["--retry"] if (there.out / "cells").is_dir() else []
     else:
-        again = ["--resume"] if "--resume" in lines[-1] else []
+        again = ["--resume"] if "--resume" in line else []
     then = Said([*there.words(name), *again])
     if then.code or there.result(name) != wanted:
-        return "FAULT", f"{where}: {lines[-1]}; then {again}: {then.text[-500:]}"
+        return "FAULT", f"{where}: {line[-300:]}; then {again}: {then.text[-500:]}"
     drafts = [str(path) for path in there.out.rglob(".*-*")]
     return ("one line, then the same", "") if not drafts else ("FAULT", f"{where}: left {drafts}")
 
