@@ -8,6 +8,7 @@ anew, or end in one `error:` line; once the file is whole again, the command mus
 from __future__ import annotations
 
 import copy
+import json
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ import yaml
 from support.small_studies import content, ground
 
 from bench.faults.runs import Said, begin, chances, digest, sorts
+from onestage.runfolder import json_lines
 from onestage.studies.lab.lock import LockWorld
 from onestage.studies.lab.lock_base import make_lock_base
 
@@ -104,6 +106,8 @@ class Place:
     sealed: bool
     """Whether every changed bit must be seen."""
     wanted: Any = None
+    logs: set[str] | None = None
+    """The lines of metrics that it has without damage, where they are looked at."""
 
 
 def killed(recipe: dict[str, Any], out: Path, log: Path) -> None:
@@ -227,6 +231,13 @@ def _finished(root: Path, recipes: dict[str, dict[str, Any]]) -> list[Place]:
     ]
 
 
+def lines_of(out: Path) -> set[str]:
+    """Every line of metrics of a run, or its last stage, but for what its clock says."""
+    file = max(out.rglob("metrics.jsonl"), default=None)
+    lines = json_lines(file)[0] if file and file.is_file() else []
+    return {json.dumps({k: v for k, v in line.items() if "second" not in k}) for line in lines}
+
+
 def files_of(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
 
@@ -248,7 +259,13 @@ def tried(place: Place, how: str, chance: random.Random, root: Path) -> tuple[st
         if not said.plain:
             return "FAULT", f"{where}: {said.text[-600:]}"
         if said.code == 0:
-            got = place.result(at, out)
+            got, logs = place.result(at, out), lines_of(at)
+            if (
+                place.logs is not None
+                and logs != place.logs
+                and "as this run wrote" not in said.text
+            ):
+                return "FAULT", f"{where}: other metrics without a word: {logs ^ place.logs}"
             if got == place.wanted:
                 return "same", ""
             seen = "could not" in said.text or "damaged" in said.text
@@ -289,6 +306,8 @@ def faults(most: int, seed: int, root: Path) -> tuple[str, list[str]]:
         if said.code:
             raise RuntimeError(f"{place.name}: {said.text}")
         place.wanted = place.result(work / place.whole.name, work / "out")
+        if place.name.startswith("run "):
+            place.logs = lines_of(work / place.whole.name)
     found: Counter[str] = Counter()
     wrong = []
     for number in range(most):

@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -146,18 +146,39 @@ class RunFolder:
             with writing(place), place.open("ab") as file:
                 file.write(lines.encode("utf-8", "backslashreplace"))
 
+    def logged(self) -> dict[str, tuple[int, str]]:
+        """Bytes and digest of each file that grows, for a checkpoint to keep."""
+        return {file.name: _prefix(file) for file in self._growing()}
+
+    def altered(self, before: Mapping[str, Sequence[Any]]) -> list[str]:
+        """Which of these files do not begin as they did (`logged`): they hold other numbers than were
+        measured, or fewer."""
+        files = {file.name: file for file in self._growing()}
+        return [
+            name
+            for name, (size, digest) in before.items()
+            if name not in files or _prefix(files[name], size) != (size, digest)
+        ]
+
+    def _growing(self) -> list[Path]:
+        return [f for f in (self.metrics, self.folder / "samples.jsonl") if f.is_file()]
+
     def rewind(self, step: int) -> dict[str, int]:
         """Drop metrics and samples of steps after `step`: they will be measured again. Returns how many
         lines of each file are damaged, and left out, where there are any."""
         damaged: dict[str, int] = {}
-        for file in (self.metrics, self.folder / "samples.jsonl"):
-            if file.exists():
-                lines, lost = json_lines(file)
-                told = [line for line in lines if isinstance(line.get("step"), int)]
-                lost += len(lines) - len(told)
-                write_text(file, "".join(json_line(one) for one in told if one["step"] <= step))
-                damaged |= {file.name: lost} if lost else {}
+        for file in self._growing():
+            lines, lost = json_lines(file)
+            told = [line for line in lines if isinstance(line.get("step"), int)]
+            lost += len(lines) - len(told)
+            write_text(file, "".join(json_line(one) for one in told if one["step"] <= step))
+            damaged |= {file.name: lost} if lost else {}
         return damaged
+
+
+def _prefix(file: Path, size: int | None = None) -> tuple[int, str]:
+    content = file.read_bytes()[:size]
+    return len(content), hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _clean(value: Any) -> Any:

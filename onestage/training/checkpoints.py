@@ -68,6 +68,7 @@ def save(run: Run, *, best: bool = False) -> None:
         "state": run.terms.state,
         "tokens": run.tokens,
         "best": run.best if math.isfinite(run.best) else None,
+        "logged": run.folder.logged(),
     }
     optimizer = run.optimizer.state_dict()
     training = {
@@ -126,6 +127,8 @@ def resume(run: Run) -> None:
     run.step, run.tokens = progress["step"], progress["tokens"]
     run.best = math.inf if progress["best"] is None else progress["best"]
     if run.folder:
+        for name in run.folder.altered(progress.get("logged", {})):
+            run.say(f"{name} is not as this run wrote it; what can be read of it is kept")
         for name, lost in run.folder.rewind(run.step).items():
             run.say(f"{name}: {lost} damaged lines were left out")
         entry = run.changes.record(run.step)

@@ -201,8 +201,35 @@ def test_changed_data_is_refused_or_gone_on_with(recipe: dict[str, Any], cut: Pa
 def test_an_unchanged_run_has_nothing_to_say(recipe: dict[str, Any], cut: Path) -> None:
     said: list[str] = []
     go(recipe, cut, resume=True, say=said.append, allow_changed=["train.learning_rate"])
-    assert not [line for line in said if "changed since" in line]
+    assert not [line for line in said if "changed since" in line or "wrote it" in line]
     assert "changed" not in json.loads((cut / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("0.1", "0.9", 1),
+        lambda text: "".join(text.splitlines(keepends=True)[1:]),
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        None,
+    ],
+    ids=["another number", "a line gone", "cut", "empty", "missing"],
+)
+def test_metrics_that_are_not_as_they_were_written_are_told(
+    damage: Callable[[str], str] | None, recipe: dict[str, Any], cut: Path
+) -> None:
+    """A line that is gone, or says another number, is no damaged line: the checkpoint knows the file."""
+    file, said = cut / "metrics.jsonl", list[str]()
+    before = file.read_text()
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_text(damage(before))
+        assert file.read_text() != before
+    go(recipe, cut, resume=True, say=said.append)
+    told = [line for line in said if "metrics.jsonl is not as this run wrote it" in line]
+    assert len(told) == 1
 
 
 def test_checkpoints_of_earlier_versions_are_compared_with_the_recipe_in_the_folder(
