@@ -14,6 +14,7 @@ Legend: K scored positions, H hidden size, V vocabulary.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -181,9 +182,26 @@ def _pulled(
 
 @functools.cache
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """On a GPU the passes over a chunk's logits are one kernel (H200, 2026-11-26: forward and backward
-    at K = 8,192, H = 4,096, V = 151,936 took 129 ms with a pass for each operation)."""
-    return torch.compile(function, dynamic=True)
+    """The function with its passes over a chunk's logits in one kernel; as it is, with a warning, where
+    nothing can be compiled.
+
+    With a pass for each operation, forward and backward at K = 8,192, H = 4,096, V = 151,936 took 129 ms
+    in bfloat16 (H200, 2026-11-26), full logits 57 ms.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # slow to import, and asked for on GPUs only
+
+    way = [torch.compile(function, dynamic=True)]
+
+    def fused(*given: Any) -> Any:
+        try:
+            return way[0](*given)
+        except TorchDynamoException as error:  # raised before anything was computed
+            first = str(error).partition("\n")[0][:200]
+            warnings.warn(f"the head runs uncompiled, which is slower ({first})", stacklevel=2)
+            way[0] = function
+            return function(*given)
+
+    return fused
 
 
 class _ChunkedLogps(torch.autograd.Function):
@@ -263,9 +281,6 @@ def _accumulate(total_VH: Tensor, grad_kV: Tensor, hidden_kH: Tensor) -> None:
     """Add a chunk's gradient by the weight to the float32 sum."""
     if grad_kV.dtype == total_VH.dtype:
         total_VH.addmm_(grad_kV.t(), hidden_kH)
-    elif total_VH.is_cuda:
-        # Added in the product itself, before anything is rounded to half precision.
-        torch.addmm(total_VH, grad_kV.t(), hidden_kH, out_dtype=total_VH.dtype, out=total_VH)
     else:
         total_VH += torch.mm(grad_kV.t(), hidden_kH)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import pytest
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
 
+from onestage.models import head
 from onestage.models.head import Shape, token_logps
 
 PLAIN = Shape()
@@ -71,3 +76,41 @@ def test_no_tensor_of_full_logits_exists() -> None:
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest < 4 * size * vocabulary / 8
     assert largest >= 4 * chunk * vocabulary
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("shape", [Shape(), Shape(scale=0.5, softcap=3.0)])
+def test_the_fused_passes_are_the_plain_ones(
+    entropy: bool, shape: Shape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What GPUs run, traced and made functional as there, its kernels left to torch's own."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    logits, target = torch.randn(6, 50) * 3, torch.randint(50, (6,))
+    grad, entropy_grad = torch.randn(6), torch.randn(6)
+    fused_read, fused_pull = (head._fused.__wrapped__(way) for way in (head._read, head._pulled))
+    plain = head._read(logits.clone(), None, target, shape, entropy)
+    fused = fused_read(logits.clone(), None, target, shape, entropy)
+    for one, other in zip(plain, fused, strict=True):
+        torch.testing.assert_close(one, other)
+    given = (None, target, plain[1], grad, plain[2], entropy_grad, shape, torch.bfloat16)
+    torch.testing.assert_close(
+        fused_pull(logits.clone(), *given), head._pulled(logits.clone(), *given)
+    )
+
+
+def test_a_machine_that_compiles_nothing_runs_the_plain_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_compiler(function: Any, **options: Any) -> Any:
+        def fails(*given: Any) -> Any:
+            raise BackendCompilerFailed(no_compiler, RuntimeError("no C compiler"), None)
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    read = head._fused.__wrapped__(head._read)
+    logits, target = torch.randn(3, 9), torch.tensor([1, 2, 3])
+    with pytest.warns(UserWarning, match="the head runs uncompiled, which is slower"):
+        found = read(logits.clone(), None, target, Shape(), False)
+    torch.testing.assert_close(found[0], logits.log_softmax(-1).gather(1, target[:, None])[:, 0])
+    assert read(logits.clone(), None, target, Shape(), False)[2] is None  # and warns once only
