@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onestage.runfolder import read_json, write_text
+from onestage.runfolder.disk import whole_path
 from onestage.stats import Interval, holm, hypervolume, ideal_distance, interval, normalised, paired
 from onestage.studies.cells import Cell
 from onestage.studies.file import Front
@@ -211,9 +212,8 @@ def write_tidy(folder: Path, rows: Sequence[TidyRow], axes: Sequence[str]) -> No
     ]
     write_table(folder / "results.csv", lines)
     if lines:
-        draft = folder / ".results.parquet"
-        pq.write_table(pa.Table.from_pylist(lines), draft)
-        draft.replace(folder / "results.parquet")
+        with whole_path(folder / "results.parquet") as draft:
+            pq.write_table(pa.Table.from_pylist(lines), draft)
 
 
 def write_table(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
