@@ -292,9 +292,10 @@ def uncounted(text: str) -> str:
     if not line:
         return "no line about the data"
     left = [
-        (int(n.replace(",", "")), what) for n, what in re.findall(r"([\d,]+) (.+?)(?:;|$)", line[2])
+        (int(n.replace(",", "")), what)
+        for n, what in re.findall(r"(\d[\d,]*) (.+?)(?:;|$)", line[2])
     ]
-    kept = sum(int(number.replace(",", "")) for number in re.findall(r"([\d,]+) \w", line[1]))
+    kept = sum(int(number.replace(",", "")) for number in re.findall(r"(\d[\d,]*) \w", line[1]))
     known = kept + sum(number for number, what in left if "cut" not in what)
     return "" if known == len(WORDS) else f"{known} of {len(WORDS)} rows are accounted for"
 
