@@ -25,7 +25,7 @@ from onestage.models.export import merged_weights
 from onestage.models.fingerprint import bit_sums
 from onestage.models.policy import Policy
 from onestage.rollout.answer import Answering
-from onestage.rollout.engines import Completion, Decoding, Request, make, names
+from onestage.rollout.engines import Completion, Decoding, Request, _vllm_link, make, names
 from onestage.rollout.engines._agreement import CHECKED, EngineGapError, gap
 from onestage.rollout.engines._vllm_link import ServerError
 from onestage.rollout.engines.vllm import seed_of
@@ -270,6 +270,10 @@ def test_a_server_needs_no_vllm_here(
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization must be in"),
         ({"tolerance": 0}, "tolerance must be positive"),
         ({"lora": "cold"}, "lora"),
+        (
+            {"base_url": "localhost:8000"},
+            "must begin with http:// or https://, got 'localhost:8000'",
+        ),
         ({"temperature": 1}, "unknown option 'temperature'"),
     ],
 )
@@ -482,6 +486,22 @@ def test_a_server_that_is_not_there(tokenizer: Any) -> None:
     options = {"name": "vllm", "base_url": "http://127.0.0.1:9", "timeout": 0.1}
     with pytest.raises(ValueError, match=r"no answer from the vLLM server at http://127.0.0.1:9"):
         make(options, policy_model(), tokenizer)
+
+
+def test_a_server_that_hangs(
+    served: Served, engine_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for as long as it says that it is well."""
+    engine = engine_of("server", policy_model())
+    engine.sync()
+    monkeypatch.setattr(_vllm_link, "WATCH", 0.1)
+    served.slow = 0.5
+    assert engine(requests(1), HOW)
+    asked = served.calls.count("/health")
+    assert asked > 2
+    served.hangs = True
+    with pytest.raises(ServerError, match=r"no answer from the vLLM server .* \(timed out\)"):
+        engine(requests(1), HOW)
 
 
 def test_a_folder_that_is_not_there(engine_of: Any) -> None:

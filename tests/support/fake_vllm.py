@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,9 +119,14 @@ class Served:
     last: int | None = None
     """Requests that are still answered with completions, before the server is gone."""
     stop: Any = None
+    slow: float = 0.0
+    """Seconds that a completion takes more."""
+    hangs: bool = False
+    """Whether it says nothing any more, for a second."""
 
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         self.calls.append(path)
+        time.sleep(self.hangs)
         name = "on_" + path.strip("/").replace("/", "_")
         if not hasattr(self, name):
             raise RefusalError(404, "Not Found")
@@ -206,6 +212,7 @@ class Served:
             self.last -= 1
             if self.last < 0:
                 self.stop()
+        time.sleep(self.slow)
         assert how.pop("return_token_ids")
         choices = [
             {"index": number, "token_ids": ids, "logprobs": {"token_logprobs": logps}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class Colocated:
         self.adapter_room = next((room for room in ROOMS if room >= adapter_rank > 0), 0)
         self.source, self.pushed = base.name_or_path, False
         self.tied = bool(base.config.get_text_config().tie_word_embeddings)
-        self.folder, self.versions, self.adapter = Path(mkdtemp(prefix="onestage-")), 0, None
+        self.folder, self.versions, self.adapter = TemporaryDirectory(prefix="onestage-"), 0, None
         loading = {"enable_lora": True, "max_lora_rank": self.adapter_room, "max_loras": 1}
         self.llm = vllm.LLM(
             model=base.name_or_path,
@@ -85,9 +85,10 @@ class Colocated:
     def load_adapter(self, save: Save) -> None:
         self.versions += 1
         name = f"version-{self.versions}"
-        save(self.folder / name)
+        place = Path(self.folder.name) / name
+        save(place)
         request = imported("vllm.lora.request").LoRARequest
-        before, self.adapter = self.adapter, request(name, self.versions, str(self.folder / name))
+        before, self.adapter = self.adapter, request(name, self.versions, str(place))
         self.llm.llm_engine.add_lora(self.adapter)
         if before is not None:
             self.llm.llm_engine.remove_lora(before.lora_int_id)
@@ -119,7 +120,7 @@ class Colocated:
 
     def close(self) -> None:
         del self.llm
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.cleanup()
 
     def _complete(self, prompts: list[list[int]], how: list[dict[str, Any]]) -> Any:
         return self.llm.generate(

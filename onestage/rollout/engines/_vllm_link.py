@@ -19,6 +19,8 @@ WATCH = 60.0
 AGAIN = "start it, and go on with --resume where the run had begun (docs/rollout.md)"
 PAUSE = 1.0
 """Seconds between two looks whether a server is up."""
+BROKEN = http.HTTPStatus.INTERNAL_SERVER_ERROR
+"""The first status that is not the question's fault."""
 TOLD = 300
 """Characters of a refusal that are passed on."""
 
@@ -70,10 +72,8 @@ class Link:
                 f"no answer from the vLLM server at {self.base_url} ({reason}); {AGAIN}"
             ) from error
         if status != http.HTTPStatus.OK:
-            raise RefusedError(
-                f"the vLLM server at {self.base_url} answers {path} with {status}: {_told(raw)}",
-                status,
-            )
+            told = f"the vLLM server at {self.base_url} answers {path} with {status}: {_told(raw)}"
+            raise RefusedError(f"{told}; {AGAIN}" if status >= BROKEN else told, status)
         try:
             return json.loads(raw)
         except ValueError:  # some say "done" in words, and some with nothing

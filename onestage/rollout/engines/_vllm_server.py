@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -60,8 +60,9 @@ class Server:
             raise ValueError(
                 f"handover: there is no folder {handover}; make it, where the server reads it too"
             )
-        made = mkdtemp(prefix=f"{self.run}-", dir=handover) if rank() == 0 else ""
-        self.folder = Path(shared(made))
+        # Taken away at the end of the process at the latest.
+        self.made = TemporaryDirectory(prefix=f"{self.run}-", dir=handover) if rank() == 0 else None
+        self.folder = Path(shared(self.made.name if self.made else ""))
         self.answers_as = self.offer.model
         self.versions = 0
         self.model, self.port = model, group_port
@@ -116,13 +117,13 @@ class Server:
         return found
 
     def close(self) -> None:
-        if rank() != 0:
+        if self.made is None:
             return
         with suppress(ServerError):
             self._unload()
         if self.transfer is not None:
             self.transfer.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.made.cleanup()
 
     def _one(self, prompt: list[int], how: dict[str, Any]) -> Drawn:
         asked = {"prompt": prompt, "return_token_ids": True, **how}

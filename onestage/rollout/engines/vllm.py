@@ -60,6 +60,8 @@ class Vllm(Engine):
     def __post_init__(self) -> None:
         for found in secrets({"base_url": self.base_url}):
             raise ValueError(found)
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must begin with http:// or https://, got {self.base_url!r}")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(
                 f"gpu_memory_utilization must be in (0, 1], got {self.gpu_memory_utilization}"
