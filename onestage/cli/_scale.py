@@ -30,7 +30,7 @@ def ways_table(scaled: Scaled, ways: list[Fit]) -> Table:
         shown = [_pair(way.speed, ",.0f"), _pair(way.hours, ".3g"), _pair(way.cost, ",.3g")]
         table.add_row(
             way.sharding,
-            "on" if way.checkpointing else "off",
+            _on(way.checkpointing),
             "yes" if way.fits else "no",
             f"{way.needed / 1e9:,.1f}",
             *(shown if way.fits else ["", "", ""]),
@@ -55,7 +55,7 @@ def advice(scaled: Scaled, ways: list[Fit]) -> list[str]:
     if chosen:
         lines.append(
             f"the fastest that fits: sharding {chosen.sharding}, activation checkpointing "
-            f"{'on' if chosen.checkpointing else 'off'}, held up by {chosen.bound}"
+            f"{_on(chosen.checkpointing)}, held up by {chosen.bound}; {_asked(scaled, ways, chosen)}"
         )
     taken = ", ".join(f"{name} {size / 1e9:,.1f}" for name, size in parts_of(told))
     lines.append(f"GB on a GPU: {taken}; it has {told.room / 1e9:,.1f} of {gpu.memory:g} to give")
@@ -68,6 +68,26 @@ def advice(scaled: Scaled, ways: list[Fit]) -> list[str]:
         + (", and no time for sampling answers" if scaled.work.sampled else "")
     )
     return lines
+
+
+def _asked(scaled: Scaled, ways: list[Fit], chosen: Fit) -> str:
+    """What the recipe says, and what to write for the fastest instead."""
+    sharding, checkpointing = scaled.asked
+    if (chosen.sharding, chosen.checkpointing) == scaled.asked:
+        return "the recipe says so"
+    mine = [way for way in ways if (way.sharding, way.checkpointing) == scaled.asked]
+    verdict = (
+        ("which fits, too" if mine[0].fits else "which does not fit") if mine else "none of these"
+    )
+    return (
+        f"the recipe says {sharding} and {_on(checkpointing)}, {verdict}: "
+        f"--set distributed.sharding={chosen.sharding} "
+        f"--set model.gradient_checkpointing={str(chosen.checkpointing).lower()}"
+    )
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
 
 
 def _pair(low_high: tuple[float, float] | None, form: str) -> str:

@@ -26,6 +26,7 @@ from onestage.models.source import text_part_note
 from onestage.rollout.build import judge_worked
 from onestage.runfolder import Say, silent, taken
 from onestage.training.build import Draft
+from onestage.training.choices import IN_PARTS
 from onestage.training.pipeline import drafts
 from onestage.training.plan import stages_of
 from onestage.training.read import make_encoder
@@ -153,7 +154,10 @@ def _scaled(draft: Draft, lora: Lora | None, machines: Machines) -> Scaled:
         autocast=train.bf16,
         sampled=-(-answers // machines.gpus) * train.max_length if draft.problems else 0,
         reference="reference" in plan.terms.needs,
+        whole=model.load_in_4bit or train.optim not in IN_PARTS,
     )
+    spread = recipe.distributed
+    checkpointing = model.gradient_checkpointing or spread.activation_checkpointing
     found = footprint(
         draft.config,
         lora=lora,
@@ -161,7 +165,7 @@ def _scaled(draft: Draft, lora: Lora | None, machines: Machines) -> Scaled:
         four_bits=model.load_in_4bit,
         computed_in=torch.bfloat16 if train.bf16 else None,
     )
-    return Scaled(found, work, machines)
+    return Scaled(found, work, machines, (spread.sharding, checkpointing))
 
 
 def check_data(stream: Stream, tokenizer: Any, max_length: int) -> Checked:

@@ -18,16 +18,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from onestage.config import nearest
 from onestage.models.footprint import Footprint
 from onestage.models.head import CHUNK_ELEMENTS
+from onestage.training.distributed import Sharding
 
-Sharding = Literal["none", "hybrid", "full"]
-"""Weights whole on each GPU; shared out within a node and the same on each; shared out over all."""
 FILE = Path(__file__).with_name("gpus.yaml")
 USED = (0.30, 0.45)
 """Part of a GPU's operations that is of use, low and high."""
@@ -88,6 +87,8 @@ class Work:
     """Tokens of answers that a GPU holds while it samples."""
     reference: bool = False
     """Whether each token is seen once by a reference too."""
+    whole: bool = False
+    """Whether weights cannot lie in parts, as those of 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ class Scaled:
     model: Footprint
     work: Work
     machines: Machines
+    asked: tuple[Sharding, bool] = ("none", False)
+    """The recipe's own sharding, and whether it has activation checkpointing."""
 
     def ways(self) -> list[Fit]:
         """All ways to do it, whether they fit or not."""
@@ -159,7 +162,7 @@ def fits(model: Footprint, work: Work, machines: Machines) -> list[Fit]:
     """All ways to do it, whether they fit or not."""
     nodes = machines.gpus > machines.node
     ways: tuple[Sharding, ...] = ("none", "hybrid", "full") if nodes else ("none", "full")
-    if machines.gpus == 1 or model.weight_bytes < 1:  # weights of 4 bits are not cut
+    if machines.gpus == 1 or work.whole:
         ways = ("none",)
     return [
         _fit(model, work, machines, way, checkpointing)

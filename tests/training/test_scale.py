@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from onestage.cli._terminal import app
 from onestage.models import Lora
 from onestage.models.footprint import TOKENS, Footprint, footprint
 from onestage.training import scale
-from onestage.training.scale import Machines, Scaled, Work, best, fits, held
+from onestage.training.recipe import load_recipe
+from onestage.training.scale import Fit, Machines, Scaled, Work, best, fits, held
 
 LLAMA_8B = {
     **{"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336},
@@ -109,8 +110,8 @@ def test_operations_and_memory_by_hand() -> None:
     seconds = (2 * 2e9 + 4e9) * 15 / 16 / 25e9
     assert ways["full", False].speed[1] == pytest.approx(16 * 1000 / seconds)
     assert ways["full", False].bound == "transfers"
-    four = replace(model, weight_bytes=0.55, adapters=True)
-    assert {way.sharding for way in fits(four, Work(1000, 2000), Machines(H100, 16))} == {"none"}
+    uncut = Work(1000, 2000, whole=True)
+    assert {way.sharding for way in fits(model, uncut, Machines(H100, 16))} == {"none"}
     assert all(way.hours is None and way.cost is None for way in ways.values())
 
 
@@ -255,6 +256,7 @@ def test_the_command_shows_it(model_folder: Path, tmp_path: Path) -> None:
     for words in (
         "What it would take on 16 x h100-80 (an estimate)",
         "the fastest that fits: sharding",
+        "the recipe says none and off, which fits, too: --set distributed.sharding=",
         "assumed, not measured: 30% to 45% of the data sheet's 989 TFLOP/s",
         "ready to train",
     ):
@@ -271,3 +273,79 @@ def test_the_command_shows_it(model_folder: Path, tmp_path: Path) -> None:
         failed = check(*options)
         assert failed.exit_code == 1
         assert line in " ".join(failed.output.split())
+
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "scale.md"
+SHIPPED = [
+    ("llama3_8b_lora", "h100-80", 1),
+    ("llama3_8b_lora", "l40s-48", 1),
+    ("llama3_8b_full", "h100-80", 8),
+    ("llama3_8b_full", "a100-80", 8),
+    ("llama3_70b_lora", "h100-80", 16),
+    ("llama3_70b_lora", "a100-80", 16),
+]
+
+
+@cache
+def weighed(name: str, four_bits: bool) -> Footprint:
+    """Of a recipe's model, by its published shape."""
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    shape = LLAMA_70B if "70b" in name else LLAMA_8B
+    return footprint(
+        LlamaConfig(**shape),
+        lora=recipe.model.lora,
+        dtype=recipe.model.dtype,
+        four_bits=four_bits,
+        computed_in=torch.bfloat16 if recipe.train.bf16 else None,
+    )
+
+
+def shipped(name: str, gpu: str, gpus: int, *, four_bits: bool = False) -> Scaled:
+    """A recipe of ours on some GPUs, for 100 million tokens; with 4 bits in rows of 1,024."""
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    train = recipe.train
+    work = Work(
+        row=1024 if four_bits else train.row_budget,
+        path=1024 if four_bits else train.max_length,
+        tokens=10**8,
+        optimizer=train.optim,
+        autocast=train.bf16,
+        reference=recipe.objective != "sft",
+        whole=four_bits,
+    )
+    return Scaled(weighed(name, four_bits), work, Machines(scale.gpu(gpu), gpus, price=2.5))
+
+
+def line(name: str, gpu: str, gpus: int, way: Fit) -> str:
+    least, most = sorted(way.hours or (0, 0))
+    cheap, dear = sorted(way.cost or (0, 0))
+    cells = [
+        f"[{name}](../recipes/{name}.yaml)",
+        f"{gpus} x {gpu}",
+        way.sharding,
+        f"{way.needed / 1e9:.0f} of {way.room / 1e9:.0f}",
+        f"{way.speed[0]:,.0f} to {way.speed[1]:,.0f}",
+        f"{least:.1f} to {most:.1f}",
+        f"{cheap:.0f} to {dear:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_page_says_what_is_reckoned_of_the_recipes_that_are_shipped() -> None:
+    """With the recipes' own checkpointing and sharding, which are the fastest that fit."""
+    page = PAGE.read_text()
+    for name, gpu, gpus in SHIPPED:
+        recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+        scaled = shipped(name, gpu, gpus)
+        way = best(scaled.ways())
+        assert way is not None
+        assert way.checkpointing == recipe.model.gradient_checkpointing
+        assert way.sharding == recipe.distributed.sharding
+        assert line(name, gpu, gpus, way) in page
+    four = best(shipped("llama3_8b_full", "h100-80", 4).ways())
+    bits = best(shipped("llama3_8b_lora", "l4-24", 1, load_in_4bit=True).ways())
+    assert four is not None
+    assert bits is not None
+    assert f"needs {four.needed / 1e9:.0f} GB each" in page.replace("\n", " ")
+    assert f"rows of 1,024 tokens: {bits.needed / 1e9:.0f} GB" in page.replace("\n", " ")
