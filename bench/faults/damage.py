@@ -148,6 +148,7 @@ def places(root: Path) -> list[Place]:
         )
     (root / "other-cache").mkdir()
     found.append(_cache(root, recipes["maxright"]))
+    found.append(_beneath(root, recipes["lora"]))
     found += _models(root, recipes)
     found += _finished(root, recipes)
     return found
@@ -159,6 +160,21 @@ def _cache(root: Path, recipe: dict[str, Any]) -> Place:
         return ["train", str(out.parent / "cached.yaml"), "--out", str(out)]
 
     return Place("cache", root / "cache", words, lambda _, out: digest(out), True)
+
+
+def _beneath(root: Path, recipe: dict[str, Any]) -> Place:
+    """The model that a killed run was trained from."""
+    model, file, out = root / "trial" / "model", root / "beneath.yaml", root / "beneath"
+    shutil.copytree(root / "model", model)
+    recipe = {**recipe, "model": {**recipe["model"], "name": str(model)}}
+    file.write_text(yaml.safe_dump(recipe))
+    killed(recipe, out, root / "log")
+
+    def words(_: Path, at: Path) -> list[str]:
+        shutil.copytree(out, at, symlinks=True)
+        return _resumed(file, at, at)
+
+    return Place("model of a run", root / "model", words, lambda _, at: weights(at), True)
 
 
 def _models(root: Path, recipes: dict[str, dict[str, Any]]) -> list[Place]:
@@ -298,7 +314,7 @@ def faults(most: int, seed: int, root: Path) -> tuple[str, list[str]]:
     """Files damaged: how many trials came to what, and what should not be."""
     every, chance = places(root), chances(seed, "damage")
     for place in every:
-        work = root / "first"
+        work = root / "trial"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         shutil.copytree(place.whole, work / place.whole.name, symlinks=True)
