@@ -73,7 +73,7 @@ def run_cell(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: 
     try:
         log = (folder / "log.txt").open("a", buffering=1)
         with log, redirect_stdout(log), redirect_stderr(log):
-            _train_and_evaluate(cell, ground, folder, cache, keep_model)
+            _train_and_evaluate(cell, ground, folder, cache)
     except Exception as error:
         with (folder / "log.txt").open("a") as log:
             traceback.print_exc(file=log)
@@ -81,6 +81,11 @@ def run_cell(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: 
         _tell(folder, "failed", time.perf_counter() - began, reason)
         return "failed"
     _tell(folder, "done", time.perf_counter() - began)
+    if cell.recipe is not None and not keep_model:
+        # A study has hundreds of cells, and what is reported of them is in `results.json`. Only now: a
+        # cell that is interrupted before it is done goes on from them.
+        for weights in folder.rglob("*.safetensors"):
+            weights.unlink()
     return "done"
 
 
@@ -111,9 +116,7 @@ def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
     write_json(folder / "status.json", told)
 
 
-def _train_and_evaluate(
-    cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool
-) -> None:
+def _train_and_evaluate(cell: Cell, ground: Ground, folder: Path, cache: Path) -> None:
     model, run, found = ground.base, folder / "run", {}
     if cell.recipe is not None:
         began = time.perf_counter()
@@ -122,10 +125,6 @@ def _train_and_evaluate(
     evaluated = world_of(cell.world).evaluate(ground, model, cell.seed, cell.split)
     _write_answers(folder / "samples.jsonl", evaluated)
     write_json(folder / "results.json", {**evaluated.metrics, **found})
-    if cell.recipe is not None and not keep_model:
-        # A study has hundreds of cells, and what is reported of them is in `results.json`.
-        for weights in folder.rglob("*.safetensors"):
-            weights.unlink()
 
 
 def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:

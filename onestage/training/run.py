@@ -31,7 +31,8 @@ from onestage.models.save import save_model
 from onestage.models.sharding import gathered
 from onestage.rollout.stock import TRIED as ANSWERED
 from onestage.rollout.stock import Stock
-from onestage.runfolder import OutputError, RunFolder, Say, digest_of
+from onestage.runfolder import RunFolder, Say, digest_of
+from onestage.runfolder.disk import DiskFullError
 from onestage.schedules import Schedule
 from onestage.training import checkpoints, loop
 from onestage.training.callbacks import Callback
@@ -321,11 +322,9 @@ class StoppingOnSignals:
 
 
 def _require_room(folder: Path, model: Any) -> None:
-    """Raise `OutputError` where the disk cannot even hold the trained model."""
+    """Raise `DiskFullError` where the disk cannot even hold the trained model."""
     saved = (p for p in model.parameters() if p.requires_grad)
     needed, free = sum(p.numel() * p.element_size() for p in saved), disk_usage(folder).free
     if free < 1.1 * needed:
-        raise OutputError(
-            f"the disk of {folder} has {free / 1e6:,.0f} MB free, the trained model needs "
-            f"{needed / 1e6:,.0f} MB; choose another --out or make room"
-        )
+        room = f"{free / 1e6:,.1f} MB free, the trained model needs {needed / 1e6:,.1f} MB"
+        raise DiskFullError(folder, room)

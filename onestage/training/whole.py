@@ -20,7 +20,9 @@ def told_what_is_whole(out: Path) -> Iterator[None]:
         reason = no_room(error)
         if reason is None:
             raise
-        place = error.place if isinstance(error, DiskFullError) else out
+        place: Path | str = out
+        if isinstance(error, DiskFullError):
+            place, reason = error.place, error.reason
         raise DiskFullError(place, reason, _advice(out)) from error
 
 

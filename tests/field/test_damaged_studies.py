@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from support.small_studies import content, ground
 
+from onestage.runfolder import read_json
+from onestage.studies import run_cell
 from onestage.studies.file import parse_study
 from onestage.studies.lab import ground as lab
 from onestage.studies.lab.lock import LockWorld
@@ -78,7 +80,6 @@ def whole(
     """A study, and its folder when it is done."""
     folder = tmp_path_factory.mktemp("study")
     file = content(*ground(folder / "ground", model_folder), seeds=[0])
-    file["methods"].pop("SFT then DPO")
     assert not done(file, folder / "out", [])[0]
     return file, folder / "out"
 
@@ -109,3 +110,26 @@ def test_a_damaged_cell_is_done_again(
     said.clear()
     done(file, out, said)
     assert not any("damaged" in line for line in said)
+
+
+def test_a_cell_that_is_killed_at_its_end_goes_on_to_its_results(
+    whole: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results were written, and that it is done was not: the model must still be there."""
+    file, before = whole
+    out, real, cell = tmp_path / "out", run_cell._tell, "SFT_then_DPO-seed=0"
+
+    def told(folder: Path, state: str, *rest: Any) -> None:
+        if state == "done" and folder.name == cell:
+            raise KeyboardInterrupt
+        real(folder, state, *rest)
+
+    monkeypatch.setattr(run_cell, "_tell", told)
+    with pytest.raises(KeyboardInterrupt):
+        done(file, out, [])
+    monkeypatch.setattr(run_cell, "_tell", real)
+    failed, _ = done(file, out, [])
+    assert not failed
+    results = [read_json(at / "cells" / cell / "results.json") for at in (out, before)]
+    assert results[0] | {"seconds": 0} == results[1] | {"seconds": 0}
+    assert not list((out / "cells").rglob("*.safetensors"))

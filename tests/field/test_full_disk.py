@@ -13,11 +13,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.numpy import save_file
 from support.tiny import write_recipe
 from typer.testing import CliRunner
@@ -26,6 +28,7 @@ from bench.faults.disk import failing
 from onestage.cli._terminal import app
 from onestage.runfolder.disk import DiskFullError, whole_file, whole_folder, whole_path, write_text
 from onestage.runfolder.seal import damage
+from onestage.training import run
 from onestage.training.checkpoints import Checkpoints
 
 Make = Callable[..., dict[str, Any]]
@@ -112,6 +115,29 @@ def test_a_run_that_finds_no_room_can_be_gone_on_with(recipe: Path, tmp_path: Pa
         assert code == 0, (where, line, output)
         left = [str(path) for path in out.rglob(".*-*")]
         assert not left, where
+
+
+def test_a_disk_that_is_too_small_for_a_later_stage_is_told_as_a_full_one(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the stage begins, and with the command that goes on from the stage before."""
+    content = yaml.safe_load(recipe.read_text())
+    content["stages"] = [{"name": "a"}, {"name": "b"}]
+    write_recipe(recipe, content)
+    out, real = tmp_path / "out", run.disk_usage
+
+    def usage(folder: Path) -> Any:
+        return SimpleNamespace(free=0) if folder.name == "2-b" else real(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "disk_usage", usage)
+        code, output = trained(recipe, out)
+    *_, line = output.rstrip().split("\n")
+    assert code == 1
+    assert line.startswith("error: the disk is full (0.0 MB free, the trained model needs 0.")
+    assert "stage 1-a is done" in line
+    assert line.endswith("run the same command again with --resume")
+    assert trained(recipe, out, "--resume")[0] == 0
 
 
 def modes(folder: Path) -> set[tuple[str, int]]:

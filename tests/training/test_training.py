@@ -18,6 +18,7 @@ from onestage.config import RecipeError
 from onestage.data.packing import pack_records
 from onestage.models.reference import InitialWeights
 from onestage.runfolder import OutputError, read_metrics
+from onestage.runfolder.disk import DiskFullError
 from onestage.training.build import build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError
@@ -432,7 +433,7 @@ def test_a_disk_too_small_for_the_model_is_refused_before(
     monkeypatch.setattr(
         "onestage.training.run.disk_usage", lambda folder: SimpleNamespace(free=1000)
     )
-    with pytest.raises(OutputError, match="make room"):
+    with pytest.raises(DiskFullError, match=r"0\.0 MB free, .* make room and run the same command"):
         go(recipe_of("demonstration"), tmp_path / "out")
 
 
