@@ -344,7 +344,7 @@ def test_the_page_says_what_is_reckoned_of_the_recipes_that_are_shipped() -> Non
         assert way.sharding == recipe.distributed.sharding
         assert line(name, gpu, gpus, way) in page
     four = best(shipped("llama3_8b_full", "h100-80", 4).ways())
-    bits = best(shipped("llama3_8b_lora", "l4-24", 1, load_in_4bit=True).ways())
+    bits = best(shipped("llama3_8b_lora", "l4-24", 1, four_bits=True).ways())
     assert four is not None
     assert bits is not None
     assert f"needs {four.needed / 1e9:.0f} GB each" in page.replace("\n", " ")
