@@ -74,7 +74,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tup
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A head and another node, a core each, which have a cache of their own."""
-    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -83,8 +83,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         made = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         made.add_node(num_cpus=1)
         yield made
-        ray.shutdown()
         made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def connected(cluster: Any) -> Iterator[Any]:
+    """The cluster, connected to already: studies leave it so, and need no new processes each."""
+    import ray
+
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    assert ray.is_initialized()
+    ray.shutdown()
 
 
 def gated(folders: tuple[Path, Path], place: Path, late: Path, **changes: Any) -> dict[str, Any]:
@@ -158,17 +168,30 @@ def test_a_cluster_that_is_not_there(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_node_that_dies_costs_only_its_cells(
+def test_what_no_node_has_is_not_waited_for(
     cluster: Any, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """And what a study finds on a cluster is, to the last bit, what it finds here."""
     import ray
 
-    late, on = tmp_path / "late.jsonl", f"ray:{cluster.address}"
+    on = f"ray:{cluster.address}"
+    for wanted, amount in (({"cpus": 64}, "64 CPUs and 0 GPUs"), ({"gpus": 0.5}, "0.5 GPUs")):
+        with pytest.raises(
+            StudyError, match=rf"a cell takes .*{amount}, and no node .*1 CPU and 0"
+        ):
+            do(content(*folders, resources=wanted), tmp_path / "out", on)
+    assert not (tmp_path / "out").exists()
+    assert not ray.is_initialized()
+
+
+def test_a_node_that_dies_costs_only_its_cells(
+    connected: Any, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """And what a study finds on a cluster is, to the last bit, what it finds here."""
+    late, on = tmp_path / "late.jsonl", f"ray:{connected.address}"
     study = gated(folders, tmp_path / "there", late)
-    (node,) = cluster.worker_nodes
+    (node,) = connected.worker_nodes
     victim = node.node_id
-    killing = threading.Thread(target=kill_in_the_middle, args=(cluster, tmp_path / "there"))
+    killing = threading.Thread(target=kill_in_the_middle, args=(connected, tmp_path / "there"))
     killing.start()
     outcome, lines = do(study, tmp_path / "there" / "out", on)
     killing.join()
@@ -200,11 +223,7 @@ def test_a_node_that_dies_costs_only_its_cells(
 
     # Started again, only what failed is done, on the grounds that there are.
     shutil.copyfile(folders[1] / "demonstration.train.jsonl", late)
-    assert "--retry" in do(study, tmp_path / "there" / "out", on)[0].failed["broken-seed=0"]
-    # Who is connected already stays so, and tests after this one spare themselves new processes.
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     outcome, _ = do(study, tmp_path / "there" / "out", on, retry=True)
-    assert ray.is_initialized()
     assert not outcome.failed
     after = Counter(what for what, _ in told(tmp_path / "there"))
     assert after - asked == {f"cell-{seed}": 1 for seed in range(3)}
@@ -225,30 +244,20 @@ def test_a_node_that_dies_costs_only_its_cells(
 
 
 def test_cells_in_a_folder_that_all_nodes_see(
-    cluster: Any, folders: tuple[Path, Path], tmp_path: Path
+    connected: Any, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     study = gated(folders, tmp_path, tmp_path / "late.jsonl", keep_models=True)
     study |= {"seeds": [0], "methods": {"SFT": study["methods"]["SFT"]}}
-    where = f"{{name: ray, address: '{cluster.address}', shared: {tmp_path}}}"
+    where = f"{{name: ray, address: '{connected.address}', shared: {tmp_path}}}"
     outcome, _ = do(study, tmp_path / "out", where)
     assert not outcome.failed
-    with pytest.raises(StudyError, match=f"connected to the cluster at {cluster.address} already"):
+    with pytest.raises(
+        StudyError, match=f"connected to the cluster at {connected.address} already"
+    ):
         do(study, tmp_path / "out", f"{{name: ray, address: 'h:1', shared: {tmp_path}}}")
     assert list((tmp_path / "out").rglob("model/*.safetensors"))
     assert not (tmp_path / "out" / "grounds").exists()
     assert (tmp_path / "cache" / "gated").is_dir()
-
-
-def test_what_no_node_has_is_not_waited_for(
-    cluster: Any, folders: tuple[Path, Path], tmp_path: Path
-) -> None:
-    on = f"ray:{cluster.address}"
-    for wanted, amount in (({"cpus": 64}, "64 CPUs and 0 GPUs"), ({"gpus": 0.5}, "0.5 GPUs")):
-        with pytest.raises(
-            StudyError, match=rf"a cell takes .*{amount}, and no node .*1 CPU and 0"
-        ):
-            do(content(*folders, resources=wanted), tmp_path / "out", on)
-    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_refused_before_a_cluster_is_asked(
