@@ -23,9 +23,8 @@ WHAT = {
 
 def table() -> str:
     """One line a sort of fault; some minutes."""
-    cores, today = len(os.sched_getaffinity(0)), date.today()
     lines = [
-        f"{cores} cores, CPU, {today}:",
+        f"{os.cpu_count()} cores, CPU, {date.today()}:",
         "",
         "| fault | trials | what came of them | faults of ours |",
         "|---|---|---|---|",
@@ -37,6 +36,6 @@ def table() -> str:
         found = re.fullmatch(rf"{name}: (.*); (\d+) faults", last)
         if not found:
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-        told = re.sub(r"[{}']", "", found[1])
+        told = re.sub(r"^\d+ [\w ]+: |[{}']", "", found[1])
         lines.append(f"| {WHAT[name]} | {most} | {told} | {found[2]} |")
     return "\n".join(lines)

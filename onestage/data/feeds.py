@@ -53,6 +53,8 @@ class Feeds:
     """Batches drawn, by feed."""
     measured: dict[str, int] = field(default_factory=dict)
     """Batches drawn apart from the training, only to be measured, by term."""
+    _parts: dict[tuple[str, str], Mixture] = field(default_factory=dict, repr=False)
+    """What is drawn from apart from the training, by term and purpose."""
 
     def draw(self, terms: Iterable[str]) -> list[Encoded]:
         """The next batch of each of the terms, in the order of the feeds; moves on past them."""
@@ -116,10 +118,16 @@ class Feeds:
         records = sum(stream.share for stream in self.own[name].streams)
         # With less than a record a step, most measurements would find none.
         fraction = max(self.measure_fraction, min(1.0, 1 / records))
-        return self.own[name].part(fraction, "look")
+        return self._part(name, fraction, "look")
 
     def _probed(self, name: str) -> Mixture:
-        return self.own[name].part(1.0, "probe")
+        return self._part(name, 1.0, "probe")
+
+    def _part(self, name: str, fraction: float, purpose: str) -> Mixture:
+        if (name, purpose) not in self._parts:
+            # Kept, because it keeps the orders in which it walks its streams.
+            self._parts[name, purpose] = self.own[name].part(fraction, purpose)
+        return self._parts[name, purpose]
 
     def planned(
         self, draws: Mapping[str, int], measured: Mapping[str, int], probes: int

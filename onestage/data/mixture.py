@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cached_property
 from heapq import heapify, heapreplace
 from math import lcm
 from typing import Any
@@ -195,10 +195,9 @@ def _due(taken: int, part: int, way: int, rank: int, name: str) -> tuple[Fractio
     return way * Fraction(2 * taken + way, part), rank, name
 
 
-@lru_cache(maxsize=32)
 def order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray[Any, Any]:
     """A permutation of range(size), a function of its arguments alone."""
     permutation: np.ndarray[Any, Any] = generator(f"{seed}/{stream}/{epoch}").permutation(size)
-    # It is cached: whoever wrote into it would change the order of everybody.
+    # A mixture keeps it: whoever wrote into it would change the order of the run.
     permutation.flags.writeable = False
     return permutation

@@ -226,7 +226,9 @@ def test_feeds_go_on_from_their_state(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 9), st.integers(0, 5), st.integers(0, 3))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_planned_covers_whatever_is_drawn(
     tmp_path: Path, draws: int, looks: int, probes: int
 ) -> None:
