@@ -20,7 +20,7 @@ from typing import BinaryIO
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ROOM_SAID = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (28|27|122)\b"
-    r"|inline_container\.cc|PytorchStreamWriter failed"
+    r"|inline_container\.cc|PytorchStreamWriter failed|basic_ios::clear: iostream error"
 )
 """By safetensors, arrow, and torch, which does not tell a full disk from others that fail to write."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EROFS}

@@ -26,7 +26,14 @@ from typer.testing import CliRunner
 
 from bench.faults.disk import failing
 from onestage.cli._terminal import app
-from onestage.runfolder.disk import DiskFullError, whole_file, whole_folder, whole_path, write_text
+from onestage.runfolder.disk import (
+    DiskFullError,
+    no_room,
+    whole_file,
+    whole_folder,
+    whole_path,
+    write_text,
+)
 from onestage.runfolder.seal import damage
 from onestage.training import run
 from onestage.training.checkpoints import Checkpoints
@@ -68,6 +75,18 @@ def test_every_library_that_has_no_room_is_one_error(name: str, tmp_path: Path) 
         WRITERS[name](draft)
     assert (folder / "old").read_text() == file.read_text() == "old"
     assert sorted(tmp_path.iterdir()) == [file, folder]  # no drafts
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "basic_ios::clear: iostream error",  # of torch, where a file is closed
+        "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0",
+        "Error while serializing: I/O error: No space left on device (os error 28)",
+    ],
+)
+def test_words_that_libraries_have_for_a_full_disk(said: str) -> None:
+    assert no_room(RuntimeError(said))
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
