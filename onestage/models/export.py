@@ -83,7 +83,8 @@ def adapter_rank(model: Any) -> int:
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter as it stands into a new folder, as PEFT reads it (stacked ones as their sum)."""
     folder.mkdir()
-    fill_weights(model, folder)
+    # Not by a state dict: torch has put in parts again what it gathers for one.
+    fill_weights(model, folder, {n: p.data for n, p in model.named_parameters() if ".lora_" in n})
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from onestage.data.kinds import FEEDBACK
 from onestage.data.store import Store
 from onestage.data.stream import Stream
 from onestage.models.policy import Policy
+from onestage.models.sharding import whole
 from onestage.rollout import engines, hints, rewards
 from onestage.rollout.answer import Answering, Remember
 from onestage.rollout.group import Group, HintChosen, worked_answer
@@ -48,7 +49,8 @@ def make(
     joins its sampled ones. `start`: the policy as it was before the run, where that is who answers.
     """
     try:
-        engine = engines.make(section.engine, policy.model, tokenizer)
+        with whole(policy):  # it may try the model
+            engine = engines.make(section.engine, policy.model, tokenizer)
     except ValueError as error:
         raise RecipeError(f"rollout.engine: {error}") from error
     for remark in engine.remarks:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +85,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             env=os.environ | AROUND,
             stdout=log,
             stderr=log,
+            # With workers of its own, which outlive it where it is killed.
+            start_new_session=True,
         )
         link = Link(f"http://127.0.0.1:{port}")
         try:
@@ -92,6 +96,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(60)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def grpo(
@@ -248,7 +254,7 @@ def test_a_server_that_dies_in_the_middle(server: str, tmp_path: Path) -> None:
     class Killing(one.Callback):
         def step(self, run: Any, loss: float) -> None:
             if run.step == 1:
-                PROCESSES[server].kill()
+                os.killpg(PROCESSES[server].pid, signal.SIGKILL)
 
     if server not in PROCESSES:
         pytest.skip("the server is not ours to end")

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from support.fake_vllm import Other, Served, make_llm, serving
+from support.ranks import on_ranks
 from support.tiny import make_tokenizer, sharpen, tiny_llama
 
 import onestage as one
@@ -531,34 +533,63 @@ def test_an_adapter_that_a_new_start_lost(served: Served, engine_of: Any) -> Non
     engine.close()
 
 
+def grpo(
+    out: Path, url: str, tokenizer: Path, adapters: bool, sharding: str = "none", **more: Any
+) -> None:
+    model = {"config": tiny_llama().config.to_dict(), "tokenizer": str(tokenizer)}
+    one.train(
+        model={**model, "dtype": "float32", **({"lora": {"r": 2}} if adapters else {})},
+        data=[{"name": "sums", "path": SUMS, "kind": "check", "reward": "length"}],
+        objective="grpo",
+        rollout={
+            "engine": {"name": "vllm", "base_url": url, "timeout": 5},
+            "num_generations": 2,
+            "max_completion_length": 3,
+        },
+        train={"max_steps": 4, "batch_size": 2, "save_steps": 1, "learning_rate": 1e-2},
+        distributed={"sharding": sharding},
+        out=out,
+        **more,
+    )
+
+
+def ended(out: Path) -> dict[str, torch.Tensor]:
+    """What a run ended with."""
+    (file,) = (out / "model").glob("*.safetensors")
+    return load_file(file)
+
+
+SUMS = [{"prompt": f"{n} + {n} = ", "answer": str(2 * n)} for n in range(10)]
+
+
 def test_a_run_goes_on_after_its_server_has_died(tokenizer_folder: Path, tmp_path: Path) -> None:
     """One line and no more; what `--resume` ends with is what a run without misfortune ends with."""
-    rows = [{"prompt": f"{n} + {n} = ", "answer": str(2 * n)} for n in range(10)]
-
-    def run(out: str, url: str, **more: Any) -> bytes:
-        model = {"config": tiny_llama().config.to_dict(), "tokenizer": str(tokenizer_folder)}
-        one.train(
-            model={**model, "dtype": "float32", "lora": {"r": 2}},
-            data=[{"name": "sums", "path": rows, "kind": "check", "reward": "length"}],
-            objective="grpo",
-            rollout={
-                "engine": {"name": "vllm", "base_url": url, "timeout": 5},
-                "num_generations": 2,
-                "max_completion_length": 3,
-            },
-            train={"max_steps": 4, "batch_size": 2, "save_steps": 1, "learning_rate": 1e-2},
-            out=tmp_path / out,
-            **more,
-        )
-        return (tmp_path / out / "model" / "adapter_model.safetensors").read_bytes()
-
     with serving(Served(Other(), rank=8)) as up:
-        whole = run("whole", up.url)
+        grpo(tmp_path / "whole", up.url, tokenizer_folder, True)
     with (
         serving(Served(Other(), rank=8, last=6)) as up,
         pytest.raises(ServerError, match="go on with --resume") as error,
     ):
-        run("cut", up.url)
+        grpo(tmp_path / "cut", up.url, tokenizer_folder, True)
     assert "\n" not in str(error.value)
     with serving(Served(Other(), rank=8), int(up.url.rpartition(":")[2])) as up:
-        assert run("cut", up.url, resume=True) == whole
+        grpo(tmp_path / "cut", up.url, tokenizer_folder, True, resume=True)
+    cut, whole = ended(tmp_path / "cut"), ended(tmp_path / "whole")
+    assert cut.keys() == whole.keys()
+    assert all(torch.equal(cut[name], weight) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_ranks_whose_weights_lie_in_parts_share_a_server(
+    adapters: bool, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    with serving(Served(Other(), rank=8)) as up:
+        grpo(tmp_path / "alone", up.url, tokenizer_folder, adapters)
+    with serving(Served(Other(), rank=8)) as up:
+        given = (tmp_path / "parts", up.url, tokenizer_folder, adapters, "full")
+        on_ranks(2, grpo, *given, seconds=60)
+    alone, parts = ended(tmp_path / "alone"), ended(tmp_path / "parts")
+    assert parts.keys() == alone.keys()
+    for name, weight in alone.items():
+        torch.testing.assert_close(parts[name], weight, rtol=0, atol=2e-5)
+    assert bool(up.inside.names) == adapters
