@@ -15,8 +15,9 @@ from rich.markup import escape
 from onestage.cli._errors import told
 from onestage.runfolder.secrets import hidden
 
-console = Console(stderr=False, soft_wrap=False)
-complaints = Console(stderr=True)
+# Without emoji: what stands between two colons in a path, an address or a user's text is no picture.
+console = Console(stderr=False, soft_wrap=False, emoji=False)
+complaints = Console(stderr=True, emoji=False)
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable."),

@@ -64,6 +64,13 @@ def test_list_tells_what_can_be_named(sort: str) -> None:
         assert word in flat(result.output)
 
 
+def test_what_stands_between_colons_is_told_as_it_stands() -> None:
+    """`:x:` is a red cross to those who print pictures."""
+    result = call("check", "no:x:where.jsonl")
+    assert result.exit_code == 1
+    assert "no:x:where.jsonl" in flat(result.output)
+
+
 def test_a_sort_that_is_none_is_near_one() -> None:
     result = call("list", "objective")
     assert result.exit_code == 1

@@ -145,6 +145,12 @@ def kill_in_the_middle(cluster: Any, place: Path) -> None:
     (place / "gate" / "open").touch()
 
 
+def none_here(**options: Any) -> None:
+    """`ray.init` where no cluster runs; on a machine of tests one may."""
+    assert options["address"] == "auto"
+    raise ConnectionError("Could not find any running Ray instance.")
+
+
 def silent_port() -> tuple[socket, str]:
     """A port at which somebody listens who says nothing."""
     listening = socket()
@@ -163,6 +169,12 @@ def test_a_cluster_that_is_not_there(
         for address in ("127.0.0.1:1", silent, "nowhere.invalid:6379"):
             with pytest.raises(StudyError, match=rf"no cluster at {address} .*`ray start --head`"):
                 do(content(*folders), tmp_path / "out", f"ray:{address}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", none_here)
+    with pytest.raises(
+        StudyError, match=r"this machine is a node of no cluster.*`ray start --head`"
+    ):
+        do(content(*folders), tmp_path / "out", "ray")
     with pytest.raises(StudyError, match="give HOST:PORT, as in"):
         do(content(*folders), tmp_path / "out", "ray:somewhere")
     assert not (tmp_path / "out").exists()

@@ -244,11 +244,19 @@ def _connect(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # of many classes: no cluster, another version of Ray or Python
-        said = " ".join(str(error).split())
-        raise StudyError(
-            f"--on ray: no cluster at {address} ({said}); start one with `ray start --head`, or give "
-            "the address of one: --on ray:HOST:PORT"
-        ) from error
+        raise _nowhere(address, " ".join(str(error).split())) from error
+
+
+def _nowhere(address: str, why: str) -> StudyError:
+    there = (
+        f"no cluster at {address} ({why})"
+        if address != "auto"
+        else "this machine is a node of no cluster, and RAY_ADDRESS names none"
+    )
+    return StudyError(
+        f"--on ray: {there}; start one with `ray start --head`, or give the address of one: "
+        "--on ray:HOST:PORT"
+    )
 
 
 def _reach(address: str) -> None:
@@ -269,10 +277,7 @@ def _reach(address: str) -> None:
     else:
         why = "something else answers there"
     if answer[3:4] != b"\x04":  # gRPC's own settings
-        raise StudyError(
-            f"--on ray: no cluster at {address} ({why}); start one with `ray start --head`, or give "
-            "the address of one: --on ray:HOST:PORT"
-        )
+        raise _nowhere(address, why)
 
 
 def _alive(ray: Any) -> list[dict[str, Any]]:
