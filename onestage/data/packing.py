@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onestage.data.deal import arrange
 from onestage.data.encoded import Encoded
 from onestage.data.record import Refusal
 from onestage.data.trees import Ints, TokenPath, Tree, plant, shared_length, sort_key
 
 WORTH_SHARING = 8
 """Records are joined in one tree when at least this many tokens of their beginnings agree."""
+PIECES = 2
+"""Where ranks are many, records are joined to trees of this part of a rank's work at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,12 @@ class Row:
         return tuple((a, b, bool((self.tree.exit_T[a:b] == b).all())) for a, b in spans)
 
 
+_PATH = TokenPath(np.zeros(2, np.int32), ((1, 2),), (0,))
+EMPTY = Row(tree=plant([_PATH]), records=(), bounds=(0, 2), paths=(_PATH,))
+"""A row of no record, for a rank that has nothing to do while others have: two tokens, so that the model
+can be run on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Cluster:
     records: list[int]
@@ -49,31 +58,27 @@ class _Cluster:
 
 
 def pack(
-    records: Sequence[Sequence[TokenPath]], tokens_per_row: int, *, share: bool = True
+    records: Sequence[Sequence[TokenPath]],
+    tokens_per_row: int,
+    *,
+    share: bool = True,
+    ranks: int = 1,
 ) -> list[Row]:
     """Rows of at most `tokens_per_row` nodes that hold every path of every record once.
 
     A record that is longer than the budget on its own makes a row of its own, longer than the
     budget. `share=False` puts each path in a tree of its own (what packing costs without sharing).
+    `ranks`: that the rows are for, as `deal.arrange` has them; where a rank has none the row is `EMPTY`.
     The result depends on the records and their order alone.
     """
-    clusters = _clusters(records, tokens_per_row) if share else _alone(records)
-    rows: list[list[_Cluster]] = []
-    room: list[int] = []
-    # First fit, the longest first: rows are nearly full without a search.
-    for cluster in sorted(clusters, key=lambda cluster: -len(cluster.tree)):
-        size = len(cluster.tree)
-        place = next((r for r, free in enumerate(room) if free >= size), None)
-        if place is None:
-            rows.append([])
-            room.append(tokens_per_row)
-            place = len(rows) - 1
-        rows[place].append(cluster)
-        room[place] -= size
-    return [_row(row, records) for row in rows]
+    clusters = _clusters(records, tokens_per_row, ranks) if share else _alone(records)
+    rows = arrange([len(cluster.tree) for cluster in clusters], tokens_per_row, ranks)
+    return [_row([clusters[n] for n in row], records) if row else EMPTY for row in rows]
 
 
-def _clusters(records: Sequence[Sequence[TokenPath]], budget: int) -> list[_Cluster]:
+def _clusters(
+    records: Sequence[Sequence[TokenPath]], tokens_per_row: int, ranks: int
+) -> list[_Cluster]:
     keys = [[sort_key(path) for path in paths] for paths in records]
     first = [
         paths[min(range(len(paths)), key=keys[r].__getitem__)] for r, paths in enumerate(records)
@@ -81,6 +86,11 @@ def _clusters(records: Sequence[Sequence[TokenPath]], budget: int) -> list[_Clus
     alone = [_Cluster([r], plant(paths, keys[r])) for r, paths in enumerate(records)]
     members: list[list[int]] = []
     size, last = 0, -1
+    budget = tokens_per_row
+    if (
+        ranks > 1
+    ):  # a tree that is more than a rank's part of the step would leave the others waiting
+        budget = min(budget, sum(len(one.tree) for one in alone) // (PIECES * ranks))
     # In the order of their tokens, neighbours are those that share the longest beginning.
     for record in sorted(range(len(records)), key=lambda r: sort_key(first[r])):
         shared = shared_length(first[last].ids, first[record].ids) if members else 0
@@ -158,13 +168,23 @@ class Batch:
     refused: tuple[Refusal, ...] = ()
     """What stood among the records and is in no row."""
 
+    @property
+    def nodes(self) -> int:
+        """Tokens that are run, those that several records share once."""
+        return sum(len(row) for row in self.rows if row.records)
+
 
 def pack_records(
-    encoded: Iterable[Encoded | Refusal], tokens_per_row: int = 2048, *, share: bool = True
+    encoded: Iterable[Encoded | Refusal],
+    tokens_per_row: int = 2048,
+    *,
+    share: bool = True,
+    ranks: int = 1,
 ) -> Batch:
     """Records in forest rows: `pack_records(encode(read(data), tokenizer))`.
 
-    Rows have at most `tokens_per_row` tokens, but for a record that is longer on its own (see `pack`).
+    Rows have at most `tokens_per_row` tokens, but for a record that is longer on its own (see `pack`,
+    and for `ranks`).
     Refusals among the records are kept in the batch's `refused`. Problems have no response: what the
     policy answered to them is packed, not they.
     """
@@ -177,7 +197,8 @@ def pack_records(
         for record, start in zip(records, first, strict=True)
     ]
     refused = tuple(item for item in items if isinstance(item, Refusal))
-    return Batch(tuple(records), tuple(pack(paths, tokens_per_row, share=share)), first, refused)
+    rows = pack(paths, tokens_per_row, share=share, ranks=ranks)
+    return Batch(tuple(records), tuple(rows), first, refused)
 
 
 def by_path(row: Row, batch: Batch, value_K: np.ndarray) -> dict[int, tuple[np.ndarray, ...]]:

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
-from onestage.data.deal import EMPTY
+from onestage.data.packing import EMPTY
 from onestage.models.policy import Policy
 from onestage.models.sharding import Sharded, groups_of, local, part_like
 

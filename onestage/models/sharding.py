@@ -26,8 +26,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from onestage.data.deal import padded
-from onestage.data.packing import Row
+from onestage.data.packing import EMPTY, Row
 
 if TYPE_CHECKING:
     from onestage.models.policy import Policy
@@ -56,7 +55,7 @@ def in_step(policy: Policy, rows: Sequence[Row]) -> list[Row]:
         return list(rows)
     most = torch.tensor(len(rows), device=policy.device)
     distributed.all_reduce(most, distributed.ReduceOp.MAX)
-    return padded(rows, int(most))
+    return [*rows, *[EMPTY] * (int(most) - len(rows))]
 
 
 @contextmanager

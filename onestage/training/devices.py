@@ -24,7 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from onestage.config import RecipeError
 from onestage.data.deal import deal
-from onestage.data.packing import Row
+from onestage.data.encoded import Encoded
+from onestage.data.packing import Batch, Row, pack_records
 from onestage.models import Loaded
 from onestage.models.layout import shard
 from onestage.models.masters import Masters
@@ -51,8 +52,12 @@ class Devices(ABC):
         """What surrounds the forward and the backward pass of a row. `last`: of this rank's rows in the
         step; after it, the gradients are those of all ranks."""
 
+    def pack(self, records: Sequence[Encoded], tokens_per_row: int) -> Batch:
+        """Records in rows that are arranged for these ranks; all must ask of the same records."""
+        return pack_records(records, tokens_per_row, ranks=self.ranks)
+
     def deal(self, rows: Sequence[Row]) -> list[Row]:
-        """Of rows that every rank knows, this one's: as many as every other's."""
+        """Of rows that were packed for these ranks, this one's: as many as every other's."""
         return deal(rows, self.rank, self.ranks)
 
     def add(self, tensor: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onestage.data.encoded import Encoded
-from onestage.data.packing import pack_records
 from onestage.training.forward import row_terms
 from onestage.training.metrics import Tally
 
@@ -30,7 +29,7 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     with run.policy.evaluating():
         for start in range(0, len(records), CHUNK):
             part = records[start : start + CHUNK]
-            batch = pack_records(part, run.options.row_budget)
+            batch = run.devices.pack(part, run.options.row_budget)
             groups = [f"eval/{record.source}/{record.kind}" for record in part]
             for row in run.devices.deal(batch.rows):
                 _, losses = row_terms(run, row, batch)
@@ -64,7 +63,7 @@ def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     """Mean loss of each term on some records; the same on every process."""
     terms = Tally()
     with run.policy.evaluating():
-        batch = pack_records(records, run.options.row_budget)
+        batch = run.devices.pack(records, run.options.row_budget)
         for row in run.devices.deal(batch.rows):
             _, losses = row_terms(run, row, batch)
             for name, loss in losses.items():

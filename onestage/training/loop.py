@@ -100,8 +100,8 @@ def take_step(
     torch.manual_seed(_step_seed(run.options.seed, run.step))  # dropout; the same after a resume
     # Rows go backward one by one, each divided by the units of the whole step. So these are counted
     # before any forward pass, from the feedback; every process draws the same records and needs not ask.
-    batch, counts = pack_records(records, run.options.row_budget), run.terms.count(records)
-    measured = Step(weights, sum(map(len, batch.rows)))
+    batch, counts = run.devices.pack(records, run.options.row_budget), run.terms.count(records)
+    measured = Step(weights, batch.nodes)
     streams = [record.source for record in records]
     for record in records:
         measured.tokens_of[record.source] += record.tokens

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from onestage.data.encoded import Encoded
-from onestage.data.packing import pack_records
 from onestage.models.divergence import Anchor, Moved
 from onestage.models.sharding import full
 from onestage.training.devices import norm_of
@@ -41,7 +40,7 @@ class Prober:
         self.watched: dict[str, Anchor] = {}
         for prefix, records_of in (("retention", retention), ("task", task)):
             for name, records in records_of.items():
-                rows = pack_records(list(records), run.options.row_budget).rows
+                rows = run.devices.pack(list(records), run.options.row_budget).rows
                 self.watched[f"{prefix}/{name}"] = Anchor(run.policy, run.devices.deal(rows))
         self.start = {name: self._moved(start) for name, start in self.watched.items()}
 
@@ -97,7 +96,7 @@ class Prober:
         counts = run.terms.count(records)
         if not counts.get(term):
             return None
-        batch, was = pack_records(records, run.options.row_budget), run.policy.training
+        batch, was = run.devices.pack(records, run.options.row_budget), run.policy.training
         parameters = [p for p in run.policy.parameters() if p.requires_grad]
         run.policy.eval()
         try:

@@ -72,8 +72,8 @@ class Remembering:
         found: list[Parts] = [{} for _ in records]
         if not asked:
             return found
-        batch = pack_records(records, self.tokens_per_row)
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        batch = pack_records(records, self.tokens_per_row, ranks=ranks)
         rows, own = deal(batch.rows, rank, ranks), set(asked) - {"reference"}
         told = self._look(self.policy, rows, batch, {name: name for name in own})
         if "reference" in asked:

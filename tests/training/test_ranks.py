@@ -50,7 +50,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def agree(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     for mine, theirs in zip(one, other, strict=True):
         assert mine.keys() == theirs.keys()
-        for name in filter(lambda name: "second" not in name, mine):
+        for name in filter(compared, mine):
             close = 1e-6 if name.endswith("loss") else 2e-5
             assert theirs[name] == pytest.approx(mine[name], rel=close, abs=close), name
 
@@ -106,6 +106,11 @@ CASES = [
     ("grpo full", "2 whole"),
     ("grpo lora", "2 in parts"),
 ]
+
+
+def compared(name: str) -> bool:
+    """Not the clock's, and not what trees save: many ranks join fewer records, to have equal work."""
+    return "second" not in name and name != "forest_saving"
 
 
 @pytest.mark.parametrize(("task", "layout"), CASES)
