@@ -129,7 +129,8 @@ class Likelihoods(Readout):
             found = {"logp": token_logps(hidden, head.weight, target_U, **how)}
         if "value" in reads:
             assert self.value_head is not None
-            found["value"] = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0].float()
+            value = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
+            found["value"] = value.to(torch.float32, copy=True)
         return found
 
     def _by_its_own_logits(
@@ -193,8 +194,9 @@ class Rewards(Readout):
         two digits before they are compared."""
         *_, weight = self.base.score.parameters()
         with torch.autocast(hidden_KH.device.type, enabled=False):
-            rewards: Tensor = self.base.score(hidden_KH.to(weight.dtype))[:, 0].float()
-        return rewards
+            rewards = self.base.score(hidden_KH.to(weight.dtype))[:, 0]
+        # A copy: on what is returned hang the hooks of weights in parts, which a view might lose.
+        return torch.as_tensor(rewards.to(torch.float32, copy=True))
 
 
 def _in_float32(head: Any) -> None:

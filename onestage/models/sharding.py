@@ -62,8 +62,12 @@ def in_step(policy: Policy, rows: Sequence[Row]) -> list[Row]:
 def opened(policy: Policy) -> Iterator[None]:
     """The weights outside the layers put together, so that they can be read and parts of the model be
     run by themselves; those of a layer come for its forward pass as ever."""
-    with _together([policy] if policy.sharded else []):
+    mine = [policy] if policy.sharded and _apart(policy) else []
+    with _together(mine):
         yield
+    # Layers that are kept after a forward pass would be old ones after the next step.
+    for module in groups_of(policy) if mine else ():
+        module.reshard()
 
 
 @contextmanager

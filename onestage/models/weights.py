@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from contextlib import nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +92,7 @@ def load(
         settle(model, tokenizer)
     notes = text_part_note(source)
     torch.manual_seed(seed)  # a fresh adapter is a function of the seed
-    with torch.device("meta") if held == "meta" else nullcontext():
+    with _weightless() if held == "meta" else nullcontext():
         model, fingerprint = _adapted(source, model, door)
     if earlier:
         what = "goes on with" if source.adapter == "same" else "adds an adapter to"
@@ -268,6 +270,14 @@ def _shape(source: Model, config: PretrainedConfig) -> Any:
             config, trust_remote_code=source.trust_remote_code, **how
         )
         return text_part(model) if is_nested(model.config) else model
+
+
+@contextmanager
+def _weightless() -> Iterator[None]:
+    """Inside, weights are names and shapes (`meta`): what a folder holds of them goes nowhere."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*non-meta parameter in the checkpoint to a meta")
+        yield
 
 
 def _without_dropout(model: Any) -> Any:

@@ -30,6 +30,7 @@ from onestage.rollout.problems import Problems
 from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
 from onestage.training import optimizer as optimizers
+from onestage.training.agreeing import read_by, require_same
 from onestage.training.callbacks import Callback
 from onestage.training.choices import (
     check_groups,
@@ -267,6 +268,7 @@ def _read(draft: Draft, accelerator: Accelerator, say: Say) -> Draft:
     with accelerator.main_process_first():
         draft.read(say)
     draft.refuse()
+    require_same(accelerator, read_by(draft.stores, draft.plugins()))
     return draft
 
 
@@ -293,8 +295,7 @@ def build(
     `RecipeError`, `OutputError`, `CheckpointError`, or the error of what could not be read.
     """
     spread, train = of_launcher(recipe.distributed, os.environ), recipe.train
-    accelerator = make_accelerator(train, spread)
-    main = accelerator.is_main_process
+    main = (accelerator := make_accelerator(train, spread)).is_main_process
     # First: a folder that is taken, or cannot be written, is known before any data are read.
     folder, say = (RunFolder(out, resume=resume), say) if main else (None, silent)
     told = recipe.model_dump(mode="json", exclude_defaults=True)
@@ -303,8 +304,7 @@ def build(
     draft = _read(Draft(recipe, stage, given=given), accelerator, say)
     if folder and resume:
         folder.require_plugins(draft.plugins())
-    plan = draft.planned
-    model = checkpointed(recipe.model, spread)
+    plan, model = draft.planned, checkpointed(recipe.model, spread)
     where = (draft.tokenizer, accelerator, out, resume, train.seed, spread.sharding, say)
     loaded = load(model, given, *where)
     policy = policy_of(loaded, spread, accelerator, value_head="value" in plan.terms.needs)

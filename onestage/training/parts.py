@@ -65,6 +65,12 @@ def make_accelerator(options: Train, asked: Distributed = WHOLE) -> Accelerator:
     wanted = int(os.environ.get("WORLD_SIZE") or 1)
     # Of torchrun's processes on the CPU accelerate sees only one, unless it is told.
     cpu = "LOCAL_RANK" in os.environ and torch.accelerator.current_accelerator() is None
+    local, cards = int(os.environ.get("LOCAL_WORLD_SIZE") or 1), torch.accelerator.device_count()
+    if 0 < cards < local:
+        raise RecipeError(
+            f"{local} processes were started on a machine with {cards} devices (LOCAL_WORLD_SIZE): "
+            f"start one for each, --nproc-per-node {cards}"
+        )
     with _without(OURS):
         accelerator = Accelerator(
             mixed_precision="bf16" if options.bf16 else "no",

@@ -30,6 +30,7 @@ from onestage.runfolder import (
     write_json,
     write_text,
 )
+from onestage.training.agreeing import among_ranks, require_same, told
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
@@ -70,13 +71,15 @@ def carry_out(
     accelerator = make_accelerator(recipe.train, recipe.distributed)
     main = accelerator.is_main_process
     say = say if main else silent
+    if accelerator.num_processes > 1:
+        require_same(accelerator, told(recipe))
 
     def go(stage: StageRun, resume: bool) -> Path:
         resume = resume and _goes_on(stage.folder, accelerator, say)
-        told = _completed(stage, say)
+        now = _completed(stage, say)
         about = stage if recipe.stages else None
         run = build(
-            told,
+            now,
             stage.folder,
             stage=about,
             resume=resume,
@@ -93,7 +96,11 @@ def carry_out(
         found = "no stages were begun in" if recipe.stages else "no checkpoint, and no run, in"
         raise CheckpointError(f"--resume: {found} {out}; leave --resume out to begin")
     accelerator.wait_for_everyone()  # all have looked before the main process writes
-    with told_what_is_whole(out), held(out, say) if main else nullcontext():
+    with (
+        among_ranks(accelerator),
+        told_what_is_whole(out),
+        held(out, say) if main else nullcontext(),
+    ):
         if not recipe.stages:
             saved = go(runs[0], resume)
         else:

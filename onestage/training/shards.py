@@ -8,6 +8,7 @@ state and the average; `training.pt` beside it holds what is no tensor, `model/`
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,9 @@ def read(run: Run, checkpoint: Path) -> dict[str, Any]:
     known = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     places = _places(run)
     tensors = {key: _room(key, facts, places) for key, facts in known.items()}
-    dcp.load(tensors, checkpoint_id=folder, no_dist=not distributed.is_initialized())
+    with warnings.catch_warnings():  # one process is told that it is one
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(tensors, checkpoint_id=folder, no_dist=not distributed.is_initialized())
     found: dict[str, Any] = {WEIGHTS: {}, OPTIMIZER: {}, AVERAGE: {}}
     for key, tensor in tensors.items():
         section, _, rest = key.partition("/")

@@ -5,6 +5,7 @@ Runs of 20 steps on 2 and 4 ranks, weights whole or in parts, against the same r
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ def spread(recipe: dict[str, Any], layout: str, out: Path, resume: bool = False)
     return on_ranks(ranks, go, told, out, resume, nodes=nodes, seconds=100)[0]
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    (file,) = (out / "model").glob("*.safetensors")
+def weights(out: Path, folder: str = "model") -> dict[str, torch.Tensor]:
+    (file,) = (out / folder).glob("*.safetensors")
     return load_file(file)
 
 
@@ -125,3 +126,87 @@ def test_ranks_do_what_one_process_does(
     assert mine.keys() == theirs.keys()  # and not a rank's part of them
     for name, tensor in mine.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("how", ["full", "lora"])
+def test_a_run_goes_on_with_other_ranks(
+    tasks: Callable[[str], dict[str, Any]], tmp_path: Path, how: str
+) -> None:
+    """2 -> 4 -> 1: a checkpoint in parts is read by who lies in others; the average goes along."""
+    recipe = tasks(f"uft {how}")
+    recipe["train"] |= {"max_steps": 6, "save_steps": 2, "average": "ema", "average_decay": 0.5}
+    one = go(recipe, tmp_path / "one")
+    out, recipe["cache_dir"] = tmp_path / "many", str(tmp_path / "own")
+    spread(recipe, "2 in parts", out)
+    _forget(out, after=2)
+    spread(recipe, "4 as two copies", out, resume=True)
+    _forget(out, after=4)
+    agree(one, go(recipe, out, resume=True))
+    for folder in ("model", "model_last"):
+        mine, theirs = (
+            load_file(next((x / folder).glob("*.safetensors"))) for x in (tmp_path / "one", out)
+        )
+        for name, tensor in mine.items():
+            torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_run_of_one_process_goes_on_in_parts_and_bit_for_bit_on_as_many(
+    tasks: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    """In bfloat16, where the parts are the masters."""
+    recipe = tasks("uft full")
+    recipe["model"]["dtype"] = "bfloat16"
+    recipe["train"] |= {"max_steps": 4, "save_steps": 2}
+    straight = spread(
+        {**recipe, "cache_dir": str(tmp_path / "a")}, "2 in parts", tmp_path / "straight"
+    )
+    _forget(tmp_path / "straight", after=2)
+    again = spread(recipe, "2 in parts", tmp_path / "straight", resume=True)
+    cut = go(recipe, tmp_path / "cut")
+    agree(cut, straight)
+    _forget(tmp_path / "cut", after=2)
+    agree(cut, spread(recipe, "2 in parts", tmp_path / "cut", resume=True))
+    assert {w.dtype for w in weights(tmp_path / "cut").values()} == {torch.bfloat16}
+    for mine, theirs in zip(straight, again, strict=True):
+        assert [v for k, v in mine.items() if "second" not in k] == [
+            v for k, v in theirs.items() if "second" not in k
+        ]
+
+
+def _forget(out: Path, after: int) -> None:
+    """A run as it was when it was cut off after a step."""
+    for folder in (*(out / "checkpoints").glob("step-*"), *out.glob("model*")):
+        if folder.name.startswith("model") or int(folder.name.removeprefix("step-")) > after:
+            shutil.rmtree(folder)
+
+
+def test_layers_that_are_kept_are_not_old_ones(
+    tasks: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    """Without reshard_after_forward a layer stays together after an evaluation, and was then trained on
+    as it had been; with everything else that a run may ask beside a step."""
+    recipe = tasks("uft lora")
+    recipe["train"] |= {"max_steps": 4, "eval_steps": 1, "delta_l1": 1e-3, "average": "tail"}
+    for stream in recipe["data"]:
+        stream["eval_path"] = stream["path"]
+    recipe["probe"] = {"steps": 2}
+    one = go(recipe, tmp_path / "one")
+    told = {"sharding": "full", "reshard_after_forward": False, "cpu_offload": True}
+    recipe |= {"distributed": told, "cache_dir": str(tmp_path / "own")}
+    agree(one, on_ranks(2, go, recipe, tmp_path / "many", seconds=100)[0])
+
+
+def test_value_heads_and_reward_models_lie_in_parts_too(recipe_of: Make, tmp_path: Path) -> None:
+    reward = recipe_of("pair", objective="bradley_terry")
+    reward["model"]["task"] = "reward"
+    judge = {"name": "function", "path": f"{_judge(tmp_path)}:vowels"}
+    file = write_rows(tmp_path / "asked.jsonl", [{"prompt": f"{w}?", "answer": w} for w in WORDS])
+    ppo = recipe_of("demonstration", "pair", objective={"check": "ppo", "pair": "dpo"})
+    ppo["data"] = [{"name": "asked", "path": str(file), "reward": judge}, ppo["data"][1]]
+    ppo["rollout"] = {"max_completion_length": 4, "num_generations": 2}
+    ppo["schedule"] = "alright"  # steps that ask the head, and steps that do not
+    for name, recipe in (("reward", reward), ("ppo", ppo)):
+        one = go(recipe, tmp_path / name)
+        for layout in ("2 whole", "2 in parts"):
+            told = {**recipe, "cache_dir": str(tmp_path / layout)}
+            agree(one, spread(told, layout, tmp_path / f"{name} {layout}"))

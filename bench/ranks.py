@@ -1,0 +1,190 @@
+"""One run on 1, 2 and 4 ranks, weights whole and in parts: the same losses, and what each rank holds.
+
+    python bench/ranks.py                       # a tiny Llama: 100 steps, adapters and all weights
+    python bench/ranks.py --model FOLDER --steps 6 --layouts "2 whole" "2 in parts"
+
+Ranks are processes of gloo on the CPU, so times say how much more work there is, not how fast as many
+devices are. Memory is what a rank holds after a step: weights, gradients and the optimiser's state, in
+bytes of this rank's own numbers, against the one process. Losses are compared with those of one process,
+step by step; beside them stands one process whose records fall into other rows, which changes the order
+of sums and no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import torch
+from support.ranks import on_ranks
+from support.tiny import TINY, make_tokenizer, write_rows
+
+from onestage.models.sharding import local
+from onestage.runfolder import read_metrics, silent
+from onestage.training.callbacks import Callback
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import parse_recipe
+from onestage.training.run import Run
+
+LAYOUTS = {
+    "1": (1, "none", 1),
+    "1, other rows": (1, "none", 1),
+    "2 whole": (2, "none", 1),
+    "2 in parts": (2, "full", 1),
+    "4 whole": (4, "none", 1),
+    "4 in parts": (4, "full", 1),
+    "4 as two copies": (4, "hybrid", 2),
+}
+"""Ranks, sharding, nodes."""
+WORDS = ("sea", "wind", "moon", "poem", "Paris", "red", "hello", "morning")
+CLOSE, PART = 1e-6, 0.30
+"""Targets: difference of a loss, and what a rank of four in parts may hold of the whole."""
+VOWELS = "def vowels(completion, **row):\n    return sum(c in 'aeiou' for c in completion) / 8\n"
+
+
+def tasks(root: Path, model: str | None, steps: int) -> dict[str, dict[str, Any]]:
+    """Recipes: uft on every kind of feedback, maxright, and grpo."""
+    (root / "judge.py").write_text(VOWELS)
+    rows: dict[str, list[dict[str, Any]]] = {
+        "demos": [{"prompt": f"Q {w}?", "completion": f" the {w}."} for w in WORDS],
+        "scores": [
+            {"prompt": f"Q {w}?", "completion": f" a {w}", "score": n / 8}
+            for n, w in enumerate(WORDS)
+        ],
+        "labels": [
+            {"prompt": f"Q {w}?", "completion": f" some {w}", "label": len(w) > 4} for w in WORDS
+        ],
+        "pairs": [{"prompt": f"Q {w}?", "chosen": f" the {w}", "rejected": " no"} for w in WORDS],
+        "groups": [
+            {"prompt": f"Q {w}?", "completions": [f" {w}", " no", f" {w}!"], "scores": [1, 0, 0.5]}
+            for w in WORDS
+        ],
+        "texts": [{"text": f"the {w} and the {w} are red"} for w in WORDS],
+    }
+    data = [{"name": k, "path": str(write_rows(root / f"{k}.jsonl", v))} for k, v in rows.items()]
+    asked = write_rows(root / "asked.jsonl", [{"prompt": f"{w}?", "answer": w} for w in WORDS])
+    judged = {"reward": {"name": "function", "path": f"{root / 'judge.py'}:vowels"}}
+    train = {"max_steps": steps, "learning_rate": 5e-5, "lr_scheduler_type": "constant"}
+    train |= {"batch_size": 12, "max_length": 64, "tokens_per_row": 128, "logging_steps": 1}
+    base = {"model": _model(root, model), "train": train, "objective": {"name": "uft"}}
+    pairs = {"data": [data[0], data[3]], "objective": {"demonstration": "sft", "pair": "dpo"}}
+    best = {"given": {"sft": 0.1, "dpo": 0.01}}
+    group = {"data": [{"name": "asked", "path": str(asked), **judged}], "objective": "grpo"}
+    short = {"max_completion_length": 8, "num_generations": 4}
+    return {
+        "uft on all kinds": {**base, "data": data},
+        "maxright": {**base, **pairs, "schedule": "maxright", "optimum": best},
+        "grpo": {**base, **group, "rollout": short, "train": {**train, "batch_size": 4}},
+    }
+
+
+def _model(root: Path, name: str | None) -> dict[str, Any]:
+    if name:
+        return {"name": name, "dtype": "float32"}
+    make_tokenizer().save_pretrained(root / "tokenizer")
+    sizes = {**TINY, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4}
+    return {"config": {"model_type": "llama", **sizes}, "tokenizer": str(root / "tokenizer")}
+
+
+class Watching(Callback):
+    """What this rank holds after a step, in bytes."""
+
+    def __init__(self) -> None:
+        self.held = 0.0
+
+    def look(self, run: Run) -> None:
+        tensors = [*run.policy.parameters()]
+        tensors += [p.detach() for p in run.policy.parameters() if p.requires_grad]  # gradients
+        for state in run.optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+        self.held = float(sum(local(t).numel() * t.element_size() for t in tensors))
+
+    def step(self, run: Run, loss: float) -> None:
+        if run.step == 1:
+            self.look(run)
+
+
+def work(recipe: dict[str, Any], out: Path) -> tuple[list[dict[str, Any]], float, float]:
+    """Metrics, seconds and bytes of a run on this rank."""
+    watching, began = Watching(), time.perf_counter()
+    carry_out(parse_recipe(recipe), out, say=silent, callbacks=[watching])
+    return read_metrics(out), time.perf_counter() - began, watching.held
+
+
+def row(
+    task: str, how: str, layout: str, recipe: dict[str, Any], root: Path, alone: Any
+) -> tuple[dict[str, Any], Any]:
+    """A line of the table, and what was measured."""
+    ranks, sharding, nodes = LAYOUTS[layout]
+    place = root / f"{task}-{how}-{layout}".replace(" ", "_")
+    told = {**copy.deepcopy(recipe), "cache_dir": str(place / "cache")}
+    if layout == "1, other rows":
+        told["train"]["tokens_per_row"] = 96
+    if sharding != "none":
+        told["distributed"] = {"sharding": sharding}
+    if ranks == 1:
+        found = work(told, place / "run")
+    else:
+        found = on_ranks(ranks, work, told, place / "run", nodes=nodes, seconds=1800)[0]
+    metrics, seconds, held = found
+    one, _, whole = alone or found
+    apart = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, metrics, strict=True))
+    line = {"task": task, "trained": how, "ranks": layout, "steps": len(metrics)}
+    line |= {"seconds": round(seconds, 1), "loss_apart": apart, "held": round(held / whole, 3)}
+    return line, found
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """Markdown."""
+    head = ["task", "trained", "ranks", "steps", "seconds", "largest difference of a loss"]
+    rows = [[*head, "held by a rank"], ["---"] * 7]
+    for one in lines:
+        close = "" if one["loss_apart"] <= CLOSE else " MISSED"
+        part = " MISSED" if one["ranks"] == "4 in parts" and one["held"] > PART else ""
+        cells = [one["task"], one["trained"], one["ranks"], one["steps"], one["seconds"]]
+        rows.append([*cells, f"{one['loss_apart']:.1e}{close}", f"{one['held']:.0%}{part}"])
+    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--model", help="a folder; default: a tiny Llama")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--layouts", nargs="*", default=list(LAYOUTS), choices=list(LAYOUTS))
+    parser.add_argument("--tasks", nargs="*", help="some of the tasks by name")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "ranks.json"
+    )
+    options = parser.parse_args()
+    lines: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for task, recipe in tasks(Path(folder), options.model, options.steps).items():
+            if options.tasks and task not in options.tasks:
+                continue
+            for how in ("adapters", "all weights"):
+                told = copy.deepcopy(recipe)
+                if how == "adapters":
+                    told["model"]["lora"] = {"r": 8}
+                alone: Any = None
+                for layout in dict.fromkeys(["1", *options.layouts]):
+                    line, found = row(task, how, layout, told, Path(folder), alone)
+                    alone = alone or found
+                    lines.append(line)
+                    print(line, flush=True)
+    print(table(lines))
+    options.out.write_text(json.dumps(lines, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
