@@ -112,7 +112,7 @@ class Draft:
         with self._noting():
             optimizers.check(recipe.train)
         with self._noting():
-            check_sharding(of_launcher(recipe.distributed, os.environ), recipe.model, recipe.train)
+            check_sharding(recipe.distributed, recipe.model, recipe.train, recipe.rollout)
         with self._noting():
             self.callbacks = callbacks_of(recipe.train)
         with self._noting():

@@ -6,6 +6,7 @@ use), and name (the terms that schedules, metrics and gaps are about).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from onestage.models import Model
 from onestage.objectives import Objective
 from onestage.rollout.rollout import Rollout
 from onestage.schedules import Schedule
-from onestage.training.distributed import Distributed
+from onestage.training.distributed import Distributed, of_launcher
 from onestage.training.read import Data
 from onestage.training.recipe import Probe, Train
 from onestage.training.terms import Terms
@@ -266,8 +267,9 @@ def check_groups(terms: Terms, section: Rollout) -> None:
             )
 
 
-def check_sharding(section: Distributed, model: Model, train: Train) -> None:
+def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Rollout) -> None:
     """Raise `RecipeError` for what cannot lie in parts on many devices."""
+    section = of_launcher(asked, os.environ)
     if section.sharding == "none":
         odd = section.model_fields_set & {"reshard_after_forward", "cpu_offload"}
         if odd:
@@ -285,6 +287,11 @@ def check_sharding(section: Distributed, model: Model, train: Train) -> None:
     if model.adapter == "stack":
         raise RecipeError(
             f"{why} trains one adapter, and model.adapter: stack has two; take adapter: merge or same"
+        )
+    if (engine := named(rollout.engine, "rollout.engine")[0]) == "vllm":
+        raise RecipeError(
+            f"{why} does not hand its parts to the engine {engine} yet; sample with rollout.engine: "
+            "transformers"
         )
     if train.optim not in IN_PARTS:
         raise RecipeError(

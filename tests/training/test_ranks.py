@@ -100,10 +100,8 @@ CASES = [
     ("uft full", "2 whole"),
     ("uft full", "2 in parts"),
     ("uft full", "4 as two copies"),
-    ("uft lora", "2 whole"),
     ("uft lora", "4 in parts"),
     ("maxright full", "2 in parts"),
-    ("maxright lora", "2 whole"),
     ("grpo full", "2 whole"),
     ("grpo lora", "2 in parts"),
 ]
