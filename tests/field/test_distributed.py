@@ -176,7 +176,10 @@ def test_other_engines_are_refused_in_our_words(environment: dict[str, str], sai
     [
         ({"distributed": {"cpu_offload": True}}, "would do nothing without parts"),
         ({"distributed": {"sharding": "full"}, "train__optim": "adafactor"}, "train.optim is adaf"),
-        ({"distributed": {"sharding": "full"}, "rollout": {"engine": "vllm"}}, "rollout.engine: tran"),
+        (
+            {"distributed": {"sharding": "full"}, "rollout": {"engine": "vllm"}},
+            "rollout.engine: tran",
+        ),
     ],
 )
 def test_what_cannot_lie_in_parts_is_refused(
