@@ -4,7 +4,8 @@ They are constants, so they are computed once for the records a run will visit a
 fingerprint of the weights; a second run on the same model and records finds them. An entry is one path
 (its token ids and scored spans), so runs that share some data share the entries. A file of another
 model is refused; one that is damaged (each holds a digest of its content) is dropped by a run, which
-computes its entries anew.
+computes its entries anew. Ranks tell each other what they compute, and each node keeps a cache of its
+own: no disk need be shared.
 
 Responses that are sampled cannot be scored beforehand: `InitialWeights` change places with the trained
 ones for as long as the reference is asked.
@@ -16,7 +17,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from torch.distributed.tensor import DTensor
 from onestage.data.kept import drop, settled
 from onestage.data.packing import pack
 from onestage.data.trees import TokenPath
+from onestage.models.exchange import ALONE, Ranks
 from onestage.models.policy import Policy
 from onestage.models.sharding import in_step
 from onestage.runfolder import Say
@@ -194,24 +196,52 @@ class ReferenceCache:
         policy: Policy,
         paths: Iterable[TokenPath],
         tokens_per_row: int,
-        *,
-        rank: int = 0,
-        ranks: int = 1,
+        ranks: Ranks = ALONE,
     ) -> tuple[int, int]:
         """Compute what the policy says of the paths that have no entry; `reload` takes them in.
 
-        rank, ranks: of several processes that fill one cache, each given all the paths, which one this
-        is. Returns how many paths were known, and how many of all processes' were missing.
+        Of several ranks, each is given all the paths and computes a part; all are told everything, and
+        the first of each node writes what its own cache lacks. Returns how many paths were known to any
+        rank, and how many were missing.
         """
         found = computed = 0
         rest = iter(paths)
         while block := list(islice(rest, BLOCK)):
-            known, missing = self.split(block)
-            found, computed = found + known, computed + len(missing)
-            # By key, not by place: processes that opened the cache at different times miss other paths.
-            mine = {key: path for key, path in missing.items() if key % ranks == rank}
-            self.add(compute(policy, mine, tokens_per_row))
+            asked = {path_key(path): path for path in block}
+            lacking = self._lacking(asked)
+            entries, held = self._shared(policy, asked, tokens_per_row, ranks)
+            found, computed = found + held, computed + len(asked) - held
+            if ranks.first_of_node:
+                self.add({key: entries[key] for key in lacking})
         return found, computed
+
+    def _lacking(self, keys: Iterable[int]) -> list[int]:
+        return [key for key in keys if self._find(key) is None]
+
+    def _shared(
+        self, policy: Policy, asked: Mapping[int, TokenPath], tokens_per_row: int, ranks: Ranks
+    ) -> tuple[dict[int, Floats], int]:
+        """Entries of paths that some rank lacks, on all of them, and how many paths some rank has.
+
+        What one has it sends; the rest is computed, by key: caches of nodes may hold different paths.
+        """
+        here = np.asarray([self._find(key) is not None for key in asked], np.uint8)
+        has = np.stack([one for (one,) in ranks.gather([here])])
+        known, everywhere = has.max(0).astype(bool), has.min(0).astype(bool)
+        sends = known & ~everywhere & (has.argmax(0) == ranks.rank)
+        mine = {
+            key: path
+            for (key, path), there in zip(asked.items(), known, strict=True)
+            if not there and key % ranks.ranks == ranks.rank
+        }
+        values = compute(policy, mine, tokens_per_row)
+        values |= {key: self[path] for key, path in compress(asked.items(), sends)}
+        keys = np.asarray(list(values), np.uint64)
+        return {
+            key: part
+            for keys, *parts in ranks.gather([keys, *values.values()])
+            for key, part in zip(keys.tolist(), parts, strict=True)
+        }, int(known.sum())
 
 
 def _digest(fingerprint: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:

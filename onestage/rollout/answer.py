@@ -18,17 +18,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from onestage.data.encoded import Encoded, Sampled
 from onestage.data.record import ROLES
 from onestage.data.trees import TokenPath
+from onestage.models.exchange import Ranks
 from onestage.models.policy import Policy
 from onestage.models.sharding import whole
 from onestage.rollout.engines import Completion, Decoding, Engine, Request
 from onestage.rollout.engines._agreement import EngineGapError, complaint, gap
 from onestage.rollout.group import Group, HintChosen, choose_hint
 from onestage.rollout.outcome import Outcome, Report, advice, hopeless
+from onestage.rollout.parcel import answered_with, packed, unpacked
 from onestage.rollout.problems import Problems, reward
 from onestage.rollout.rollout import Rollout
 from onestage.runfolder import Say
@@ -135,8 +136,8 @@ class Answering:
         count: int,
     ) -> tuple[list[Encoded], list[Outcome]]:
         """Answered problems and outcomes, in order; processes share the work and all know everything."""
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        mine = range(rank, len(records), ranks)
+        ranks = Ranks.of(self.accelerator)
+        mine = range(ranks.rank, len(records), ranks.ranks)
         groups = [
             Group.of(
                 records[n],
@@ -154,10 +155,12 @@ class Answering:
             missing_eos_penalty=self.section.missing_eos_penalty,
             on_failure=self.section.on_failure,
         )
-        found = [(n, self._made(group)) for n, group in zip(mine, groups, strict=True)]
-        if ranks > 1:
-            found = sorted(gather_object(found), key=lambda item: item[0])
-        return [record for _, (record, _) in found], [outcome for _, (_, outcome) in found]
+        found = [(n, *self._made(group)) for n, group in zip(mine, groups, strict=True)]
+        if ranks.ranks > 1:
+            told = ranks.gather([array for one in found for array in packed(*one)])
+            found = [one for arrays in told for one in unpacked(arrays, records)]
+            found.sort(key=lambda one: one[0])
+        return [record for _, record, _ in found], [outcome for _, _, outcome in found]
 
     def _sample(self, groups: Sequence[Group], how: Decoding) -> None:
         """Draw the completions of some groups and read them as answers."""
@@ -192,11 +195,7 @@ class Answering:
 
     def _made(self, group: Group) -> tuple[Encoded, Outcome]:
         record, completions = group.record, group.completions
-        paths, roles, scores = group.responses()
-        sampled = Sampled(tuple(roles))
-        answered = replace(
-            record, paths=tuple(paths), scores=tuple(scores), sampled=sampled, about=""
-        )
+        answered = answered_with(record, *group.responses())
         size = len(completions)
         rewards = tuple(group.totals[:size])
         texts = [answer.completion for answer in group.answers[:size]]

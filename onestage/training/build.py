@@ -264,8 +264,8 @@ class Draft:
 def _read(draft: Draft, accelerator: Accelerator, say: Say) -> Draft:
     """The draft with its data and its plan, after all that can be refused was."""
     draft.refuse()
-    # The main process encodes what no run has encoded before; the others find it in the cache.
-    with accelerator.main_process_first():
+    # A node's first process encodes what no run of it has encoded; its others find it in the cache.
+    with accelerator.local_main_process_first():
         draft.read(say)
     draft.refuse()
     require_same(accelerator, read_by(draft.stores, draft.plugins()))

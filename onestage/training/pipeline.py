@@ -170,7 +170,7 @@ class _Stages:
         stopped."""
         if self.main:
             self._require_folder(resume)
-        with self.accelerator.main_process_first():
+        with self.accelerator.local_main_process_first():
             looked = drafts(self.model, self.runs, warn=self.say)
         for draft in looked:
             draft.refuse()

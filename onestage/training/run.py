@@ -24,6 +24,7 @@ from onestage.data.encoded import Encoded
 from onestage.data.feeds import Feeds
 from onestage.models import Loaded
 from onestage.models.average import Average
+from onestage.models.exchange import Ranks
 from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.models.reference import ReferenceCache
@@ -236,15 +237,14 @@ class Run:
             release_memory()  # a device keeps what was freed unless told
 
     def _fill(self, cache: ReferenceCache) -> None:
-        """Compute what the cache does not have; processes share the work."""
+        """Compute what the cache does not have; ranks share the work and tell each other."""
         needing = (r for r in self.visited() if "reference" in self.terms.needs_of(r))
         with self.accelerator.autocast():
             found, computed = cache.fill(
                 self.compared.policy or self.policy,
                 (path for record in needing for path in record.paths),
                 self.options.row_budget,
-                rank=self.accelerator.process_index,
-                ranks=self.accelerator.num_processes,
+                Ranks.of(self.accelerator),
             )
         self.accelerator.wait_for_everyone()
         cache.reload()

@@ -10,12 +10,12 @@ from itertools import groupby
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from onestage.data.deal import deal
 from onestage.data.encoded import Encoded, Floats, Sampled
 from onestage.data.packing import Batch, Row, by_path, pack_records
+from onestage.models.exchange import Ranks
 from onestage.models.policy import Policy
 from onestage.training.terms import Terms, score
 
@@ -23,6 +23,8 @@ Reference = Callable[[], AbstractContextManager[Policy]]
 
 Parts = dict[str, tuple[Floats, ...]]
 """Numbers by name, of each path's scored tokens."""
+Told = tuple[int, str, tuple[Floats, ...]]
+"""Record number, the name that they are kept by, and the numbers."""
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,23 @@ class Remembering:
         found: list[Parts] = [{} for _ in records]
         if not asked:
             return found
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        batch = pack_records(records, self.tokens_per_row, ranks=ranks)
-        rows, own = deal(batch.rows, rank, ranks), set(asked) - {"reference"}
+        ranks = Ranks.of(self.accelerator)
+        batch = pack_records(records, self.tokens_per_row, ranks=ranks.ranks)
+        rows, own = deal(batch.rows, ranks.rank, ranks.ranks), set(asked) - {"reference"}
         told = self._look(self.policy, rows, batch, {name: name for name in own})
         if "reference" in asked:
             assert self.reference is not None
             with self.reference() as other:
                 told += self._look(other, rows, batch, {"logp": "reference"})
-        for number, name, parts in gather_object(told) if ranks > 1 else told:
+        for number, name, parts in _told_to_all(told, sorted(asked), records, ranks):
             found[number][name] = parts
         return found
 
     def _look(
         self, policy: Policy, rows: Sequence[Row], batch: Batch, name_of: Mapping[str, str]
-    ) -> list[tuple[int, str, tuple[Floats, ...]]]:
-        """What a policy says of some rows: record number, the name it is kept by, and the values."""
-        told: list[tuple[int, str, tuple[Floats, ...]]] = []
+    ) -> list[Told]:
+        """What a policy says of some rows."""
+        told: list[Told] = []
         with policy.evaluating(), self.accelerator.autocast():
             for row in rows if name_of else ():
                 said = policy.look(row, name_of)
@@ -98,9 +100,29 @@ class Remembering:
         return told
 
 
+def _told_to_all(
+    told: Sequence[Told], names: Sequence[str], records: Sequence[Encoded], ranks: Ranks
+) -> Iterator[Told]:
+    """What each rank was told, on all of them."""
+    if ranks.ranks == 1:
+        yield from told
+        return
+    places = [(number, names.index(name)) for number, name, _ in told]
+    values = [np.concatenate([np.empty(0, np.float32), *parts]) for _, _, parts in told]
+    for flat, *found in ranks.gather([np.asarray(places, np.int64).reshape(-1), *values]):
+        for (number, name), joined in zip(flat.reshape(-1, 2).tolist(), found, strict=True):
+            ends = np.cumsum(_sizes(records[number]))
+            yield number, names[name], tuple(np.split(joined, ends[:-1]))
+
+
+def _sizes(record: Encoded) -> list[int]:
+    """Scored tokens of each path."""
+    return [sum(end - start for start, end in path.spans) for path in record.paths]
+
+
 def _by_record(values: Mapping[str, Tensor], records: Sequence[Encoded]) -> list[Parts]:
     """Numbers of all tokens (K each), cut into those of each record's paths."""
-    sizes = [sum(b - a for a, b in path.spans) for record in records for path in record.paths]
+    sizes = [size for record in records for size in _sizes(record)]
     cut = {name: iter(torch.split(value_K.float(), sizes)) for name, value_K in values.items()}
     return [
         # Copies: a record that waits would otherwise keep the numbers of all records in memory.
