@@ -7,7 +7,7 @@ in tokens: a row is filled up to `tokens_per_row`, and no token stands for paddi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,8 @@ class Row:
     paths: tuple[TokenPath, ...]
     """The same content as plain sequences, for models that cannot share prefixes. Their spans in
     this order are the responses in ascending order, which is the order of the tree's entries."""
+    pieces: tuple[Piece, ...] = ()
+    """Of a row that is longer than was allowed: its paths in rows that are not."""
 
     def __len__(self) -> int:
         return len(self.tree)
@@ -52,6 +54,14 @@ can be run on it."""
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Some paths of a long row as a row of their own, and which of the row's entries theirs are."""
+
+    row: Row
+    entry_K: Ints
+
+
+@dataclass(frozen=True, slots=True)
 class _Cluster:
     records: list[int]
     tree: Tree
@@ -63,17 +73,54 @@ def pack(
     *,
     share: bool = True,
     ranks: int = 1,
+    longest: int | None = None,
 ) -> list[Row]:
     """Rows of at most `tokens_per_row` nodes that hold every path of every record once.
 
     A record that is longer than the budget on its own makes a row of its own, longer than the
     budget. `share=False` puts each path in a tree of its own (what packing costs without sharing).
     `ranks`: that the rows are for, as `deal.arrange` has them; where a rank has none the row is `EMPTY`.
+    `longest`: rows of more nodes, which a record of many paths makes, come in `pieces`, too.
     The result depends on the records and their order alone.
     """
     clusters = _clusters(records, tokens_per_row, ranks) if share else _alone(records)
     rows = arrange([len(cluster.tree) for cluster in clusters], tokens_per_row, ranks)
-    return [_row([clusters[n] for n in row], records) if row else EMPTY for row in rows]
+    made = [_row([clusters[n] for n in row], records) if row else EMPTY for row in rows]
+    if longest is None:
+        return made
+    return [
+        replace(row, pieces=_pieces(row, longest)) if len(row) > longest else row for row in made
+    ]
+
+
+def _pieces(row: Row, longest: int) -> tuple[Piece, ...]:
+    """The paths of a row in rows of at most `longest` nodes, if there are several such; a path stays
+    whole. Neighbours are those that share the longest beginning, which each piece computes anew."""
+    keys = [sort_key(path) for path in row.paths]
+    groups: list[list[int]] = []
+    size, last = 0, -1
+    for number in sorted(range(len(row.paths)), key=keys.__getitem__):
+        ids = row.paths[number].ids
+        more = len(ids) - (shared_length(row.paths[last].ids, ids) if groups else 0)
+        if groups and size + more <= longest:
+            groups[-1].append(number)
+            size += more
+        else:
+            groups.append([number])
+            size = len(ids)
+        last = number
+    if len(groups) == 1:
+        return ()
+    scored = [sum(end - start for start, end in path.spans) for path in row.paths]
+    ends = np.cumsum([0, *scored])
+    return tuple(_piece(row, sorted(group), ends) for group in groups)
+
+
+def _piece(row: Row, group: Sequence[int], ends: Ints) -> Piece:
+    paths = tuple(row.paths[number] for number in group)
+    tree = _side_by_side([plant(paths)])
+    entry_K = np.concatenate([np.arange(ends[n], ends[n + 1]) for n in group])
+    return Piece(Row(tree=tree, records=(), bounds=(0, len(tree)), paths=paths), entry_K)
 
 
 def _clusters(
@@ -173,6 +220,16 @@ class Batch:
         """Tokens that are run, those that several records share once."""
         return sum(len(row) for row in self.rows if row.records)
 
+    @property
+    def repeated(self) -> int:
+        """Tokens that are run once more because they lie in pieces of a row: each piece is looked at
+        twice, and has the beginning that it shares with others for itself."""
+        return sum(
+            2 * sum(len(piece.row) for piece in row.pieces) - len(row)
+            for row in self.rows
+            if row.pieces
+        )
+
 
 def pack_records(
     encoded: Iterable[Encoded | Refusal],
@@ -180,11 +237,12 @@ def pack_records(
     *,
     share: bool = True,
     ranks: int = 1,
+    longest: int | None = None,
 ) -> Batch:
     """Records in forest rows: `pack_records(encode(read(data), tokenizer))`.
 
     Rows have at most `tokens_per_row` tokens, but for a record that is longer on its own (see `pack`,
-    and for `ranks`).
+    and for `ranks` and `longest`).
     Refusals among the records are kept in the batch's `refused`. Problems have no response: what the
     policy answered to them is packed, not they.
     """
@@ -197,7 +255,7 @@ def pack_records(
         for record, start in zip(records, first, strict=True)
     ]
     refused = tuple(item for item in items if isinstance(item, Refusal))
-    rows = pack(paths, tokens_per_row, share=share, ranks=ranks)
+    rows = pack(paths, tokens_per_row, share=share, ranks=ranks, longest=longest)
     return Batch(tuple(records), tuple(rows), first, refused)
 
 

@@ -52,9 +52,12 @@ class Devices(ABC):
         """What surrounds the forward and the backward pass of a row. `last`: of this rank's rows in the
         step; after it, the gradients are those of all ranks."""
 
-    def pack(self, records: Sequence[Encoded], tokens_per_row: int) -> Batch:
-        """Records in rows that are arranged for these ranks; all must ask of the same records."""
-        return pack_records(records, tokens_per_row, ranks=self.ranks)
+    def pack(
+        self, records: Sequence[Encoded], tokens_per_row: int, longest: int | None = None
+    ) -> Batch:
+        """Records in rows that are arranged for these ranks (see `data.packing.pack`); all must ask of
+        the same records."""
+        return pack_records(records, tokens_per_row, ranks=self.ranks, longest=longest)
 
     def deal(self, rows: Sequence[Row]) -> list[Row]:
         """Of rows that were packed for these ranks, this one's: as many as every other's."""

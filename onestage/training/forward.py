@@ -7,7 +7,7 @@ Legend: K scored tokens of a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,28 +32,48 @@ def row_loss(
 ) -> tuple[Tensor, dict[str, Loss]]:
     """What one row adds to the step's loss, and the losses of its terms."""
     said, losses = row_terms(run, row, batch)
+    # Of many ranks through all that any row of the step goes through, since they wait for each other's
+    # gradients.
+    through = list(said) if run.devices.ranks > 1 else ["logp"]
+    return weighed(losses, weights, counts, said, through), losses
+
+
+def weighed(
+    losses: Mapping[str, Loss],
+    weights: Mapping[str, float],
+    counts: Mapping[str, float],
+    said: Said,
+    through: Collection[str],
+) -> Tensor:
+    """What some losses add to the step's: each by its term's weight, over the step's units."""
     parts = [
         weights[name] / counts[name] * loss.loss_U.sum()
         for name, loss in losses.items()
         if counts.get(name)
     ]
-    # A zero with a graph behind it, so that a row without any unit can go backward, too; of many ranks
-    # through all that any row of the step goes through, since they wait for each other's gradients.
-    through = said.values() if run.devices.ranks > 1 else (said["logp"],)
-    nothing = torch.stack([0.0 * value_K.sum() for value_K in through]).sum()
-    return sum(parts, start=nothing), losses
+    # A zero with a graph behind it, so that a row without any unit can go backward, too.
+    nothing = torch.stack([0.0 * said[name].sum() for name in through]).sum()
+    return sum(parts, start=nothing)
 
 
 def row_terms(run: Run, row: Row, batch: Batch) -> tuple[Said, dict[str, Loss]]:
     """What the policy says of a row, and the losses of its terms."""
+    with run.accelerator.autocast():
+        said = run.devices.look(row, needs_of(run, row, batch))
+    return said, losses_of(run, row, batch, said) if row.records else {}
+
+
+def needs_of(run: Run, row: Row, batch: Batch) -> Collection[str]:
+    """What is asked of the policy for a row; of many ranks the same of all rows of the step."""
     alone = run.devices.ranks == 1
     asked = batch.records if not alone else [batch.records[number] for number in row.records]
-    with run.accelerator.autocast():
-        said = run.devices.look(row, run.terms.needs_of(*asked))
-    if not row.records:
-        return said, {}
+    return run.terms.needs_of(*asked)
+
+
+def losses_of(run: Run, row: Row, batch: Batch, said: Said) -> dict[str, Loss]:
+    """The losses of a row's terms, given what the policy says of it."""
     known = {**said, "reference": reference_of(run, row, batch, said["logp"])}
-    return said, run.terms.losses(row, batch, known)
+    return run.terms.losses(row, batch, known)
 
 
 def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from onestage.training.evaluate import measure
 from onestage.training.forward import row_loss
 from onestage.training.metrics import Step, Window
 from onestage.training.mixtures import in_batch
+from onestage.training.pieces import backward, passes_of
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -100,19 +101,18 @@ def take_step(
     torch.manual_seed(_step_seed(run.options.seed, run.step))  # dropout; the same after a resume
     # Rows go backward one by one, each divided by the units of the whole step. So these are counted
     # before any forward pass, from the feedback; every process draws the same records and needs not ask.
-    batch, counts = run.devices.pack(records, run.options.row_budget), run.terms.count(records)
-    measured = Step(weights, batch.nodes)
+    batch = run.devices.pack(records, run.options.row_budget, run.options.tokens_per_row)
+    counts, measured = run.terms.count(records), Step(weights, batch.nodes, batch.repeated)
     streams = [record.source for record in records]
     for record in records:
         measured.tokens_of[record.source] += record.tokens
     observed: list[dict[str, Any]] = []
     sum_2T = torch.zeros(2, len(weights), device=run.policy.device)
     rows = run.devices.deal(batch.rows)
-    for number, row in enumerate(rows, 1):
-        with run.devices.adding(last=number == len(rows)):
-            loss, losses = row_loss(run, row, batch, weights, counts)
-            run.accelerator.backward(loss)
-        run.masters.gather()
+    for turn, row in enumerate(rows):
+        passes = passes_of(batch.rows, turn, run.devices.ranks)
+        how: dict[str, Any] = {"passes": passes, "last": turn == len(rows) - 1}
+        losses = backward(run, row, batch, weights, counts, **how)
         for place, name in enumerate(weights):
             if name in losses:
                 shown = losses[name].reported

@@ -128,6 +128,8 @@ class Step:
     """Of the terms."""
     nodes: int
     """Tokens that were computed: shared ones once."""
+    repeated: int = 0
+    """Tokens that were computed once more, in pieces of rows that were too long."""
     tokens_of: Counter[str] = field(default_factory=Counter)
     """Tokens of the records by stream, shared ones as often as they stand."""
     losses: dict[str, float] = field(default_factory=dict)
@@ -172,6 +174,7 @@ class Window:
             tally = merged
         tokens_of = sum((one.tokens_of for one in self.steps), Counter())
         clipped = sum(one.clip_factor < 1 for one in self.steps)
+        repeated = sum(one.repeated for one in self.steps)
         line = {
             "step": step,
             "loss": sum(one.loss for one in self.steps) / size,
@@ -180,6 +183,7 @@ class Window:
             "grad_norm": sum(one.grad_norm for one in self.steps) / size,
             "grad_clip_rate": clipped / size,
             "forest_saving": 1 - sum(one.nodes for one in self.steps) / max(tokens_of.total(), 1),
+            **({"repeated_tokens": repeated} if repeated else {}),
             "tokens_per_second": (total - self.tokens) / (now - self.since),
             **self._by_term(),
             **{f"state/{t}/{k}": v for t, s in states.items() for k, v in s.items()},
