@@ -288,10 +288,11 @@ def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Roll
         raise RecipeError(
             f"{why} trains one adapter, and model.adapter: stack has two; take adapter: merge or same"
         )
-    if (engine := named(rollout.engine, "rollout.engine")[0]) == "vllm":
+    engine, options = named(rollout.engine, "rollout.engine")
+    if engine == "vllm" and options.get("mode") == "colocate":
         raise RecipeError(
-            f"{why} does not hand its parts to the engine {engine} yet; sample with rollout.engine: "
-            "transformers"
+            f"{why} was never tried with vLLM in the training processes (mode: colocate); take "
+            "mode: server, or rollout.engine: transformers"
         )
     if train.optim not in IN_PARTS:
         raise RecipeError(

@@ -171,14 +171,17 @@ def test_other_engines_are_refused_in_our_words(environment: dict[str, str], sai
         of_launcher(Distributed(), environment)
 
 
+COLOCATED = {"name": "vllm", "mode": "colocate"}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"distributed": {"cpu_offload": True}}, "would do nothing without parts"),
         ({"distributed": {"sharding": "full"}, "train__optim": "adafactor"}, "train.optim is adaf"),
         (
-            {"distributed": {"sharding": "full"}, "rollout": {"engine": "vllm"}},
-            "rollout.engine: tran",
+            {"distributed": {"sharding": "full"}, "rollout": {"engine": COLOCATED}},
+            "mode: colocate",
         ),
     ],
 )

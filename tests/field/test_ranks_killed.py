@@ -34,6 +34,7 @@ def begun(recipe: dict[str, Any], out: Path, *, resume: bool) -> list[int]:
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": RANKS, "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in place.items()})
             os.environ["MASTER_ADDR"] = "127.0.0.1"
+            os.environ["OMP_NUM_THREADS"] = "1"
             for state in (AcceleratorState, PartialState, GradientState):
                 state._shared_state.clear()
             torch.set_num_threads(1)

@@ -60,6 +60,7 @@ def _rank(
         LOCAL_WORLD_SIZE=str(local),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
+        OMP_NUM_THREADS="1",  # as launchers set it; accelerate warns where nobody has
     )
     for state in (AcceleratorState, PartialState, GradientState):
         state._shared_state.clear()
