@@ -6,6 +6,7 @@ Each stage is an ordinary run, with an ordinary recipe (`stages` makes it), in a
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,11 @@ def carry_out(
             saved = _Stages(recipe.model, runs, out, accelerator, say).go(
                 go, recipe.model_dump(mode="json", exclude_defaults=True), resume
             )
+    if accelerator.num_processes > 1:
+        # What reduces gradients holds on to the group, and a rank whose group ends while another talks,
+        # or before those are gone, may abort at its very end (seen once: SIGABRT after the last line).
+        gc.collect()
+        accelerator.wait_for_everyone()
     accelerator.state.destroy_process_group()
     return saved
 
