@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from on_gpu import SEED, Found, Given, folder_of, fresh, llama, peak_gib, rows_of, waited, written
+from on_gpu import SEED, Found, Given, folder_of, llama, rows_of, written
+from on_gpu.clock import Clock
 from on_gpu.training import RATE, attempt
 
 PROBLEMS, GROUP = 8, 8
@@ -53,25 +53,11 @@ def by_us(rows: Any, sizes: tuple[int, int, int, int], given: Given) -> Any:
 
     from onestage.rollout.engines.transformers import Transformers
     from onestage.runfolder import silent
-    from onestage.training.callbacks import Callback
     from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
 
     count, group, limit, steps = sizes
-    marks: list[float] = []
-    peaks: list[float] = []
-
-    class Clock(Callback):
-        def begin(self, run: Any) -> None:
-            fresh()
-            marks.append(waited())
-
-        def step(self, run: Any, loss: float) -> None:
-            marks.append(waited())
-            peaks.append(peak_gib())
-            run.stop = run.step == steps + 1
-
-    watch, plain = Watch(), Transformers.__call__
+    clock, watch, plain = Clock(), Watch(), Transformers.__call__
     Transformers.__call__ = watch.around(plain, tokens_of)  # type: ignore[method-assign]
     facts = [{**row, "nums": [1, 2], "target": 3} for row in rows]
     file = written(given.work / "questions.jsonl", facts)
@@ -95,14 +81,13 @@ def by_us(rows: Any, sizes: tuple[int, int, int, int], given: Given) -> Any:
                 "tokens_per_row": given.of(1024, 16384),
             },
         }
-        told: Any = {"self_check": False, "callbacks": [Clock()], "say": silent}
+        told: Any = {"self_check": False, "callbacks": [clock.ours(steps + 1)], "say": silent}
         try:
             carry_out(parse_recipe(recipe), Path(out) / "run", **told)
         finally:
             Transformers.__call__ = plain  # type: ignore[method-assign]
-    seconds = [b - a for a, b in pairwise(marks)]
     timed = slice(1, steps + 1)
-    return seconds[timed], watch.seconds[timed], watch.tokens[timed], peaks[-1]
+    return clock.seconds[timed], watch.seconds[timed], watch.tokens[timed], clock.peak
 
 
 def by_trl(rows: Any, sizes: tuple[int, int, int, int], given: Given) -> Any:
@@ -111,25 +96,16 @@ def by_trl(rows: Any, sizes: tuple[int, int, int, int], given: Given) -> Any:
     from length import length_reward
     from peft import LoraConfig
     from rollout import Watch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
 
     disable_progress_bars()
     count, group, limit, steps = sizes
-    marks: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *given: Any, **more: Any) -> None:
-            fresh()
-            marks.append(waited())
-
-        def on_step_end(self, *given: Any, **more: Any) -> None:
-            marks.append(waited())
 
     def reward(completions: Any, **other: Any) -> list[float]:
         return [length_reward(text) for text in completions]
 
-    watch = Watch()
+    clock, watch = Clock(), Watch()
     folder = folder_of(given, "training", llama(given), "bfloat16")
     with tempfile.TemporaryDirectory(dir=given.work) as out:
         trainer = GRPOTrainer(
@@ -150,10 +126,9 @@ def by_trl(rows: Any, sizes: tuple[int, int, int, int], given: Given) -> Any:
             peft_config=LoraConfig(
                 r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
             ),
-            callbacks=[Clock()],
+            callbacks=[clock.theirs()],
         )
         sample = trainer._generate_single_turn
         trainer._generate_single_turn = watch.around(sample, lambda found: sum(map(len, found[0])))
         trainer.train()
-    seconds = [b - a for a, b in pairwise(marks)]
-    return seconds[1:], watch.seconds[1:], watch.tokens[1:], peak_gib()
+    return clock.seconds[1:], watch.seconds[1:], watch.tokens[1:], clock.peak

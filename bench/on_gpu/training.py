@@ -16,11 +16,11 @@ import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from on_gpu import SEED, Found, Given, folder_of, fresh, llama, peak_gib, rows_of, waited, written
+from on_gpu import SEED, Found, Given, folder_of, fresh, llama, rows_of, written
+from on_gpu.clock import Clock
 
 RATE = 1e-5
 
@@ -89,23 +89,10 @@ def by_us(
     task: Task, rows: Any, size: int, steps: int, lora: bool, how: Any, given: Given
 ) -> tuple[list[float], float]:
     from onestage.runfolder import silent
-    from onestage.training.callbacks import Callback
     from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
 
-    marks: list[float] = []
-    peaks: list[float] = []
-
-    class Clock(Callback):
-        def begin(self, run: Any) -> None:
-            fresh()
-            marks.append(waited())
-
-        def step(self, run: Any, loss: float) -> None:
-            marks.append(waited())
-            peaks.append(peak_gib())
-            run.stop = run.step == 2 * steps
-
+    clock = Clock()
     file = written(given.work / f"{task.name}.jsonl", rows)
     model = {
         "name": str(folder_of(given, "training", llama(given), "bfloat16")),
@@ -124,9 +111,9 @@ def by_us(
                 **{"max_length": 1024, "tokens_per_row": given.of(1024, 16384)},
             },
         }
-        told: Any = {"self_check": False, "callbacks": [Clock()], "say": silent}
+        told: Any = {"self_check": False, "callbacks": [clock.ours(2 * steps)], "say": silent}
         carry_out(parse_recipe(recipe), Path(folder) / "run", **told)
-    return passes(marks, steps), peaks[-1]
+    return clock.seconds[steps:], clock.peak
 
 
 def by_trl(
@@ -136,19 +123,10 @@ def by_trl(
     import trl
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     disable_progress_bars()
-    marks: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *given: Any, **more: Any) -> None:
-            fresh()
-            marks.append(waited())
-
-        def on_step_end(self, *given: Any, **more: Any) -> None:
-            marks.append(waited())
-
+    clock = Clock()
     micro = how.get("micro", size)
     keys = ("use_liger_kernel", "padding_free", "gradient_checkpointing")
     more = {"gradient_checkpointing": False, **{key: how[key] for key in keys if key in how}}
@@ -177,13 +155,7 @@ def by_trl(
                 [{key: row[key] for key in task.columns} for row in rows]
             ),
             peft_config=adapters if lora else None,
-            callbacks=[Clock()],
+            callbacks=[clock.theirs()],
         )
         training.train()
-        return passes(marks, steps), peak_gib()
-
-
-def passes(marks: list[float], steps: int) -> list[float]:
-    """Seconds of the steps of the second pass."""
-    seconds = [b - a for a, b in pairwise(marks)]
-    return seconds[steps : 2 * steps]
+    return clock.seconds[steps:], clock.peak

@@ -71,6 +71,11 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f"{hint} (known: {', '.join(words) or 'none'})"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, or its name where it says nothing: never an empty line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def named(given: Any, what: str) -> tuple[str, dict[str, Any]]:
     """Name and options of a choice: given as a name, or as a table with a `name`."""
     options = {"name": given} if isinstance(given, str) else given

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,14 @@ def digest_of(content: Any) -> str:
     """A short digest of plain data."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """A digest of onestage's own source: what else must be the same where two machines do one work."""
+    root = Path(__file__).parents[1]
+    files = sorted(root.rglob("*.py"))
+    return digest_of([[file.relative_to(root).as_posix(), file.read_text()] for file in files])
 
 
 def default_cache() -> Path:

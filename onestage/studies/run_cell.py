@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from onestage.config import first_line
 from onestage.data.kept import drop
 from onestage.runfolder import json_line, read_json, read_metrics, silent, write_json, write_text
 from onestage.studies import worlds
@@ -77,8 +78,7 @@ def run_cell(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: 
     except Exception as error:
         with (folder / "log.txt").open("a") as log:
             traceback.print_exc(file=log)
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        _tell(folder, "failed", time.perf_counter() - began, reason)
+        _tell(folder, "failed", time.perf_counter() - began, first_line(error))
         return "failed"
     _tell(folder, "done", time.perf_counter() - began)
     if cell.recipe is not None and not keep_model:

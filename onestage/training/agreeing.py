@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import distributed
 
-import onestage
 from onestage.config import RecipeError
+from onestage.runfolder import code_digest
 from onestage.training.read import Data
 
 GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out", "remote process exited")
@@ -54,7 +53,7 @@ def told(recipe: Any) -> dict[str, Any]:
     facts = {f"recipe, section {name}": _digest(value) for name, value in content.items()}
     streams = {f"recipe, stream {s.name}": _digest(s.model_dump(mode="json")) for s in recipe.data}
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    return facts | streams | versions | {"code of onestage": _code()}
+    return facts | streams | versions | {"code of onestage": code_digest()}
 
 
 def read_by(data: Data, plugins: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,10 +83,3 @@ def among_ranks(accelerator: Accelerator) -> Iterator[None]:
 
 def _digest(value: Any) -> str:
     return hashlib.blake2b(repr(value).encode(), digest_size=4).hexdigest()
-
-
-def _code() -> str:
-    found = hashlib.blake2b(digest_size=4)
-    for file in sorted(Path(onestage.__file__).parent.rglob("*.py")):
-        found.update(file.read_bytes())
-    return found.hexdigest()

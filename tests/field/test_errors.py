@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from onestage.cli._errors import told
 from onestage.cli._terminal import app
+from onestage.config import first_line
 from onestage.data import reach
 
 ROWS = [{"prompt": "a", "completion": " b"}] * 4
@@ -242,3 +243,10 @@ def test_a_librarys_error_says_which_and_where() -> None:
     with pytest.raises(ValueError) as found:
         json.loads("{")
     assert "JSONDecodeError" in told(found.value)
+
+
+def test_an_error_that_says_nothing_is_not_told_as_none() -> None:
+    """An empty line would be taken for no failure at all."""
+    assert first_line(ValueError("\n  of a box\nand more")) == "of a box"
+    assert first_line(KeyError()) == "KeyError"
+    assert first_line(ValueError(" \n")) == "ValueError"

@@ -94,8 +94,8 @@ class Server:
         name = f"{self.run}-{self.versions + 1}"
         if rank() == 0:
             save(self.folder / name)
-            named = {"lora_name": name, "lora_path": str(self.folder / name)}
-            self.link.post("/v1/load_lora_adapter", named)
+            told = {"lora_name": name, "lora_path": str(self.folder / name)}
+            self.link.post("/v1/load_lora_adapter", told)
             self._unload()
         all_together()
         self.answers_as, self.versions = name, self.versions + 1

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import onestage
-from onestage.runfolder import default_cache, digest_of, read_json, write_json
+from onestage.config import first_line
+from onestage.runfolder import code_digest, default_cache, read_json, write_json
 from onestage.runfolder.disk import whole_folder
 from onestage.studies.cells import Cell
 from onestage.studies.run_cell import prepare, run_cell
@@ -47,14 +48,6 @@ class Errand:
     """The folder of all cells, where nodes share a disk."""
     cache: Path | None = None
     """Likewise; None: each node has its own."""
-
-
-@cache
-def code() -> str:
-    """A digest of this onestage's source."""
-    root = Path(onestage.__file__).parent
-    files = sorted(root.rglob("*.py"))
-    return digest_of([[file.relative_to(root).as_posix(), file.read_text()] for file in files])
 
 
 def make_ground(
@@ -103,7 +96,7 @@ def _here(errand: Errand) -> Iterator[Path]:
     import torch
 
     try:
-        if code() != errand.code:
+        if code_digest() != errand.code:
             raise ValueError(
                 f"its onestage is another one than the study's ({onestage.__file__}); install the same"
             )
@@ -112,8 +105,7 @@ def _here(errand: Errand) -> Iterator[Path]:
             os.chdir(errand.home)
         yield errand.cache or default_cache().absolute()
     except Exception as error:
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        raise RuntimeError(f"on node {socket.gethostname()}: {line}") from None
+        raise RuntimeError(f"on node {socket.gethostname()}: {first_line(error)}") from None
 
 
 def packed(folder: Path, without: tuple[str, ...] = ()) -> bytes:
@@ -157,6 +149,4 @@ def _unless_there(draft: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():
             raise
-        for path in sorted(draft.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        draft.rmdir()
+        shutil.rmtree(draft)

@@ -16,6 +16,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from onestage.config import first_line
 from onestage.studies.cells import Cell
 from onestage.studies.executors import Crew, Ended, Executor, Place
 from onestage.studies.run_cell import prepare, run_cell
@@ -82,7 +83,7 @@ class Here:
             try:
                 yield number, task(*given), ""
             except Exception as error:
-                yield number, None, _told(error)
+                yield number, None, first_line(error)
 
 
 class Workers(Here):
@@ -139,11 +140,7 @@ def _outcome(future: Future[Any]) -> tuple[Any, str]:
     except ProcessExpired as error:
         return None, f"its process died (exit code {error.exitcode})"
     except Exception as error:
-        return None, _told(error)
-
-
-def _told(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        return None, first_line(error)
 
 
 def _settle(devices: Any) -> None:

@@ -18,14 +18,14 @@ from typing import Any
 
 from pydantic import Field
 
-from onestage.runfolder import digest_of, read_json, write_json
+from onestage.config import first_line
+from onestage.runfolder import code_digest, digest_of, read_json, write_json
 from onestage.runfolder.disk import whole_folder
 from onestage.studies.cells import Cell
 from onestage.studies.executors import Crew, Ended, Executor, Place
 from onestage.studies.executors._node import (
     PARTS,
     Errand,
-    code,
     do_cell,
     extract,
     make_ground,
@@ -112,7 +112,7 @@ class Nodes(Crew):
         """What travels of a ground, in Ray's store, by the ground's folder."""
         self.errand = Errand(
             home=Path.cwd(),
-            code=code(),
+            code=code_digest(),
             threads=place.resources.cpus,
             cells=(place.out / "cells").absolute() if how.shared else None,
             cache=place.cache.absolute() if how.holds(place.cache) else None,
@@ -203,9 +203,9 @@ class Nodes(Crew):
         except errors.WorkerCrashedError:
             return None, "its process died"
         except errors.RayTaskError as error:
-            return None, _first_line(error.cause or error)
+            return None, first_line(error.cause or error)
         except errors.RayError as error:
-            return None, _first_line(error)
+            return None, first_line(error)
 
     def _still_possible(self, before: float) -> float:
         """When anything was last possible; `StudyError` where nothing is any more."""
@@ -305,10 +305,6 @@ def _impossible(needs: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]) 
         f"a cell takes {_amount(needs)}, and no node of the cluster has them: {_told(nodes)}; ask for "
         "less (--set resources.cpus=1 --set resources.gpus=0), or start such a node"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _kept(home: Path, ground: Ground, parts: Mapping[str, bytes]) -> Ground:

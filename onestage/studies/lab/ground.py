@@ -95,11 +95,16 @@ def write_rows(world: Rows, folder: Path, kinds: Sequence[Kind] = WRITTEN) -> di
         for split in SPLITS:
             file = folder / f"{kind}.{split}.jsonl"
             text = "".join(json.dumps(row) + "\n" for row in world.rows(kind, split))
-            if not file.is_file() or file.read_bytes() != text.encode():
-                drop(file)
-                write_text(file, text)
+            _have(file, text)
             files[f"{kind}.{split}"] = file
     return files
+
+
+def _have(file: Path, text: str) -> None:
+    """Write a file, unless it has that content already."""
+    if not file.is_file() or file.read_bytes() != text.encode():
+        drop(file)
+        write_text(file, text)
 
 
 def _keep_sources(
@@ -107,10 +112,7 @@ def _keep_sources(
 ) -> None:
     """What the recipe of a base names, so that the run can be repeated by hand."""
     text.parent.mkdir(parents=True, exist_ok=True)
-    content = "".join(lines)
-    if not text.is_file() or text.read_bytes() != content.encode():
-        drop(text)
-        write_text(text, content)
+    _have(text, "".join(lines))
     if damage(folder) is not None:
         with drafted(folder) as draft:
             tokenizer.save_pretrained(draft)
