@@ -88,4 +88,4 @@ class Encoded:
     @property
     def scored(self) -> int:
         """Scored tokens of all responses."""
-        return sum(end - start for path in self.paths for start, end in path.spans)
+        return sum(path.scored for path in self.paths)

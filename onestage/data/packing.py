@@ -111,8 +111,7 @@ def _pieces(row: Row, longest: int) -> tuple[Piece, ...]:
         last = number
     if len(groups) == 1:
         return ()
-    scored = [sum(end - start for start, end in path.spans) for path in row.paths]
-    ends = np.cumsum([0, *scored])
+    ends = np.cumsum([0, *(path.scored for path in row.paths)])
     return tuple(_piece(row, sorted(group), ends) for group in groups)
 
 
@@ -265,8 +264,7 @@ def by_path(row: Row, batch: Batch, value_K: np.ndarray) -> dict[int, tuple[np.n
     for number in row.records:
         parts = []
         for path in batch.records[number].paths:
-            size = sum(end - start for start, end in path.spans)
-            parts.append(value_K[at : at + size])
-            at += size
+            parts.append(value_K[at : at + path.scored])
+            at += path.scored
         found[number] = tuple(parts)
     return found

@@ -49,6 +49,11 @@ class TokenPath:
         """Tokens before the first scored one; all of them where none is."""
         return self.spans[0][0] if self.spans else len(self.ids)
 
+    @property
+    def scored(self) -> int:
+        """Scored tokens."""
+        return sum(end - start for start, end in self.spans)
+
     def renumbered(self, first: int) -> TokenPath:
         """The same path with its responses numbered from `first` on instead of 0."""
         return TokenPath(self.ids, self.spans, tuple(number + first for number in self.responses))

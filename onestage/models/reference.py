@@ -145,15 +145,12 @@ class ReferenceCache:
 
     def split(self, paths: Iterable[TokenPath]) -> tuple[int, dict[int, TokenPath]]:
         """Of the distinct paths: how many have an entry, and those that have none, by key."""
-        known: set[int] = set()
-        missing: dict[int, TokenPath] = {}
-        for path in paths:
-            key = path_key(path)
-            if self._find(key) is None:
-                missing.setdefault(key, path)
-            else:
-                known.add(key)
-        return len(known), missing
+        asked = by_key(paths)
+        missing = self._missing(asked)
+        return len(asked) - len(missing), missing
+
+    def _missing(self, asked: Mapping[int, TokenPath]) -> dict[int, TokenPath]:
+        return {key: path for key, path in asked.items() if self._find(key) is None}
 
     def _find(self, key: int) -> int | None:
         place = int(np.searchsorted(self._keys, np.uint64(key)))
@@ -163,7 +160,7 @@ class ReferenceCache:
     def __getitem__(self, path: TokenPath) -> Floats:
         """Log-probabilities of the path's scored tokens, span after span."""
         place = self._find(path_key(path))
-        length = sum(end - start for start, end in path.spans)
+        length = path.scored
         if place is None:
             raise KeyError("no reference log-probabilities for this path")
         file, start, stored = (int(value) for value in self._places[place])
@@ -207,25 +204,28 @@ class ReferenceCache:
         found = computed = 0
         rest = iter(paths)
         while block := list(islice(rest, BLOCK)):
-            asked = {path_key(path): path for path in block}
-            lacking = self._lacking(asked)
-            entries, held = self._shared(policy, asked, tokens_per_row, ranks)
+            asked = by_key(block)
+            lacking = self._missing(asked)
+            here = np.asarray([key not in lacking for key in asked], np.uint8)
+            entries, held = self._shared(policy, asked, here, tokens_per_row, ranks)
             found, computed = found + held, computed + len(asked) - held
             if ranks.first_of_node:
                 self.add({key: entries[key] for key in lacking})
         return found, computed
 
-    def _lacking(self, keys: Iterable[int]) -> list[int]:
-        return [key for key in keys if self._find(key) is None]
-
     def _shared(
-        self, policy: Policy, asked: Mapping[int, TokenPath], tokens_per_row: int, ranks: Ranks
+        self,
+        policy: Policy,
+        asked: Mapping[int, TokenPath],
+        here: np.ndarray[Any, np.dtype[np.uint8]],
+        tokens_per_row: int,
+        ranks: Ranks,
     ) -> tuple[dict[int, Floats], int]:
         """Entries of paths that some rank lacks, on all of them, and how many paths some rank has.
 
-        What one has it sends; the rest is computed, by key: caches of nodes may hold different paths.
+        here: which of the paths this one has. What one has it sends; the rest is computed, by key:
+        caches of nodes may hold different paths.
         """
-        here = np.asarray([self._find(key) is not None for key in asked], np.uint8)
         has = np.stack([one for (one,) in ranks.gather([here])])
         known, everywhere = has.max(0).astype(bool), has.min(0).astype(bool)
         sends = known & ~everywhere & (has.argmax(0) == ranks.rank)
@@ -251,6 +251,14 @@ def _digest(fingerprint: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str
         found.update(f"{name} {array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
+
+
+def by_key(paths: Iterable[TokenPath]) -> dict[int, TokenPath]:
+    """Paths by the number that they are kept under; one that stands twice once, the first."""
+    found: dict[int, TokenPath] = {}
+    for path in paths:
+        found.setdefault(path_key(path), path)
+    return found
 
 
 def compute(

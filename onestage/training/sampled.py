@@ -111,18 +111,13 @@ def _told_to_all(
     values = [np.concatenate([np.empty(0, np.float32), *parts]) for _, _, parts in told]
     for flat, *found in ranks.gather([np.asarray(places, np.int64).reshape(-1), *values]):
         for (number, name), joined in zip(flat.reshape(-1, 2).tolist(), found, strict=True):
-            ends = np.cumsum(_sizes(records[number]))
+            ends = np.cumsum([path.scored for path in records[number].paths])
             yield number, names[name], tuple(np.split(joined, ends[:-1]))
-
-
-def _sizes(record: Encoded) -> list[int]:
-    """Scored tokens of each path."""
-    return [sum(end - start for start, end in path.spans) for path in record.paths]
 
 
 def _by_record(values: Mapping[str, Tensor], records: Sequence[Encoded]) -> list[Parts]:
     """Numbers of all tokens (K each), cut into those of each record's paths."""
-    sizes = [size for record in records for size in _sizes(record)]
+    sizes = [path.scored for record in records for path in record.paths]
     cut = {name: iter(torch.split(value_K.float(), sizes)) for name, value_K in values.items()}
     return [
         # Copies: a record that waits would otherwise keep the numbers of all records in memory.

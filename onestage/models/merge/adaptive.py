@@ -158,7 +158,7 @@ class _Fit:
 
     def loss(self, chosen: Sequence[Example], *, train: bool) -> float:
         """Mean over the chosen responses' tokens; a row's gradient is added before the next row."""
-        total = sum(example.weight * _scored(example) for example in chosen)
+        total = sum(example.weight * example.path.scored for example in chosen)
         value, device = 0.0, self.policy.device
         for row, weight_N in _rows(chosen, self.how.tokens_per_row, device):
             with torch.set_grad_enabled(train):
@@ -171,10 +171,6 @@ class _Fit:
                 nll.backward()
             value += nll.item()
         return value
-
-
-def _scored(example: Example) -> int:
-    return sum(end - start for start, end in example.path.spans)
 
 
 def pulls(bounds: Sequence[tuple[int, int]], layers: int) -> Tensor:
