@@ -119,7 +119,7 @@ def test_two_runs_of_one_process_are_two_runs(tmp_path: Path) -> None:
 
 def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each would train a whole copy into the one folder. (Of torchrun on the CPU they do see each other:
-    `train_on_two_processes`.)"""
+    `train_under_torchrun`.)"""
     monkeypatch.setenv("WORLD_SIZE", "2")  # of a launcher that accelerate does not know
     with pytest.raises(ValueError, match=r"2 processes .* only this one.*`accelerate launch`"):
         make_accelerator(Train())

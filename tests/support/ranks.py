@@ -6,8 +6,11 @@ import faulthandler
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +43,30 @@ def on_ranks(
     wrong = [f"rank {rank}: {told}" for rank, (how, told) in enumerate(found) if how == "raised"]
     assert not wrong, "\n".join(wrong)
     return [value for _, value in found]
+
+
+def train_on_two_ranks(recipe: Path, out: Path) -> None:
+    """`onestage train` on two ranks."""
+    on_ranks(2, _train, recipe, out)
+
+
+def _train(recipe: Path, out: Path) -> None:
+    from onestage import train
+
+    train(recipe, out=out)
+
+
+def train_under_torchrun(recipe: Path, out: Path) -> None:
+    """The same as people type it: two new interpreters, which costs some seconds each."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command += ["-m", "onestage", "train", str(recipe), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop(
+        "ACCELERATE_USE_CPU", None
+    )  # without it, these were two runs of one process each
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
 def _rank(

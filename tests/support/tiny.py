@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -104,19 +102,6 @@ def token_path(
 def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> Path:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
-
-
-def train_on_two_processes(recipe: Path, out: Path) -> None:
-    """`onestage train` under torchrun, two processes on the CPU, as people type it."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command += ["-m", "onestage", "train", str(recipe), "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop(
-        "ACCELERATE_USE_CPU", None
-    )  # without it, these were two runs of one process each
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
 def write_recipe(file: Path, content: dict[str, Any]) -> Path:

@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from support.tiny import tiny_llama, token_path, train_on_two_processes, write_recipe, write_rows
+from support.ranks import train_on_two_ranks
+from support.tiny import tiny_llama, token_path, write_recipe, write_rows
 
 from onestage.config import RecipeError
 from onestage.data.packing import pack, pack_records
@@ -364,7 +365,7 @@ def test_two_processes_measure_what_one_does(probed: Make, tmp_path: Path) -> No
     recipe["optimum"] = {"given": {"sft": 1.0, "dpo": 0.1}}
     one = go(recipe, tmp_path / "one")
     file = write_recipe(tmp_path / "r.yaml", recipe)
-    train_on_two_processes(file, tmp_path / "two")
+    train_on_two_ranks(file, tmp_path / "two")
     for left, right in zip(one, read_metrics(tmp_path / "two"), strict=True):
         assert left.keys() == right.keys()
         for key in left:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import train_on_two_processes, write_recipe, write_rows
+from support.ranks import train_under_torchrun
+from support.tiny import write_recipe, write_rows
 from transformers import AutoModelForCausalLM
 
 from onestage.config import RecipeError
@@ -466,7 +467,7 @@ def test_two_processes_do_what_one_does(recipe_of: Make, tmp_path: Path) -> None
     recipe["train"] |= {"eval_steps": 2, "save_steps": 2}
     one = go(recipe, tmp_path / "one")
     file = write_recipe(tmp_path / "recipe.yaml", {**recipe, "cache_dir": str(tmp_path / "cache2")})
-    train_on_two_processes(file, tmp_path / "two")
+    train_under_torchrun(file, tmp_path / "two")
     two = read_metrics(tmp_path / "two")
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.endpoint import says
-from support.tiny import ROOT, train_on_two_processes, write_recipe, write_rows
+from support.ranks import train_on_two_ranks
+from support.tiny import ROOT, write_recipe, write_rows
 
 from onestage.config import RecipeError
 from onestage.data.record import ROLES
@@ -221,7 +222,7 @@ def test_two_processes_do_what_one_does(online, tmp_path: Path, monkeypatch) -> 
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     run(recipe, tmp_path / "one")
-    train_on_two_processes(write_recipe(tmp_path / "recipe.yaml", recipe), tmp_path / "two")
+    train_on_two_ranks(write_recipe(tmp_path / "recipe.yaml", recipe), tmp_path / "two")
     one, two = (weights_of(tmp_path / name / "model") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)

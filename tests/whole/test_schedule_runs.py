@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.drafts import data_of
-from support.tiny import train_on_two_processes, write_recipe, write_rows
+from support.ranks import train_on_two_ranks
+from support.tiny import write_recipe, write_rows
 
 from onestage.config import RecipeError
 from onestage.data.packing import pack_records
@@ -400,7 +401,7 @@ def test_two_processes_choose_as_one_does(name: str, two: Make, tmp_path: Path) 
     recipe["train"]["tokens_per_row"] = 128
     one = go(recipe, tmp_path / "one")
     file = write_recipe(tmp_path / "r.yaml", {**recipe, "cache_dir": str(tmp_path / "cache2")})
-    train_on_two_processes(file, tmp_path / "two")
+    train_on_two_ranks(file, tmp_path / "two")
     two_ranks = read_metrics(tmp_path / "two")
     assert {line["weight/dpo"] for line in one} == {0.0, 1.0}
     for left, right in zip(one, two_ranks, strict=True):

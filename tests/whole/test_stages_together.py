@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from peft import AutoPeftModelForCausalLM
-from support.tiny import train_on_two_processes, write_recipe, write_rows
+from support.ranks import train_on_two_ranks
+from support.tiny import write_recipe, write_rows
 
 from onestage.config import RecipeError
 from onestage.runfolder import read_metrics
@@ -76,7 +77,7 @@ def test_two_processes_do_the_stages_of_one(staged: dict[str, Any], tmp_path: Pa
     carry_out(parse_recipe(staged), tmp_path / "one", say=quiet)
     staged["cache_dir"] = str(tmp_path / "cache2")
     file = write_recipe(tmp_path / "recipe.yaml", staged)
-    train_on_two_processes(file, tmp_path / "two")
+    train_on_two_ranks(file, tmp_path / "two")
     for stage in ("1-text", "2-both"):
         one, two = (read_metrics(tmp_path / run / stage) for run in ("one", "two"))
         for left, right in zip(one, two, strict=True):
