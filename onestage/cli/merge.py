@@ -1,4 +1,4 @@
-"""`onestage merge`: one model from several that were trained side by side."""
+"""`onestage merge`: one whole model, from an adapter and its base or from several models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from onestage.cli._flags import Column, Kind, ScoreRange, flags, made
 from onestage.cli._inputs import stream_of
 from onestage.cli._terminal import app, complaints, console, quiet_libraries, say
-from onestage.models.merge import Merge
+from onestage.models.merge import Merge, carried_out
 
 AMA = "AMA only"
 
@@ -34,13 +34,12 @@ def merge(
     column: Column = None,
     score_range: ScoreRange = (0, 1),
 ) -> None:
-    """Merge trained models into one whole model, and compare it with each of them."""
-    from onestage.models.merge.run import run
-
+    """Merge trained models, or one adapter and its base, into one whole model, and compare it with
+    each."""
     quiet_libraries()
     if data is not None:
         asked["data"] = stream_of(data, kind, column, score_range)
-    _show(run(made(Merge, asked), say))
+    _show(carried_out(made(Merge, asked), say))
 
 
 def _show(merged: Any) -> None:
@@ -61,4 +60,5 @@ def _show(merged: Any) -> None:
     say(f"reloaded from disk: logits differ by at most {merged.reload:.1g}, which is rounding")
     count, method = len(merged.options["models"]), merged.options["method"]
     left_out = f", {len(merged.refused):,} rows left out" if merged.refused else ""
-    say(f"{merged.folder}: {method} of {count} models{left_out}")
+    what = f"one adapter {method}" if count == 1 else f"{method} of {count} models"
+    say(f"{merged.folder}: {what}{left_out}")

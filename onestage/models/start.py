@@ -8,9 +8,13 @@ weights) is first written to a folder of its own, and then loaded from there lik
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from onestage.data.trees import Ids
 from onestage.models.adapters import put_on
 from onestage.models.features import Door
 from onestage.models.fingerprint import digest_files
@@ -80,15 +84,21 @@ def _write(source: Model, tokenizer: Any, folder: Path, seed: int) -> None:
         settle(model, tokenizer)
     asked = prompts(tokenizer, []) if merging else []
     if merging:
-        adapter = put_on(model, str(source.name), Door.MERGED).eval()
-        said_TV = logits_of(adapter, asked)
-        model = adapter.merge_and_unload(safe_merge=True)
+        model, said_TV = absorbed(model, str(source.name), asked)
     with whole_folder(folder) as draft:
         fill_model(model, tokenizer, draft)
         if merging:
             # What PEFT makes of adapters that share a weight is right in memory and not on disk.
             check_saved(draft, asked, said_TV, model.dtype, type(model))
         (draft / ORIGIN).write_text(json.dumps(_origin(source, seed), indent=1))
+
+
+def absorbed(model: Any, adapter: str, asked: Sequence[Ids]) -> tuple[Any, Tensor]:
+    """The model with the adapter of a folder merged into it, and the logits (T, V) on some prompts that
+    it gave with the adapter on it. Raises `LoadError` for an adapter that cannot be merged exactly."""
+    adapted = put_on(model, adapter, Door.MERGED).eval()
+    said_TV = logits_of(adapted, asked)
+    return adapted.merge_and_unload(safe_merge=True), said_TV
 
 
 def _origin(source: Model, seed: int) -> dict[str, Any]:

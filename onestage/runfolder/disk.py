@@ -51,6 +51,16 @@ def no_room(error: BaseException | None) -> str | None:
     return None
 
 
+def require_room(place: Path, needed: float, what: str) -> None:
+    """Raise `DiskFullError` where the disk of a place that may not be there yet has no room for so many
+    bytes of `what`, before anything is written."""
+    held = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(held).free
+    if free < 1.1 * needed:
+        room = f"{free / 1e6:,.1f} MB free, {what} needs {needed / 1e6:,.1f} MB"
+        raise DiskFullError(place, room)
+
+
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
     """Whatever says inside that there is no room becomes `DiskFullError`."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from shutil import disk_usage
 from types import FrameType
 from typing import Any
 
@@ -33,7 +32,7 @@ from onestage.models.sharding import gathered
 from onestage.rollout.stock import TRIED as ANSWERED
 from onestage.rollout.stock import Stock
 from onestage.runfolder import RunFolder, Say, digest_of
-from onestage.runfolder.disk import DiskFullError
+from onestage.runfolder.disk import require_room
 from onestage.schedules import Schedule
 from onestage.training import checkpoints, loop
 from onestage.training.callbacks import Callback
@@ -324,7 +323,4 @@ class StoppingOnSignals:
 def _require_room(folder: Path, model: Any) -> None:
     """Raise `DiskFullError` where the disk cannot even hold the trained model."""
     saved = (p for p in model.parameters() if p.requires_grad)
-    needed, free = sum(p.numel() * p.element_size() for p in saved), disk_usage(folder).free
-    if free < 1.1 * needed:
-        room = f"{free / 1e6:,.1f} MB free, the trained model needs {needed / 1e6:,.1f} MB"
-        raise DiskFullError(folder, room)
+    require_room(folder, sum(p.numel() * p.element_size() for p in saved), "the trained model")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
 from onestage.data.stream import Stream
-from onestage.models.merge import DENSITY, Adaptive, Merge, merge
+from onestage.models.merge import DENSITY, Adaptive, Merge, into_base, merge
 from onestage.models.merge import run as merging
 from onestage.models.merge.adaptive import (
     block_of,
@@ -545,13 +545,58 @@ def test_good_sides(tmp_path: Path, rows: dict[str, list[dict[str, Any]]]) -> No
         count("score", 1.5)
 
 
+# One adapter
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
+def test_one_adapter_goes_into_its_base_as_peft_merges_it(
+    options: dict[str, Any], kin: dict[str, Path], tmp_path: Path
+) -> None:
+    adapter = make_adapter(kin["base"], tmp_path / "adapter", 3, **options)
+    text = call("merge", adapter, "--out", tmp_path / "out")
+    assert f"{tmp_path / 'out'}: one adapter into its base" in text
+    expected = whole(kin | {"it": adapter}, "it")
+    assert_weights(tmp_path / "out", expected)
+    told = json.loads((tmp_path / "out" / "merge.json").read_text())
+    assert told["base"] == str(kin["base"])
+    own, base = told["distances"]
+    assert own["kl"] < 1e-7 < 1e-4 < base["kl"]
+    ends = json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"]
+    assert ends == 1
+
+
+def test_one_adapter_whose_base_has_moved(kin: dict[str, Path], tmp_path: Path) -> None:
+    adapter = Path(shutil.copytree(kin["sft"], tmp_path / "adapter"))
+    edit(adapter / "adapter_config.json", base_model_name_or_path="/nowhere/at/all")
+    call("merge", adapter, "--base", kin["base"], "--out", tmp_path / "out")
+    assert_weights(tmp_path / "out", whole(kin, "sft"))
+
+
+def test_no_room_is_told_before_anything_is_read(
+    kin: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=100_000))
+    monkeypatch.setattr(into_base, "open_whole", None)
+    text = call("merge", kin["sft"], "--out", tmp_path / "out", code=1)
+    size = (kin["base"] / "model.safetensors").stat().st_size
+    needed = f"{into_base.weight_bytes(str(kin['base'])) / 1e6:,.1f} MB"
+    assert f"0.1 MB free, the merged model of {kin['sft']} needs {needed}" in text
+    assert 0 <= size - into_base.weight_bytes(str(kin["base"])) < 10_000
+    assert not list(tmp_path.iterdir())
+
+
 # Bad input
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("{sft}", "two or more models, found 1"),
+        ("{one}", "two or more models, found 1"),
+        ("{sft} --method ties", "--method ties merges several models"),
+        ("{sft} --weights 1", "--weights has no meaning for one adapter"),
+        ("{orphan}", "no such folder; say where its base lies with --base"),
+        ("{one} {two} --base {nowhere} --method ties", "nowhere"),
         ("{sft} {sft}", "one model is named twice"),
         ("{sft} {pref} {one} --method slerp", "slerp merges exactly two models, found 3"),
         ("{one} {two} --weights 1", "found 1 --weights for 2 models"),

@@ -7,7 +7,7 @@ these sections.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +60,13 @@ class Adaptive(Section):
 
 
 class Merge(Section):
-    """One whole model from several. What cannot be honoured is refused before anything is loaded."""
+    """One whole model from several, or from one adapter and its base. What cannot be honoured is refused
+    before anything is loaded."""
 
     LOOKED_AT_ELSEWHERE = frozenset({"weights"})
 
     models: list[str]
-    """Adapters of one base, or whole models. For ama: PRE-TRAINED, ALIGNED."""
+    """Adapters of one base (one alone goes into it), or whole models. For ama: PRE-TRAINED, ALIGNED."""
     out: Path
     """Model folder to make; it must not exist."""
     method: str = LINEAR
@@ -75,7 +76,7 @@ class Merge(Section):
     density: float | None = None
     """ties, dare: share of entries kept. Default: 0.2."""
     base: str | None = None
-    """The base of whole models. Default: the adapters' own."""
+    """The base of whole models, or of one adapter whose base has moved. Default: the adapters' own."""
     seed: int | None = None
     """dare: of what is dropped; ama: of the order. Default: 0."""
     data: Stream | None = None
@@ -104,8 +105,13 @@ class Merge(Section):
         return self
 
     def _check_models(self) -> None:
+        if self.alone:
+            return
         if len(self.models) < 2:
-            raise ValueError(f"merging needs two or more models, found {len(self.models)}")
+            raise ValueError(
+                f"merging needs two or more models, found {len(self.models)}; one alone must be a "
+                "folder with an adapter, which is merged into its base"
+            )
         # Two spellings of one folder would be merged with themselves.
         places = [Path(name).resolve() if Path(name).is_dir() else name for name in self.models]
         if len(set(places)) < len(places):
@@ -135,13 +141,23 @@ class Merge(Section):
             "weights": self.method != ADAPTIVE,
             "min_score": self.method == ADAPTIVE,
         }
+        if self.alone and self.method != LINEAR:
+            raise ValueError(
+                f"--method {self.method} merges several models, and one adapter is merged into its base "
+                "as it is: leave it out, or name more models"
+            )
         for name, honoured in used.items():
-            if getattr(self, name) is not None and not honoured:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} has no meaning for {self.method}: leave it out")
+            if getattr(self, name) is not None and not (honoured and not self.alone):
+                flag, what = name.replace("_", "-"), "one adapter" if self.alone else self.method
+                raise ValueError(f"--{flag} has no meaning for {what}: leave it out")
         if self.adaptive is not None and self.method != ADAPTIVE:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in Adaptive.model_fields)
             raise ValueError(f"{names} have no meaning for {self.method}: leave them out")
+
+    @property
+    def alone(self) -> bool:
+        """Whether one adapter is merged into its base."""
+        return len(self.models) == 1 and (Path(self.models[0]) / "adapter_config.json").is_file()
 
     @property
     def needs_base(self) -> bool:
@@ -164,14 +180,19 @@ class Merge(Section):
 def merge(models: Sequence[str | Path], out: str | Path, **options: Any) -> Merged:
     """One whole model from several, saved to the folder `out`: what `onestage merge` does.
 
-    models: folders or hub ids of adapters of one base, or of whole models of one architecture (for `ama`
-    the pre-trained and the aligned one); options: the other fields of `Merge`. What comes back says how
-    far each model is from the merged one, in logits and in KL (nats a token).
+    models: folders or hub ids of adapters of one base (one alone is merged into it), or of whole models
+    of one architecture (for `ama` the pre-trained and the aligned one); options: the other fields of
+    `Merge`. What comes back says how far each model is from the merged one, in logits and in KL (nats a
+    token).
 
     Raises `ValueError` for what cannot be merged or asked for and `RuntimeError` for a folder that does
     not give the merged model's logits; then there is no folder.
     """
-    from onestage.models.merge.run import run
+    return carried_out(Merge(models=[str(m) for m in models], out=Path(out), **options))
 
-    names = [str(name) for name in models]
-    return run(Merge(models=names, out=Path(out), **options))
+
+def carried_out(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
+    """Do what a section asks; raises as `merge`."""
+    from onestage.models.merge import into_base, run
+
+    return (into_base if asked.alone else run).run(asked, say)

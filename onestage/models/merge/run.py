@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from onestage.data.encoded import Encoded
 from onestage.data.record import Refusal
+from onestage.models.endings import stop_at_markers
 from onestage.models.merge import ADAPTIVE, DENSITY, RANDOM, Adaptive, Merge
 from onestage.models.merge.adaptive import Found, find_shares
 from onestage.models.merge.examples import good_examples, prompts, read_records
@@ -30,7 +31,7 @@ from onestage.models.merge.methods import combiner
 from onestage.models.save import fill_model
 from onestage.models.yardstick import TOLERANCE
 from onestage.runfolder import write_json
-from onestage.runfolder.disk import whole_folder
+from onestage.runfolder.disk import require_room, whole_folder
 
 ZERO = 1e-5
 """Entries of a delta below this count as zero, as in PAFT's measure of sparsity."""
@@ -80,6 +81,9 @@ def _save(
 ) -> float:
     """Write the folder, whole or not at all; how far its logits are from the model's in memory."""
     dtype = next(iter(family.tensors.values())).dtype
+    bytes_of = sum(t.numel() * t.element_size() for t in family.tensors.values())
+    require_room(merged.folder, bytes_of, "the merged model")
+    stop_at_markers(family.target, family.tokenizer)
     with whole_folder(merged.folder) as draft:
         fill_model(family.target, family.tokenizer, draft)
         reload: float = check_saved(draft, chosen, merged_TV, dtype)
