@@ -6,6 +6,7 @@ what is saved must give them again (authors' released merges fail in exactly thi
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from onestage.data.encoded import Encoded
+from onestage.data.record import Refusal
 from onestage.models.endings import stop_at_markers
 from onestage.models.loading import LoadError
 from onestage.models.merge import Merge
@@ -109,7 +112,8 @@ def refuse_quantised(name: str, config: Any) -> None:
 def run(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
     """Merge one adapter into its base, save to `asked.out`, reload and compare; raises as `run.run`."""
     (name,) = asked.models
-    records, refused = [], []
+    records: list[Encoded] = []
+    refused: list[Refusal] = []
     base = base_of(name, asked.base)
     require_room(asked.out, weight_bytes(base or name), f"the merged model of {name}")
     if asked.data is not None:
@@ -134,8 +138,6 @@ def run(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
 def weight_bytes(name: str, each: int | None = None) -> int:
     """Bytes of the weights in a folder, `each` a weight where they will be written otherwise; 0 for hub
     names, of which nothing is known before they are here."""
-    import json
-
     total = 0
     for file in Path(name).glob("*.safetensors") if Path(name).is_dir() else ():
         with file.open("rb") as opened:
