@@ -93,7 +93,7 @@ class Reading:
         """Whether a column of feedback says something of any response of the source that stands in the
         same column as this row's. A source that can only be read through is not read for it: there a
         null always means its row."""
-        if _read_once(self.stream):
+        if passes_by(self.stream):
             return True
         if self._judging is None:
             self._judging = _judging(self.stream)
@@ -194,7 +194,7 @@ def content_key(stream: Stream) -> str | None:
     """
     place = stream.path
     _refuse_options(stream)
-    if _read_once(stream):
+    if passes_by(stream):
         return None
     digest = hashlib.blake2b(FORMAT, digest_size=16)
     digest.update(_how(stream).encode())
@@ -211,7 +211,7 @@ def content_key(stream: Stream) -> str | None:
     return digest.hexdigest()
 
 
-def _read_once(stream: Stream) -> bool:
+def passes_by(stream: Stream) -> bool:
     """Whether the rows can only be read through, not be known or read again before."""
     place = stream.path
     return stream.streaming or (isinstance(place, GivenRows) and place.digest is None)

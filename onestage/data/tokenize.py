@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ from onestage.data.record import Record, Refusal
 from onestage.data.template import Rendered, render, render_prompt, render_whole
 from onestage.data.trees import Ids, TokenPath
 from onestage.data.turns import TemplateError
+from onestage.data.workers import in_order
 
 Overflow = Literal["drop", "truncate_prompt"]
 """What becomes of a path longer than `max_length`: it is refused, or its prompt is shortened."""
@@ -112,6 +113,8 @@ class Encoder:
     overflow: Overflow = "drop"
     room: int = 0
     """Tokens that a sampled completion may have: a problem must leave room for them."""
+    processes: int = 1
+    """That share the work; what comes out is the same."""
 
     def __post_init__(self) -> None:
         if not getattr(self.tokenizer, "is_fast", False):
@@ -124,9 +127,11 @@ class Encoder:
 
     def encode_all(self, records: Iterable[Record | Refusal]) -> Iterator[Encoded | Refusal]:
         """Encoded records in order; what cannot be encoded comes out as a `Refusal`."""
-        source = iter(records)
-        while batch := list(islice(source, BATCH)):
-            yield from self._encode_batch(batch)
+        batches = _batches(records)
+        if self.processes == 1:
+            return chain.from_iterable(map(self._encode_batch, batches))
+        made = in_order(lambda batch: list(self._encode_batch(batch)), batches, self.processes)
+        return chain.from_iterable(made)
 
     def encode_responses(self, records: Iterable[Record | Refusal]) -> Iterator[Encoded | Refusal]:
         """As `encode_all`; problems to solve are refused, because they have no responses yet."""
@@ -283,6 +288,12 @@ class Encoder:
             facts.dump(),
             notes=_noted(rendered),
         )
+
+
+def _batches(records: Iterable[Record | Refusal]) -> Iterator[list[Record | Refusal]]:
+    source = iter(records)
+    while batch := list(islice(source, BATCH)):
+        yield batch
 
 
 def _noted(rendered: Sequence[Rendered]) -> tuple[str, ...]:

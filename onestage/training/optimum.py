@@ -32,6 +32,8 @@ FILE = "optimum.json"
 
 KINDS = ("*.safetensors", "*.bin", "*.json")
 """Files of a model folder that its losses depend on."""
+UNASKED: dict[str, Any] = {"cache_dir": True, "data": True, "train": {"dataset_num_proc"}}
+"""What bears on no loss; the data are known by what they were encoded to."""
 Go = Callable[[Recipe, Path], Path]
 """Carries a recipe out in a folder, and returns where the model lies."""
 
@@ -57,7 +59,7 @@ def complete(draft: Draft, go: Go, say: Say) -> Recipe:
 def _measured(draft: Draft, term: str, steps: int, go: Go, say: Say) -> tuple[float, float, bool]:
     """The term's lowest held-out and training loss, and whether they were known."""
     single = alone(draft.recipe, term, list(draft.planned.schedule.weights), steps)
-    given = single.model_dump(mode="json", exclude={"cache_dir", "data"})
+    given = single.model_dump(mode="json", exclude=UNASKED)
     stores = [store.folder.name for store in draft.stores.trained_and_evaluated()]
     parts = [stream.model_dump(include={"name", "weight", "per_step"}) for stream in single.data]
     named = (single.model.name, models.adapter_base(single.model), single.reference)

@@ -14,7 +14,7 @@ from onestage.data.digests import tokenizer_digest
 from onestage.data.kinds import FEEDBACK
 from onestage.data.store import Store, Table, open_store
 from onestage.data.stream import Stream
-from onestage.data.tokenize import Encoder
+from onestage.data.tokenize import Encoder, Overflow
 from onestage.runfolder import Say
 from onestage.training.recipe import Train
 
@@ -60,7 +60,8 @@ def make_encoder(train: Train, tokenizer: Any, room: int) -> Encoder:
     `overflow: error` is judged later (`check_rows`).
     """
     cut = train.overflow == "truncate_prompt"
-    return Encoder(tokenizer, train.max_length, "truncate_prompt" if cut else "drop", room)
+    overflow: Overflow = "truncate_prompt" if cut else "drop"
+    return Encoder(tokenizer, train.max_length, overflow, room, train.dataset_num_proc)
 
 
 def read_data(

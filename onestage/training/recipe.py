@@ -135,6 +135,8 @@ class Train(Section):
     """What happens when a source holds rows that cannot be read: stop, or leave them out, counted."""
     tokens_per_row: int | None = Field(default=None, ge=2)
     """Tokens in one forward pass; default max(max_length, 1024)."""
+    dataset_num_proc: int = Field(default=1, ge=1)
+    """Processes that encode the data, on each node."""
     logging_steps: int = Field(default=10, ge=1)
     eval_steps: int | None = Field(default=None, ge=1)
     save_steps: int | None = Field(default=None, ge=1)

@@ -1,0 +1,58 @@
+"""Data encoded ahead of time, where runs look for them: for who pays for GPUs only while they train.
+
+A store is named by its content, the tokenizer and the limits (`data.store`), so a run with the same ones
+finds it in that cache, or in a copy of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from onestage.data.kept import usable
+from onestage.data.reading import passes_by
+from onestage.data.stream import Stream
+from onestage.data.tokenize import Encoder
+from onestage.runfolder import Say
+from onestage.training.build import CACHED, Draft
+from onestage.training.plan import stages_of
+from onestage.training.read import Data, check_rows, make_encoder, read_data
+from onestage.training.recipe import load_recipe
+
+
+def encode_recipe(given: Any, overrides: Sequence[str], say: Say) -> Iterator[Data]:
+    """Encode all data of a recipe, stage by stage, and find those that are encoded already.
+
+    Raises what would keep a run from reading them, and `RecipeError` for rows that it would refuse.
+    """
+    whole = load_recipe(given, overrides)
+    for stage in stages_of(whole, Path(".")):
+        recipe = stage.recipe
+        draft = Draft(recipe, stage if whole.stages else None, first=whole.model)
+        draft.close()
+        if draft.tokenizer is None:
+            draft.refuse()
+        room = recipe.rollout.max_completion_length
+        encoder = make_encoder(recipe.train, draft.tokenizer, room)
+        watched = recipe.probe.retention if recipe.probe else []
+        data = encode_streams(recipe.data, encoder, draft.cache, say, watched)
+        yield data
+        check_rows(data, recipe.train)
+
+
+def encode_streams(
+    streams: Sequence[Stream],
+    encoder: Encoder,
+    cache: Path,
+    say: Say,
+    watched: Sequence[Stream] = (),
+) -> Data:
+    """Encode some streams, for recipes that have the same rows under the same names and options.
+
+    Those that only pass by are left out, and `say` told: nothing of them could be found again.
+    """
+    for stream in filter(passes_by, (*streams, *watched)):
+        say(f"data {stream.name}: only passes by (streaming), so each run reads it by itself")
+    kept, seen = ([s for s in some if not passes_by(s)] for some in (streams, watched))
+    return read_data(kept, seen, encoder, usable(cache, CACHED, say), say)
