@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from experiments.convex import constrained as convex_constrained
 from experiments.convex import deciding as convex_deciding
 from experiments.convex import problem as convex
 from experiments.convex import tables as convex_tables
@@ -24,6 +25,7 @@ def bench(size: Size) -> Iterator[Table]:
         convex_deciding.selection,
         convex_deciding.smooth,
         convex_tables.clipping,
+        convex_constrained.constrained,
     ]
     if size.whole:
         parts += [convex_deciding.staleness, convex_deciding.product]

@@ -1,0 +1,134 @@
+"""The multiplier of a constraint, found while training: dual ascent with a PI step on its logarithm.
+
+    minimise goal(theta)  subject to  x(theta) <= bound
+    e_k = clip((x_k - aim) / scale, -1, 1),          x_k a running mean of measurements
+    s_k = s_(k-1) + integral e_k,    log mu_k = s_k + proportional e_k,    nu_k = mu_k / scale
+
+nu is the weight of x beside the goal: at the optimum it is the price of the bound, -d goal*/d bound. A
+constant step on nu itself (plain dual ascent) must know how large nu will be, overshoots, and ends in
+switching on and off; Stooke et al. 2020 (arXiv 2007.03964) add the proportional part, by which the
+oscillation is damped. The step is on the logarithm here (an exponentiated gradient), because then its
+size need not be known: while a model is near its start, KL grows with the square of how far it is
+moved and the goal with the distance, so that log x = const - 2 log nu, a plant of known gain; and
+mu* is half of what the goal gains, some tenths of a nat in most runs, whatever the bound is.
+
+Errors are clipped, so no measurement moves the weight by more than a known factor; the integral stands
+where the output is at its border (anti-windup); and it falls more slowly than it rises, since before a
+run has used up its bound, slack says little about the price.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FIRST, LEAST, MOST = 0.05, 1e-4, 10.0
+"""mu at the start, at least and at most: what the whole bound is worth, in nats of the goal."""
+FALL = 0.5
+"""The integral's gain where there is slack, against that where there is none."""
+PATIENCE = 5
+"""Measurements at the greatest weight after which the bound is given up."""
+
+
+@dataclass
+class Multiplier:
+    """Of one constraint `x <= bound`. Raises `ValueError` for numbers that mean nothing."""
+
+    bound: float
+    scale: float = 0.0
+    """What counts as one whole bound; 0: its absolute value, or .01 where that is 0."""
+    margin: float = 0.1
+    """It aims this part of the scale below the bound, since what it measures is a sample."""
+    proportional: float = 1.0
+    integral: float = 0.2
+    smooth: float = 0.5
+    """How much a measurement counts against those before; 1 replaces them."""
+    first: float = FIRST
+    """mu at the start."""
+    mean: float | None = field(default=None, init=False)
+    """The smoothed measurement."""
+    level: float = field(default=0.0, init=False)
+    """The integral, of log mu."""
+    error: float = field(default=0.0, init=False)
+    """As last seen, clipped."""
+    stuck: int = field(default=0, init=False)
+    """Measurements in a row that broke the bound at the greatest weight."""
+
+    def __post_init__(self) -> None:
+        self.scale = self.scale or abs(self.bound) or 0.01
+        numbers = (self.scale, self.proportional, self.integral, self.first)
+        if not all(math.isfinite(n) and n > 0 for n in numbers) or not math.isfinite(self.bound):
+            raise ValueError(
+                "a bound is a finite number, and scale, proportional, integral and first are above 0, "
+                f"got {self.bound} and {numbers}"
+            )
+        if not (0 < self.smooth <= 1 and 0 <= self.margin < 1):
+            raise ValueError(
+                f"smooth must lie in (0, 1] and margin in [0, 1), got {self.smooth} and {self.margin}"
+            )
+        self.level = math.log(self.first)
+
+    @property
+    def aim(self) -> float:
+        """What x is held at while the bound binds."""
+        return self.bound - self.margin * self.scale
+
+    @property
+    def worth(self) -> float:
+        """mu: what the whole bound is worth."""
+        return math.exp(self._clamped(self.level + self.proportional * self.error))
+
+    @property
+    def weight(self) -> float:
+        """nu: of x beside the goal."""
+        return self.worth / self.scale
+
+    @property
+    def slack(self) -> float:
+        """How far the smoothed measurement stands below the bound; negative where it breaks it."""
+        return self.bound - (self.mean if self.mean is not None else math.nan)
+
+    @property
+    def lost(self) -> bool:
+        """Whether no weight that is allowed held the bound."""
+        return self.stuck >= PATIENCE
+
+    def observe(self, value: float) -> None:
+        """Take in a measurement of x. One that is no number counts as far too much."""
+        if math.isfinite(value):
+            before = value if self.mean is None else self.mean
+            self.mean = before + self.smooth * (value - before)
+            self.error = min(1.0, max(-1.0, (self.mean - self.aim) / self.scale))
+        else:
+            self.error = 1.0
+        rate = self.integral if self.error > 0 else FALL * self.integral
+        moved = self.level + rate * self.error
+        # Anti-windup: what the output cannot follow is not added up.
+        self.level = self._clamped(moved)
+        broken = self.mean is None or self.mean > self.bound
+        self.stuck = self.stuck + 1 if broken and self.worth >= MOST else 0
+
+    def relax(self) -> float:
+        """Give way to what is there: the bound is moved so that it just holds; returns it."""
+        if self.mean is not None and self.mean > self.aim:
+            self.bound = self.mean + self.margin * self.scale
+        self.stuck = 0
+        return self.bound
+
+    def _clamped(self, log: float) -> float:
+        return min(math.log(MOST), max(math.log(LEAST), log))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "bound": self.bound,
+            "mean": self.mean,
+            "level": self.level,
+            "error": self.error,
+            "stuck": self.stuck,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name in ("bound", "mean", "level", "error", "stuck"):
+            setattr(self, name, state[name])
