@@ -1,7 +1,11 @@
-"""`onestage list`: everything a recipe can name, ours and other people's."""
+"""`onestage list`: everything a recipe can name, ours and other people's.
+
+What it tells is read off the classes themselves, and so are the tables of the pages (`--markdown`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +16,7 @@ from onestage.cli._terminal import app, console
 
 if TYPE_CHECKING:
     from onestage.config import Plugin, Plugins
+    from onestage.objectives import Objective
 
 ROOMS = {
     "objectives": "onestage.objectives",
@@ -24,12 +29,18 @@ ROOMS = {
     "callbacks": "onestage.training.callbacks",
 }
 
+OF_OBJECTIVES = ("kinds", "unit", "needs", "forwards")
+"""What is told of an objective with its default options, between its name and what it is."""
+
 
 @app.command("list")
 def list_(
     what: Annotated[
         str | None, typer.Argument(help=f"One of {', '.join(ROOMS)}. [default: all]")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option(help="Ours alone, as the tables of the pages have them.")
+    ] = False,
 ) -> None:
     """Everything a recipe can name: what it is, its paper, and where it comes from."""
     from onestage.config import nearest
@@ -37,7 +48,48 @@ def list_(
     if what is not None and what not in ROOMS:
         raise ValueError(f"unknown sort {what!r}{nearest(what, ROOMS)}")
     for sort in ROOMS if what is None else (what,):
-        console.print(_table(sort, _plugins(sort)))
+        if markdown:
+            typer.echo(markdown_of(sort))
+        else:
+            console.print(_table(sort, _plugins(sort)))
+
+
+def markdown_of(sort: str) -> str:
+    """The table of a sort as pages have it, without other people's: theirs differ from here to there."""
+    plugins = _plugins(sort)
+    more = (*OF_OBJECTIVES, "paper") if sort == "objectives" else ("what it is",)
+    rows = [["name", *more], ["---"] * (1 + len(more))]
+    for name in plugins.built_in():
+        if name in plugins.aliases:
+            continue
+        if sort == "objectives":
+            made = plugins.make(name)
+            paper = f"[{made.paper}](https://arxiv.org/abs/{made.paper})" if made.paper else ""
+            rows.append([f"`{name}`", *_facts(made).values(), paper])
+        else:
+            rows.append([f"`{name}`", _first_sentence(plugins.locate(name))])
+    return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
+
+
+def _facts(made: Objective) -> Mapping[str, str]:
+    """What is told of an objective as it was made, as `OF_OBJECTIVES` names it."""
+    told = (_joined(made.kinds), made.unit, _joined(made.needs), _forwards(made))
+    return dict(zip(OF_OBJECTIVES, told, strict=True))
+
+
+def _forwards(made: Objective) -> str:
+    """Forward passes over what is trained on, by whose they are; one of them has a backward pass."""
+    told = "1"
+    if "reference" in made.needs:
+        # What is on disk is scored by the reference once, whatever the number of epochs and runs.
+        told += " + reference" if made.kinds == {"check"} else " + reference once"
+    if "logp" in made.asks(True):
+        told += " + old policy"
+    return told
+
+
+def _joined(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))
 
 
 def _plugins(sort: str) -> Plugins[Any]:
@@ -49,13 +101,13 @@ def _plugins(sort: str) -> Plugins[Any]:
 def _table(sort: str, plugins: Plugins[Any]) -> Table:
     objectives = sort == "objectives"
     table = Table(title=sort, title_justify="left")
-    for column in ("name", *(("kinds", "needs") if objectives else ()), "what it is", "from"):
+    for column in ("name", *(OF_OBJECTIVES if objectives else ()), "what it is", "from"):
         table.add_column(column, overflow="fold")
     for name in plugins.names():
         try:
             table.add_row(*_row(plugins, name, objectives))
         except ValueError as error:  # a stranger's that does not load must not hide the others
-            blank = ("", "") if objectives else ()
+            blank = [""] * len(OF_OBJECTIVES) if objectives else []
             table.add_row(name, *blank, f"[red]{escape(str(error))}[/]", "")
     return table
 
@@ -64,11 +116,8 @@ def _row(plugins: Plugins[Any], name: str, objectives: bool) -> tuple[str, ...]:
     plugin = plugins.locate(name)
     of = plugins.aliases.get(name)
     says = f"another name of {of}" if of else escape(_first_sentence(plugin))
-    if not objectives:
-        return name, says, plugin.origin
-    made = plugins.make(name)
-    kinds, needs = (", ".join(sorted(some)) for some in (made.kinds, made.needs))
-    return name, kinds, needs, says, plugin.origin
+    facts = _facts(plugins.make(name)).values() if objectives else ()
+    return name, *facts, says, plugin.origin
 
 
 def _first_sentence(plugin: Plugin[Any]) -> str:

@@ -84,6 +84,8 @@ class Objective(abc.ABC):
     relative: bool = False
     """Whether answers are only compared with the others of their group, so that one alone, or equal
     ones, teach nothing."""
+    paper: str = ""
+    """The number at arXiv of the paper that defines it, where there is one."""
 
     @property
     @abc.abstractmethod

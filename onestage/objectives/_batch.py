@@ -119,9 +119,10 @@ class Scored:
     each); empty: they were sampled by the policy as it is."""
 
     def per_response(self, value_K: Tensor) -> Tensor:
-        """Sums (N) of a token value over each response, in float32."""
-        total_N = value_K.new_zeros(len(self.feedback.kind_N), dtype=torch.float32)
-        return total_N.index_add(0, self.response_K, value_K.float())
+        """Sums (N) of a token value over each response, in float32 (in float64 where it is given so)."""
+        wide = torch.promote_types(value_K.dtype, torch.float32)
+        total_N = value_K.new_zeros(len(self.feedback.kind_N), dtype=wide)
+        return total_N.index_add(0, self.response_K, value_K.to(wide))
 
     def place_K(self) -> Tensor:
         """Place (K, int64, from 0) of each token in its response; a response's tokens are neighbours."""

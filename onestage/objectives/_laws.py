@@ -41,7 +41,13 @@ def _options(objective: Objective) -> Iterator[str]:
         return
     if objective != replace(objective):
         yield "two with the same options must be equal"
-    own = {field.name for field in fields(objective)} & {"unit", "kinds", "needs", "lowest"}
+    own = {field.name for field in fields(objective)} & {
+        "unit",
+        "kinds",
+        "needs",
+        "lowest",
+        "paper",
+    }
     for name in sorted(own):
         yield f"{name} must be a property, or a class attribute without annotation: it is no option"
 

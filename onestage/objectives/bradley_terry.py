@@ -43,6 +43,7 @@ class _Compared:
 
 @dataclass(frozen=True)
 class BradleyTerry(Objective):
+    paper = "2203.02155"
     unit = "pair"
     kinds = frozenset({"pair", "group", "label", "score"})
     needs = frozenset({"reward"})

@@ -19,6 +19,7 @@ from onestage.objectives import Objective, Scored
 
 @dataclass(frozen=True)
 class DPO(Objective):
+    paper = "2305.18290"
     unit = "pair"
     kinds = frozenset({"pair"})
 

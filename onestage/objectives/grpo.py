@@ -29,6 +29,7 @@ from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewa
 
 @dataclass(frozen=True)
 class GRPO(PolicyGradient):
+    paper = "2402.03300"
     relative = True
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What centred rewards are divided by: the deviation in the group, in all that was sampled together

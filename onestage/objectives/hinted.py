@@ -31,6 +31,7 @@ from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewa
 
 @dataclass(frozen=True)
 class Hinted(PolicyGradient):
+    paper = "2505.16984"
     relative = True
     beta: float = 0.001
     scale_rewards: Literal["group", "batch", "none"] = "group"

@@ -33,6 +33,7 @@ from onestage.objectives._surrogate import (
 
 @dataclass(frozen=True)
 class HPT(PolicyGradient):
+    paper = "2509.04419"
     relative = True
     epsilon: float | None = None
     entropy_coef: float = 0.001

@@ -17,6 +17,7 @@ from onestage.objectives import Objective, Scored
 
 @dataclass(frozen=True)
 class IPO(Objective):
+    paper = "2310.12036"
     unit = "pair"
     kinds = frozenset({"pair"})
 

@@ -25,6 +25,7 @@ from onestage.objectives import Feedback, Objective, Scored
 
 @dataclass(frozen=True)
 class KTO(Objective):
+    paper = "2402.01306"
     unit = "response"
     kinds = frozenset({"label", "pair", "demonstration"})
 

@@ -30,6 +30,7 @@ from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewa
 
 @dataclass(frozen=True)
 class LUFFY(PolicyGradient):
+    paper = "2504.14945"
     epsilon: float | None = None
     entropy_coef: float = 0.001
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"

@@ -39,6 +39,7 @@ from onestage.objectives._surrogate import (
 
 @dataclass(frozen=True)
 class PPO(PolicyGradient):
+    paper = "1707.06347"
     beta: float = 0.05
     kl_in: Literal["loss", "reward"] = "reward"
     gamma: float = 1.0

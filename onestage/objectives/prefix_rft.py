@@ -28,6 +28,7 @@ from onestage.objectives._surrogate import PolicyGradient, group_means, group_su
 
 @dataclass(frozen=True)
 class PrefixRFT(PolicyGradient):
+    paper = "2507.01679"
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"
     top_entropy: float = 0.2
     """Share of a prefix's tokens that are trained on, rounded up."""

@@ -35,6 +35,7 @@ from onestage.objectives._surrogate import (
 
 @dataclass(frozen=True)
 class Reinforce(PolicyGradient):
+    paper = "2501.03262"
     kl_in: Literal["loss", "reward"] = "reward"
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "sum"
     baseline: Literal["none", "batch", "group", "running"] = "batch"

@@ -26,6 +26,7 @@ from onestage.objectives._surrogate import PolicyGradient, group_sums, rewards_N
 
 @dataclass(frozen=True)
 class RLOO(PolicyGradient):
+    paper = "2402.14740"
     relative = True
     beta: float = 0.03
     kl_in: Literal["loss", "reward"] = "reward"

@@ -19,6 +19,7 @@ from onestage.objectives import Objective, Scored
 
 @dataclass(frozen=True)
 class SimPO(Objective):
+    paper = "2405.14734"
     unit = "pair"
     kinds = frozenset({"pair"})
     needs = frozenset({"logp"})

@@ -29,6 +29,7 @@ from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewa
 
 @dataclass(frozen=True)
 class SRFT(PolicyGradient):
+    paper = "2506.19767"
     epsilon: float | None = None
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"
     scale_rewards: Literal["group", "batch", "none"] = "none"

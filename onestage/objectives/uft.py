@@ -50,6 +50,7 @@ from onestage.objectives._surrogate import group_means
 
 @dataclass(frozen=True)
 class UFT(Objective):
+    paper = "2410.21438"
     unit = "response"
 
     beta: float = 0.01

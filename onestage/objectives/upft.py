@@ -28,6 +28,7 @@ from onestage.objectives import Objective, Scored
 
 @dataclass(frozen=True)
 class UPFT(Objective):
+    paper = "2503.02875"
     unit = "response"
     kinds = frozenset({"check"})
     needs = frozenset({"logp"})
