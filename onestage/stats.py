@@ -13,9 +13,10 @@ beside a mean over tokens; xright.md T14): the normalised form is 1 at the start
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 LEVEL = 0.95
 """Of all intervals."""
@@ -74,6 +75,80 @@ def paired(left: Sequence[float], right: Sequence[float]) -> tuple[Interval, flo
 
     t = abs(found.mean) / (found.sd / math.sqrt(found.n))
     return found, float(2 * stats.t.sf(t, found.n - 1))
+
+
+class Weighted(NamedTuple):
+    """What an item says of a mean in which it counts more than others (one of several questions)."""
+
+    value: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number measured on items, and what each of them adds to its error.
+
+    Miller 2024 (arXiv 2411.00640): items are drawn from all that could be asked, so the error of a mean
+    is of that drawing; two models asked the same items differ by less than two errors, because what is
+    hard for one is hard for the other. Here the parts of the error are kept by item (linearised, so
+    ratios and means of means have them too): a difference has the differences of the parts.
+    """
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """By item; the standard error is the root of their sum of squares. Empty where it is not known."""
+    n: int = 0
+    """Items."""
+
+    @property
+    def stderr(self) -> float:
+        """nan where there is a single item, or the error is not known."""
+        if self.n < 2 or not self.parts:
+            return math.nan
+        return math.sqrt(math.fsum(part * part for part in self.parts.values()))
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval at 95 % (Student's)."""
+        return critical(self.n - 1) * self.stderr if self.n > 1 else math.nan
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The difference, paired by item; its error is known where both are."""
+        return _combined(self.value - other.value, [(1.0, self), (-1.0, other)])
+
+    def exp(self) -> Estimate:
+        """The exponential (a perplexity of a mean loss), by the delta method."""
+        value = math.exp(self.value) if self.value < 700 else math.inf
+        return Estimate(value, {i: value * part for i, part in self.parts.items()}, self.n)
+
+
+def estimate(found: Mapping[str, float | Weighted]) -> Estimate:
+    """The mean over items, or the ratio of sums where they have weights. For plain numbers the standard
+    error is sd / sqrt n, with n - 1 below the sd."""
+    pairs = {
+        i: one if isinstance(one, Weighted) else Weighted(one, 1.0) for i, one in found.items()
+    }
+    n, whole = len(pairs), math.fsum(one.weight for one in pairs.values())
+    if not whole > 0:
+        return Estimate(math.nan, {}, n)
+    mean = math.fsum(one.value * one.weight for one in pairs.values()) / whole
+    scale = math.sqrt(n / (n - 1)) / whole if n > 1 else 0.0
+    parts = {i: one.weight * (one.value - mean) * scale for i, one in pairs.items()}
+    return Estimate(mean, parts, n)
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """The plain mean of several numbers, of the same items or of others."""
+    share = 1 / len(estimates)
+    value = math.fsum(one.value for one in estimates) * share
+    return _combined(value, [(share, one) for one in estimates])
+
+
+def _combined(value: float, terms: Sequence[tuple[float, Estimate]]) -> Estimate:
+    ids: Iterable[str] = dict.fromkeys(i for _, one in terms for i in one.parts)
+    parts = {i: math.fsum(factor * one.parts.get(i, 0.0) for factor, one in terms) for i in ids}
+    known = all(one.parts for _, one in terms)
+    return Estimate(value, parts if known else {}, len(parts) or max(one.n for _, one in terms))
 
 
 def holm(p: Sequence[float]) -> list[float]:

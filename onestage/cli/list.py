@@ -24,6 +24,7 @@ ROOMS = {
     "hints": "onestage.rollout.hints",
     "rewards": "onestage.rollout.rewards",
     "engines": "onestage.rollout.engines",
+    "suites": "onestage.rollout.suites",
     "worlds": "onestage.studies.worlds",
     "executors": "onestage.studies.executors",
     "callbacks": "onestage.training.callbacks",

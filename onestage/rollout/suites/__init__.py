@@ -1,0 +1,211 @@
+"""What a model is asked at the end, and while it learns: the benchmarks that people know, and one's own.
+
+A suite is a dataclass of its options, one a file of this package (`Plugins`). It says four things, and
+`measure` does the rest: which `items` there are, how a model is `ask`ed them (what it writes, or how
+likely it finds what is given), what an answer is worth (`score`, numbers of an item), and what the
+numbers of all items come to (`summarise`). Answers are kept line by line (`kept`), scores are not: they
+are a function of items and answers, and cost little beside them.
+
+    suite = suites.make({"name": "ifeval", "path": "prompts.jsonl", "limit": 20})
+    found = suites.measure(suite, Subject.of(policy))
+    found.headline.value, found.headline.stderr
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from onestage.config import Plugins
+from onestage.data.messages import Turns
+from onestage.rollout.rewards import Failure
+from onestage.rollout.suites._kept import Kept
+from onestage.rollout.suites._subject import Subject
+from onestage.runfolder import Say, silent
+from onestage.stats import Estimate, Weighted, estimate
+
+BLOCK = 64
+"""Items that are asked together; what they answer is kept together."""
+
+Content = Mapping[str, Any]
+"""A model's answer to an item: plain content, as JSON holds it."""
+Scores = Mapping[str, float | Weighted]
+"""Of an item, by metric. A metric that says nothing of an item is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that is asked."""
+
+    id: str
+    """Unique in its suite, and the same whenever it is asked: models are compared by it."""
+    prompt: Turns
+    """A text that is continued as it stands, or messages."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What `score` needs to know."""
+
+
+@dataclass(frozen=True)
+class Suite(abc.ABC):
+    """The base of all suites: a frozen dataclass of options."""
+
+    limit: int | None = None
+    """The first so many items; default: all."""
+    chat: bool | None = None
+    """Ask through the chat template, or raw text; default: where the tokenizer has a template."""
+    data: Path | None = None
+    """A folder in which suites look for their files, under the names that they are known by."""
+
+    headline: ClassVar[str]
+    """The metric that stands for the suite."""
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    """Metrics of which less is better."""
+    judging: ClassVar[frozenset[str]] = frozenset()
+    """Options that change no answer, only what it is worth: with others, kept answers are still good."""
+    needs_base: ClassVar[bool] = False
+    """Whether it compares the model with its base while asking (`Subject.base`)."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
+
+    def check(self) -> None:  # noqa: B027 - most find out by reading their items
+        """Raise `ValueError` for what would fail later: a judge that cannot be reached, a package that
+        is not installed. Called before a model is loaded; `items` is called then, too."""
+
+    @abc.abstractmethod
+    def items(self, chat: bool) -> list[Item]:
+        """All of them, in order. Raises `ValueError` where they cannot be had: which file is needed, and
+        where to put it."""
+
+    @abc.abstractmethod
+    def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
+        """The model's answers to some items, in their order. What it answers to one may depend on the
+        others by rounding alone."""
+
+    @abc.abstractmethod
+    def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Scores | Failure]:
+        """What each answer is worth; a `Failure` where that cannot be said (a judge that is down)."""
+
+    def summarise(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
+        """The metrics by name, the headline among them, of the items' scores by id. Default: the mean of
+        each score."""
+        names = dict.fromkeys(name for one in scores.values() for name in one)
+        return {
+            name: estimate({i: one[name] for i, one in scores.items() if name in one})
+            for name in names
+        }
+
+    def shown(self, item: Item, answer: Content) -> Mapping[str, Any]:
+        """An answer as people look at it, in samples and reports."""
+        return {"prompt": item.prompt, **answer}
+
+    def spent(self) -> dict[str, float]:
+        """What judging has cost since this process began, by name."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a suite found of a model."""
+
+    suite: Suite
+    items: Sequence[Item]
+    answers: Mapping[str, Content]
+    """By item."""
+    scores: Mapping[str, Scores]
+    """By item; those that could be scored."""
+    failures: Mapping[str, Failure]
+    """By item: not scored, and in no metric."""
+    metrics: Mapping[str, Estimate]
+
+    @property
+    def headline(self) -> Estimate:
+        """The metric that stands for the suite."""
+        return self.metrics[self.suite.headline]
+
+    def count(self, flag: str) -> int:
+        """Answers that say so of themselves: `cut` (the prompt was too long), ..."""
+        return sum(bool(answer.get(flag)) for answer in self.answers.values())
+
+
+def measure(
+    suite: Suite, subject: Subject, kept: Kept | None = None, say: Say = silent
+) -> Measured:
+    """Ask a model what is not known of it yet, and score it all.
+
+    Items are asked in blocks that do not depend on what is kept, so that an evaluation that was
+    interrupted ends with the answers of one that was not. Raises `ValueError` where not one answer can
+    be scored.
+    """
+    items = chosen(suite, subject.templated)
+    kept = kept if kept is not None else Kept()
+    asked = 0
+    for block in blocks(items):
+        if not all(item.id in kept for item in block):
+            answers = suite.ask(subject, block)
+            kept.add([(item.id, a) for item, a in zip(block, answers, strict=True)])
+        asked += len(block)
+        say(f"{asked} of {len(items)}")
+    return scored(suite, items, {item.id: kept[item.id] for item in items})
+
+
+def scored(suite: Suite, items: Sequence[Item], answers: Mapping[str, Content]) -> Measured:
+    """The numbers of some answers, by item."""
+    judged = suite.score(items, [answers[item.id] for item in items])
+    by_id = {item.id: one for item, one in zip(items, judged, strict=True)}
+    failures = {i: one for i, one in by_id.items() if isinstance(one, Failure)}
+    scores = {i: one for i, one in by_id.items() if not isinstance(one, Failure)}
+    if not scores:
+        first = next(iter(failures.values()))
+        raise ValueError(f"not one of {len(items)} answers could be scored: {first.reason}")
+    return Measured(suite, items, answers, scores, failures, suite.summarise(scores))
+
+
+def chosen(suite: Suite, templated: bool) -> list[Item]:
+    """The items that are asked. Raises `ValueError` where there are none, or two of one id."""
+    items = suite.items(templated if suite.chat is None else suite.chat)[: suite.limit]
+    if not items:
+        raise ValueError(f"the suite {name_of(suite)} has no items")
+    if len({item.id for item in items}) < len(items):
+        raise ValueError(f"the suite {name_of(suite)} has two items of one id")
+    return items
+
+
+def blocks(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """The items, those of similar length together, the longest first: what takes too much memory or time
+    is known at once."""
+    order = sorted(items, key=lambda item: -len(json.dumps(item.prompt)))
+    for start in range(0, len(order), BLOCK):
+        yield order[start : start + BLOCK]
+
+
+def digest(suite: Suite, items: Sequence[Item]) -> str:
+    """By what and how is asked: answers of one digest (and one model) are the same."""
+    asked = [[item.id, item.prompt] for item in items]
+    apart = {"limit", "chat", "data", "path", *suite.judging}  # items say what these have come to
+    how = {one.name: getattr(suite, one.name) for one in fields(suite) if one.name not in apart}
+    whole = json.dumps([name_of(suite), how, asked], sort_keys=True, default=str)
+    return hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
+
+
+def name_of(suite: Suite) -> str:
+    return type(suite).__module__.rpartition(".")[2]
+
+
+PLUGINS = Plugins("suite", __name__, Suite)  # type: ignore[type-abstract]
+names, find, make = PLUGINS.names, PLUGINS.find, PLUGINS.make
+
+
+def __getattr__(name: str) -> Any:
+    """`onestage.suites.IFEval`: the file is read when the class is asked for."""
+    return PLUGINS.by_class(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(find(name).__name__ for name in PLUGINS.built_in())})

@@ -1,0 +1,92 @@
+"""A model under evaluation: what it writes behind a prompt, and how likely it finds a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onestage.data.messages import Turns
+from onestage.data.tokenize import prompt_ids
+from onestage.data.trees import Ids
+from onestage.rollout.engines import Decoding, Engine, Request
+
+if TYPE_CHECKING:  # suites are named, and their options checked, where no model is
+    from onestage.models.policy import Policy
+
+LONGEST = 1 << 20
+"""Tokens of a text where a model says nothing of its context."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A policy, its tokenizer, and the engine that samples it."""
+
+    policy: Policy
+    tokenizer: Any
+    engine: Engine
+    base: Policy | None = None
+    """What it is compared with while it is asked, by the suites that do so."""
+
+    @classmethod
+    def of(cls, policy: Policy, tokenizer: Any = None, base: Policy | None = None) -> Subject:
+        """With the policy's own tokenizer and model. Raises `ValueError` where it has no tokenizer."""
+        from onestage.rollout.engines.transformers import Transformers
+
+        tokenizer = tokenizer if tokenizer is not None else policy.tokenizer
+        if tokenizer is None:
+            raise ValueError("the policy has no tokenizer of its own: give one")
+        return cls(policy, tokenizer, Transformers(policy.model, tokenizer), base)
+
+    @property
+    def templated(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return getattr(self.tokenizer, "chat_template", None) is not None
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read."""
+        config = self.policy.base.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or LONGEST)
+
+    def write(
+        self,
+        prompts: Sequence[Turns],
+        how: Decoding,
+        keys: Sequence[str],
+        until: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """`completion` behind each prompt (without special tokens), its `tokens`, whether it `ended` by
+        itself; `cut`: how many tokens of the prompt's beginning were left out to fit the context.
+
+        keys: what is drawn depends on these; until: texts at which a completion ends, without them.
+        """
+        room = max(self.context - how.max_completion_length, 1)
+        whole = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
+        requests = [
+            Request(_fitting(ids, room), 1, key) for ids, key in zip(whole, keys, strict=True)
+        ]
+        found = []
+        for ids, (one,) in zip(whole, self.engine(requests, how), strict=True):
+            text = self.tokenizer.decode(one.ids, skip_special_tokens=True)
+            short, stopped = _before(text, until)
+            told: dict[str, Any] = {"completion": short, "tokens": len(one.ids)}
+            told["ended"] = bool(one.ended or stopped)
+            if len(ids) > room:
+                told["cut"] = len(ids) - room
+            found.append(told)
+        return found
+
+
+def _fitting(ids: Ids, room: int) -> Ids:
+    """The end of a prompt that is too long, behind its first token, which may be a BOS that every text
+    needs."""
+    return ids if len(ids) <= room else np.concatenate([ids[:1], ids[len(ids) - room + 1 :]])
+
+
+def _before(text: str, until: Sequence[str]) -> tuple[str, bool]:
+    """What stands before the first of some texts, and whether there is one."""
+    places = [place for mark in until if (place := text.find(mark)) >= 0]
+    return (text[: min(places)], True) if places else (text, False)

@@ -1,0 +1,177 @@
+"""Suites against the benchmarks' own code, and what is kept of an evaluation that is interrupted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tiny import REAL_DATA, make_tokenizer, tiny_llama
+
+from onestage.models.policy import Policy
+from onestage.rollout import suites
+from onestage.rollout.suites import Kept, Measured, Subject, measure, scored
+
+PROMPTS = [
+    {
+        "key": 7,
+        "prompt": "Write without commas, in at least 12 words.",
+        "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
+        "kwargs": [{}, {"relation": "at least", "num_words": 12}],
+    },
+    {
+        "key": 8,
+        "prompt": "Say it twice: say it twice.",
+        "instruction_id_list": ["combination:repeat_prompt"],
+        "kwargs": [{"prompt_to_repeat": "Say it twice: say it twice."}],
+    },
+    {
+        "key": 9,
+        "prompt": "Wrap everything in double quotation marks, in lower case.",
+        "instruction_id_list": ["startend:quotation", "change_case:english_lowercase"],
+        "kwargs": [{}, {}],
+    },
+]
+WRITTEN = {
+    "7": "**one two, three**\nfour five six seven eight nine ten eleven twelve thirteen",
+    "8": "Say it twice: say it twice. Here it is.",
+    "9": 'Sure!\n"the sea is wide and blue and the wind is Cold"',
+}
+PROBLEMS = [
+    {"question": "Two and two?", "answer": "2+2=4\n#### 4"},
+    {"question": "A thousand and one?", "answer": "#### 1,001"},
+    {"question": "Half of $7?", "answer": "7/2\n#### 3.5"},
+    {"question": "None?", "answer": "#### 0"},
+]
+SOLVED = [
+    " It is 4.\n#### 4",
+    " #### 1001 then #### 5, so 1,001.",
+    " The answer is $3.50 or $3.5.",
+    " no idea",
+]
+
+
+@pytest.fixture
+def subject() -> Subject:
+    return Subject.of(Policy(tiny_llama(), make_tokenizer()))
+
+
+def written(folder: Path, rows: Sequence[Any], name: str = "rows.jsonl") -> str:
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / name)
+
+
+def judged(suite: Any, written: Sequence[str]) -> Measured:
+    items = suite.items(False)
+    answers = {i.id: {"completion": text} for i, text in zip(items, written, strict=True)}
+    return scored(suite, items, answers)
+
+
+def as_the_benchmark_says(prompts: Sequence[Any], responses: Sequence[str]) -> dict[str, float]:
+    """lm-eval's own verdicts and means."""
+    from onestage.rollout.rewards._ifeval_benchmark import load
+
+    utils = load()
+    each = [
+        utils.process_results(doc, [text]) for doc, text in zip(prompts, responses, strict=True)
+    ]
+    found = {}
+    for name in each[0]:
+        values = [one[name] for one in each]
+        flat = name.startswith("inst")
+        found[name] = utils.agg_inst_level_acc(values) if flat else sum(values) / len(values)
+    return found
+
+
+def test_ifeval_is_the_benchmarks(tmp_path: Path) -> None:
+    suite = suites.make({"name": "ifeval", "path": written(tmp_path, PROMPTS)})
+    found = judged(suite, [*WRITTEN.values()])
+    theirs = as_the_benchmark_says(PROMPTS, [*WRITTEN.values()])
+    mine = {name: found.metrics[name].value for name in theirs}
+    assert mine == pytest.approx(theirs, abs=1e-12)
+    assert 0 < min(theirs.values()) < max(theirs.values()) < 1
+    assert found.headline.value == pytest.approx(sum(theirs.values()) / 4)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (REAL_DATA / "ifeval_prompts.jsonl.gz").is_file(), reason="no real data")
+def test_ifeval_is_the_benchmarks_on_real_prompts() -> None:
+    """But for two of 541, of whose letter (`#`, `!`) the benchmark makes another one at random."""
+    with gzip.open(REAL_DATA / "ifeval_prompts.jsonl.gz", "rt") as opened:
+        docs = [json.loads(line) for line in opened][:120]
+    docs = [doc for doc in docs if all(k.get("letter", "a").isalpha() for k in doc["kwargs"])]
+    assert len(docs) == 118
+    texts = [
+        f"* {doc['prompt']}\n\nHere it is, and *so* on.\nP.S. <<Title>> [one] [two]" for doc in docs
+    ]
+    suite = suites.make({"name": "ifeval", "data": REAL_DATA})
+    known = {str(doc["key"]) for doc in docs}
+    items = [item for item in suite.items(False) if item.id in known]
+    answers = {i.id: {"completion": text} for i, text in zip(items, texts, strict=True)}
+    found = scored(suite, items, answers)
+    theirs = as_the_benchmark_says(docs, texts)
+    assert {n: found.metrics[n].value for n in theirs} == pytest.approx(theirs, abs=1e-12)
+
+
+def test_gsm8k_is_read_as_lm_eval_reads_it(tmp_path: Path) -> None:
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters.extraction import RegexFilter
+
+    suite = suites.make({"name": "gsm8k", "path": written(tmp_path, PROBLEMS), "shots": 0})
+    found = judged(suite, SOLVED)
+    how = {"ignore_case": True, "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}
+    filters = {
+        "strict": RegexFilter("#### (\\-?[0-9\\.\\,]+)"),
+        "flexible": RegexFilter("(-?[$0-9.,]{2,})|(-?[0-9]+)", group_select=-1),
+    }
+    for name, one in filters.items():
+        read = [x for (x,) in one.apply([[text] for text in SOLVED], [])]
+        right = [
+            float(exact_match_hf_evaluate([x], [row["answer"]], **how)["exact_match"])
+            for x, row in zip(read, PROBLEMS, strict=True)
+        ]
+        assert [found.scores[str(n)][name] for n in range(4)] == right
+    assert found.metrics["strict"].value == 0.5
+    assert found.metrics["flexible"].value == 0.75
+
+
+def test_examples_in_front_are_others(tmp_path: Path) -> None:
+    path = written(tmp_path, PROBLEMS)
+    suite = suites.make({"name": "gsm8k", "path": path, "shots_path": path, "shots": 2})
+    for item in suite.items(False):
+        assert isinstance(item.prompt, str)
+        assert item.prompt.count(item.facts["question"]) == 1
+        assert item.prompt.count("Question: ") == 3
+        assert item.prompt.endswith("\nAnswer:")
+    with pytest.raises(ValueError, match="shots_path"):
+        suites.make({"name": "gsm8k", "path": path}).items(False)
+
+
+def test_a_model_is_asked_and_goes_on_where_it_was(tmp_path: Path, subject: Subject) -> None:
+    """Two of three answers are lost, a line is cut off: the numbers are those of one go."""
+    path = written(tmp_path, PROMPTS)
+    suite = suites.make({"name": "ifeval", "path": path, "max_completion_length": 8})
+    file = tmp_path / "answers.jsonl"
+    first = measure(suite, subject, Kept(file))
+    lines = file.read_text().splitlines()
+    assert len(lines) == 3
+    file.write_text(lines[0] + "\n" + lines[1][:20])
+    again = measure(suite, subject, Kept(file))
+    assert again.answers == first.answers
+    assert again.metrics == first.metrics
+    asked = len(file.read_text())
+    measure(suite, subject, Kept(file))
+    assert len(file.read_text()) == asked
+
+
+def test_what_is_missing_is_said_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown suite 'ifevel'; did you mean 'ifeval'"):
+        suites.make("ifevel")
+    suite = suites.make({"name": "ifeval", "path": written(tmp_path, [{"prompt": "Hello."}])})
+    with pytest.raises(ValueError, match=r"rows\.jsonl:1: ifeval needs the columns"):
+        suite.items(False)
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        suites.make({"name": "ifeval", "limit": 0})
