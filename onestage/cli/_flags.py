@@ -20,6 +20,12 @@ Kind = Annotated[str | None, typer.Option(help="The kind of the rows.")]
 Column = Annotated[
     list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Rename a column; repeatable.")
 ]
+Encoding = Annotated[
+    str | None, typer.Option(help="Of a file of text that is not in UTF-8: cp1252, utf-16, ...")
+]
+Delimiter = Annotated[
+    str | None, typer.Option(help="What separates the cells of a .csv or .tsv: ';', tab, ...")
+]
 ScoreRange = Annotated[tuple[float, float], typer.Option(help="Range of given scores.")]
 
 

@@ -18,9 +18,14 @@ def load_model(model: str, tokenizer: str | None, dtype: str) -> Any:
 
 
 def stream_of(
-    path: str, kind: str | None, column: list[str] | None, score_range: tuple[float, float]
+    path: str,
+    kind: str | None,
+    column: list[str] | None,
+    score_range: tuple[float, float],
+    **written: str | None,
 ) -> Stream:
-    """The rows that a command is pointed at, named after their file."""
+    """The rows that a command is pointed at, named after their file. `written`: how they are, as a
+    stream says it (`encoding`, `delimiter`, `subset`)."""
     from onestage.config import checked
     from onestage.data.stream import Stream, name_of
 
@@ -30,5 +35,5 @@ def stream_of(
         if not equals:
             raise ValueError(f"--column {item!r}: expected OURS=THEIRS")
         columns[ours] = theirs
-    told = {"kind": kind, "columns": columns, "score_range": score_range}
+    told = {"kind": kind, "columns": columns, "score_range": score_range, **written}
     return checked(Stream, {"name": name_of(path), "path": path, **told})

@@ -7,15 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from onestage.cli._flags import Delimiter, Encoding
 from onestage.cli._inputs import stream_of
 from onestage.cli._terminal import Set, app, console, quiet_libraries, say
 
 
 @app.command()
 def check(
-    what: Annotated[
-        Path, typer.Argument(metavar="RECIPE_OR_DATA", help="A recipe or a data file.")
-    ],
+    what: Annotated[str, typer.Argument(metavar="RECIPE_OR_DATA", help="A recipe or a data file.")],
     set_: Set = None,
     out: Annotated[
         Path | None,
@@ -32,6 +31,8 @@ def check(
     score_range: Annotated[
         tuple[float, float], typer.Option(help="For a data file: range of its scores.")
     ] = (0.0, 1.0),
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     max_length: Annotated[int, typer.Option(help="For a data file: longest path.")] = 2048,
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Estimate memory and time on so many GPUs.")
@@ -47,12 +48,12 @@ def check(
     """Show what will be trained on and what is wrong with it, before any weights are loaded."""
     quiet_libraries()
     machines = _machines(gpus, gpu, gpus_per_node, price)
-    if what.suffix in (".yaml", ".yml"):
-        good = _recipe(what, set_ or [], out or Path("runs") / what.stem, machines)
+    if what.endswith((".yaml", ".yml")):
+        good = _recipe(Path(what), set_ or [], out or Path("runs") / Path(what).stem, machines)
     elif machines:
         raise ValueError(f"--gpus: {what} is a data file; give the recipe that trains on it")
     else:
-        stream = stream_of(str(what), kind, column, score_range)
+        stream = stream_of(what, kind, column, score_range, encoding=encoding, delimiter=delimiter)
         good = _data(stream, tokenizer, max_length) if tokenizer else _rows(stream)
     if not good:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from onestage.cli._terminal import app, say
 
 @app.command()
 def init(
-    data: Annotated[list[Path], typer.Argument(help="Files of rows; each becomes a stream.")],
+    data: Annotated[list[str], typer.Argument(help="Files of rows; each becomes a stream.")],
     model: Annotated[
         str, typer.Option(help="A folder or hub id of the model to start from.")
     ] = "Qwen/Qwen3-0.6B",
@@ -25,6 +25,6 @@ def init(
 
     if out.exists():
         raise OutputError(f"{out} is there already; choose another --out")
-    streams = [stream_of(str(file), None, None, (0.0, 1.0)) for file in data]
+    streams = [stream_of(file, None, None, (0.0, 1.0)) for file in data]
     write_text(out, first_recipe(streams, model))
     say(f"{out}; next: onestage check {out}")

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator
 
 from onestage.data._row_error import shown
-from onestage.data.files import RawRow
-from onestage.data.hub import rows_of_dataset
+from onestage.data.hub import rows_of_dataset, whole_hub_name
+from onestage.data.raw import RawRow
 from onestage.data.record import Refusal
 
 MARK = "rows given in Python, digest "
@@ -79,7 +79,7 @@ def place_of(value: object) -> str | GivenRows:
             raise ValueError(
                 "an empty text is no path; give a file, a folder, a pattern or a hub name"
             )
-        return value
+        return whole_hub_name(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return GivenRows(list(value))
     if hasattr(value, "select_columns") and hasattr(value, "iter"):

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onestage.data.files import BATCH_ROWS, SUFFIXES, RawRow, columns_to_read, rows_of_table
+from onestage.data.files import BATCH_ROWS, SUFFIXES
+from onestage.data.raw import RawRow, columns_to_read, rows_of_table
 
+ADDRESS = "hf://datasets/"
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -29,6 +31,12 @@ def is_hub_name(given: str) -> bool:
     if HUB_NAME.fullmatch(given) is None or given.lower().endswith(SUFFIXES):
         return False
     return not Path(given).exists()
+
+
+def whole_hub_name(given: str) -> str:
+    """`owner/name` for the address of a whole data set, `hf://datasets/owner/name`."""
+    name = given.removeprefix(ADDRESS)
+    return name if name != given and HUB_NAME.fullmatch(name) else given
 
 
 def load_saved(given: str, split: str) -> Any:

@@ -12,16 +12,17 @@ from onestage.data._row_advice import unused_columns
 from onestage.data._row_error import RowError
 from onestage.data.files import (
     SUFFIXES,
-    RawRow,
+    TEXT_SUFFIXES,
     data_files,
-    lines_of,
     rows_of,
     skipped_files,
 )
 from onestage.data.given import GivenRows, refuse_remembered
 from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
 from onestage.data.kinds import Kind
+from onestage.data.lines import lines_of
 from onestage.data.messages import Turns, prompt_of
+from onestage.data.raw import RawRow, Written
 from onestage.data.reach import require_within_reach
 from onestage.data.record import Record, Refusal
 from onestage.data.rows import JUDGED_BY, record_of
@@ -141,7 +142,7 @@ def prompts_of(path: str) -> list[Turns]:
 
     Raises ValueError with the place of a prompt that cannot be read, or where there is none.
     """
-    if not path.lower().endswith(SUFFIXES):
+    if path.lower().endswith(TEXT_SUFFIXES) or not path.lower().endswith(SUFFIXES):
         found: list[Turns] = [line for _, line in lines_of(Path(path).expanduser())]
     else:
         found = [_prompt(row) for row in raw_rows(Stream(path))]
@@ -174,7 +175,8 @@ def raw_rows(stream: Stream) -> Iterator[RawRow | Refusal]:
         )
     if is_hub_name(place):
         return rows_of_dataset(_dataset(stream, place), f"{place}/{stream.split}", wanted)
-    return chain.from_iterable(rows_of(file, wanted) for file in data_files(place))
+    written = Written(stream.encoding, stream.delimiter, stream.subset)
+    return chain.from_iterable(rows_of(file, wanted, written) for file in data_files(place))
 
 
 def skipped(stream: Stream) -> list[str]:
@@ -222,11 +224,15 @@ def _refuse_options(stream: Stream) -> None:
     place, name = stream.path, stream.name
     refuse_remembered(place)
     on_hub = isinstance(place, str) and is_hub_name(place)
-    if stream.subset is not None and not on_hub:
-        raise ValueError(f"{name}: subset needs a hub data set, found {place}")
+    sheets = isinstance(place, str) and place.lower().endswith(".xlsx")
+    if stream.subset is not None and not on_hub and not sheets:
+        raise ValueError(f"{name}: subset needs a hub data set or a workbook, found {place}")
     if stream.streaming and not on_hub:
         raise ValueError(f"{name}: streaming needs a hub data set, found {place}")
     saved = isinstance(place, str) and is_saved(place)
+    if (stream.encoding or stream.delimiter) and (on_hub or saved or isinstance(place, GivenRows)):
+        option = "encoding" if stream.encoding else "delimiter"
+        raise ValueError(f"{name}: {option} needs a file of text, found {place}")
     if stream.split != "train" and not on_hub and not saved:
         raise ValueError(
             f"{name}: split {stream.split!r} needs a hub or saved data set, found "
@@ -249,5 +255,6 @@ def _how(stream: Stream) -> str:
             *(stream.score_range, sorted((stream.ratings or {}).items())),
             stream.reward is not None,
             stream.unlabelled,
+            *((stream.encoding, stream.delimiter) if stream.encoding or stream.delimiter else ()),
         )
     )

@@ -1,13 +1,32 @@
-"""Numbers that judge a response: scores of a declared range to [0, 1], ratings, labels, weights."""
+"""Numbers that judge a response: scores of a declared range to [0, 1], ratings, labels, weights.
+
+They may be written as text ("0.8", "true"), as in every table of text.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from onestage.data._row_error import RowError, shown
+
+WORDS = {
+    "true": 1.0,
+    "1": 1.0,
+    "1.0": 1.0,
+    "yes": 1.0,
+    "false": 0.0,
+    "0": 0.0,
+    "0.0": 0.0,
+    "no": 0.0,
+}
+"""Labels in words, in any case."""
+
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""A number in words: as in JSON, and nothing that only Python reads (nan, 1_000)."""
 
 
 def unit_score(value: object, name: str, score_range: tuple[float, float]) -> float:
@@ -40,10 +59,12 @@ def rated_score(
 
 
 def unit_label(value: object) -> float:
-    """1.0 for a thumb up, 0.0 for a thumb down: a bool, or 0 or 1."""
+    """1.0 for a thumb up, 0.0 for a thumb down: a bool, or 0 or 1, also in words."""
     if isinstance(value, (bool, int, float)) and value in (0, 1):
         return float(value)
-    raise RowError(f"`label` must be true or false (or 1 or 0), found {shown(value)}")
+    if isinstance(value, str) and value.strip().lower() in WORDS:
+        return WORDS[value.strip().lower()]
+    raise RowError(f"`label` must be true or false (or 1 or 0, yes or no), found {shown(value)}")
 
 
 def row_weight(value: object) -> float:
@@ -77,5 +98,7 @@ def _number(value: object, name: str) -> float:
     if type(value) is float or type(value) is int:
         return value
     if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str) and DECIMAL.fullmatch(value.strip()):
         return float(value)
     raise RowError(f"`{name}` must be a number, found {shown(value)}")

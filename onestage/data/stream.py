@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -35,8 +36,9 @@ class Stream(Section):
     name: str
     """The stream's name, in metrics and in the objective map."""
     path: Place
-    """A file (.jsonl, .json, .parquet, also .gz), a folder, a glob, or a hub data set. In Python also a
-    list of dicts or a `datasets.Dataset`."""
+    """A file (.jsonl, .json, .parquet, .csv, .tsv, .xlsx, .txt; text also .gz), a folder, a glob, an
+    address (s3://, gs://, hf://), or a hub data set. In Python also a list of dicts or a
+    `datasets.Dataset`."""
     kind: Kind | None = None
     """Default: inferred for each row from its columns."""
     columns: dict[str, str] = {}
@@ -55,7 +57,11 @@ class Stream(Section):
     eval_split: str | None = None
     """Of a hub data set: evaluate on this split of the same path."""
     subset: str | None = None
-    """Configuration name of a hub data set."""
+    """Configuration name of a hub data set; of a workbook (.xlsx), the sheet."""
+    encoding: str | None = None
+    """Of a file of text that is not in UTF-8: utf-16, latin-1, cp1252, shift_jis, ..."""
+    delimiter: str | None = None
+    """What separates the cells of a .csv (else a comma) or .tsv (else a tab)."""
     streaming: bool = False
     """Read a hub data set without downloading it whole first."""
     as_messages: bool = False
@@ -95,6 +101,26 @@ class Stream(Section):
             return checked_range(read(value))
         except ValidationError:
             return checked_range(value)  # says in one sentence what is wrong
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                codecs.lookup(value)
+        except LookupError:
+            raise ValueError(
+                f"no encoding {value!r}; usual ones are utf-16, latin-1, cp1252, gb18030, shift_jis"
+            ) from None
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        value = "\t" if value in ("tab", "\\t") else value
+        if value is not None and (len(value) != 1 or value in '\r\n"' or value.isalnum()):
+            raise ValueError(f"must be one sign such as ';', '|' or tab, found {value!r}")
+        return value
 
     @model_validator(mode="after")
     def _columns_are_known(self) -> Stream:

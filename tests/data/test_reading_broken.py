@@ -38,14 +38,14 @@ def test_a_bad_line_is_refused_with_its_place_and_the_rest_is_read(write, line, 
     [
         ("absent.jsonl", r"absent\.jsonl: no such file .*allowed.*owner/name"),
         ("preset.jsonll", r"did you mean 'preset.jsonl'"),
-        ("table.csv", r"table\.csv: cannot read this kind.*\.parquet"),
+        ("table.orc", r"table\.orc: cannot read this kind.*\.parquet"),
         ("nothing", r"nothing: no file of rows in this folder"),
         ("*.absent", r"no such file"),
     ],
 )
 def test_a_path_without_rows_is_explained_at_once(write, tmp_path, name, words):
     write("preset.jsonl", lines_of(DEMO))
-    write("table.csv", b"prompt,completion\n")
+    write("table.orc", b"ORC")
     write("nothing/README.md", b"")
     with pytest.raises(ValueError, match=words):
         read(str(tmp_path / name))

@@ -19,8 +19,9 @@ BAD_ROWS = {
     "score infinite": ({**DEMO, "score": math.inf}, ["`score`", "inf"]),
     "score huge": ({**DEMO, "score": 10**400}, ["`score`", "0 to 1"]),
     "score bool": ({**DEMO, "score": True}, ["`score`", "number", "bool True"]),
-    "score text": ({**DEMO, "score": "0.5"}, ["`score`", "number", "str '0.5'"]),
-    "label text": ({**DEMO, "label": "true"}, ["`label`", "true or false", "str 'true'"]),
+    "score text": ({**DEMO, "score": "half"}, ["`score`", "number", "str 'half'"]),
+    "score nan in words": ({**DEMO, "score": "nan"}, ["`score`", "number", "str 'nan'"]),
+    "label text": ({**DEMO, "label": "maybe"}, ["`label`", "true or false", "str 'maybe'"]),
     "label other": ({**DEMO, "label": 2}, ["`label`", "int 2"]),
     "label nan": ({**DEMO, "label": math.nan}, ["`label`", "float nan"]),
     "label and score": (
