@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,13 +42,12 @@ class Excerpt:
 
     def __init__(self, policy: Policy, model: Any) -> None:
         self.policy, self.model = policy, model
-        self.routed = any("experts" in name for name, _ in model.named_modules())
 
     @torch.no_grad()
     def apart(self, row: Row, attention: str) -> tuple[bool, float]:
         """Whether hidden states in a forest row are those of its paths alone, in the model's own
         attention, and the largest relative difference. attention: what the row is run with."""
-        with self._in_float32():
+        with in_float32(self.policy.device):
             with using(self.model, attention):
                 inputs = self.policy.inputs(row, self.model.config, torch.float32)
                 packed_TH = self._states(inputs)
@@ -56,11 +55,11 @@ class Excerpt:
             at_S = np.concatenate([tree.parent_T[tree.node_K], tree.node_K])
             packed_SH = packed_TH[torch.from_numpy(at_S).to(packed_TH.device)]
             alone_SH = self._alone(row)
-            found = self._most(_relative(packed_SH, alone_SH))
-            if at_most(found, FLOOR):
-                return True, found
-            noise = self._most(_relative(self._alone(row, PADDING), alone_SH))
-        return at_most(found, min(TIMES * noise, CEILING)), found
+            return is_rounding(
+                self.model,
+                relative(packed_SH, alone_SH),
+                lambda: relative(self._alone(row, PADDING), alone_SH),
+            )
 
     @torch.no_grad()
     def looks_ahead(self, ids: np.ndarray[Any, Any]) -> float:
@@ -68,19 +67,12 @@ class Excerpt:
         of the first, in the model's own attention; 0 where that is rounding."""
         half = len(ids) // 2
         other = np.concatenate([ids[:half], ids[half:][::-1]])
-        with self._in_float32(), using(self.model, own_attention(self.model)):
+        with in_float32(self.policy.device), using(self.model, own_attention(self.model)):
             before, after = (self._of(text)[:half] for text in (ids, other))
-        found = largest(_relative(after, before))
+        found = largest(relative(after, before))
         # The shapes are the same, so there is little to round. And a model whose causal mask depends on
         # whether it is given one differs from itself when it is padded, by more than rounding.
         return 0.0 if at_most(found, FLOOR) else found
-
-    def _most(self, gap_S: Tensor) -> float:
-        """The largest; of a mixture of experts all but 1 in 100: the last digit of a score may send
-        a token to another expert."""
-        if not self.routed or not gap_S.isfinite().all():
-            return largest(gap_S)
-        return largest(gap_S.sort().values[: len(gap_S) - len(gap_S) // 100])
 
     def _alone(self, row: Row, padding: int = 0) -> Tensor:
         """The states (S, H) before scored tokens, then those at them, of paths one by one."""
@@ -98,31 +90,65 @@ class Excerpt:
         return self._states(self.policy.readout.plain_inputs(ids_T, padding))
 
     def _states(self, inputs: dict[str, Any]) -> Tensor:
-        out = self.model(**inputs, use_cache=False)
-        # A model without a body of its own gives logits, which are states of another size.
-        states = out.last_hidden_state if "last_hidden_state" in out else out.logits
-        return states[0].float()
-
-    @contextlib.contextmanager
-    def _in_float32(self) -> Iterator[None]:
-        with torch.autocast(self.policy.device.type, enabled=False):
-            yield
+        return states_of(self.model(**inputs, use_cache=False))[0]
 
 
 def excerpt_of(policy: Policy) -> Excerpt | None:
-    """The first layers of a policy's model; None where they cannot be copied (quantised weights, layers
-    that are too large, a model that does not run with fewer layers)."""
-    base = policy.base
+    """The first layers of a policy's model; None where they cannot be copied (`first_layers`)."""
+    with opened(policy):
+        copied = first_layers(policy.base)
+    return None if copied is None else Excerpt(policy, copied)
+
+
+def first_layers(base: Any) -> Any | None:
+    """A copy of the first layers of a transformers model, in float32 and with short windows; None where
+    they cannot be copied (quantised weights, layers that are too large, a model that does not run with
+    fewer layers). Weights that lie in parts must be together (`sharding`)."""
     if getattr(base, "hf_quantizer", None) is not None:
         return None
     try:
-        with opened(policy):
-            copied = _copied(base.base_model)
+        return _copied(base.base_model)
     except (RuntimeError, TypeError, NotImplementedError, AttributeError):
         return (
             None  # what models say that keep their embeddings elsewhere, and hooks to being copied
         )
-    return None if copied is None else Excerpt(policy, copied)
+
+
+def states_of(out: Any) -> Tensor:
+    """The last states that a copy gave; one without a body of its own gives logits, which are states of
+    another size."""
+    states: Tensor = out.last_hidden_state if "last_hidden_state" in out else out.logits
+    return states.float()
+
+
+def in_float32(device: torch.device) -> Any:
+    """What a copy is run in, whatever the policy is."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def relative(left_SH: Tensor, right_SH: Tensor) -> Tensor:
+    """Differences (S) of states (S, H), relative to the length of those on the right."""
+    return (left_SH - right_SH).norm(dim=-1) / right_SH.norm(dim=-1).clamp_min(1e-6)
+
+
+def is_rounding(model: Any, gap_S: Tensor, noise: Callable[[], Tensor]) -> tuple[bool, float]:
+    """Whether relative differences of a copy's states are rounding, and the largest of them.
+
+    noise: how its states differ when a text is merely padded; asked for where it matters.
+    """
+    routed = any("experts" in name for name, _ in model.named_modules())
+    found = _most(gap_S, routed)
+    if at_most(found, FLOOR):
+        return True, found
+    return at_most(found, min(TIMES * _most(noise(), routed), CEILING)), found
+
+
+def _most(gap_S: Tensor, routed: bool) -> float:
+    """The largest; of a mixture of experts all but 1 in 100: the last digit of a score may send a token
+    to another expert."""
+    if not routed or not gap_S.isfinite().all():
+        return largest(gap_S)
+    return largest(gap_S.sort().values[: len(gap_S) - len(gap_S) // 100])
 
 
 def _copied(inner: Any) -> Any:
@@ -199,7 +225,3 @@ def _shorten_windows(model: Any) -> None:
     for owner in (model.config, *model.modules()):
         if isinstance(getattr(owner, "sliding_window", None), int):
             owner.sliding_window = WINDOW
-
-
-def _relative(left_SH: Tensor, right_SH: Tensor) -> Tensor:
-    return (left_SH - right_SH).norm(dim=-1) / right_SH.norm(dim=-1).clamp_min(1e-6)

@@ -67,6 +67,7 @@ class Answering:
     hint_state: dict[str, dict[str, float]] = field(default_factory=dict)
     _examples: list[Mapping[str, Any]] = field(default_factory=list)
     _barren: Counter[str] = field(default_factory=Counter)
+    _said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for name in self.problems:
@@ -117,6 +118,13 @@ class Answering:
         """Some problems, completions and rewards since the last time."""
         found, self._examples = self._examples, []
         return found
+
+    def say_remarks(self) -> None:
+        """Tell the user what the engine remarks, each once."""
+        for remark in self.engine.remarks:
+            if remark not in self._said:
+                self._said.add(remark)
+                self.say(remark)
 
     def close(self) -> None:
         """Let go of the engine, and of the rewards' processes, models and connections."""
@@ -175,6 +183,7 @@ class Answering:
             # Only here, with the weights that are to answer in place: an engine may run a copy.
             self.engine.sync()
             found = self.engine(requests, how) if requests else []
+            self.say_remarks()
             if self.engine.tolerance is not None:
                 self._compare(requests, found, self.engine.tolerance)
         drawn = iter(found)

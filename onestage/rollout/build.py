@@ -53,8 +53,6 @@ def make(
             engine = engines.make(section.engine, policy.model, tokenizer)
     except ValueError as error:
         raise RecipeError(f"rollout.engine: {error}") from error
-    for remark in engine.remarks:
-        say(remark)
     answering = Answering(
         section=section,
         problems=problems,
@@ -68,6 +66,7 @@ def make(
         seed=seed,
         say=say,
     )
+    answering.say_remarks()
     return Stock(answering, section.reuse)
 
 

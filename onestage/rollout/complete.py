@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +33,9 @@ def complete(
     none is given. seed: what is drawn for a prompt depends on it and on the prompt's place, not on what
     else is asked. batch_size: completions under way at once.
 
-    Raises `ValueError` for a policy without a tokenizer, for a text where a list of prompts should be,
-    and for an empty prompt where the tokenizer has no token to begin with.
+    Warns where the model makes sampling slower than it would be, and says why. Raises `ValueError` for a
+    policy without a tokenizer, for a text where a list of prompts should be, and for an empty prompt
+    where the tokenizer has no token to begin with.
     """
     tokenizer = tokenizer if tokenizer is not None else policy.tokenizer
     if tokenizer is None:
@@ -44,5 +46,8 @@ def complete(
         Request(prompt_ids(tokenizer, prompt), 1, f"{seed}/{number}")
         for number, prompt in enumerate(p if isinstance(p, str) else tuple(p) for p in prompts)
     ]
-    drawn = Transformers(policy.model, tokenizer, batch_size)(requests, how)
+    engine = Transformers(policy.model, tokenizer, batch_size)
+    drawn = engine(requests, how)
+    for remark in engine.remarks:
+        warnings.warn(remark, stacklevel=2)
     return [tokenizer.decode(one.ids, skip_special_tokens=True) for (one,) in drawn]

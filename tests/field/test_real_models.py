@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.refilling import EVERYWHERE, OF_WINDOWS
 from support.tiny import REAL_DATA
 
 from onestage.models import attention, policy
 from onestage.models.excerpt import excerpt_of
 from onestage.models.policy import Policy
+from onestage.rollout.engines._refilling import trouble
 from onestage.training import selfcheck
 from onestage.training.build import build
 from onestage.training.recipe import parse_recipe
@@ -130,3 +132,14 @@ def test_a_model_that_packs_wrongly_is_not_packed(
         assert "packed and alone disagree" in fit.reason
     finally:
         run.policy.base.set_attn_implementation(present)
+
+
+def test_a_place_given_on_wrongly_is_seen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling gives places of a batch on, with sliding windows too; not if that is wrong."""
+    model = run.policy.model
+    assert trouble(model) == ""
+    windowed = any(RIGHT_WINDOWS(run.policy.base.config).values())
+    for fault, (place, name, wrong) in {**EVERYWHERE, **(OF_WINDOWS if windowed else {})}.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, wrong)
+            assert trouble(model).startswith("a row that was replaced is "), fault

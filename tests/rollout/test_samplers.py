@@ -29,7 +29,9 @@ from onestage.models.attention import NAME
 from onestage.models.policy import Policy
 from onestage.rollout.complete import complete
 from onestage.rollout.engines import Completion, Decoding, Request, make, names, uniforms
-from onestage.rollout.engines.transformers import ROOM, Transformers, draw, warpers
+from onestage.rollout.engines._cache import ROOM
+from onestage.rollout.engines._tokens import draw, warpers
+from onestage.rollout.engines.transformers import Transformers
 
 CONFIGS = {
     "llama": lambda: LlamaConfig(**TINY),

@@ -23,7 +23,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from onestage.rollout.engines import Decoding
-from onestage.rollout.engines.transformers import warpers
+from onestage.rollout.engines._tokens import warpers
 from support.tiny import make_tokenizer, tiny_llama
 
 NAME = "served"

@@ -65,7 +65,7 @@ class Engine(abc.ABC):
     on_gap: Literal["stop", "warn"] = "stop"
     """What happens beyond."""
     remarks: Sequence[str] = ()
-    """What the user should know of how it samples; said before the first time."""
+    """What the user should know of how it samples; each is said once, as soon as it stands here."""
 
     @abc.abstractmethod
     def __call__(self, requests: Sequence[Request], how: Decoding) -> list[list[Completion]]:
