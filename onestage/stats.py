@@ -151,6 +151,52 @@ def _combined(value: float, terms: Sequence[tuple[float, Estimate]]) -> Estimate
     return Estimate(value, parts if known else {}, len(parts) or max(one.n for _, one in terms))
 
 
+def p_above(found: Interval, limit: float) -> float:
+    """p of a one-sided t-test: how likely so high a mean is where the true one is at most `limit`."""
+    if found.n < 2 or math.isnan(found.sd):
+        return math.nan
+    if found.sd == 0:
+        return 0.0 if found.mean > limit else 1.0
+    from scipy.special import stdtr
+
+    return float(stdtr(found.n - 1, (limit - found.mean) / found.sd * math.sqrt(found.n)))
+
+
+def p_below(found: Interval, limit: float) -> float:
+    """p of the other one-sided t-test: of so low a mean where the true one is at least `limit`."""
+    return p_above(mirrored(found), -limit)
+
+
+def mirrored(found: Interval) -> Interval:
+    """The interval of the negative."""
+    return Interval(-found.mean, -found.high, -found.low, found.n, found.sd)
+
+
+POWER = 0.8
+"""Of a planned study: how often it is to find what there is."""
+
+
+def seeds_needed(distance: float, sd: float, most: int = 1000) -> int | None:
+    """Fewest seeds (4 to `most`) with which a two-sided t-test at 5 % tells a true mean from a limit
+    that is `distance` away, in 80 % of studies; None where more are needed. By the noncentral t."""
+    if not (distance > 0 and math.isfinite(sd)):
+        return None
+    if sd == 0:
+        return 4
+    from scipy.stats import nct
+
+    def power(n: int) -> float:
+        return float(nct.sf(critical(n - 1), n - 1, distance / sd * math.sqrt(n)))
+
+    low, high = 4, most
+    if power(high) < POWER:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
+    return low
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """p values adjusted for being several (Holm 1979); those that are not numbers stay so."""
     known = sorted((value, n) for n, value in enumerate(p) if not math.isnan(value))

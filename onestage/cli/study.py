@@ -33,6 +33,14 @@ def study_(
         ),
     ] = "local",
     retry: Annotated[bool, typer.Option("--retry", help="Do failed cells again.")] = False,
+    changed_claims: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHY",
+            help="Why claims are others than before the first results; the ledger shows it.",
+            show_default=False,
+        ),
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(help="Bases, encoded data, reference log-probabilities.", show_default=False),
@@ -44,9 +52,16 @@ def study_(
     from onestage.studies.tables import markdown, tables
 
     quiet_libraries()
-    given = set_ or []
     outcome = study(
-        file, out=out, overrides=given, jobs=jobs, on=on, retry=retry, cache=cache, say=say
+        file,
+        out=out,
+        overrides=set_ or [],
+        jobs=jobs,
+        on=on,
+        retry=retry,
+        cache=cache,
+        say=say,
+        changed_claims=changed_claims,
     )
     folder = outcome.folder
     for table in tables(folder, outcome):

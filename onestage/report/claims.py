@@ -9,7 +9,8 @@ from onestage.report.markup import Html, el, join, table
 from onestage.report.numbers import UNKNOWN, number
 from onestage.report.reading import is_number, mapping
 
-VERDICTS = {"holds": "holds", "does not hold": "fails", "does not": "fails"}
+VERDICTS = {"holds": "holds", "reversed": "fails", "does not hold": "fails"}
+"""The class of each; "does not hold" is of folders of version 0.1.0."""
 
 
 def claims_section(found: Compared) -> Html | None:
@@ -25,7 +26,12 @@ def claims_section(found: Compared) -> Html | None:
                 join(
                     [claim.get("claim", UNKNOWN), el("small", claim.get("source"), class_="under")]
                 ),
-                el("strong", verdict, class_=f"verdict {VERDICTS.get(verdict, 'open')}"),
+                join(
+                    [
+                        el("strong", verdict, class_=f"verdict {VERDICTS.get(verdict, 'open')}"),
+                        el("small", _sureness(claim), class_="under"),
+                    ]
+                ),
                 claim.get("paper", UNKNOWN),
                 join(ours) if ours else UNKNOWN,
                 claim.get("metric", UNKNOWN),
@@ -34,6 +40,13 @@ def claims_section(found: Compared) -> Html | None:
     note = "Ours: mean difference over seeds with its 95 % interval."
     head = ("claim", "verdict", "the paper's numbers", "ours", "metric")
     return join([el("p", note, class_="note"), table(head, rows, class_="claims")])
+
+
+def _sureness(claim: dict[str, Any]) -> str:
+    """Why it is withdrawn, or how many seeds would decide what is undecided."""
+    seeds = claim.get("seeds")
+    decides = f"{seeds} seeds would decide" if is_number(seeds) else ""
+    return str(claim.get("withdrawn") or decides)
 
 
 def _part(part: dict[str, Any]) -> Html:

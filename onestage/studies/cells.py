@@ -22,9 +22,10 @@ from onestage.studies.variables import filled
 from onestage.studies.worlds import Split
 from onestage.training.budget import tokens_a_step
 
-Purpose = Literal["tune", "test"]
+Purpose = Literal["tune", "test", "grid"]
 Judged = Literal["model", "last_adapter"]
-SPLIT: dict[Purpose, Split] = {"tune": "validation", "test": "test"}
+SPLIT: dict[Purpose, Split] = {"tune": "validation", "test": "test", "grid": "test"}
+"""`grid`: a setting that tuning did not choose, on a reported seed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Cell:
     def name(self) -> str:
         values = self.axes if self.purpose == "test" else {**self.axes, **self.choice}
         parts = [self.method, *(f"{name}={value}" for name, value in values.items())]
-        front = "tune-" if self.purpose == "tune" else ""
+        front = "" if self.purpose == "test" else f"{self.purpose}-"
         return front + "-".join(slug(part) for part in [*parts, f"seed={self.seed}"])
 
     @property
@@ -120,6 +121,23 @@ def reported(study: StudyFile, chosen: Mapping[str, Mapping[str, Any]]) -> list[
                 for axes in _grid(study, study.variables(name)):
                     cells.append(_cell(study, name, "test", seed, axes, chosen[name]))
     return _distinct(cells)
+
+
+def unchosen(study: StudyFile, chosen: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+    """With `tune: {report: all}`: the settings that were not chosen, on the seeds that are reported."""
+    if study.tune is None or study.tune.report == "chosen":
+        return []
+    return _distinct(
+        [
+            _cell(study, name, "grid", seed, axes, choice)
+            for name in study.methods
+            if name in chosen
+            for choice in choices(study, name)
+            if choice != dict(chosen[name])
+            for seed in study.seeds
+            for axes in _grid(study, study.variables(name))
+        ]
+    )
 
 
 def _grid(study: StudyFile, axes: list[str]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +86,11 @@ class Tune(Section):
     then must be of one size."""
     at: dict[str, Any] = {}
     """Where on the axes tuning takes place; default: their first values."""
+    widen: int = Field(default=0, ge=0)
+    """Values that a grid may gain at its edges, one at a time, until no choice lies on one."""
+    report: Literal["chosen", "all"] = "chosen"
+    """`all`: every setting is run on the reported seeds, so that intervals include the choice of
+    settings (tuning seeds drawn again), and methods can be compared at equal gain."""
 
 
 class Claim(Section):
@@ -100,10 +106,19 @@ class Claim(Section):
     than: list[str | dict[str, Any]] = []
     trend: dict[str, Any] | None = None
     """Instead: a table of `method`, `over` (an axis) and other axes' values: the metric rises."""
-    direction: Literal["more", "less", "same"] = "more"
-    """`less`: less, or falls. `same`: differs by no more than `margin`."""
+    direction: Literal["more", "less", "same", "at_least", "at_most"] = "more"
+    """`less`: less, or falls. `same`: differs by no more than `margin`. `at_least`: is behind by less
+    than `margin`, which may be ahead (`at_most`: the same of a metric that is better lower)."""
     margin: float = Field(default=0.0, ge=0)
-    """Differences up to this are none."""
+    """Differences smaller than this are of no practical size: none."""
+    design: str = ""
+    """What is compared here, in a line, where it is not what the paper compares."""
+    decided: date | None = None
+    """The day on which direction and margin were settled: before the runs."""
+    overturned_by: str = ""
+    """What would change our mind."""
+    withdrawn: str = ""
+    """Why this says nothing of what the paper claims; its verdict is then not given."""
 
     @model_validator(mode="after")
     def _one(self) -> Claim:
@@ -111,8 +126,10 @@ class Claim(Section):
             self.more is not None
         ):
             raise ValueError("give either more and than, or trend")
-        if self.direction == "same" and not self.margin:
-            raise ValueError("direction: same needs a margin: the largest difference that is none")
+        if self.direction in ("same", "at_least", "at_most") and not self.margin:
+            raise ValueError(
+                f"direction: {self.direction} needs a margin: the largest difference that is none"
+            )
         return self
 
 
@@ -223,6 +240,8 @@ class StudyFile(Section):
                 f"tune.seeds: {both} are also reported; tune on seeds that are not, or the best of "
                 "many trials is reported as the mean"
             )
+        if self.tune.widen and self.tune.trials is not None:
+            raise ValueError("tune.widen: takes whole grids; leave tune.trials out")
         for axis in self.tune.at:
             if axis not in self.axes:
                 raise ValueError(f"tune.at: {axis!r} is no axis{nearest(axis, list(self.axes))}")

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class TidyRow:
     cell: str
     metric: str
     value: float
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that tuning tried or chose."""
 
     @property
     def place(self) -> tuple[str, tuple[Any, ...]]:
@@ -60,7 +62,10 @@ def gather(cells: Iterable[Cell], folder: Path) -> list[TidyRow]:
     for cell in cells:
         for metric, value in found(folder / cell.name).items():
             rows.append(
-                TidyRow(cell.purpose, cell.method, cell.axes, cell.seed, cell.name, metric, value)
+                TidyRow(
+                    *(cell.purpose, cell.method, cell.axes, cell.seed, cell.name, metric, value),
+                    cell.choice,
+                )
             )
     return rows
 
@@ -207,6 +212,7 @@ def write_tidy(folder: Path, rows: Sequence[TidyRow], axes: Sequence[str]) -> No
             **{"purpose": row.purpose, "method": row.method},
             **{axis: _text(row.axes.get(axis, "")) for axis in axes},
             **{"seed": row.seed, "cell": row.cell, "metric": row.metric, "value": row.value},
+            "choice": json.dumps(dict(row.choice)),
         }
         for row in rows
     ]
@@ -214,6 +220,20 @@ def write_tidy(folder: Path, rows: Sequence[TidyRow], axes: Sequence[str]) -> No
     if lines:
         with whole_path(folder / "results.parquet") as draft:
             pq.write_table(pa.Table.from_pylist(lines), draft)
+
+
+def read_tidy(folder: Path, axes: Mapping[str, Sequence[Any]]) -> list[TidyRow]:
+    """The rows of a study folder's `results.parquet`; `axes`: the study's, with their values."""
+    values = {axis: {_text(value): value for value in many} for axis, many in axes.items()}
+    rows = []
+    for line in pq.read_table(folder / "results.parquet").to_pylist():
+        at = {axis: known[line[axis]] for axis, known in values.items() if line.get(axis) in known}
+        choice = json.loads(line.get("choice") or "{}")
+        name, metric, value = line["cell"], line["metric"], line["value"]
+        rows.append(
+            TidyRow(line["purpose"], line["method"], at, line["seed"], name, metric, value, choice)
+        )
+    return rows
 
 
 def write_table(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -7,20 +7,19 @@ or goes on from its checkpoint, one whose recipe has changed is redone.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from onestage.config import RecipeError
-from onestage.runfolder import Say, default_cache, environment, read_json, write_json, write_text
+from onestage.runfolder import Say, default_cache, read_json, write_json, write_text
 from onestage.studies import claims, executors
-from onestage.studies.cells import Cell, choices, reported, trials, within
+from onestage.studies.cells import Cell, reported, trials, unchosen, within
+from onestage.studies.described import described, settled_claims
 from onestage.studies.executors import Crew, Executor, Place
 from onestage.studies.executors.local import Local
 from onestage.studies.file import StudyError, StudyFile, load_study
@@ -36,7 +35,7 @@ from onestage.studies.results import (
     write_tidy,
 )
 from onestage.studies.run_cell import begin, mark_failed, state_of, world_of
-from onestage.studies.tuning import choose, settled
+from onestage.studies.tuning import choose, settled, wider
 from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.lock import held
 from onestage.training.recipe import parse_recipe
@@ -72,19 +71,23 @@ def study(
     retry: bool = False,
     cache: Path | None = None,
     say: Say = print,
+    changed_claims: str | None = None,
 ) -> Outcome:
     """Compare recipes over seeds and settings as a study file says; what is done already is found again.
 
     out: the study's folder (default `runs/` and its name); overrides: `section.key=value`; jobs:
     cells at once (default: here GPUs, or else cores; on a cluster as many as fit); on: where cells
     are done (`local`, `ray`, `ray:HOST:PORT`, or a table of options); retry: do failed cells again;
-    cache: bases, encoded data, references.
+    cache: bases, encoded data, references; changed_claims: why claims are others than before the first
+    results, which the folder and the ledger keep.
     """
     content = load_study(file, overrides)
     folder = out or Path("runs") / content.name
     where = executors.make(on)
     places = (folder, cache or default_cache())
-    return Study(content, *places, jobs=jobs, on=where, retry=retry, say=say).go()
+    made = Study(content, *places, jobs=jobs, on=where, retry=retry, say=say)
+    made.changed_claims = changed_claims
+    return made.go()
 
 
 @dataclass
@@ -98,8 +101,10 @@ class Study:
     on: Executor = field(default_factory=Local)
     retry: bool = False
     say: Say = print
+    changed_claims: str | None = None
 
     def __post_init__(self) -> None:
+        self.given = self.file
         self.world = _open_world(self.file)
         check(self.file, self.world)
 
@@ -117,9 +122,9 @@ class Study:
 
     def _cells(self, crew: Crew) -> tuple[list[Cell], dict[str, str], list[str]]:
         """Grounds, trials, choices, tests: the cells, those that failed, and what to tell of them."""
-        chosen, notes = settled(self.file), []
-        tried, grounds = trials(self.file), dict[str, Ground | str]()
-        failed = self._do(crew, tried, "trial", grounds)
+        chosen, notes = settled(self.file), list[str]()
+        grounds = dict[str, Ground | str]()
+        tried, failed = self._trials(crew, grounds, notes)
         if tried:
             for name, one in self._tuned(tried).items():
                 if one["best"] is None:
@@ -130,9 +135,27 @@ class Study:
                     notes.append(
                         f"{name}: {', '.join(one['edges'])} chosen at the edge of the grid"
                     )
-        tested = reported(self.file, chosen)
+        tested = [*reported(self.file, chosen), *unchosen(self.file, chosen)]
         failed |= self._do(crew, tested, "test", grounds)
         return [*tried, *tested], failed, notes
+
+    def _trials(
+        self, crew: Crew, grounds: dict[str, Ground | str], notes: list[str]
+    ) -> tuple[list[Cell], dict[str, str]]:
+        """Do the trials, and those of grids that are widened because a choice lies on their edge."""
+        tried = trials(self.file)
+        failed = self._do(crew, tried, "trial", grounds)
+        for _ in range(self.file.tune.widen if self.file.tune and tried else 0):
+            more = wider(self.file, self._tuned(tried))
+            if more is None:
+                break
+            self.file, tried = more, trials(more)
+            failed |= self._do(crew, tried, "trial", grounds)
+        for name, method in self.file.methods.items():
+            if method.try_ != self.given.methods[name].try_:
+                grids = ", ".join(f"{key} {values}" for key, values in method.try_.items())
+                notes.append(f"{name}: a choice lay on the edge of its grid, which became {grids}")
+        return tried, failed
 
     def _begin(self) -> None:
         """The folder, with the study's description; refused where it holds another study."""
@@ -144,6 +167,7 @@ class Study:
                 name = self.file.name
             if name != self.file.name:
                 raise StudyError(f"{self.out} holds the study {name!r}; choose another --out")
+        self._kept = settled_claims(self.file, self.out, self.changed_claims)
         (self.out / "cells").mkdir(parents=True, exist_ok=True)
         content = self.file.model_dump(mode="json", by_alias=True, exclude_unset=True)
         write_text(self.out / "study.yaml", yaml.safe_dump(content, sort_keys=False))
@@ -159,28 +183,9 @@ class Study:
 
     def _describe(self, rows: Sequence[TidyRow]) -> None:
         """`study.json`."""
-        file, here = self.file, environment()
-        tune = None
-        if file.tune is not None:
-            most = max(len(choices(file, name)) for name in file.methods)
-            tune = {**file.tune.model_dump(), "trials": most}
-        write_json(
-            self.out / "study.json",
-            {
-                **{"name": file.name, "description": file.description, "base": file.base},
-                **{"methods": list(file.methods), "axes": file.axes, "seeds": file.seeds},
-                "notes": {name: one.note for name, one in file.methods.items() if one.note},
-                "budget": file.budget.model_dump(exclude_none=True) if file.budget else None,
-                "tune": tune,
-                "world": file.world,
-                "metrics": {name: asdict(metric) for name, metric in self._metrics(rows).items()},
-                "headline": file.headline or list(self.world.headline),
-                "front": file.front.model_dump() if file.front else None,
-                **{key: here[key] for key in ("versions", "git", "machine")},
-                "command": " ".join(["onestage", *sys.argv[1:]]),
-                "written": datetime.now().isoformat(timespec="seconds"),
-            },
-        )
+        headline = self.file.headline or list(self.world.headline)
+        told = described(self.given, self._metrics(rows), headline, self._kept)
+        write_json(self.out / "study.json", told)
 
     def _prepare(self, crew: Crew, cells: Sequence[Cell], grounds: dict[str, Ground | str]) -> None:
         """Make what the cells stand on and is not there yet, once a world and seed; where that fails,
@@ -258,10 +263,14 @@ class Study:
         rows, found = self._rows(tried), dict[str, dict[str, float]]()
         for row in rows:
             found.setdefault(row.cell, {})[row.metric] = row.value
-        metric = self._metrics(rows).get(self.file.tune.metric)
-        told = choose(self.file, tried, found, (metric and metric.better) or "higher")
+        told = choose(self.file, tried, found, self._better(rows))
         write_json(self.out / "tuning.json", told)
         return told
+
+    def _better(self, rows: Sequence[TidyRow]) -> Literal["higher", "lower"]:
+        """Which way the metric is better that settings are chosen by."""
+        metric = self._metrics(rows).get(self.file.tune.metric) if self.file.tune else None
+        return (metric and metric.better) or "higher"
 
     def _tables(
         self, cells: Sequence[Cell], failed: Mapping[str, str], notes: list[str]
@@ -280,7 +289,7 @@ class Study:
         write_table(self.out / "summary.csv", table)
         shown = self.file.headline or list(self.world.headline)
         write_table(self.out / "paired.csv", differences(rows, axes, shown))
-        verdicts = claims.judged(self.file, rows)
+        verdicts = claims.judged(self.file, rows, self._better(rows))
         write_json(self.out / "claims.json", verdicts)
         self._describe(rows)
         return Outcome(self.out, rows, table, verdicts, dict(failed), notes)

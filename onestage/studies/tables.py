@@ -57,8 +57,11 @@ def _by_metric(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lin
     return table
 
 
-def markdown(folder: Path, outcome: Outcome) -> str:
-    """The same for reading in a repository: best in bold, what tuning chose, notes on methods."""
+def markdown(folder: Path, outcome: Outcome, file: str = "study.yaml") -> str:
+    """The same for reading in a repository: best in bold, what tuning chose, notes on methods.
+
+    `file`: the study file, for the command that does it again.
+    """
     told = read_json(folder / "study.json")
     axes, shown, lines = _lines(told, outcome)
     seeds, tune = told["seeds"], told["tune"]
@@ -77,8 +80,9 @@ def markdown(folder: Path, outcome: Outcome) -> str:
     text += [f"- {method}: {note}" for method, note in told["notes"].items()]
     for claim in outcome.claims:
         source = f" ({claim['source']})" if claim["source"] else ""
-        text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}."]
-    text += ["", "Again: `onestage study study.yaml`", ""]
+        why = f" {claim['withdrawn']}." if claim["withdrawn"] else ""
+        text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]
+    text += ["", f"Again: `onestage study {file}`", ""]
     return "\n".join(text).replace("\n\n\n", "\n\n")
 
 

@@ -54,3 +54,26 @@ def edges(study: StudyFile, method: str, best: Mapping[str, Any]) -> list[str]:
         if numbers and value in (min(tried), max(tried)):
             found.append(name)
     return found
+
+
+def wider(study: StudyFile, told: Mapping[str, Mapping[str, Any]]) -> StudyFile | None:
+    """The study with one more value at each edge that a choice lies on; None where none does, or where
+    grids may gain no more (`tune.widen`, counted from the study as it is given)."""
+    methods = dict(study.methods)
+    for name, one in told.items():
+        grid = dict(methods[name].try_)
+        for variable in one["edges"]:
+            grid[variable] = _longer(grid[variable], one["best"][variable])
+        methods[name] = methods[name].model_copy(update={"try_": grid})
+    found = study.model_copy(update={"methods": methods})
+    return found if any(one["edges"] for one in told.values()) else None
+
+
+def _longer(values: Sequence[Any], edge: float) -> list[Any]:
+    """One more value beyond the edge, by the ratio of the last two (their difference, where one is not
+    above 0)."""
+    ordered = sorted(values)
+    near = ordered[1] if edge == ordered[0] else ordered[-2]
+    positive = edge > 0 and near > 0
+    beyond = float(f"{edge * edge / near if positive else 2 * edge - near:.6g}")
+    return [beyond, *values] if edge == ordered[0] else [*values, beyond]

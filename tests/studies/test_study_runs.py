@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,17 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
-from onestage.runfolder import read_json
-from onestage.studies.cells import reported, within
+from onestage.runfolder import read_json, write_json
+from onestage.studies.cells import Cell, reported, within
+from onestage.studies.executors import Crew, Ended, Executor, Place
 from onestage.studies.executors.local import workers
 from onestage.studies.file import StudyError, parse_study
+from onestage.studies.ledger import ledger
+from onestage.studies.reopen import judge_again
+from onestage.studies.results import read_tidy
+from onestage.studies.run_cell import begin
 from onestage.studies.study import Outcome, Study
+from onestage.studies.worlds import Ground
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +107,90 @@ def test_all_methods_spend_the_same(done: tuple[dict[str, Any], Path, Outcome]) 
     stages = out / "cells" / "SFT_then_DPO-seed=0" / "run"
     recipe = yaml.safe_load((stages / "2-dpo" / "recipe.yaml").read_text())
     assert recipe["train"]["max_steps"] == 2
+
+
+def test_claims_are_older_than_results(
+    done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
+) -> None:
+    """Another margin once the answers are seen is refused, or told for good; other words are not asked
+    after, and neither is a claim that is withdrawn."""
+    study, out, _ = done
+    shutil.copytree(out, folder := tmp_path / "out")
+    (claim,) = study["claims"]
+    with pytest.raises(StudyError, match=r"1 of its claims ask .* --changed-claims WHY"):
+        do({**study, "claims": [{**claim, "direction": "less"}]}, folder)
+    worded = {**study, "claims": [{**claim, "claim": "It is!", "withdrawn": "2026: no."}]}
+    assert do(worded, folder)[0].claims[0]["verdict"] == "withdrawn"
+    assert "changed_claims" not in read_json(out / "study.json")
+    changed = {**study, "claims": [{**claim, "margin": 0.5}]}
+    do(changed, folder, changed_claims="the margin was forgotten")
+    (one,) = read_json(folder / "study.json")["changed_claims"]
+    assert one["why"] == "the margin was forgotten"
+    assert [was["margin"] for was in (*one["before"], *one["after"])] == [0.5]
+    assert "Claims changed on" in ledger([folder], tmp_path)
+
+
+def test_results_are_judged_again_without_a_run(
+    done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
+) -> None:
+    study, out, outcome = done
+    shutil.copytree(out, folder := tmp_path / "out", ignore=shutil.ignore_patterns("cells"))
+    (claim,) = study["claims"]
+    with pytest.raises(StudyError, match=r"takes .*counting.yaml"):
+        judge_again(folder, tmp_path)
+    (tmp_path / "counting.yaml").write_text(
+        yaml.safe_dump({**study, "claims": [{**claim, "withdrawn": "2026-11-26: no."}]})
+    )
+    again = judge_again(folder, tmp_path)
+    assert [part["mean"] for part in again.claims[0]["parts"]] == [
+        part["mean"] for part in outcome.claims[0]["parts"]
+    ]
+    assert (
+        "**withdrawn**: the chain is better. 2026-11-26: no." in (folder / "README.md").read_text()
+    )
+
+
+class ByFormula(Executor, Crew):
+    """Writes what a formula says instead of training: overall is highest at a rate of .1."""
+
+    @contextmanager
+    def opened(self, place: Place) -> Iterator[Crew]:
+        self.folder = place.out / "cells"
+        yield self
+
+    def prepare(self, cells: Sequence[Cell]) -> Iterator[Ended]:
+        for number, _ in enumerate(cells):
+            yield number, Ground(Path("base"), Path("data")), ""
+
+    def do(self, work: Sequence[tuple[Cell, Ground]], keep_models: bool) -> Iterator[Ended]:
+        for number, (cell, _) in enumerate(work):
+            folder = self.folder / cell.name
+            begin(cell, folder)
+            rate = float(cell.choice.get("rate", 0.001))
+            overall = -abs(math.log10(rate) + 1) + cell.seed / 1e4
+            write_json(folder / "results.json", {"overall": overall})
+            write_json(folder / "status.json", {"state": "done", "error": "", "seconds": 0.0})
+            yield number, "done", ""
+
+
+def test_a_grid_grows_until_no_choice_lies_on_its_edge_and_all_of_it_is_reported(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tune = {"seeds": [100, 101], "metric": "overall", "widen": 5, "report": "all"}
+    study = content(*folders, tune=tune, seeds=[0, 1, 2, 3])
+    claim = {"claim": "the chain is better", "metric": "overall", "more": "SFT then DPO"}
+    study["claims"] = [{**claim, "than": ["SFT"]}]
+    for method in study["methods"].values():
+        method["try"] = {"rate": [0.001, 0.01]}
+    outcome, _ = do(study, tmp_path / "out", on=ByFormula())
+    told = read_json(tmp_path / "out" / "tuning.json")["SFT"]
+    assert (told["best"], told["edges"]) == ({"rate": 0.1}, [])
+    assert [one["choice"]["rate"] for one in told["trials"]] == [0.001, 0.01, 0.1, 1.0]
+    assert any("became rate [0.001, 0.01, 0.1, 1.0]" in note for note in outcome.notes)
+    grid = {(r.choice["rate"], r.seed) for r in outcome.rows if r.purpose == "grid"}
+    assert grid == {(rate, seed) for rate in (0.001, 0.01, 1.0) for seed in range(4)}
+    assert {r.choice["rate"] for r in outcome.rows if r.purpose == "test" and r.choice} == {0.1}
+    assert read_tidy(tmp_path / "out", {}) == outcome.rows
 
 
 def test_nothing_is_done_twice(done: tuple[dict[str, Any], Path, Outcome]) -> None:

@@ -13,7 +13,7 @@ from onestage.studies.cells import trials
 from onestage.studies.claims import check, judged
 from onestage.studies.file import Front, StudyError, parse_study
 from onestage.studies.results import TidyRow, differences, summary, traded
-from onestage.studies.tuning import choose, settled
+from onestage.studies.tuning import choose, settled, wider
 
 
 def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[TidyRow]:
@@ -24,7 +24,11 @@ def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> 
     ]
 
 
-FOUND = {"A": [0.5, 0.6, 0.55], "B": [0.4, 0.5, 0.46], "C": [0.5, 0.61, 0.545]}
+FOUND = {
+    "A": [0.5, 0.6, 0.55, 0.5],
+    "B": [0.4, 0.5, 0.46, 0.4],
+    "C": [0.5, 0.61, 0.545, 0.5],
+}
 
 
 def verdict(**claim: Any) -> str:
@@ -37,14 +41,18 @@ def verdict(**claim: Any) -> str:
 
 
 def test_verdicts() -> None:
-    """A - B is .1, .1, .09; A - C is 0, -.01, .005."""
+    """A - B is .1, .1, .09, .1; A - C is 0, -.01, .005, 0."""
     assert verdict(more="A", than=["B"]) == "holds"
-    assert verdict(more="A", than=["B"], margin=0.2) == "does not hold"
+    assert verdict(more="A", than=["B"], margin=0.2) == "equivalent"
     assert verdict(more="A", than=["B", "C"]) == "undecided"
-    assert verdict(more="B", than=["A"]) == "does not hold"
+    assert verdict(more="B", than=["A"]) == "reversed"
     assert verdict(more="B", than=["A"], direction="less") == "holds"
     assert verdict(more="A", than=["C"], direction="same", margin=0.05) == "holds"
-    assert verdict(more="A", than=["B"], direction="same", margin=0.05) == "does not hold"
+    assert verdict(more="A", than=["B"], direction="same", margin=0.05) == "reversed"
+    assert verdict(more="C", than=["A"], direction="at_least", margin=0.05) == "holds"
+    assert verdict(more="B", than=["A"], direction="at_least", margin=0.05) == "reversed"
+    assert verdict(more="B", than=["A"], direction="at_most", margin=0.05) == "holds"
+    assert verdict(more="A", than=["B"], withdrawn="another question") == "withdrawn"
     with pytest.raises(StudyError, match="no method 'Z'"):
         verdict(more="Z", than=["A"])
 
@@ -56,7 +64,7 @@ def test_trends_are_along_an_axis() -> None:
     said = [{"claim": "c", "metric": "score", "trend": trend, "direction": "less"}]
     study = parse_study({**base, "methods": method, "claims": said})
     check(study)
-    series = {1: [3.0, 5.0, 4.0], 2: [2.0, 4.0, 3.5], 3: [1.0, 3.0, 2.0]}
+    series = {1: [3.0, 5.0, 4.0, 9.0], 2: [2.0, 4.0, 3.5, 8.0], 3: [1.0, 3.0, 2.0, 7.0]}
     many = [row for part, values in series.items() for row in rows({"A": values}, {"part": part})]
     (entry,) = judged(study, many)
     assert entry["verdict"] == "holds"
@@ -113,3 +121,18 @@ def test_the_best_trial_is_chosen_and_edges_are_told() -> None:
     assert choose(study, cells, found, "lower")["A"]["edges"] == ["rate"]
     assert told["B"]["best"] is None
     assert settled(study) == {"C": {"rate": 5}}
+
+
+def test_grids_grow_at_the_edges_that_were_chosen() -> None:
+    method = {"A": {"objective": "sft", "try": {"rate": [1e-4, 3e-4, 1e-3]}}}
+    tune = {"seeds": [8], "widen": 2}
+    study = parse_study(content(Path("b"), Path("d"), methods=method, tune=tune))
+    high = wider(study, {"A": {"best": {"rate": 1e-3}, "edges": ["rate"]}})
+    assert high is not None
+    assert high.methods["A"].try_["rate"] == [1e-4, 3e-4, 1e-3, 0.00333333]
+    low = wider(study, {"A": {"best": {"rate": 1e-4}, "edges": ["rate"]}})
+    assert low is not None
+    assert low.methods["A"].try_["rate"] == [3.33333e-05, 1e-4, 3e-4, 1e-3]
+    assert wider(study, {"A": {"best": {"rate": 3e-4}, "edges": []}}) is None
+    with pytest.raises(StudyError, match="takes whole grids"):
+        parse_study(content(Path("b"), Path("d"), methods=method, tune={**tune, "trials": 2}))

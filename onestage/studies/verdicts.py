@@ -1,0 +1,135 @@
+"""From a difference and what was claimed of it to a verdict, with its p and what would decide it.
+
+Two-sided at 5 %, with the interval of the difference over seeds (Student's t). A claim of *more*
+
+- holds where the interval lies above zero and the mean is of practical size (the claim's margin),
+- is reversed where the same is true below zero,
+- and is equivalent where the interval lies within the margin, as in two one-sided tests.
+
+A claim of *the same* holds where the interval lies within the margin, and is reversed where it lies
+outside. One of *at least as good* holds where the interval lies above minus the margin. Fewer than four
+seeds decide nothing: two equal ones have an interval of no width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onestage.stats import Interval, holm, mirrored, p_above, p_below, seeds_needed
+
+Verdict = Literal["holds", "reversed", "equivalent", "undecided", "withdrawn"]
+Direction = Literal["more", "less", "same", "at_least", "at_most"]
+ALPHA = 0.05
+FEWEST = 4
+"""Seeds below which nothing is decided."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference that a claim speaks of."""
+
+    says: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    verdict: Verdict
+    p: float
+    """Of the verdict; of an undecided one the least of those it might have had."""
+    seeds: int | None
+    """That would decide it, were the difference as measured; None: more than a thousand, or it is."""
+
+
+def difference(says: str, found: Interval, direction: Direction, margin: float) -> Difference:
+    """The verdict on one difference, before it is adjusted for being one of several."""
+    p = _p(found, direction, margin)
+    sure = [verdict for verdict, value in p.items() if value <= ALPHA]
+    enough = found.n >= FEWEST
+    verdict: Verdict = sure[0] if sure and enough else "undecided"
+    known = [value for value in p.values() if not math.isnan(value)]
+    least = p.get(verdict, min(known, default=math.nan))
+    seeds = None if verdict != "undecided" else _seeds(found, direction, margin)
+    return Difference(says, found.mean, found.low, found.high, found.n, verdict, least, seeds)
+
+
+def _p(found: Interval, direction: Direction, margin: float) -> dict[Verdict, float]:
+    """p of every verdict that there may be, the one that goes before others first."""
+    if direction in ("less", "at_most"):
+        found = mirrored(found)
+    outside = 2 * min(p_above(found, margin), p_below(found, -margin))
+    within = 2 * max(p_above(found, -margin), p_below(found, margin)) if margin else 1.0
+    below = 2 * p_below(found, 0.0)
+    if direction == "same":
+        return {"holds": within, "reversed": outside}
+    if direction in ("at_least", "at_most"):
+        behind = below if found.mean <= -margin else 1.0
+        return {"holds": 2 * p_above(found, -margin), "reversed": behind}
+    return {
+        "equivalent": within,
+        "holds": 2 * p_above(found, 0.0) if found.mean >= margin else 1.0,
+        "reversed": below if found.mean <= -margin else 1.0,
+    }
+
+
+def _seeds(found: Interval, direction: Direction, margin: float) -> int | None:
+    """How many would decide: by the limit that is farthest from the mean as measured."""
+    size = abs(found.mean)
+    if direction == "same":
+        distance = abs(size - margin)
+    elif direction in ("at_least", "at_most"):
+        ahead = found.mean if direction == "at_least" else -found.mean
+        distance = ahead + margin if ahead > -margin else size
+    else:
+        distance = size if size >= margin else margin - size
+    return seeds_needed(distance, found.sd)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The verdict on a claim, which speaks of one or several differences."""
+
+    verdict: Verdict
+    p: float
+    p_holm: float
+    """Adjusted for all claims of the study (Holm 1979)."""
+    alone: Verdict
+    """What it would be if it were the only claim."""
+    seeds: int | None
+
+
+def together(claims: Sequence[Sequence[Difference] | None]) -> list[Whole]:
+    """The verdicts of a study's claims, each given by its differences; None: withdrawn, which counts for
+    nothing.
+
+    A claim holds where all its differences do (its p is the largest of theirs), and is reversed where
+    any is (its p is the smallest, times their number). What does not survive Holm is undecided.
+    """
+    alone = [_alone(parts) if parts is not None else None for parts in claims]
+    counted = [p if verdict != "undecided" else 1.0 for verdict, p in filter(None, alone)]
+    adjusted = iter(holm(counted))
+    found = []
+    for one, parts in zip(alone, claims, strict=True):
+        if one is None or parts is None:
+            found.append(Whole("withdrawn", math.nan, math.nan, "withdrawn", None))
+            continue
+        (verdict, p), p_holm = one, next(adjusted)
+        final: Verdict = verdict if p_holm <= ALPHA else "undecided"
+        needed = [part.seeds for part in parts if part.verdict == "undecided"]
+        known = [seeds for seeds in needed if seeds is not None]
+        whole = len(known) == len(needed) > 0
+        found.append(Whole(final, p, p_holm, verdict, max(known) if whole else None))
+    return found
+
+
+def _alone(parts: Sequence[Difference]) -> tuple[Verdict, float]:
+    if not parts:
+        return "undecided", math.nan
+    against = [part.p for part in parts if part.verdict == "reversed"]
+    if against:
+        return "reversed", min(1.0, min(against) * len(parts))
+    first = parts[0].verdict
+    same = all(part.verdict == first for part in parts)
+    return (first if same else "undecided"), max(part.p for part in parts)

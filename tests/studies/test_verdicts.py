@@ -1,0 +1,128 @@
+"""Verdicts, their p, and how many seeds would decide: against scipy's own tests and by hand."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from onestage.stats import interval, p_above, p_below, seeds_needed
+from onestage.studies.file import Tune
+from onestage.studies.nested import widened
+from onestage.studies.results import TidyRow
+from onestage.studies.verdicts import Difference, difference, together
+
+VALUES = [0.3, 0.1, 0.25, 0.2, 0.4, -0.05]
+
+
+def test_one_sided_p_is_scipy_s() -> None:
+    found = interval(VALUES)
+    for limit in (-0.1, 0.0, 0.15):
+        above = stats.ttest_1samp(VALUES, limit, alternative="greater").pvalue
+        below = stats.ttest_1samp(VALUES, limit, alternative="less").pvalue
+        assert p_above(found, limit) == pytest.approx(above)
+        assert p_below(found, limit) == pytest.approx(below)
+    assert math.isnan(p_above(interval([1.0]), 0.0))
+    assert (p_above(interval([1.0, 1.0]), 0.5), p_below(interval([1.0, 1.0]), 0.5)) == (0.0, 1.0)
+
+
+def test_p_is_5_percent_where_the_interval_ends() -> None:
+    """Or the verdict would contradict the interval beside it."""
+    found = interval(VALUES)
+    assert 2 * p_above(found, found.low) == pytest.approx(0.05)
+    assert 2 * p_below(found, found.high) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("effect", [0.4, 0.8, 2.0])
+def test_as_many_seeds_as_find_it_in_80_percent(effect: float) -> None:
+    """By simulation: the power of the number told is at least .8, that of one less is below (± .03)."""
+    n = seeds_needed(effect, 1.0)
+    assert n is not None
+
+    def power(size: int) -> float:
+        normal = stats.norm(effect, 1.0).rvs((4000, size), random_state=1)
+        return float((stats.ttest_1samp(normal, 0.0, axis=1).pvalue <= 0.05).mean())
+
+    assert power(n) > 0.77
+    assert n == 4 or power(n - 1) < 0.83
+    assert seeds_needed(0.0, 1.0) is None
+    assert seeds_needed(0.01, 1.0) is None
+
+
+def test_few_seeds_decide_nothing() -> None:
+    """Two or three equal differences have an interval of no width, and were "surely worse"."""
+    for n in (2, 3):
+        assert difference("a - b", interval([-0.1] * n), "more", 0.0).verdict == "undecided"
+    assert difference("a - b", interval([-0.1] * 4), "more", 0.0).verdict == "reversed"
+
+
+def test_a_difference_too_small_to_matter_is_none() -> None:
+    """Surely above zero: .02 ± .001, where .05 would matter."""
+    small = interval([0.02, 0.021, 0.019, 0.02])
+    assert difference("a - b", small, "more", 0.0).verdict == "holds"
+    assert difference("a - b", small, "more", 0.05).verdict == "equivalent"
+    wide = interval([0.02, 0.03, 0.08, 0.01])
+    assert difference("a - b", wide, "more", 0.05).verdict == "undecided"
+
+
+def part(verdict: Any, p: float) -> Difference:
+    return Difference("", 0.0, 0.0, 0.0, 9, verdict, p, 7 if verdict == "undecided" else None)
+
+
+def test_claims_of_a_study_are_several() -> None:
+    """Holm by hand: .012 of 3 is .036, .03 of 2 is .06; the undecided counts, the withdrawn does not."""
+    found = together(
+        [[part("holds", 0.012)], [part("reversed", 0.03)], [part("undecided", 0.2)], None]
+    )
+    assert [one.verdict for one in found] == ["holds", "undecided", "undecided", "withdrawn"]
+    assert found[0].p_holm == pytest.approx(0.036)
+    assert (found[1].alone, found[1].p_holm) == ("reversed", pytest.approx(0.06))
+    assert found[2].seeds == 7
+
+
+def test_all_parts_hold_or_one_is_reversed() -> None:
+    (both,) = together([[part("holds", 0.01), part("holds", 0.04)]])
+    assert (both.verdict, both.p) == ("holds", 0.04)
+    (one,) = together([[part("holds", 0.001), part("reversed", 0.01)]])
+    assert (one.verdict, one.p) == ("reversed", 0.02)
+    (open_,) = together([[part("holds", 0.001), part("undecided", 0.5)]])
+    assert (open_.verdict, open_.seeds) == ("undecided", 7)
+
+
+def rows(shift: float, seeds: int = 6) -> list[TidyRow]:
+    """Method A has two settings that tuning can hardly tell apart; on the reported seeds the one that it
+    chose is better by `shift`. B has nothing to choose."""
+    random, found = Random(0), []
+    for setting, tuned in (({"rate": 1}, [0.50, 0.52, 0.48]), ({"rate": 2}, [0.49, 0.50, 0.50])):
+        for seed, value in enumerate(tuned, 100):
+            found.append(TidyRow("tune", "A", {}, seed, "", "overall", value, setting))
+        purpose, lower = ("test", 0.0) if setting["rate"] == 1 else ("grid", shift)
+        for seed in range(seeds):
+            value = 0.6 - lower + random.gauss(0, 0.001)
+            found.append(TidyRow(purpose, "A", {}, seed, "", "score", value, setting))
+    for seed in range(seeds):
+        found.append(TidyRow("test", "B", {}, seed, "", "score", 0.5 + random.gauss(0, 0.001)))
+    return found
+
+
+def test_an_interval_includes_the_choice_of_settings() -> None:
+    tune = Tune(seeds=[100, 101, 102], report="all")
+    places: Any = (("A", {}), ("B", {}))
+
+    def of(many: list[TidyRow]) -> tuple[Any, Any]:
+        a = [r.value for r in many if (r.method, r.purpose) == ("A", "test")]
+        b = [r.value for r in many if r.method == "B"]
+        plain = interval([x - y for x, y in zip(a, b, strict=True)])
+        return plain, widened(plain, many, tune, "score", places, "higher")
+
+    plain, wide = of(rows(0.2))
+    assert wide.mean == plain.mean
+    assert plain.low > 0.09
+    assert wide.low < 0 < wide.high  # had the other been chosen, A would have lost
+    plain, same = of(rows(0.0))
+    assert same.high - same.low < 1.6 * (plain.high - plain.low)
+    one = Tune(seeds=[100], report="all")
+    assert widened(plain, rows(0.0), one, "score", places, "higher") == plain
