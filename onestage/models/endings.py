@@ -7,10 +7,13 @@ settings, so the markers are written there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from onestage.data.template import dialect
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
 def stop_at_markers(model: Any, tokenizer: Any) -> None:
@@ -33,6 +36,43 @@ def save_ends(model: Any, folder: Path) -> None:
     settings = _settings(model)
     if settings is not None and isinstance(settings.eos_token_id, list):
         settings.save_pretrained(folder)
+
+
+def settle(model: Any, tokenizer: Any, sampling: Mapping[str, float]) -> None:
+    """Make the generation settings of a whole model say all that whoever serves it must know, in place:
+    its ends, and the sampling defaults that are given beside its own."""
+    from transformers import GenerationConfig
+
+    if _settings(model) is None:
+        model.generation_config = GenerationConfig.from_model_config(model.config)
+    settings = model.generation_config
+    stop_at_markers(model, tokenizer)
+    if settings.eos_token_id is None:
+        settings.eos_token_id = tokenizer.eos_token_id
+    if settings.pad_token_id is None:
+        settings.pad_token_id = tokenizer.pad_token_id
+    for name, value in sampling.items():
+        setattr(settings, name, value)
+    if settings.temperature == 0:
+        settings.do_sample, settings.temperature = False, None
+        settings.top_p = settings.top_k = None
+    elif any(getattr(settings, name) is not None for name in SAMPLING):
+        # Numbers that greedy decoding would not read: whoever wrote them meant that they are used.
+        settings.do_sample = True
+
+
+def told_settings(model: Any) -> str:
+    """How a model ends and is sampled by default, in words."""
+    settings = model.generation_config
+    own = settings.eos_token_id
+    ends = [own] if isinstance(own, int) else list(own or [])
+    sampled = [
+        f"{name} {value:g}"
+        for name in SAMPLING
+        if (value := getattr(settings, name)) is not None and settings.do_sample
+    ]
+    how = ", ".join(sampled) or "no sampling defaults (--temperature, --top-p write some)"
+    return f"ends at {', '.join(map(str, ends)) or 'nothing'}; {how}"
 
 
 def _settings(model: Any) -> Any:

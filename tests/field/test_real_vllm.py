@@ -34,6 +34,7 @@ from onestage.rollout.engines._agreement import gap
 from onestage.rollout.engines._vllm_link import Link, ServerError
 from onestage.rollout.engines._vllm_transfer import Native
 from onestage.rollout.engines._vllm_worker import EXTENSION
+from onestage.rollout.served import check_served
 
 FOLDER = Path(os.environ.get("ONESTAGE_SMOLLM2", "not there"))
 START = 400
@@ -121,6 +122,28 @@ def grpo(
     found = [line for line in lines if "rollout/engine_gap" in line]
     assert len(found) == steps
     return found
+
+
+def test_what_is_served_is_told_from_other_models(server: str, tmp_path: Path) -> None:
+    """`onestage serve --check`: base and adapter as they are; a server that forgot the adapter."""
+    whole = one.load(str(FOLDER), "float32")
+    found = check_served(whole, server)
+    assert found.holds
+    assert found.mean < NEAR
+    assert not found.notes
+    model = adapted(smollm2(), 0.02)
+    model.save_pretrained(tmp_path / "adapter")
+    policy = Policy(model, AutoTokenizer.from_pretrained(FOLDER))
+    told = {"lora_name": "mine", "lora_path": str(tmp_path / "adapter")}
+    Link(server).post("/v1/load_lora_adapter", told)
+    try:
+        assert check_served(policy, server).holds
+        forgotten = check_served(policy, server, str(FOLDER), allowed=100)
+        assert not forgotten.holds
+        assert forgotten.without is not None
+        assert forgotten.without < NEAR < forgotten.mean
+    finally:
+        Link(server).post("/v1/unload_lora_adapter", {"lora_name": "mine"})
 
 
 @pytest.mark.parametrize("lora", ["hot", "merged"])

@@ -85,7 +85,7 @@ class Other:
                 token = int(logits.argmax())
             ids.append(token)
             logps.append(float(torch.log_softmax(logits, -1)[0, token]))
-            if token in how["stop_token_ids"]:
+            if token in how.get("stop_token_ids", ()):
                 break
         return ids[len(prompt) :], logps
 
@@ -160,7 +160,12 @@ class Served:
         own = [{"id": NAME, "root": self.source, "parent": None}]
         return {"data": own + [{"id": name, "parent": NAME} for name in self.inside.adapters]}
 
-    def on_tokenize(self, model: str, prompt: str, add_special_tokens: bool) -> Any:
+    def on_tokenize(
+        self, model: str, prompt: str = "", messages: Any = None, add_special_tokens: bool = True
+    ) -> Any:
+        if messages is not None:
+            told = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+            return {"tokens": told["input_ids"]}
         return {"tokens": self.tokenizer(prompt, add_special_tokens=add_special_tokens).input_ids}
 
     def on_collective_rpc(self, method: str, kwargs: dict[str, str] | None = None) -> Any:

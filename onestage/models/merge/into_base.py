@@ -23,7 +23,7 @@ from onestage.models.loading import LoadError
 from onestage.models.merge import Merge
 from onestage.models.merge.examples import prompts, read_records
 from onestage.models.merge.run import Merged, check_saved, distance, logits_of
-from onestage.models.model import Model
+from onestage.models.model import Model, Precision
 from onestage.models.save import fill_model
 from onestage.models.source import adapter_base, check_vocabulary, config_of, tokenizer_of
 from onestage.models.start import absorbed
@@ -74,13 +74,15 @@ def open_whole(
     *,
     records: Sequence[Any] = (),
     device: str = "cpu",
+    merged_in: Precision = "auto",
 ) -> Alone:
     """Load a model, its adapter merged into its base. Raises `ValueError` for what cannot be had whole.
 
-    base: the adapter's, where that has moved; records: what logits are taken on (`merge.examples`).
+    base: the adapter's, where that has moved; records: what logits are taken on (`merge.examples`);
+    merged_in: the precision in which an adapter is added, by default its base's.
     """
     root = base_of(name, base)
-    source = Model(name=root or name)
+    source = Model(name=root, dtype=merged_in) if root else Model(name=name)
     config = config_of(source)
     refuse_quantised(name, config)
     tokenizer = tokenizer_of(Model(name=name)) if base is None else _tokenizer(name, base)

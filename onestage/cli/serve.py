@@ -1,0 +1,110 @@
+"""`onestage serve`: the command that serves a model, and whether a server says what the model says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from onestage.cli._terminal import app, quiet_libraries, say
+
+if TYPE_CHECKING:
+    from onestage.models.release.serving import Serving
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A model or adapter folder, or hub id.")],
+    engine: Annotated[
+        Literal["vllm", "transformers"], typer.Option(help="What serves it.")
+    ] = "vllm",
+    base: Annotated[
+        str | None, typer.Option(help="Where an adapter's base lies, if it has moved.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What requests call it. [default: the run's name]")
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines ask.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of the server.")] = 8000,
+    run: Annotated[
+        bool, typer.Option("--run", help="Run the command instead of printing it.")
+    ] = False,
+    check: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Compare a running server's log-probabilities with ours."),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Of --check: mean nats a token. [default: 0.001, in 16 bits 0.1]"),
+    ] = None,
+) -> None:
+    """Print (or run) the command that serves a model, or compare a running server with it."""
+    from onestage.models.release.serving import by_transformers, by_vllm
+
+    if check is not None:
+        _compare(model, check, name, tolerance, base)
+        return
+    quiet_libraries()
+    where = (host, port)
+    found = (
+        by_vllm(model, base, name, where)
+        if engine == "vllm"
+        else by_transformers(model, base, where)
+    )
+    if run:
+        _become(found)
+    print(found.line)
+    for note in found.notes:
+        say(f"# {note}")
+    say(f"# then: onestage serve {model} --check http://{host}:{port}")
+
+
+def _become(found: Serving) -> None:
+    """This process becomes the server, so that signals reach it. Raises `ValueError` without one."""
+    program, *rest = found.words
+    if shutil.which(program):
+        os.execvp(program, found.words)
+    if program == "vllm" and importlib.util.find_spec("vllm"):
+        server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", *rest[1:]]
+        os.execv(sys.executable, server)
+    raise ValueError(
+        f"--run: there is no program {program} here; install it ({_install(program)}), or run this "
+        f"where it is: {found.line}"
+    )
+
+
+def _install(program: str) -> str:
+    return (
+        "pip install 'onestage[vllm]'"
+        if program == "vllm"
+        else "pip install 'transformers[serving]'"
+    )
+
+
+def _compare(
+    model: str, url: str, name: str | None, tolerance: float | None, base: str | None
+) -> None:
+    from onestage import models
+    from onestage.rollout.served import check_served
+
+    if base is not None:
+        raise ValueError("--check compares with the base that the adapter names: leave --base out")
+    quiet_libraries()
+    found = check_served(models.open(model), url, name, tolerance)
+    for line in (*found.notes, *found.templates):
+        say(line)
+    say(
+        f"{found.tokens} tokens behind three prompts: log-probabilities {found.mean:.2g} nats a token "
+        f"from ours (at most {found.largest:.2g}); allowed {found.allowed:g}"
+    )
+    if found.without is not None:
+        say(f"from our model without its adapter: {found.without:.2g} nats a token")
+    if not found.holds:
+        raise ValueError(
+            f"the server at {url} does not say what {model} says: it has another model, template or "
+            "precision (--tolerance says how much may differ)"
+        )
