@@ -9,7 +9,7 @@ import typer
 
 from onestage.cli._flags import Delimiter, Encoding
 from onestage.cli._inputs import stream_of
-from onestage.cli._terminal import Set, app, console, quiet_libraries, say
+from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say
 
 
 @app.command()
@@ -46,7 +46,6 @@ def check(
     ] = None,
 ) -> None:
     """Show what will be trained on and what is wrong with it, before any weights are loaded."""
-    quiet_libraries()
     machines = _machines(gpus, gpu, gpus_per_node, price)
     if what.endswith((".yaml", ".yml")):
         good = _recipe(Path(what), set_ or [], out or Path("runs") / Path(what).stem, machines)
@@ -60,12 +59,12 @@ def check(
 
 
 def _machines(gpus: int | None, gpu: str | None, node: int, price: float | None) -> Any:
-    from onestage.training import scale
-
     if gpus is None and gpu is None:
         if price is not None:
             raise ValueError("--price: is of GPUs; say which: --gpus 8 --gpu h100-80")
         return None
+    from onestage.training import scale
+
     if gpus is None or gpu is None:
         raise ValueError(
             "--gpus and --gpu go together, as in --gpus 8 --gpu h100-80; there are "
@@ -75,10 +74,12 @@ def _machines(gpus: int | None, gpu: str | None, node: int, price: float | None)
 
 
 def _recipe(file: Path, overrides: list[str], out: Path, machines: Any) -> bool:
-    from onestage.cli._findings import show
-    from onestage.cli._scale import show_scale
-    from onestage.training.check import check_recipe
+    with loading():
+        from onestage.cli._findings import show
+        from onestage.cli._scale import show_scale
+        from onestage.training.check import check_recipe
 
+    quiet_libraries()
     good = True
     for checked in check_recipe(file, out, overrides, say, machines):
         if checked.stage:
@@ -91,10 +92,12 @@ def _recipe(file: Path, overrides: list[str], out: Path, machines: Any) -> bool:
 
 
 def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
-    from onestage.cli._findings import show
-    from onestage.models import Model, tokenizer_of
-    from onestage.training.check import check_data
+    with loading():
+        from onestage.cli._findings import show
+        from onestage.models import Model, tokenizer_of
+        from onestage.training.check import check_data
 
+    quiet_libraries()
     checked = check_data(stream, tokenizer_of(Model(name=tokenizer)), max_length)
     show(console, checked.findings, checked.tokenizer, None)
     return checked.good
@@ -102,10 +105,9 @@ def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
 
 def _rows(stream: Any) -> bool:
     """Kinds and refused rows, counted in characters."""
-    from onestage.data.inspect import beside
-    from onestage.training.check import check_rows
+    from onestage.data.inspect import beside, count_rows
 
-    found = check_rows(stream)
+    found = count_rows(stream)
     for kind, sizes in found.kinds.items():
         console.print(
             f"{len(sizes):,} {kind} records, {sum(sizes):,} characters, longest {max(sizes):,}"

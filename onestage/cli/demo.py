@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, console, quiet_libraries, say
+from onestage.cli._terminal import app, console, loading, quiet_libraries, say
 
 
 @app.command()
@@ -25,8 +25,9 @@ def demo(
     ] = None,
 ) -> None:
     """Build a small base model, fine-tune it three ways on the same feedback, and compare: a report."""
-    from onestage.cli._progress import progress
-    from onestage.studies.demo import run_demo
+    with loading():
+        from onestage.cli._progress import progress
+        from onestage.studies.demo import run_demo
 
     quiet_libraries()
     where = cache or out / "cache"

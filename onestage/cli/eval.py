@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from onestage.cli._terminal import app, console, quiet_libraries, say
+from onestage.cli._terminal import app, console, loading, quiet_libraries, say
 
 if TYPE_CHECKING:
     from onestage.studies.worlds import Metric
@@ -36,8 +36,9 @@ def eval_(
     """Measure a model in a world: what it gained on the base, and what it forgot."""
     import yaml
 
-    from onestage.runfolder import write_json
-    from onestage.studies.evaluate import evaluate
+    with loading():
+        from onestage.runfolder import write_json
+        from onestage.studies.evaluate import evaluate
 
     quiet_libraries()
     judged = evaluate(model, yaml.safe_load(world), seed=seed, split=split, cache=cache, say=say)

@@ -68,7 +68,7 @@ def markdown_of(sort: str) -> str:
             paper = f"[{made.paper}](https://arxiv.org/abs/{made.paper})" if made.paper else ""
             rows.append([f"`{name}`", *_facts(made).values(), paper])
         else:
-            rows.append([f"`{name}`", _first_sentence(plugins.locate(name))])
+            rows.append([f"`{name}`", _first_sentence(_docstring(plugins, name))])
     return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
 
 
@@ -114,17 +114,33 @@ def _table(sort: str, plugins: Plugins[Any]) -> Table:
 
 
 def _row(plugins: Plugins[Any], name: str, objectives: bool) -> tuple[str, ...]:
-    plugin = plugins.locate(name)
     of = plugins.aliases.get(name)
-    says = f"another name of {of}" if of else escape(_first_sentence(plugin))
+    ours = name in plugins.built_in() and name not in plugins.installed()
+    if ours and not objectives:  # read, not imported: some of them bring a whole library
+        says = f"another name of {of}" if of else _first_sentence(_docstring(plugins, name))
+        return name, escape(says), "built in"
+    plugin = plugins.locate(name)
+    says = f"another name of {of}" if of else _first_sentence(_docstring_of(plugin))
     facts = _facts(plugins.make(name)).values() if objectives else ()
-    return name, *facts, says, plugin.origin
+    return name, *facts, escape(says), plugin.origin
 
 
-def _first_sentence(plugin: Plugin[Any]) -> str:
-    """Of its file's docstring, which says what it is and where it was published."""
+def _first_sentence(docstring: str) -> str:
+    """Of a file, which says what it is and where it was published."""
+    return " ".join(docstring.strip().split("\n\n")[0].split())
+
+
+def _docstring(plugins: Plugins[Any], name: str) -> str:
+    import ast
+    import importlib.util
+    from pathlib import Path
+
+    spec: Any = importlib.util.find_spec(f"{plugins.package}.{name}")
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""
+
+
+def _docstring_of(plugin: Plugin[Any]) -> str:
     import inspect
     import sys
 
-    text = sys.modules[plugin.found.__module__].__doc__ or inspect.getdoc(plugin.found) or ""
-    return " ".join(text.strip().split("\n\n")[0].split())
+    return sys.modules[plugin.found.__module__].__doc__ or inspect.getdoc(plugin.found) or ""

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Column, Dtype, Kind, ModelName, ScoreRange, Tokenizer
 from onestage.cli._inputs import load_model, stream_of
-from onestage.cli._terminal import app, complaints, quiet_libraries, say
+from onestage.cli._terminal import app, complaints, loading, quiet_libraries, say
 
 
 @app.command()
@@ -26,7 +26,8 @@ def score(
     dtype: Dtype = "auto",
 ) -> None:
     """Log-probabilities of given responses: `id`, `response`, `logp`, `tokens`, a line each."""
-    from onestage.models.score import score_file
+    with loading():
+        from onestage.models.score import score_file
 
     quiet_libraries()
     policy = load_model(model, tokenizer, dtype)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, complaints, console, quiet_libraries, say
+from onestage.cli._terminal import app, complaints, console, loading, quiet_libraries, say
 
 
 @app.command("study")
@@ -47,9 +47,10 @@ def study_(
     ] = None,
 ) -> None:
     """Compare recipes over seeds and settings, fairly; what is done already is found again."""
-    from onestage.runfolder import write_text
-    from onestage.studies.study import study
-    from onestage.studies.tables import markdown, tables
+    with loading():
+        from onestage.runfolder import write_text
+        from onestage.studies.study import study
+        from onestage.studies.tables import markdown, tables
 
     quiet_libraries()
     outcome = study(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import Set, app, quiet_libraries, say
+from onestage.cli._terminal import Set, app, loading, quiet_libraries, say
 
 
 @app.command()
@@ -35,10 +35,11 @@ def train(
     Exit codes: 0 trained to the end, 1 an error, 2 wrong usage, 3 stopped by a guard or callback, 130
     stopped by Ctrl-C, 143 by SIGTERM; what was stopped goes on with --resume.
     """
-    from onestage.cli._progress import Ending, progress
-    from onestage.training.lock import begun
-    from onestage.training.pipeline import carry_out
-    from onestage.training.recipe import load_recipe
+    with loading():
+        from onestage.cli._progress import Ending, progress
+        from onestage.training.lock import begun
+        from onestage.training.pipeline import carry_out
+        from onestage.training.recipe import load_recipe
 
     quiet_libraries()
     content = load_recipe(recipe, set_ or [])

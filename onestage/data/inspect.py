@@ -60,6 +60,17 @@ class Findings:
     errors: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What can be known of a data file without a tokenizer."""
+
+    kinds: dict[str, list[int]]
+    """Characters of each record, by kind."""
+    refused: list[Refusal]
+    table: Table
+    """What was left out, and what stood beside the records."""
+
+
 def examine(
     train: Mapping[str, Store],
     held_out: Mapping[str, Store],
@@ -163,6 +174,24 @@ def _responses(encoded: Encoded, texts: Sequence[Rendered]) -> Iterator[tuple[st
     for text, path in zip(texts, encoded.paths, strict=True):
         for (first, last), (start, end) in zip(text.spans, path.spans, strict=True):
             yield text.text[first:last], path.ids[start:end]
+
+
+def count_rows(stream: Stream) -> Rows:
+    """Kinds and refused rows of one data file, counted in characters."""
+    kinds: dict[str, list[int]] = {}
+    refused: list[Refusal] = []
+    reading, table = read(stream), Table(stream.name)
+    for item in reading:
+        if not isinstance(item, Refusal):
+            size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
+            kinds.setdefault(item.kind, []).append(size)
+            continue
+        table.add(item)
+        if not (item.tie or item.unlabelled):
+            refused.append(item)
+    table.close(reading)
+    table.beside(stream)
+    return Rows(kinds, refused, table)
 
 
 def beside(table: Table) -> tuple[list[str], list[str]]:

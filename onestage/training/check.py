@@ -15,8 +15,7 @@ import torch
 
 from onestage.data.inspect import Findings, examine
 from onestage.data.reading import read
-from onestage.data.record import Refusal
-from onestage.data.store import Table, write
+from onestage.data.store import write
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models import Lora
@@ -53,17 +52,6 @@ class Checked:
     def good(self) -> bool:
         """Whether nothing would refuse it."""
         return not self.findings.errors and not self.refused
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What can be known of a data file without a tokenizer."""
-
-    kinds: dict[str, list[int]]
-    """Characters of each record, by kind."""
-    refused: list[Refusal]
-    table: Table
-    """What was left out, and what stood beside the records."""
 
 
 def check_recipe(
@@ -179,21 +167,3 @@ def check_data(stream: Stream, tokenizer: Any, max_length: int) -> Checked:
         if not len(store):
             found.errors.append("no record is left")
         return Checked("", found, tokenizer, None, refused=store.table.refused)
-
-
-def check_rows(stream: Stream) -> Rows:
-    """Kinds and refused rows of one data file, counted in characters."""
-    kinds: dict[str, list[int]] = {}
-    refused: list[Refusal] = []
-    reading, table = read(stream), Table(stream.name)
-    for item in reading:
-        if not isinstance(item, Refusal):
-            size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
-            kinds.setdefault(item.kind, []).append(size)
-            continue
-        table.add(item)
-        if not (item.tie or item.unlabelled):
-            refused.append(item)
-    table.close(reading)
-    table.beside(stream)
-    return Rows(kinds, refused, table)

@@ -16,8 +16,10 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from torch import nn
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, get_scheduler
+from transformers import get_scheduler
+from transformers.trainer_pt_utils import get_parameter_names
 from transformers.training_args import OptimizerNames
 
 from onestage.config import RecipeError, nearest
@@ -28,6 +30,8 @@ from onestage.training.recipe import Train
 
 SPIKE = 4.0
 """A gradient this many times its own term's running norm is cut back to that."""
+WHOLE = (r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)")
+"""Names of weights that do not decay, as transformers' trainer has them (a test compares the two)."""
 
 
 @dataclass
@@ -86,8 +90,7 @@ def make(options: Train, policy: Policy, masters: Masters, steps: int) -> tuple[
     """Optimiser (of masters, where weights have some) and learning-rate schedule by their transformers
     names; norms and biases do not decay."""
     model: Any = policy.model
-    # transformers' own rule, in a method that does not look at its trainer.
-    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    decayed = set(get_parameter_names(model, [nn.LayerNorm], [*WHOLE]))
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for n, p in trained if n in decayed], "weight_decay": options.weight_decay},
@@ -145,6 +148,13 @@ def _kind(options: Train, model: Any) -> Callable[[Any], Any]:
     known = [str(name.value) for name in OptimizerNames]
     if options.optim not in known:
         raise RecipeError(f"train.optim: unknown {options.optim!r}{nearest(options.optim, known)}")
+    if options.optim in (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED):
+        fused = True if options.optim == OptimizerNames.ADAMW_TORCH_FUSED else None
+        betas, eps = (options.adam_beta1, options.adam_beta2), options.adam_epsilon
+        return partial(AdamW, lr=options.learning_rate, betas=betas, eps=eps, fused=fused)
+    # Here and not above: with the trainer come datasets and pandas, half a second of every start.
+    from transformers import Trainer
+
     # The few attributes of TrainingArguments that matter: making a whole one resets accelerate.
     arguments: Any = SimpleNamespace(
         **options.model_dump(include={"optim_args", "learning_rate", "weight_decay"}),

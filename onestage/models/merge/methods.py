@@ -28,7 +28,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from peft.utils import merge_utils
 from torch import Tensor
 
 from onestage.models.merge import DENSITY, LINEAR, SLERP, TRIMMED
@@ -45,6 +44,8 @@ def combiner(method: str, weights: Sequence[float], density: float = DENSITY) ->
     """
     if method == SLERP:
         return lambda deltas: slerp(*deltas, share=weights[1] / sum(weights))
+    from peft.utils import merge_utils
+
     whole = sum(weights) if method == LINEAR else 1.0
     name = "task_arithmetic" if method == LINEAR else method
     function: Any = getattr(merge_utils, name)

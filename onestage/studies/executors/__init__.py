@@ -14,14 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onestage.config import Plugins
 from onestage.config.plain_yaml import parsed
 from onestage.runfolder import Say
-from onestage.studies.cells import Cell
 from onestage.studies.file import Resources
 from onestage.studies.worlds import Ground
+
+if TYPE_CHECKING:
+    from onestage.studies.cells import Cell
 
 Ended = tuple[int, Any, str]
 """The number of what ended, what came of it, and why it failed (`""`: it did not)."""
