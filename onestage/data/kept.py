@@ -29,7 +29,7 @@ def drafted(place: Path) -> Iterator[Path]:
 
     What is in its place (it was damaged) gives way. Where another process was faster, its folder stays.
     """
-    with whole_folder(place, _settle) as draft:
+    with whole_folder(place, settle) as draft:
         yield draft
         seal(draft)
 
@@ -76,6 +76,18 @@ def usable(cache: Path, rooms: Sequence[str], say: Say) -> Path:
     return instead
 
 
+def settle(draft: Path, place: Path) -> None:
+    """Put a sealed folder in its place, where what is damaged gives way and what is whole stays."""
+    try:
+        os.replace(draft, place)
+    except OSError:
+        if damage(place) is None:
+            shutil.rmtree(draft)  # another run made the same thing first
+            return
+        drop(place)
+        os.replace(draft, place)
+
+
 def drop(place: Path) -> None:
     """Take away a file or folder, whatever it is; OSError where that is not allowed."""
     if place.is_dir() and not place.is_symlink():
@@ -96,17 +108,6 @@ def settled(place: Path) -> Iterator[Path]:
         yield draft
         if place.is_dir():
             drop(place)
-
-
-def _settle(draft: Path, place: Path) -> None:
-    try:
-        os.replace(draft, place)
-    except OSError:
-        if damage(place) is None:
-            shutil.rmtree(draft)  # another run made the same thing first
-            return
-        drop(place)
-        os.replace(draft, place)
 
 
 def _unusable(folder: Path) -> str | None:

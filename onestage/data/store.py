@@ -21,7 +21,7 @@ import numpy as np
 
 from onestage.data.digests import tokenizer_digest
 from onestage.data.encoded import Encoded
-from onestage.data.kept import alone, drafted
+from onestage.data.kept import alone, drafted, settle
 from onestage.data.kinds import ASKED, KINDS, Kind
 from onestage.data.reading import Reading, content_key, read, skipped
 from onestage.data.record import Refusal
@@ -29,7 +29,7 @@ from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.data.trees import TokenPath
 from onestage.runfolder import Say, silent
-from onestage.runfolder.seal import damage
+from onestage.runfolder.seal import SEAL, damage
 
 COLUMNS = {
     "kind": "b",  # a record: index in KINDS
@@ -50,9 +50,7 @@ COLUMNS = {
 FORMAT = "4"
 """Part of every store's name: change it when the same records come to give other files."""
 
-SHOWN_REFUSALS = 100
-
-SHOWN_ROWS = SHOWN_FILES = 20
+SHOWN_REFUSALS, SHOWN_ROWS, SHOWN_FILES = 100, 20, 20
 
 
 @dataclass
@@ -299,38 +297,52 @@ def balance(scores: np.ndarray[Any, Any]) -> dict[str, float]:
 
 
 def open_store(
-    stream: Stream, encoder: Encoder, cache: Path, digest: str | None = None, say: Say = silent
+    stream: Stream,
+    encoder: Encoder,
+    cache: Path,
+    digest: str | None = None,
+    say: Say = silent,
+    there: str | None = None,
 ) -> tuple[Store, bool]:
     """The store of a stream and whether it was there already.
 
     `digest` is the tokenizer's, where it is known (`tokenizer_digest`). A store that is damaged is
-    encoded anew, and `say` told. A stream whose content has no name (it is streamed) is encoded anew
-    into a temporary folder of the cache."""
+    encoded anew, and `say` told. Rows that only pass by (they are streamed) have no name before they are
+    read: they are encoded anew, unless `there` names the folder where this was done a moment ago."""
     content = content_key(stream)
     if content is None:
-        folder = cache / "tokens" / f"stream-{token_hex(4)}" / "store"
-        known = False
+        store, known = Store(Path(there)) if there else _passing(stream, encoder, cache), False
     else:
         # All that decides the ids is in the name, so a store that is there is the right one.
         digest = digest or tokenizer_digest(encoder.tokenizer)
         limits = (str(encoder.max_length), encoder.overflow, str(encoder.room))
         name = "/".join((stream.name, FORMAT, content, digest, *limits))
         folder = cache / "tokens" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        known = os.path.lexists(folder) and damage(folder) is None
-    if known:
-        store = Store(folder)
-    else:
-        with alone(folder, say):
-            # Asked again: another process may have written it meanwhile.
-            wrong = damage(folder) if os.path.lexists(folder) else "absent"
-            known = wrong is None
-            if wrong not in (None, "absent"):
-                say(
-                    f"data {stream.name}: what was encoded before is damaged ({wrong}); encoded anew"
-                )
-            store = Store(folder) if known else _encoded(stream, encoder, folder)
+        store, known = _kept(stream, encoder, folder, say)
     store.table.beside(stream)
     return store, known
+
+
+def _kept(stream: Stream, encoder: Encoder, folder: Path, say: Say) -> tuple[Store, bool]:
+    """The store in a folder, made where it is not there, and whether it was."""
+    if os.path.lexists(folder) and damage(folder) is None:
+        return Store(folder), True
+    with alone(folder, say):
+        # Asked again: another process may have written it meanwhile.
+        wrong = damage(folder) if os.path.lexists(folder) else "absent"
+        if wrong is None:
+            return Store(folder), True
+        if wrong != "absent":
+            say(f"data {stream.name}: what was encoded before is damaged ({wrong}); encoded anew")
+        return _encoded(stream, encoder, folder), False
+
+
+def _passing(stream: Stream, encoder: Encoder, cache: Path) -> Store:
+    """A store named by what is in it: so a run that goes on, or another node, knows the rows again."""
+    made = _encoded(stream, encoder, cache / "tokens" / f"stream-{token_hex(8)}").folder
+    name = hashlib.blake2b((made / SEAL).read_bytes(), digest_size=16).hexdigest()
+    settle(made, made.with_name(name))
+    return Store(made.with_name(name))
 
 
 def _encoded(stream: Stream, encoder: Encoder, folder: Path) -> Store:

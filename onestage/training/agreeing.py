@@ -7,8 +7,9 @@ version of the code would train on something else than the rest, or wait for eve
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from onestage.training.read import Data
 
 GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out", "remote process exited")
 """What torch's messengers say where the other end is no longer there."""
+PATIENCE = timedelta(days=30)
 
 
 class RankError(RuntimeError):
@@ -64,6 +66,28 @@ def read_by(data: Data, plugins: Mapping[str, Any]) -> dict[str, Any]:
         for name, store in getattr(data, split).items()
     }
     return stores | {f"code of {name}": _digest(facts) for name, facts in plugins.items()}
+
+
+def first_of_node(
+    accelerator: Accelerator | None, read: Callable[[Mapping[str, str]], Data]
+) -> Data:
+    """What `read` returns. A node's first process reads, then its others, who are given what that one
+    has found of rows that only pass by (`Data.passed`).
+
+    They wait for as long as it takes, where a card's own messages give up after ten minutes: rows may be
+    encoded for hours. Gloo's connections end with the process at their other end, so nobody waits for
+    one that has stopped.
+    """
+    if accelerator is None or accelerator.num_processes == 1:
+        return read({})
+    accelerator.wait_for_everyone()  # a group is waited for as patiently, also for who never comes
+    waiting = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    mine = read({}) if accelerator.is_local_main_process else None
+    told: list[Any] = [None] * accelerator.num_processes
+    distributed.all_gather_object(told, mine.passed if mine else None, waiting)
+    first = accelerator.process_index - accelerator.local_process_index
+    distributed.destroy_process_group(waiting)
+    return mine or read(told[first])
 
 
 @contextmanager

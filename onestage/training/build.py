@@ -30,7 +30,7 @@ from onestage.rollout.problems import Problems
 from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
 from onestage.training import optimizer as optimizers
-from onestage.training.agreeing import read_by, require_same
+from onestage.training.agreeing import first_of_node, read_by, require_same
 from onestage.training.callbacks import Callback
 from onestage.training.choices import (
     check_groups,
@@ -144,23 +144,25 @@ class Draft:
         out = self.stage.folder.parent if self.stage and self.first else None
         return out is not None and Path(reference).is_relative_to(out)
 
-    def read(self, say: Say = silent, warn: Say | None = None) -> None:
+    def read(
+        self, say: Say = silent, warn: Say | None = None, accelerator: Accelerator | None = None
+    ) -> None:
         """Read the data (or find them encoded), and plan; does nothing where no token can be counted.
 
-        `warn`: told of a damaged cache, also by who says nothing of the data themselves."""
+        `warn`: told of a damaged cache, also by who says nothing of the data themselves; `accelerator`:
+        of a run, so that one process of each node encodes what none has, and its others find it."""
         recipe = self.recipe
         if self.tokenizer is None:
             return
-        encoder = None
+        encoder, room = None, recipe.rollout.max_completion_length
         with self._noting():
-            room = recipe.rollout.max_completion_length
             encoder = make_encoder(recipe.train, self.tokenizer, room)
         if encoder is None:
             return
-        watched = recipe.probe.retention if recipe.probe else []
-        warn = warn or say
+        watched, warn = recipe.probe.retention if recipe.probe else [], warn or say
         self.cache = usable(self.cache, CACHED, warn)
-        self.data = read_data(recipe.data, watched, encoder, self.cache, say, warn)
+        asked = (recipe.data, watched, encoder, self.cache, say, warn)
+        self.data = first_of_node(accelerator, lambda passed: read_data(*asked, passed))
         with self._noting():
             check_rows(self.data, recipe.train)
             check_problems(self.data, recipe.data)
@@ -262,11 +264,9 @@ class Draft:
 
 
 def _read(draft: Draft, accelerator: Accelerator, say: Say) -> Draft:
-    """The draft with its data and its plan, after all that can be refused was."""
+    """The draft with data and plan, after all that can be refused was."""
     draft.refuse()
-    # A node's first process encodes what no run of it has encoded; its others find it in the cache.
-    with accelerator.local_main_process_first():
-        draft.read(say)
+    draft.read(say, accelerator=accelerator)
     draft.refuse()
     require_same(accelerator, read_by(draft.stores, draft.plugins()))
     return draft

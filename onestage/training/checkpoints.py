@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"step-\d+")
 """Of a checkpoint: at least six digits, and as many as its step has."""
+UNNAMED = "store"
 
 
 class CheckpointError(ValueError):
@@ -151,10 +152,10 @@ def _require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -
             f"checkpoint {checkpoint} is of a run whose reference was {reference[0]}, but the recipe's "
             f"is {reference[1]}; put it back, or go on with it: --resume --allow-changed reference"
         )
-    before, now = progress["data"], run.contents()
-    other = [
-        k for k in sorted(before | now) if changes.notes(f"data.{k}", before.get(k), now.get(k))
-    ]
+    now = run.contents()
+    # Rows that only pass by were called UNNAMED by earlier versions.
+    was = {k: now.get(k) if name == UNNAMED else name for k, name in progress["data"].items()}
+    other = [k for k in sorted(was | now) if changes.notes(f"data.{k}", was.get(k), now.get(k))]
     if other:
         allowing = " ".join(f"--allow-changed data.{name}" for name in other)
         raise CheckpointError(

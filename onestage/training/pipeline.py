@@ -77,7 +77,7 @@ def carry_out(
 
     def go(stage: StageRun, resume: bool) -> Path:
         resume = resume and _goes_on(stage.folder, accelerator, say)
-        now = _completed(stage, say)
+        now = _completed(stage, accelerator, say)
         about = stage if recipe.stages else None
         run = build(
             now,
@@ -141,13 +141,13 @@ def _goes_on(folder: Path, accelerator: Any, say: Say) -> bool:
     return False
 
 
-def _completed(stage: StageRun, say: Say) -> Any:
+def _completed(stage: StageRun, accelerator: Any, say: Say) -> Any:
     """The stage's recipe with what it asks to be measured before the run: f* of the terms."""
     optimum = stage.recipe.optimum
     if optimum is None or optimum.steps is None:
         return stage.recipe
     draft = Draft(stage.recipe, stage)
-    draft.read(warn=say)
+    draft.read(warn=say, accelerator=accelerator)
     draft.refuse()
 
     def alone(recipe: Any, folder: Path) -> Path:
@@ -176,9 +176,7 @@ class _Stages:
         stopped."""
         if self.main:
             self._require_folder(resume)
-        with self.accelerator.local_main_process_first():
-            looked = drafts(self.model, self.runs, warn=self.say)
-        for draft in looked:
+        for draft in drafts(self.model, self.runs, warn=self.say, accelerator=self.accelerator):
             draft.refuse()
             draft.close()
         if self.main:
@@ -260,14 +258,18 @@ class _Stages:
 
 
 def drafts(
-    model: Model, runs: Sequence[StageRun], say: Say = silent, warn: Say | None = None
+    model: Model,
+    runs: Sequence[StageRun],
+    say: Say = silent,
+    warn: Say | None = None,
+    accelerator: Any = None,
 ) -> list[Draft]:
     """The drafts of some stages, data included; errors on their lists name the stage. `model`: the whole
-    recipe's."""
+    recipe's; `warn`, `accelerator`: as for `Draft.read`."""
     found = []
     for stage in runs:
         draft = Draft(stage.recipe, stage, first=model)
-        draft.read(say, warn)
+        draft.read(say, warn, accelerator)
         draft.conflicts = [RecipeError(f"stages.{stage.name}: {one}") for one in draft.conflicts]
         found.append(draft)
     return found

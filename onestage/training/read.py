@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from onestage.config import RecipeError, nearest
 from onestage.data.digests import tokenizer_digest
 from onestage.data.kinds import FEEDBACK
+from onestage.data.reading import passes_by
 from onestage.data.store import Store, Table, open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder, Overflow
@@ -35,6 +36,8 @@ class Data:
     held_out: dict[str, Store]
     retention: dict[str, Store] = field(default_factory=dict)
     """What is only watched, by the probe."""
+    passed: dict[str, str] = field(default_factory=dict)
+    """Of rows that only pass by, by stream: the folders that they were encoded to."""
 
     def table(self) -> dict[str, Any]:
         """The data table, as written to `data.json`."""
@@ -71,10 +74,12 @@ def read_data(
     cache: Path,
     say: Say,
     warn: Say | None = None,
+    passed: Mapping[str, str] | None = None,
 ) -> Data:
     """Read, check and encode every stream (or find it encoded). Refuses nothing: see `check_rows`.
 
-    `warn`: told of what was encoded before and is damaged, where it is not `say`."""
+    `warn`: told of what was encoded before and is damaged, where it is not `say`; `passed`: what another
+    process of this run on this machine has found of rows that only pass by (`Data.passed`)."""
     digest, found = tokenizer_digest(encoder.tokenizer), Data({}, {}, {})
     wanted = [("", stream, found.train) for stream in streams]
     wanted += [
@@ -86,8 +91,11 @@ def read_data(
     for note, stream, stores in wanted:
         # only problems need room for a completion: another length must not encode the rest anew
         fitting = encoder if stream.reward is not None else replace(encoder, room=0)
-        store, known = open_store(stream, fitting, cache, digest, warn or say)
+        there = (passed or {}).get(f"{stream.name}{note}")
+        store, known = open_store(stream, fitting, cache, digest, warn or say, there)
         stores[stream.name] = store
+        if passes_by(stream):
+            found.passed[f"{stream.name}{note}"] = str(store.folder)
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
         say(
             f"data {stream.name}{note}: {kinds or 'no records'}; "

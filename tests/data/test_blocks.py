@@ -105,10 +105,16 @@ def test_rows_are_known_by_their_content() -> None:
 def test_a_stream_that_cannot_be_known_is_read_anew(tmp_path: Path) -> None:
     stream = Stream(data_set([DEMO]).to_iterable_dataset())
     assert content_key(stream) is None
-    tokenizer = make_tokenizer()
+    tokenizer, folders = make_tokenizer(), []
     for _ in range(2):
         store, known = open_store(stream, Encoder(tokenizer, 64), tmp_path, "t")
         assert (len(store), known) == (1, False)
+        folders.append(store.folder)
+    other = Stream(data_set([{**DEMO, "completion": " red"}]).to_iterable_dataset())
+    folders.append(open_store(other, Encoder(tokenizer, 64), tmp_path, "t")[0].folder)
+    # named by what was read, so that a run that goes on knows it again, and kept once
+    assert folders[0] == folders[1] != folders[2]
+    assert {*(tmp_path / "tokens").iterdir()} == {*folders}
 
 
 def test_the_store_of_given_rows_is_found_again(tmp_path: Path) -> None:

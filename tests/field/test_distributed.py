@@ -15,10 +15,11 @@ from support.ranks import on_ranks
 from support.tiny import write_recipe, write_rows
 
 from onestage.config import RecipeError
-from onestage.training.build import Draft
+from onestage.training import build
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.distributed import Distributed, of_launcher
 from onestage.training.pipeline import carry_out
+from onestage.training.read import Data
 from onestage.training.recipe import parse_recipe
 
 Make = Callable[..., dict[str, Any]]
@@ -40,13 +41,13 @@ def test_ranks_that_are_told_other_things_are_refused(recipe_of: Make, tmp_path:
     def as_read(recipe: dict[str, Any], out: Path) -> str:
         # A node whose file of the same name holds other rows: rank 1 reads after the main process.
         if os.environ["RANK"] == "1":
-            rows, read = [{"prompt": "Q?", "completion": " other"}], Draft.read
+            rows, read = [{"prompt": "Q?", "completion": " other"}], build.read_data
 
-            def other(draft: Draft, *given: Any) -> None:
+            def other(*given: Any) -> Data:
                 write_rows(Path(recipe["data"][0]["path"]), rows)
-                read(draft, *given)
+                return read(*given)
 
-            Draft.read = other  # type: ignore[method-assign]
+            build.read_data = other  # type: ignore[assignment]
         with pytest.raises(RecipeError) as refused:
             go(recipe, out)
         return str(refused.value)
@@ -188,7 +189,7 @@ COLOCATED = {"name": "vllm", "mode": "colocate"}
 def test_what_cannot_lie_in_parts_is_refused(
     recipe_of: Make, changes: dict[str, Any], said: str
 ) -> None:
-    draft = Draft(parse_recipe(recipe_of("demonstration", objective="sft", **changes)))
+    draft = build.Draft(parse_recipe(recipe_of("demonstration", objective="sft", **changes)))
     assert any(said in str(one) for one in draft.conflicts)
 
 
