@@ -84,6 +84,9 @@ class Tune(Section):
     trials: int | None = Field(default=None, ge=1)
     """Trials of every method; drawn from its grid where that is larger. Default: all grids whole, which
     then must be of one size."""
+    at_least: dict[str, float] = {}
+    """Metrics (better higher) and the share of the best trial's of any method that a choice must reach:
+    `{truth: 0.9}` compares what methods keep at equal gain."""
     at: dict[str, Any] = {}
     """Where on the axes tuning takes place; default: their first values."""
     widen: int = Field(default=0, ge=0)
@@ -242,6 +245,9 @@ class StudyFile(Section):
             )
         if self.tune.widen and self.tune.trials is not None:
             raise ValueError("tune.widen: takes whole grids; leave tune.trials out")
+        for metric, share in self.tune.at_least.items():
+            if not 0 < share <= 1:
+                raise ValueError(f"tune.at_least.{metric}: must be in (0, 1], got {share}")
         for axis in self.tune.at:
             if axis not in self.axes:
                 raise ValueError(f"tune.at: {axis!r} is no axis{nearest(axis, list(self.axes))}")

@@ -128,7 +128,9 @@ class Study:
         if tried:
             for name, one in self._tuned(tried).items():
                 if one["best"] is None:
-                    notes.append(f"{name}: no trial has a result, so it is not reported")
+                    asked = self.file.tune.at_least if self.file.tune else {}
+                    reach = f" that reaches {asked} of the best" if asked else ""
+                    notes.append(f"{name}: no trial has a result{reach}, so it is not reported")
                     continue
                 chosen[name] = one["best"]
                 if one["edges"]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from onestage.studies.cells import Cell, choices
-from onestage.studies.file import StudyFile
+from onestage.studies.file import StudyFile, Tune
 
 
 def settled(study: StudyFile) -> dict[str, dict[str, Any]]:
@@ -25,7 +25,8 @@ def choose(
     """For every tuned method what `tuning.json` says: its trials, the `best`, and edges of its grid.
 
     `found`: metrics by the name of a cell. A trial that failed on a seed, or whose metric is no number,
-    is out; a method all of whose trials are has no `best`. The first of equals is taken.
+    is out, and so is one that does not reach what `tune.at_least` asks; a method all of whose trials are
+    has no `best`. The first of equals is taken.
     """
     assert study.tune is not None
     metric, sign = study.tune.metric, 1 if better == "higher" else -1
@@ -34,15 +35,41 @@ def choose(
         tried: list[dict[str, Any]] = []
         for choice in choices(study, name):
             mine = [c for c in trials if c.method == name and dict(c.choice) == choice]
-            values = [found.get(c.name, {}).get(metric, math.nan) for c in mine]
-            mean = sum(values) / len(values) if values else math.nan
-            tried.append({"choice": choice, metric: mean if math.isfinite(mean) else None})
-        good = [one for one in tried if one[metric] is not None]
+            means = {
+                one: _mean([found.get(c.name, {}).get(one, math.nan) for c in mine])
+                for one in (metric, *study.tune.at_least)
+            }
+            tried.append({"choice": choice, **means})
         told[name] = {"metric": metric, "trials": tried, "best": None, "edges": []}
+    limits = _limits(study.tune, told)
+    for name, one in told.items():
+        good = [
+            trial
+            for trial in one["trials"]
+            if trial[metric] is not None and _reaches(trial, limits)
+        ]
         if good:
-            best = max(good, key=lambda one: sign * one[metric])["choice"]
-            told[name] |= {"best": best, "edges": edges(study, name, best)}
+            best = max(good, key=lambda trial: sign * trial[metric])["choice"]
+            one |= {"best": best, "edges": edges(study, name, best)}
     return told
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    mean = sum(values) / len(values) if values else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+def _limits(tune: Tune, told: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """What a trial must reach: a share of the best mean that any trial of any method has."""
+    limits = {}
+    for metric, share in tune.at_least.items():
+        means = [trial[metric] for one in told.values() for trial in one["trials"]]
+        limits[metric] = share * max((mean for mean in means if mean is not None), default=math.nan)
+    return limits
+
+
+def _reaches(trial: Mapping[str, Any], limits: Mapping[str, float]) -> bool:
+    return all(trial[one] is not None and trial[one] >= low for one, low in limits.items())
 
 
 def edges(study: StudyFile, method: str, best: Mapping[str, Any]) -> list[str]:

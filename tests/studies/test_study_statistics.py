@@ -136,3 +136,25 @@ def test_grids_grow_at_the_edges_that_were_chosen() -> None:
     assert wider(study, {"A": {"best": {"rate": 3e-4}, "edges": []}}) is None
     with pytest.raises(StudyError, match="takes whole grids"):
         parse_study(content(Path("b"), Path("d"), methods=method, tune={**tune, "trials": 2}))
+
+
+def test_what_is_kept_is_compared_at_equal_gain() -> None:
+    """Best truth of any trial .8, so .72 is asked: A's better keeper learnt too little, C too."""
+    method = {
+        name: {"objective": "sft", "try": {"rate": [1, 2]}}
+        for name in "ABC"
+    }  # fmt: skip
+    tune = {"seeds": [8], "metric": "overall", "at_least": {"truth": 0.9}}
+    study = parse_study(content(Path("b"), Path("d"), methods=method, tune=tune))
+    values = {
+        ("A", 1): (0.9, 0.5), ("A", 2): (0.4, 0.75), ("B", 1): (0.3, 0.8), ("B", 2): (0.5, 0.73),
+        ("C", 1): (1.0, 0.1), ("C", 2): (1.0, 0.7),
+    }  # fmt: skip
+    found = {
+        cell.name: dict(zip(("overall", "truth"), values[cell.method, cell.choice["rate"]], strict=True))
+        for cell in trials(study)
+    }  # fmt: skip
+    told = choose(study, trials(study), found, "higher")
+    assert [told[name]["best"] for name in "ABC"] == [{"rate": 2}, {"rate": 2}, None]
+    with pytest.raises(StudyError, match=r"at_least.truth: must be in \(0, 1\], got 2.0"):
+        parse_study({**content(Path("b"), Path("d")), "tune": {**tune, "at_least": {"truth": 2}}})
