@@ -6,8 +6,8 @@
     one.check("recipe.yaml")  # what `train` would refuse, and what it would train on
 
 The same words as in recipes: `Model`, `Lora`, `Stream`, `Train`, ... are sections; `objectives`,
-`schedules`, `rewards` and `hints` hold what they name. The pieces can be used alone, in a loop of
-one's own: `read`, `encode`, `pack`, `load`, `score`, `complete`. Names are loaded when they are first
+`schedules`, `rewards`, `hints` and `suites` hold what they name. The pieces can be used alone, in a loop
+of one's own: `read`, `encode`, `pack`, `load`, `score`, `complete`. Names are loaded when they are first
 used, so that `import onestage` takes no time.
 """
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from onestage.report.page import report as report
     from onestage.rollout import hints as hints
     from onestage.rollout import rewards as rewards
+    from onestage.rollout import suites as suites
     from onestage.rollout.complete import complete as complete
     from onestage.rollout.engines import Decoding as Decoding
     from onestage.rollout.rollout import Rollout as Rollout
@@ -72,6 +73,7 @@ _OTHERWISE = {
 """Named otherwise where they are."""
 _MODULES = {
     "hints": "onestage.rollout.hints",
+    "suites": "onestage.rollout.suites",
     "objectives": "onestage.objectives",
     "rewards": "onestage.rollout.rewards",
     "schedules": "onestage.schedules",
@@ -117,6 +119,7 @@ __all__ = [
     "schedules",
     "score",
     "study",
+    "suites",
     "train",
 ]
 

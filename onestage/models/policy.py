@@ -95,7 +95,8 @@ class Policy(nn.Module):
     def look(self, row: Row, reads: Collection[str] = ()) -> Said:
         """What the policy says of the row's scored entries (K each, float32): `logp` (of a reward model
         the reward), and what else is read: `entropy` of the distribution that the token comes from,
-        `value` of the state before it."""
+        `value` of the state before it; `likeliest`: 1 where no token would have been likelier, else
+        0."""
         return self._said(row, reads)
 
     def _said(self, row: Row, reads: Collection[str]) -> Said:

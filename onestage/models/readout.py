@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from onestage.data.trees import TokenPath, Tree
 from onestage.models.head import shape_of, token_logps, token_logps_and_entropy
+from onestage.models.likeliest import is_likeliest
 from onestage.models.model import GIVES
 from onestage.models.reward_model import FAMILY
 
@@ -127,6 +128,8 @@ class Likelihoods(Readout):
             found = {"logp": logp_U, "entropy": entropy_U}
         else:
             found = {"logp": token_logps(hidden, head.weight, target_U, **how)}
+        if "likeliest" in reads:
+            found["likeliest"] = is_likeliest(hidden, head.weight, target_U, how["bias_V"])
         if "value" in reads:
             assert self.value_head is not None
             value = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
@@ -143,6 +146,8 @@ class Likelihoods(Readout):
         logits = self.base(**inputs, use_cache=False).logits[0, source_U].float()
         logp_UV = torch.log_softmax(logits, -1)
         found = {"logp": logp_UV.gather(1, target_U[:, None])[:, 0]}
+        if "likeliest" in reads:
+            found["likeliest"] = (logp_UV.argmax(-1) == target_U).float()
         if "entropy" in reads:
             found["entropy"] = -(logp_UV.exp() * logp_UV).sum(-1)
         return found

@@ -55,7 +55,7 @@ def test_a_recipe_trains_with_them(recipe_of: Any, place: Path) -> None:
 
 
 def test_the_table_names_the_groups_and_contracts() -> None:
-    """Seven sorts: the group that is read, and a contract that can be imported."""
+    """Every sort: the group that is read, and a contract that can be imported."""
     import importlib
 
     from onestage.cli.list import ROOMS

@@ -47,7 +47,7 @@ class Item:
     prompt: Turns
     """A text that is continued as it stands, or messages."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What `score` needs to know."""
+    """What `score` needs to know; under `asked`, what is asked beside the prompt (choices)."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,17 @@ class Suite(abc.ABC):
     limit: int | None = None
     """The first so many items; default: all."""
     chat: bool | None = None
-    """Ask through the chat template, or raw text; default: where the tokenizer has a template."""
+    """Ask through the chat template, or raw text. Default: through the template where the tokenizer has
+    one, but for tasks of `lm-eval`, whose published numbers are of raw prompts."""
     data: Path | None = None
     """A folder in which suites look for their files, under the names that they are known by."""
 
     headline: ClassVar[str]
     """The metric that stands for the suite."""
-    lower_is_better: ClassVar[frozenset[str]] = frozenset()
-    """Metrics of which less is better."""
     judging: ClassVar[frozenset[str]] = frozenset()
     """Options that change no answer, only what it is worth: with others, kept answers are still good."""
+    raw: ClassVar[bool] = False
+    """Whether raw text is asked where nobody says otherwise."""
     needs_base: ClassVar[bool] = False
     """Whether it compares the model with its base while asking (`Subject.base`)."""
 
@@ -100,6 +101,14 @@ class Suite(abc.ABC):
             name: estimate({i: one[name] for i, one in scores.items() if name in one})
             for name in names
         }
+
+    def first(self, items: Sequence[Item]) -> list[Item]:
+        """Those that are asked, by `limit`."""
+        return list(items[: self.limit])
+
+    def lower_is_better(self, metric: str) -> bool:
+        """Whether less of a metric is better."""
+        return False
 
     def shown(self, item: Item, answer: Content) -> Mapping[str, Any]:
         """An answer as people look at it, in samples and reports."""
@@ -169,12 +178,17 @@ def scored(suite: Suite, items: Sequence[Item], answers: Mapping[str, Content]) 
 
 def chosen(suite: Suite, templated: bool) -> list[Item]:
     """The items that are asked. Raises `ValueError` where there are none, or two of one id."""
-    items = suite.items(templated if suite.chat is None else suite.chat)[: suite.limit]
+    items = suite.first(suite.items(through_template(suite, templated)))
     if not items:
         raise ValueError(f"the suite {name_of(suite)} has no items")
     if len({item.id for item in items}) < len(items):
         raise ValueError(f"the suite {name_of(suite)} has two items of one id")
     return items
+
+
+def through_template(suite: Suite, templated: bool) -> bool:
+    """Whether a suite's prompts go through the chat template, of a tokenizer that has one or none."""
+    return templated and not suite.raw if suite.chat is None else suite.chat
 
 
 def blocks(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -187,7 +201,7 @@ def blocks(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 def digest(suite: Suite, items: Sequence[Item]) -> str:
     """By what and how is asked: answers of one digest (and one model) are the same."""
-    asked = [[item.id, item.prompt] for item in items]
+    asked = [[item.id, item.prompt, item.facts.get("asked")] for item in items]
     apart = {"limit", "chat", "data", "path", *suite.judging}  # items say what these have come to
     how = {one.name: getattr(suite, one.name) for one in fields(suite) if one.name not in apart}
     whole = json.dumps([name_of(suite), how, asked], sort_keys=True, default=str)

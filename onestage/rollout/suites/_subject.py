@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onestage.data.messages import Turns
+from onestage.data.packing import pack
 from onestage.data.tokenize import prompt_ids
-from onestage.data.trees import Ids
+from onestage.data.trees import Ids, TokenPath
 from onestage.rollout.engines import Decoding, Engine, Request
 
 if TYPE_CHECKING:  # suites are named, and their options checked, where no model is
     from onestage.models.policy import Policy
 
+TOKENS_PER_ROW = 2048
 LONGEST = 1 << 20
 """Tokens of a text where a model says nothing of its context."""
 
@@ -29,6 +31,8 @@ class Subject:
     engine: Engine
     base: Policy | None = None
     """What it is compared with while it is asked, by the suites that do so."""
+    source: str | None = None
+    """The folder or hub id that it was loaded from, for who would load it again in another way."""
 
     @classmethod
     def of(cls, policy: Policy, tokenizer: Any = None, base: Policy | None = None) -> Subject:
@@ -63,8 +67,18 @@ class Subject:
 
         keys: what is drawn depends on these; until: texts at which a completion ends, without them.
         """
-        room = max(self.context - how.max_completion_length, 1)
         whole = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
+        return self.continued(whole, how, keys, until)
+
+    def continued(
+        self,
+        whole: Sequence[Ids],
+        how: Decoding,
+        keys: Sequence[str],
+        until: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """As `write`, behind token ids."""
+        room = max(self.context - how.max_completion_length, 1)
         requests = [
             Request(_fitting(ids, room), 1, key) for ids, key in zip(whole, keys, strict=True)
         ]
@@ -78,6 +92,20 @@ class Subject:
                 told["cut"] = len(ids) - room
             found.append(told)
         return found
+
+    def likelihoods(self, paths: Sequence[TokenPath]) -> list[tuple[float, bool]]:
+        """Of each path, the log-probability (nats) of its scored tokens, and whether each of them is the
+        likeliest one. What paths share at their beginning is computed once."""
+        longest = max((len(path.ids) for path in paths), default=0)
+        numbered = [[path.renumbered(number)] for number, path in enumerate(paths)]
+        sums, likeliest = np.zeros(len(paths)), np.ones(len(paths), bool)
+        with self.policy.evaluating():
+            for row in pack(numbered, max(longest, TOKENS_PER_ROW)):
+                said = self.policy.look(row, ("likeliest",))
+                logp_K, likeliest_K = (said[name].double().cpu().numpy() for name in said)
+                np.add.at(sums, row.tree.response_K, logp_K)
+                np.logical_and.at(likeliest, row.tree.response_K, likeliest_K > 0)
+        return list(zip(sums.tolist(), likeliest.tolist(), strict=True))
 
 
 def _fitting(ids: Ids, room: int) -> Ids:

@@ -1,0 +1,111 @@
+"""A model class of `lm-eval` that runs our way: its tokenisation, our forests and our sampler.
+
+The choices of a question share the question, and questions of one task often share the examples in
+front of them: in a forest each stands once. `lm-eval`'s own class for transformers models runs every
+pair of prompt and choice whole, padded to the longest of its batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from lm_eval.api.registry import get_model
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+
+from onestage.data.trees import TokenPath
+from onestage.models import Model, adapter_base
+from onestage.rollout.engines import Decoding
+from onestage.rollout.suites import Subject
+from onestage.rollout.suites._chat_later import MARK, rendered
+
+DRAWN = {"do_sample", "temperature", "top_p", "top_k", "min_p", "until", "max_gen_toks"}
+"""What a task may ask of how an answer is drawn."""
+
+
+class Forests(HFLM):
+    """`HFLM` for what it makes of texts; what it would compute is done by a subject."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(
+            pretrained=subject.policy.model,
+            tokenizer=subject.tokenizer,
+            batch_size=1,
+            max_length=subject.context,
+        )
+        self.subject = subject
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Any], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        paths = []
+        for _text, before, behind in requests:
+            ids = np.asarray([*before, *behind][-self.max_length :], np.int32)
+            paths.append(TokenPath(ids, ((len(ids) - len(behind), len(ids)),), (0,)))
+        return self.subject.likelihoods(paths)
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        found: list[str] = [""] * len(requests)
+        groups: dict[str, list[int]] = {}
+        for place, one in enumerate(requests):
+            groups.setdefault(repr(one.args[1]), []).append(place)
+        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        for places in groups.values():
+            how = normalize_gen_kwargs(requests[places[0]].args[1], self.max_gen_toks)
+            until = handle_stop_sequences(how.pop("until", None), eos=eos)
+            ids = [self.tok_encode(requests[place].args[0]) for place in places]
+            keys = [f"{requests[p].task_name}/{requests[p].doc_id}/{p}" for p in places]
+            said = self.subject.continued(ids, _decoding(how), keys, [u for u in until if u])
+            for place, one in zip(places, said, strict=True):
+                found[place] = one["completion"]
+        return found
+
+
+def _decoding(how: dict[str, Any]) -> Decoding:
+    if unknown := sorted(set(how) - DRAWN):
+        raise ValueError(
+            f"the task asks for {', '.join(unknown)} when answers are drawn, which our sampler does not "
+            "know; set backend: hf"
+        )
+    sampled = {k: how[k] for k in ("top_p", "top_k", "min_p") if how.get(k) is not None}
+    temperature = float(how.get("temperature") or 0.0) if how.get("do_sample") else 0.0
+    return Decoding(int(how["max_gen_toks"]), temperature, **sampled)
+
+
+def answered(
+    subject: Subject, instances: Sequence[Any], backend: str, batch_size: int
+) -> list[Any]:
+    """A model's answers to some of the library's requests, in their order."""
+    if backend == "onestage":
+        lm: Any = Forests(subject)
+    else:
+        lm = _theirs(backend, str(subject.source), batch_size, str(subject.policy.dtype))
+    asked = [_rendered(one, subject.tokenizer) for one in instances]
+    found: list[Any] = [None] * len(asked)
+    for sort in dict.fromkeys(one.request_type for one in asked):
+        places = [n for n, one in enumerate(asked) if one.request_type == sort]
+        said = getattr(lm, sort)([asked[n] for n in places], disable_tqdm=True)
+        for place, answer in zip(places, said, strict=True):
+            found[place] = list(answer) if isinstance(answer, tuple) else answer
+    return found
+
+
+@lru_cache(maxsize=1)
+def _theirs(backend: str, source: str, batch_size: int, dtype: str) -> Any:
+    """The library's own model class on a folder or hub id, adapters as it loads them."""
+    base = adapter_base(Model(name=source))
+    of = {"pretrained": base, "peft": source} if base else {"pretrained": source}
+    told = {**of, "dtype": dtype.removeprefix("torch."), "batch_size": batch_size}
+    return get_model(backend)(**told)
+
+
+def _rendered(one: Any, tokenizer: Any) -> Any:
+    if not str(one.args[0]).startswith(MARK):
+        return one
+    told = copy.copy(one)
+    told.arguments = (rendered(one.args[0], tokenizer), *one.args[1:])
+    return told

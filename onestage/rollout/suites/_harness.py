@@ -1,0 +1,243 @@
+"""Tasks of `lm-eval` as suites: its prompts, filters and verdicts; our sampler and forests.
+
+The library loads the tasks, draws the examples in front, writes the prompts, and judges each answer
+(`Task.process_results`); a model is run by `_forest_lm`, or by the library's own class of the name that
+is given as `backend`. Means over items are its means (with sd / sqrt n, as it has them), and a group's
+number weighs every item alike, as the groups do that papers report (`weight_by_size`).
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from onestage.rollout.rewards import Failure
+from onestage.rollout.suites import Content, Item, Scores, Subject, Suite, _task_data
+from onestage.rollout.suites._chat_later import as_messages
+from onestage.stats import Estimate, Weighted, mean_of
+
+SHOTS_SEED, SEED = 1234, 0
+"""Of the examples in front and of what else a task draws: as the library's own command line has them."""
+MEANS = {"mean", "nanmean"}
+COUNTED = {"weighted_perplexity", "bits_per_byte"}
+"""Aggregations of values that are a log-likelihood and a count."""
+PREFERRED = ("acc_norm", "acc", "exact_match")
+"""The metric that stands for a task where nobody says which."""
+LISTS = "agg_inst_level_acc"
+"""An aggregation of values that are lists, whose entries count alike."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tasks that make one number of a suite."""
+
+    name: str
+    """Of the number."""
+    task: str
+    """The library's name of a task, group or tag, or a YAML file of one."""
+    shots: int | None = None
+    """Examples in front; None: as the task has it."""
+    metrics: tuple[str, ...] = ()
+    """`metric` or `metric,filter`, whose mean is the number. None: the one that such tasks go by."""
+
+
+@dataclass(frozen=True)
+class Harness(Suite):
+    """The base of suites of the library's tasks. Prompts are raw text where nothing else is asked for:
+    the papers that these numbers are compared with gave them so to every model."""
+
+    backend: str = "onestage"
+    """What runs the model: ours, or a model class of lm-eval (`hf`, ...)."""
+    batch_size: int = 16
+    """Of a model class of lm-eval."""
+
+    headline: ClassVar[str] = "average"
+    raw: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def parts(self) -> Sequence[Part]:
+        """What the suite is made of."""
+
+    def check(self) -> None:
+        _task_data.require()
+
+    def items(self, chat: bool) -> list[Item]:
+        if chat not in self._made:
+            found: list[Item] = []
+            for name, (_, task) in self._tasks.items():
+                _build(task, self.limit, chat)
+                found += _items(name, task)
+            self._made[chat] = found
+        return self._made[chat]
+
+    def first(self, items: Sequence[Item]) -> list[Item]:
+        """All: `limit` is of each task, and was kept when prompts were made."""
+        return list(items)
+
+    def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
+        from onestage.rollout.suites._forest_lm import answered
+
+        every = [one for item in items for one in item.facts["instances"]]
+        said = iter(answered(subject, every, self.backend, self.batch_size))
+        return [{"resps": [next(said) for _ in item.facts["instances"]]} for item in items]
+
+    def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Scores | Failure]:
+        found: list[Scores | Failure] = []
+        for item, answer in zip(items, answers, strict=True):
+            part, task = self._tasks[item.facts["task"]]
+            values = _judged(task, item.facts["instances"], answer["resps"])
+            self._values[item.id] = (item.facts["task"], values)
+            each = {name: _number(task, name, one) for name, one in values.items()}
+            found.append({f"{part.name}/{k}": one for k, one in each.items() if one is not None})
+        return found
+
+    def summarise(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
+        each = super().summarise(scores)
+        each = {name: self._finished(name, one) for name, one in each.items()}
+        each |= self._by_the_library(scores)
+        numbers = {part.name: self._part(part, each) for part in self.parts()}
+        whole = mean_of([*numbers.values()]) if numbers else Estimate(math.nan)
+        return {"average": whole, **numbers, **each}
+
+    def lower_is_better(self, metric: str) -> bool:
+        plain = metric.rpartition("/")[2].partition(",")[0]
+        told = (task.higher_is_better() or {} for _, task in self._tasks.values())
+        return any(one.get(plain) is False for one in told)
+
+    @cached_property
+    def _tasks(self) -> dict[str, tuple[Part, Any]]:
+        """Every task by its name, with the part that it belongs to."""
+        _task_data.require()
+        parts = self.parts()
+        _task_data.require_data(_name(self), [part.task for part in parts], self.data)
+        found = {}
+        for part in parts:
+            for name, task in _task_data.load(part.task, self.data, part.shots):
+                found[name] = (part, task)
+        return found
+
+    @cached_property
+    def _made(self) -> dict[bool, list[Item]]:
+        return {}
+
+    @cached_property
+    def _values(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
+        """Task and values of each item as the library gives them: some numbers are no means."""
+        return {}
+
+    def _finished(self, name: str, found: Estimate) -> Estimate:
+        kind = self._aggregation(name)
+        return found.exp() if kind in ("weighted_perplexity", "perplexity") else found
+
+    def _aggregation(self, name: str) -> str:
+        part, _, metric = name.partition("/")
+        task = next(task for one, task in self._tasks.values() if one.name == part)
+        return _aggregation(task, metric)
+
+    def _by_the_library(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
+        """Metrics that are no means over items (a corpus BLEU, say), without standard errors."""
+        found: dict[str, list[tuple[float, int]]] = {}
+        for own, (part, task) in self._tasks.items():
+            values = [v for i, (name, v) in self._values.items() if name == own and i in scores]
+            for name in values[0] if values else ():
+                if _number(task, name, values[0][name]) is None:
+                    every = [one[name] for one in values if name in one]
+                    number = float(task.aggregation()[name.partition(",")[0]](every))
+                    found.setdefault(f"{part.name}/{name}", []).append((number, len(every)))
+        return {
+            name: Estimate(sum(v * n for v, n in some) / sum(n for _, n in some), {}, 0)
+            for name, some in found.items()
+        }
+
+    def _part(self, part: Part, each: Mapping[str, Estimate]) -> Estimate:
+        own = {n.partition("/")[2]: one for n, one in each.items() if n.startswith(f"{part.name}/")}
+        wanted = part.metrics or _standing(own)
+        chosen = [v for w in wanted for k, v in own.items() if w in (k, k.partition(",")[0])]
+        return mean_of(chosen) if chosen else Estimate(math.nan)
+
+
+def _name(suite: Suite) -> str:
+    return type(suite).__module__.rpartition(".")[2]
+
+
+def _standing(own: Mapping[str, Estimate]) -> tuple[str, ...]:
+    plain = [name.partition(",")[0] for name in own]
+    for name in PREFERRED:
+        if name in plain:
+            return (name,)
+    return tuple(plain[:1])
+
+
+def _build(task: Any, limit: int | None, chat: bool) -> None:
+    """Have the library make a task's prompts, the same whenever they are made."""
+    random.seed(SEED)
+    task.set_fewshot_seed(seed=SHOTS_SEED)
+    task.build_all_requests(
+        limit=limit,
+        rank=0,
+        world_size=1,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,  # as the library does where it is not told
+        # Of which model they will be asked is not known yet: messages are kept, and rendered then.
+        chat_template=as_messages if chat else None,
+    )
+
+
+def _items(name: str, task: Any) -> list[Item]:
+    by_doc: dict[int, list[Any]] = {}
+    for one in task.instances:
+        by_doc.setdefault(one.doc_id, []).append(one)
+    found = []
+    for number, ones in by_doc.items():
+        ones.sort(key=lambda one: one.idx)
+        facts = {
+            "task": name,
+            "asked": [[one.request_type, *one.args] for one in ones],
+            "instances": ones,
+        }
+        found.append(Item(f"{name}/{number}", str(ones[0].args[0]), facts))
+    return found
+
+
+def _judged(task: Any, instances: Sequence[Any], said: Sequence[Any]) -> dict[str, Any]:
+    """What the library makes of the answers to one document, by `metric,filter`."""
+    for one, answer in zip(instances, said, strict=True):
+        one.resps, one.filtered_resps = [_as_asked(answer)] * (one.repeats or 1), {}
+    for each in task._filters:
+        each.apply(instances)
+    found: dict[str, Any] = {}
+    for key in instances[0].filtered_resps:
+        results = [one.filtered_resps[key] for one in instances]
+        values = task.process_results(instances[0].doc, results)
+        found |= {f"{metric},{key}": value for metric, value in values.items()}
+    return found
+
+
+def _as_asked(answer: Any) -> Any:
+    return tuple(answer) if isinstance(answer, list) else answer
+
+
+def _aggregation(task: Any, name: str) -> str:
+    used = task.aggregation().get(name.partition(",")[0])
+    return getattr(used, "__name__", "mean") if used is not None else "mean"
+
+
+def _number(task: Any, name: str, value: Any) -> float | Weighted | None:
+    """A value of the library's as what an item says of a mean; None where the metric is no such mean."""
+    kind = _aggregation(task, name)
+    if kind in MEANS and isinstance(value, int | float):
+        return float(value)
+    if kind == "perplexity":
+        return -float(value)
+    if kind == LISTS:
+        return Weighted(sum(map(bool, value)) / len(value), len(value))
+    if kind in COUNTED:
+        likelihood, count = value
+        unit = math.log(2) if kind == "bits_per_byte" else 1.0
+        return Weighted(-likelihood / count / unit, count)
+    return float(value) if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0 else None

@@ -1,0 +1,143 @@
+"""Tasks of `lm-eval` by name or file, and their data: here, or named in one line before anything long.
+
+A data set `owner/name` of the hub is taken from `FOLDER/owner/name` where a folder of data was given
+and has it (`hf download --repo-type dataset owner/name --local-dir FOLDER/owner/name` puts it there),
+else from the hub's cache, else from the hub.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from onestage.data.reach import require_within_reach
+
+MISSING = "needs the package lm-eval: pip install 'onestage[eval]'"
+SHOWN = 12
+"""Data sets that are named of those that are missing."""
+Spec = Mapping[str, Any]
+"""`task`: its name, and what of its configuration is another."""
+
+
+def require() -> None:
+    """Raise `ValueError` where the library is not installed."""
+    try:
+        import lm_eval.tasks  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"{MISSING} ({error})") from error
+
+
+def load(name: str, data: Path | None, shots: int | None) -> list[tuple[str, Any]]:
+    """The tasks that a name (of a task, group or tag) or a YAML file stands for, with their own names.
+
+    Raises `ValueError` for an unknown name, with the nearest, and for data that cannot be had.
+    """
+    import datasets
+
+    file = _file(name)
+    wanted: Any = str(file) if file else {"group": "asked", "task": _local([*_leaves(name)], data)}
+    try:
+        found = _library().load(wanted)["tasks"]
+    except (OSError, ImportError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(f"the lm-eval task {name} cannot be loaded: {said}") from error
+    for own, task in found.items():
+        if getattr(task, "UNSAFE_CODE", False):
+            raise ValueError(f"the lm-eval task {own} runs code that a model wrote: not here")
+        given = task.get_config("num_fewshot")
+        if shots is not None and given != 0:  # where a task says 0, the library leaves it so
+            task.set_config(key="num_fewshot", value=shots)
+        elif given is None:
+            task.set_config(key="num_fewshot", value=0)
+    return list(found.items())
+
+
+def require_data(what: str, names: Sequence[str], data: Path | None) -> None:
+    """Raise `ValueError` with every data set of some tasks that is not here and cannot be fetched."""
+    lost: dict[str, None] = {}
+    for name in names:
+        for spec in () if _file(name) else _local([*_leaves(name)], data):
+            place = spec.get("dataset_path") or _configured(spec["task"], "dataset_path")
+            if isinstance(place, str) and "/" in place and not Path(place).exists():
+                try:
+                    require_within_reach("dataset_path", place, "dataset")
+                except ValueError:
+                    lost[place] = None
+    if lost:
+        shown = ", ".join([*lost][:SHOWN]) + (", ..." if len(lost) > SHOWN else "")
+        raise ValueError(
+            f"the suite {what} needs {len(lost)} data sets that are not on this disk, and the hub "
+            f"cannot be asked: {shown}; fetch each elsewhere (hf download --repo-type dataset NAME "
+            "--local-dir FOLDER/NAME), bring FOLDER here, and give --data FOLDER"
+        )
+
+
+@cache
+def _library() -> Any:
+    import logging
+
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager()
+
+
+def known(name: str) -> bool:
+    """Whether the library has a task, group or tag of the name, or it is a YAML file of one."""
+    return _file(name) is not None or name in _library().task_index
+
+
+def near(name: str) -> str:
+    """`; did you mean ...?` where names are near."""
+    close = difflib.get_close_matches(name, _library().all_tasks, 3, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def _file(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    if not name.endswith((".yaml", ".yml")):
+        return None
+    if not path.is_file():
+        raise ValueError(f"there is no task file {name}; give a YAML file as lm-eval reads it")
+    return path
+
+
+def _leaves(name: str) -> Iterator[dict[str, Any]]:
+    """The single tasks of a name."""
+    index = _library().task_index
+    if name not in index:
+        raise ValueError(
+            f"lm-eval has no task, group or tag {name!r}{near(name)} (`lm-eval ls tasks` lists all)"
+        )
+    entry = index[name]
+    if entry.kind.name == "TAG":
+        yield from ({"task": one} for one in sorted(entry.tags))
+    elif entry.kind.name == "GROUP":
+        for one in (entry.cfg or {}).get("task", ()):
+            spec = {"task": one} if isinstance(one, str) else dict(one)
+            inner = str(spec.get("group", spec.get("task")))
+            if inner in index and index[inner].kind.name in ("GROUP", "TAG"):
+                yield from _leaves(inner)
+            else:
+                yield spec
+    else:
+        yield {"task": name}
+
+
+def _configured(task: str, key: str) -> Any:
+    entry = _library().task_index.get(task)
+    return (entry.cfg or {}).get(key) if entry else None
+
+
+def _local(specs: Sequence[Spec], data: Path | None) -> list[dict[str, Any]]:
+    """With the data sets that lie in a folder of the user's."""
+    found = []
+    for spec in specs:
+        place = spec.get("dataset_path") or _configured(str(spec.get("task")), "dataset_path")
+        own = data / place if data is not None and isinstance(place, str) else None
+        more = {"dataset_path": str(own)} if own is not None and own.is_dir() else {}
+        found.append({**spec, **more})
+    return found

@@ -1,0 +1,148 @@
+"""Tasks of lm-eval through our model class, against its own evaluation with its own model class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.tiny import make_tokenizer, tiny_llama
+
+from onestage.models.policy import Policy
+from onestage.rollout import suites
+from onestage.rollout.suites import Subject, measure
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "question": f"What is {a} and {b}?",
+        "choices": [f"{a + b}", f"{a * b + 7}", "no number"],
+        "gold": 0,
+    }
+    for a in range(1, 4)
+    for b in range(3, 6)
+]
+CHOICE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "Question: {{question}}\nAnswer:",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": "gold",
+    "num_fewshot": 2,
+    "fewshot_split": "train",
+    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}, {"metric": "exact_match"}],
+}
+TEXT = {
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "{{question}}",
+    "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
+}
+WRITTEN = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{question}}",
+    "doc_to_target": "{{choices[0]}}",
+    "generation_kwargs": {"until": ["e"], "max_gen_toks": 6},
+    "metric_list": [{"metric": "exact_match"}],
+}
+
+
+def a_task(folder: Path, name: str, how: dict[str, Any]) -> str:
+    """A task of one's own: the library's YAML beside a local file."""
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    files = {"data_files": {"test": str(rows), "train": str(rows)}, "cache_dir": str(folder / "c")}
+    local = {"task": name, "dataset_path": "json", "dataset_kwargs": files, "test_split": "test"}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**local, **how}))
+    return str(folder / f"{name}.yaml")
+
+
+@pytest.fixture(autouse=True)
+def small_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library without its own tasks, whose thousands of files take seconds to look through."""
+    from lm_eval.tasks import TaskManager
+
+    from onestage.rollout.suites import _task_data
+
+    monkeypatch.setattr(_task_data, "_library", lambda: TaskManager(include_defaults=False))
+
+
+@pytest.fixture
+def subject() -> Subject:
+    return Subject.of(Policy(tiny_llama(), make_tokenizer()))
+
+
+def theirs(path: str, chat: bool = False) -> dict[str, Any]:
+    """By the library alone: its evaluation, its model class, plain transformers."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    model = HFLM(pretrained=tiny_llama(), tokenizer=make_tokenizer(), batch_size=4)
+    found: Any = simple_evaluate(
+        model,
+        tasks=[path],
+        task_manager=TaskManager(include_defaults=False),
+        apply_chat_template=chat,
+        bootstrap_iters=1000,
+    )
+    return found
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_choices_are_as_likely_as_lm_eval_finds_them(
+    tmp_path: Path, subject: Subject, chat: bool
+) -> None:
+    path = a_task(tmp_path, "sums", CHOICE)
+    known = theirs(path, chat)
+    found = measure(suites.make({"name": "lm_eval", "tasks": path, "chat": chat}), subject)
+    for sample in known["samples"]["sums"]:
+        mine = found.answers[f"sums/{sample['doc_id']}"]["resps"]
+        for (logp, greedy), ((their_logp, their_greedy),) in zip(
+            mine, sample["resps"], strict=True
+        ):
+            assert logp == pytest.approx(their_logp, abs=1e-3)
+            assert greedy == their_greedy
+    for metric in ("acc", "acc_norm", "exact_match"):
+        mine = found.metrics[f"sums/{metric},none"]
+        assert mine.value == pytest.approx(known["results"]["sums"][f"{metric},none"])
+        assert mine.stderr == pytest.approx(known["results"]["sums"][f"{metric}_stderr,none"])
+    assert found.headline.value == found.metrics["sums/acc_norm,none"].value
+
+
+def test_texts_are_as_perplexing_as_lm_eval_finds_them(tmp_path: Path, subject: Subject) -> None:
+    path = a_task(tmp_path, "texts", TEXT)
+    known = theirs(path)["results"]["texts"]
+    found = measure(suites.make({"name": "lm_eval", "tasks": path}), subject)
+    for metric in ("word_perplexity", "bits_per_byte"):
+        assert found.metrics[f"texts/{metric},none"].value == pytest.approx(
+            known[f"{metric},none"], rel=1e-5
+        )
+    assert found.suite.lower_is_better("texts/word_perplexity,none")
+
+
+def test_answers_are_those_that_lm_eval_draws(tmp_path: Path, subject: Subject) -> None:
+    path = a_task(tmp_path, "written", WRITTEN)
+    known = theirs(path)["samples"]["written"]
+    found = measure(suites.make({"name": "lm_eval", "tasks": path, "limit": 5}), subject)
+    assert len(found.items) == 5
+    for sample in known[:5]:
+        assert found.answers[f"written/{sample['doc_id']}"]["resps"] == sample["resps"][0]
+
+
+def test_an_unknown_task_and_missing_data_are_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onestage.data.reach._out_of_reach", lambda: "no network")
+    with pytest.raises(ValueError, match="no task, group or tag 'arc_essy'"):
+        suites.make({"name": "lm_eval", "tasks": "arc_essy"}).items(False)
+    from lm_eval.tasks import TaskManager
+
+    far = {**CHOICE, "task": "far", "dataset_path": "nobody/far_away", "test_split": "test"}
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(far))
+    from onestage.rollout.suites import _task_data
+
+    own = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    monkeypatch.setattr(_task_data, "_library", lambda: own)
+    with pytest.raises(ValueError, match=r"nobody/far_away; fetch each elsewhere .*--data FOLDER"):
+        suites.make({"name": "lm_eval", "tasks": "far"}).items(False)
