@@ -23,15 +23,37 @@ def report_(
         typer.Option(help="The HTML file.", show_default="report.html in the folder, if it is one"),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    wanted: Annotated[
+        float | None,
+        typer.Option(
+            help="Mean gain of a model to keep: points, or per cent. [default: the recipe's]"
+        ),
+    ] = None,
+    allowed: Annotated[
+        float | None,
+        typer.Option(help="By how much a measure may fall. [default: the recipe's, or 1]"),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="The measure that decides. [default: the mean of all]")
+    ] = None,
 ) -> None:
-    """Write one HTML file that opens offline: tables, figures, samples, and how to repeat it."""
+    """Write one HTML file that opens offline: a verdict, tables, figures, samples, how to repeat it."""
+    from onestage.report.keeping import verdict_of
     from onestage.report.page import report
+    from onestage.report.verdict import Thresholds
 
-    written = report(folders, out, title)
+    given = {"wanted": wanted, "allowed": allowed, "by": by}
+    told = {name: value for name, value in given.items() if value is not None}
+    asked = Thresholds.of(told) if told else None
+    written = report(folders, out, title, asked)
     file = written.file
     troubles = [f"{one.where}: {one.what}" for one in written.troubles]
     if len(troubles) > SHOWN:
         troubles[SHOWN:] = [f"and {len(troubles) - SHOWN} more, see the report"]
     for line in troubles:
         complaints.print(Text(line, style="yellow"), soft_wrap=True)
+    for chapter in written.chapters:
+        verdict = verdict_of(chapter, asked)
+        for line in verdict.lines if verdict else ():
+            say(line)
     say(f"report {file} ({file.stat().st_size / 1e6:.1f} MB)")

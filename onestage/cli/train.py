@@ -9,6 +9,11 @@ import typer
 
 from onestage.cli._terminal import Set, app, loading, quiet_libraries, say
 
+UNDECIDED = (
+    "no verdict: nothing was measured both before the first step and at the end (probe.retention does, "
+    "optimum.given, evaluate)"
+)
+
 
 @app.command()
 def train(
@@ -61,3 +66,13 @@ def train(
     if ending.code:
         raise typer.Exit(ending.code)
     say(f"run folder {folder}, model {saved}")
+    _judge(folder)
+
+
+def _judge(folder: Path) -> None:
+    """Say whether the model is to be kept."""
+    from onestage.report.keeping import verdict_of_run
+
+    verdict = verdict_of_run(folder)
+    for line in verdict.lines if verdict else [UNDECIDED]:
+        say(line)

@@ -107,6 +107,9 @@ class Compared:
     whole: list[Cell] = field(default_factory=list)
     """Numbers of several cells together, each as a cell of its own."""
     is_study: bool = True
+    certain: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Of methods, by metric: half the width of the interval of the change against the base, where it is
+    known otherwise than from seeds (paired by item)."""
 
     @property
     def tested(self) -> list[Cell]:

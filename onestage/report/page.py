@@ -17,6 +17,7 @@ from onestage.report.curves import curves_section
 from onestage.report.figures import Look, looks_of
 from onestage.report.front import Comparison, FrontError, compare, result_of
 from onestage.report.gains import gains_section
+from onestage.report.keeping import verdict_section
 from onestage.report.markup import Html, el, join
 from onestage.report.opening import opening
 from onestage.report.plain import read_plain
@@ -27,6 +28,7 @@ from onestage.report.samples import samples_section
 from onestage.report.studies import is_study, read_study
 from onestage.report.trade import front_section
 from onestage.report.trained import is_run
+from onestage.report.verdict import Thresholds
 from onestage.runfolder import write_text
 
 
@@ -47,11 +49,15 @@ class Written:
 
 
 def report(
-    folders: Sequence[str | Path], out: str | Path | None = None, title: str | None = None
+    folders: Sequence[str | Path],
+    out: str | Path | None = None,
+    title: str | None = None,
+    asked: Thresholds | None = None,
 ) -> Written:
     """Write one HTML file of runs and studies, which opens offline: tables, figures, samples.
 
-    out: the file; default `report.html` in the folder where there is one, else here. Raises
+    out: the file; default `report.html` in the folder where there is one, else here; asked: thresholds
+    of the verdict, by default as the recipe has them. Raises
     `ValueError` for a file of another sort, and as `write_report`.
     """
     places = [Path(folder) for folder in folders]
@@ -60,17 +66,22 @@ def report(
         raise ValueError(f"--out {file}: allowed are files .html and .htm")
     if file.is_dir():
         raise ValueError(f"--out {file}: is a folder")
-    return write_report(places, file, title)
+    return write_report(places, file, title, asked)
 
 
-def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -> Written:
+def write_report(
+    folders: Sequence[Path],
+    out: Path,
+    title: str | None = None,
+    asked: Thresholds | None = None,
+) -> Written:
     """Read run and study folders and write the page, whole or not at all.
 
     A study is a chapter; all plain runs together are one. Raises `ReportError` for a folder that is
     neither; whatever is missing or damaged inside one is shown on the page.
     """
     chapters = read_folders(folders)
-    text = page(chapters, title or " and ".join(chapter.name for chapter in chapters))
+    text = page(chapters, title or " and ".join(chapter.name for chapter in chapters), asked)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
     # The mask can only be read by setting it.
@@ -99,12 +110,12 @@ def read_folders(folders: Sequence[Path]) -> list[Compared]:
     return studies + ([read_plain(runs)] if runs else [])
 
 
-def page(chapters: Sequence[Compared], title: str) -> str:
+def page(chapters: Sequence[Compared], title: str, asked: Thresholds | None = None) -> str:
     """The whole document."""
     parts: list[Html] = []
     links: list[Html] = []
     for number, chapter in enumerate(chapters, 1):
-        sections = chapter_sections(chapter)
+        sections = chapter_sections(chapter, asked)
         mark = f"c{number}-" if len(chapters) > 1 else ""
         body = [
             el("section", el("h2", name), content, id=mark + _mark(name))
@@ -138,11 +149,12 @@ def page(chapters: Sequence[Compared], title: str) -> str:
     return f"<!doctype html>\n{document}\n"
 
 
-def chapter_sections(found: Compared) -> dict[str, Html]:
+def chapter_sections(found: Compared, asked: Thresholds | None = None) -> dict[str, Html]:
     """The sections of a chapter that have something to show, in the order a reader needs them."""
     looks: Mapping[str, Look] = looks_of(found.methods, found.base)
     sections = {
         "What this is": opening(found),
+        "Verdict": verdict_section(found, asked),
         "Results": result_section(found, looks),
         "Over the axes": axes_section(found, looks),
         "Gained and forgotten": gains_section(found, looks),

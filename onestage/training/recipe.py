@@ -89,6 +89,17 @@ class Optimum(Section):
     """Measure the others by runs of one term, so many steps long; cached by content."""
 
 
+class Verdict(Section):
+    """What is asked of the trained model, for the words at the end: keep it, or its start model."""
+
+    wanted: float = 0.0
+    """By how much measures must have risen, on average: points of 100, or per cent of what they were."""
+    allowed: float = Field(default=1.0, ge=0)
+    """By how much a measure may fall."""
+    by: str = ""
+    """The measure that decides between several models; default: the mean of all."""
+
+
 class Train(Section):
     max_steps: int | None = Field(default=None, ge=1)
     num_train_epochs: float | None = Field(default=None, gt=0)
@@ -193,6 +204,7 @@ class Recipe(Section):
     probe: Probe | None = None
     guard: list[Guard] = []
     optimum: Optimum | None = None
+    verdict: Verdict = Verdict()
     rollout: Rollout = Rollout()
     train: Train = Train()
     distributed: Distributed = Distributed()

@@ -294,7 +294,15 @@ def test_plain_runs_side_by_side(tmp_path: Path) -> None:
     assert found.best("dpo loss") == {Setting("b")}  # 0.7 - 0.3 drift
     sections = chapter_sections(found)
     assert list(sections) == [
-        *("What this is", "Results", "Gained and forgotten", "The front", "Training", "Data"),
+        *(
+            "What this is",
+            "Verdict",
+            "Results",
+            "Gained and forgotten",
+            "The front",
+            "Training",
+            "Data",
+        ),
         *("Recipes", "How to repeat it"),
     ]
 
