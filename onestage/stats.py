@@ -55,6 +55,24 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, n, sd)
 
 
+def weighted(parts: Sequence[tuple[float, float]]) -> Interval:
+    """The ratio of sums over (sum, number of units) pairs, with its interval over the pairs.
+
+    A mean over all units whose units come in clusters (tokens of a text, pairs of a prompt): Student's
+    interval of the linearised ratio (Cochran 1977, Sampling Techniques, section 6.3). Clusters without
+    units are left out.
+    """
+    parts = [(total, size) for total, size in parts if size]
+    n, units = len(parts), math.fsum(size for _, size in parts)
+    mean = math.fsum(total for total, _ in parts) / units if n else math.nan
+    if n < 2:
+        return Interval(mean, math.nan, math.nan, n)
+    squares = math.fsum((total - mean * size) ** 2 for total, size in parts)
+    sd = math.sqrt(squares / (n - 1)) * n / units
+    half = critical(n - 1) * sd / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n, sd)
+
+
 @cache
 def critical(freedom: int) -> float:
     """t with 95 % of Student's distribution between -t and t."""

@@ -64,12 +64,7 @@ class Anchor:
         count = 0
         shape = shape_of(policy.base.config)
         with policy.evaluating():
-            # A head that is not trained is the same then and now.
-            now_head = old_head = _head(policy)
-            if self.head is not None:
-                weight, bias = self.head
-                device = policy.device
-                old_head = (weight.to(device), None if bias is None else bias.to(device))
+            now_head, old_head = _head(policy), self._old_head(policy)
             for number in range(len(self.rows)) if which is None else which:
                 row = self.rows[number]
                 if not self.exact:
@@ -90,6 +85,40 @@ class Anchor:
                     loss -= now.gather(1, target_K[part, None]).sum().item()
                 count += len(target_K)
         return Moved(loss / max(count, 1), kl / max(count, 1), count)
+
+    def pull(self, policy: Policy, number: int, weight: float) -> float:
+        """Add the gradient of weight * KL(start || now), a mean over the scored positions of one row, to
+        the policy's gradients; returns that KL.
+
+        Dropout is off, as it is where KL is measured. Memory is that of a chunk of logits beside the
+        model's own. Not for weights that lie in parts.
+        """
+        was, shape = policy.training, shape_of(policy.base.config)
+        policy.eval()
+        try:
+            hidden_KH, _ = _states(policy, self.rows[number])
+            leaf_KH = hidden_KH.detach().requires_grad_()
+            now_head, old_head = _head(policy), self._old_head(policy)
+            start_KH, total = self.states[number].to(leaf_KH.device), 0.0
+            for first in range(0, len(leaf_KH), CHUNK):
+                part = slice(first, first + CHUNK)
+                with torch.no_grad():
+                    old = _log_probabilities(start_KH[part], old_head, shape)
+                now = _log_probabilities(leaf_KH[part], now_head, shape)
+                kl = (old.exp() * (old - now)).sum() / len(leaf_KH)
+                (weight * kl).backward()
+                total += kl.item()
+            hidden_KH.backward(leaf_KH.grad)
+        finally:
+            policy.train(was)
+        return total
+
+    def _old_head(self, policy: Policy) -> tuple[Tensor, Tensor | None]:
+        """The start model's head: today's, where it is not trained."""
+        if self.head is None:
+            return _head(policy)
+        weight, bias = self.head
+        return weight.to(policy.device), None if bias is None else bias.to(policy.device)
 
 
 def _head(policy: Policy) -> tuple[Tensor, Tensor | None]:

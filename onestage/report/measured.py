@@ -53,6 +53,11 @@ ANSWERS = {
     "truncated": ("Answers cut off", "share"),
     "frac_reward_zero_std": ("Groups that teach nothing", "share with equal rewards"),
 }
+BOUNDS = {
+    "measured": ("Against a bound", "nats"),
+    "multiplier": ("Multiplier of a bound", "nats of the goal a nat"),
+}
+"""Of `keep`: what is drawn while a run goes."""
 WHOLE = {
     "loss": Place(LOSSES, "Training loss", "loss", "all terms"),
     "eval/loss": Place(LOSSES, "Held-out loss", "loss", "all terms"),
@@ -75,6 +80,9 @@ def place_of(key: str) -> Place | None:
     if first == "retention":
         title = {"loss": "Loss on kept text", "kl": "KL to the start"}.get(what)
         unit = "nats a token" if what == "kl" else "loss"
+        return Place(KEPT, title, unit, rest) if title else None
+    if first == "keep":
+        title, unit = BOUNDS.get(what, ("", ""))
         return Place(KEPT, title, unit, rest) if title else None
     if first == "task" and what == "kl":
         return Place(KEPT, "KL to the start", "nats a token", f"task {rest}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from onestage.report.axes import axes_section
+from onestage.report.bounds import bounds_section
 from onestage.report.cells import Compared
 from onestage.report.claims import claims_section
 from onestage.report.curves import curves_section
@@ -158,6 +159,7 @@ def chapter_sections(found: Compared, asked: Thresholds | None = None) -> dict[s
         "Results": result_section(found, looks),
         "Over the axes": axes_section(found, looks),
         "Gained and forgotten": gains_section(found, looks),
+        "Bounds": bounds_section(found),
         "The front": front_section(found, looks, _gaps(found)),
         "Claims": claims_section(found),
         "Samples": samples_section(found, looks),

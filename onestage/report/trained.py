@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Part:
     """Steps of the stages before this one."""
     done: bool
     """Whether it left a model."""
+    bounds: list[dict[str, Any]] = field(default_factory=list)
+    """What became of the bounds on forgetting."""
 
     @property
     def steps(self) -> int:
@@ -135,6 +137,7 @@ def _part(folder: Path, name: str, where: str, before: int, reader: Reader) -> P
         reader.lines(folder / "samples.jsonl", where),
         before,
         (folder / "model").exists(),
+        [mapping(one) for one in reader.json(folder / "keep.json", where, kind=list) or ()],
     )
     planned = manifest.get("steps")
     if lines and not part.done:

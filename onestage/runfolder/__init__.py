@@ -139,6 +139,11 @@ class RunFolder:
         with writing(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(clean) + "\n")
 
+    def certify(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Write what became of the bounds on forgetting."""
+        clean = [{key: _clean(value) for key, value in one.items()} for one in found]
+        write_json(self.folder / "keep.json", clean)
+
     def samples(self, step: int, examples: Iterable[Mapping[str, Any]]) -> None:
         """Append some sampled responses, a problem a line, to `samples.jsonl`."""
         lines = "".join(json_line({"step": step, **one}) for one in examples)

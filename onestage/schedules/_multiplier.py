@@ -82,8 +82,8 @@ class Multiplier:
 
     @property
     def weight(self) -> float:
-        """nu: of x beside the goal."""
-        return self.worth / self.scale
+        """nu: of x beside the goal; none at all where mu is at its least."""
+        return self.worth / self.scale if self.worth > 1.001 * LEAST else 0.0
 
     @property
     def slack(self) -> float:

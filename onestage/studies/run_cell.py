@@ -181,7 +181,8 @@ def spent(run: Path) -> dict[str, float]:
                 f"start/{k}": v for k, v in _numbers(first).items() if f"start/{k}" not in found
             }
             found |= _numbers(evaluated[-1])
-        kept = {k: v for line in lines for k, v in line.items() if k.startswith("retention/")}
+        watched = ("retention/", "keep/")
+        kept = {k: v for line in lines for k, v in line.items() if k.startswith(watched)}
         found |= {k: v for k, v in kept.items() if isinstance(v, int | float)}
     return found
 

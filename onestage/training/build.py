@@ -159,9 +159,9 @@ class Draft:
             encoder = make_encoder(recipe.train, self.tokenizer, room)
         if encoder is None:
             return
-        watched, warn = recipe.probe.retention if recipe.probe else [], warn or say
+        warn = warn or say
         self.cache = usable(self.cache, CACHED, warn)
-        asked = (recipe.data, watched, encoder, self.cache, say, warn)
+        asked = (recipe.data, recipe.watched, encoder, self.cache, say, warn)
         self.data = first_of_node(accelerator, lambda passed: read_data(*asked, passed))
         with self._noting():
             check_rows(self.data, recipe.train)

@@ -35,8 +35,7 @@ def encode_recipe(given: Any, overrides: Sequence[str], say: Say) -> Iterator[Da
             draft.refuse()
         room = recipe.rollout.max_completion_length
         encoder = make_encoder(recipe.train, draft.tokenizer, room)
-        watched = recipe.probe.retention if recipe.probe else []
-        data = encode_streams(recipe.data, encoder, draft.cache, say, watched)
+        data = encode_streams(recipe.data, encoder, draft.cache, say, recipe.watched)
         yield data
         check_rows(data, recipe.train)
 

@@ -72,6 +72,21 @@ def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     return _losses(terms)
 
 
+def by_record(run: Run, records: Sequence[Encoded]) -> list[tuple[float, float]]:
+    """The loss of each record summed over its units, and their number; the same on every process."""
+    tally = Tally()
+    with run.policy.evaluating():
+        for start in range(0, len(records), CHUNK):
+            part = records[start : start + CHUNK]
+            batch = run.devices.pack(part, run.options.row_budget)
+            groups = [str(start + place) for place in range(len(part))]
+            for row in run.devices.deal(batch.rows):
+                _, losses = row_terms(run, row, batch)
+                tally.add(losses.values(), groups)
+    _gather(run, tally)
+    return [tally.sums.get((str(n), "loss"), (0.0, 0.0)) for n in range(len(records))]
+
+
 def _losses(terms: Tally) -> dict[str, float]:
     return {
         name: total / count for (name, what), (total, count) in terms.sums.items() if what == "loss"

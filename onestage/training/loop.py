@@ -58,6 +58,8 @@ def train(run: Run) -> None:
         if run.due(run.options.logging_steps):
             line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
             run.log({**line, **(run.answers.report() if run.answers else {})})
+        if run.keeper and run.keeper.due():
+            run.log({"step": run.step, **run.keeper.hold()})
         if run.due(run.probe.steps if run.probe else None):
             run.log({"step": run.step, **run.monitor.probe()})
         better = False
@@ -126,12 +128,14 @@ def take_step(
     if run.penalty:
         measured.loss += run.penalty(run.policy.model)
         run.masters.gather()
+    if run.keeper:
+        measured.loss += run.keeper.pull()
     measured.grad_norm, measured.clip_factor = _clip(
         run, run.masters.of(parameters), active(weights)
     )
     if not (math.isfinite(measured.loss) and math.isfinite(measured.grad_norm)):
         raise NonFiniteError(_blame(run, records, measured))
-    run.optimizer.step()
+    (run.keeper or run.optimizer).step()
     run.masters.round()
     run.learning_rate.step()
     run.optimizer.zero_grad(set_to_none=True)

@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from onestage.config import RecipeError, nearest
 from onestage.data.encoded import Encoded
-from onestage.schedules import Measure, Schedule
+from onestage.schedules import Schedule
+from onestage.schedules._around import Around
 from onestage.stats import gaps, ideal_distance, normalised
 from onestage.training.evaluate import evaluate, term_losses
 from onestage.training.probes import Prober
@@ -106,7 +107,8 @@ def _make_prober(probe: Probe, run: Run, held_out: Sequence[Encoded]) -> Prober:
         mine = [r for r in held_out if not r.is_problem and run.terms.name_of(r) == name]
         mine = mine or [r for r in run.feeds.probe([name], 0) if run.terms.name_of(r) == name]
         task[name] = up_to(mine, probe.task_tokens)
-    kept = {name: list(store) for name, store in run.data.retention.items()}
+    watched = [stream.name for stream in probe.retention]
+    kept = {name: list(run.data.retention[name]) for name in watched}
     return Prober(run, kept, {n: t for n, t in task.items() if t}, gradients=probe.gradients)
 
 
@@ -128,15 +130,14 @@ def _of_terms(losses: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix(mark): v for name, v in losses.items() if name.startswith(mark)}
 
 
-class Guarded(Schedule):
+class Guarded(Around):
     """A schedule that does as `inner` does, with weights that a guard raises.
 
     Raises `ValueError` where the inner schedule's weights mean nothing that could be raised.
     """
 
     def __init__(self, inner: Schedule) -> None:
-        super().__init__(inner.weights, inner.steps, inner.seed)
-        self.inner = inner
+        super().__init__(inner)
         self.raised: dict[str, float] = {}
         """Factors by which weights have been raised."""
         self._given = dict(inner.weights)
@@ -154,35 +155,6 @@ class Guarded(Schedule):
     def _reweigh(self) -> None:
         self.weights = {term: w * self.raised.get(term, 1.0) for term, w in self._given.items()}
         self.inner.reweigh(self.weights)
-
-    @property
-    def batch(self) -> Literal["mixed", "own"]:
-        return self.inner.batch
-
-    @property
-    def one_at_a_time(self) -> bool:
-        return self.inner.one_at_a_time
-
-    @property
-    def measure(self) -> Measure:
-        return self.inner.measure
-
-    @property
-    def measure_fraction(self) -> float:
-        return self.inner.measure_fraction
-
-    @property
-    def measure_every(self) -> int:
-        return self.inner.measure_every
-
-    def wants(self, step: int) -> Sequence[str]:
-        return self.inner.wants(step)
-
-    def weigh(self, step: int) -> dict[str, float]:
-        return self.inner.weigh(step)
-
-    def observe(self, step: int, losses: Mapping[str, float]) -> None:
-        self.inner.observe(step, losses)
 
     def state(self) -> dict[str, Any]:
         return {"raised": dict(self.raised), **self.inner.state()}

@@ -31,6 +31,7 @@ from onestage.training.choices import (
     schedule_of,
     weights_by_lambda,
 )
+from onestage.training.keep import Kept, goals_of, replays
 from onestage.training.mixtures import Mixing, share_of_terms
 from onestage.training.monitor import Guarded
 from onestage.training.read import Data
@@ -114,7 +115,12 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     weight = drawn or given or dict.fromkeys(terms.objectives, 1.0)
     best = recipe.optimum.given | recipe.optimum.on_training if recipe.optimum else {}
     _check_bounds(weighing, terms, best, weight)
-    schedule: Schedule = weighing.rule.for_run(weight, steps, recipe.train.seed, best)
+    keeps = {keep.name: keep for keep in recipe.keep}
+    replayed = replays(keeps, terms)
+    goals = goals_of(weight, replayed)
+    schedule: Schedule = weighing.rule.for_run(goals, steps, recipe.train.seed, best)
+    if keeps:
+        schedule = Kept(schedule, weight, keeps, replayed)
     if any(guard.then == "raise" for guard in recipe.guard):
         schedule = Guarded(schedule)
     for name, part in schedule.share.items():
@@ -214,6 +220,6 @@ def alone(recipe: Recipe, term: str, terms: Sequence[str], steps: int) -> Recipe
             "schedule": schedule,
             "train": recipe.train.model_copy(update=train),
             "description": "",
-            **{"probe": None, "guard": [], "optimum": None, "stages": []},
+            **{"probe": None, "guard": [], "keep": [], "optimum": None, "stages": []},
         }
     )

@@ -42,32 +42,23 @@ class Prober:
             for name, records in records_of.items():
                 rows = run.devices.pack(list(records), run.options.row_budget).rows
                 self.watched[f"{prefix}/{name}"] = Anchor(run.policy, run.devices.deal(rows))
-        self.start = {name: self._moved(start) for name, start in self.watched.items()}
+        self.start = {name: moved(self.run, start) for name, start in self.watched.items()}
 
     def __call__(self) -> dict[str, float]:
         """All measurements, by their names in the metrics; the same on every process."""
         found: dict[str, float] = {}
         for name, start in self.watched.items():
-            moved = self._moved(start)
-            found[f"{name}/kl"] = moved.kl
+            now = moved(self.run, start)
+            found[f"{name}/kl"] = now.kl
             if name.startswith("retention/"):
-                found[f"{name}/loss"] = moved.loss
-                found[f"{name}/loss_increase"] = moved.loss - self.start[name].loss
+                found[f"{name}/loss"] = now.loss
+                found[f"{name}/loss_increase"] = now.loss - self.start[name].loss
         return found | (self._gradients() if self.gradients else {})
 
     def names(self) -> list[str]:
         """What a guard can watch."""
         kinds = {"retention": ("kl", "loss", "loss_increase"), "task": ("kl",)}
         return [f"{name}/{kind}" for name in self.watched for kind in kinds[name.split("/")[0]]]
-
-    def _moved(self, start: Anchor) -> Moved:
-        """Means over all processes' rows."""
-        with self.run.accelerator.autocast():
-            found = start.measure(self.run.policy)
-        sums = [found.loss * found.positions, found.kl * found.positions, float(found.positions)]
-        sum_3 = torch.tensor(sums, dtype=torch.float64)
-        loss, kl, count = self.run.devices.add(sum_3).tolist()
-        return Moved(loss / max(count, 1), kl / max(count, 1), int(count))
 
     def _gradients(self) -> dict[str, float]:
         run, share = self.run, self.run.schedule.share
@@ -114,3 +105,13 @@ class Prober:
         finally:
             run.optimizer.zero_grad(set_to_none=True)
             run.policy.train(was)
+
+
+def moved(run: Run, start: Anchor) -> Moved:
+    """Means over all processes' rows."""
+    with run.accelerator.autocast():
+        found = start.measure(run.policy)
+    sums = [found.loss * found.positions, found.kl * found.positions, float(found.positions)]
+    sum_3 = torch.tensor(sums, dtype=torch.float64)
+    loss, kl, count = run.devices.add(sum_3).tolist()
+    return Moved(loss / max(count, 1), kl / max(count, 1), int(count))

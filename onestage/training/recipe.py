@@ -26,6 +26,7 @@ from onestage.models import Model
 from onestage.rollout.rollout import Rollout
 from onestage.runfolder.secrets import secrets
 from onestage.training.distributed import Distributed
+from onestage.training.keep import Keep
 
 Clip = Literal["auto", "step", "common"]
 
@@ -203,6 +204,8 @@ class Recipe(Section):
     """A name, or a table `{name: alright, weights: {dpo: 0.25, sft: 0.75}}` with its options."""
     probe: Probe | None = None
     guard: list[Guard] = []
+    keep: list[Keep] = []
+    """How much may be forgotten. See docs/forgetting.md."""
     optimum: Optimum | None = None
     verdict: Verdict = Verdict()
     rollout: Rollout = Rollout()
@@ -238,6 +241,31 @@ class Recipe(Section):
         for found in secrets(self.model_dump(exclude_unset=True)):
             raise ValueError(found)
         return self
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Recipe:
+        kept = [keep.name for keep in self.keep]
+        if len(set(kept)) < len(kept):
+            raise ValueError(f"keep: names must differ, found {kept}")
+        for keep in self.keep:
+            if keep.of and self.model.task == "reward":
+                raise ValueError(
+                    f"keep {keep.name}: a reward model gives no log-probabilities of a text; keep the "
+                    "loss of a stream (what: loss)"
+                )
+            told = [s for s in self.data if s.name == keep.stream and s.held_out]
+            if keep.stream and not told:
+                raise ValueError(
+                    f"keep {keep.name}: no stream of data has that name and held-out rows (eval_path or "
+                    "eval_split)"
+                )
+        return self
+
+    @property
+    def watched(self) -> list[Stream]:
+        """What is read to be measured and not to be trained on."""
+        kept = [stream for keep in self.keep for stream in keep.streams()]
+        return [*(self.probe.retention if self.probe else ()), *kept]
 
     @model_validator(mode="after")
     def _names(self) -> Recipe:

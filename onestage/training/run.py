@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -37,6 +38,7 @@ from onestage.schedules import Schedule
 from onestage.training import checkpoints, loop
 from onestage.training.callbacks import Callback
 from onestage.training.devices import Devices
+from onestage.training.keeping import Keeper, keeper_of, logged, told
 from onestage.training.monitor import Monitor, probed
 from onestage.training.optimizer import Clipping
 from onestage.training.plan import Plan, most_drawn, most_measured
@@ -116,6 +118,8 @@ class Run:
     """Set from outside (a signal, a guard, a callback) to stop after the step under way."""
     signal: int | None = None
     """Which signal did."""
+    keeper: Keeper | None = field(default=None, repr=False)
+    """What holds to the recipe's bounds, where it has some."""
     _monitor: Monitor | None = field(default=None, repr=False)
 
     @property
@@ -157,6 +161,7 @@ class Run:
         if self_check:
             self.check_laws()
         _ = self.monitor  # before resuming
+        self.keeper = keeper_of(self)
         if self.resuming:
             checkpoints.resume(self)
         return self.train()
@@ -182,6 +187,7 @@ class Run:
             saved = checkpoints.folder_of(self.out) / "last"
         else:
             self._save_model(saved)
+            self._certify()
         self.accelerator.wait_for_everyone()
         return saved
 
@@ -201,6 +207,18 @@ class Run:
                 self._save_as_it_stands(folder)
         else:
             self._save_as_it_stands(folder)
+
+    def _certify(self) -> None:
+        """Say and write what became of the bounds, of the model that was saved."""
+        if self.keeper is None:
+            return
+        with self.average.in_place() if self.average and self.average.mean else nullcontext():
+            found = self.keeper.certify()
+        for line in map(told, found):
+            self.say(line)
+        if self.folder:
+            self.folder.certify(found)
+        self.log({"step": self.step, **{k: v for one in found for k, v in logged(one).items()}})
 
     def _save_as_it_stands(self, folder: Path) -> None:
         weights = gathered(self.policy)

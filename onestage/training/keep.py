@@ -1,0 +1,200 @@
+"""How much may be forgotten: the section, and the schedule that holds to it.
+
+    minimise goal(theta)  subject to  x_j(theta) <= bound_j
+
+A step trains on [goal + sum_j nu_j r_j] / (1 + sum_j nu_j), where goal is what the run's own schedule
+weighs, r_j is what a bound is held by, and the multipliers nu_j follow measurements of x_j
+(`schedules._multiplier`). The sum is divided, so that the step stays as long as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from onestage.config import RecipeError, Section, nearest
+from onestage.data.stream import Stream
+from onestage.schedules import Schedule
+from onestage.schedules._around import Around
+from onestage.schedules._multiplier import Multiplier
+from onestage.training.terms import Terms
+
+What = Literal["kl", "text", "loss"]
+By = Literal["kl", "replay", "anchor", "step", "nothing"]
+UNUSED = (
+    "weight",
+    "per_step",
+    "reward",
+    "hint",
+    "feedback",
+    "ratings",
+    "score_range",
+    "unlabelled",
+)
+"""Options of a stream that say nothing of text which is only retained."""
+
+
+class Keep(Section):
+    """A bound on what may be forgotten, and what holds it. See docs/forgetting.md."""
+
+    what: What
+    """`kl`: KL(start model to model now) a token on a text; `text`: the rise of its loss a token;
+    `loss`: the rise of a stream's held-out loss under its own objective."""
+    at_most: float
+    """The bound, in nats."""
+    of: Stream | None = None
+    """Of `kl` and `text`: what shall not be forgotten, text or prompts with answers. Held-out rows
+    (`eval_path`) are for the certificate; without them every fourth record is."""
+    stream: str | None = None
+    """Of `loss`: one of `data` that has held-out rows. Half of them are for the certificate."""
+    by: By | None = None
+    """What is raised: `kl`, a pull to the start model on the text (default of `kl` and `text`);
+    `replay`, the weight of `term` (default of `loss`); `anchor`, a decay of the weights to where they
+    started; `step`, which makes steps shorter; `nothing`, to measure and certify alone."""
+    term: str | None = None
+    """Of `replay`: the term whose weight is raised; of `loss` by default the stream's. It is no goal."""
+    then: Literal["stop", "relax"] = "stop"
+    """Where nothing holds the bound: stop the run, or move the bound to what there is and say so."""
+    steps: int = Field(default=10, ge=1)
+    """Between two measurements."""
+    watch_tokens: int = Field(default=4096, ge=1)
+    """Scored tokens that are measured; they are not trained on."""
+    step_tokens: int = Field(default=512, ge=1)
+    """Of `by: kl`: tokens of the text that a step pulls on, a record at least."""
+    pool_tokens: int = Field(default=16_384, ge=1)
+    """Of `by: kl`: scored tokens, at most, that steps pull on; the start model's hidden states of them
+    are kept in memory (a number for each of the model's dimensions)."""
+    margin: float = Field(default=0.1, ge=0, lt=1)
+    """The controller aims this part of the bound below it."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Keep:
+        if (self.what == "loss") != (self.stream is not None) or (self.what == "loss") == (
+            self.of is not None
+        ):
+            raise ValueError("keep: `loss` is of a `stream`; `kl` and `text` have a text: `of`")
+        if self.what == "kl" and not self.at_most > 0:
+            raise ValueError(
+                f"keep {self.name}: a KL is 0 at the start and never below, so at_most must be above 0, "
+                f"got {self.at_most}"
+            )
+        if self.what == "loss" and self.by == "kl":
+            raise ValueError(
+                f"keep {self.name}: by: kl pulls on a text (what: kl or text); a stream's loss is held "
+                "by replay, anchor, step or nothing"
+            )
+        if self.term is not None and self.means != "replay":
+            raise ValueError(f"keep {self.name}: a term is of by: replay, not of {self.means}")
+        if self.means == "replay" and self.term is None and self.what != "loss":
+            raise ValueError(f"keep {self.name}: by: replay needs the term whose weight it raises")
+        odd = self.of.model_fields_set & set(UNUSED) if self.of else ()
+        if odd:
+            raise ValueError(f"keep {self.name}: {sorted(odd)} of `of` would do nothing")
+        return self
+
+    @property
+    def name(self) -> str:
+        return self.stream or (self.of.name if self.of else "")
+
+    @property
+    def means(self) -> By:
+        """`by`, or the default."""
+        return self.by or ("replay" if self.what == "loss" else "kl")
+
+    @property
+    def priced(self) -> bool:
+        """Whether nu is what one unit of x costs in the goal: what is raised is x itself."""
+        return (self.what, self.means) in (("kl", "kl"), ("loss", "replay"))
+
+    def streams(self) -> Iterator[Stream]:
+        """What is read for it: the text, and the text of its certificate."""
+        for place, stream in (("", self.of), ("/held_out", self.of.held_out if self.of else None)):
+            if stream:
+                plain = {"eval_path": None, "eval_split": None, "eval_limit": None}
+                yield stream.model_copy(update={**plain, "name": f"keep/{self.name}{place}"})
+
+
+def replays(keeps: Mapping[str, Keep], terms: Terms) -> dict[str, str]:
+    """By bound, the term that it weighs. Raises `RecipeError` where there is none, or no goal beside."""
+    found = {}
+    for name, keep in keeps.items():
+        if keep.means != "replay":
+            continue
+        own = sorted({term for (s, _), term in terms.term_of.items() if s == keep.stream})
+        term = keep.term or own[0]
+        if term not in terms.objectives:
+            hint = nearest(term, list(terms.objectives))
+            raise RecipeError(f"keep {name}: no term {term!r} whose weight could be raised{hint}")
+        if keep.term is None and len(own) > 1:
+            raise RecipeError(
+                f"keep {name}: its stream has several terms, {own}; say which with term"
+            )
+        found[name] = term
+    if found and set(found.values()) >= set(terms.objectives):
+        raise RecipeError("keep: all terms are weighed by bounds, and none is left to be the goal")
+    return found
+
+
+class Kept(Around):
+    """A schedule of the goals, and beside them what bounds are held by.
+
+    `inner`: of the goals, whose replayed terms weigh 0; `weights`: of all terms, as given.
+    """
+
+    def __init__(
+        self,
+        inner: Schedule,
+        weights: Mapping[str, float],
+        keeps: Mapping[str, Keep],
+        replayed: Mapping[str, str],
+    ) -> None:
+        super().__init__(inner, weights)
+        self.keeps, self.replayed = keeps, replayed
+        self.multipliers = {
+            name: Multiplier(keep.at_most, margin=keep.margin) for name, keep in keeps.items()
+        }
+
+    def nu(self, name: str) -> float:
+        """The multiplier of a bound."""
+        return self.multipliers[name].weight
+
+    def part(self, name: str) -> float:
+        """The weight in a step of what a bound is held by."""
+        return self.nu(name) / self._whole
+
+    @property
+    def _whole(self) -> float:
+        added = (n for n, keep in self.keeps.items() if keep.means in ("kl", "replay"))
+        return 1.0 + math.fsum(self.nu(name) for name in added)
+
+    def weigh(self, step: int) -> dict[str, float]:
+        goals = self.inner.weigh(step)
+        found = {term: weight / self._whole for term, weight in goals.items()}
+        for name, term in self.replayed.items():
+            found[term] += self.part(name)
+        return found
+
+    def observe(self, step: int, losses: Mapping[str, float]) -> None:
+        mine = {term: x for term, x in losses.items() if term not in self.replayed.values()}
+        self.inner.observe(step, mine)
+
+    def reweigh(self, weights: Mapping[str, float]) -> None:
+        self.inner.reweigh(goals_of(weights, self.replayed))
+        self.weights = weights
+
+    def state(self) -> dict[str, Any]:
+        multipliers = {name: one.state() for name, one in self.multipliers.items()}
+        return {"keep": multipliers, **self.inner.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, one in self.multipliers.items():
+            one.restore(state["keep"][name])
+        self.inner.restore(state)
+
+
+def goals_of(weights: Mapping[str, float], replayed: Mapping[str, str]) -> dict[str, float]:
+    """The weights of what a run is for: a term that a bound weighs is none of it."""
+    return {term: 0.0 if term in replayed.values() else w for term, w in weights.items()}

@@ -1,0 +1,227 @@
+"""Forgetting as a constraint: what is measured, what is raised, and what is certified at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.tiny import tiny_llama, token_path, write_rows
+
+from onestage.config import RecipeError
+from onestage.data.packing import pack
+from onestage.models.divergence import Anchor
+from onestage.models.policy import Fit, Policy
+from onestage.report.numbers import number
+from onestage.report.page import chapter_sections, read_folders
+from onestage.runfolder import read_json, read_metrics
+from onestage.schedules import make
+from onestage.stats import interval, weighted
+from onestage.training.keep import Keep, Kept
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import parse_recipe
+
+Make = Callable[..., dict[str, Any]]
+TWO = {"demonstration": "sft", "pair": "dpo"}
+
+
+def go(recipe: dict[str, Any], out: Path, **options: Any) -> list[dict[str, Any]]:
+    carry_out(parse_recipe(recipe), out, **{"say": lambda line: None, **options})
+    return read_metrics(out)
+
+
+@pytest.fixture
+def keeping(recipe_of: Make, rows: dict[str, Any], tmp_path: Path) -> Make:
+    """SFT under a bound on some text, fast enough to break it within a few steps."""
+
+    def make(
+        *bounds: dict[str, Any], kinds: tuple[str, ...] = ("demonstration",)
+    ) -> dict[str, Any]:
+        recipe = recipe_of(*kinds, objective={k: TWO[k] for k in kinds}, schedule="mix")
+        recipe["train"] |= {"batch_size": 3, "max_steps": 24, "learning_rate": 1e-2}
+        recipe["train"] |= {"lr_scheduler_type": "constant"}
+        text = write_rows(tmp_path / "kept.jsonl", [*rows["text"]] * 8)
+        of = {"name": "kept", "path": str(text)}
+        small = {"of": of, "steps": 2, "watch_tokens": 40, "step_tokens": 32}
+        recipe["keep"] = [small | bound for bound in bounds]
+        return recipe
+
+    return make
+
+
+def last(lines: list[dict[str, Any]], key: str) -> float:
+    return float([line[key] for line in lines if key in line][-1])
+
+
+def test_a_run_holds_its_bound_and_says_so(keeping: Make, tmp_path: Path) -> None:
+    bound = {"what": "kl", "at_most": 0.05}
+    free = go(keeping(bound | {"by": "step", "at_most": 1e9}), tmp_path / "free")
+    lines = go(keeping(bound), tmp_path / "kept")
+    assert last(free, "keep/kept/measured") > 0.15
+    assert last(lines, "keep/kept/measured") < 0.06
+    assert last(lines, "keep/kept/price") > 0
+    (told,) = read_json(tmp_path / "kept" / "keep.json")
+    assert told["at_most"] == 0.05
+    assert told["low"] < told["change"] < told["high"]
+    assert told["change"] == pytest.approx(last(lines, "keep/kept/held_out"))
+    held, within = told["high"] <= 0.05, told["change"] <= 0.05
+    verdict = "held" if held else "within the interval" if within else "broken"
+    assert told["verdict"] == verdict
+
+
+@pytest.mark.parametrize("layout", ["forest", "alone"])
+@pytest.mark.parametrize("trained", ["all", "body"])
+def test_the_pull_is_the_gradient_of_the_kl_of_plain_models(layout: Any, trained: str) -> None:
+    """Beside torch's own kl_div of transformers' own logits, the head's gradient included."""
+    start, now, plain = tiny_llama(), tiny_llama(), tiny_llama()
+    for model in (now, plain):
+        model.get_output_embeddings().weight.requires_grad_(trained == "all")
+    first = token_path([0, 9, 8, 7, 6, 5, 1], (3, 7))
+    second = token_path([0, 9, 8, 30, 31, 1], (3, 6), responses=(1,))
+    policy = Policy(now, fit=Fit(layout, True))
+    watch = Anchor(policy, pack([[first], [second]], 64))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for mine, theirs in zip(now.parameters(), plain.parameters(), strict=True):
+            if not mine.requires_grad:
+                continue
+            mine += 0.02 * torch.randn(mine.shape, generator=generator)
+            theirs.copy_(mine)
+    value = watch.pull(policy, 0, 3.0)
+    total = torch.zeros(())
+    for ids, (a, b) in (([0, 9, 8, 7, 6, 5, 1], (3, 7)), ([0, 9, 8, 30, 31, 1], (3, 6))):
+        given = torch.tensor([ids])
+        old, new = (
+            m(input_ids=given).logits[0, a - 1 : b - 1].log_softmax(-1) for m in (start, plain)
+        )
+        total = total + torch.nn.functional.kl_div(
+            new, old.detach(), reduction="sum", log_target=True
+        )
+    (3 * total / 7).backward()
+    assert value == pytest.approx(total.item() / 7, rel=1e-4)
+    for mine, theirs in zip(now.parameters(), plain.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None)
+        if mine.grad is not None and theirs.grad is not None:
+            assert torch.allclose(mine.grad, theirs.grad, atol=2e-5, rtol=1e-3)
+
+
+def test_the_report_shows_the_certificate(keeping: Make, tmp_path: Path) -> None:
+    go(keeping({"what": "kl", "at_most": 0.05, "by": "nothing"}), tmp_path / "run")
+    (chapter,) = read_folders([tmp_path / "run"])
+    (told,) = read_json(tmp_path / "run" / "keep.json")
+    shown = chapter_sections(chapter)["Bounds"]
+    assert number(told["change"]) in shown
+    assert told["verdict"] in shown
+
+
+def test_weights_by_hand() -> None:
+    """Goals share 1 / (1 + nu), what is raised has nu / (1 + nu), and the replayed term is no goal."""
+    keep = Keep(what="loss", stream="old", at_most=0.1)
+    inner = make("mix").for_run({"sft": 1.0, "dpo": 3.0, "replay": 0.0}, 10, 0)
+    kept = Kept(inner, {"sft": 1.0, "dpo": 3.0, "replay": 1.0}, {"old": keep}, {"old": "replay"})
+    assert kept.nu("old") == pytest.approx(0.5)  # .05 nats for a bound of .1
+    assert kept.weigh(0) == pytest.approx(
+        {"sft": 0.25 / 1.5, "dpo": 0.75 / 1.5, "replay": 0.5 / 1.5}
+    )
+    kept.reweigh({"sft": 2.0, "dpo": 2.0, "replay": 1.0})
+    assert kept.weigh(0)["sft"] == pytest.approx(0.5 / 1.5)
+    state = json.loads(json.dumps(kept.state()))
+    kept.multipliers["old"].observe(1.0)
+    assert kept.nu("old") > 0.5
+    kept.restore(state)
+    assert kept.nu("old") == pytest.approx(0.5)
+
+
+def test_a_ratio_over_clusters_by_hand() -> None:
+    """Equal clusters: the mean of the clusters' means, with Student's interval over them."""
+    found = weighted([(2.0, 2), (6.0, 2), (7.0, 2), (0.0, 0)])
+    plain = interval([1.0, 3.0, 3.5])
+    assert (found.mean, found.low, found.high) == pytest.approx((plain.mean, plain.low, plain.high))
+    assert weighted([(4.0, 1), (0.0, 3)]).mean == 1.0
+    assert math.isnan(weighted([(1.0, 1)]).low)
+
+
+def test_stopped_and_resumed_it_ends_with_the_same_bits(keeping: Make, tmp_path: Path) -> None:
+    recipe = keeping({"what": "kl", "at_most": 0.05})
+    recipe["train"] |= {"save_steps": 5, "max_steps": 10}
+    whole = go(recipe, tmp_path / "whole")
+    recipe["train"]["max_steps"] = 7
+    go(recipe, tmp_path / "cut")
+    recipe["train"]["max_steps"] = 10
+    lines = go(recipe, tmp_path / "cut", resume=True)
+    assert last(lines, "keep/kept/multiplier") == last(whole, "keep/kept/multiplier")
+    mine, theirs = (load_file(tmp_path / n / "model/model.safetensors") for n in ("whole", "cut"))
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+@pytest.mark.parametrize("by", ["anchor", "step"])
+def test_other_means_hold_the_model_back(keeping: Make, tmp_path: Path, by: str) -> None:
+    bound = {"what": "kl", "at_most": 0.01, "by": by}
+    free = go(keeping(bound | {"by": "nothing"}), tmp_path / "free")
+    lines = go(keeping(bound), tmp_path / "kept")
+    name = "keep/kept/measured"
+    assert abs(last(lines, name)) < 0.8 * abs(last(free, name))
+    assert "keep/kept/price" not in lines[-2]
+    assert read_json(tmp_path / "free" / "keep.json")[0]["multiplier"] is None
+
+
+def test_a_replayed_stream_is_raised_by_its_own_loss(
+    keeping: Make, rows: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = keeping(kinds=("demonstration", "pair"))
+    held_out = write_rows(tmp_path / "held_out.jsonl", rows["pair"])
+    for stream in recipe["data"]:
+        if stream["name"] == "pairs":
+            stream["eval_path"] = str(held_out)
+    recipe["keep"] = [{"what": "loss", "stream": "pairs", "at_most": 0.001, "steps": 2}]
+    lines = go(recipe, tmp_path / "out")
+    assert last(lines, "keep/pairs/price") == last(lines, "keep/pairs/multiplier")
+    weights = [line["weight/dpo"] for line in lines if "weight/dpo" in line]
+    assert weights[0] == pytest.approx(50 / 51, abs=1e-3)  # .05 nats for a bound of .001
+
+
+def test_what_nothing_holds_stops_the_run_or_is_relaxed(keeping: Make, tmp_path: Path) -> None:
+    said: list[str] = []
+    bound = {"what": "kl", "at_most": 1e-9, "steps": 1}
+    recipe = keeping(bound)
+    recipe["train"]["max_steps"] = 60
+    go(recipe, tmp_path / "stopped", say=said.append)
+    assert any("no weight of kl holds the bound" in line and "stops here" in line for line in said)
+    assert not (tmp_path / "stopped" / "keep.json").is_file()
+    go(keeping(bound | {"then": "relax"}) | {"train": recipe["train"]}, tmp_path / "relaxed")
+    (told,) = read_json(tmp_path / "relaxed" / "keep.json")
+    assert told["relaxed_to"] > 1e-9
+    assert told["verdict"] == "broken"
+
+
+BAD = {
+    "what: loss": ({"what": "loss", "at_most": 1}, "`loss` is of a `stream`"),
+    "no room": ({"what": "kl", "at_most": 0}, "at_most must be above 0"),
+    "no term": ({"what": "text", "at_most": 1, "by": "replay"}, "needs the term"),
+    "other term": ({"what": "kl", "at_most": 1, "term": "sft"}, "a term is of by: replay"),
+    "unknown": ({"what": "kl", "at_most": 1, "by": "replay", "term": "sfd"}, "did you mean 'sft'"),
+    "no goal": ({"what": "kl", "at_most": 1, "by": "replay", "term": "sft"}, "none is left to be"),
+    "broken at the start": (
+        {"what": "text", "at_most": -0.1},
+        r"the start model breaks .*0 > -0\.1",
+    ),
+    "nothing to pull on": (
+        {"what": "kl", "at_most": 1, "watch_tokens": 9999},
+        "left to be pulled on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bound_that_makes_no_sense_is_refused(keeping: Make, tmp_path: Path, name: str) -> None:
+    bound, words = BAD[name]
+    recipe = keeping(bound)
+    if bound["what"] == "loss":
+        recipe["keep"][0]["stream"] = "nowhere"
+    with pytest.raises(RecipeError, match=words):
+        go(recipe, tmp_path / "out")
