@@ -9,7 +9,10 @@ import typer
 
 from onestage.cli._flags import Delimiter, Encoding
 from onestage.cli._inputs import stream_of
+from onestage.cli._raters import show_raters
 from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say
+
+SHOWN_REASONS = 20
 
 
 @app.command()
@@ -106,6 +109,7 @@ def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
 def _rows(stream: Any) -> bool:
     """Kinds and refused rows, counted in characters."""
     from onestage.data.inspect import beside, count_rows
+    from onestage.data.recognise import advice
 
     found = count_rows(stream)
     for kind, sizes in found.kinds.items():
@@ -114,10 +118,39 @@ def _rows(stream: Any) -> bool:
         )
     left_out = f"{found.table.ties:,} ties and {found.table.unlabelled:,} unlabelled left out"
     console.print(f"{len(found.refused):,} rows refused, {left_out}")
-    for row in found.refused[:20]:
-        console.print(f"  {row.where}: {row.reason}", markup=False)
+    _reasons(found.refused)
     warnings, notes = beside(found.table)
     for line in [*(f"warning: {one}" for one in warnings), *notes]:
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
+    if found.raters.ratings:
+        show_raters(console, found.raters)
+    told = advice(stream)
+    for line in told:
+        console.print(line, markup=False, soft_wrap=True)
     console.print("give --tokenizer to see tokens, marked examples and duplicates", style="dim")
-    return bool(found.kinds) and not found.refused
+    good = bool(found.kinds) and not found.refused
+    if good and not told:
+        say(f"next: onestage {_next(stream, found.raters)}")
+    return good
+
+
+def _next(stream: Any, raters: Any) -> str:
+    """What to type for a file that can be read."""
+    if raters.ratings > len(raters):
+        return (
+            f"convert {stream.path} {stream.name}.rows.jsonl (one row of all ratings of an answer)"
+        )
+    return f"init {stream.path} --model MODEL"
+
+
+def _reasons(refused: list[Any]) -> None:
+    """Why rows are refused: each reason once, with how often and where first."""
+    reasons: dict[str, list[str]] = {}
+    for row in refused:
+        reasons.setdefault(row.reason, []).append(row.where)
+    most = sorted(reasons.items(), key=lambda one: -len(one[1]))
+    for reason, places in most[:SHOWN_REASONS]:
+        often = f" ({len(places):,} rows, this the first)" if len(places) > 1 else ""
+        console.print(f"  {places[0]}{often}: {reason}", markup=False, soft_wrap=True)
+    if len(most) > SHOWN_REASONS:
+        console.print(f"  and {len(most) - SHOWN_REASONS:,} other reasons")

@@ -28,6 +28,7 @@ ROOMS = {
     "worlds": "onestage.studies.worlds",
     "executors": "onestage.studies.executors",
     "callbacks": "onestage.training.callbacks",
+    "formats": "onestage.data.formats",
 }
 
 OF_OBJECTIVES = ("kinds", "unit", "needs", "forwards")

@@ -19,10 +19,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 
 SHOWN_COLUMNS = 12
 
-ALWAYS = frozenset(("kind", "weight", "id", "tools", "chat_template_kwargs"))
+ALWAYS = frozenset(("kind", "weight", "id", "tools", "chat_template_kwargs", "annotator"))
 """Columns (by our names) of any row."""
 
-BESIDE = {"instruction": ("input", "output"), "conversations": ("system",)}
+BESIDE = {"instruction": ("input", "output", "system", "history"), "conversations": ("system",)}
 """Columns (by our names) that are read beside another."""
 
 SAME = {
@@ -60,17 +60,27 @@ def missing_column(
     called = f"`{missing}`" if column == missing else f"`{missing}` (here {column!r})"
     state = "null" if column in row else "missing"
     spare = [name for name in _present(row, unread) if names.get(name) not in needed]
-    return (
-        f"a {kind} row needs {needs}; {called} is {state}, found {_listed(row, unread)}"
-        f"{_hint(((missing, column),), spare)}"
-    )
+    hint = _converted(row) or _hint(((missing, column),), spare)
+    return f"a {kind} row needs {needs}; {called} is {state}, found {_listed(row, unread)}{hint}"
 
 
 def no_feedback(row: Mapping[str, Any], names: Mapping[str, str], unread: Sequence[str]) -> str:
     """A row without any column that speaks of a response."""
     column_of = {ours: theirs for theirs, ours in names.items()}
     wanted = [(ours, column_of.get(ours, ours)) for ours in ALIASES if ours != "prompt"]
-    return f"{A_ROW_NEEDS}; found {_listed(row, unread)}{_hint(wanted, _present(row, unread))}"
+    hint = _converted(row) or _hint(wanted, _present(row, unread))
+    return f"{A_ROW_NEEDS}; found {_listed(row, unread)}{hint}"
+
+
+def _converted(row: Mapping[str, Any]) -> str:
+    """What is said of a row in a format that others use; "" where none is recognised."""
+    from onestage.data.recognise import formats_of  # which stands on readers, and they on this
+
+    found = formats_of(row)
+    if not found:
+        return ""
+    options = "" if len(found) == 1 else f" --from {found[0]}"
+    return f"; this is a row of {' or '.join(found)}: onestage convert FILE rows.jsonl{options}"
 
 
 def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream) -> dict[str, str]:

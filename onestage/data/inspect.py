@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from onestage.data.annotators import Raters
 from onestage.data.encoded import Encoded
 from onestage.data.kinds import FEEDBACK, GRADED, THUMBS
 from onestage.data.packing import pack_records
@@ -69,6 +70,8 @@ class Rows:
     refused: list[Refusal]
     table: Table
     """What was left out, and what stood beside the records."""
+    raters: Raters
+    """Who rated what, where the rows say it (`annotator`)."""
 
 
 def examine(
@@ -180,18 +183,20 @@ def count_rows(stream: Stream) -> Rows:
     """Kinds and refused rows of one data file, counted in characters."""
     kinds: dict[str, list[int]] = {}
     refused: list[Refusal] = []
-    reading, table = read(stream), Table(stream.name)
+    reading, table, raters = read(stream), Table(stream.name), Raters()
     for item in reading:
         if not isinstance(item, Refusal):
             size = len(str(item.prompt)) + sum(len(str(part)) for part in item.completions)
             kinds.setdefault(item.kind, []).append(size)
+            if item.annotator is not None and raters.takes(item):
+                raters.add(item, item.annotator)
             continue
         table.add(item)
         if not (item.tie or item.unlabelled):
             refused.append(item)
     table.close(reading)
     table.beside(stream)
-    return Rows(kinds, refused, table)
+    return Rows(kinds, refused, table, raters)
 
 
 def beside(table: Table) -> tuple[list[str], list[str]]:

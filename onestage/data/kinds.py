@@ -30,12 +30,12 @@ from onestage.data.messages import (
     messages_of,
     prompt_of,
     same_form,
-    sharegpt_messages,
     split_pair,
     text_of,
     turns_of,
 )
 from onestage.data.scores import rated_score, unit_label, unit_score
+from onestage.data.sharegpt import sharegpt_messages
 
 Kind = Literal["demonstration", "score", "label", "pair", "group", "text", "check"]
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onestage.data._row_error import RowError, shown
+from onestage.data.parts import joined
 from onestage.data.scores import row_weight
 
 Message = Mapping[str, Any]
@@ -33,20 +34,6 @@ SPEAKERS = (
     "ipython",
     "observation",
 )
-
-SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "assistant": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-}
-
 
 WISHES = ("weight", "train", "loss")
 """Keys of a message that say how much it counts."""
@@ -170,18 +157,6 @@ def split_pair(
     return chosen[:shared], (chosen[shared:], rejected[shared:])
 
 
-def sharegpt_messages(value: object, system: object) -> tuple[Message, ...]:
-    """`conversations` of {from, value} (or of {role, content}), with an optional system text."""
-    if not isinstance(value, (list, tuple)):
-        raise RowError(f"`conversations` must be a list of messages, found {shown(value)}")
-    messages = messages_of([_from_sharegpt(turn) for turn in value], "conversations")
-    if not system:
-        return messages
-    if messages[0]["role"] == "system":
-        raise RowError("found both a `system` column and a system message in `conversations`")
-    return ({"role": "system", "content": text_of(system, "system")}, *messages)
-
-
 def without_nulls(value: Any) -> Any:
     """`value` without null entries of its mappings, at every depth."""
     if isinstance(value, Mapping):
@@ -199,6 +174,8 @@ def _message_of(message: object, name: str, index: int) -> Message:
         raise RowError(
             f"`{name}[{index}]` must have a role out of {', '.join(SPEAKERS)}, found {shown(role)}"
         )
+    if type(content) is list or type(content) is tuple:
+        content = joined(content, f"{name}[{index}].content")
     if content is None and not message.get("tool_calls"):
         raise RowError(f"`{name}[{index}]` has no content: only tool calls may go without")
     if content is not None and not (isinstance(content, str) and content.isascii()):
@@ -261,18 +238,6 @@ def _counted(value: object, where: str) -> float:
         raise RowError(
             f"`{where}` must be true, false or a weight of at least 0, found {shown(value)}"
         ) from None
-
-
-def _from_sharegpt(turn: object) -> object:
-    if not isinstance(turn, Mapping) or turn.get("role") is not None:
-        return turn
-    speaker = turn.get("from")
-    role = SHAREGPT_ROLES.get(speaker) if isinstance(speaker, str) else None
-    if role is None:
-        allowed = ", ".join(SHAREGPT_ROLES)
-        raise RowError(f"`conversations` must be from one out of {allowed}, found {shown(speaker)}")
-    rest = {key: held for key, held in turn.items() if key not in ("from", "value", "role")}
-    return {"role": role, "content": turn.get("value"), **rest}
 
 
 def _repeats(prompt: Turns, shared: tuple[Message, ...]) -> bool:

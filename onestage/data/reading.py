@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from onestage.data.record import Record, Refusal
 from onestage.data.rows import JUDGED_BY, record_of
 from onestage.data.stream import Stream
 
-FORMAT = b"onestage records 2"
+FORMAT = b"onestage records 3"
 """Part of every content key: change it when the same rows come to give other records."""
 
 RESPONSES = frozenset(("completion", "output", "messages", "conversations"))
@@ -76,11 +76,8 @@ class Reading:
 
     def _record(self, row: RawRow) -> Record | Refusal:
         self.columns.update(dict.fromkeys((*row.columns, *row.unread)))
-
-        def blank(column: str, union: bool) -> bool:
-            return (union or row.in_table) and not self._judges(row, column)
-
         try:
+            blank = self.blank(row)
             record = record_of(row.columns, self.stream, row.where, row.unread, blank)
         except RowError as error:
             said = str(error)
@@ -89,6 +86,14 @@ class Reading:
             return Refusal(row.where, "nested too deeply to be a row of text")
         self.kinds.add(record.kind)
         return record.as_messages() if self.stream.as_messages else record
+
+    def blank(self, row: RawRow) -> Callable[[str, bool], bool]:
+        """Whether a null in a column of feedback only means that this row is of another kind."""
+
+        def means_another_kind(column: str, union: bool) -> bool:
+            return (union or row.in_table) and not self._judges(row, column)
+
+        return means_another_kind
 
     def _judges(self, row: RawRow, column: str) -> bool:
         """Whether a column of feedback says something of any response of the source that stands in the
@@ -163,9 +168,12 @@ def _prompt(row: RawRow | Refusal) -> Turns:
         raise ValueError(f"{row.where}: {error}") from None
 
 
-def raw_rows(stream: Stream) -> Iterator[RawRow | Refusal]:
-    """The rows as they stand in files, data set or memory; raises as `read` does."""
-    place, wanted = stream.path, stream.needed
+def raw_rows(stream: Stream, every: bool = False) -> Iterator[RawRow | Refusal]:
+    """The rows as they stand in files, data set or memory; raises as `read` does.
+
+    every: with all columns, those that no kind reads as well.
+    """
+    place, wanted = stream.path, frozenset[str]() if every else stream.needed
     _refuse_options(stream)
     if isinstance(place, GivenRows):
         return place.read(stream.name, wanted)

@@ -38,6 +38,8 @@ class Record:
     """Of a problem: the sentences of a worked solution, from which hints are taken."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Of a problem: what a reward may look at (`answer`, `nums`, `target`, ...)."""
+    annotator: str | None = None
+    """Who gave the feedback, where several may have."""
 
     @property
     def is_chat(self) -> bool:

@@ -5,9 +5,9 @@ it is present and not null, because one Parquet file of many kinds has every col
 response whose feedback is null was judged by nobody, and is no demonstration for it
 (`_null_feedback`). What each kind reads stands in `kinds.py`; beside that, every row may have `kind`,
 `weight`, `id`, `tools` and `chat_template_kwargs`. `instruction` (+ `input`) stands for `prompt` and
-`output` for `completion`, as in Alpaca. Other columns are ignored, as public data sets have many, and
-named by `onestage check`; feedback that would be ignored is refused. Of a problem they are its facts,
-which rewards look at.
+`output` for `completion`, as in Alpaca, with `system` and `history` before them. Other columns are
+ignored, as public data sets have many, and named by `onestage check`; feedback that would be ignored is
+refused. Of a problem they are its facts, which rewards look at.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from onestage.data.kinds import (
     stated_kind,
 )
 from onestage.data.messages import Turns, text_of, without_nulls
+from onestage.data.parts import refuse_media, unfold
 from onestage.data.record import Record
 from onestage.data.scores import row_weight
 from onestage.data.sentences import sentences
-from onestage.data.stream import Stream
+from onestage.data.sharegpt import alpaca_turns
+from onestage.data.stream import FOREIGN, Stream
 
 SPOKEN = frozenset(
     (
@@ -83,12 +85,16 @@ def record_of(
     names = stream.names
     found = {names[c]: value for c, value in row.items() if value is not None and c in names}
     more = len(found) < len(row)
+    unfold(found)
     if "instruction" in found:
         _read_alpaca(found)
+    refuse_media(row)
     try:
         kind = _kind(found, row, stream)
     except NoFeedback:
         raise RowError(no_feedback(row, names, unread)) from None
+    if kind == "demonstration" and not FOREIGN.isdisjoint(row):
+        _refuse_foreign(row)
     if more and "kind" not in found:
         null = _null_feedback(kind, row, stream, blank)
         kind = kind if null is None else _unjudged(null, stream)
@@ -106,8 +112,18 @@ def record_of(
         stream.name,
         _id(found["id"], where) if "id" in found else where,
         _template(found, kind, (completions or (prompt,))[0], stream),
-        *((_solution(named), _facts(named, names)) if FEEDBACK[kind].asked else ()),
+        *((_solution(named), _facts(named, names)) if FEEDBACK[kind].asked else ((), {})),
+        str(found["annotator"]) if "annotator" in found else None,
     )
+
+
+def _refuse_foreign(row: Mapping[str, Any]) -> None:
+    for column in FOREIGN.intersection(row):
+        if isinstance(row[column], (bool, str, list, tuple)):
+            raise RowError(
+                f"found `{column}`, which says how good the response is and is not read: "
+                "`onestage convert FILE rows.jsonl` makes rows of it"
+            )
 
 
 def _kind(found: Mapping[str, Any], row: Mapping[str, Any], stream: Stream) -> Kind:
@@ -228,18 +244,18 @@ def _refuse_unread(name: Kind, columns: str, present: tuple[str, ...]) -> None:
 def _read_alpaca(found: dict[str, Any]) -> None:
     """Lets `instruction` (+ `input`) stand for `prompt`, and `output` for `completion`.
 
+    `system` and `history` begin a conversation, which makes the prompt a list of messages.
     Where `output` is the only response, the instruction is its prompt even beside a `prompt`
     column, which in published Alpaca sets is a rendered copy that may hold the output itself.
     """
     answers = "output" in found and "completion" not in found
     if "prompt" in found and not answers:
         return
-    for name in ("system", "history"):
-        if found.get(name):
-            raise RowError(f"found `{name}` beside `instruction`: give such rows as `messages`")
     instruction = text_of(found["instruction"], "instruction")
     details = text_of(found.get("input", ""), "input")
-    found["prompt"] = f"{instruction}\n\n{details}" if details.strip() else instruction
+    asked = f"{instruction}\n\n{details}" if details.strip() else instruction
+    before = alpaca_turns(found.get("system"), found.get("history"))
+    found["prompt"] = [*before, {"role": "user", "content": asked}] if before else asked
     if answers:
         found["completion"] = found["output"]
 

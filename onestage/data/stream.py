@@ -19,9 +19,12 @@ from onestage.data.scores import checked_range
 NAMES = (
     *("kind", "weight", "id", "tools", "chat_template_kwargs"),
     *COLUMNS,
-    *("instruction", "input", "output", "system", "history"),
+    *("instruction", "input", "output", "system", "history", "annotator"),
 )
 """Our names for columns. A row's `source` column is not among them: the stream's name is it."""
+
+FOREIGN = frozenset(("kto_tag", "rejected_response", "rejected_messages"))
+"""Feedback of other tools, by their names: a row that has it is no demonstration."""
 
 
 class Stream(Section):
@@ -155,7 +158,7 @@ class Stream(Section):
         because a reward may look at any column of a problem."""
         if self.reward is not None or (self.kind and FEEDBACK[self.kind].asked):
             return frozenset()
-        return frozenset((*self.names, *(self.ratings or ())))
+        return frozenset((*self.names, *(self.ratings or ()), *FOREIGN))
 
     @property
     def held_out(self) -> Stream | None:

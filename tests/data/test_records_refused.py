@@ -114,8 +114,8 @@ BAD_ROWS = {
         ["both as a column"],
     ),
     "alpaca with history": (
-        {"instruction": "Add.", "output": "4", "history": [["a", "b"]]},
-        ["`history`", "`messages`"],
+        {"instruction": "Add.", "output": "4", "history": [["a"]]},
+        ["`history[0]`", "pair of question and answer"],
     ),
     "no messages": ({"messages": []}, ["`messages`", "non-empty"]),
     "messages end with the user": ({"messages": [USER]}, ["end with an assistant", "'user'"]),
@@ -127,7 +127,22 @@ BAD_ROWS = {
     "message without content": ({"messages": [USER, {"role": "assistant"}]}, ["`messages[1]`"]),
     "content of parts": (
         {"messages": [{"role": "user", "content": [{"type": "text"}]}, FOUR]},
-        ["`messages[0].content`", "text", "list"],
+        ["`messages[0].content[0]`", '"type": "text"', "found dict"],
+    ),
+    "a picture among the parts": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, FOUR]},
+        ["`messages[0].content[0]`", "image_url", "text only"],
+    ),
+    "pictures beside the text": ({**DEMO, "images": ["a.png"]}, ["`images`", "text only"]),
+    "feedback of another tool": ({**DEMO, "kto_tag": False}, ["`kto_tag`", "onestage convert"]),
+    "a call that is none": (
+        {
+            "conversations": [
+                {"from": "human", "value": "x"},
+                {"from": "function_call", "value": "f"},
+            ]
+        },
+        ["function_call", "JSON of a call"],
     ),
     "silent assistant": (
         {"messages": [USER, {"role": "assistant", "content": ""}, WHY, FOUR]},

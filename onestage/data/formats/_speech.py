@@ -1,0 +1,74 @@
+"""What several formats say alike: transcripts, columns under other names, preferences of a sign."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from onestage.data._row_advice import ALIASES
+from onestage.data._row_error import RowError, shown
+
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]*")
+
+
+def is_transcript(value: object) -> bool:
+    """Whether a text is a dialogue of "Human:" and "Assistant:", as Anthropic's sets are."""
+    if not isinstance(value, str):
+        return False
+    return value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+
+
+def transcript(text: str) -> list[dict[str, str]]:
+    """The turns of a dialogue; an empty last one is the assistant's that is to come, and left out."""
+    parts = TURN.split(text.strip())
+    if parts[0].strip():
+        raise RowError(f"a transcript must begin with 'Human:', found {shown(text[:60])}")
+    turns = [
+        {"role": SPEAKERS[speaker], "content": said.strip()}
+        for speaker, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+    if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"]:
+        turns.pop()
+    return turns
+
+
+def asked(prompt: Any, system: Any = None) -> Any:
+    """A prompt with what the system says before it; alone it stays as it is."""
+    if not system:
+        return prompt
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return [{"role": "system", "content": system}, *turns]
+
+
+def column_for(row: Mapping[str, Any], ours: str) -> str:
+    """The column that holds what we call `ours`; RowError where none does."""
+    for name in (ours, *ALIASES.get(ours, ())):
+        if row.get(name) is not None:
+            return name
+    raise RowError(
+        f"needs `{ours}` (or {', '.join(ALIASES.get(ours, ()))}), found {', '.join(row) or 'nothing'}"
+    )
+
+
+def preferred(prompt: Any, first: Any, second: Any, preference: float) -> dict[str, Any]:
+    """The pair of two responses; `preference` is above 0 where the second is better."""
+    if preference == 0:
+        raise RowError("prefers neither response", tie=True)
+    better, worse = (second, first) if preference > 0 else (first, second)
+    return {"prompt": prompt, "chosen": better, "rejected": worse}
+
+
+def listed(value: Any) -> Any:
+    """A list, or the one that a text is the JSON of."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def number(value: Any) -> float | None:
+    """What a rating says, or None where it says nothing ("N/A", null)."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,65 @@
+"""Chatbot Arena: two conversations, or two lists of answers, and the `winner`.
+
+Zheng et al., arXiv 2306.05685, and the tables of its competitions (`winner_model_a`; `response_a` is the
+JSON of a list of turns). Ties, of good answers or of bad ones, prefer neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from onestage.data._row_error import RowError, shown
+from onestage.data.formats import Format, Row, has
+from onestage.data.formats._speech import listed
+
+SIDES = {"model_a": "a", "model_b": "b", "a": "a", "b": "b"}
+
+
+@dataclass(frozen=True)
+class Arena(Format):
+    def recognises(self, row: Row) -> bool:
+        if has(row, "conversation_a", "conversation_b"):
+            return has(row, "winner")
+        voted = has(row, "winner") or has(row, "winner_model_a", "winner_model_b")
+        return has(row, "prompt", "response_a", "response_b") and voted
+
+    def rows(self, row: Row) -> Iterator[Row]:
+        winner = _winner(row)
+        loser = "b" if winner == "a" else "a"
+        if has(row, "conversation_a"):
+            better, worse = row[f"conversation_{winner}"], row[f"conversation_{loser}"]
+            yield {"chosen": listed(better), "rejected": listed(worse)}
+            return
+        prompts = _turns(row["prompt"])
+        better, worse = (_turns(row[f"response_{side}"]) for side in (winner, loser))
+        if len(prompts) == 1:
+            yield {"prompt": prompts[0], "chosen": better[0], "rejected": worse[0]}
+            return
+        yield {"chosen": _dialogue(prompts, better), "rejected": _dialogue(prompts, worse)}
+
+
+def _winner(row: Row) -> str:
+    said = row.get("winner")
+    if said is None:
+        said = next((side for side in ("a", "b") if int(row[f"winner_model_{side}"])), "tie")
+    if said in SIDES:
+        return SIDES[said]
+    if "tie" in str(said) or "both" in str(said):
+        raise RowError("a tie: prefers neither answer", tie=True)
+    raise RowError(f"`winner` must be model_a, model_b or a tie, found {shown(said)}")
+
+
+def _turns(said: Any) -> list[Any]:
+    """What was said, turn by turn: a list, its JSON, or one text."""
+    if isinstance(said, str) and not said.startswith("["):
+        return [said]
+    return listed(said)
+
+
+def _dialogue(prompts: list[str], answers: list[str]) -> list[dict[str, str]]:
+    turns = []
+    for asked, answered in zip(prompts, answers, strict=True):
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return turns

@@ -1,0 +1,19 @@
+"""Dolly 15k: an `instruction`, perhaps a `context` that it is about, and a `response`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onestage.data.formats import Format, Row, has
+
+
+@dataclass(frozen=True)
+class Dolly(Format):
+    def recognises(self, row: Row) -> bool:
+        return has(row, "instruction", "response") and "context" in row
+
+    def rows(self, row: Row) -> Iterator[Row]:
+        context, instruction = row["context"] or "", row["instruction"]
+        prompt = f"{instruction}\n\n{context}" if context.strip() else instruction
+        yield {"prompt": prompt, "completion": row["response"]}

@@ -1,0 +1,75 @@
+"""ms-swift: `messages` with `rejected_response` or `rejected_messages`, or with a thumb in `label`.
+
+Also its short form, `query` and `response` (+ `system`, `history`), and calls as turns of their own
+(`tool_call`, `tool_response`). `messages` alone are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onestage.data.formats import Format, Row, has
+from onestage.data.sharegpt import alpaca_turns, called
+
+ROLES = {"tool_response": "tool"}
+
+
+@dataclass(frozen=True)
+class MsSwift(Format):
+    def recognises(self, row: Row) -> bool:
+        if has(row, "query", "response"):
+            # Alone they are only other names for a prompt and a completion.
+            more = ("system", "history", "rejected_response")
+            return not has(row, "messages") and any(row.get(one) for one in more)
+        feedback = ("rejected_response", "rejected_messages", "label")
+        messages = row.get("messages")
+        if not isinstance(messages, list) or has(row, "completion") or has(row, "chosen"):
+            return False
+        return any(has(row, one) for one in feedback) or any(
+            isinstance(one, Mapping) and one.get("role") in ("tool_call", "tool_response")
+            for one in messages
+        )
+
+    def rows(self, row: Row) -> Iterator[Row]:
+        tools = {"tools": row["tools"]} if row.get("tools") else {}
+        turns = _turns(row["messages"]) if has(row, "messages") else _short(row)
+        worse = row.get("rejected_messages") or row.get("rejected_response")
+        if worse is not None:
+            yield {
+                "prompt": turns[:-1],
+                "chosen": turns[-1:],
+                "rejected": _worse(row, worse),
+                **tools,
+            }
+        elif has(row, "label"):
+            label = row["label"]
+            yield {"prompt": turns[:-1], "completion": turns[-1:], "label": label, **tools}
+        else:
+            yield {"messages": turns, **tools}
+
+
+def _worse(row: Row, worse: Any) -> Any:
+    """The other response: text, its messages, or with `rejected_messages` the whole conversation."""
+    if isinstance(worse, str):
+        return worse
+    turns = _turns(worse)
+    return turns[-1:] if row.get("rejected_messages") else turns
+
+
+def _short(row: Row) -> list[Any]:
+    before = alpaca_turns(row.get("system"), row.get("history"))
+    said = (("user", row["query"]), ("assistant", row["response"]))
+    return [*before, *({"role": role, "content": text} for role, text in said)]
+
+
+def _turns(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [_turn(message) for message in messages]
+
+
+def _turn(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if message["role"] == "tool_call":
+        calls = called(message["content"], "the content of a tool_call")
+        return {"role": "assistant", "content": None, "tool_calls": calls}
+    return {**message, "role": ROLES.get(message["role"], message["role"])}

@@ -1,0 +1,30 @@
+"""Ratings of one answer in a list: `prompt`, `completion`, `ratings`, and their `annotators`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onestage.data._row_advice import ALIASES
+from onestage.data.formats import Format, Row
+from onestage.data.formats._speech import column_for, listed
+
+
+@dataclass(frozen=True)
+class Rated(Format):
+    scaled = False
+
+    def recognises(self, row: Row) -> bool:
+        answered = any(name in row for name in ("completion", *ALIASES["completion"]))
+        lists = (row.get("ratings"), row.get("annotators"))
+        return answered and all(
+            isinstance(one, list) or (isinstance(one, str) and one.startswith("[")) for one in lists
+        )
+
+    def rows(self, row: Row) -> Iterator[Row]:
+        prompt = row[column_for(row, "prompt")]
+        said = {"prompt": prompt, "completion": row[column_for(row, "completion")]}
+        for rating, rater in zip(listed(row["ratings"]), listed(row["annotators"]), strict=True):
+            if rating is not None:
+                label = "label" if isinstance(rating, bool) else "score"
+                yield {**said, label: rating, "annotator": str(rater)}

@@ -1,0 +1,81 @@
+"""What of a row is no plain text: content in parts, lists that were written as text, pictures."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from onestage.data._row_error import RowError, shown
+
+MEDIA = frozenset(("images", "image", "videos", "video", "audios", "audio"))
+"""Columns, and kinds of parts, that no text model can read."""
+
+LISTS = frozenset(("messages", "conversations", "completions", "scores", "history"))
+"""Columns (by our names) that are lists whatever they hold."""
+
+SPOKEN = frozenset(("prompt", "completion", "chosen", "rejected"))
+"""Columns (by our names) that may be text or a list of messages."""
+
+
+def joined(parts: list[Any] | tuple[Any, ...], name: str) -> str:
+    """The text of a content in parts, `[{"type": "text", "text": ...}]`, one behind the other."""
+    return "".join([_text(part, f"`{name}[{index}]`") for index, part in enumerate(parts)])
+
+
+def _text(part: Any, where: str) -> str:
+    if isinstance(part, str):
+        return part
+    sort = part.get("type") if isinstance(part, Mapping) else None
+    if sort in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
+        return part["text"]
+    if isinstance(sort, str) and any(medium in sort for medium in MEDIA):
+        raise RowError(f"{where} is a part of type {sort}: onestage trains on text only")
+    if isinstance(sort, str) and sort != "text":
+        raise RowError(f"{where} is a part of type {sort}: only parts of type text are read")
+    raise RowError(f'{where} must be a part {{"type": "text", "text": ...}}, found {shown(part)}')
+
+
+def refuse_media(row: Mapping[str, Any]) -> None:
+    """RowError for a row with pictures, sound or film, of which its text would speak in vain."""
+    for column in MEDIA.intersection(row):
+        # A number or a yes is something about pictures, not one.
+        if isinstance(row[column], (str, bytes, list, tuple, dict)) and len(row[column]):
+            raise RowError(f"found `{column}` in the row: onestage trains on text only")
+
+
+def unfold(found: dict[str, Any]) -> None:
+    """Lists that stand as text, as they do in tables, become lists: of JSON, or as Python shows them.
+
+    A prompt or response does only where it is a whole list of messages: other text begins as it likes.
+    """
+    for name, value in found.items():
+        if type(value) is not str or value[:1] != "[":
+            continue
+        if name in LISTS:
+            found[name] = _list(value, name)
+        elif name in SPOKEN and value[1:2] == "{":
+            messages = _parsed(value)
+            spoken = isinstance(messages, list) and all(
+                isinstance(one, dict) and {"role", "content"} <= one.keys() for one in messages
+            )
+            found[name] = messages if spoken else value
+
+
+def _list(value: str, name: str) -> list[Any]:
+    parsed = _parsed(value)
+    if not isinstance(parsed, list):
+        raise RowError(f"`{name}` must be a list or its JSON, found {shown(value)}")
+    return parsed
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None

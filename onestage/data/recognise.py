@@ -1,0 +1,141 @@
+"""Whose format rows are in, and what to write so that they can be read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import yaml
+
+from onestage.data._row_advice import meant
+from onestage.data.formats import PLUGINS, Format
+from onestage.data.kinds import FEEDBACK, Kind
+from onestage.data.raw import RawRow
+from onestage.data.reading import raw_rows, read
+from onestage.data.record import Refusal
+from onestage.data.rows import FEEDBACK_COLUMNS
+from onestage.data.stream import Stream
+
+LOOKED_AT = 200
+"""Rows of a file by which it is judged."""
+
+TRIED: tuple[Kind, ...] = ("pair", "group", "score", "label", "demonstration", "text")
+"""Kinds that a file may hold under other names, those that need most first."""
+
+
+def formats_of(row: Mapping[str, Any]) -> list[str]:
+    """The formats that recognise a row: none, one, or several that would make different things of it."""
+    return [name for name, form in _formats() if _recognised(form, row)]
+
+
+def advice(stream: Stream) -> list[str]:
+    """What to type for rows that are not read as they stand, in lines; none where they are.
+
+    For a format that must be converted the command; where other names suffice, one whole block of
+    `data` to paste, tried on the first rows.
+    """
+    rows = [
+        row for row in islice(raw_rows(stream, every=True), LOOKED_AT) if isinstance(row, RawRow)
+    ]
+    found = Counter(name for row in rows for name in formats_of(row.columns))
+    told = [
+        f"{count} of the first {len(rows)} rows are {name} rows" for name, count in found.items()
+    ]
+    options = dict(PLUGINS.find(next(iter(found))).stream) if len(found) == 1 else {}
+    if options and _read(stream, options):
+        return [*told, *_block(stream, options)]
+    if found:
+        return [*told, f"they are read after: onestage convert {stream.path} {_beside(stream)}"]
+    if _as_it_stands(stream):
+        return []
+    renamed = next((one for one in _renamings(stream, rows) if _read(stream, one)), {})
+    return _block(stream, renamed) if any(renamed.values()) else []
+
+
+@cache
+def make_format(name: str) -> Format:
+    """The format of a name, with its usual options."""
+    return PLUGINS.make(name)
+
+
+@cache
+def _formats() -> list[tuple[str, Format]]:
+    return [(name, make_format(name)) for name in PLUGINS.names()]
+
+
+def _recognised(form: Format, row: Mapping[str, Any]) -> bool:
+    try:
+        return form.recognises(row)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+
+
+def _as_it_stands(stream: Stream) -> bool:
+    """Whether most of the first rows are read, and none of their columns looks like unread feedback."""
+    reading = read(stream)
+    items = list(islice(reading, LOOKED_AT))
+    refused = sum(isinstance(one, Refusal) and not one.tie for one in items)
+    return refused * 2 < len(items) and not set(reading.unused().values()) & set(FEEDBACK_COLUMNS)
+
+
+def _beside(stream: Stream) -> str:
+    """A name for what a file is converted to."""
+    return f"{stream.name}.rows.jsonl"
+
+
+def _read(stream: Stream, options: Mapping[str, Any]) -> bool:
+    """Whether most of the first rows can be read so."""
+    held = {"name": stream.name, "path": stream.path}
+    written = {"encoding": stream.encoding, "delimiter": stream.delimiter}
+    items = list(islice(read(Stream(**{**held, **written, **options})), LOOKED_AT))
+    return sum(isinstance(one, Refusal) for one in items) * 2 < len(items)
+
+
+def _renamings(stream: Stream, rows: list[RawRow]) -> Iterator[dict[str, Any]]:
+    """Options that may make the rows readable, those of the kinds that need most columns first."""
+    columns = list(dict.fromkeys(column for row in rows for column in row.columns))
+    for kind in TRIED:
+        needs = FEEDBACK[kind].needs
+        named = dict(stream.columns) | {one: one for one in needs if one in columns}
+        for column in columns:
+            ours = meant(column, [one for one in needs if one not in named])
+            if ours and column not in named.values():
+                named[ours] = column
+        if set(needs) <= named.keys():
+            options: dict[str, Any] = {"columns": {o: t for o, t in named.items() if o != t}}
+            graded = next((one for one in ("score", "scores") if one in needs), None)
+            bounds = _range(rows, named[graded]) if graded else None
+            yield {**options, **({"score_range": list(bounds)} if bounds else {})}
+
+
+def _range(rows: list[RawRow], column: str) -> tuple[float, float] | None:
+    """The whole numbers around what a column of scores holds, unless it is all in [0, 1]."""
+    held = [row.columns.get(column) for row in rows]
+    flat = [v for value in held for v in (value if isinstance(value, list) else [value])]
+    numbers = []
+    for value in flat:
+        try:
+            numbers.append(float(value))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            continue
+    if not numbers or (min(numbers) >= 0 and max(numbers) <= 1):
+        return None
+    low, high = math.floor(min(numbers)), math.ceil(max(numbers))
+    return (low, high) if low < high else (min(0, low), max(0, high))
+
+
+def _block(stream: Stream, options: Mapping[str, Any]) -> list[str]:
+    written = {"encoding": stream.encoding, "delimiter": stream.delimiter}
+    item = {"name": stream.name, "path": str(stream.path)}
+    item |= {key: value for key, value in {**written, **options}.items() if value}
+    text = yaml.safe_dump({"data": [item]}, sort_keys=False, default_flow_style=None, width=1000)
+    note = "  # as far as the first rows go; say what your scores can be"
+    lines = [
+        line + note if "score_range" in line and "ratings" not in options else line
+        for line in text.splitlines()
+    ]
+    return ["they are read with this in the recipe:", *lines]

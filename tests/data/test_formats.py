@@ -1,0 +1,218 @@
+"""Other people's rows become ours: each format by a row made after its description, and whole files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.rows import lines_of, read_all
+from support.shapes import FIVE, FOUR, OURS, SHAPES, USER
+
+from onestage.data.convert import convert
+from onestage.data.formats import Format, make, names
+from onestage.data.reading import read
+from onestage.data.recognise import advice, formats_of
+from onestage.data.record import Record
+from onestage.data.rows import record_of
+from onestage.data.stream import Stream
+from onestage.data.writing import row_of
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def converted(write, tmp_path, *rows, name="a.jsonl", **options):
+    stream = Stream(write(name, lines_of(*rows)), **options)
+    found = convert(stream, tmp_path / "out.jsonl")
+    return found, rows_in(tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_row_is_recognised_by_its_format_alone(name):
+    assert formats_of(SHAPES[name].row) == [SHAPES[name].form]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_row_of_ours_is_no_other_format_s(name):
+    assert formats_of(OURS[name]) == []
+
+
+def test_every_format_has_a_row_here():
+    assert {shape.form for shape in SHAPES.values()} | {"lines"} == set(names())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_a_format_becomes(name, write, tmp_path):
+    shape = SHAPES[name]
+    found, rows = converted(write, tmp_path, shape.row)
+    assert [{k: v for k, v in row.items() if k != "id"} for row in rows] == [
+        {k: pytest.approx(v) if k in ("score", "scores") else v for k, v in row.items()}
+        for row in shape.becomes
+    ]
+    assert (sum(found.written.values()), found.left_out) == (len(rows), {})
+    assert all(isinstance(record, Record) for record in read_all(tmp_path / "out.jsonl"))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_record_written_as_a_row_is_read_as_the_same_record(name):
+    stream = Stream("plain")
+    record = record_of(OURS[name], stream, "a.jsonl:1")
+    again = record_of(json.loads(json.dumps(row_of(record))), stream, "b.jsonl:1")
+    assert again == record
+
+
+def test_ties_and_what_nobody_answered_are_left_out_by_reason(write, tmp_path):
+    arena, argilla = SHAPES["Chatbot Arena"].row, SHAPES["Argilla 2 records"].row
+    found, rows = converted(
+        *(write, tmp_path, arena),
+        *(
+            {**arena, "winner": winner}
+            for winner in ("tie", "tie (bothbad)", "both_bad", "model_c")
+        ),
+        {**argilla, "responses": {}},
+    )
+    assert len(rows) == 1
+    assert sorted(found.left_out.values()) == [1, 1, 3]
+    left = rows_in(found.left_out_in)
+    assert [one["where"] for one in left] == [f"a.jsonl:{line}" for line in (2, 3, 4, 5, 6)]
+    assert left[0]["row"]["winner"] == "tie"
+    assert "found str 'model_c'" in left[3]["reason"]
+
+
+def test_a_malformed_row_is_left_out_and_says_of_which_format(write, tmp_path):
+    shp = SHAPES["SHP"].row
+    found, rows = converted(write, tmp_path, shp, {**shp, "labels": 2}, {**shp, "human_ref_A": 3})
+    assert len(rows) == 1
+    assert "not a row of Shp after all (KeyError 2)" in found.left_out
+    assert any("`rejected` must be text" in reason for reason in found.left_out)
+
+
+def test_a_file_of_many_kinds_with_broken_rows_is_converted_row_by_row(write, tmp_path):
+    good = [shape.row for shape in SHAPES.values()] + list(OURS.values())
+    broken = b'{"prompt": \n'
+    content = lines_of(*good * 3) + broken + lines_of({"prompt": "?"})
+    found = convert(Stream(write("a.jsonl", content)), tmp_path / "out.jsonl.gz")
+    assert sum(found.formats.values()) == 3 * len(good) + 1
+    assert sum(found.left_out.values()) == 2
+    records = read_all(tmp_path / "out.jsonl.gz")
+    assert len(records) == sum(found.written.values())
+    assert all(isinstance(record, Record) for record in records)
+
+
+def test_the_same_rows_give_the_same_file(write, tmp_path):
+    stream = Stream(write("a.jsonl", lines_of(*OURS.values())))
+    for name in ("b.jsonl.gz", "c.jsonl.gz"):
+        convert(stream, tmp_path / name)
+    assert (tmp_path / "b.jsonl.gz").read_bytes() == (tmp_path / "c.jsonl.gz").read_bytes()
+
+
+def test_nothing_is_written_where_no_row_is_left(write, tmp_path):
+    path = write("a.jsonl", lines_of({"prompt": "?"}, {"prompt": "!"}))
+    with pytest.raises(ValueError, match="no row is left; of 2: a row needs"):
+        convert(Stream(path), tmp_path / "out.jsonl")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
+    with pytest.raises(ValueError, match="read and written at once"):
+        convert(Stream(path), path)
+    with pytest.raises(ValueError, match=r"a \.jsonl or \.jsonl\.gz file"):
+        convert(Stream(path), tmp_path / "out.csv")
+
+
+def test_what_was_left_out_before_does_not_stay(write, tmp_path):
+    found, _ = converted(write, tmp_path, OURS["pair"], {"prompt": "?"})
+    assert found.left_out_in.name == "out.left_out.jsonl"
+    assert found.left_out_in.exists()
+    converted(write, tmp_path, OURS["pair"])
+    assert not found.left_out_in.exists()
+
+
+def test_a_text_a_line(write, tmp_path):
+    stream = Stream(write("a.txt", b"One.\r\n\nTwo.\n"))
+    convert(stream, tmp_path / "out.jsonl", make("lines"))
+    assert [row["text"] for row in rows_in(tmp_path / "out.jsonl")] == ["One.", "Two."]
+
+
+def test_scores_as_people_gave_them_need_their_range(write, tmp_path):
+    argilla = {**SHAPES["Argilla 2 records"].row}
+    argilla["responses"] = {"rating": [{"value": 4, "user_id": "u1"}]}
+    with pytest.raises(ValueError, match=r"declared range 0 to 1, found 4: set `score_range`"):
+        converted(write, tmp_path, argilla)
+    _, rows = converted(write, tmp_path, argilla, score_range=(1, 5))
+    assert rows[0]["score"] == 0.75
+
+
+def test_the_hint_of_a_refused_row_names_the_format(write):
+    for name in ("SHP", "Chatbot Arena", "UltraFeedback", "Anthropic HH", "HelpSteer3"):
+        (refused,) = read_all(write("a.jsonl", lines_of(SHAPES[name].row)))
+        said = f"this is a row of {SHAPES[name].form}: onestage convert FILE rows.jsonl"
+        assert said in refused.reason
+        assert "did you mean" not in refused.reason
+
+
+def test_a_table_of_lists_as_text(write):
+    shown = str([USER, FOUR])
+    content = f'messages\n"{json.dumps([USER, FOUR]).replace(chr(34), chr(34) * 2)}"\n"{shown}"\n'
+    for record in read_all(write("a.csv", content.encode())):
+        assert record.completions == ((USER, FOUR),)
+    (pair,) = read_all(
+        write(
+            "b.jsonl", lines_of({"chosen": json.dumps([USER, FOUR]), "rejected": str([USER, FIVE])})
+        )
+    )
+    assert (pair.prompt, pair.completions) == ((USER,), ((FOUR,), (FIVE,)))
+    (plain,) = read_all(write("c.jsonl", lines_of({"prompt": "[{", "completion": '[{"a": 1}]'})))
+    assert plain.completions == ('[{"a": 1}]',)
+
+
+def read_with(lines: list[str], path: Path) -> list[Any]:
+    """The rows of a file, read as a block of advice says."""
+    import yaml
+
+    (options,) = yaml.safe_load("\n".join(lines[lines.index("data:") :]))["data"]
+    assert options.pop("path") == str(path)
+    return list(read(path, **options))
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"question": "2+2?", "response": "4", "rating": 4}, "score"),
+        ({"instruction": "2+2?", "preferred": "4", "dispreferred": "5"}, "pair"),
+        ({"query": "2+2?", "responses": ["4", "5"], "rewards": [10, -2]}, "group"),
+        ({"prompt": "2+2?", "reply": "4", "thumbs_up": True}, "label"),
+        ({"prompt": "2+2?", "completion": "4", "score": 4}, "score"),
+        ({"prompt": "2+2?", "completion": "4", "rating": 4}, "score"),
+        (SHAPES["HelpSteer2"].row, "score"),
+    ],
+)
+def test_check_s_block_is_whole_and_reads_the_file(row, kind, write):
+    path = write("a.jsonl", lines_of(row, row))
+    assert [record.kind for record in read_with(advice(Stream(path)), path)] == [kind, kind]
+
+
+def test_check_names_what_converts_and_leaves_alone_what_is_read(write):
+    path = write("mine.jsonl", lines_of(SHAPES["SHP"].row))
+    told = advice(Stream(path))
+    assert told[0] == "1 of the first 1 rows are shp rows"
+    assert f"onestage convert {path} mine.rows.jsonl" in told[1]
+    for row in OURS.values():
+        assert advice(Stream(write("a.jsonl", lines_of(row)))) == []
+
+
+def test_a_format_of_somebody_s_own(write, tmp_path):
+    @dataclass(frozen=True)
+    class Votes(Format):
+        better: str = "a"
+
+        def recognises(self, row):
+            return "vote" in row
+
+        def rows(self, row):
+            yield {"prompt": row["q"], "chosen": row["a"], "rejected": row["b"]}
+
+    stream = Stream(write("a.jsonl", lines_of({"q": "2+2?", "a": "4", "b": "5", "vote": 1})))
+    convert(stream, tmp_path / "out.jsonl", Votes())
+    assert rows_in(tmp_path / "out.jsonl")[0]["chosen"] == "4"

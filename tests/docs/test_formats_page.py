@@ -1,0 +1,27 @@
+"""docs/formats.md lists every format, and what its rows become is what they become."""
+
+from __future__ import annotations
+
+import re
+
+from support.shapes import SHAPES
+from support.tiny import ROOT
+
+from onestage.data.formats import names
+from onestage.data.rows import record_of
+from onestage.data.stream import Stream
+
+ROWS = re.findall(
+    r"^\| `(\w+)` \|.*\| ([^|]*) \|$", (ROOT / "docs" / "formats.md").read_text(), re.MULTILINE
+)
+TABLE = {name: set(re.findall(r"`(\w+)`", becomes)) for name, becomes in ROWS}
+
+
+def test_every_format_is_listed_with_the_kinds_that_it_becomes() -> None:
+    assert set(TABLE) == set(names())
+    found: dict[str, set[str]] = {}
+    for shape in SHAPES.values():
+        kinds = {record_of(row, Stream("x"), "x").kind for row in shape.becomes}
+        found.setdefault(shape.form, set()).update(kinds)
+    for name, kinds in found.items():
+        assert kinds <= TABLE[name], name
