@@ -81,10 +81,13 @@ def _facts(made: Objective) -> Mapping[str, str]:
 
 def _forwards(made: Objective) -> str:
     """Forward passes over what is trained on, by whose they are; one of them has a backward pass."""
+    from onestage.objectives import DIVERGENCES
+
     told = "1"
     if "reference" in made.needs:
         # What is on disk is scored by the reference once, whatever the number of epochs and runs.
-        told += " + reference" if made.kinds == {"check"} else " + reference once"
+        kept = made.kinds != {"check"} and not made.needs & DIVERGENCES
+        told += " + reference once" if kept else " + reference"
     if "logp" in made.asks(True):
         told += " + old policy"
     return told

@@ -16,7 +16,9 @@ Task = Literal["causal", "reward"]
 """What a model says of a token: a distribution of the next one, or how good the text is so far."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 GIVES: dict[Task, frozenset[str]] = {
-    "causal": frozenset({"logp", "entropy", "value"}),
+    "causal": frozenset(
+        {"logp", "entropy", "top_entropy", "value", "forward_kl", "reverse_kl", "js"}
+    ),
     "reward": frozenset({"reward"}),
 }
 """What the two sorts of models say of a token: what an objective may need (`objectives.Need`)."""

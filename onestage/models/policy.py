@@ -19,10 +19,15 @@ from torch import Tensor, nn
 from onestage.data.packing import Row
 from onestage.data.trees import TokenPath
 from onestage.models.attention import masks, reach
+from onestage.models.beside import Beside
+from onestage.models.distributions import DIVERGENCES
 from onestage.models.probe import Fit, probe
 from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_device
 from onestage.models.reward_model import check_head, is_judge
 from onestage.models.sharding import Sharded, opened
+
+PLAIN_HEAD = frozenset({"value", "top_entropy", *DIVERGENCES})
+"""What can be read where the head is a plain linear map alone."""
 
 
 class Policy(nn.Module):
@@ -49,6 +54,8 @@ class Policy(nn.Module):
         self.model, self.tokenizer = model, tokenizer
         self.readout = _readout_of(self)
         self.value_head: nn.Linear | None = None
+        self.beside: Beside | None = None
+        """The reference, where its whole distributions are compared with."""
         self.sharded: Sharded | None = None
         """How it lies in parts on many devices, where it does."""
         on_cuda = next(model.parameters()).device.type == "cuda"
@@ -95,17 +102,26 @@ class Policy(nn.Module):
     def look(self, row: Row, reads: Collection[str] = ()) -> Said:
         """What the policy says of the row's scored entries (K each, float32): `logp` (of a reward model
         the reward), and what else is read: `entropy` of the distribution that the token comes from,
-        `value` of the state before it; `likeliest`: 1 where no token would have been likelier, else
-        0."""
+        `top_entropy` of its likeliest tokens, `value` of the state before it, how far it is from the
+        reference's (`DIVERGENCES`), which must stand `beside` for that; `likeliest`: 1 where no token
+        would have been likelier, else 0."""
         return self._said(row, reads)
 
     def _said(self, row: Row, reads: Collection[str]) -> Said:
         chunked = self.fit.chunked_head
-        if "value" in reads and not chunked:
-            raise ValueError(f"a value head needs a model with a plain head ({self.fit.reason})")
-        if self.packs(row):
-            return self.readout.packed(self.inputs(row), row.tree, chunked, reads)
-        found = [self.readout.alone(path, chunked, reads) for path in row.paths]
+        if not chunked and set(reads) & PLAIN_HEAD:
+            what = "a value head" if "value" in reads else "a look at whole distributions"
+            raise ValueError(f"{what} needs a model with a plain head ({self.fit.reason})")
+        beside = self.beside if set(reads) & set(DIVERGENCES) else None
+        if self.packs(row) and (beside is None or beside.packs(row)):
+            # Asked before the policy, whose weights it may stand on.
+            other = beside.packed(row) if beside else None
+            return self.readout.packed(self.inputs(row), row.tree, chunked, reads, other)
+        others = [beside.alone(path) if beside else None for path in row.paths]
+        found = [
+            self.readout.alone(path, chunked, reads, other=other)
+            for path, other in zip(row.paths, others, strict=True)
+        ]
         return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
     def packs(self, row: Row) -> bool:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from onestage.data.trees import TokenPath, Tree
+from onestage.models.distributions import Head, Other, divergences, top_entropy
 from onestage.models.head import shape_of, token_logps, token_logps_and_entropy
 from onestage.models.likeliest import is_likeliest
 from onestage.models.model import GIVES
@@ -40,13 +41,24 @@ class Readout(ABC):
 
     @abstractmethod
     def packed(
-        self, inputs: dict[str, Any], tree: Tree, chunked: bool, reads: Collection[str]
+        self,
+        inputs: dict[str, Any],
+        tree: Tree,
+        chunked: bool,
+        reads: Collection[str],
+        other: Other | None = None,
     ) -> Said:
-        """Of the scored entries of a row, in one forward pass with these arguments."""
+        """Of the scored entries of a row, in one forward pass with these arguments. `other`: what a
+        second model says at the row's nodes, where the two are compared."""
 
     @abstractmethod
     def alone(
-        self, path: TokenPath, chunked: bool, reads: Collection[str], padding: int = 0
+        self,
+        path: TokenPath,
+        chunked: bool,
+        reads: Collection[str],
+        padding: int = 0,
+        other: Other | None = None,
     ) -> Said:
         """Of one path in the model's plain causal forward pass; its spans one after another.
 
@@ -62,6 +74,10 @@ class Readout(ABC):
         """Last hidden states (T, H)."""
         states: Tensor = self.base.base_model(**inputs, use_cache=False).last_hidden_state
         return states[0]
+
+    def states(self, path: TokenPath) -> Tensor:
+        """Last hidden states (T, H) of one path in a plain causal forward pass."""
+        return self.hidden(**self.plain_inputs(self._ids(path)[0], 0))
 
     def plain_inputs(self, ids: Tensor, padding: int) -> dict[str, Tensor]:
         """The arguments of a plain forward pass for one path."""
@@ -83,24 +99,35 @@ class Likelihoods(Readout):
     gives = GIVES["causal"]
 
     def packed(
-        self, inputs: dict[str, Any], tree: Tree, chunked: bool, reads: Collection[str]
+        self,
+        inputs: dict[str, Any],
+        tree: Tree,
+        chunked: bool,
+        reads: Collection[str],
+        other: Other | None = None,
     ) -> Said:
         # A token that several responses share is read once.
         node_U, entry_K = np.unique(tree.node_K, return_inverse=True)
         source_U, target_U = (
             on_device(array[node_U], self.base.device) for array in (tree.parent_T, tree.token_T)
         )
-        found = self._score(inputs, source_U, target_U, chunked, reads)
+        found = self._score(inputs, source_U, target_U, chunked, reads, other)
         entry = on_device(entry_K, self.base.device)
         return {name: value_U[entry] for name, value_U in found.items()}
 
     def alone(
-        self, path: TokenPath, chunked: bool, reads: Collection[str], padding: int = 0
+        self,
+        path: TokenPath,
+        chunked: bool,
+        reads: Collection[str],
+        padding: int = 0,
+        other: Other | None = None,
     ) -> Said:
         ids, at_K = self._ids(path)
         target_K = ids[on_device(at_K, ids.device)]
         source_K = on_device(at_K - 1, ids.device)
-        return self._score(self.plain_inputs(ids, padding), source_K, target_K, chunked, reads)
+        inputs = self.plain_inputs(ids, padding)
+        return self._score(inputs, source_K, target_K, chunked, reads, other)
 
     def check(self, chunked: bool) -> None:
         """Any head will do: one that is not plain keeps its own logits."""
@@ -112,6 +139,7 @@ class Likelihoods(Readout):
         target_U: Tensor,
         chunked: bool,
         reads: Collection[str],
+        other: Other | None,
     ) -> Said:
         if not chunked:
             return self._by_its_own_logits(inputs, source_U, target_U, reads)
@@ -134,6 +162,11 @@ class Likelihoods(Readout):
             assert self.value_head is not None
             value = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
             found["value"] = value.to(torch.float32, copy=True)
+        now = Head(head.weight, **how)
+        if "top_entropy" in reads:
+            found["top_entropy"] = top_entropy(hidden, now)
+        if other is not None:
+            found |= divergences(reads, hidden, now, other.hidden_TH[source_U], other.head)
         return found
 
     def _by_its_own_logits(
@@ -164,14 +197,24 @@ class Rewards(Readout):
             _in_float32(base.score)
 
     def packed(
-        self, inputs: dict[str, Any], tree: Tree, chunked: bool, reads: Collection[str]
+        self,
+        inputs: dict[str, Any],
+        tree: Tree,
+        chunked: bool,
+        reads: Collection[str],
+        other: Other | None = None,
     ) -> Said:
         return {
             "logp": self._rewards(self.hidden(**inputs)[on_device(tree.node_K, self.base.device)])
         }
 
     def alone(
-        self, path: TokenPath, chunked: bool, reads: Collection[str], padding: int = 0
+        self,
+        path: TokenPath,
+        chunked: bool,
+        reads: Collection[str],
+        padding: int = 0,
+        other: Other | None = None,
     ) -> Said:
         """Not `chunked`: the model's own classifier on the text up to the end of each span."""
         ids, at_K = self._ids(path)

@@ -48,8 +48,10 @@ from onestage.objectives._batch import (
 
 __all__ = [
     "CODE",
+    "DIVERGENCES",
     "PLUGINS",
     "ROLE",
+    "TOP",
     "Feedback",
     "Loss",
     "Measured",
@@ -65,10 +67,30 @@ __all__ = [
     "names",
 ]
 
-Need = Literal["logp", "reference", "entropy", "value", "reward", "worked"]
+Need = Literal[
+    "logp",
+    "reference",
+    "entropy",
+    "top_entropy",
+    "value",
+    "forward_kl",
+    "reverse_kl",
+    "js",
+    "reward",
+    "worked",
+]
 """For each token, of the policy: its log-probability, the entropy of the distribution it was drawn from
-(nats), what a value head expects before it; of the reference: the log-probability; of a reward model:
-the reward of the text so far. Of a checkable problem: its worked answer beside the sampled ones."""
+(nats) and of the `TOP` likeliest tokens of that one, brought to a sum of 1 (no gradient goes through
+it), what a value head expects before it; of the reference: the log-probability; of both: KL(reference ||
+policy), KL(policy || reference) and Jensen-Shannon divergence of the two distributions (nats), for which
+`reference` must be needed too, and is asked in every step; of a reward model: the reward of the text so
+far. Of a checkable problem: its worked answer beside the sampled ones."""
+
+DIVERGENCES: frozenset[Need] = frozenset({"forward_kl", "reverse_kl", "js"})
+"""What compares whole distributions."""
+
+TOP = 20
+"""Tokens of `top_entropy`."""
 
 
 class Objective(abc.ABC):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from onestage.data.kinds import KINDS
-from onestage.objectives import Need, Objective, Stateful, Unit
+from onestage.objectives import DIVERGENCES, Need, Objective, Scored, Stateful, Unit
 from onestage.objectives._trial import arranged, before_update, only, slope_K, tensors, trained
 
 Law = Callable[[Objective], Iterator[str]]
@@ -132,8 +132,8 @@ def _empty(objective: Objective) -> Iterator[str]:
 
 def _gradient(objective: Objective) -> Iterator[str]:
     batch = trained(objective)
-    if not bool(slope_K(objective, batch).any()):
-        yield "no gradient reaches logp_K"
+    if not bool(slope_K(objective, batch).any() or _reached(objective, batch)):
+        yield "no gradient reaches logp_K, nor anything else that it needs of the policy"
     for shift in (-EXTREME, EXTREME):
         far = replace(batch, logp_K=batch.ref_logp_K + shift)
         if not bool(slope_K(objective, far).isfinite().all()):
@@ -142,12 +142,28 @@ def _gradient(objective: Objective) -> Iterator[str]:
             yield f"a loss at log-ratios of {shift:g} is not finite"
 
 
+def _reached(objective: Objective, batch: Scored) -> bool:
+    """Whether a gradient reaches what is known of the policy beside logp."""
+    extra: dict[str, Tensor] = {
+        name: value_K.clone().requires_grad_()
+        for name, value_K in batch.extra.items()
+        if name in objective.needs
+    }
+    total = objective(replace(batch, extra=extra)).loss_U.sum()
+    if not extra or not total.requires_grad:
+        return False
+    found = torch.autograd.grad(total, list(extra.values()), allow_unused=True)
+    return any(slope is not None and bool(slope.any()) for slope in found)
+
+
 def _sign(objective: Objective) -> Iterator[str]:
     """Of what is good or bad by definition, where the policy is the reference."""
     for kind in sorted(objective.kinds & {"demonstration", "text", "label", "pair"}):
         batch = trained(objective, [kind])
         batch = replace(batch, ref_logp_K=batch.logp_K)
         slope_N, feedback = batch.per_response(slope_K(objective, batch)), batch.feedback
+        if objective.needs & DIVERGENCES and not bool(slope_N.any()):
+            continue  # what is learnt of a whole distribution is not in the slope of one token
         bad_N = feedback.rejected_N | (feedback.of("label") & (feedback.score_N == 0))
         worse = slope_N[bad_N].mean() if bool(bad_N.any()) else slope_N.new_zeros(())
         if not slope_N[~bad_N].mean() < worse:

@@ -54,6 +54,10 @@ def before_update(objective: Objective, kinds: Sequence[Kind]) -> Scored:
         {
             "entropy": 3 * torch.rand(size, generator=draw),
             "value": torch.randn(size, generator=draw),
+            **{
+                name: 3 * torch.rand(size, generator=draw)
+                for name in ("top_entropy", "forward_kl", "reverse_kl", "js")
+            },
         },
     )
 

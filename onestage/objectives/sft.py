@@ -26,6 +26,7 @@ from torch import Tensor
 from onestage.config import MAY_BE_INFINITE
 from onestage.data.kinds import Kind
 from onestage.objectives import Feedback, Objective, Scored, Unit, Units
+from onestage.objectives._likelihood import GOOD, good_N
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,14 @@ class SFT(Objective):
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        always: frozenset[Kind] = frozenset({"demonstration", "text", "pair", "label"})
-        return always if self.min_score is None else always | {"score", "group", "check"}
+        return GOOD if self.min_score is None else GOOD | {"score", "group", "check"}
 
     def units(self, feedback: Feedback) -> Units:
-        good_N = feedback.of("demonstration", "text", "pair") & ~feedback.rejected_N
-        good_N |= feedback.of("label") & (feedback.score_N == 1)
+        good = good_N(feedback)
         if self.min_score is not None:
             judged_N = feedback.of("score", "group", "check") & feedback.are("response")
-            good_N |= judged_N & (feedback.score_N >= self.min_score)
-        return feedback.units(self.unit, feedback.weight_N * good_N)
+            good |= judged_N & (feedback.score_N >= self.min_score)
+        return feedback.units(self.unit, feedback.weight_N * good)
 
     def losses(self, batch: Scored) -> Tensor:
         loss_K = -batch.logp_K * self._factor_K(batch.logp_K.detach())

@@ -33,10 +33,10 @@ from onestage.training import optimizer as optimizers
 from onestage.training.agreeing import first_of_node, read_by, require_same
 from onestage.training.callbacks import Callback
 from onestage.training.choices import (
-    check_groups,
     check_judge,
     check_needs,
     check_sharding,
+    check_terms,
     objectives_of,
     schedule_of,
 )
@@ -170,7 +170,7 @@ class Draft:
         with self._noting():
             self.plan = make_plan(recipe, self.data)
             self._check_reference(self.plan.terms)
-            check_groups(self.plan.terms, recipe.rollout)
+            check_terms(self.plan.terms, recipe.rollout, recipe.distributed)
         with self._noting():
             rollout.check(self.problems, self.data.train, self.data.held_out)
         with self._noting():

@@ -16,7 +16,7 @@ from onestage.config import RecipeError, named, nearest
 from onestage.data.kinds import FEEDBACK, KINDS, Kind
 from onestage.data.stream import Stream
 from onestage.models import Model
-from onestage.objectives import Objective
+from onestage.objectives import DIVERGENCES, Objective
 from onestage.rollout.rollout import Rollout
 from onestage.schedules import Schedule
 from onestage.training.distributed import Distributed, of_launcher
@@ -265,6 +265,23 @@ def check_groups(terms: Terms, section: Rollout) -> None:
                 f"other, and there would be nothing to learn with {why}, or choose an objective with a "
                 "baseline of its own (reinforce, ppo)"
             )
+
+
+def check_terms(terms: Terms, section: Rollout, asked: Distributed) -> None:
+    """Raise `RecipeError` for objectives that cannot do their work with the answers or the devices they
+    are to have."""
+    check_groups(terms, section)
+    check_distributions(terms, asked)
+
+
+def check_distributions(terms: Terms, asked: Distributed) -> None:
+    """Raise `RecipeError` where whole distributions are compared and the weights lie in parts."""
+    comparing = sorted(n for n, o in terms.objectives.items() if o.needs & DIVERGENCES)
+    if comparing and of_launcher(asked, os.environ).sharding != "none":
+        raise RecipeError(
+            f"objective {', '.join(comparing)} compares whole distributions with the reference, which "
+            "needs weights that lie whole on each device: set distributed.sharding: none"
+        )
 
 
 def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Rollout) -> None:

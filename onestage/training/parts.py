@@ -19,6 +19,7 @@ from onestage.config import RecipeError
 from onestage.data.kinds import FEEDBACK
 from onestage.models import Loaded, Model
 from onestage.models.average import Average
+from onestage.models.beside import Beside
 from onestage.models.features import Door
 from onestage.models.masters import Masters
 from onestage.models.policy import Policy
@@ -26,6 +27,7 @@ from onestage.models.reference import InitialWeights, ReferenceCache
 from onestage.models.source import text_part_note
 from onestage.models.start import needs_folder, prepare
 from onestage.models.weights import Held
+from onestage.objectives import DIVERGENCES
 from onestage.rollout import build as rollout
 from onestage.rollout.problems import Problems
 from onestage.rollout.rollout import Rollout
@@ -215,12 +217,18 @@ def average_of(train: Train, policy: Policy, masters: Masters, steps: int) -> Av
 
 
 def asks_reference_of(problems: Mapping[str, Problems], terms: Terms) -> bool:
-    """Whether sampled responses are compared with the reference."""
-    return any(
+    """Whether the reference is asked while the run goes on: about sampled responses, or for whole
+    distributions."""
+    return bool(terms.needs & DIVERGENCES) or any(
         "reference" in terms.objectives[term].needs
         for (stream, kind), term in terms.term_of.items()
         if stream in problems and FEEDBACK[kind].asked
     )
+
+
+def _held(other: Policy) -> Reference:
+    """A reference that always stands ready."""
+    return lambda: nullcontext(other)
 
 
 def answers_of(
@@ -234,14 +242,16 @@ def answers_of(
     say: Say,
 ) -> Stock | None:
     """What answers the problems, where there are any. `other`: a reference that is not the model the run
-    starts from."""
-    if not problems:
-        return None
-    start = InitialWeights(policy).in_place if section.policy == "start" else None
+    starts from. Whatever asks the reference while the run goes on shares it, also the policy that it
+    stands beside."""
+    start = InitialWeights(policy).in_place if problems and section.policy == "start" else None
     reference: Reference | None = None
     if asks_reference_of(problems, plan.terms):
-        first = start or InitialWeights(policy).in_place
-        reference = first if other is None else lambda: nullcontext(other)
+        reference = _held(other) if other else start or InitialWeights(policy).in_place
+        if plan.terms.needs & DIVERGENCES:
+            policy.beside = Beside(reference)
+    if not problems:
+        return None
     return rollout.make(
         section,
         problems,

@@ -104,7 +104,7 @@ class Run:
     told: str = ""
     """What was asked for, in a line, for trackers."""
     asks_reference: bool = False
-    """Whether answers that are sampled later are compared with the reference, too."""
+    """Whether the reference is asked in later steps, too."""
     resuming: bool = False
     changes: Changes = field(default_factory=Changes)
     """Its recipe, and what of it has changed since it was begun."""

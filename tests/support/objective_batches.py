@@ -89,6 +89,8 @@ def scored(
         "entropy": torch.rand(len(response_K), generator=draw, dtype=dtype) * 3,
         "value": torch.randn(len(response_K), generator=draw, dtype=dtype),
     }
+    for name in ("top_entropy", "forward_kl", "reverse_kl", "js"):
+        extra[name] = torch.rand(len(response_K), generator=draw, dtype=dtype) * 3
     if log_ratios is not None:
         ratio_K = (torch.tensor(log_ratios, dtype=dtype) / tokens_N)[response_K]
     return Scored(
