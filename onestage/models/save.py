@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from onestage.models.endings import save_ends
+from onestage.models.sharding import local
 from onestage.models.stacking import is_stacked, restore_trained, save_sum, save_trained
 from onestage.runfolder.disk import whole_folder
 
@@ -50,6 +51,22 @@ def fill_weights(model: Any, folder: Path, weights: Weights | None = None) -> No
             # transformers has written the precision of the parts, which may be their masters'.
             model.config.dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
             model.config.save_pretrained(folder)
+
+
+def copied(model: Any, weights: Weights | None = None) -> Weights:
+    """What `fill_weights` writes, as it stands, for who writes it later: on the CPU, but for what is
+    frozen, which stays as it is anyway. `weights`: as for `fill_model`."""
+    frozen = {local(p).data_ptr() for p in model.parameters() if not p.requires_grad}
+    own = model.state_dict()
+    changing = {local(tensor).data_ptr() for tensor in own.values()} - frozen
+    copies: dict[int, Tensor] = {}  # tied weights stay one
+    found = dict(own if weights is None else weights)
+    for name, tensor in found.items():
+        if (place := tensor.data_ptr()) in changing:
+            if place not in copies:
+                copies[place] = tensor.detach().to("cpu", copy=True)
+            found[name] = copies[place]
+    return found
 
 
 def fill_exact(model: Any, folder: Path) -> None:

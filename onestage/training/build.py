@@ -29,17 +29,10 @@ from onestage.rollout.hints import _laws as hint_laws
 from onestage.rollout.problems import Problems
 from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
+from onestage.training import choices
 from onestage.training import optimizer as optimizers
 from onestage.training.agreeing import first_of_node, read_by, require_same
 from onestage.training.callbacks import Callback
-from onestage.training.choices import (
-    check_judge,
-    check_needs,
-    check_sharding,
-    check_terms,
-    objectives_of,
-    schedule_of,
-)
 from onestage.training.devices import devices_of, policy_of
 from onestage.training.distributed import of_launcher
 from onestage.training.parts import (
@@ -102,17 +95,18 @@ class Draft:
         recipe, task = self.recipe, self.recipe.model.task
         with self._noting():
             longest = recipe.rollout.max_completion_length
-            chosen = objectives_of(recipe.objective, recipe.data, longest)
-            check_needs(chosen, recipe.model)
+            chosen = choices.objectives_of(recipe.objective, recipe.data, longest)
+            choices.check_needs(chosen, recipe.model)
         with self._noting():
             if task == "reward":
-                check_judge(recipe.data, recipe.reference, recipe.probe)
+                choices.check_judge(recipe.data, recipe.reference, recipe.probe)
         with self._noting():
-            schedule_of(recipe.schedule)
+            choices.schedule_of(recipe.schedule)
         with self._noting():
             optimizers.check(recipe.train)
         with self._noting():
-            check_sharding(recipe.distributed, recipe.model, recipe.train, recipe.rollout)
+            choices.check_sharding(recipe.distributed, recipe.model, recipe.train, recipe.rollout)
+            choices.check_saving(recipe.model, recipe.train)
         with self._noting():
             self.callbacks = callbacks_of(recipe.train)
         with self._noting():
@@ -170,7 +164,7 @@ class Draft:
         with self._noting():
             self.plan = make_plan(recipe, self.data)
             self._check_reference(self.plan.terms)
-            check_terms(self.plan.terms, recipe.rollout, recipe.distributed)
+            choices.check_terms(self.plan.terms, recipe.rollout, recipe.distributed)
         with self._noting():
             rollout.check(self.problems, self.data.train, self.data.held_out)
         with self._noting():
@@ -204,7 +198,7 @@ class Draft:
         if self.plan is None:
             return
         weights = self.plan.schedule.weights
-        rule = replace(schedule_of(self.recipe.schedule).rule, weights=weights)
+        rule = replace(choices.schedule_of(self.recipe.schedule).rule, weights=weights)
         tried: list[tuple[Any, list[str]]] = [
             *(
                 (o, objective_laws.laws(o, skip=("sign",)))

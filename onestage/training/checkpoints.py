@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from torch import Tensor
 from onestage.models.layout import receive
 from onestage.models.save import (
     Weights,
+    copied,
     fill_exact,
     fill_model,
     restore_weights,
@@ -36,6 +38,7 @@ from onestage.runfolder.disk import whole_folder
 from onestage.runfolder.seal import damage, seal
 from onestage.training import shards
 from onestage.training.optimizer import go_on
+from onestage.training.saving import still
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -51,12 +54,17 @@ class CheckpointError(ValueError):
 
 
 def save(run: Run, *, best: bool = False) -> None:
-    """Save a run as it stands; all ranks must call. `best`: it has the lowest evaluation loss so far."""
-    weights = gathered(run.policy)
+    """Save a run as it stands; all ranks must call. `best`: it has the lowest evaluation loss so far.
+
+    With `train.async_save` it is written while the run goes on (`run.saving`)."""
+    run.saving.wait()
+    aside = run.options.async_save
+    weights: Weights | None = gathered(run.policy)
     parts = None if weights is None else partial(shards.write, run)
     if run.folder is None:
-        if parts:
-            parts(None)
+        written = parts(None) if parts else None
+        if aside and written:
+            run.saving.begin(written)
         return
     progress = {
         "recipe": run.changes.recipe,
@@ -88,10 +96,13 @@ def save(run: Run, *, best: bool = False) -> None:
     waiting = run.answers.contents() if run.answers else []
     if waiting:
         training["waiting"] = waiting
+    model = run.loaded.model
+    if aside:
+        training, weights = still(training), copied(model, weights)
     kept = Checkpoints(run.out, run.options.save_total_limit)
-    kept.save(
+    finish = kept.begin(
         run.step,
-        run.loaded.model,
+        model,
         run.loaded.tokenizer,
         training,
         progress,
@@ -99,6 +110,10 @@ def save(run: Run, *, best: bool = False) -> None:
         weights=weights,
         parts=parts,
     )
+    if aside:
+        run.saving.begin(finish)
+    else:
+        finish()
 
 
 def resume(run: Run) -> None:
@@ -192,7 +207,7 @@ class Checkpoints:
         self.folder = folder_of(out)
         self.keep = keep
 
-    def save(
+    def begin(
         self,
         step: int,
         model: Any,
@@ -202,25 +217,34 @@ class Checkpoints:
         *,
         best: bool = False,
         weights: Weights | None = None,
-        parts: Callable[[Path], None] | None = None,
-    ) -> Path:
-        """Write the checkpoint of a step, move the links, and drop what is over the limit. Of a model
-        that lies in parts, `weights`: its own, whole; `parts`: writes those of all ranks."""
+        parts: Callable[[Path], Callable[[], None]] | None = None,
+    ) -> Callable[[], None]:
+        """Begin the checkpoint of a step; what is returned writes it, moves the links, and drops what is
+        over the limit. `weights`: the model's, where it lies in parts or goes on; `parts`: begins to
+        write those of all ranks, and returns what waits for that."""
         target = self.folder / f"step-{step:06d}"
-        with whole_folder(target) as draft:
-            if parts:
-                parts(draft)
-            (draft / "model").mkdir()
-            fill_model(model, tokenizer, draft / "model", weights)
-            fill_exact(model, draft)
-            torch.save(dict(training), draft / "training.pt")
-            (draft / "progress.json").write_text(json.dumps({**progress, "step": step}, indent=1))
-            seal(draft)
-        self._link("last", target)
-        if best:
-            self._link("best", target)
-        self._prune()
-        return target
+        told = json.dumps({**progress, "step": step}, indent=1)
+        with ExitStack() as stack:
+            draft = stack.enter_context(whole_folder(target))
+            written = parts(draft) if parts else None
+            opened = stack.pop_all()
+
+        def finish() -> None:
+            with opened:
+                if written:
+                    written()
+                (draft / "model").mkdir()
+                fill_model(model, tokenizer, draft / "model", weights)
+                fill_exact(model, draft)
+                torch.save(dict(training), draft / "training.pt")
+                (draft / "progress.json").write_text(told)
+                seal(draft)
+            self._link("last", target)
+            if best:
+                self._link("best", target)
+            self._prune()
+
+        return finish
 
     def _link(self, name: str, target: Path) -> None:
         # A link cannot be changed, but another be renamed over it: there always is one.

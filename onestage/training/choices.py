@@ -284,6 +284,15 @@ def check_distributions(terms: Terms, asked: Distributed) -> None:
         )
 
 
+def check_saving(model: Model, train: Train) -> None:
+    """Raise `RecipeError` for a model that cannot be written from a copy."""
+    if train.async_save and model.adapter == "stack":
+        raise RecipeError(
+            "train.async_save: a model of stacked adapters (model.adapter: stack) is written as their "
+            "sum, for which the run must stand still; leave async_save out"
+        )
+
+
 def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Rollout) -> None:
     """Raise `RecipeError` for what cannot lie in parts on many devices."""
     section = of_launcher(asked, os.environ)

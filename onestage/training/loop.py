@@ -50,6 +50,7 @@ def train(run: Run) -> None:
         run.schedule.observe(run.step, measured.losses)
         run.step += 1
         run.tokens += measured.tokens
+        run.saving.look()
         if run.average:
             run.average.update(run.step)
         window.add(measured)

@@ -32,7 +32,10 @@ FILE = "optimum.json"
 
 KINDS = ("*.safetensors", "*.bin", "*.json")
 """Files of a model folder that its losses depend on."""
-UNASKED: dict[str, Any] = {"cache_dir": True, "data": True, "train": {"dataset_num_proc"}}
+UNASKED: dict[str, Any] = {
+    **{"cache_dir": True, "data": True},
+    "train": {"dataset_num_proc", "async_save"},
+}
 """What bears on no loss; the data are known by what they were encoded to."""
 Go = Callable[[Recipe, Path], Path]
 """Carries a recipe out in a folder, and returns where the model lies."""

@@ -154,6 +154,8 @@ class Train(Section):
     save_steps: int | None = Field(default=None, ge=1)
     save_total_limit: int | None = Field(default=None, ge=1)
     """Checkpoints kept, the best one not counted."""
+    async_save: bool = False
+    """Whether checkpoints are written while training goes on, from a copy in the host's memory."""
     report_to: str | list[str] = []
     """Accelerate trackers: tensorboard, wandb, trackio, ..."""
     callbacks: list[Choice] = []

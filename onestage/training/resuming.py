@@ -26,7 +26,7 @@ FREE = (
     *("description", "cache_dir", "model.trust_remote_code", "verdict.*"),
     *("train.logging_steps", "train.eval_steps", "train.save_steps", "train.save_total_limit"),
     *("train.report_to", "train.callbacks", "train.max_tokens", "train.bad_rows"),
-    "train.dataset_num_proc",
+    *("train.dataset_num_proc", "train.async_save"),
     *("rollout.alarm_after", "rollout.eval_temperature", "rollout.eval_generations"),
     *("distributed.sharding", "distributed.reshard_after_forward", "distributed.cpu_offload"),
     "distributed.activation_checkpointing",

@@ -45,6 +45,7 @@ from onestage.training.plan import Plan, most_drawn, most_measured
 from onestage.training.read import Data
 from onestage.training.recipe import Guard, Optimum, Probe, Train
 from onestage.training.resuming import Changes
+from onestage.training.saving import Saving
 from onestage.training.selfcheck import check_laws, require, sample
 from onestage.training.terms import Terms
 
@@ -120,6 +121,8 @@ class Run:
     """Which signal did."""
     keeper: Keeper | None = field(default=None, repr=False)
     """What holds to the recipe's bounds, where it has some."""
+    saving: Saving = field(default_factory=Saving, repr=False)
+    """The checkpoint that is written while it goes on."""
     _monitor: Monitor | None = field(default=None, repr=False)
 
     @property
@@ -181,6 +184,7 @@ class Run:
                 callback.end()
             if self.answers:
                 self.answers.close()
+            self.saving.close()
         saved = self.out / "model"
         if not self.done:
             self.say(f"stopped at step {self.step}; go on with --resume")

@@ -9,7 +9,8 @@ state and the average; `training.pt` beside it holds what is no tensor, `model/`
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +30,22 @@ FOLDER = "state"
 WEIGHTS, OPTIMIZER, AVERAGE = "weights", "optimizer", "average"
 
 
-def write(run: Run, draft: Path | None) -> None:
+def write(run: Run, draft: Path | None) -> Callable[[], None]:
     """Write this rank's parts into the draft of a checkpoint, which the main process alone knows.
 
-    Raises `DiskFullError` where this rank has no room, `OSError` where another could not write.
+    Returns what waits until those of all ranks are there: with `train.async_save` they are written
+    while the run goes on. Raises, at once or there, `DiskFullError` where this rank has no room, and
+    `OSError` where another could not write.
     """
     found: list[Any] = [draft]
     distributed.broadcast_object_list(found)
-    try:
-        dcp.save(_tensors(run), checkpoint_id=found[0] / FOLDER)
-    except CheckpointException as error:
-        raise _told(error) from error
+    tensors, folder = _tensors(run), found[0] / FOLDER
+    if run.options.async_save:
+        group = run.saving.group
+        written: Any = dcp.async_save(tensors, checkpoint_id=folder, process_group=group)
+        return partial(_told, written.result)
+    _told(lambda: dcp.save(tensors, checkpoint_id=folder))
+    return lambda: None
 
 
 def read(run: Run, checkpoint: Path) -> dict[str, Any]:
@@ -118,10 +124,14 @@ def _same(value: Any, place: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == place.shape
 
 
-def _told(error: CheckpointException) -> OSError:
-    """What went wrong on a rank, in a line; its own words on that rank."""
-    mine = distributed.get_rank()
-    rank, (cause, _) = min(error.failures.items(), key=lambda item: item[0] != mine)
-    reason = no_room(cause)
-    where = f"the checkpoint's part of rank {rank}"
-    return DiskFullError(where, reason) if reason else OSError(f"{where} was not written: {cause}")
+def _told(write: Callable[[], object]) -> None:
+    """Write, and raise what goes wrong on a rank in a line; its own words on that rank."""
+    try:
+        write()
+    except CheckpointException as error:
+        mine = distributed.get_rank()
+        rank, (cause, _) = min(error.failures.items(), key=lambda item: item[0] != mine)
+        reason = no_room(cause)
+        where = f"the checkpoint's part of rank {rank}"
+        told = f"{where} was not written: {cause}"
+        raise (DiskFullError(where, reason) if reason else OSError(told)) from error
