@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import (
@@ -32,54 +33,94 @@ ROOM = 64
 """Tokens for which a layer's cache makes room at a time."""
 
 
+class _Room:
+    """Memory for keys and values (R, heads, T, size): the columns that count, and room behind them."""
+
+    def __init__(self) -> None:
+        self.both: list[Tensor] = []
+        self.first = self.end = 0
+
+    def append(self, key: Tensor, value: Tensor) -> None:
+        more, kept = key.shape[-2], self.end - self.first
+        if not self.both or self.end + more > self.both[0].shape[-2]:
+            old = self.shown if self.both else (key[:, :, :0], value[:, :, :0])
+            self.both = [
+                torch.cat([x, new.new_empty(*new.shape[:2], more + ROOM, new.shape[-1])], dim=2)
+                for x, new in zip(old, (key, value), strict=True)
+            ]
+            self.first, self.end = 0, kept
+        for x, new in zip(self.both, (key, value), strict=True):
+            x[:, :, self.end : self.end + more] = new
+        self.end += more
+
+    def keep(self, columns: int) -> None:
+        """Leave all but the last behind; they are overwritten when room is made anew."""
+        self.first = max(self.first, self.end - columns)
+
+    def select(self, row_R: Tensor) -> None:
+        self.both = [x[row_R] for x in self.both]
+
+    @property
+    def shown(self) -> tuple[Tensor, Tensor]:
+        keys, values = (x[:, :, self.first : self.end] for x in self.both)
+        return keys, values
+
+
 class RoomyLayer(DynamicLayer):
-    """A layer's keys and values (R, heads, T, size), a part of memory that has room for more."""
+    """A layer that keeps everything, with room for more."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        at, more = self.get_seq_length(), key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.first = self.room = 0
-        if self.first + at + more > self.room:
-            self.first, self.room = 0, at + more + ROOM
-            self._keys, self._values = (
-                _with_room(old, new, at, self.room)
-                for old, new in ((self.keys, key_states), (self.values, value_states))
-            )
-        end = self.first + at
-        self._keys[:, :, end : end + more] = key_states
-        self._values[:, :, end : end + more] = value_states
-        return self._show(end + more)
+            self.room = _Room()
+        self.room.append(key_states, value_states)
+        self.keys, self.values = shown = self.room.shown
+        return shown
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        if at := self.get_seq_length():
-            self._keys, self._values = self._keys[beam_idx], self._values[beam_idx]
-            self._show(self.first + at)
+        if self.get_seq_length():
+            self.room.select(beam_idx)
+            self.keys, self.values = self.room.shown
 
     def leave(self, columns: int) -> None:
-        """Leave columns on the left behind; they are overwritten when room is made anew."""
-        end = self.first + self.get_seq_length()
-        self.first += columns
-        self._show(end)
-
-    def _show(self, end: int) -> tuple[Tensor, Tensor]:
-        keys, values = (x[:, :, self.first : end] for x in (self._keys, self._values))
-        self.keys, self.values = keys, values
-        return keys, values
+        """Leave columns on the left behind."""
+        self.room.keep(self.get_seq_length() - columns)
+        self.keys, self.values = self.room.shown
 
 
-def _with_room(old: Tensor | None, new: Tensor, at: int, room: int) -> Tensor:
-    made = new.new_empty(*new.shape[:2], room, new.shape[-1])
-    if at and old is not None:
-        made[:, :, :at] = old
-    return made
+class RoomySlidingLayer(DynamicSlidingWindowLayer):
+    """A layer that keeps a window, with room for more."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.room = _Room()
+        self.cumulative_length += key_states.shape[-2]
+        self.room.append(key_states, value_states)
+        shown = self.room.shown
+        self.room.keep(self.sliding_window - 1)
+        self.keys, self.values = self.room.shown
+        return shown
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        if self.get_seq_length():
+            self.room.select(beam_idx)
+            self.keys, self.values = self.room.shown
+
+    def leave(self, columns: int) -> None:
+        """Leave columns on the left of the text behind, whether or not the window still has them."""
+        self.cumulative_length -= columns
+        self.room.keep(self.cumulative_length)
+        self.keys, self.values = self.room.shown
 
 
 REPLACEABLE = {
     RoomyLayer,
-    DynamicSlidingWindowLayer,
+    RoomySlidingLayer,
     LinearAttentionLayer,
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionAndSlidingWindowAttentionLayer,
@@ -89,10 +130,18 @@ REPLACEABLE = {
 
 
 def roomy_cache(config: Any) -> DynamicCache:
-    """transformers' cache of a model, with room in the layers that keep everything."""
+    """transformers' cache of a model, with room in the layers of plain attention."""
     cache = DynamicCache(config=config)
-    cache.layers = [RoomyLayer() if type(x) is DynamicLayer else x for x in cache.layers]
+    cache.layers = [_roomy(layer) for layer in cache.layers]
     return cache
+
+
+def _roomy(layer: Any) -> Any:
+    if type(layer) is DynamicLayer:
+        return RoomyLayer()
+    if type(layer) is DynamicSlidingWindowLayer:
+        return RoomySlidingLayer(layer.sliding_window)
+    return layer
 
 
 def fixed_layers(cache: Any) -> list[str]:
@@ -130,7 +179,7 @@ def _replace_columns(layer: Any, place_N: Tensor, source: Any, row_N: Tensor) ->
 
 
 def _leave(layer: Any, columns: int) -> None:
-    if isinstance(layer, RoomyLayer):
+    if isinstance(layer, RoomyLayer | RoomySlidingLayer):
         layer.leave(columns)
         return
     first, shown = columns, layer.keys.shape[-2]
