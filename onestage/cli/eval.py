@@ -33,7 +33,7 @@ def eval_(
         Path | None, typer.Option(help="Where base models are kept.", show_default=False)
     ] = None,
 ) -> None:
-    """Measure a model in a world: what it gained on the base, and what it forgot."""
+    """A model in a world of studies: what it gained and forgot. (Benchmarks: `onestage evaluate`.)"""
     import yaml
 
     with loading():

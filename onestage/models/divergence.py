@@ -121,6 +121,20 @@ class Anchor:
         return weight.to(policy.device), None if bias is None else bias.to(policy.device)
 
 
+def between(start: Policy, now: Policy, row: Row) -> Tensor | None:
+    """KL(start || now) (K, nats) at each scored entry of a row, in the order of its tree; None where a
+    head is not a plain linear map. Both must have the same vocabulary."""
+    if not (start.fit.chunked_head and now.fit.chunked_head):
+        return None
+    (old_KH, _), (new_KH, _) = _states(start, row), _states(now, row)
+    found = []
+    for old_kH, new_kH in zip(old_KH.split(CHUNK), new_KH.split(CHUNK), strict=True):
+        old = _log_probabilities(old_kH, _head(start), shape_of(start.base.config))
+        new = _log_probabilities(new_kH, _head(now), shape_of(now.base.config))
+        found.append((old.exp() * (old - new)).sum(-1))
+    return torch.cat(found)
+
+
 def _head(policy: Policy) -> tuple[Tensor, Tensor | None]:
     head = policy.base.get_output_embeddings()
     return head.weight, getattr(head, "bias", None)

@@ -68,8 +68,8 @@ class Suite(abc.ABC):
     """Options that change no answer, only what it is worth: with others, kept answers are still good."""
     raw: ClassVar[bool] = False
     """Whether raw text is asked where nobody says otherwise."""
-    needs_base: ClassVar[bool] = False
-    """Whether it compares the model with its base while asking (`Subject.base`)."""
+    uses_base: ClassVar[bool] = False
+    """Whether it compares the model with its base, where it has one, while asking (`Subject.base`)."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

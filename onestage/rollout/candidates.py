@@ -1,0 +1,114 @@
+"""Models that are to be evaluated, and their bases: all that can be known without any weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from onestage.models import Model, Policy, adapter_base, digest_files, tokenizer_of
+from onestage.models import open as open_model
+from onestage.models.loading import check_files
+from onestage.models.model import Precision
+from onestage.models.source import check_found
+
+READ = ("*.safetensors", "*.bin", "*.json", "*.jinja", "tokenizer*")
+"""Files of a model folder that decide what it answers."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model, and how it is asked."""
+
+    name: str
+    """A folder or hub id."""
+    tokenizer: str | None = None
+    """Whose tokenizer and chat template it is asked with, where not its own: a base is asked as the
+    model is that it stands beside."""
+    base: str | None = None
+    """The model that it is compared with."""
+    dtype: Precision = "auto"
+
+    @cached_property
+    def words(self) -> Any:
+        """Its tokenizer."""
+        return tokenizer_of(Model(name=self.name, tokenizer=self.tokenizer))
+
+    @property
+    def templated(self) -> bool:
+        return self.words.chat_template is not None
+
+    @cached_property
+    def key(self) -> str:
+        """By the content of all that decides its answers: kept answers of one key are its own."""
+        found = hashlib.blake2b(digest_size=8)
+        for name in (self.name, adapter_base(Model(name=self.name)), self.tokenizer):
+            folder = Path(name or "")
+            if name and folder.is_dir():
+                files = {f for pattern in READ for f in folder.glob(pattern) if f.is_file()}
+                wanted = files if name != self.tokenizer else set(folder.glob("tokenizer*"))
+                found.update(digest_files(wanted).encode())
+            else:
+                found.update(str(name).encode())
+        found.update(f"{self.dtype} {self.words.chat_template}".encode())
+        return found.hexdigest()
+
+    def load(self) -> Policy:
+        return open_model(self.name, self.dtype, self.tokenizer)
+
+
+def candidates(
+    names: Sequence[str], base: str | None = "auto", dtype: Precision = "auto"
+) -> list[Candidate]:
+    """Each model behind its base, a base once where several share it.
+
+    base: a folder or hub id for all; `auto`: an adapter's own; None: none. Raises `ValueError` for what
+    is no model.
+    """
+    found: dict[tuple[str, str | None], Candidate] = {}
+    for name in names:
+        own = _checked(name)
+        beside = own if base == "auto" else None if base is None else _plain(base)
+        model = Candidate(name, None, beside, dtype)
+        if beside is not None and beside not in names:
+            # Ids of the same text must be the same for both.
+            as_asked = Candidate(beside, name, None, dtype)
+            found.setdefault((beside, as_asked.words.chat_template), as_asked)
+        found[(name, None)] = model
+    return list(found.values())
+
+
+def _plain(name: str) -> str:
+    _checked(name)
+    return name
+
+
+def _checked(name: str) -> str | None:
+    """A model's base, if it is an adapter. Raises `ValueError` where it is no model, or not whole."""
+    folder = Path(name)
+    check_found("model", name)
+    inside = [one for one in ("config.json", "adapter_config.json") if (folder / one).is_file()]
+    if folder.exists() and not inside:
+        nested = (folder / "model" / "config.json", folder / "model" / "adapter_config.json")
+        hint = f"; give {folder / 'model'}" if any(one.is_file() for one in nested) else ""
+        raise ValueError(
+            f"{name} holds no model (no config.json, no adapter_config.json)"
+            f"{hint or '; give a folder as training or save_pretrained wrote it, or a hub id'}"
+        )
+    base = adapter_base(Model(name=name))
+    if base is None:
+        check_files(name)
+        return None
+    check_files(name, "adapter_model")
+    try:
+        check_found("model", base)
+        check_files(base)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is an adapter of {base}, which cannot be had ({error}); bring that model here, or "
+            f"set base_model_name_or_path in {folder / 'adapter_config.json'} to where it is"
+        ) from error
+    return base

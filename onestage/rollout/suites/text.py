@@ -1,0 +1,118 @@
+"""One's own texts: how well a model foresees them, and how far it has moved from its base on them.
+
+`loss` is nats a token, `perplexity` its exponential, `bits_per_byte` can be compared between models of
+other tokenizers. `kl` is KL(base || model), nats a token, over the whole vocabulary: what is called
+forgetting follows it (Shenfeld et al. 2025, arXiv 2509.04259). A text longer than `max_length` is read
+in parts, each without what was before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from onestage.data.packing import pack
+from onestage.data.tokenize import whole_ids
+from onestage.data.trees import TokenPath
+from onestage.rollout.rewards import Failure
+from onestage.rollout.suites import Content, Item, Scores, Subject, Suite, _files
+from onestage.rollout.suites._subject import TOKENS_PER_ROW
+from onestage.stats import Estimate, Weighted
+
+
+@dataclass(frozen=True)
+class Text(Suite):
+    path: str | None = None
+    """Rows with `text`, or `messages`, which go through the chat template."""
+    max_length: int = 1024
+    """Tokens that are read at once."""
+
+    headline: ClassVar[str] = "perplexity"
+    uses_base: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length < 2:
+            raise ValueError(f"max_length must be at least 2, got {self.max_length}")
+
+    def items(self, chat: bool) -> list[Item]:
+        found = []
+        for number, row in enumerate(_files.rows("text", self.path, self.data, ("text",), None)):
+            text = row.columns.get("text")
+            messages = row.columns.get("messages")
+            if isinstance(text, str) and text:
+                found.append(Item(str(number), text))
+            elif isinstance(messages, list) and messages:
+                found.append(Item(str(number), tuple(messages)))
+            else:
+                raise ValueError(
+                    f"the suite text: {row.where} needs the column `text` or `messages`; got "
+                    f"{', '.join(row.columns) or 'no column'}"
+                )
+        return found
+
+    def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
+        parts = [
+            (number, part)
+            for number, item in enumerate(items)
+            for part in self._parts(whole_ids(subject.tokenizer, item.prompt), subject)
+        ]
+        records = [
+            [TokenPath(ids, ((1, len(ids)),), (number,))] for number, (_, ids) in enumerate(parts)
+        ]
+        owner = np.asarray([number for number, _ in parts])
+        found = {name: np.zeros(len(items)) for name in ("logp", "tokens", "kl")}
+        apart = subject.base is not None
+        with subject.policy.evaluating():
+            for row in pack(records, max(self.max_length, TOKENS_PER_ROW)):
+                whose = owner[row.tree.response_K]
+                np.add.at(found["logp"], whose, subject.policy(row).double().cpu().numpy())
+                np.add.at(found["tokens"], whose, 1)
+                moved = self._moved(subject, row) if apart else None
+                if moved is not None:
+                    np.add.at(found["kl"], whose, moved)
+                apart = moved is not None
+        told = ("logp", "tokens", "kl") if apart else ("logp", "tokens")
+        return [{name: float(found[name][n]) for name in told} for n in range(len(items))]
+
+    def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Scores | Failure]:
+        return [_scores(item, answer) for item, answer in zip(items, answers, strict=True)]
+
+    def summarise(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
+        metrics = super().summarise(scores)
+        return {"perplexity": metrics["loss"].exp(), **metrics}
+
+    def lower_is_better(self, metric: str) -> bool:
+        return True
+
+    def _parts(self, ids: Sequence[int], subject: Subject) -> Iterator[np.ndarray[Any, Any]]:
+        size = min(self.max_length, subject.context)
+        for start in range(0, len(ids), size):
+            part = np.asarray(ids[start : start + size], np.int32)
+            if len(part) > 1:  # a single token has nothing to be foreseen from
+                yield part
+
+    def _moved(self, subject: Subject, row: Any) -> Any:
+        from onestage.models.divergence import between
+
+        assert subject.base is not None
+        with subject.base.evaluating():
+            found = between(subject.base, subject.policy, row)
+        return None if found is None else found.double().cpu().numpy()
+
+
+def _scores(item: Item, answer: Content) -> Scores | Failure:
+    tokens = answer["tokens"]
+    if not tokens:
+        return Failure("value", "a text of one token")
+    size = len(str(item.prompt).encode()) if isinstance(item.prompt, str) else 0
+    found = {"loss": Weighted(-answer["logp"] / tokens, tokens)}
+    if size:
+        found["bits_per_byte"] = Weighted(-answer["logp"] / math.log(2) / size, size)
+    if "kl" in answer:
+        found["kl"] = Weighted(answer["kl"] / tokens, tokens)
+    return found

@@ -1,0 +1,220 @@
+"""`onestage evaluate`: the base beside, differences paired, interrupted and gone on, judged, refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lm_eval.tasks import TaskManager
+from peft import LoraConfig, PeftModel, get_peft_model
+from support.endpoint import Endpoint, endpoint, says, sends  # noqa: F401
+from support.tiny import make_tokenizer, tiny_llama
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from onestage.cli import app
+from onestage.rollout import suites
+from onestage.rollout.evaluation import evaluate
+from onestage.rollout.suites import Kept, Subject, measure
+
+PROBLEMS = [
+    {"question": f"{'Very ' * n}well, how many?", "answer": f"Some.\n#### {n}"} for n in range(9)
+]
+TEXTS = [{"text": "The capital of France is Paris."}, {"text": "one two three four " * 9}]
+GSM8K = {"name": "gsm8k", "shots": 0, "max_completion_length": 5, "path": "problems.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and an adapter of it, which really changes it."""
+    place = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    tiny_llama().save_pretrained(place / "base")
+    adapted: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(place / "base"),
+        LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+    )
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    adapted.save_pretrained(place / "adapter")
+    for name in ("base", "adapter"):
+        make_tokenizer().save_pretrained(place / name)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, rows in (("problems", PROBLEMS), ("text", TEXTS)):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_an_adapter_stands_beside_its_base(folders: Path) -> None:
+    """Perplexity and KL as plain transformers and PEFT have them; the difference pairs the texts."""
+    told = ["evaluate", str(folders / "adapter"), "--suite", "text", "--data", ".", "--out", "ev"]
+    result = CliRunner().invoke(app, told)
+    assert result.exit_code == 0, result.output
+    base, model = json.loads(Path("ev/evaluation.json").read_text())["models"]
+    assert (base["name"], model["base"]) == (str(folders / "base"), str(folders / "base"))
+    plain = AutoModelForCausalLM.from_pretrained(folders / "base").eval()
+    moved = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(folders / "base"), folders / "adapter"
+    ).eval()
+    losses, kl = {"base": [], "model": []}, []
+    for row in TEXTS:
+        ids = make_tokenizer()(row["text"], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            old, new = (m(ids).logits[0, :-1].log_softmax(-1) for m in (plain, moved))
+        kl.append((old.exp() * (old - new)).sum(-1))
+        for name, logp in (("base", old), ("model", new)):
+            losses[name].append(-logp.gather(1, ids[0, 1:, None])[:, 0])
+    mean = {name: torch.cat(each).mean().item() for name, each in losses.items()}
+    found = model["suites"]["text"]["metrics"]
+    assert found["loss"]["value"] == pytest.approx(mean["model"], abs=1e-4)
+    assert found["perplexity"]["value"] == pytest.approx(math.exp(mean["model"]), rel=1e-4)
+    assert found["kl"]["value"] == pytest.approx(torch.cat(kl).mean().item(), abs=1e-4)
+    assert found["loss"]["difference"]["value"] == pytest.approx(
+        mean["model"] - mean["base"], abs=1e-4
+    )
+    # By hand: residuals of the differences of two texts, weighted by their tokens.
+    size = np.array([len(one) for one in losses["model"]])
+    gained = np.array([(a - b).sum().item() for a, b in zip(*losses.values(), strict=True)]) * -1
+    residual = gained - size * gained.sum() / size.sum()
+    by_hand = math.sqrt(2 * (residual**2).sum()) / size.sum()
+    assert found["loss"]["difference"]["stderr"] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_killed_five_times_it_ends_with_the_same_numbers(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time inside a block: one with half a line on disk, one with half a block."""
+    monkeypatch.setattr(suites, "BLOCK", 2)
+    suite = suites.make(GSM8K)
+    from onestage import models
+
+    subject = Subject.of(models.open(folders / "base"))
+    whole = measure(suite, subject, Kept(Path("whole.jsonl")))
+    asked: list[int] = []
+    ask, add = type(suite).ask, Kept.add
+    monkeypatch.setattr(
+        type(suite), "ask", lambda s, m, items: (asked.append(len(items)), ask(s, m, items))[1]
+    )
+    for number in range(5):
+
+        def dies(kept: Kept, answers: Any, number: int = number) -> None:
+            assert kept.file is not None
+            add(kept, list(answers)[: 1 + number % 2])
+            with kept.file.open("a") as opened:
+                opened.write('{"id": "8", "ans' if number == 3 else "")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Kept, "add", dies)
+        with pytest.raises(KeyboardInterrupt):
+            measure(suite, subject, Kept(Path("killed.jsonl")))
+    monkeypatch.setattr(Kept, "add", add)
+    again = measure(suite, subject, Kept(Path("killed.jsonl")))
+    assert again.answers == whole.answers
+    assert again.metrics == whole.metrics
+    assert sum(asked) < 6 * len(PROBLEMS)
+
+
+def test_answers_of_another_model_or_another_question_are_not_taken(folders: Path) -> None:
+    """What is kept is known by the content of the model and of what is asked."""
+    for _ in range(2):
+        evaluate([str(folders / "base")], [GSM8K], Path("ev"))
+    assert len(list(Path("ev/answers").iterdir())) == 2  # answers, and what they are worth
+    evaluate([str(folders / "adapter")], [GSM8K], Path("ev"), base=None)
+    evaluate([str(folders / "base")], [{**GSM8K, "max_completion_length": 4}], Path("ev"))
+    names = [f.name for f in Path("ev/answers").iterdir() if "scores" not in f.name]
+    assert len(names) == 3
+
+
+QUESTIONS = [
+    {"question_id": 1, "category": "writing", "turns": ["Say hello.", "Again, shorter."]},
+    {
+        "question_id": 2,
+        "category": "math",
+        "turns": ["Two and two?", "And two more?"],
+        "reference": ["4", "6"],
+    },
+    {"question_id": 3, "category": "stem", "turns": ["What is light?", "And dark?"]},
+]
+
+
+def test_a_judge_that_fails_every_fifth_time_loses_nothing(
+    folders: Path,
+    endpoint: Endpoint,  # noqa: F811
+) -> None:
+    Path("mt_bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+
+    def act(handler: Any, number: int, text: str) -> None:
+        if number % 5 == 2:
+            sends(handler, 503, "busy")
+        else:
+            grade = 8 if "reference answer:" in text else 4 if "first question" in text else 6
+            says(handler, f"Fine.\nScore: {grade}")
+
+    endpoint.act = act
+    judge = {"model": "j", "base_url": endpoint.url, "backoff": 0, "price_out": 1e6}
+    suite = {"name": "mt_bench", "max_completion_length": 6}
+    place = Path("ev")
+    found = evaluate([str(folders / "base")], [suite], place, data=Path(), judge=judge)
+    metrics = found.models[0].found["mt_bench"].metrics
+    assert not found.models[0].found["mt_bench"].failures
+    assert metrics["turn_1"].value == pytest.approx((6 + 8 + 6) / 3)
+    assert metrics["turn_2"].value == pytest.approx((4 + 8 + 4) / 3)
+    assert metrics["score"].value == pytest.approx((20 / 3 + 16 / 3) / 2)
+    assert metrics["category/math"].value == 8
+    asked = [one["messages"][0]["content"] for one in endpoint.seen]
+    assert sum("Again, shorter." in text and "<response-" in text for text in asked) >= 1
+    costs = json.loads((place / "evaluation.json").read_text())["costs"]["mt_bench"]
+    assert costs["money"] == pytest.approx(costs["tokens_out"])
+    before = len(endpoint.seen)
+    evaluate([str(folders / "base")], [suite], place, data=Path(), judge=judge)
+    assert len(endpoint.seen) == before + 1  # the test question: all else is kept
+
+
+def test_what_cannot_be_is_said_before_weights_are_read(
+    folders: Path,
+    endpoint: Endpoint,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("onestage.rollout.candidates.open_model", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("onestage.data.reach._out_of_reach", lambda: "no network")
+    small = TaskManager(include_defaults=False)  # the library's own tasks are thousands of files
+    monkeypatch.setattr("onestage.rollout.suites._task_data._library", lambda: small)
+    base = str(folders / "base")
+
+    def refused(match: str, *words: str, model: str = base) -> None:
+        result = CliRunner().invoke(app, ["evaluate", model, "--out", "ev", *words])
+        assert result.exit_code == 1
+        assert match in " ".join(result.output.split())
+
+    refused("did you mean 'ifeval'?", "--suite", "ifevall")
+    refused("there is no task file none.yaml", "--suite", "none.yaml")
+    refused("nothing at ./nowhere", "--suite", "text", "--data", ".", model="./nowhere")
+    refused("holds no model", "--suite", "text", "--data", ".", model=".")
+    refused("put gsm8k.test.jsonl into a folder", "--suite", "{name: gsm8k, shots: 0}")
+    Path("mt_bench.jsonl").write_text(json.dumps(QUESTIONS[0]))
+    judged = ("--suite", "mt_bench", "--data", ".")
+    refused("needs a judge: --judge", *judged)
+    down = "{model: j, base_url: 'http://127.0.0.1:9/v1', backoff: 0}"
+    refused("the judge at http://127.0.0.1:9/v1 does not answer", *judged, "--judge", down)
+    endpoint.act = lambda handler, number, text: says(handler, "I would rather not.")
+    nonsense = f"{{model: j, base_url: '{endpoint.url}', backoff: 0}}"
+    refused("gave no score to a test question", *judged, "--judge", nonsense)
+    lost = folders / "lost"
+    lost.mkdir(exist_ok=True)
+    for file in (folders / "adapter").iterdir():
+        (lost / file.name).write_bytes(file.read_bytes())
+    config = json.loads((lost / "adapter_config.json").read_text())
+    (lost / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": "/gone/away/base"})
+    )
+    refused("is an adapter of /gone/away/base", "--suite", "text", "--data", ".", model=str(lost))
