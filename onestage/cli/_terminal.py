@@ -35,11 +35,26 @@ class Commands(typer.core.TyperGroup):
             # It is of no command, and people write it last.
             words.remove("--debug")
             words.insert(0, "--debug")
+        words[: len(ours)] = _two_words(words[: len(ours)])
         return super().main(words, *rest, **more)
 
     def invoke(self, ctx: Any) -> Any:
         with plain_errors():
             return super().invoke(ctx)
+
+
+def _two_words(words: Sequence[str]) -> list[str]:
+    """`--score-range 1,5`, and with `=`, as the two words that it is an option of."""
+    found: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == RANGE and equals:
+            found += [RANGE, *value.split(",")]
+        elif found[-1:] == [RANGE] and "," in word:
+            found += [part.strip() for part in word.split(",")]
+        else:
+            found.append(word)
+    return found
 
 
 @contextmanager
@@ -57,6 +72,8 @@ def plain_errors() -> Iterator[None]:
             complaints.print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
+
+RANGE = "--score-range"
 
 DEBUG = "ONESTAGE_DEBUG"
 """In the environment, so that the processes of a study have it, too."""
@@ -124,3 +141,8 @@ def quiet_libraries() -> None:
 
 def say(line: str) -> None:
     console.print(escape(hidden(line)), highlight=False, soft_wrap=True)
+
+
+def then(command: str) -> None:
+    """The last line of a command: what to type next, on one line whatever the terminal's width."""
+    say(f"next: {command}")

@@ -10,7 +10,7 @@ import typer
 from onestage.cli._flags import Delimiter, Encoding
 from onestage.cli._inputs import stream_of
 from onestage.cli._raters import show_raters
-from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say
+from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say, then
 
 SHOWN_REASONS = 20
 
@@ -91,6 +91,8 @@ def _recipe(file: Path, overrides: list[str], out: Path, machines: Any) -> bool:
             show_scale(console, checked.scaled)
         show(console, checked.findings, checked.tokenizer, checked.cost)
         good &= checked.good
+    if good:
+        then(f"onestage train {file}")
     return good
 
 
@@ -103,6 +105,8 @@ def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
     quiet_libraries()
     checked = check_data(stream, tokenizer_of(Model(name=tokenizer)), max_length)
     show(console, checked.findings, checked.tokenizer, None)
+    if checked.good:
+        then(f"onestage train {stream.path} --model {tokenizer}{_again(stream)}")
     return checked.good
 
 
@@ -130,7 +134,7 @@ def _rows(stream: Any) -> bool:
     console.print("give --tokenizer to see tokens, marked examples and duplicates", style="dim")
     good = bool(found.kinds) and not found.refused
     if good and not told:
-        say(f"next: onestage {_next(stream, found.raters)}")
+        then(f"onestage {_next(stream, found.raters)}")
     return good
 
 
@@ -140,7 +144,18 @@ def _next(stream: Any, raters: Any) -> str:
         return (
             f"convert {stream.path} {stream.name}.rows.jsonl (one row of all ratings of an answer)"
         )
-    return f"init {stream.path} --model MODEL"
+    return f"train {stream.path} --model MODEL{_again(stream)}"
+
+
+def _again(stream: Any) -> str:
+    """The flags that say of a file what was said of it here."""
+    words = [f" --column {ours}={theirs}" for ours, theirs in stream.columns.items()]
+    words += [f" --kind {stream.kind}"] if stream.kind else []
+    if stream.score_range != (0, 1):
+        words.append(" --score-range {:g},{:g}".format(*stream.score_range))
+    words += [f" --encoding {stream.encoding}"] if stream.encoding else []
+    words += [f" --delimiter {stream.delimiter!r}"] if stream.delimiter else []
+    return "".join(words)
 
 
 def _reasons(refused: list[Any]) -> None:

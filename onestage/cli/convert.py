@@ -14,7 +14,7 @@ from rich.text import Text
 from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange
 from onestage.cli._inputs import stream_of
 from onestage.cli._raters import show_raters
-from onestage.cli._terminal import app, console, say
+from onestage.cli._terminal import app, console, say, then
 
 if TYPE_CHECKING:
     from onestage.data.convert import Converted
@@ -60,7 +60,7 @@ def convert(
     columns = [name.strip() for name in raters.split(",")] if raters else []
     found = convert(stream, out, form, columns)
     _show(found)
-    say(f"next: onestage check {out}")
+    then(f"onestage check {out}")
 
 
 def _show(found: Converted) -> None:

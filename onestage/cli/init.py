@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange
 from onestage.cli._inputs import stream_of
-from onestage.cli._terminal import app, say
+from onestage.cli._terminal import app, say, then
 
 
 @app.command()
@@ -18,6 +19,11 @@ def init(
         str, typer.Option(help="A folder or hub id of the model to start from.")
     ] = "Qwen/Qwen3-0.6B",
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+    column: Column = None,
+    kind: Kind = None,
+    score_range: ScoreRange = (0, 1),
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
 ) -> None:
     """Look at data files and write a recipe for them, with what each key is for."""
     from onestage.runfolder import OutputError, write_text
@@ -25,6 +31,8 @@ def init(
 
     if out.exists():
         raise OutputError(f"{out} is there already; choose another --out")
-    streams = [stream_of(file, None, None, (0.0, 1.0)) for file in data]
+    written = {"encoding": encoding, "delimiter": delimiter}
+    streams = [stream_of(file, kind, column, score_range, **written) for file in data]
     write_text(out, first_recipe(streams, model))
-    say(f"{out}; next: onestage check {out}")
+    say(f"{out}")
+    then(f"onestage check {out}")

@@ -2,6 +2,7 @@
 
 A command is made of the signature of the checker's `rows`: what that takes are the options, with the
 types, defaults and help that stand there. So a checker of another package has one too, by name or path.
+One that has `converted` as well, which takes `data`, makes problems of a file where one is given.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from onestage.cli._terminal import app, say
+from onestage.cli._terminal import app, say, then
 from onestage.runfolder import json_line
 from onestage.runfolder.disk import whole_file
 
@@ -25,6 +26,11 @@ Out = Annotated[Path, typer.Option(help="File to write: .jsonl or .jsonl.gz.")]
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="JSON Lines (.gz), Parquet, or a hub data set.")
 ]
+Own = Annotated[
+    str | None,
+    typer.Argument(metavar="[DATA]", help="Rows of your own to make problems of, all of them."),
+]
+Rows = Callable[..., Iterator[Mapping[str, Any]]]
 OfSplit = Annotated[str, typer.Option("--split", help="Of a hub data set.")]
 Subset = Annotated[str | None, typer.Option(help="Configuration of a hub data set.")]
 
@@ -43,7 +49,7 @@ class Makers(typer.core.TyperGroup):
         rows = getattr(PLUGINS.find(name), "rows", None)
         if rows is None:
             raise ValueError(f"reward {name} makes no problems; {', '.join(_known())} do")
-        return _command(cmd_name, name, rows)
+        return _command(cmd_name, name, rows, getattr(PLUGINS.find(name), "converted", None))
 
 
 problems = typer.Typer(
@@ -77,11 +83,14 @@ def _known() -> list[str]:
     return found
 
 
-def _command(called: str, name: str, rows: Callable[..., Iterator[Mapping[str, Any]]]) -> Any:
-    """The command of a checker: `rows` behind options that are read from its signature."""
+def _command(called: str, name: str, rows: Rows, converted: Rows | None) -> Any:
+    """The command of a checker: `rows` behind options that are read from its signature, and `converted`
+    for a file that is given."""
     hints = get_type_hints(rows, include_extras=True)
     read: dict[str, Callable[[Any], Any]] = {}
     options = [_keyword("out", Out)]
+    if converted:
+        options.append(_keyword("own", Own, None))
     for parameter in inspect.signature(rows).parameters.values():
         if parameter.name == "data":
             options += [_keyword("data", Data), _keyword("of_split", OfSplit, "train")]
@@ -92,6 +101,10 @@ def _command(called: str, name: str, rows: Callable[..., Iterator[Mapping[str, A
 
     def make(*, out: Path, **given: Any) -> None:
         taken = {key: as_meant(given[key]) for key, as_meant in read.items()}
+        if converted and given["own"]:
+            own = _rows(given["own"], "train", None)
+            _write(out, converted(own, **_of(rows, converted, taken)))
+            return
         if "data" in given:
             taken["data"] = _rows(given["data"], given["of_split"], given["subset"])
         _write(out, rows(**taken))
@@ -102,6 +115,17 @@ def _command(called: str, name: str, rows: Callable[..., Iterator[Mapping[str, A
     single = typer.Typer(add_completion=False, context_settings=HELP)
     single.command(called)(make)
     return typer.main.get_command(single)
+
+
+def _of(rows: Rows, converted: Rows, taken: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a conversion has; ValueError for others that somebody has given."""
+    made, known = inspect.signature(rows).parameters, inspect.signature(converted).parameters
+    for name, value in taken.items():
+        if name not in known and value != made[name].default:
+            raise ValueError(
+                f"--{name.replace('_', '-')}: is for problems that are made, not for rows"
+            )
+    return {name: value for name, value in taken.items() if name in known}
 
 
 def _keyword(
@@ -178,3 +202,4 @@ def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         if packed:
             packed.close()
     say(f"{out}: {count:,} problems")
+    then(f"onestage check {out} --kind check")

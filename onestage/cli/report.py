@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from onestage.cli._terminal import app, complaints, say
+from onestage.cli._terminal import app, complaints, say, then
 
 SHOWN = 20
 
@@ -57,3 +57,4 @@ def report_(
         for line in verdict.lines if verdict else ():
             say(line)
     say(f"report {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    then(f"open {file} in a browser")

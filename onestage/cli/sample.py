@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
-from onestage.cli._terminal import app, console, quiet_libraries, say
+from onestage.cli._terminal import app, console, quiet_libraries, say, then
 
 
 @app.command()
@@ -57,6 +57,7 @@ def _complete(policy: Any, prompts: Path, out: Path | None, how: Any, seed: int)
     if out is not None:
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
         say(f"{out}: {len(rows):,} completions")
+        then(f"onestage check {out}")
         return
     for row in rows:
         console.print(f"[bold]{escape(str(row['prompt']))}[/]\n{escape(row['completion'])}\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, complaints, console, loading, quiet_libraries, say
+from onestage.cli._terminal import app, complaints, console, loading, quiet_libraries, say, then
 
 
 @app.command("study")
@@ -73,5 +73,6 @@ def study_(
     for name, reason in outcome.failed.items():
         complaints.print(f"failed: {name}: {reason}", style="red", highlight=False, markup=False)
     say(f"study folder {folder}")
+    then(f"onestage report {folder}")
     if outcome.failed:
         raise typer.Exit(1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from onestage.cli._terminal import Set, app, loading, quiet_libraries, say
+from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange
+from onestage.cli._inputs import stream_of
+from onestage.cli._terminal import Set, app, loading, quiet_libraries, say, then
 
 UNDECIDED = (
     "no verdict: nothing was measured both before the first step and at the end (probe.retention does, "
@@ -17,8 +20,18 @@ UNDECIDED = (
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE_OR_DATA", help="A recipe (YAML), or a file of rows.")
+    ],
     set_: Set = None,
+    model: Annotated[
+        str | None, typer.Option(help="For a file of rows: the folder or hub id to start from.")
+    ] = None,
+    column: Column = None,
+    kind: Kind = None,
+    score_range: ScoreRange = (0, 1),
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder.", show_default="runs/RECIPE")
     ] = None,
@@ -37,18 +50,29 @@ def train(
 ) -> None:
     """Train what a recipe says, in one stage or in the stages it lists.
 
+    Of a file of rows, with --model, the kinds in it decide: the recipe is the one that `onestage init`
+    writes, an adapter trained by the usual objective, and stands in the run folder.
+
     Exit codes: 0 trained to the end, 1 an error, 2 wrong usage, 3 stopped by a guard or callback, 130
     stopped by Ctrl-C, 143 by SIGTERM; what was stopped goes on with --resume.
     """
     with loading():
         from onestage.cli._progress import Ending, progress
+        from onestage.data.stream import name_of
         from onestage.training.lock import begun
         from onestage.training.pipeline import carry_out
         from onestage.training.recipe import load_recipe
 
     quiet_libraries()
-    content = load_recipe(recipe, set_ or [])
-    folder = out or Path("runs") / recipe.stem
+    rows = None if recipe.endswith((".yaml", ".yml")) else recipe
+    written = {"encoding": encoding, "delimiter": delimiter}
+    asked = {"kind": kind, "column": column, "score_range": score_range, **written}
+    _refuse_useless(recipe, rows, {"model": model, **asked})
+    given: Any = Path(recipe)
+    if rows:
+        given = _first(stream_of(rows, kind, column, score_range, **written), model, set_ or [])
+    content = load_recipe(given, set_ or [])
+    folder = out or Path("runs") / (name_of(rows) if rows else Path(recipe).stem)
     ending = Ending()
     try:
         saved = carry_out(
@@ -67,6 +91,34 @@ def train(
         raise typer.Exit(ending.code)
     say(f"run folder {folder}, model {saved}")
     _judge(folder)
+    then(f"onestage sample --model {saved}, or: onestage report {folder}")
+
+
+def _refuse_useless(recipe: str, rows: str | None, given: Mapping[str, Any]) -> None:
+    """ValueError for what a recipe says itself, or a file of rows cannot go without."""
+    if rows and given["model"] is None:
+        raise ValueError(
+            f"{rows}: a file of rows is trained on with --model FOLDER_OR_HUB_ID; onestage init {rows} "
+            "writes a recipe instead, with every choice in it"
+        )
+    said = [name for name, value in given.items() if value is not None and value != (0, 1)]
+    if not rows and said:
+        flag = said[0].replace("_", "-")
+        key = "model.name" if flag == "model" else f"data.STREAM.{said[0]}"
+        raise ValueError(f"--{flag}: is for a file of rows; of a recipe it is --set {key}=...")
+
+
+def _first(stream: Any, model: str | None, overrides: Sequence[str]) -> Any:
+    """The recipe of a file of rows; its one epoch gives way to a number of steps."""
+    import yaml
+
+    from onestage.training.first_recipe import first_recipe
+
+    content = yaml.safe_load(first_recipe([stream], model or ""))
+    if any(one.startswith("train.max_steps=") for one in overrides):
+        del content["train"]["num_train_epochs"]
+    say(f"objective: {content['objective']} (onestage init writes this recipe down, to be changed)")
+    return content
 
 
 def _judge(folder: Path) -> None:

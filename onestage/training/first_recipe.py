@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -16,6 +17,8 @@ from onestage.data.stream import Stream
 
 LOOKED_AT = 10_000
 """Rows of each file that are looked at."""
+SAID = {"kind", "columns", "score_range", "encoding", "delimiter", "subset", "split"}
+"""What of a stream is written down where it is not as usual."""
 ALONE: Mapping[Kind, str] = {"demonstration": "sft", "pair": "dpo", "text": "sft"}
 """The usual objective of data of one kind; `uft` takes any mixture."""
 
@@ -28,7 +31,9 @@ def first_recipe(streams: Sequence[Stream], model: str) -> str:
         found, refused = _look(stream)
         if not found:
             why = f": {refused[0].where}: {refused[0].reason}" if refused else ""
-            raise RecipeError(f"{stream.path}: no row can be read{why}")
+            raise RecipeError(
+                f"{stream.path}: no row can be read{why}; onestage check {stream.path} says what to do"
+            )
         kinds += found
         listed.append(_listed(stream, found, len(refused)))
     problems = any(FEEDBACK[kind].asked for kind in kinds)
@@ -55,11 +60,13 @@ def _listed(stream: Stream, kinds: Counter[Kind], refused: int) -> str:
     told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
     lines = [f"  # {told}" + (f"; {refused:,} rows that cannot be used" if refused else "")]
     lines += [f"  - name: {_yaml(stream.name)}", f"    path: {_yaml(str(stream.path))}"]
+    given = stream.model_dump(mode="json", include=SAID, exclude_defaults=True)
+    lines += [f"    {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]
     if any(FEEDBACK[kind].asked for kind in kinds):
         lines.append(
             "    reward: match            # what judges the answers: `onestage list rewards`"
         )
-    if any(FEEDBACK[kind].scale == "graded" for kind in kinds):
+    if any(FEEDBACK[kind].scale == "graded" for kind in kinds) and "score_range" not in given:
         lines.append("    # score_range: [1, 5]    # of the scores as they are given")
     lines.append(
         "    # eval_path: held_out.jsonl   # rows of the same shape, for evaluation losses"

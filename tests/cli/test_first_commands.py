@@ -59,6 +59,7 @@ def test_list_tells_what_can_be_named(sort: str) -> None:
         "worlds": ("lock", "built in"),
         "executors": ("ray", "built in"),
         "callbacks": ("tracker", "built in"),
+        "suites": ("ifeval", "built in"),
         "formats": ("ultrafeedback", "rated by aspect", "built in"),
     }
     for word in expected[sort]:

@@ -16,10 +16,11 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import permutations
 from typing import Annotated, Any, Literal, NamedTuple
 
 from onestage.rollout.rewards import Answer
@@ -40,6 +41,8 @@ from onestage.rollout.rewards._problems import (
 _ALLOWED = re.compile(r"[\d+\-*/().\s]+")
 _PRODUCT = re.compile(r"(\d|\))\s*\(")
 _MOST_FOUND = 1000
+_SEARCHED = 4
+"""Numbers of a problem up to which all ways to combine them are gone through."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,28 @@ class Countdown(Checker):
         return different(
             count, split, _draws(random.Random(seed), numbers, given, target, operators, template)
         )
+
+    @classmethod
+    def converted(
+        cls, data: Iterable[Mapping[str, Any]], *, template: Template = "tinyzero"
+    ) -> Iterator[Row]:
+        """Rows of somebody's own with `nums` (or `numbers`) and `target`, as problems.
+
+        With a worked solution where one with whole and positive numbers on the way is found: looked for
+        among up to four numbers. Other columns stay. `ValueError` for a row that states no problem.
+        """
+        for number, row in enumerate(data, 1):
+            try:
+                nums, target = _problem(row)
+            except ValueError as error:
+                raise ValueError(f"row {number}: {error}") from None
+            parts = [Part(one, str(one)) for one in nums]
+            found = _solved(parts, target) if 1 < len(nums) <= _SEARCHED else None
+            steps, text = found or ([], "")
+            made = _row(nums, Part(target, text), steps, template)
+            if found is None:
+                made = {name: made[name] for name in ("prompt", "nums", "target")}
+            yield {**row, **made}
 
 
 def _said(text: str) -> str:
@@ -186,15 +211,39 @@ def _combine(draw: random.Random, parts: list[Part], operators: str) -> str | No
     sign = draw.choice(operators)
     if sign in "-/" and a.value < b.value:
         a, b = b, a
-    value = {"+": a.value + b.value, "-": a.value - b.value, "*": a.value * b.value}.get(sign)
-    if sign == "/" and a.value % b.value == 0:
-        value = a.value // b.value
-    if value is None or value < 1:
+    made = _made(a, sign, b)
+    if made is None:
         return None
     for place in sorted((left, right), reverse=True):
         del parts[place]
-    parts.append(Part(value, f"{a.operand} {sign} {b.operand}"))
-    return f"{a.value} {sign} {b.value} = {value}\n"
+    parts.append(made)
+    return f"{a.value} {sign} {b.value} = {made.value}\n"
+
+
+def _solved(parts: list[Part], target: int) -> tuple[list[str], str] | None:
+    """Steps from the parts to the target, and the expression; None where there are none."""
+    if len(parts) == 1:
+        return ([], parts[0].text) if parts[0].value == target else None
+    for left, right in permutations(range(len(parts)), 2):
+        rest = [part for place, part in enumerate(parts) if place not in (left, right)]
+        for sign in "+-*/":
+            # Of a sum and a product, the other order is the same.
+            if sign in "+*" and left > right:
+                continue
+            made = _made(parts[left], sign, parts[right])
+            found = _solved([*rest, made], target) if made else None
+            if made and found:
+                step = f"{parts[left].value} {sign} {parts[right].value} = {made.value}\n"
+                return [step, *found[0]], found[1]
+    return None
+
+
+def _made(a: Part, sign: str, b: Part) -> Part | None:
+    """Two parts as one; None where nothing whole and positive comes out."""
+    value = {"+": a.value + b.value, "-": a.value - b.value, "*": a.value * b.value}.get(sign)
+    if sign == "/" and b.value and a.value % b.value == 0:
+        value = a.value // b.value
+    return None if value is None or value < 1 else Part(value, f"{a.operand} {sign} {b.operand}")
 
 
 def _row(nums: list[int], whole: Part, steps: list[str], template: Template) -> Row:
