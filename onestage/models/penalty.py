@@ -54,17 +54,19 @@ class DeltaL1:
             )
 
     @torch.no_grad()
-    def __call__(self, model: Any) -> float:
-        """Add the penalty's gradient to A.grad and B.grad; returns the penalty's value.
+    def __call__(self, model: Any) -> Tensor:
+        """Add the penalty's gradient to A.grad and B.grad; returns the penalty's value (a scalar).
 
         Computed in float32 whatever the adapters' precision. One layer's dense delta (out, in)
         exists at a time.
         """
-        total = 0.0
+        total = torch.zeros(())
         for A, B, scaling in _factors(model):
             whole_A, whole_B = full(A).float(), full(B).float()
             delta = (whole_B @ whole_A).mul_(scaling)
-            total += delta.abs().sum().item()
+            # Added up in float64, but on Apple's devices, which have none.
+            wide = torch.float32 if delta.device.type == "mps" else torch.float64
+            total = total.to(delta.device, wide) + delta.abs().sum()
             if self.weight:
                 sign = delta.sign_().mul_(self.weight * scaling)
                 _add(B, sign @ whole_A.T)

@@ -44,6 +44,7 @@ from onestage.objectives._batch import (
     Unit,
     Units,
     Weighted,
+    wide,
 )
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "find",
     "make",
     "names",
+    "wide",
 ]
 
 Need = Literal[
@@ -182,9 +184,9 @@ class Objective(abc.ABC):
         return batch
 
 
-def _sum_and_count(value_N: Tensor) -> tuple[float, float]:
+def _sum_and_count(value_N: Tensor) -> Tensor:
     has_N = ~value_N.isnan()
-    return float(value_N[has_N].sum()), float(has_N.sum())
+    return torch.stack([some.sum().to(wide(value_N.device)) for some in (value_N[has_N], has_N)])
 
 
 @runtime_checkable

@@ -23,6 +23,11 @@ CODE: Mapping[Kind, int] = {kind: code for code, kind in enumerate(KINDS)}
 ROLE: Mapping[Role, int] = {role: code for code, role in enumerate(ROLES)}
 
 
+def wide(device: torch.device) -> torch.dtype:
+    """What sums of very many numbers are kept in: float64, which Apple's devices do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @dataclass(frozen=True, slots=True)
 class Units:
     """What a loss is a mean over (U each)."""
@@ -159,18 +164,32 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Detached values and the records they belong to, both (M)."""
+    """Detached values and the records they belong to, both (M).
 
-    value_M: Tensor
-    record_M: Tensor
+    Of responses of which some have no value, those are left out only where `value_M` or `record_M` is
+    read: which they are must be fetched from the device, and that waits for all that it has to do.
+    """
+
+    every: Tensor
+    record: Tensor
+    """Of each of `every`."""
+    gaps: bool = False
+    """Whether NaN among `every` means that there is no value."""
 
     @classmethod
     def of(cls, value: Tensor | Measured, feedback: Feedback) -> Measured:
         """From values of the responses (N), NaN where one has none."""
         if isinstance(value, Measured):
             return value
-        has_N = ~value.isnan()
-        return cls(value[has_N], feedback.record_N[has_N])
+        return cls(value, feedback.record_N, gaps=True)
+
+    @property
+    def value_M(self) -> Tensor:
+        return self.every[~self.every.isnan()] if self.gaps else self.every
+
+    @property
+    def record_M(self) -> Tensor:
+        return self.record[~self.every.isnan()] if self.gaps else self.record
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +221,13 @@ class Loss:
     nothing: the surrogate of a policy gradient is 0 at every policy, while its objective is the mean
     reward."""
     metrics: Mapping[str, Measured] = field(default_factory=dict)
-    observed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """(sum, count) of what a `Stateful` objective observes; added up over the global batch."""
+    seen: Mapping[str, Tensor] = field(default_factory=dict)
+    """Sum and count (2) of what a `Stateful` objective observes, where it was computed."""
+
+    @property
+    def observed(self) -> dict[str, tuple[float, float]]:
+        """(sum, count) of what a `Stateful` objective observes; added up over the global batch."""
+        return {name: (pair[0].item(), pair[1].item()) for name, pair in self.seen.items()}
 
     def mean(self) -> Tensor:
         """The loss of the batch as papers write it: a scalar, differentiable; NaN without any unit."""

@@ -140,9 +140,9 @@ class UFT(Objective):
         feedback, single_N = batch.feedback, self._single_N(batch.feedback)
         score_N = logit_N if self.loss == "raw" else torch.sigmoid(logit_N)
         found = {"implicit_score": score_N, "score_error": (score_N - target_N).abs()}
-        if self.target_clip or bool(feedback.of("check").any()):
-            clipped_N = (feedback.score_N.nan_to_num(1.0) - target_N).abs() > 0
-            found["clip_rate"] = clipped_N.float()
+        clipped_N = (feedback.score_N.nan_to_num(1.0) - target_N).abs() > 0
+        may_N = single_N if self.target_clip else feedback.of("check")
+        found["clip_rate"] = torch.where(may_N, clipped_N.float(), torch.nan)
         return {name: torch.where(single_N, v_N, torch.nan) for name, v_N in found.items()}
 
     def observe(self, batch: Scored) -> dict[str, Tensor]:

@@ -223,7 +223,12 @@ def policy_of(
     return policy
 
 
-def norm_of(tensors: Iterable[Tensor | None]) -> float:
+def total_norm(tensors: Iterable[Tensor | None]) -> Tensor:
     """The Euclidean norm of some tensors together, which may lie in parts; of none 0."""
     there = [tensor for tensor in tensors if tensor is not None]
-    return full(torch.nn.utils.get_total_norm(there)).item()
+    return full(torch.nn.utils.get_total_norm(there))
+
+
+def norm_of(tensors: Iterable[Tensor | None]) -> float:
+    """The same, as a number."""
+    return total_norm(tensors).item()

@@ -36,8 +36,7 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
                 tally.add(losses.values(), groups)
                 for name, loss in losses.items():
                     terms.add([loss], [name] * len(part))
-    _gather(run, tally)
-    _gather(run, terms)
+    tally, terms = _gathered(run, tally), _gathered(run, terms)
     share = run.schedule.share
     means = _losses(terms)
     # Terms without held-out rows are left out, and the others weigh more for it.
@@ -68,8 +67,7 @@ def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
             _, losses = row_terms(run, row, batch)
             for name, loss in losses.items():
                 terms.add([loss], [name] * len(records))
-    _gather(run, terms)
-    return _losses(terms)
+    return _losses(_gathered(run, terms))
 
 
 def by_record(run: Run, records: Sequence[Encoded]) -> list[tuple[float, float]]:
@@ -83,8 +81,8 @@ def by_record(run: Run, records: Sequence[Encoded]) -> list[tuple[float, float]]
             for row in run.devices.deal(batch.rows):
                 _, losses = row_terms(run, row, batch)
                 tally.add(losses.values(), groups)
-    _gather(run, tally)
-    return [tally.sums.get((str(n), "loss"), (0.0, 0.0)) for n in range(len(records))]
+    sums = _gathered(run, tally).sums
+    return [sums.get((str(n), "loss"), (0.0, 0.0)) for n in range(len(records))]
 
 
 def _losses(terms: Tally) -> dict[str, float]:
@@ -93,7 +91,9 @@ def _losses(terms: Tally) -> dict[str, float]:
     }
 
 
-def _gather(run: Run, tally: Tally) -> None:
-    found, tally.sums = run.devices.gather([tally.sums]), {}
-    for sums in found:
-        tally.merge(sums)
+def _gathered(run: Run, tally: Tally) -> Tally:
+    """What all ranks have added."""
+    whole = Tally()
+    for sums in run.devices.gather([tally.sums]):
+        whole.merge(sums)
+    return whole

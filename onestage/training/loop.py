@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from onestage.data.encoded import Encoded
-from onestage.data.packing import pack_records
+from onestage.data.packing import Batch, pack_records
+from onestage.objectives import wide
 from onestage.schedules import active
 from onestage.training.checkpoints import save
-from onestage.training.devices import norm_of
+from onestage.training.devices import norm_of, total_norm
 from onestage.training.evaluate import measure
 from onestage.training.forward import row_loss
 from onestage.training.metrics import Step, Window
@@ -106,11 +107,44 @@ def take_step(
     # before any forward pass, from the feedback; every process draws the same records and needs not ask.
     batch = run.devices.pack(records, run.options.row_budget, run.options.tokens_per_row)
     counts, measured = run.terms.count(records), Step(weights, batch.nodes, batch.repeated)
-    streams = [record.source for record in records]
     for record in records:
         measured.tokens_of[record.source] += record.tokens
-    observed: list[dict[str, Any]] = []
+    sum_2T, observed = _through_rows(run, batch, counts, measured)
+    # The gradients are those of all ranks by now: every one adds the same.
+    penalty = run.penalty(run.policy.model) if run.penalty else sum_2T.new_zeros(())
+    if run.penalty:
+        run.masters.gather()
+    pull = run.keeper.pull() if run.keeper else 0.0
+    grads = [p.grad for p in run.masters.of(parameters) if p.grad is not None]
+    # Once a step the process waits for its device, to learn all that the step must know.
+    sums, (extra,), (measured.grad_norm,), *pairs = _read(
+        run.devices.add(sum_2T), penalty, total_norm(grads), *observed.values()
+    )
+    each = zip(weights, sums[: len(weights)], sums[len(weights) :], strict=True)
+    measured.losses = {name: total / weight for name, total, weight in each if weight}
+    measured.loss = sum(weights[name] * loss for name, loss in measured.losses.items())
+    measured.loss += extra + pull
+    measured.clip_factor = _clip(run, grads, measured.grad_norm, active(weights))
+    if not (math.isfinite(measured.loss) and math.isfinite(measured.grad_norm)):
+        raise NonFiniteError(_blame(run, records, measured))
+    (run.keeper or run.optimizer).step()
+    run.masters.round()
+    run.learning_rate.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    if any(run.terms.state.values()):
+        mine = [(*key, *pair) for (_, *key), pair in zip(observed, pairs, strict=True)]
+        run.terms.advance(_sum_observed(run.devices.gather(mine)))
+    return measured
+
+
+def _through_rows(
+    run: Run, batch: Batch, counts: Mapping[str, float], measured: Step
+) -> tuple[Tensor, dict[tuple[int, str, str], Tensor]]:
+    """This rank's rows, forward and backward: the sum and the weight of each term's loss (2, T), and of
+    each row's terms what they observed. Nothing is read from the device."""
+    weights, streams = measured.weights, [record.source for record in batch.records]
     sum_2T = torch.zeros(2, len(weights), device=run.policy.device)
+    observed: dict[tuple[int, str, str], Tensor] = {}
     rows = run.devices.deal(batch.rows)
     for turn, row in enumerate(rows):
         passes = passes_of(batch.rows, turn, run.devices.ranks)
@@ -120,29 +154,17 @@ def take_step(
             if name in losses:
                 shown = losses[name].reported
                 sum_2T[:, place] += torch.stack([shown.value_M.sum(), shown.weight_M.sum()])
+                observed |= {(turn, name, what): two for what, two in losses[name].seen.items()}
         measured.tally.add(losses.values(), streams)
-        observed.append({name: loss.observed for name, loss in losses.items()})
-    sums = zip(weights, *run.devices.add(sum_2T).tolist(), strict=True)
-    measured.losses = {name: total / weight for name, total, weight in sums if weight}
-    measured.loss = sum(weights[name] * loss for name, loss in measured.losses.items())
-    # The gradients are those of all ranks by now: every one adds the same.
-    if run.penalty:
-        measured.loss += run.penalty(run.policy.model)
-        run.masters.gather()
-    if run.keeper:
-        measured.loss += run.keeper.pull()
-    measured.grad_norm, measured.clip_factor = _clip(
-        run, run.masters.of(parameters), active(weights)
-    )
-    if not (math.isfinite(measured.loss) and math.isfinite(measured.grad_norm)):
-        raise NonFiniteError(_blame(run, records, measured))
-    (run.keeper or run.optimizer).step()
-    run.masters.round()
-    run.learning_rate.step()
-    run.optimizer.zero_grad(set_to_none=True)
-    if any(run.terms.state.values()):
-        run.terms.advance(_sum_observed(run.devices.gather(observed)))
-    return measured
+    return sum_2T, observed
+
+
+def _read(*tensors: Tensor) -> list[list[float]]:
+    """The numbers in some tensors, fetched together; the first is on the device."""
+    device = tensors[0].device
+    parts = [tensor.detach().to(device, wide(device)).flatten() for tensor in tensors]
+    numbers = iter(torch.cat(parts).tolist())
+    return [[next(numbers) for _ in range(len(part))] for part in parts]
 
 
 def _step_seed(seed: int, step: int) -> int:
@@ -150,27 +172,24 @@ def _step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % (1 << 63)
 
 
-def _clip(run: Run, parameters: Sequence[Tensor], terms: Sequence[str]) -> tuple[float, float]:
-    """Scale the gradients as the run's clipping says; their norm before, and the factor."""
-    grads = [p.grad for p in parameters if p.grad is not None]
-    norm = norm_of(grads)
+def _clip(run: Run, grads: Sequence[Tensor], norm: float, terms: Sequence[str]) -> float:
+    """Scale gradients of a known norm as the run's clipping says; by which factor."""
     # A norm that is not finite must not get into the running ones: the step will be refused.
     factor = run.clipping.factor(terms, norm) if math.isfinite(norm) else 1.0
     if factor < 1:
-        torch._foreach_mul_(grads, factor)
-    return norm, factor
+        torch._foreach_mul_(list(grads), factor)
+    return factor
 
 
 def _sum_observed(
-    rows: Sequence[Mapping[str, Mapping[str, tuple[float, float]]]],
+    rows: Iterable[tuple[str, str, float, float]],
 ) -> dict[str, dict[str, tuple[float, float]]]:
+    """By term and name, of what was observed in rows: (term, name, sum, count)."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in rows:
-        for term, values in row.items():
-            mine = found.setdefault(term, {})
-            for name, (total, count) in values.items():
-                before = mine.get(name, (0.0, 0.0))
-                mine[name] = (before[0] + total, before[1] + count)
+    for term, name, total, count in rows:
+        mine = found.setdefault(term, {})
+        before = mine.get(name, (0.0, 0.0))
+        mine[name] = (before[0] + total, before[1] + count)
     return found
 
 

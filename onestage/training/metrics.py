@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,51 +17,78 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from onestage.data.kinds import ASKED, GRADED, THUMBS
-from onestage.objectives import Feedback, Loss, Measured, Scored
+from onestage.objectives import Feedback, Loss, Measured, Scored, Weighted, wide
 from onestage.schedules import active
 
 
 class Tally:
-    """Running sums and counts of measurements by group (a stream, or a stream's kind) and name."""
+    """Running sums and counts of measurements by group (a stream, or a stream's kind) and name.
+
+    What is added stays on its device until `sums` is read: reading waits for all that the device has
+    to do, and a step of many rows would wait after each.
+    """
 
     def __init__(self) -> None:
-        self.sums: dict[tuple[str, str], tuple[float, float]] = {}
+        self._sums: dict[tuple[str, str], tuple[float, float]] = {}
+        self._waiting: list[tuple[list[tuple[str, str]], Tensor]] = []
+        """Groups and names (S) of what was added, and its sums and counts (2, S)."""
 
     def add(self, losses: Iterable[Loss], groups: Sequence[str]) -> None:
         """Add the losses and metrics of a row; `groups[r]` names the group of the batch's record r."""
         names = sorted(set(groups))
-        code_R = torch.as_tensor([names.index(group) for group in groups])
+        place = {group: number for number, group in enumerate(names)}
+        code_R = torch.as_tensor([place[group] for group in groups])
         for loss in losses:
-            shown = loss.reported
-            parts = [("loss", shown.value_M, shown.weight_M, shown.record_M)]
-            parts += [
-                (name, item.value_M, torch.ones_like(item.value_M), item.record_M)
-                for name, item in loss.metrics.items()
-            ]
-            for name, value_M, weight_M, record_M in parts:
-                self._add(name, names, code_R[record_M.cpu()], value_M, weight_M)
+            parts: dict[str, Weighted | Measured] = {"loss": loss.reported, **loss.metrics}
+            keys = [(group, name) for name in parts for group in names]
+            self._waiting.append((keys, _sums_2S(parts.values(), code_R, len(names))))
 
-    def _add(
-        self, name: str, names: Sequence[str], code_M: Tensor, value_M: Tensor, weight_M: Tensor
-    ) -> None:
-        # A window adds up very many small numbers.
-        zeros = torch.zeros(len(names), dtype=torch.float64)
-        totals = zeros.index_add(0, code_M, value_M.double().cpu()).tolist()
-        counts = zeros.index_add(0, code_M, weight_M.double().cpu()).tolist()
-        for group, total, count in zip(names, totals, counts, strict=True):
-            if count:
-                self.merge({(group, name): (total, count)})
+    @property
+    def sums(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """(sum, count) by group and name."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            found = torch.cat([sums_2S for _, sums_2S in waiting], dim=1).tolist()
+            keys = [key for some, _ in waiting for key in some]
+            for key, total, count in zip(keys, *found, strict=True):
+                if count:
+                    self._merge(key, total, count)
+        return self._sums
 
     def merge(self, other: Mapping[tuple[str, str], tuple[float, float]]) -> None:
         for key, (total, count) in other.items():
-            before = self.sums.get(key, (0.0, 0.0))
-            self.sums[key] = (before[0] + total, before[1] + count)
+            self._merge(key, total, count)
+
+    def _merge(self, key: tuple[str, str], total: float, count: float) -> None:
+        before = self._sums.get(key, (0.0, 0.0))
+        self._sums[key] = (before[0] + total, before[1] + count)
 
     def means(self) -> dict[str, float]:
         """Means by `group/name`."""
         return {
             f"{group}/{name}": total / count for (group, name), (total, count) in self.sums.items()
         }
+
+
+def _sums_2S(parts: Collection[Weighted | Measured], code_R: Tensor, groups: int) -> Tensor:
+    """Sums and counts (2, S) of some measurements by measurement and group, in float64: a window adds
+    up very many small numbers. `code_R`: the group of each record."""
+    values, weights, places = [], [], []
+    for number, part in enumerate(parts):
+        if isinstance(part, Weighted):
+            value_M, weight_M, record_M = part.value_M, part.weight_M, part.record_M
+        else:
+            has_M = (
+                ~part.every.isnan() if part.gaps else torch.ones_like(part.every, dtype=torch.bool)
+            )
+            value_M, weight_M, record_M = part.every.where(has_M, 0.0), has_M, part.record
+        values.append(value_M.to(wide(value_M.device)))
+        weights.append(weight_M.to(wide(value_M.device)))
+        places.append(number * groups + code_R.to(record_M.device)[record_M])
+    zeros_S = values[0].new_zeros(len(values) * groups)
+    place_M = torch.cat(places)
+    both = (zeros_S.index_add(0, place_M, torch.cat(some)) for some in (values, weights))
+    return torch.stack([*both])
 
 
 def measure(batch: Scored, beta: float, *, reference: bool) -> dict[str, Measured]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import release_memory
+from torch import Tensor
 
 from onestage.data.encoded import Encoded
 from onestage.data.feeds import Feeds
@@ -91,7 +92,7 @@ class Run:
     made: list[dict[str, Any]]
     """How the optimiser was made (`optimizer.settings`)."""
     clipping: Clipping
-    penalty: Callable[[Any], float] | None
+    penalty: Callable[[Any], Tensor] | None
     """Adds the gradient of a penalty on the weights themselves, and returns its value."""
     average: Average | None
     """A running average of the trained weights."""

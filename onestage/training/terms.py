@@ -77,7 +77,7 @@ class Terms:
             places = np.flatnonzero(names == name)
             if not len(places):
                 continue
-            keep_K = torch.from_numpy(name_K == name).to(known["logp"].device)
+            keep_K = torch.from_numpy(np.flatnonzero(name_K == name)).to(known["logp"].device)
             scored = score(
                 [records[place] for place in places],
                 {what: value_K[keep_K] for what, value_K in known.items()},
