@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LARGEST = 1 << 30
 """Numbers in a copy at most: 4 GiB."""
 WINDOW = 8
-"""Length of a sliding window in the copy."""
+"""Length of a sliding window, and of a chunk of attention, in the copy."""
 FLOOR, TIMES, CEILING = 1e-4, 8.0, 1e-2
 """Difference of two states, relative to their length, that is rounding in float32: this, or so many
 times that of the copy from itself when a path is padded, up to what products in TF32 may come to."""
@@ -223,5 +223,6 @@ def _kind(layer: nn.Module, number: int, config: Any) -> tuple[Any, ...]:
 
 def _shorten_windows(model: Any) -> None:
     for owner in (model.config, *model.modules()):
-        if isinstance(getattr(owner, "sliding_window", None), int):
-            owner.sliding_window = WINDOW
+        for name in ("sliding_window", "attention_chunk_size"):
+            if isinstance(getattr(owner, name, None), int):
+                setattr(owner, name, WINDOW)

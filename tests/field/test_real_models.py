@@ -136,10 +136,10 @@ def test_a_model_that_packs_wrongly_is_not_packed(
 
 def test_a_place_given_on_wrongly_is_seen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampling gives places of a batch on, with sliding windows too; not if that is wrong."""
-    model = run.policy.model
-    assert trouble(model) == ""
-    windowed = any(RIGHT_WINDOWS(run.policy.base.config).values())
+    base = run.policy.base
+    assert trouble(base) == ""
+    windowed = any(RIGHT_WINDOWS(base.config).values())
     for fault, (place, name, wrong) in {**EVERYWHERE, **(OF_WINDOWS if windowed else {})}.items():
         with monkeypatch.context() as patched:
             patched.setattr(place, name, wrong)
-            assert trouble(model).startswith("a row that was replaced is "), fault
+            assert trouble(base).startswith("a row that was replaced is "), fault

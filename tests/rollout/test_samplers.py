@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from support.tiny import TINY, sharpen, tiny_llama
 from transformers import (
+    AttentionInterface,
     AutoModelForCausalLM,
     FalconH1Config,
     Gemma3TextConfig,
@@ -123,6 +124,24 @@ def test_greedy_past_the_room_of_a_cache(tokenizer: Any) -> None:
     how = Decoding(max_completion_length=length, temperature=0)
     ((one,),) = Transformers(model, tokenizer)([Request(ids, 1, "")], how)
     assert one.ids.tolist() == generated(model, ids, length)
+
+
+def test_attention_for_packed_rows_is_not_asked_for_single_tokens(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the policy has FlexAttention, which would make a block mask for every token."""
+    model, (ids,) = model_of("llama"), prompts(1)
+    want = generated(model, ids, 12)
+    model.set_attn_implementation("flex_attention")
+    asked: list[Any] = []
+    monkeypatch.setitem(
+        AttentionInterface._global_mapping, "flex_attention", lambda *a, **b: asked.append(a)
+    )
+    how = Decoding(max_completion_length=12, temperature=0)
+    found = Transformers(model, tokenizer, batch_size=2)([Request(ids, 5, "")], how)
+    assert [one.ids.tolist() for group in found for one in group] == [want] * 5
+    assert not asked
+    assert model.config._attn_implementation == "flex_attention"
 
 
 HOW = [

@@ -33,9 +33,8 @@ MORE = 16
 
 
 @torch.no_grad()
-def trouble(model: Any) -> str:
-    """Why places of this model's batch are not given on; empty where they are."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+def trouble(base: Any) -> str:
+    """Why places of a transformers model's batch are not given on; empty where they are."""
     fixed = fixed_layers(roomy_cache(base.config))
     if fixed:
         return f"its cache has layers whose rows cannot be replaced ({', '.join(fixed)})"

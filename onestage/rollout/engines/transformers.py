@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 
+from onestage.models.yardstick import own_attention, using
 from onestage.rollout.engines import Completion, Decoding, Engine, Request
 from onestage.rollout.engines._refilling import trouble
 from onestage.rollout.engines._under_way import UnderWay
@@ -33,10 +35,9 @@ class Transformers(Engine):
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         self.ends = end_ids(self.model, self.tokenizer)
-        plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        if "past_key_values" not in inspect.signature(plain.forward).parameters:
+        if "past_key_values" not in inspect.signature(self._base.forward).parameters:
             raise ValueError(
-                f"{type(plain).__name__} takes no past_key_values: the engine transformers cannot "
+                f"{type(self._base).__name__} takes no past_key_values: the engine transformers cannot "
                 "sample from it"
             )
 
@@ -47,16 +48,8 @@ class Transformers(Engine):
         training = self.model.training
         self.model.eval()
         try:
-            under_way = UnderWay(
-                self.model,
-                self.ends,
-                requests,
-                how,
-                self.batch_size,
-                # Whether places can be given on is not asked where nothing waits for them.
-                refilled=sum(one.count for one in requests) > self.batch_size and self._refills,
-            )
-            drawn = under_way.run()
+            with self._attention():
+                drawn = self._sampled(requests, how)
         finally:
             self.model.train(training)
         return [
@@ -64,10 +57,37 @@ class Transformers(Engine):
             for place, request in enumerate(requests)
         ]
 
+    def _sampled(
+        self, requests: Sequence[Request], how: Decoding
+    ) -> dict[tuple[int, int], Completion]:
+        under_way = UnderWay(
+            self.model,
+            self.ends,
+            requests,
+            how,
+            self.batch_size,
+            # Whether places can be given on is not asked where nothing waits for them.
+            refilled=sum(one.count for one in requests) > self.batch_size and self._refills,
+        )
+        return under_way.run()
+
+    @property
+    def _base(self) -> Any:
+        """The transformers model, inside its adapters."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def _attention(self) -> AbstractContextManager[None]:
+        """FlexAttention is for packed rows: a token at a time it would make a block mask, of another
+        length, for every token. The model's own attention is meant for that."""
+        now = self._base.config._attn_implementation
+        if now != "flex_attention":
+            return nullcontext()
+        return using(self._base, own_attention(self._base))
+
     @cached_property
     def _refills(self) -> bool:
         """Whether places are given to the next completions as theirs end. The model is tried."""
-        why = trouble(self.model)
+        why = trouble(self._base)
         if why:
             self.remarks = [
                 f"sampling: all completions of a batch end before the next begins, since {why}"
