@@ -123,11 +123,17 @@ class Child:
         return statistics.median(self.cpu_seconds[1:])
 
 
-def start(name: str, spec: Spec, work: Path, script: Path = Path(__file__)) -> Child:
+def start(
+    name: str,
+    spec: Spec,
+    work: Path,
+    script: Path = Path(__file__),
+    python: str = sys.executable,
+) -> Child:
     """Start a child process of `script` and wait until it is ready to take its first step."""
     log = work / f"{name.replace(' ', '-').replace(',', '')}.log"
     process = subprocess.Popen(
-        [sys.executable, str(script), "--child", json.dumps(spec)],
+        [python, str(script), "--child", json.dumps(spec)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log.open("w"),

@@ -2,6 +2,7 @@
 
     python bench/rollout.py --threads 1            # some 5 minutes, much more on large --vocabularies
     python bench/rollout.py --threads 1 --quick
+    python bench/rollout.py --threads 1 --real FOLDER    # a real model: `real_rollout.py`
 
 A Llama with random weights (hidden size 256, 4 layers) and a tokenizer of made-up words, prompts of 50
 to 70 tokens, 8 problems a step with 8 completions each of at most 96 tokens, GRPO (`dapo`, beta 0, one
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from against_trl import (
+    DATA,
     LEARNING_RATE,
     SEED,
     Child,
@@ -49,11 +51,17 @@ from against_trl import (
     write_results,
 )
 from length import length_reward
+from real_rollout import compete
 
 SCRIPT = Path(__file__).resolve()
 PROBLEMS, GROUP, LIMIT = 8, 8, 96
 ENDS = 0.02
 """Part of the vocabulary that ends a completion."""
+SIZES: Spec = {
+    **{"problems": PROBLEMS, "group": GROUP, "limit": LIMIT},
+    **{"dtype": "float32", "lora": False},
+}
+"""Of a step, where a child is not told otherwise."""
 CONTESTANTS = {"TRL": 1, "TRL, batch in four": 4}
 
 
@@ -107,6 +115,10 @@ def config(vocabulary: int) -> Any:
     )
 
 
+def model_of(spec: Spec) -> str:
+    return str(spec.get("model") or Path(spec["work"]) / "model")
+
+
 class Watch:
     """Seconds and completion tokens of each sampling."""
 
@@ -140,17 +152,19 @@ def run_onestage(spec: Spec) -> None:
         def step(self, run: Any, loss: float) -> None:
             run.stop = pacer.step()
 
-    work = Path(spec["work"])
+    work, sizes = Path(spec["work"]), SIZES | spec
     problems = {"name": "problems", "path": str(work / "problems.jsonl"), "kind": "check"}
+    adapters = {"lora": {"r": 16, "alpha": 32}} if sizes["lora"] else {}
     recipe = {
-        "model": {"name": str(work / "model"), "dtype": "float32"},
+        "model": {"name": model_of(spec), "dtype": sizes["dtype"], **adapters},
         "data": [{**problems, "reward": f"{SCRIPT.with_name('length.py')}:Length"}],
         "objective": {"name": "grpo"},
-        "rollout": {"num_generations": GROUP, "max_completion_length": LIMIT},
+        "rollout": {"num_generations": sizes["group"], "max_completion_length": sizes["limit"]},
         "train": {
-            **{"max_steps": spec["steps"], "batch_size": PROBLEMS, "learning_rate": LEARNING_RATE},
-            **{"lr_scheduler_type": "constant", "optim": "adamw_torch_fused", "seed": SEED},
-            **{"max_length": 256, "max_grad_norm": 1.0, "logging_steps": 1_000_000},
+            **{"max_steps": spec["steps"], "batch_size": sizes["problems"]},
+            **{"learning_rate": LEARNING_RATE, "lr_scheduler_type": "constant"},
+            **{"optim": "adamw_torch_fused", "seed": SEED, "max_length": 512},
+            **{"max_grad_norm": 1.0, "logging_steps": 1_000_000},
         },
     }
     Transformers.__call__ = watch.around(  # type: ignore[method-assign]
@@ -168,26 +182,36 @@ def run_trl(spec: Spec) -> None:
     from trl import GRPOConfig, GRPOTrainer
 
     disable_progress_bars()
-    work, pieces = Path(spec["work"]), spec["pieces"]
+    work, pieces, sizes = Path(spec["work"]), spec["pieces"], SIZES | spec
+    from peft import LoraConfig
+
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+
+    def reward(completions: Any, **other: Any) -> list[float]:
+        return [
+            length_reward(one if isinstance(one, str) else one[0]["content"]) for one in completions
+        ]
+
     rows = [json.loads(line)["prompt"] for line in (work / "problems.jsonl").open()]
     with tempfile.TemporaryDirectory(dir=work) as folder:
         trainer = GRPOTrainer(
-            model=str(work / "model"),
-            reward_funcs=lambda completions, **other: [length_reward(c) for c in completions],
+            model=model_of(spec),
+            reward_funcs=reward,
+            peft_config=lora if sizes["lora"] else None,
             args=GRPOConfig(
                 output_dir=folder,
                 max_steps=spec["steps"],
-                per_device_train_batch_size=PROBLEMS * GROUP // pieces,
+                per_device_train_batch_size=sizes["problems"] * sizes["group"] // pieces,
                 gradient_accumulation_steps=pieces,
-                num_generations=GROUP,
-                max_completion_length=LIMIT,
+                num_generations=sizes["group"],
+                max_completion_length=sizes["limit"],
                 **{"loss_type": "dapo", "beta": 0.0, "top_k": 0, "top_p": 1.0, "temperature": 1.0},
                 **{"learning_rate": LEARNING_RATE, "lr_scheduler_type": "constant"},
                 **{"optim": "adamw_torch_fused", "weight_decay": 0.0, "max_grad_norm": 1.0},
                 **{"gradient_checkpointing": False, "bf16": False, "use_cpu": True, "seed": SEED},
                 **{"logging_steps": 1_000_000, "report_to": "none", "save_strategy": "no"},
                 **{"shuffle_dataset": False, "disable_tqdm": True},
-                model_init_kwargs={"dtype": "float32"},
+                model_init_kwargs={"dtype": sizes["dtype"]},
             ),
             train_dataset=Dataset.from_dict({"prompt": rows}),
             callbacks=[paced(pacer)],
@@ -384,6 +408,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="steps of each contestant (default 5, quick 2)")
     parser.add_argument("--threads", type=int, help="of each contestant (default: torch's own)")
     parser.add_argument("--no-save", action="store_true", help="do not write the results file")
+    parser.add_argument("--real", type=Path, help="folder of a real model: see real_rollout.py")
+    parser.add_argument("--modes", nargs="+", default=["spread", "full", "grpo"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--vllm", help="with --real: an interpreter that has vLLM for the CPU")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the shared data")
+    parser.add_argument(
+        "--tiny", action="store_true", help="with --real: in seconds, to see it run"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -391,6 +423,9 @@ def main() -> None:
         KINDS[spec["kind"]](spec)
         return
     set_threads(options.threads)
+    if options.real:
+        compete(options)
+        return
     rounds = options.rounds or (2 if options.quick else 5)
     steps: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="rollout-") as folder:
