@@ -35,7 +35,6 @@ from onestage.runfolder.disk import (
     write_text,
 )
 from onestage.runfolder.seal import damage
-from onestage.training import run
 from onestage.training.checkpoints import Checkpoints
 
 Make = Callable[..., dict[str, Any]]
@@ -143,13 +142,13 @@ def test_a_disk_that_is_too_small_for_a_later_stage_is_told_as_a_full_one(
     content = yaml.safe_load(recipe.read_text())
     content["stages"] = [{"name": "a"}, {"name": "b"}]
     write_recipe(recipe, content)
-    out, real = tmp_path / "out", run.disk_usage
+    out, real = tmp_path / "out", shutil.disk_usage
 
     def usage(folder: Path) -> Any:
         return SimpleNamespace(free=0) if folder.name == "2-b" else real(folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "disk_usage", usage)
+        patch.setattr("onestage.runfolder.disk.shutil.disk_usage", usage)
         code, output = trained(recipe, out)
     *_, line = output.rstrip().split("\n")
     assert code == 1

@@ -37,6 +37,8 @@ def test_sampling_and_a_rollout_have_the_same_ids(
     tokenizer, asked = make(), []
 
     class Engine:
+        remarks = ()
+
         def __init__(self, *given: Any) -> None: ...
 
         def __call__(self, requests: Any, how: Decoding) -> list[Any]:

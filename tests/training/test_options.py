@@ -53,6 +53,8 @@ ELSEWHERE = {
     "average": "test_schedule_runs.py",
     "average_decay": "test_schedule_runs.py",
     "average_start": "test_schedule_runs.py",
+    "async_save": "changes no result: test_async_save.py",
+    "dataset_num_proc": "changes no result: test_workers.py",
 }
 BESIDE = {  # what an option needs to have an effect
     "warmup_ratio": {"lr_scheduler_type": "linear"},

@@ -432,7 +432,7 @@ def test_a_disk_too_small_for_the_model_is_refused_before(
     from types import SimpleNamespace
 
     monkeypatch.setattr(
-        "onestage.training.run.disk_usage", lambda folder: SimpleNamespace(free=1000)
+        "onestage.runfolder.disk.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000)
     )
     with pytest.raises(DiskFullError, match=r"0\.0 MB free, .* make room and run the same command"):
         go(recipe_of("demonstration"), tmp_path / "out")
