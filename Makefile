@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format bench convex tree trust clean
+.PHONY: demo test lint format bench convex tree trust docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/onestage demo
@@ -48,5 +48,9 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 trust: $(VENV)/.installed-dev
 	$(BIN)/python -m bench.trust
 
+# The site, in site/: open site/index.html. (`mike deploy VERSION latest` keeps one a version.)
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
