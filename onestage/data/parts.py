@@ -50,9 +50,9 @@ def unfold(found: dict[str, Any]) -> None:
 
     A prompt or response does only where it is a whole list of messages: other text begins as it likes.
     """
-    for name, value in found.items():
-        if type(value) is not str or value[:1] != "[":
-            continue
+    listed = [name for name, value in found.items() if type(value) is str and value[:1] == "["]
+    for name in listed:
+        value = found[name]
         if name in LISTS:
             found[name] = _list(value, name)
         elif name in SPOKEN and value[1:2] == "{":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -25,6 +25,13 @@ LOOKED_AT = 200
 
 TRIED: tuple[Kind, ...] = ("pair", "group", "score", "label", "demonstration", "text")
 """Kinds that a file may hold under other names, those that need most first."""
+
+PROBLEMS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "countdown": lambda row: "target" in row and ("nums" in row or "numbers" in row),
+    "gsm8k": lambda row: "question" in row and "\n#### " in str(row.get("answer")),
+    "math": lambda row: "problem" in row and "\\boxed" in str(row.get("solution")),
+}
+"""How rows look of which `onestage problems` makes problems, by its command; rows without a prompt."""
 
 
 def formats_of(row: Mapping[str, Any]) -> list[str]:
@@ -48,6 +55,9 @@ def advice(stream: Stream) -> list[str]:
     options = dict(PLUGINS.find(next(iter(found))).stream) if len(found) == 1 else {}
     if options and _read(stream, options):
         return [*told, *_block(stream, options)]
+    problems = _problems(stream, rows)
+    if problems:
+        return problems
     if found:
         return [*told, f"they are read after: onestage convert {stream.path} {_beside(stream)}"]
     if _as_it_stands(stream):
@@ -72,6 +82,19 @@ def _recognised(form: Format, row: Mapping[str, Any]) -> bool:
         return form.recognises(row)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return False
+
+
+def _problems(stream: Stream, rows: list[RawRow]) -> list[str]:
+    """The command that makes problems of rows whose answers a checker knows how to judge."""
+    for checker, told in PROBLEMS.items():
+        count = sum(told(row.columns) and "prompt" not in row.columns for row in rows)
+        if rows and count * 2 > len(rows):
+            out = f"{stream.name}.problems.jsonl"
+            return [
+                f"{count} of the first {len(rows)} rows are problems of {checker}, read after: "
+                f"onestage problems {checker} {stream.path} --out {out}"
+            ]
+    return []
 
 
 def _as_it_stands(stream: Stream) -> bool:

@@ -28,7 +28,7 @@ from onestage.data.kinds import (
     stated_kind,
 )
 from onestage.data.messages import Turns, text_of, without_nulls
-from onestage.data.parts import refuse_media, unfold
+from onestage.data.parts import MEDIA, refuse_media, unfold
 from onestage.data.record import Record
 from onestage.data.scores import row_weight
 from onestage.data.sentences import sentences
@@ -57,6 +57,10 @@ JUDGED_BY = tuple(
 
 UNION = frozenset(("messages", "conversations", "chosen", "rejected", "completions", "text"))
 """Columns (by our names) that are null in the rows of other kinds, where one table holds many."""
+
+
+ODD = FOREIGN | MEDIA
+"""Columns that few rows have, and that are looked at where one has."""
 
 
 class NoFeedback(Exception):
@@ -88,13 +92,14 @@ def record_of(
     unfold(found)
     if "instruction" in found:
         _read_alpaca(found)
-    refuse_media(row)
     try:
         kind = _kind(found, row, stream)
     except NoFeedback:
         raise RowError(no_feedback(row, names, unread)) from None
-    if kind == "demonstration" and not FOREIGN.isdisjoint(row):
-        _refuse_foreign(row)
+    if not ODD.isdisjoint(row):
+        refuse_media(row)
+        if kind == "demonstration":
+            _refuse_foreign(row)
     if more and "kind" not in found:
         null = _null_feedback(kind, row, stream, blank)
         kind = kind if null is None else _unjudged(null, stream)

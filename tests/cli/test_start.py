@@ -41,9 +41,10 @@ def test_commands_that_compute_nothing_load_no_heavy_library(tmp_path: Path) -> 
         ["train", "--help"],
         ["--version"],
         *(["list", sort] for sort in ("schedules", "hints", "rewards", "engines", "worlds")),
-        *(["list", sort] for sort in ("suites", "executors", "callbacks")),
+        *(["list", sort] for sort in ("suites", "executors", "callbacks", "formats")),
         ["check", str(data)],
         ["init", str(data)],
+        ["convert", str(data), str(tmp_path / "out.jsonl")],
         ["front", "--help"],
     ]
     done = subprocess.run(

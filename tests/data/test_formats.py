@@ -202,6 +202,20 @@ def test_check_names_what_converts_and_leaves_alone_what_is_read(write):
         assert advice(Stream(write("a.jsonl", lines_of(row)))) == []
 
 
+@pytest.mark.parametrize(
+    ("row", "checker"),
+    [
+        ({"nums": [1, 2], "target": 3}, "countdown"),
+        ({"question": "1 + 1?", "answer": "1 + 1 is 2.\n#### 2"}, "gsm8k"),
+        ({"problem": "1 + 1?", "solution": "It is \\boxed{2}.", "level": "1"}, "math"),
+    ],
+)
+def test_check_names_what_makes_problems(row, checker, write):
+    path = write("mine.jsonl", lines_of(row, row))
+    (told,) = advice(Stream(path))
+    assert told.endswith(f"onestage problems {checker} {path} --out mine.problems.jsonl")
+
+
 def test_a_format_of_somebody_s_own(write, tmp_path):
     @dataclass(frozen=True)
     class Votes(Format):
@@ -216,3 +230,37 @@ def test_a_format_of_somebody_s_own(write, tmp_path):
     stream = Stream(write("a.jsonl", lines_of({"q": "2+2?", "a": "4", "b": "5", "vote": 1})))
     convert(stream, tmp_path / "out.jsonl", Votes())
     assert rows_in(tmp_path / "out.jsonl")[0]["chosen"] == "4"
+
+
+MIXED = "prompt,completion,score,label,chosen,rejected,text\n"
+MIXED_ROWS = (
+    "2+2?,4,0.5,,,,\n"
+    "2+2?,4,,yes,,,\n"
+    "2+2?,,,,4,5,\n"
+    ",,,,,,Plain.\n"
+    "2+2?,4,,,,,\n"  # judged by nobody, in a table where others are
+)
+
+
+def test_a_table_of_many_kinds_with_broken_rows_is_converted_as_it_is_read(write, tmp_path):
+    """1 row in 100 is broken: too many cells, or a score that is none."""
+    content = MIXED + MIXED_ROWS * 40 + "a,b,c,d,e,f,g,h\n2+2?,4,good,,,,\n"
+    path = write("a.csv", content.encode("utf-8-sig").replace(b"\n", b"\r\n"))
+    found = convert(Stream(path), tmp_path / "out.jsonl")
+    assert found.written == {"score": 40, "label": 40, "pair": 40, "text": 40}
+    assert sorted(found.left_out.values()) == [1, 1, 40]
+    read_as = [item.kind for item in read_all(path) if isinstance(item, Record)]
+    assert [item.kind for item in read_all(tmp_path / "out.jsonl")] == read_as
+
+
+def test_a_workbook_is_converted(tmp_path):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (("question", "response", "ann", "bob"), ("2+2?", "4", 5, 4), ("3?", "x", 1, None)):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    columns = {"prompt": "question", "completion": "response"}
+    stream = Stream(tmp_path / "a.xlsx", columns=columns, score_range=(1, 5))
+    convert(stream, tmp_path / "out.jsonl", None, ("ann", "bob"))
+    assert [row["score"] for row in rows_in(tmp_path / "out.jsonl")] == [0.875, 0.0]
