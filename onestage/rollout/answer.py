@@ -65,13 +65,10 @@ class Answering:
     """The policy as it was before the run, where that is who answers (iterative DPO)."""
     report: Report = field(default_factory=Report)
     hint_state: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of each stream's hint rule, or of that of each of its problems."""
     _examples: list[Mapping[str, Any]] = field(default_factory=list)
     _barren: Counter[str] = field(default_factory=Counter)
     _said: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        for name in self.problems:
-            self.hint_state.setdefault(name, {})
 
     def __call__(
         self,
@@ -91,7 +88,7 @@ class Answering:
                 record,
                 rollout,
                 f"{self._key(record, purpose)}/hint",
-                self.hint_state[record.source],
+                self.hint_state.get(self._hinted(record.source, record.id), {}),
             )
             for record, rollout in zip(records, rollouts, strict=True)
         ]
@@ -131,6 +128,10 @@ class Answering:
         self.engine.close()
         for stream in self.problems.values():
             stream.close()
+
+    def _hinted(self, source: str, problem: str) -> str:
+        """What the state of a problem's hint rule is kept under."""
+        return source if self.problems[source].hint.per == "stream" else f"{source}/{problem}"
 
     def _key(self, record: Encoded, purpose: str) -> str:
         return f"{self.seed}/{purpose}/{record.source}/{record.visit}"
@@ -236,8 +237,9 @@ class Answering:
         self.report.add(outcomes, {name: stream.hint.gives for name, stream in streams.items()})
         self._examples += [one.example for one in outcomes[:SHOWN]]
         for one in outcomes:
-            self.hint_state[one.source] = streams[one.source].hint.advance(
-                self.hint_state[one.source], one.hint, one.size, one.success
+            key = self._hinted(one.source, one.example["id"])
+            self.hint_state[key] = streams[one.source].hint.advance(
+                self.hint_state.get(key, {}), one.hint, one.size, one.success
             )
         for name in {one.source for one in outcomes}:
             mine = [one for one in outcomes if one.source == name]

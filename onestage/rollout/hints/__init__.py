@@ -1,10 +1,10 @@
 """How much of a worked solution is given away with the question (Liu et al., arXiv 2505.16984).
 
-A solution is a list of sentences, grouped in a few chunks (`_chunks.boundaries`). A hint is the first
-l chunks of it (or its first l tokens), l chosen for each problem at each visit and shared by its whole
+A solution is a list of sentences, grouped in a few chunks (`_chunks.boundaries`). A hint is the first l
+chunks of it (or its first l tokens), l chosen for each problem at each visit and shared by its whole
 group of completions. A rule chooses l. It may learn from how a group did, and what it has learnt is a
-small state that is handed to it; beside that it is a pure function of its arguments, so that a resumed
-run gives the same hints.
+small state that is handed to it, of all problems of the stream or of each (`per`); beside that it is a
+pure function of its arguments, so that a resumed run gives the same hints.
 
 One file of this folder is one rule, a frozen dataclass of its options; `onestage.rollout.hints.Cosine`
 and the others are found here by their classes' names, too. `onestage.testing.check_hint` tries a new
@@ -31,6 +31,8 @@ class Hint(abc.ABC):
     """What `length` counts: chunks of sentences, or tokens of the solution."""
     members: ClassVar[Literal["all", "one"]] = "all"
     """Who in a group of completions is given the hint."""
+    per: ClassVar[Literal["stream", "problem"]] = "stream"
+    """Whose groups its state has learnt from: all of the stream's, or those of the problem itself."""
     gives: ClassVar[bool] = True
     """Whether it ever gives any."""
     max_chunks: int = 5
