@@ -18,7 +18,7 @@ from onestage.rollout.hints import Cosine, Prefix, Staged, Uniform
 from onestage.rollout.hints._chunks import boundaries
 from onestage.rollout.hints.adaptive import Adaptive, estimates
 
-ALL = ["adaptive", "cosine", "none", "prefix", "scaffold", "staged", "uniform"]
+ALL = ["adaptive", "cosine", "dropout", "none", "prefix", "scaffold", "staged", "uniform"]
 
 
 def drawn(name: str, step: int, size: int, times: int, **options: Any) -> np.ndarray:
