@@ -64,11 +64,12 @@ def convert(
 
     Raises ValueError, and leaves no file, where no row is left.
     """
-    if out.suffixes[-1:] not in ([".jsonl"], [".gz"]):
+    if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"{out}: rows are written to a .jsonl or .jsonl.gz file")
     if out.exists() and os.path.realpath(str(stream.path)) == os.path.realpath(out):
         raise ValueError(f"{out}: cannot be read and written at once; give another file")
-    beside = out.with_name(f"{out.name.split('.')[0]}.left_out.jsonl")
+    name = out.name.removesuffix(".gz").removesuffix(".jsonl")
+    beside = out.with_name(f"{name}.left_out.jsonl")
     found = Converted(out, beside)
     beside.unlink(missing_ok=True)
     with ExitStack() as files:
@@ -161,6 +162,7 @@ class _Conversion:
         return row_of(record) | rated.agreement()
 
     def _items(self, raw: RawRow) -> Iterator[Record | Refusal]:
+        form = None
         try:
             form = self._form(raw)
             made = form.rows(_renamed(raw.columns, self.stream)) if form else self._long(raw)
@@ -169,6 +171,8 @@ class _Conversion:
                 where = f"{raw.where}/{number}" if number else raw.where
                 try:
                     blank = in_union if form else self.reading.blank(raw)
+                    if form:
+                        self._refuse_range(form, row)
                     yield record_of(row, stream, where, raw.unread, blank)
                 except RowError as error:
                     yield _refusal(where, error)
@@ -189,6 +193,12 @@ class _Conversion:
             raise RowError(f"looks like {' and like '.join(found)}: say --from {found[0]}")
         self.found.formats[found[0] if found else "rows"] += 1
         return make_format(found[0]) if found else None
+
+    def _refuse_range(self, form: Format, row: Row) -> None:
+        if form.scaled and "score" in row and self.stream.score_range != (0, 1):
+            raise RowError(
+                f"rows of {type(form).__name__} know the range of their ratings: give no score range"
+            )
 
     def _stream(self, form: Format | None) -> Stream:
         if form is None:
@@ -233,6 +243,11 @@ def _renamed(row: Row, stream: Stream) -> Row:
     """A row under the names that a format knows, where the user says that they are others."""
     if not stream.columns:
         return row
-    return {ours: row[theirs] for ours, theirs in stream.columns.items() if theirs in row} | dict(
-        row
-    )
+    found = {ours: row[theirs] for ours, theirs in stream.columns.items() if theirs in row}
+    # Tools for annotation keep the texts in a mapping of their own.
+    for inner in ("fields", "data"):
+        texts = row.get(inner)
+        if isinstance(texts, Mapping):
+            more = {ours: texts[one] for ours, one in stream.columns.items() if one in texts}
+            found[inner] = {**texts, **more}
+    return {**row, **found}

@@ -117,8 +117,9 @@ def test_nothing_is_written_where_no_row_is_left(write, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
     with pytest.raises(ValueError, match="read and written at once"):
         convert(Stream(path), path)
-    with pytest.raises(ValueError, match=r"a \.jsonl or \.jsonl\.gz file"):
-        convert(Stream(path), tmp_path / "out.csv")
+    for name in ("out.csv", "out.csv.gz"):
+        with pytest.raises(ValueError, match=r"a \.jsonl or \.jsonl\.gz file"):
+            convert(Stream(path), tmp_path / name)
 
 
 def test_what_was_left_out_before_does_not_stay(write, tmp_path):
@@ -142,6 +143,32 @@ def test_scores_as_people_gave_them_need_their_range(write, tmp_path):
         converted(write, tmp_path, argilla)
     _, rows = converted(write, tmp_path, argilla, score_range=(1, 5))
     assert rows[0]["score"] == 0.75
+
+
+def test_a_format_that_knows_its_range_takes_no_other(write, tmp_path):
+    with pytest.raises(ValueError, match="HelpSteer2 know the range of their ratings"):
+        converted(write, tmp_path, SHAPES["HelpSteer2"].row, score_range=(1, 5))
+
+
+def test_texts_of_a_tool_may_have_names_of_their_own(write, tmp_path):
+    argilla = {**SHAPES["Argilla 2 records"].row, "fields": {"ask": "2+2?", "say": "4"}}
+    columns = {"prompt": "ask", "completion": "say"}
+    _, rows = converted(write, tmp_path, argilla, columns=columns)
+    assert (rows[0]["prompt"], rows[0]["completion"]) == ("2+2?", "4")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"labels": [True, False]},
+        {"winner": "model_a", "turn": 1},
+        {"context": "c", "response": "r"},
+        {"system": "s", "question": "q", "response": "r"},
+    ],
+)
+def test_columns_beside_a_row_of_ours_make_no_other_format_of_it(more):
+    for name in ("group", "pair", "messages"):
+        assert formats_of({**OURS[name], **more}) == []
 
 
 def test_the_hint_of_a_refused_row_names_the_format(write):

@@ -11,7 +11,8 @@ from onestage.data.formats import Format, Row, has
 @dataclass(frozen=True)
 class Dolly(Format):
     def recognises(self, row: Row) -> bool:
-        return has(row, "instruction", "response") and "context" in row
+        ours = has(row, "output") or has(row, "completion") or has(row, "messages")
+        return has(row, "instruction", "response") and "context" in row and not ours
 
     def rows(self, row: Row) -> Iterator[Row]:
         context, instruction = row["context"] or "", row["instruction"]

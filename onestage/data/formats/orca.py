@@ -17,7 +17,8 @@ class Orca(Format):
     def recognises(self, row: Row) -> bool:
         system = next((name for name in ("system", "system_prompt") if name in row), None)
         answered = has(row, "response") or has(row, "chosen", "rejected")
-        return system is not None and has(row, "question") and answered
+        ours = has(row, "prompt") or has(row, "messages")
+        return system is not None and has(row, "question") and answered and not ours
 
     def rows(self, row: Row) -> Iterator[Row]:
         prompt = asked(row["question"], row.get("system") or row.get("system_prompt"))

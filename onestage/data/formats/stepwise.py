@@ -19,7 +19,8 @@ class Stepwise(Format):
 
     def recognises(self, row: Row) -> bool:
         steps, labels = row.get("completions"), row.get("labels")
-        return has(row, "prompt") and isinstance(steps, list) and isinstance(labels, list)
+        lists = isinstance(steps, list) and isinstance(labels, list)
+        return lists and has(row, "prompt") and not has(row, "scores")
 
     def rows(self, row: Row) -> Iterator[Row]:
         prompt = row["prompt"] + self.separator
