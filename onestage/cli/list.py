@@ -59,7 +59,7 @@ def list_(
 def markdown_of(sort: str) -> str:
     """The table of a sort as pages have it, without other people's: theirs differ from here to there."""
     plugins = _plugins(sort)
-    more = (*OF_OBJECTIVES, "paper") if sort == "objectives" else ("what it is",)
+    more = (*OF_OBJECTIVES, "options", "paper") if sort == "objectives" else ("what it is",)
     rows = [["name", *more], ["---"] * (1 + len(more))]
     for name in plugins.built_in():
         if name in plugins.aliases:
@@ -67,7 +67,7 @@ def markdown_of(sort: str) -> str:
         if sort == "objectives":
             made = plugins.make(name)
             paper = f"[{made.paper}](https://arxiv.org/abs/{made.paper})" if made.paper else ""
-            rows.append([f"`{name}`", *_facts(made).values(), paper])
+            rows.append([f"`{name}`", *_facts(made).values(), _options(made), paper])
         else:
             rows.append([f"`{name}`", _first_sentence(_docstring(plugins, name))])
     return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
@@ -91,6 +91,20 @@ def _forwards(made: Objective) -> str:
     if "logp" in made.asks(True):
         told += " + old policy"
     return told
+
+
+def _options(made: Objective) -> str:
+    """The options that its own class declares, with their defaults as a recipe writes them."""
+    import dataclasses
+    import inspect
+
+    own = inspect.get_annotations(type(made))
+    fields = (f for f in dataclasses.fields(made) if f.name in own)  # type: ignore[arg-type]
+    return ", ".join(f"`{field.name}: {_in_yaml(field.default)}`" for field in fields)
+
+
+def _in_yaml(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else value
 
 
 def _joined(words: Iterable[str]) -> str:

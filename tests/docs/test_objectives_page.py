@@ -29,6 +29,7 @@ def test_a_row_by_hand() -> None:
     row = next(line for line in published().splitlines() if line.startswith("| `dpo` |"))
     assert row == (
         "| `dpo` | pair | pair | logp, reference | 1 + reference once | "
+        "`beta: 0.1`, `label_smoothing: 0.0` | "
         "[2305.18290](https://arxiv.org/abs/2305.18290) |"
     )
 
