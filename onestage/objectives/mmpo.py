@@ -9,9 +9,9 @@ with s the scores that the two sides were given. The minimum is h = gamma (s_w -
 a pair together, while DPO pushes it apart for ever. A pair without scores has p = 1, which is DPO. The
 reward model's form is `bradley_terry` with `target: soft`.
 
-Scores lie in [0, 1] here, so gamma is the log-odds of the largest difference there is: the published
-gamma times the width of its scale. The authors' 2.2 is per point of their scores, hence 8.8 for scores
-from 1 to 5, our default.
+Scores lie in [0, 1] here, so gamma is the log-odds of the largest difference there is: a published
+gamma, which is per point of the authors' scores, times the width of their scale. Defaults: beta 0.01 and
+gamma 2.2, the paper's for UltraFeedback as they stand; scores from 1 to 5 want four times that gamma.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MMPO(Objective):
     kinds = frozenset({"pair"})
 
     beta: float = 0.01
-    gamma: float = 8.8
+    gamma: float = 2.2
     """Log-odds of a preference between the best and the worst score there is."""
 
     def __post_init__(self) -> None:
