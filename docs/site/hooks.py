@@ -1,0 +1,63 @@
+"""Hooks of mkdocs: pages and files beside `docs/` are shown too, and links to them lead there."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+SHOWN = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "bench/README.md": "bench.md",
+    "recipes/README.md": "recipes.md",
+    **{
+        f"bench/results/{page.name}": f"bench-{page.name}"
+        for page in (ROOT / "bench" / "results").glob("*.md")
+    },
+}
+"""Pages, by where they lie: where the site has them."""
+INSTEAD = {"studies": "studies.md", "docs/studies": "studies.md", "docs": "index.md"}
+"""Folders, which a site cannot show."""
+LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    for where, shown in SHOWN.items():
+        files.append(File.generated(config, shown, abs_src_path=str(ROOT / where)))
+    folders = ("recipes/*.yaml", "recipes/*.py", "studies/*.yaml", "bench/results/*.json")
+    plain = [path for pattern in folders for path in ROOT.glob(pattern)]
+    for path in [*plain, ROOT / "onestage" / "training" / "gpus.yaml", ROOT / "LICENSE"]:
+        where = path.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, f"files/{where}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    lies = {shown: where for where, shown in SHOWN.items()}
+    here = ROOT / lies.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+
+    def moved(match: re.Match[str]) -> str:
+        before, link, anchor, after = match.groups()
+        if "://" in link or link.startswith("mailto:"):
+            return match.group()
+        target = Path(os.path.normpath(here.parent / link))
+        shown = os.path.relpath(_shown(target), Path(page.file.src_uri).parent)
+        return f"{before}{Path(shown).as_posix()}{anchor or ''}{after}"
+
+    # Links in code are text.
+    parts = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
+    return "".join(part if part.startswith("```") else LINK.sub(moved, part) for part in parts)
+
+
+def _shown(target: Path) -> str:
+    """Where the site has what lies at a path."""
+    where = target.relative_to(ROOT).as_posix()
+    if where in SHOWN or where in INSTEAD:
+        return SHOWN.get(where) or INSTEAD[where]
+    return where.removeprefix("docs/") if where.startswith("docs/") else f"files/{where}"

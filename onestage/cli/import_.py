@@ -1,0 +1,47 @@
+"""`onestage import`: a recipe from another tool's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onestage.cli._terminal import app, say, then
+
+
+@app.command("import")
+def import_(
+    config: Annotated[Path, typer.Argument(help="A configuration (YAML or JSON).")],
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="TOOL",
+            help="axolotl, llama_factory, ms_swift, trl. [default: recognised by its keys]",
+        ),
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="On how many it was trained.")] = 1,
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+) -> None:
+    """Write a recipe that trains as another tool's configuration does; what is not carried is told."""
+    from onestage.config import read_yaml
+    from onestage.runfolder import OutputError, write_text
+    from onestage.training.imports import find, known_keys, recognise
+    from onestage.training.imports._text import written
+
+    if out.exists():
+        raise OutputError(f"{out} is there already; choose another --out")
+    given = read_yaml(config, "configuration", known_keys())
+    tool = find(from_ or recognise(given))()
+    carried = tool.carry(given, devices)
+    write_text(out, written(carried, tool.title, config.name))
+    for note in carried.notes:
+        say(f"note: {note}")
+    for key, why in carried.unneeded.items():
+        say(f"not needed: {key}: {why}")
+    for key, value in carried.left.items():
+        say(f"NOT CARRIED: {key}: {value}")
+    left = len(carried.left)
+    say(f"{out}: {left} keys of {tool.title} could not be carried" if left else f"{out}")
+    then(f"onestage check {out}")

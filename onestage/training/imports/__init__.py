@@ -1,0 +1,118 @@
+"""Configurations of other tools become recipes: one file a tool, which says what it calls what.
+
+A tool is a table (its key: ours) and a few lines for what a table cannot say: data, objective, batch.
+Everything that is given is accounted for: carried, not needed here (with the reason), or left, which the
+user is told, because a recipe that trains otherwise than the old one must not look like it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from onestage.config import Plugins, RecipeError, number
+
+
+@dataclass
+class Carried:
+    """A recipe made of somebody's configuration, and what became of its keys."""
+
+    given: dict[str, Any]
+    """What is left of the configuration; taken from as it is read."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the recipe should know."""
+    unneeded: dict[str, str] = field(default_factory=dict)
+    """Keys that change nothing here, and why."""
+
+    def take(self, key: str, default: Any = None) -> Any:
+        """The value of a key, which then is accounted for; a null is as if it were not there."""
+        value = self.given.pop(key, None)
+        return default if value is None else value
+
+    def put(self, path: str, value: Any) -> None:
+        """Set `section.key` of the recipe."""
+        *sections, key = path.split(".")
+        place = self.recipe
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+
+    @property
+    def left(self) -> dict[str, Any]:
+        """What could not be carried; switches that are off say nothing."""
+        return {k: v for k, v in self.given.items() if v not in (None, False, "", [], {})}
+
+
+class Tool(ABC):
+    """A training tool whose configurations are read."""
+
+    title: ClassVar[str]
+    marks: ClassVar[frozenset[str]]
+    """Keys that this tool has and the others have not."""
+    keys: ClassVar[Mapping[str, str]]
+    """Its key: `section.key` of ours, with the same value."""
+    unneeded: ClassVar[Mapping[str, str]]
+    """Its key: why nothing here depends on it."""
+
+    @abstractmethod
+    def rest(self, carried: Carried, devices: int) -> None:
+        """What the tables cannot say. devices: on how many it ran, for the size of a batch."""
+
+    def carry(self, given: Mapping[str, Any], devices: int = 1) -> Carried:
+        """The recipe of a configuration."""
+        # YAML 1.1 reads 1e-4 as a text.
+        plain = {k: number(v) if isinstance(v, str) else v for k, v in given.items()}
+        carried = Carried(plain, {"model": {}})
+        self.rest(carried, devices)
+        for key, path in self.keys.items():
+            value = carried.take(key)
+            if value is not None:
+                carried.put(path, value)
+        for key, why in self.unneeded.items():
+            if carried.take(key) not in (None, False):
+                carried.unneeded[key] = why
+        _held_out(carried)
+        order = ("model", "data", "objective", "rollout", "train")
+        carried.recipe = {k: carried.recipe[k] for k in order if carried.recipe.get(k)}
+        return carried
+
+
+def _held_out(carried: Carried) -> None:
+    """`eval_steps` needs held-out rows of some stream: told, where none has any."""
+    held_out = [
+        stream
+        for stream in carried.recipe.get("data", [])
+        if {"eval_path", "eval_split"} & set(stream)
+    ]
+    steps = carried.recipe.get("train", {}).get("eval_steps")
+    if steps is not None and not held_out:
+        del carried.recipe["train"]["eval_steps"]
+        carried.notes.append(
+            f"eval_steps {steps} is left out: no stream has held-out rows (eval_path)"
+        )
+
+
+PLUGINS = Plugins("tool", __name__, Tool)  # type: ignore[type-abstract]
+names, find = PLUGINS.names, PLUGINS.find
+
+
+def known_keys() -> list[str]:
+    """The keys by which tools are recognised."""
+    return sorted({key for name in names() for key in find(name).marks})
+
+
+def recognise(given: Mapping[str, Any]) -> str:
+    """The name of the tool whose configuration this is.
+
+    `RecipeError` where none or several know as many of its keys: `--from` says which.
+    """
+    scores = {name: len(find(name).marks & set(given)) for name in names()}
+    best = max(scores.values())
+    found = [name for name, score in scores.items() if score == best]
+    if best == 0 or len(found) > 1:
+        why = f"could be of {' or '.join(found)}" if best else f"has no key of {', '.join(names())}"
+        raise RecipeError(f"the configuration {why}; say whose it is: --from NAME")
+    return found[0]

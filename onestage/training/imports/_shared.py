@@ -1,0 +1,143 @@
+"""What configurations of several tools share: transformers' own arguments, batches, adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onestage.training.imports import Carried
+
+TRAINER: Mapping[str, str] = {
+    "learning_rate": "train.learning_rate",
+    "num_train_epochs": "train.num_train_epochs",
+    "lr_scheduler_type": "train.lr_scheduler_type",
+    "lr_scheduler_kwargs": "train.lr_scheduler_kwargs",
+    "warmup_ratio": "train.warmup_ratio",
+    "warmup_steps": "train.warmup_steps",
+    "weight_decay": "train.weight_decay",
+    "max_grad_norm": "train.max_grad_norm",
+    "optim": "train.optim",
+    "optim_args": "train.optim_args",
+    "adam_beta1": "train.adam_beta1",
+    "adam_beta2": "train.adam_beta2",
+    "adam_epsilon": "train.adam_epsilon",
+    "seed": "train.seed",
+    "bf16": "train.bf16",
+    "logging_steps": "train.logging_steps",
+    "save_total_limit": "train.save_total_limit",
+    "dataset_num_proc": "train.dataset_num_proc",
+    "gradient_checkpointing": "model.gradient_checkpointing",
+    "trust_remote_code": "model.trust_remote_code",
+}
+"""Arguments of transformers' trainer that go by the same name here."""
+
+NOT_NEEDED: Mapping[str, str] = {
+    "packing": "rows are always packed, without padding and without seeing each other",
+    "padding_free": "there is no padding",
+    "group_by_length": "there is no padding",
+    "remove_unused_columns": "columns that are not used are listed by onestage check",
+    "dataloader_num_workers": "rows are encoded before the first step (train.dataset_num_proc)",
+    "dataloader_pin_memory": "rows are encoded before the first step",
+    "dataloader_drop_last": "every record of a batch counts the same, so none is dropped",
+    "ddp_timeout": "accelerate's",
+    "ddp_find_unused_parameters": "every parameter that is trained is used",
+    "gradient_checkpointing_kwargs": "checkpoints are not reentrant",
+    "use_liger_kernel": "logits are made in chunks, never whole",
+    "precompute_ref_log_probs": "always, and kept between runs",
+    "logging_first_step": "the first step is always logged",
+    "do_train": "that is what the command says",
+    "do_eval": "held-out rows are evaluated where a stream has some",
+    "overwrite_output_dir": "a folder that holds a run is not overwritten",
+    "save_strategy": "by train.save_steps",
+    "tf32": "torch's own default is used",
+    "push_to_hub": "onestage push",
+}
+
+
+def batch(carried: Carried, per_device: str, devices: int, accumulation: str) -> None:
+    """Records of a step, over all devices and accumulation."""
+    each, steps = carried.take(per_device), carried.take(accumulation, 1)
+    if each is None:
+        return
+    carried.put("train.batch_size", each * steps * devices)
+    carried.notes.append(
+        f"batch_size is of a whole step: {each} a device x {steps} accumulated x {devices} devices "
+        "(--devices N, if there were more); how rows are cut for memory follows from tokens_per_row"
+    )
+
+
+def every(carried: Carried, key: str, strategy: str) -> None:
+    """`eval_steps` and `save_steps`, which count only where the strategy is by steps."""
+    steps, how = carried.take(key), carried.take(strategy, "steps")
+    if steps is None or how == "no":
+        return
+    if how == "steps" and isinstance(steps, int) and steps > 0:
+        carried.put(f"train.{key}", steps)
+    else:
+        carried.notes.append(f"{key}: {steps} by {how!r}: give train.{key} in steps")
+
+
+def length(carried: Carried) -> None:
+    """`max_steps`, which is -1 where epochs count, and which otherwise goes before them."""
+    steps = carried.take("max_steps")
+    if isinstance(steps, int) and steps > 0:
+        carried.put("train.max_steps", steps)
+        carried.take("num_train_epochs")
+
+
+def trackers(carried: Carried) -> None:
+    told = carried.take("report_to")
+    known = [told] if isinstance(told, str) else list(told or [])
+    known = [name for name in known if name not in ("none", "all")]
+    if known:
+        carried.put("train.report_to", known)
+
+
+def adapter(carried: Carried, rank: str, alpha: str, dropout: str, target: str) -> None:
+    """LoRA under a tool's names."""
+    lora: dict[str, Any] = {}
+    for ours, theirs in (("r", rank), ("alpha", alpha), ("dropout", dropout)):
+        value = carried.take(theirs)
+        if value is not None:
+            lora[ours] = value
+    modules = carried.take(target)
+    whole = modules in (None, "all", "all-linear", ["all"], ["all-linear"])
+    if isinstance(modules, str) and "," in modules:
+        modules = [name.strip() for name in modules.split(",")]
+    if not whole:
+        lora["target_modules"] = modules
+    elif modules is None:
+        carried.notes.append(
+            "adapters go on all linear layers; the tool's own default may be fewer"
+        )
+    carried.put("model.lora", lora)
+
+
+def precision(carried: Carried, value: Any) -> None:
+    """`bfloat16`, `torch.bfloat16`, `auto`."""
+    name = str(value).removeprefix("torch.") if value is not None else "auto"
+    if name != "auto":
+        carried.put("model.dtype", name)
+
+
+def strength(carried: Carried, name: str, beta: Any, **more: Any) -> None:
+    """An objective with the options that were given."""
+    options = {k: v for k, v in {"beta": beta, **more}.items() if v is not None}
+    carried.put("objective", {"name": name, **options} if options else name)
+
+
+def streams(carried: Carried, given: list[dict[str, Any]]) -> None:
+    """Streams with names that differ; `onestage check` says which of them want converting."""
+    seen: dict[str, int] = {}
+    for stream in given:
+        name = stream["name"]
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            stream["name"] = f"{name}_{seen[name]}"
+    carried.put("data", given)
+
+
+def named(path: str) -> str:
+    """A stream's name, of a file or a hub id."""
+    last = path.rstrip("/").rpartition("/")[2]
+    return last.partition(".")[0].replace(" ", "_") or "data"

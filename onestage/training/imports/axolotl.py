@@ -1,0 +1,129 @@
+"""Axolotl: its YAML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onestage.training.imports import Carried, Tool
+from onestage.training.imports._shared import (
+    NOT_NEEDED,
+    TRAINER,
+    adapter,
+    batch,
+    named,
+    precision,
+    streams,
+    strength,
+)
+
+OBJECTIVES = {"dpo": "dpo", "ipo": "ipo", "kto": "kto", "orpo": "orpo", "simpo": "simpo"}
+RENAMED = {
+    "field_instruction": "prompt",
+    "field_output": "completion",
+    "field_messages": "messages",
+    "field_chosen": "chosen",
+    "field_rejected": "rejected",
+    "field": "text",
+}
+"""Of a data set: its word, our column."""
+
+
+class Axolotl(Tool):
+    title = "Axolotl"
+    marks = frozenset(
+        {"base_model", "micro_batch_size", "num_epochs", "sequence_len", "sample_packing", "rl"}
+        | {"val_set_size", "lora_target_linear", "flash_attention", "dataset_prepared_path"}
+    )
+    keys = {
+        **{key: path for key, path in TRAINER.items() if key not in ("optim", "bf16")},
+        "base_model": "model.name",
+        "revision_of_model": "model.revision",
+        "tokenizer_config": "model.tokenizer",
+        "sequence_len": "train.max_length",
+        "num_epochs": "train.num_train_epochs",
+        "lr_scheduler": "train.lr_scheduler_type",
+        "optimizer": "train.optim",
+        "attn_implementation": "model.attn_implementation",
+        "load_in_4bit": "model.load_in_4bit",
+        "save_steps": "train.save_steps",
+        "eval_steps": "train.eval_steps",
+        "dataset_processes": "train.dataset_num_proc",
+    }
+    unneeded = {
+        **NOT_NEEDED,
+        "sample_packing": "rows are always packed, without seeing each other",
+        "eval_sample_packing": "rows are always packed",
+        "pad_to_sequence_len": "there is no padding",
+        "flash_attention": "attention is chosen by device (model.attn_implementation)",
+        "sdp_attention": "attention is chosen by device (model.attn_implementation)",
+        "train_on_inputs": "only what the assistant says is trained on",
+        "dataset_prepared_path": "encoded data are kept in the cache",
+        "output_dir": "give --out to onestage train",
+        "strict": "every weight must be loaded",
+        "is_llama_derived_model": "the model is read from its folder",
+        "model_type": "the model is read from its folder",
+        "tokenizer_type": "the tokenizer is read from its folder",
+        "cut_cross_entropy": "logits are made in chunks, never whole",
+        "liger_fused_linear_cross_entropy": "logits are made in chunks, never whole",
+        "wandb_project": "give train.report_to: wandb",
+        "plugins": "give train.callbacks",
+        "special_tokens": "the tokenizer's own are used; law 5 checks them",
+    }
+
+    def rest(self, carried: Carried, devices: int) -> None:
+        batch(carried, "micro_batch_size", devices, "gradient_accumulation_steps")
+        precision(carried, carried.take("torch_dtype"))
+        if carried.take("bf16") in (True, "auto", "full", "true"):
+            carried.put("train.bf16", True)
+        steps = carried.take("max_steps")
+        if steps:
+            carried.put("train.max_steps", steps)
+            carried.take("num_epochs")
+        if carried.take("adapter") in ("lora", "qlora"):
+            if carried.take("lora_target_linear"):
+                carried.given["lora_target_modules"] = "all-linear"
+            adapter(carried, "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+        self._data(carried)
+        rl = carried.given.get("rl")
+        if rl is None or rl in OBJECTIVES:
+            carried.take("rl")
+            beta = carried.take("rl_beta") or carried.take("dpo_beta")
+            strength(carried, OBJECTIVES.get(str(rl), "sft"), beta)
+        for key in ("evals_per_epoch", "saves_per_epoch"):
+            if carried.take(key):
+                carried.notes.append(f"{key}: give train.{key.partition('s_')[0]}_steps in steps")
+        template = carried.take("chat_template")
+        if template not in (None, "tokenizer_default"):
+            carried.notes.append(
+                f"chat_template {template!r} is Axolotl's own; here the tokenizer's is used, or a Jinja "
+                "file under model.chat_template"
+            )
+
+    def _data(self, carried: Carried) -> None:
+        found = [self._stream(carried, entry) for entry in carried.take("datasets", [])]
+        held_out = carried.take("test_datasets", [])
+        for stream, entry in zip(found, held_out, strict=False):
+            stream["eval_path"] = entry.get("data_files") or entry.get("path")
+        part = carried.take("val_set_size")
+        if part and not held_out:
+            carried.notes.append(
+                f"val_set_size {part}: no rows are split off; give a stream an eval_path"
+            )
+        streams(carried, found)
+
+    def _stream(self, carried: Carried, entry: dict[str, Any]) -> dict[str, Any]:
+        path = entry.get("data_files") or entry.get("path")
+        stream: dict[str, Any] = {"name": named(str(entry.get("path") or path)), "path": path}
+        for theirs, ours in (("name", "subset"), ("split", "split")):
+            if entry.get(theirs):
+                stream[ours] = entry[theirs]
+        columns = {ours: entry[key] for key, ours in RENAMED.items() if key in entry}
+        if columns:
+            stream["columns"] = columns
+        if entry.get("type") == "completion":
+            stream["kind"] = "text"
+        known = {"path", "data_files", "name", "split", "type", "ds_type", *RENAMED}
+        lost = sorted(set(entry) - known)
+        if lost:
+            carried.notes.append(f"data {stream['name']}: {', '.join(lost)} could not be carried")
+        return stream

@@ -1,0 +1,142 @@
+"""LLaMA-Factory: its YAML; data sets are looked up in the `dataset_info.json` beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from onestage.training.imports import Carried, Tool
+from onestage.training.imports._shared import (
+    NOT_NEEDED,
+    TRAINER,
+    adapter,
+    batch,
+    every,
+    length,
+    named,
+    streams,
+    strength,
+    trackers,
+)
+
+PAIRS = {"sigmoid": "dpo", "hinge": "slic", "ipo": "ipo", "orpo": "orpo", "simpo": "simpo"}
+STAGES = {"sft": "sft", "pt": "sft", "dpo": "dpo", "kto": "kto", "rm": "bradley_terry"}
+
+
+class LlamaFactory(Tool):
+    title = "LLaMA-Factory"
+    marks = frozenset(
+        {"stage", "finetuning_type", "lora_target", "lora_rank", "cutoff_len", "dataset_dir"}
+        | {"template", "max_samples", "pref_beta", "pref_loss", "pref_ftx", "neat_packing"}
+        | {"preprocessing_num_workers"}
+    )
+    keys = {
+        **TRAINER,
+        "model_name_or_path": "model.name",
+        "adapter_name_or_path": "model.name",
+        "cutoff_len": "train.max_length",
+        "preprocessing_num_workers": "train.dataset_num_proc",
+    }
+    unneeded = {
+        **NOT_NEEDED,
+        "neat_packing": "rows are always packed, without seeing each other",
+        "flash_attn": "attention is chosen by device (model.attn_implementation)",
+        "output_dir": "give --out to onestage train",
+        "overwrite_cache": "caches are keyed by content",
+        "plot_loss": "onestage report",
+        "include_num_input_tokens_seen": "tokens are always counted",
+        "enable_liger_kernel": "logits are made in chunks, never whole",
+    }
+
+    def rest(self, carried: Carried, devices: int) -> None:
+        batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps")
+        length(carried)
+        every(carried, "eval_steps", "eval_strategy")
+        every(carried, "save_steps", "save_strategy")
+        trackers(carried)
+        kind = carried.given.get("finetuning_type", "lora")
+        if kind in ("lora", "full"):
+            carried.take("finetuning_type")
+        if kind == "lora":
+            adapter(carried, "lora_rank", "lora_alpha", "lora_dropout", "lora_target")
+        if carried.given.get("quantization_bit") == 4:
+            carried.put("model.load_in_4bit", carried.take("quantization_bit") == 4)
+        template = carried.take("template")
+        if template:
+            carried.notes.append(
+                f"template {template!r} is LLaMA-Factory's own; here the tokenizer's is used, or a "
+                "Jinja file under model.chat_template"
+            )
+        self._objective(carried)
+        self._data(carried)
+
+    def _objective(self, carried: Carried) -> None:
+        stage, loss = carried.given.get("stage", "sft"), carried.given.get("pref_loss", "sigmoid")
+        if stage not in STAGES or (stage == "dpo" and loss not in PAIRS):
+            return  # left, and so told
+        carried.take("stage")
+        beta, likelihood = carried.take("pref_beta"), carried.take("pref_ftx")
+        name = STAGES[stage]
+        if stage == "dpo":
+            name = PAIRS[str(carried.take("pref_loss", "sigmoid"))]
+        if stage == "rm":
+            carried.put("model.task", "reward")
+        if name == "dpo" and likelihood:
+            strength(carried, "rpo", beta, sft_coef=likelihood)
+        else:
+            strength(carried, name, beta)
+
+    def _data(self, carried: Carried) -> None:
+        folder = Path(str(carried.take("dataset_dir", "data")))
+        known = _info(folder / "dataset_info.json")
+        given = carried.take("dataset", "")
+        wanted = given if isinstance(given, list) else [one.strip() for one in given.split(",")]
+        most, parts = carried.take("max_samples"), carried.take("interleave_probs")
+        weights = [float(one) for one in str(parts).split(",")] if parts else []
+        found = []
+        for number, name in enumerate(name for name in wanted if name):
+            stream = self._stream(name, folder, known.get(name))
+            stream |= {"limit": most} if most else {}
+            stream |= {"weight": weights[number]} if number < len(weights) else {}
+            if name not in known:
+                carried.notes.append(
+                    f"data {name}: {folder / 'dataset_info.json'} does not tell of it; mend its path"
+                )
+            found.append(stream)
+        if carried.take("mix_strategy") and not weights:
+            carried.notes.append("mix_strategy: streams count by size, unless they have a weight")
+        if carried.take("val_size"):
+            carried.notes.append("val_size: no rows are split off; give a stream an eval_path")
+        streams(carried, found)
+
+    def _stream(self, name: str, folder: Path, info: dict[str, Any] | None) -> dict[str, Any]:
+        told = info or {}
+        path = told.get("hf_hub_url") or str(folder / told.get("file_name", f"{name}.json"))
+        stream: dict[str, Any] = {"name": named(name), "path": path}
+        for theirs, ours in (("subset", "subset"), ("split", "split"), ("num_samples", "limit")):
+            if told.get(theirs):
+                stream[ours] = told[theirs]
+        # Alpaca's and ShareGPT's own columns are read as they are.
+        renamed = {
+            OURS.get(theirs, theirs): column
+            for theirs, column in told.get("columns", {}).items()
+            if USUAL.get(theirs, theirs) != column
+        }
+        return stream | ({"columns": renamed} if renamed else {})
+
+
+USUAL = {
+    **{"prompt": "instruction", "query": "input", "response": "output"},
+    "messages": "conversations",
+}
+"""Columns of `dataset_info.json`, and what they are called where it does not say."""
+OURS = {"response": "completion"}
+
+
+def _info(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,106 @@
+"""TRL: the YAML of `trl sft --config`, or the arguments of an `SFTConfig`, `DPOConfig`, ... as YAML."""
+
+from __future__ import annotations
+
+from onestage.training.imports import Carried, Tool
+from onestage.training.imports._shared import (
+    NOT_NEEDED,
+    TRAINER,
+    adapter,
+    batch,
+    every,
+    length,
+    named,
+    precision,
+    streams,
+    strength,
+    trackers,
+)
+
+LOSSES = {
+    "sigmoid": "dpo",
+    "robust": "robust_dpo",
+    "hinge": "slic",
+    "ipo": "ipo",
+    "bco_pair": "bco",
+    "nca_pair": "nca",
+    "apo_zero": "apo",
+    "sppo_hard": "sppo",
+    "kto": "kto",
+    "apo_zero_unpaired": "apo",
+}
+"""`loss_type`, of pairs and of thumbs; those that are not here are left."""
+
+
+class TRL(Tool):
+    title = "TRL"
+    marks = frozenset(
+        {"dataset_name", "dataset_train_split", "use_peft", "loss_type", "max_prompt_length"}
+        | {"lora_target_modules", "lora_task_type", "dataset_config", "assistant_only_loss", "beta"}
+    )
+    keys = {
+        **TRAINER,
+        "model_name_or_path": "model.name",
+        "model_revision": "model.revision",
+        "attn_implementation": "model.attn_implementation",
+        "load_in_4bit": "model.load_in_4bit",
+        "max_length": "train.max_length",
+        "max_completion_length": "rollout.max_completion_length",
+        "num_generations": "rollout.num_generations",
+        "temperature": "rollout.temperature",
+    }
+    unneeded = {
+        **NOT_NEEDED,
+        "assistant_only_loss": "only what the assistant says is trained on",
+        "completion_only_loss": "only completions are trained on",
+        "dataset_text_field": "columns are recognised; data.NAME.columns renames them",
+        "packing_strategy": "rows are packed by trees",
+        "max_prompt_length": "prompts are not cut unless train.overflow says so",
+        "use_vllm": "give rollout: {engine: vllm}",
+        "output_dir": "give --out to onestage train",
+        "run_name": "give --out to onestage train",
+        "lora_task_type": "it is a language model",
+    }
+
+    def rest(self, carried: Carried, devices: int) -> None:
+        batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps")
+        length(carried)
+        every(carried, "eval_steps", "eval_strategy")
+        every(carried, "save_steps", "save_strategy")
+        trackers(carried)
+        precision(carried, carried.take("dtype") or carried.take("torch_dtype"))
+        if carried.take("use_peft", "lora_r" in carried.given):
+            adapter(carried, "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+        self._data(carried)
+        self._objective(carried)
+
+    def _data(self, carried: Carried) -> None:
+        subset, split = carried.take("dataset_config"), carried.take("dataset_train_split")
+        held_out, found = carried.take("dataset_test_split"), []
+        one = carried.take("dataset_name")
+        many = [{"path": one, "name": subset, "split": split}] if one else []
+        for entry in [*many, *carried.take("datasets", [])]:
+            path = entry.get("data_files") or entry.get("path")
+            stream = {"name": named(str(path)), "path": path}
+            stream |= {"subset": entry["name"]} if entry.get("name") else {}
+            stream |= {"split": entry["split"]} if entry.get("split") else {}
+            stream |= {"eval_split": held_out} if held_out else {}
+            found.append(stream)
+        streams(carried, found)
+
+    def _objective(self, carried: Carried) -> None:
+        beta, loss = carried.take("beta"), carried.given.get("loss_type")
+        if loss in ("nll", "chunked_nll", "dft") or (loss is None and beta is None):
+            carried.take("loss_type")
+            strength(carried, "sft", None, reweight="dft" if loss == "dft" else None)
+            return
+        if loss is not None and loss not in LOSSES:
+            carried.notes.append(f"loss_type {loss!r} is not known here: onestage list objectives")
+            return
+        carried.take("loss_type")
+        smoothing = carried.take("label_smoothing") or None
+        strength(carried, LOSSES.get(str(loss), "dpo"), beta, label_smoothing=smoothing)
+        if loss is None:
+            carried.notes.append(
+                "beta without loss_type is read as DPO's; of KTO or GRPO name the objective yourself"
+            )

@@ -1,0 +1,230 @@
+"""Configurations as their tools' users have them become recipes that ours reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from onestage.cli._terminal import app
+from onestage.config import RecipeError
+from onestage.training.imports import find, recognise
+from onestage.training.recipe import parse_recipe
+
+AXOLOTL = """
+base_model: NousResearch/Meta-Llama-3-8B
+model_type: LlamaForCausalLM
+load_in_8bit: true
+strict: false
+chat_template: llama3
+datasets:
+  - path: fozziethebeat/alpaca_messages_2k_test
+    type: chat_template
+    split: train
+  - path: data/raw.jsonl
+    type: completion
+    field: body
+    shards: 4
+dataset_prepared_path: last_run_prepared
+val_set_size: 0.05
+sequence_len: 4096
+sample_packing: true
+adapter: lora
+lora_r: 32
+lora_alpha: 16
+lora_dropout: 0.05
+lora_target_linear: true
+gradient_accumulation_steps: 4
+micro_batch_size: 2
+num_epochs: 4
+optimizer: adamw_torch
+lr_scheduler: cosine
+learning_rate: 2e-4
+bf16: auto
+tf32: false
+gradient_checkpointing: true
+flash_attention: true
+warmup_steps: 10
+evals_per_epoch: 4
+weight_decay: 0.0
+special_tokens:
+  pad_token: <|end_of_text|>
+"""
+LLAMA_FACTORY = """
+model_name_or_path: meta-llama/Meta-Llama-3-8B-Instruct
+trust_remote_code: true
+stage: dpo
+do_train: true
+finetuning_type: lora
+lora_rank: 8
+lora_target: q_proj,v_proj
+pref_beta: 0.1
+pref_loss: sigmoid
+pref_ftx: 0.2
+dataset: dpo_en_demo,missing
+dataset_dir: FOLDER
+template: llama3
+cutoff_len: 2048
+max_samples: 1000
+preprocessing_num_workers: 16
+output_dir: saves/llama3-8b/lora/dpo
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 8
+learning_rate: 5.0e-6
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+eval_steps: 500
+eval_strategy: steps
+badam_mode: layer
+"""
+MS_SWIFT = """
+model: Qwen/Qwen2.5-7B-Instruct
+rlhf_type: dpo
+train_type: lora
+dataset:
+  - hjh0119/shareAI-Llama3-DPO-zh-en-emoji#1000
+  - mine.jsonl
+torch_dtype: bfloat16
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 16
+learning_rate: 1e-4
+lora_rank: 8
+lora_alpha: 32
+target_modules: all-linear
+rpo_alpha: 0.1
+max_length: 2048
+eval_steps: 50
+save_total_limit: 5
+num_train_epochs: 1
+system: You are a helpful assistant.
+"""
+TRL = """
+model_name_or_path: Qwen/Qwen2-0.5B-Instruct
+dataset_name: trl-lib/ultrafeedback_binarized
+dataset_train_split: train
+dataset_test_split: test
+learning_rate: 5.0e-6
+num_train_epochs: 1
+per_device_train_batch_size: 2
+gradient_accumulation_steps: 8
+gradient_checkpointing: true
+loss_type: hinge
+beta: 0.05
+eval_strategy: steps
+eval_steps: 50
+use_peft: true
+lora_r: 32
+lora_alpha: 16
+padding_free: true
+torch_dtype: bfloat16
+precompute_ref_log_probs: true
+use_weighting: true
+report_to: none
+"""
+
+
+def carried(text: str, tool: str, devices: int = 1) -> tuple[dict[str, Any], Any]:
+    given = yaml.safe_load(text)
+    assert recognise(given) == tool
+    found = find(tool)().carry(given, devices)
+    parse_recipe(found.recipe)  # every key and objective is one of ours
+    return found.recipe, found
+
+
+def test_axolotl() -> None:
+    recipe, found = carried(AXOLOTL, "axolotl", devices=8)
+    assert recipe["model"] == {
+        **{"lora": {"r": 32, "alpha": 16, "dropout": 0.05}, "gradient_checkpointing": True},
+        "name": "NousResearch/Meta-Llama-3-8B",
+    }
+    assert recipe["data"] == [
+        {
+            **{"name": "alpaca_messages_2k_test", "split": "train"},
+            "path": "fozziethebeat/alpaca_messages_2k_test",
+        },
+        {"name": "raw", "path": "data/raw.jsonl", "columns": {"text": "body"}, "kind": "text"},
+    ]
+    assert recipe["objective"] == "sft"
+    train = recipe["train"]
+    assert (train["batch_size"], train["max_length"], train["num_train_epochs"]) == (64, 4096, 4)
+    assert (train["learning_rate"], train["bf16"], train["warmup_steps"]) == (2e-4, True, 10)
+    assert found.left == {"load_in_8bit": True}
+    notes = "\n".join(found.notes)
+    for told in (
+        "shards could not be carried",
+        "val_set_size 0.05",
+        "chat_template",
+        "evals_per_epoch",
+    ):
+        assert told in notes  # fmt: skip
+
+
+def test_llama_factory(tmp_path: Path) -> None:
+    info = {
+        "dpo_en_demo": {
+            **{"file_name": "dpo_en_demo.json", "ranking": True, "formatting": "sharegpt"},
+            "columns": {"messages": "conversations", "chosen": "better", "rejected": "worse"},
+        }
+    }
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    recipe, found = carried(LLAMA_FACTORY.replace("FOLDER", str(tmp_path)), "llama_factory")
+    assert recipe["model"]["lora"] == {"r": 8, "target_modules": ["q_proj", "v_proj"]}
+    assert recipe["objective"] == {"name": "rpo", "beta": 0.1, "sft_coef": 0.2}
+    first, second = recipe["data"]
+    assert first == {
+        **{"name": "dpo_en_demo", "path": str(tmp_path / "dpo_en_demo.json"), "limit": 1000},
+        "columns": {"chosen": "better", "rejected": "worse"},
+    }
+    assert second["name"] == "missing"
+    assert any("does not tell of it" in note for note in found.notes)
+    assert "eval_steps" not in recipe["train"]
+    assert any(note.startswith("eval_steps 500 is left out") for note in found.notes)
+    assert found.left == {"badam_mode": "layer"}
+
+
+def test_ms_swift() -> None:
+    recipe, found = carried(MS_SWIFT, "ms_swift")
+    assert [one.get("limit") for one in recipe["data"]] == [1000, None]
+    assert recipe["objective"] == {"name": "rpo", "sft_coef": 0.1}
+    assert recipe["model"]["dtype"] == "bfloat16"
+    assert recipe["train"]["batch_size"] == 16
+    assert found.left == {"system": "You are a helpful assistant."}
+
+
+def test_trl() -> None:
+    recipe, found = carried(TRL, "trl")
+    assert recipe["objective"] == {"name": "slic", "beta": 0.05}
+    assert recipe["data"][0]["eval_split"] == "test"
+    assert "report_to" not in recipe["train"]
+    assert {"padding_free", "precompute_ref_log_probs"} <= set(found.unneeded)
+    assert found.left == {"use_weighting": True}
+    odd = find("trl")().carry({"loss_type": "exo_pair", "beta": 0.1})
+    assert odd.left == {"loss_type": "exo_pair"}
+
+
+def test_whose_it_is_must_be_clear() -> None:
+    with pytest.raises(RecipeError, match=r"has no key of axolotl, .* --from NAME"):
+        recognise({"learning_rate": 1e-4})
+    with pytest.raises(RecipeError, match="could be of axolotl or ms_swift"):
+        recognise({"base_model": "a", "dataset": "b"})
+
+
+def test_the_command_tells_what_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.yaml").write_text(TRL)
+    done = CliRunner().invoke(app, ["import", "old.yaml", "--devices", "4"])
+    assert done.exit_code == 0
+    assert "NOT CARRIED: use_weighting: True" in done.output
+    assert "recipe.yaml: 1 keys of TRL could not be carried" in done.output
+    assert done.output.rstrip().endswith("next: onestage check recipe.yaml")
+    text = Path("recipe.yaml").read_text()
+    assert "# NOT CARRIED: use_weighting: True" in text
+    assert yaml.safe_load(text)["train"]["batch_size"] == 64
+    assert CliRunner().invoke(app, ["import", "old.yaml"]).exit_code == 1  # it is there already
+    assert Path("recipe.yaml").read_text() == text
