@@ -35,6 +35,12 @@ RESPONSES = frozenset(("completion", "output", "messages", "conversations"))
 """Columns (by our names) that hold the one response of a row."""
 
 
+ANNOTATED = (
+    "name their annotator, and each rating is a record of its own; onestage convert makes one row of "
+    "all ratings of an answer"
+)
+
+
 class Reading:
     """One pass over a stream: its records and refusals, in order, and what stood beside them."""
 
@@ -44,6 +50,8 @@ class Reading:
         """Every column of the rows read so far."""
         self.kinds: set[Kind] = set()
         """Of the records so far."""
+        self.annotated = 0
+        """Records so far that say who gave their feedback."""
         self._items = self._walk(raw_rows(stream))
         self._judging: frozenset[tuple[str, str]] | None = None
 
@@ -56,6 +64,10 @@ class Reading:
     def unused(self) -> dict[str, str]:
         """Columns that no record was made of, each with ours that it may be meant for, or ""."""
         return unused_columns(list(self.columns), self.kinds, self.stream)
+
+    def notes(self) -> dict[str, int]:
+        """What is to be known of records, and of how many."""
+        return {ANNOTATED: self.annotated} if self.annotated else {}
 
     def absent(self) -> dict[str, str]:
         """What `columns` renames (our name -> the source's) and no row has."""
@@ -85,6 +97,7 @@ class Reading:
         except RecursionError:
             return Refusal(row.where, "nested too deeply to be a row of text")
         self.kinds.add(record.kind)
+        self.annotated += record.annotator is not None
         return record.as_messages() if self.stream.as_messages else record
 
     def blank(self, row: RawRow) -> Callable[[str, bool], bool]:

@@ -118,12 +118,12 @@ class Table:
             self.notes[note] = self.notes.get(note, 0) + 1
 
     def close(self, reading: Reading) -> None:
-        """Take in which columns stood beside the records, when all are read."""
+        """Take in what stood beside the records, when all are read."""
         self.unused, self.absent = reading.unused(), reading.absent()
+        self.notes |= reading.notes()
 
     def beside(self, stream: Stream) -> None:
-        """Take in which files stand beside those of rows. Not kept with the store: its name is that of
-        the rows, which may stand elsewhere, too."""
+        """Take in which files stand beside those of rows; not kept with rows, which may be elsewhere."""
         files = skipped(stream)
         self.skipped, self.skipped_files = len(files), files[:SHOWN_FILES]
 

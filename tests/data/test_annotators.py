@@ -134,3 +134,12 @@ def test_another_name_for_the_annotator(write, tmp_path):
     del rows[0]["annotator"]
     found, _ = written(write, tmp_path, *rows, columns={"annotator": "worker"})
     assert [one.name for one in found.raters.table()] == ["w"]
+
+
+def test_a_run_is_told_that_ratings_are_records_of_their_own(write):
+    from onestage.data.reading import ANNOTATED, read
+
+    rows = [labelled("a", True), labelled("b", False), {"prompt": "a", "completion": "b"}]
+    reading = read(write("a.jsonl", lines_of(*rows)))
+    assert len(list(reading)) == 3
+    assert reading.notes() == {ANNOTATED: 2}
