@@ -22,6 +22,7 @@ from onestage.report.keeping import verdict_section
 from onestage.report.markup import Html, el, join
 from onestage.report.opening import opening
 from onestage.report.plain import read_plain
+from onestage.report.published import published_section
 from onestage.report.reading import Trouble
 from onestage.report.repeating import data_section, recipe_section, repeat_section
 from onestage.report.results import result_section
@@ -160,6 +161,7 @@ def chapter_sections(found: Compared, asked: Thresholds | None = None) -> dict[s
         "Over the axes": axes_section(found, looks),
         "Gained and forgotten": gains_section(found, looks),
         "Bounds": bounds_section(found),
+        "Beside the papers": published_section(found),
         "The front": front_section(found, looks, _gaps(found)),
         "Claims": claims_section(found),
         "Samples": samples_section(found, looks),

@@ -385,3 +385,19 @@ def test_engines_by_class() -> None:
     assert {"Transformers", "Vllm", "Engine", "Decoding"} <= set(dir(engines))
     with pytest.raises(AttributeError, match="no attribute 'Tranformers'"):
         _ = engines.Tranformers
+
+
+def test_a_completion_ends_behind_a_text_at_which_it_may(tokenizer: Any) -> None:
+    """The same tokens, up to the first of them with which the text is there; others go on."""
+    engine = Transformers(sharpen(tiny_llama()), tokenizer, batch_size=3)
+    requests = [Request(np.array([0, n + 5], np.int32), 1, str(n)) for n in range(6)]
+    free = [one for (one,) in engine(requests, Decoding(24))]
+    texts = [tokenizer.decode(one.ids) for one in free]
+    stop = texts[0][len(texts[0]) // 2 :][:2]
+    ended = [one for (one,) in engine(requests, Decoding(24, stop=(stop, "never said")))]
+    for whole, short, text in zip(free, ended, texts, strict=True):
+        assert short.ids.tolist() == whole.ids[: len(short.ids)].tolist()
+        said = tokenizer.decode(short.ids)
+        assert (stop in said) == (stop in text)
+        assert stop not in tokenizer.decode(short.ids[:-1])
+    assert len(ended[0].ids) < len(free[0].ids)

@@ -29,6 +29,8 @@ class Decoding:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    """Texts behind which nothing is wanted: an engine may end a completion there, or go on."""
 
 
 @dataclass(frozen=True, slots=True)

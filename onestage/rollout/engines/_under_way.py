@@ -122,10 +122,14 @@ class UnderWay:
         size: int,
         *,
         refilled: bool,
+        tokenizer: Any = None,
     ) -> None:
-        """`refilled`: whether places are given on (`_refilling`), or all rows of a batch end first."""
+        """`refilled`: whether places are given on (`_refilling`), or all rows of a batch end first.
+        tokenizer: to look for texts at which completions end, where there are such."""
         self.model, self.requests, self.how, self.size = model, requests, how, size
-        self.refilled, self.warp = refilled, warpers(how)
+        self.refilled, self.warp, self.tokenizer = refilled, warpers(how), tokenizer
+        # A token of one byte is the shortest there is.
+        self.tail = max((len(text.encode()) for text in how.stop), default=0) + 1
         self.ends = torch.tensor(ends, device=model.device)
         # Neighbours of nearly the same length need little padding, and a newcomer is never longer than
         # what is under way.
@@ -201,6 +205,16 @@ class UnderWay:
         self.open_R[place] = (
             open_N & ~torch.isin(token_N, self.ends) & (length_N < self.how.max_completion_length)
         )
+        if self.how.stop:
+            self._stop(rows)
+
+    def _stop(self, row_N: Tensor) -> None:
+        """End rows whose last tokens hold a text at which completions end."""
+        ids_NL, length_N = self.ids_RL[row_N].cpu(), self.length_R[row_N].tolist()
+        for row, ids_L, length in zip(row_N.tolist(), ids_NL, length_N, strict=True):
+            end = self.tokenizer.decode(ids_L[max(length - self.tail, 0) : length])
+            if any(text in end for text in self.how.stop):
+                self.open_R[row] = False
 
     def _any_left(self) -> bool:
         """Whether the batch goes on, its places filled as far as something waits."""

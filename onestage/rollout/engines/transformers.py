@@ -68,6 +68,7 @@ class Transformers(Engine):
             self.batch_size,
             # Whether places can be given on is not asked where nothing waits for them.
             refilled=sum(one.count for one in requests) > self.batch_size and self._refills,
+            tokenizer=self.tokenizer,
         )
         return under_way.run()
 

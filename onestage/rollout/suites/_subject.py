@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,6 +83,7 @@ class Subject:
             Request(_fitting(ids, room), 1, key) for ids, key in zip(whole, keys, strict=True)
         ]
         found = []
+        how = replace(how, stop=tuple(until))
         for ids, (one,) in zip(whole, self.engine(requests, how), strict=True):
             text = self.tokenizer.decode(one.ids, skip_special_tokens=True)
             short, stopped = _before(text, until)

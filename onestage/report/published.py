@@ -1,0 +1,136 @@
+"""Published rows with a model's own under them: the tables of the papers, as `published.json` has them.
+
+A number is put under a published one only where it was measured in the same way: the suite says so.
+What the papers leave out (seeds, standard errors, of some the way of asking) stays left out; the error
+that is shown is ours, of the items.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from onestage.report.cells import Compared
+from onestage.report.markup import Html, el, fold, join, table
+from onestage.report.reading import Reader, is_number, mapping
+
+SAME = {
+    **{name: ("open_llm_v2", name) for name in ("bbh", "gpqa", "mmlu_pro", "musr", "math_hard")},
+    **{name: ("open_llm_v1", name) for name in ("truthfulqa", "winogrande", "arc", "hellaswag")},
+    **{"mmlu": ("open_llm_v1", "mmlu"), "mmlu_1_shot": ("mmlu", "mmlu")},
+    **{"average_new": ("open_llm_v2", "average"), "average_old": ("open_llm_v1", "average")},
+    **{"mt_bench": ("mt_bench", "score"), "lc_win_rate": ("alpaca_eval", "lc_win_rate")},
+    **{"ifeval": ("open_llm_v2", "ifeval"), "gsm8k": ("open_llm_v1", "gsm8k")},
+}
+"""Where a column's number stands in `evaluation.json`: suite and metric."""
+ALSO = {"ifeval": ("ifeval", "mean"), "gsm8k": ("gsm8k", "mean")}
+"""And where it stands too, if it was asked raw, as the papers asked."""
+PLAIN = frozenset({"mt_bench"})
+"""Columns that are no parts of a hundred."""
+PLACES = ("evaluation/evaluation.json", "evaluation.json")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model's number, as the papers write it, and its standard error where that is known."""
+
+    value: float
+    stderr: float | None
+
+
+@cache
+def tables() -> list[dict[str, Any]]:
+    """`paper`, `tables`, `model`, `about`, `against` (the row that is the paper's own method),
+    `columns`, and `rows`, of a name and numbers."""
+    text = resources.files("onestage.report").joinpath("published.json").read_text()
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
+def published_section(found: Compared) -> Html | None:
+    """The tables that have a number in common with what was measured of the runs, their rows below."""
+    reader = Reader(found.troubles)
+    models: dict[str, dict[str, Measured]] = {}
+    for cell in found.cells:
+        if cell.trained is not None:
+            models |= dict(models_of(cell.trained.folder, reader))
+    models = {name: numbers for name, numbers in models.items() if numbers}
+    drawn = [_table(one, models) for one in tables()]
+    shown = [one for one in drawn if one is not None]
+    if not shown:
+        return None
+    note = (
+        "Rows of papers as they were printed, single runs without errors; below them the runs of this "
+        "page, ± their standard error over items, and their distance from the paper's own method. "
+        "Another base model, judge or prompt makes another number: compare changes before values."
+    )
+    return join([el("p", note, class_="note"), *shown])
+
+
+def models_of(folder: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Measured]]]:
+    """The models of a folder's evaluation, bases left out, with their numbers by column."""
+    for place in PLACES:
+        content = reader.json(folder / place, folder.name)
+        if content is None:
+            continue
+        suites = {k: _name(mapping(v)) for k, v in mapping(content.get("suites")).items()}
+        listed = content.get("models")
+        models = (
+            [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        )
+        bases = {one.get("base") for one in models}
+        for one in models:
+            if one.get("name") not in bases:
+                yield f"{folder.name}: {Path(str(one.get('name'))).name}", _numbers(one, suites)
+        return
+
+
+def _name(suite: Mapping[str, Any]) -> str:
+    """`ifeval` of `onestage.rollout.suites.ifeval:IFEval`."""
+    given = str(mapping(suite.get("options")).get("name", ""))
+    return given.partition(":")[0].rpartition(".")[2]
+
+
+def _numbers(model: Mapping[str, Any], suites: Mapping[str, str]) -> dict[str, Measured]:
+    found: dict[str, Measured] = {}
+    for label, told in mapping(model.get("suites")).items():
+        metrics, name = mapping(mapping(told).get("metrics")), suites.get(label, label)
+        raw = mapping(told).get("chat") is not True
+        for column, place in [*(ALSO.items() if raw else ()), *SAME.items()]:
+            value = mapping(metrics.get(place[1])).get("value") if place[0] == name else None
+            if is_number(value):
+                times = 1 if column in PLAIN else 100
+                stderr = mapping(metrics[place[1]]).get("stderr")
+                known = stderr * times if is_number(stderr) else None
+                found[column] = Measured(value * times, known)
+    return found
+
+
+def _table(one: Mapping[str, Any], models: Mapping[str, Mapping[str, Measured]]) -> Html | None:
+    columns = one["columns"]
+    own = {name: m for name, m in models.items() if any(column in m for column in columns)}
+    if not own:
+        return None
+    rows: list[list[object]] = [[row[0], *(f"{x:g}" for x in row[1:])] for row in one["rows"]]
+    against = next(row for row in one["rows"] if row[0] == one["against"])
+    for name, numbers in own.items():
+        rows.append([el("strong", name), *(_cell(numbers.get(c)) for c in columns)])
+        apart = [
+            None if c not in numbers else Measured(numbers[c].value - x, numbers[c].stderr)
+            for c, x in zip(columns, against[1:], strict=True)
+        ]
+        rows.append([f"minus {one['against']}", *(_cell(x, "+") for x in apart)])
+    title = f"{one['paper']}, {one['tables']}: {one['about']} ({one['model']})"
+    return fold(title, table(["", *columns], rows), open_=True)
+
+
+def _cell(one: Measured | None, sign: str = "") -> str:
+    if one is None:
+        return ""
+    told = f"{one.value:{sign}.2f}"
+    return told if one.stderr is None else f"{told} ± {one.stderr:.2f}"

@@ -1,0 +1,83 @@
+"""Published rows: what a paper's numbers must satisfy among themselves, and a model's row under them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.report_folders import make_run
+
+from onestage.report.page import page, read_folders
+from onestage.report.published import models_of, published_section, tables
+from onestage.report.reading import Reader
+
+NEW = ("bbh", "gpqa", "mmlu_pro", "musr", "ifeval", "math_hard")
+OLD = ("gsm8k", "truthfulqa", "winogrande", "arc", "hellaswag", "mmlu")
+
+
+def test_printed_averages_are_those_of_the_columns() -> None:
+    """But for one row of UFT's table 9, whose mean is 30.05 where 30.08 is printed."""
+    checked = 0
+    for one in tables():
+        for row in one["rows"]:
+            assert len(row) == len(one["columns"]) + 1
+            cells: dict[str, float] = dict(zip(one["columns"], row[1:], strict=True))
+            for name, columns in (("average_new", NEW), ("average_old", OLD)):
+                if name in cells and (row[0], cells[name]) != ("1e-4/.01", 30.08):
+                    mean = sum(cells[c] for c in columns) / 6
+                    assert cells[name] == pytest.approx(mean, abs=0.02)
+                    checked += 1
+        assert one["against"] in [row[0] for row in one["rows"]]
+    assert checked == 85
+
+
+def evaluation(chat: bool) -> dict[str, Any]:
+    metrics = {"mean": {"value": 0.5, "stderr": 0.02}}
+    grades = {"score": {"value": 6.5, "stderr": 0.1}}
+    name = "onestage.rollout.suites.{}:{}"
+    return {
+        "suites": {
+            "ifeval": {"options": {"name": name.format("ifeval", "IFEval")}},
+            "mt_bench": {"options": {"name": name.format("mt_bench", "MTBench")}},
+        },
+        "models": [
+            {"name": "far/base", "base": None, "suites": {}},
+            {
+                "name": "runs/first/model",
+                "base": "far/base",
+                "suites": {
+                    "ifeval": {"chat": chat, "metrics": metrics},
+                    "mt_bench": {"chat": True, "metrics": grades},
+                },
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_models_row_stands_under_the_published_ones(tmp_path: Path, chat: bool) -> None:
+    """50 - 46.03 = 3.97 and 6.5 - 6.78 = -.28; IFEval through a template is not the papers'."""
+    run = make_run(tmp_path / "first")
+    folder = run if isinstance(run, Path) else tmp_path / "first"
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(evaluation(chat)))
+    chapters = read_folders([folder])
+    text = page(chapters, "a page")
+    assert "UFT, Wang et al., arXiv 2410.21438v1, tables 1 to 3" in text
+    assert ("50.00 ± 2.00" in text) is not chat
+    assert ("+3.97 ± 2.00" in text) is not chat
+    assert "6.50 ± 0.10" in text
+    assert "-0.28 ± 0.10" in text
+    (row,) = dict(models_of(folder, Reader())).values()
+    assert row["mt_bench"].value == 6.5
+
+
+def test_nothing_is_shown_where_nothing_was_measured(tmp_path: Path) -> None:
+    make_run(tmp_path / "first")
+    (chapter,) = read_folders([tmp_path / "first"])
+    assert published_section(chapter) is None
+    (tmp_path / "first" / "evaluation.json").write_text("{")
+    assert published_section(chapter) is None
+    assert any("evaluation.json is damaged" in one.what for one in chapter.troubles)
