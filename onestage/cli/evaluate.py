@@ -13,6 +13,7 @@ from onestage.cli._flags import Dtype
 from onestage.cli._terminal import app, complaints, console, quiet_libraries, say
 
 if TYPE_CHECKING:
+    from onestage.report.verdict import Change
     from onestage.rollout.evaluation import Evaluated, Evaluation
     from onestage.stats import Estimate
 
@@ -57,6 +58,16 @@ def evaluate(
     ] = "transformers",
     dtype: Dtype = "auto",
     details: Annotated[bool, typer.Option(help="Every number of every task in the table.")] = False,
+    wanted: Annotated[
+        float,
+        typer.Option(help="Of the verdict: mean gain of a model to keep, points or per cent."),
+    ] = 0.0,
+    allowed: Annotated[
+        float, typer.Option(help="Of the verdict: by how much a measure may fall.")
+    ] = 1.0,
+    by: Annotated[
+        str, typer.Option(help="Of the verdict: the suite that decides. [default: the mean of all]")
+    ] = "",
 ) -> None:
     """Benchmarks of models, beside their base. (For worlds of studies: `onestage eval`.)
 
@@ -91,7 +102,40 @@ def evaluate(
     console.print(_table(found, details))
     for line in _remarks(found):
         say(line)
+    for line in _verdict(found, wanted, allowed, by):
+        say(line)
     say(f"{place / 'evaluation.json'}")
+
+
+def _verdict(found: Evaluation, wanted: float, allowed: float, by: str) -> list[str]:
+    """Which of the models to keep, or their base."""
+    from onestage.report.verdict import Candidate, Thresholds, judge
+
+    compared = [one for one in found.models if found.base_of(one) is not None]
+    candidates = [Candidate(_short(one.model.name), _changes(found, one)) for one in compared]
+    bases = dict.fromkeys(str(one.model.base) for one in compared)
+    base = _short(next(iter(bases))) if len(bases) == 1 else "their bases"
+    verdict = judge(candidates, base, Thresholds(wanted, allowed, by))
+    return verdict.lines if verdict else []
+
+
+def _changes(found: Evaluation, one: Evaluated) -> list[Change]:
+    """Of the headline of each suite."""
+    from onestage.report.verdict import Change
+
+    base, changes = found.base_of(one), []
+    for label, measured in one.found.items():
+        name = measured.suite.headline
+        apart = found.difference(one, label).get(name)
+        if base is None or apart is None:
+            continue
+        after = measured.metrics[name].value
+        before, lower = after - apart.value, measured.suite.lower_is_better(name)
+        low, high = apart.value - apart.half, apart.value + apart.half
+        share = not lower and 0 <= before <= 1 and 0 <= after <= 1
+        better = "lower" if lower else "higher"
+        changes.append(Change(label, before, after, low, high, better, share))
+    return changes
 
 
 def _beside(model: str) -> Path:

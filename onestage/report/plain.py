@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onestage.report.cells import Cell, Compared, Metric
-from onestage.report.reading import Reader
+from onestage.report.reading import Reader, is_number
 from onestage.report.trained import Trained, read_run
 
 START = "start"
@@ -34,6 +34,7 @@ def read_plain(folders: Sequence[Path]) -> Compared:
         base,
         troubles=reader.troubles,
         is_study=False,
+        certain=_certain(runs, metrics),
     )
 
 
@@ -71,13 +72,35 @@ def evaluated(runs: Sequence[Trained]) -> dict[str, Metric]:
     if not losses and "eval/loss" in keys:
         losses["eval/loss"] = Metric("loss", "held-out loss", "lower", "losses")
     others = {key: metric for key in keys if key not in losses and (metric := _metric(key))}
+    asked = {
+        key: _of_suite(key, runs) for key in keys if key.count("/") == 2 and key[:6] == "suite/"
+    }
     found: dict[str, Metric] = {}
     taken: set[str] = set()
-    for key, metric in (losses | others).items():
+    for key, metric in (asked | losses | others).items():
         name = key if metric.name in taken else metric.name
         found[key] = Metric(name, metric.says, metric.better, metric.group)
         taken.add(name)
     return found
+
+
+def _of_suite(key: str, runs: Sequence[Trained]) -> Metric:
+    _, suite, name = key.split("/")
+    lower = any(run.suites().get(key, {}).get("lower") for run in runs)
+    better = None if name == "items" else "lower" if lower else "higher"
+    return Metric(f"{suite} {name}", f"the suite {suite}: {name}", better, "suites")
+
+
+def _certain(runs: Sequence[Trained], metrics: Mapping[str, Metric]) -> dict[str, dict[str, float]]:
+    """Half-widths of the intervals of changes, paired by item."""
+    return {
+        run.name: {
+            metrics[key].name: told["half"]
+            for key, told in run.suites().items()
+            if key in metrics and is_number(told.get("half"))
+        }
+        for run in runs
+    }
 
 
 def _metric(key: str) -> Metric | None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from onestage.report.reading import Reader, is_number, mapping
+from onestage.runfolder import EVALUATIONS
 
 MARKS = ("metrics.jsonl", "stages.json", "recipe.yaml", "manifest.json")
 """What shows that a folder is a run's."""
+KEPT_STEP = "evaluate/kept_step"
 Point = tuple[int, float | None]
 
 
@@ -30,6 +32,8 @@ class Part:
     """Whether it left a model."""
     bounds: list[dict[str, Any]] = field(default_factory=list)
     """What became of the bounds on forgetting."""
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """What suites found while it went."""
 
     @property
     def steps(self) -> int:
@@ -67,8 +71,27 @@ class Trained:
         return [point for piece in self.pieces(key) for point in piece]
 
     def last(self, key: str) -> float | None:
-        values = [value for _, value in self.series(key) if value is not None]
-        return values[-1] if values else None
+        """As it was of the model that the run left."""
+        values = [(step, value) for step, value in self.series(key) if value is not None]
+        kept = self._kept_step
+        told = [value for step, value in values if kept is None or step <= kept]
+        return told[-1] if told else None
+
+    @property
+    def _kept_step(self) -> int | None:
+        """The step of that model, where it is not the last one's (`evaluate.best`)."""
+        steps = [value for _, value in self.series(KEPT_STEP) if value is not None]
+        return int(steps[-1]) + self.parts[-1].before if steps else None
+
+    def suites(self) -> dict[str, dict[str, Any]]:
+        """What suites found of the model that the run left, by metric: `suite/NAME/METRIC`."""
+        kept, found = self._kept_step, {}
+        for part in self.parts:
+            for line in part.evaluations:
+                late = kept is not None and part.before + _step(line) > kept
+                for name, told in {} if late else mapping(line.get("metrics")).items():
+                    found[f"suite/{line.get('suite')}/{name}"] = mapping(told)
+        return found
 
     @property
     def seed(self) -> int:
@@ -138,6 +161,7 @@ def _part(folder: Path, name: str, where: str, before: int, reader: Reader) -> P
         before,
         (folder / "model").exists(),
         [mapping(one) for one in reader.json(folder / "keep.json", where, kind=list) or ()],
+        reader.lines(folder / EVALUATIONS, where),
     )
     planned = manifest.get("steps")
     if lines and not part.done:

@@ -32,6 +32,9 @@ Say = Callable[[str], None]
 """Told a line of what goes on: `print`, the terminal's, or `silent`."""
 
 
+EVALUATIONS = "evaluations.jsonl"
+
+
 def silent(line: str) -> None:
     """Says nothing."""
 
@@ -152,6 +155,12 @@ class RunFolder:
             with writing(place), place.open("ab") as file:
                 file.write(lines.encode("utf-8", "backslashreplace"))
 
+    def evaluations(self, line: Mapping[str, Any]) -> None:
+        """Append what a suite found, item by item, to `evaluations.jsonl`."""
+        place = self.folder / EVALUATIONS
+        with writing(place), place.open("ab") as file:
+            file.write(json_line(line).encode("utf-8", "backslashreplace"))
+
     def logged(self) -> dict[str, tuple[int, str]]:
         """Bytes and digest of each file that grows, for a checkpoint to keep."""
         return {file.name: _prefix(file) for file in self._growing()}
@@ -167,7 +176,8 @@ class RunFolder:
         ]
 
     def _growing(self) -> list[Path]:
-        return [f for f in (self.metrics, self.folder / "samples.jsonl") if f.is_file()]
+        names = ("samples.jsonl", EVALUATIONS)
+        return [f for f in (self.metrics, *(self.folder / n for n in names)) if f.is_file()]
 
     def rewind(self, step: int) -> dict[str, int]:
         """Drop metrics and samples of steps after `step`: they will be measured again. Returns how many

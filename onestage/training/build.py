@@ -7,7 +7,7 @@ check`, `train` and every stage share: `check` prints it, `build` raises it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from onestage.rollout.hints import _laws as hint_laws
 from onestage.rollout.problems import Problems
 from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
-from onestage.training import choices
+from onestage.training import asked, choices
 from onestage.training import optimizer as optimizers
 from onestage.training.agreeing import first_of_node, read_by, require_same
 from onestage.training.callbacks import Callback
@@ -45,6 +45,7 @@ from onestage.training.parts import (
     compared_with,
     load,
     make_accelerator,
+    strange,
 )
 from onestage.training.plan import Plan, make_plan
 from onestage.training.read import (
@@ -125,6 +126,7 @@ class Draft:
         if not (self.stage and self.stage.starts_from_stage):
             models.check_trained(model if self.first is None or self.first.name else self.first)
         self.tokenizer, self.config = models.tokenizer_of(seen), models.config_of(seen)
+        asked.check(self.recipe.evaluate, self.tokenizer, model.task)
         models.check_vocabulary(self.tokenizer, self.config)
         models.check_shape(model, self.config)
         other = None
@@ -202,10 +204,10 @@ class Draft:
         tried: list[tuple[Any, list[str]]] = [
             *(
                 (o, objective_laws.laws(o, skip=("sign",)))
-                for o in _strange(self.plan.terms.objectives.values())
+                for o in strange(self.plan.terms.objectives.values())
             ),
-            *((s, schedule_laws.laws(s)) for s in _strange([rule])),
-            *((h, hint_laws.laws(h)) for h in _strange(one.hint for one in self.problems.values())),
+            *((s, schedule_laws.laws(s)) for s in strange([rule])),
+            *((h, hint_laws.laws(h)) for h in strange(one.hint for one in self.problems.values())),
         ]
         for one, broken in tried:
             if broken:
@@ -264,11 +266,6 @@ def _read(draft: Draft, accelerator: Accelerator, say: Say) -> Draft:
     draft.refuse()
     require_same(accelerator, read_by(draft.stores, draft.plugins()))
     return draft
-
-
-def _strange(objects: Iterable[Any]) -> list[Any]:
-    """Those whose class is not ours."""
-    return [one for one in objects if not type(one).__module__.startswith("onestage.")]
 
 
 def build(
@@ -335,6 +332,7 @@ def build(
         probe=recipe.probe,
         guards=recipe.guard,
         optimum=recipe.optimum,
+        evaluate=recipe.evaluate,
         told=str({name: whole[name] for name in ("objective", "train")}),
         asks_reference=asks_reference_of(draft.problems, plan.terms),
         resuming=resume,

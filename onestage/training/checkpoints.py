@@ -79,6 +79,8 @@ def save(run: Run, *, best: bool = False) -> None:
         "best": run.best if math.isfinite(run.best) else None,
         "logged": run.folder.logged(),
     }
+    if run.benchmarks:
+        progress["evaluate"] = run.benchmarks.state()
     optimizer = run.optimizer.state_dict()
     training = {
         "optimizer": optimizer if parts is None else {**optimizer, "state": {}},
@@ -150,6 +152,8 @@ def resume(run: Run) -> None:
         entry = run.changes.record(run.step)
         if entry["keys"]:
             run.folder.change(run.changes.recipe, entry)
+    if run.benchmarks and "evaluate" in progress:
+        run.benchmarks.restore(progress["evaluate"], run.out)
     run.say(f"resumed after step {run.step} from {newest}")
     for line in run.changes.lines():
         run.say(f"changed since: {line}")
@@ -198,6 +202,12 @@ def _require_fitting(checkpoint: Path, progress: Mapping[str, Any], run: Run) ->
 def folder_of(out: Path) -> Path:
     """Where the checkpoints of a run folder lie; the link `last` there is the newest."""
     return out / "checkpoints"
+
+
+def copy_best(out: Path, folder: Path) -> None:
+    """The model of the best checkpoint as a folder of its own."""
+    with whole_folder(folder) as draft:
+        shutil.copytree(folder_of(out) / "best" / "model", draft, dirs_exist_ok=True)
 
 
 class Checkpoints:

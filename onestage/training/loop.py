@@ -57,6 +57,7 @@ def train(run: Run) -> None:
         window.add(measured)
         for callback in run.callbacks:
             callback.step(run, measured.loss)
+        best = run.benchmarks.after_step() if run.benchmarks else False
         if run.due(run.options.logging_steps):
             line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
             run.log({**line, **(run.answers.report() if run.answers else {})})
@@ -70,8 +71,11 @@ def train(run: Run) -> None:
             run.log({"step": run.step, **losses})
             better = losses["eval/loss"] < run.best
             run.best = min(run.best, losses["eval/loss"])
+            best = best or (run.benchmarks is not None and run.benchmarks.judge(losses))
+        if run.benchmarks and run.benchmarks.keeps:
+            better = best
         every = run.options.save_steps
-        if every and (better or run.step % every == 0):
+        if (every and run.step % every == 0) or (better and (every or best)):
             save(run, best=better)
     if run.stop and not run.done:
         save(run)

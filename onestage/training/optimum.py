@@ -35,6 +35,7 @@ KINDS = ("*.safetensors", "*.bin", "*.json")
 UNASKED: dict[str, Any] = {
     **{"cache_dir": True, "data": True},
     "train": {"dataset_num_proc", "async_save"},
+    **{"evaluate": True, "verdict": True},
 }
 """What bears on no loss; the data are known by what they were encoded to."""
 Go = Callable[[Recipe, Path], Path]

@@ -264,3 +264,8 @@ def answers_of(
         seed=train.seed,
         say=say,
     )
+
+
+def strange(objects: Iterable[Any]) -> list[Any]:
+    """Those whose class is not ours."""
+    return [one for one in objects if not type(one).__module__.startswith("onestage.")]

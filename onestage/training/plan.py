@@ -221,5 +221,6 @@ def alone(recipe: Recipe, term: str, terms: Sequence[str], steps: int) -> Recipe
             "train": recipe.train.model_copy(update=train),
             "description": "",
             **{"probe": None, "guard": [], "keep": [], "optimum": None, "stages": []},
+            "evaluate": None,
         }
     )

@@ -27,6 +27,7 @@ from onestage.rollout.rollout import Rollout
 from onestage.runfolder.secrets import secrets
 from onestage.training.distributed import Distributed
 from onestage.training.keep import Keep
+from onestage.training.questions import Evaluate, Verdict
 
 Clip = Literal["auto", "step", "common"]
 
@@ -88,17 +89,6 @@ class Optimum(Section):
     """On training rows, by whose losses MAXRIGHT decides; default: `given`."""
     steps: int | None = Field(default=None, ge=1)
     """Measure the others by runs of one term, so many steps long; cached by content."""
-
-
-class Verdict(Section):
-    """What is asked of the trained model, for the words at the end: keep it, or its start model."""
-
-    wanted: float = 0.0
-    """By how much measures must have risen, on average: points of 100, or per cent of what they were."""
-    allowed: float = Field(default=1.0, ge=0)
-    """By how much a measure may fall."""
-    by: str = ""
-    """The measure that decides between several models; default: the mean of all."""
 
 
 class Train(Section):
@@ -209,6 +199,7 @@ class Recipe(Section):
     keep: list[Keep] = []
     """How much may be forgotten. See docs/forgetting.md."""
     optimum: Optimum | None = None
+    evaluate: Evaluate | None = None
     verdict: Verdict = Verdict()
     rollout: Rollout = Rollout()
     train: Train = Train()
@@ -278,6 +269,12 @@ class Recipe(Section):
         evaluated = any(stream.eval_path or stream.eval_split for stream in self.data)
         if self.train.eval_steps and not evaluated:
             raise ValueError("train.eval_steps needs a stream with eval_path or eval_split")
+        if self.evaluate and self.evaluate.best == "loss" and not self.train.eval_steps:
+            raise ValueError("evaluate.best: loss needs held-out rows and train.eval_steps")
+        if self.evaluate and self.evaluate.best and self.train.average != "none":
+            raise ValueError(
+                "evaluate.best keeps one iterate and train.average a mean: leave one out"
+            )
         if self.guard and self.probe is None:
             raise ValueError("guard: watches what the probe measures; add a probe section")
         hinted = [s.name for s in self.data if s.hint != "none" or s.feedback == "pair"]

@@ -23,7 +23,7 @@ from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.recipe import Recipe
 
 FREE = (
-    *("description", "cache_dir", "model.trust_remote_code", "verdict.*"),
+    *("description", "cache_dir", "model.trust_remote_code", "verdict.*", "evaluate", "evaluate.*"),
     *("train.logging_steps", "train.eval_steps", "train.save_steps", "train.save_total_limit"),
     *("train.report_to", "train.callbacks", "train.max_tokens", "train.bad_rows"),
     *("train.dataset_num_proc", "train.async_save"),

@@ -7,13 +7,11 @@ scheduler's SIGTERM, or Ctrl-C) saves a checkpoint after the step under way.
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -37,17 +35,20 @@ from onestage.runfolder import RunFolder, Say, digest_of
 from onestage.runfolder.disk import require_room
 from onestage.schedules import Schedule
 from onestage.training import checkpoints, loop
+from onestage.training.benchmarks import Benchmarks
 from onestage.training.callbacks import Callback
 from onestage.training.devices import Devices
 from onestage.training.keeping import Keeper, keeper_of, logged, told
 from onestage.training.monitor import Monitor, probed
 from onestage.training.optimizer import Clipping
 from onestage.training.plan import Plan, most_drawn, most_measured
+from onestage.training.questions import Evaluate
 from onestage.training.read import Data
 from onestage.training.recipe import Guard, Optimum, Probe, Train
 from onestage.training.resuming import Changes
 from onestage.training.saving import Saving
 from onestage.training.selfcheck import check_laws, require, sample
+from onestage.training.signals import StoppingOnSignals
 from onestage.training.terms import Terms
 
 TRIED = 64
@@ -103,6 +104,7 @@ class Run:
     probe: Probe | None = None
     guards: Sequence[Guard] = ()
     optimum: Optimum | None = None
+    evaluate: Evaluate | None = None
     told: str = ""
     """What was asked for, in a line, for trackers."""
     asks_reference: bool = False
@@ -124,6 +126,9 @@ class Run:
     """What holds to the recipe's bounds, where it has some."""
     saving: Saving = field(default_factory=Saving, repr=False)
     """The checkpoint that is written while it goes on."""
+    enough: bool = False
+    """Set where going on is no use (`evaluate.patience`): the run ends as if it had no more steps."""
+    _benchmarks: Benchmarks | None = field(default=None, repr=False)
     _monitor: Monitor | None = field(default=None, repr=False)
 
     @property
@@ -145,7 +150,7 @@ class Run:
     @property
     def done(self) -> bool:
         enough = self.options.max_tokens is not None and self.tokens >= self.options.max_tokens
-        return self.step >= self.steps or enough
+        return self.step >= self.steps or enough or self.enough
 
     def due(self, every: int | None) -> bool:
         """Whether something that is done every so many steps, and at the end, is done now."""
@@ -159,12 +164,19 @@ class Run:
             self._monitor = Monitor(self)
         return self._monitor
 
+    @property
+    def benchmarks(self) -> Benchmarks | None:
+        """What the run is asked while it goes. Made as the monitor is."""
+        if self._benchmarks is None and self.evaluate is not None:
+            self._benchmarks = Benchmarks(self, self.evaluate)
+        return self._benchmarks
+
     def go(self, *, self_check: bool = True) -> Path:
         """All that is left to do; returns where the model lies."""
         self.fill_reference()
         if self_check:
             self.check_laws()
-        _ = self.monitor  # before resuming
+        _ = self.monitor, self.benchmarks  # before resuming
         self.keeper = keeper_of(self)
         if self.resuming:
             checkpoints.resume(self)
@@ -175,6 +187,8 @@ class Run:
         for callback in self.callbacks:
             callback.begin(self)
         first = self.monitor.first() if self.step == 0 else {}
+        if self.benchmarks:
+            first |= self.benchmarks.begin()
         if first:
             self.log({"step": 0, **first})
         try:
@@ -206,7 +220,15 @@ class Run:
             callback.metrics(line)
 
     def _save_model(self, folder: Path) -> None:
-        if self.average and self.average.mean:
+        best = self.benchmarks.best_step if self.benchmarks else None
+        if best not in (None, self.step):
+            self._save_as_it_stands(folder.with_name("model_last"))
+            if self.folder:
+                checkpoints.copy_best(self.out, folder)
+            self.say(
+                f"model/ is that of step {best}, the best; model_last/ that of step {self.step}"
+            )
+        elif self.average and self.average.mean:
             self._save_as_it_stands(folder.with_name("model_last"))
             with self.average.in_place():
                 self._save_as_it_stands(folder)
@@ -273,9 +295,13 @@ class Run:
         name = cache.folder.name
         self.say(f"reference: {found:,} paths found in the cache, {computed:,} computed ({name})")
 
+    def first_records(self) -> list[Encoded]:
+        """The first of every stream and feed."""
+        return [record for records in self._planned() for record in islice(records, TRIED)]
+
     def check_laws(self) -> None:
         """The step-0 self-check on records of every stream and kind."""
-        first = [record for records in self._planned() for record in islice(records, TRIED)]
+        first = self.first_records()
         if self.answers:
             first += self.answers.trial(self.feeds.first(ANSWERED))
         compared = self.compared
@@ -316,31 +342,6 @@ class Run:
                 self.changes.recipe, facts | ({"plugins": plugins} if plugins else {})
             )
         self.folder.data(table)
-
-
-class StoppingOnSignals:
-    """SIGTERM and the first SIGINT end the run after the step under way, with a checkpoint."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self._stop)
-        except ValueError:  # not the main thread: the program around us handles signals
-            self.before = {}
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.run.say(f"{signal.Signals(number).name}: stopping after this step")
-        self.run.stop, self.run.signal = True, number
-        # So the second Ctrl-C ends the process at once.
-        signal.signal(number, self.before[number])
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def _require_room(folder: Path, model: Any) -> None:

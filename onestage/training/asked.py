@@ -1,0 +1,123 @@
+"""What a run is asked while it goes: its suites, with their items in an order of their own.
+
+Everything that can be refused (a suite that is unknown, its data, a metric that nobody takes) is refused
+here, before any weights are loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onestage.config import RecipeError, nearest
+from onestage.data.messages import Turns
+from onestage.randomness import generator
+from onestage.rollout import suites
+from onestage.rollout.evaluation import make_suites
+from onestage.rollout.suites import Item, Scores, Suite
+from onestage.stats import Weighted
+from onestage.training.questions import Evaluate
+
+LARGEST = 16
+"""Items that are asked at once."""
+LOSS = "loss"
+"""As `evaluate.best`: the held-out loss."""
+
+
+@dataclass
+class Asked:
+    """One suite of a run."""
+
+    name: str
+    suite: Suite
+    items: list[Item]
+    """In an order drawn once, so that the first few are a sample."""
+    count: int = 0
+    """How many are asked."""
+    start: dict[str, Scores] = field(default_factory=dict)
+    """What the answers of the start model are worth, by item."""
+
+
+def made(section: Evaluate) -> dict[str, Suite]:
+    """The suites by name. Raises `RecipeError` for what is unknown or cannot be had."""
+    try:
+        found = make_suites(section.suites)
+        for suite in found.values():
+            suite.check()
+    except ValueError as error:
+        raise RecipeError(f"evaluate.suites: {error}") from error
+    return found
+
+
+def check(section: Evaluate | None, tokenizer: Any, task: str) -> None:
+    """Raise `RecipeError` for what cannot be asked, before any weights are loaded."""
+    if section is None:
+        return
+    if task == "reward":
+        raise RecipeError(
+            "evaluate: a reward model (model.task) writes nothing; leave evaluate out"
+        )
+    asked, templated = made(section), tokenizer.chat_template is not None
+    texts_of(section.prompts)
+    for suite in asked.values():
+        try:
+            suites.chosen(suite, templated)
+        except ValueError as error:
+            raise RecipeError(f"evaluate.suites: {error}") from error
+    named = section.best.partition("/")[0]
+    if section.best and named not in (*asked, LOSS):
+        raise RecipeError(f"evaluate.best: nothing asks {named!r}{nearest(named, [*asked, LOSS])}")
+
+
+def key_of(best: str, asked: Sequence[Asked]) -> str | None:
+    """The metric that decides, as it is logged."""
+    if not best:
+        return None
+    name, _, metric = best.partition("/")
+    if name == LOSS:
+        return "eval/loss"
+    suite = next(one.suite for one in asked if one.name == name)
+    return f"suite/{name}/{metric or suite.headline}"
+
+
+def drawn(name: str, items: Sequence[Item]) -> list[Item]:
+    order = generator(f"evaluate {name}").permutation(len(items))
+    return [items[number] for number in order]
+
+
+def blocks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    start, size = 0, 1
+    while start < len(items):
+        yield items[start : start + size]
+        start, size = start + size, min(2 * size, LARGEST)
+
+
+def texts_of(given: str | Sequence[str]) -> list[Turns]:
+    from onestage.data.reading import prompts_of
+
+    return [*prompts_of(given)] if isinstance(given, str) else [*given]
+
+
+def turns(prompt: Turns, templated: bool) -> Turns:
+    return (
+        ({"role": "user", "content": prompt},) if templated and isinstance(prompt, str) else prompt
+    )
+
+
+def sample(suite: str, prompt: Turns, completion: Any, worth: list[float]) -> dict[str, Any]:
+    text = prompt if isinstance(prompt, str) else "\n".join(str(m["content"]) for m in prompt)
+    return {"suite": suite, "prompt": text, "completions": [str(completion)], "rewards": worth}
+
+
+def plain(score: float | Weighted) -> float:
+    return float(score.value if isinstance(score, Weighted) else score)
+
+
+def scores_in(told: Mapping[str, Any]) -> dict[str, float | Weighted]:
+    return {k: Weighted(*v) if isinstance(v, list) else v for k, v in told.items()}
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,66 @@
+"""Suites whose time and scores a test chooses, beside the real ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from onestage.rollout.suites import Content, Item, Scores, Subject, Suite
+
+
+@dataclass(frozen=True)
+class Slow(Suite):
+    """Each answer takes a while; each is worth what the model's weights say at the moment."""
+
+    seconds: float = 0.004
+    size: int = 200
+
+    headline: ClassVar[str] = "mean"
+
+    def items(self, chat: bool) -> list[Item]:
+        return [Item(str(number), f"item {number}") for number in range(self.size)]
+
+    def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
+        time.sleep(self.seconds * len(items))
+        weight = next(p for p in subject.policy.parameters() if p.requires_grad)
+        return [{"completion": f"{float(weight.sum()):.6f}"} for _ in items]
+
+    def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Any]:
+        return [
+            self._worth(int(item.id), answer) for item, answer in zip(items, answers, strict=True)
+        ]
+
+    def _worth(self, number: int, answer: Content) -> Scores:
+        return {"mean": float(answer["completion"]) + 0.01 * (number % 3)}
+
+
+SCRIPT: list[float] = []
+"""What `Scripted` finds, evaluation after evaluation."""
+
+
+@dataclass(frozen=True)
+class Scripted(Suite):
+    """Two items, which are worth what the script says next."""
+
+    headline: ClassVar[str] = "worth"
+
+    def items(self, chat: bool) -> list[Item]:
+        return [Item("a", "a"), Item("b", "b")]
+
+    def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
+        return [{"completion": ""} for _ in items]
+
+    def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Any]:
+        worth = SCRIPT[0]
+        if items[-1].id == self.last:
+            SCRIPT.pop(0)
+        return [{"worth": worth} for _ in items]
+
+    @property
+    def last(self) -> str:
+        """The item that is asked last: the order is drawn once."""
+        from onestage.training.asked import drawn
+
+        return drawn("small_suites", self.items(False))[-1].id

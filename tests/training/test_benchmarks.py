@@ -1,0 +1,174 @@
+"""Suites answered while a run goes: their share of its time, the best model, the end, going on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import small_suites
+from support.tiny import write_rows
+
+import onestage as one
+from onestage.config import RecipeError
+from onestage.report.keeping import verdict_of_run
+from onestage.report.plain import read_plain
+from onestage.rollout import suites
+from onestage.runfolder import read_metrics
+from onestage.training.callbacks import Callback
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import parse_recipe
+
+Make = Callable[..., dict[str, Any]]
+SLOW, SCRIPTED = "support.small_suites:Slow", "support.small_suites:Scripted"
+
+
+def train(recipe: dict[str, Any], out: Path, **how: Any) -> list[str]:
+    said: list[str] = []
+    carry_out(parse_recipe(recipe), out, say=said.append, self_check=False, **how)
+    return [line for line in said if line.startswith("evaluate")]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(left: Path, right: Path) -> bool:
+    theirs = weights(right)
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in weights(left).items())
+
+
+def series(out: Path, key: str) -> list[tuple[int, float]]:
+    return [(line["step"], line[key]) for line in read_metrics(out) if key in line]
+
+
+class Slowly(Callback):
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def step(self, run: Any, loss: float) -> None:
+        time.sleep(self.seconds)
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> dict[str, Any]:
+    rows = [{"question": f"{n} and {n}?", "answer": f"#### {2 * n}"} for n in range(6)]
+    path = write_rows(tmp_path / "problems.jsonl", rows)
+    return {"name": "gsm8k", "path": str(path), "shots": 0, "max_completion_length": 6}
+
+
+def test_a_real_suite_is_asked_and_training_is_as_without(
+    recipe_of: Make, problems: dict[str, Any], tmp_path: Path
+) -> None:
+    plain = recipe_of("demonstration", objective="sft", train__max_steps=4)
+    asked = {"suites": [problems], "prompts": ["Say red."], "share": 0.95, "steps": 2}
+    train(plain, tmp_path / "plain")
+    train(plain | {"evaluate": asked}, tmp_path / "asked")
+    assert same(tmp_path / "plain" / "model", tmp_path / "asked" / "model")
+    for key in ("loss", "grad_norm"):
+        assert series(tmp_path / "plain", key) == series(tmp_path / "asked", key)
+    found = series(tmp_path / "asked", "suite/gsm8k/mean")
+    assert [step for step, _ in found] == [0, 2, 4]
+    # The same as is measured of the saved model by itself.
+    policy = one.load(tmp_path / "asked" / "model")
+    alone = suites.measure(suites.make(problems), suites.Subject.of(policy))
+    assert found[-1][1] == pytest.approx(alone.headline.value)
+    lines = [json.loads(line) for line in (tmp_path / "asked" / "samples.jsonl").open()]
+    said = [line["completions"][0] for line in lines if line["step"] == 4]
+    assert set(said[:3]) <= {answer["completion"] for answer in alone.answers.values()}
+    prompted = [line for line in lines if line["suite"] == "prompts"]
+    assert [line["step"] for line in prompted] == [0, 2, 4]
+    assert prompted[0]["prompt"] == "Say red."
+
+
+@pytest.mark.parametrize("steps", [None, 5])
+def test_the_share_of_the_time_holds(steps: int | None, recipe_of: Make, tmp_path: Path) -> None:
+    """80 steps of 15 ms and more leave room for about 60 ms of evaluations: 15 items of 4 ms."""
+    told = recipe_of("demonstration", objective="sft", train__max_steps=80)
+    asked = {"suites": [{"name": SLOW, "size": 200}], **({"steps": steps} if steps else {})}
+    began = time.monotonic()
+    said = train(told | {"evaluate": asked}, tmp_path / "run", callbacks=[Slowly(0.015)])
+    took = time.monotonic() - began
+    shares = series(tmp_path / "run", "evaluate/share")
+    items = series(tmp_path / "run", "suite/small_suites/items")
+    assert shares[-1][0] == 80
+    assert shares[-1][1] <= 0.05 * 1.2
+    assert 0.004 * sum(count for _, count in items) <= 0.05 * 1.2 * took
+    assert items[0][0] == 0
+    assert items[-1][0] == 80
+    assert all(step % 5 == 0 for step, _ in items if steps)
+    assert "at most 5.0% of the run's time" in said[0]
+    assert f"{len(items)} evaluations" in said[-1]
+    assert "allowed 5.0%" in said[-1]
+
+
+def test_the_best_model_is_kept_and_the_run_ends(recipe_of: Make, tmp_path: Path) -> None:
+    """Start 1; then 3, 5, 4, 2 at steps 2, 4, 6, 8: step 4 is best, and two evaluations were not."""
+    small_suites.SCRIPT[:] = [1, 3, 5, 4, 2, 9, 9, 9]
+    told = recipe_of("demonstration", objective="sft", train__max_steps=20)
+    asked = {"suites": [SCRIPTED], "best": "small_suites", "patience": 2, "steps": 2}
+    out = tmp_path / "run"
+    said = train(told | {"evaluate": asked | {"share": 0.9}}, out)
+    assert [step for step, _ in series(out, "suite/small_suites/worth")] == [0, 2, 4, 6, 8]
+    assert "was best at step 4 (5) and has not been better in 2 evaluations" in " ".join(said)
+    assert series(out, "loss")[-1][0] == 8
+    assert same(out / "model", out / "checkpoints" / "best" / "model")
+    assert (out / "checkpoints" / "best").resolve().name == "step-000004"
+    assert not same(out / "model", out / "model_last")
+    # The report's numbers are those of the model that was kept: worth 5, not 2.
+    found = read_plain([out])
+    assert found.values(found.settings()[1], "small_suites worth") == {42: 5.0}
+
+
+def test_it_goes_on_where_it_stopped(recipe_of: Make, tmp_path: Path) -> None:
+    class Stop(Callback):
+        def step(self, run: Any, loss: float) -> None:
+            run.stop = run.step == 5
+
+    told = recipe_of("demonstration", objective="sft", train__max_steps=10)
+    told["evaluate"] = {"suites": [{"name": SLOW, "seconds": 0, "size": 5}], "steps": 2}
+    told["evaluate"] |= {"share": 0.95, "best": "small_suites"}
+    train(told, tmp_path / "whole")
+    train(told, tmp_path / "cut", callbacks=[Stop()])
+    train(told, tmp_path / "cut", resume=True)
+    assert same(tmp_path / "whole" / "model", tmp_path / "cut" / "model")
+    key = "suite/small_suites/mean"
+    assert series(tmp_path / "whole", key) == series(tmp_path / "cut", key)
+    assert [step for step, _ in series(tmp_path / "cut", key)] == [0, 2, 4, 6, 8, 10]
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "evaluations.jsonl").open()]
+    assert [line["step"] for line in lines] == [0, 2, 4, 6, 8, 10]
+    # By hand: the change of the mean, and of five equal changes an interval of no width.
+    start, end = (line["metrics"]["mean"] for line in (lines[0], lines[-1]))
+    assert end["change"] == pytest.approx(end["value"] - start["value"])
+    assert end["half"] == pytest.approx(0, abs=1e-6)
+    verdict = verdict_of_run(tmp_path / "cut")
+    assert verdict is not None
+    assert "95 % interval" in " ".join(verdict.lines)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"suites": ["ifevil"]}, "did you mean 'ifeval'"),
+        ({"suites": [{"name": "gsm8k", "shots": -1}]}, "shots must be at least 0"),
+        ({"suites": [{"name": "gsm8k", "path": "nowhere.jsonl"}]}, "nowhere.jsonl"),
+        ({"suites": [SLOW], "best": "small_suite"}, "did you mean 'small_suites'"),
+        ({"suites": [SLOW], "best": "loss"}, "needs held-out rows and train.eval_steps"),
+        ({"suites": [SLOW], "patience": 2}, "say by what with `best`"),
+        ({"suites": [SLOW], "share": 1}, "evaluate.share"),
+        ({"prompts": "nowhere.txt"}, "nowhere.txt"),
+        ({}, "name suites"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_loaded(
+    asked: dict[str, Any], message: str, recipe_of: Make, tmp_path: Path
+) -> None:
+    told = recipe_of("demonstration", objective="sft") | {"evaluate": asked}
+    with pytest.raises((RecipeError, ValueError, OSError), match=message):
+        train(told, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -1,0 +1,56 @@
+"""How much of a run's time its evaluations may take: arithmetic by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from onestage.training.pace import Pace
+
+
+def test_what_may_be_spent_is_a_share_of_all() -> None:
+    """95 s of training and 5 s of evaluations are 100 s, of which 5 are 5 %."""
+    pace = Pace(0.05, 190, trained=1.0, done=2)
+    assert pace.whole == 95
+    assert pace.allowed == pytest.approx(5)
+    pace.add(2)
+    assert (pace.room, pace.last) == (pytest.approx(3), 2)
+    assert pace.used == pytest.approx(2 / 3)
+
+
+def test_before_a_step_is_measured_it_is_guessed() -> None:
+    pace = Pace(0.5, 10, guess=2.0)
+    assert pace.allowed == pytest.approx(20)
+    pace.trained, pace.done = 1.0, 1
+    assert pace.allowed == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("step", "every", "spent", "then"),
+    [
+        (0, None, 2, 25),  # 10 s allowed, 8 left, 4 more of 2 s: at 25, 50, 75, 100
+        (50, None, 6, 75),
+        (50, None, 9, 100),  # no room for two: the end has it
+        (0, 10, 2, 30),  # every 10 would be 10 of them: 4 is every 25, which is every 30
+        (0, 40, 2, 40),
+        (80, 40, 2, 100),
+        (90, None, 0.1, 93),  # 9.9 s left: 4 more
+        (98, None, 0.1, 100),
+    ],
+)
+def test_when_to_evaluate_next(step: int, every: int | None, spent: float, then: int) -> None:
+    pace = Pace(0.5, 100, trained=1.0, done=10, spent=spent, last=2.0)
+    assert pace.next(step, every) == then
+
+
+def test_cheap_evaluations_are_not_made_at_every_step() -> None:
+    pace = Pace(0.05, 1000, trained=1000.0, done=100, last=1e-3)
+    assert pace.next(0, None) == 20
+    assert pace.next(0, 5) == 5
+
+
+def test_its_state_goes_into_a_checkpoint() -> None:
+    pace = Pace(0.05, 10, 1.0, 2.0, 3.0, 4, 5.0)
+    other = Pace(0.1, 20)
+    other.restore(pace.state())
+    assert (other.share, other.steps) == (0.1, 20)
+    assert (other.guess, other.spent, other.trained, other.done, other.last) == (1, 2, 3, 4, 5)
