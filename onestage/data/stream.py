@@ -26,6 +26,9 @@ NAMES = (
 FOREIGN = frozenset(("kto_tag", "rejected_response", "rejected_messages"))
 """Feedback of other tools, by their names: a row that has it is no demonstration."""
 
+REFUSED = FOREIGN | {"images", "videos", "audios"}
+"""What a row is refused for, so that it is read from a table as well."""
+
 
 class Stream(Section):
     """Rows and how to read them, as in `Stream("pairs.jsonl", weight=2)`.
@@ -158,7 +161,7 @@ class Stream(Section):
         because a reward may look at any column of a problem."""
         if self.reward is not None or (self.kind and FEEDBACK[self.kind].asked):
             return frozenset()
-        return frozenset((*self.names, *(self.ratings or ()), *FOREIGN))
+        return frozenset((*self.names, *(self.ratings or ()), *REFUSED))
 
     @property
     def held_out(self) -> Stream | None:

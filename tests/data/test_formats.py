@@ -83,6 +83,32 @@ def test_ties_and_what_nobody_answered_are_left_out_by_reason(write, tmp_path):
     assert "found str 'model_c'" in left[3]["reason"]
 
 
+def test_a_row_that_two_formats_claim_is_nobody_s_until_somebody_says(write, tmp_path):
+    row = {**SHAPES["Anthropic HH"].row, "instruction": "2+2?"}
+    assert sorted(formats_of(row)) == ["hh", "llama_factory"]
+    with pytest.raises(ValueError, match="looks like hh and like llama_factory: say --from hh"):
+        converted(write, tmp_path, row)
+    convert(Stream(write("a.jsonl", lines_of(row))), tmp_path / "out.jsonl", make("hh"))
+    assert rows_in(tmp_path / "out.jsonl")[0]["chosen"] == [FOUR]
+
+
+def test_pictures_and_feedback_of_other_tools_are_seen_in_tables_too(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = {
+        "prompt": ["a", "b", "c"],
+        "completion": ["x", "y", "z"],
+        "images": [["a.png"], [], None],
+        "kto_tag": [None, None, False],
+    }
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    picture, plain, tagged = read_all(tmp_path / "a.parquet")
+    assert "found `images` in the row: onestage trains on text only" in picture.reason
+    assert isinstance(plain, Record)
+    assert "found `kto_tag`" in tagged.reason
+
+
 def test_a_malformed_row_is_left_out_and_says_of_which_format(write, tmp_path):
     shp = SHAPES["SHP"].row
     found, rows = converted(write, tmp_path, shp, {**shp, "labels": 2}, {**shp, "human_ref_A": 3})
