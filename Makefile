@@ -48,7 +48,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 trust: $(VENV)/.installed-dev
 	$(BIN)/python -m bench.trust
 
-# The site, in site/: open site/index.html. (`mike deploy VERSION latest` keeps one a version.)
+# The site, in site/: open site/index.html. (`DOCS_VERSIONS=mike mike deploy VERSION` keeps one a version.)
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 

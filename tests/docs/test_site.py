@@ -18,7 +18,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     home = (tmp_path / "index.html").read_text()
     assert "<h1" in home
     assert "one stage" in home
-    loss = (tmp_path / "reference" / "index.html").read_text()
+    loss = (tmp_path / "reference.html").read_text()
     assert "onestage.training.train.train" in loss  # read off the code
     assert (tmp_path / "files" / "recipes" / "llama3_8b_lora.yaml").is_file()
     # Nothing is loaded from elsewhere: the pages open offline.
