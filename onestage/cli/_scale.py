@@ -64,7 +64,7 @@ def advice(scaled: Scaled, ways: list[Fit]) -> list[str]:
         f"assumed, not measured: {low:.0%} to {high:.0%} of the data sheet's {gpu.tflops:g} TFLOP/s, "
         f"{gpu.link:g} GB/s between GPUs of a node, "
         f"{min(gpu.link, BETWEEN):g} to those of others ({machines.node} a node), equal work for all, "
-        f"every path {scaled.work.path:,} tokens long"
+        f"rows of {scaled.work.row:,} tokens, every path {scaled.work.path:,} long"
         + (", and no time for sampling answers" if scaled.work.sampled else "")
     )
     return lines

@@ -18,7 +18,7 @@ def schema(
     import json
 
     from onestage.runfolder import write_text
-    from onestage.training.recipe import schema_of_recipes
+    from onestage.training.schema import schema_of_recipes
 
     text = json.dumps(schema_of_recipes(), indent=1) + "\n"
     if out is None:

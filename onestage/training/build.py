@@ -285,8 +285,9 @@ def build(
     memory; `allow_changed`: keys that may be other ones than the run in `out` was begun with. Raises
     `RecipeError`, `OutputError`, `CheckpointError`, or the error of what could not be read.
     """
-    spread, train = of_launcher(recipe.distributed, os.environ), recipe.train
-    main = (accelerator := make_accelerator(train, spread)).is_main_process
+    spread = of_launcher(recipe.distributed, os.environ)
+    main = (accelerator := make_accelerator(recipe.train, spread)).is_main_process
+    train = recipe.train.on(accelerator.device.type)
     # First: a folder that is taken, or cannot be written, is known before any data are read.
     folder, say = (RunFolder(out, resume=resume), say) if main else (None, silent)
     told = recipe.model_dump(mode="json", exclude_defaults=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 
 from onestage.data.inspect import Findings, examine
 from onestage.data.reading import read
@@ -116,23 +117,29 @@ def _judge_worked(draft: Draft, found: Findings) -> None:
 
 
 def _cost(draft: Draft, lora: Lora | None) -> Estimate:
-    plan, model = draft.planned, draft.recipe.model
+    plan, model, train = draft.planned, draft.recipe.model, draft.recipe.train.on(_device())
     found = estimate(
         draft.config,
         steps=plan.steps,
         tokens=int(plan.tokens()),
-        tokens_per_row=draft.recipe.train.row_budget,
+        tokens_per_row=train.row_budget,
         lora_r=lora.r if lora else None,
         dtype=model.dtype,
         four_bits=model.load_in_4bit,
         checkpointing=model.gradient_checkpointing,
     )
-    return replace(found, schedule=plan.describe())
+    return replace(found, schedule=f"{plan.describe()}; {train.row_told}")
+
+
+def _device() -> str:
+    """What a run on this machine would compute on."""
+    found = torch.accelerator.current_accelerator()
+    return "cpu" if found is None or parse_flag_from_env("ACCELERATE_USE_CPU") else found.type
 
 
 def _scaled(draft: Draft, lora: Lora | None, machines: Machines) -> Scaled:
     plan, recipe = draft.planned, draft.recipe
-    model, train, rollout = recipe.model, recipe.train, recipe.rollout
+    model, train, rollout = recipe.model, recipe.train.on("cuda"), recipe.rollout
     answers = train.batch_size * rollout.num_generations * rollout.steps_per_generation
     work = Work(
         row=train.row_budget,

@@ -46,6 +46,10 @@ from onestage.training.terms import Terms
 
 OURS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_PARALLELISM_CONFIG")
 """What a launcher's file asks of sharding, in the environment: `devices` does it, not accelerate."""
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"}
+"""What accelerate launch sets for several processes."""
+STARTED = {"WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+"""What a process that is one of several is told, by torchrun or by mpirun."""
 WHOLE = Distributed()
 """Weights whole on each device."""
 BOTH_MEMORIES = InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")
@@ -65,6 +69,7 @@ def make_accelerator(options: Train, asked: Distributed = WHOLE) -> Accelerator:
     section = of_launcher(asked, os.environ)
     AcceleratorState._reset_state()  # an earlier run of this process may have had other precision
     wanted = int(os.environ.get("WORLD_SIZE") or 1)
+    _require_all_started(os.environ)
     # Of torchrun's processes on the CPU accelerate sees only one, unless it is told.
     cpu = "LOCAL_RANK" in os.environ and torch.accelerator.current_accelerator() is None
     local, cards = int(os.environ.get("LOCAL_WORLD_SIZE") or 1), torch.accelerator.device_count()
@@ -92,6 +97,16 @@ def make_accelerator(options: Train, asked: Distributed = WHOLE) -> Accelerator:
             "process or on several (multi-GPU, multi-CPU), and shards by `distributed.sharding`"
         )
     return accelerator
+
+
+def _require_all_started(environment: Mapping[str, str]) -> None:
+    """Raise `RecipeError` for the one process that is left of several that a file asks for."""
+    if environment.keys() >= LAUNCHED and not STARTED & environment.keys():
+        raise RecipeError(
+            "accelerate's configuration asks for several processes on the CPU, and accelerate launch "
+            "starts those through mpirun alone (mpirun_config), so this is the only one; start them "
+            "with torchrun --nproc-per-node N, or say num_processes: 1"
+        )
 
 
 @contextmanager

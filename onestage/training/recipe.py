@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     field_validator,
     model_validator,
 )
@@ -136,7 +137,8 @@ class Train(Section):
     bad_rows: Literal["error", "skip"] = "error"
     """What happens when a source holds rows that cannot be read: stop, or leave them out, counted."""
     tokens_per_row: int | None = Field(default=None, ge=2)
-    """Tokens in one forward pass; default max(max_length, 1024)."""
+    """Tokens in one forward pass; default max(max_length, 1024) on the CPU, max(max_length, 4096) on
+    accelerators."""
     dataset_num_proc: int = Field(default=1, ge=1)
     """Processes that encode the data, on each node."""
     logging_steps: int = Field(default=10, ge=1)
@@ -150,6 +152,7 @@ class Train(Section):
     """Accelerate trackers: tensorboard, wandb, trackio, ..."""
     callbacks: list[Choice] = []
     """Who looks on besides: `mypackage:Mine`, or a table of it and its options."""
+    _device: str = PrivateAttr("cpu")
 
     @model_validator(mode="after")
     def _one_length(self) -> Train:
@@ -162,9 +165,23 @@ class Train(Section):
             )
         return self
 
+    def on(self, device: str) -> Train:
+        """The same on a device of this type (`cpu`, `cuda`, ...), by which some defaults go."""
+        made = self.model_copy()
+        made._device = device
+        return made
+
     @property
     def row_budget(self) -> int:
-        return self.tokens_per_row or max(self.max_length, 1024)
+        """Tokens in one forward pass."""
+        # An accelerator does little while a kernel starts: short rows leave it idle.
+        return self.tokens_per_row or max(self.max_length, 1024 if self._device == "cpu" else 4096)
+
+    @property
+    def row_told(self) -> str:
+        """How long a row is, and who says so."""
+        by = "" if self.tokens_per_row else f", by default on {self._device}"
+        return f"rows of up to {self.row_budget:,} tokens (train.tokens_per_row{by})"
 
 
 class Stage(BaseModel):
@@ -313,28 +330,3 @@ def load_recipe(given: Any, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     """Check a recipe given as plain data."""
     return checked(Recipe, dict(content), RecipeError)
-
-
-def schema_of_recipes() -> dict[str, Any]:
-    """The JSON schema of recipes, with the short forms that they may have and our own names as
-    examples."""
-    from onestage import objectives, schedules
-
-    found = Recipe.model_json_schema()
-    sections = found["properties"]
-    sections["model"] = {"anyOf": [{"type": "string"}, sections["model"]]}
-    table = {
-        "type": "object",
-        "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "object"}]},
-    }
-    sections["data"] = {"anyOf": [sections["data"], table]}
-    for name, ours in (("objective", objectives.PLUGINS), ("schedule", schedules.PLUGINS)):
-        sections[name] |= {
-            "anyOf": [{"type": "string"}, {"type": "object"}],
-            "examples": ours.built_in(),
-        }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **found,
-        "title": "onestage recipe",
-    }

@@ -325,7 +325,7 @@ class Run:
             self.say(
                 f"model: runs and is saved in {held}; its trained weights have float32 masters"
             )
-        self.say(self.plan.describe())
+        self.say(f"{self.plan.describe()}; {self.options.row_told}")
         if self.folder is None:
             return
         _require_room(self.out, self.loaded.model)

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from support.markdown import blocks, without_code
 from support.tiny import ROOT
 
-from onestage.training.recipe import Recipe, load_recipe, schema_of_recipes
+from onestage.training.recipe import Recipe, load_recipe
+from onestage.training.schema import schema_of_recipes
 
 PAGE = ROOT / "docs" / "recipe.md"
 

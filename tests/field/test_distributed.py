@@ -18,9 +18,10 @@ from onestage.config import RecipeError
 from onestage.training import build
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.distributed import Distributed, of_launcher
+from onestage.training.parts import make_accelerator
 from onestage.training.pipeline import carry_out
 from onestage.training.read import Data
-from onestage.training.recipe import parse_recipe
+from onestage.training.recipe import Train, parse_recipe
 
 Make = Callable[..., dict[str, Any]]
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -197,3 +198,13 @@ def test_parts_need_ranks_to_lie_on(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("demonstration", objective="sft", distributed={"sharding": "full"})
     with pytest.raises(RecipeError, match="this is one alone; start it with torchrun"):
         go(recipe, tmp_path / "out")
+
+
+def test_a_process_that_is_left_of_several_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `accelerate launch` does of a file of the type MULTI_CPU where there is no mpirun."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(RecipeError, match=r"this is the only one; .*torchrun --nproc-per-node N"):
+        make_accelerator(Train())
+    monkeypatch.delenv("MASTER_ADDR")
+    assert make_accelerator(Train()).num_processes == 1

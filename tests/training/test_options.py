@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from onestage.models import Lora
 from onestage.runfolder import read_metrics
+from onestage.training.check import check_recipe
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import Train, parse_recipe
 
@@ -117,3 +118,24 @@ def test_logging_steps(recipe_of: Make, tmp_path: Path) -> None:
     single = [line["loss"] for line in lines[1]]
     assert lines[2][0]["loss"] == pytest.approx((single[0] + single[1]) / 2, rel=1e-6)
     assert lines[2][-1]["loss"] == pytest.approx(single[-1], rel=1e-6)
+
+
+def test_how_long_a_row_is_goes_by_the_device_and_is_said(
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Train(max_length=64)
+    assert train.row_budget == train.on("cpu").row_budget == 1024
+    assert train.on("cuda").row_budget == train.on("xpu").row_budget == 4096
+    assert Train(max_length=8192).on("cuda").row_budget == 8192
+    assert Train(max_length=64, tokens_per_row=512).on("cuda").row_budget == 512
+    assert train.on("cuda").model_dump() == train.model_dump()
+    recipe = recipe_of("demonstration", objective="sft", train__max_steps=1)
+    del recipe["train"]["tokens_per_row"]
+    said: list[str] = []
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=said.append)
+    told = "rows of up to 1,024 tokens (train.tokens_per_row, by default on cpu)"
+    assert any(told in line for line in said)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    (checked,) = check_recipe(parse_recipe(recipe))
+    assert checked.cost is not None
+    assert "rows of up to 4,096 tokens" in checked.cost.schedule
