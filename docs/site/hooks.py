@@ -61,3 +61,10 @@ def _shown(target: Path) -> str:
     if where in SHOWN or where in INSTEAD:
         return SHOWN.get(where) or INSTEAD[where]
     return where.removeprefix("docs/") if where.startswith("docs/") else f"files/{where}"
+
+
+def on_post_build(config: Any) -> None:
+    """From disk the theme asks for the index as a script."""
+    folder = Path(config.site_dir) / "search"
+    index = (folder / "search_index.json").read_text(encoding="utf-8")
+    (folder / "search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
