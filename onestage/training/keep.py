@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,9 @@ from onestage.data.stream import Stream
 from onestage.schedules import Schedule
 from onestage.schedules._around import Around
 from onestage.schedules._multiplier import Multiplier
-from onestage.training.terms import Terms
+
+if TYPE_CHECKING:
+    from onestage.training.terms import Terms
 
 What = Literal["kl", "text", "loss"]
 By = Literal["kl", "replay", "anchor", "step", "nothing"]
