@@ -6,11 +6,17 @@
 The same Llama (23 M parameters, random weights), the same records in the same steps, full fine-tuning
 with fused AdamW in float32 on the CPU:
 
-- `dpo`: 8 pairs of `hh_harmless_pairs` a step. TRL four ways: reference log-probabilities made before
-  training (as onestage does) or by a second model in every step (TRL's default), each without and
-  with gradient checkpointing (TRL's default). The reference pass before training is not timed.
-- `sft`: 8 demonstrations of `gpteacher_roleplay` a step, without and with checkpointing.
+- `dpo`: 8 pairs of `hh_harmless_pairs` a step;
+- `sft`: 8 demonstrations of `gpteacher_roleplay` a step;
 - `groups`: UFT on 4 scored groups of `alpaca_eval_scored` a step. TRL has no such loss.
+
+TRL as it comes (DPO: a second model as reference in every step; gradient checkpointing), and in the
+settings that make it faster: no checkpointing; reference log-probabilities made before training, as
+onestage's are (neither is timed); its head on labelled positions only, as on CUDA (`LABELLED`; its
+default on a CPU scores prompts and padding too); record by record with accumulation, which pads a pair
+to its longer answer and a demonstration not at all; SFT also padding-free and packed (there a step has
+other records, so tokens a second are compared). DPO's `padding_free` is switched off in TRL 1.16. **The
+ratio that counts is that to the fastest of these, which is printed first.**
 
 Each contestant is a process of its own (so peak memory is its own) that waits between steps; the
 parent lets them run one after another, a block of steps each, round after round (A B C A B C ...), so
@@ -61,7 +67,17 @@ MODEL = {
     **{"max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
 }
 LEARNING_RATE = 1e-5
+BEST = "the fastest"
 MIB = 1 << 20
+
+TINY = "ONESTAGE_BENCH_TINY"
+SMALL = {
+    **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1},
+    **{"num_attention_heads": 2, "num_key_value_heads": 2},
+}
+if os.environ.get(TINY):
+    MODEL.update(SMALL)
+QUICK = ("TRL, record by record", "TRL, as it comes")
 
 Spec = dict[str, Any]
 """What a child is told: `kind`, and the options of that kind."""
@@ -358,9 +374,21 @@ def work_of(run: Any, drawn: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
+LABELLED, MICRO = "head_on_labelled", "record_by_record"
+"""In the options of a contestant, beside those of TRL's configurations."""
+
+
+def score_labelled_positions() -> None:
+    """TRL's head leaves out positions without a label where it has Triton. It can do so everywhere."""
+    from trl.trainer import utils
+
+    utils._use_triton = lambda device: True
+
+
 def run_trl(spec: Spec) -> None:
     """TRL's own trainer, paced by a callback."""
     pacer = Pacer()
+    import torch
     import trl
     from datasets import Dataset, disable_progress_bars
 
@@ -370,38 +398,69 @@ def run_trl(spec: Spec) -> None:
     rows = [json.loads(line) for line in Path(spec["data"]).read_text().splitlines()]
     rows = [rows[int(number)] for number in order(SEED, spec["stream"], 0, len(rows))]
     kept = {key: [row[key] for row in rows] for key in spec["columns"]}
+    told = dict(spec["options"])
+    if told.pop(LABELLED, False):
+        score_labelled_positions()
+    whole = spec["batch_size"]
+    size = 1 if told.pop(MICRO, False) or told.get("packing") else whole
+    if told.get("padding_free"):
+        told["max_length"] = None  # TRL's own condition; the rows were chosen to fit
+    model, adapters = spec["model"], {}
+    if "lora" in spec:
+        from peft import LoraConfig
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, spec["dtype"]))
+        adapters = {
+            "peft_config": LoraConfig(
+                target_modules="all-linear", task_type="CAUSAL_LM", **spec["lora"]
+            ),
+            "processing_class": AutoTokenizer.from_pretrained(spec["model"]),
+        }
     with tempfile.TemporaryDirectory(dir=spec["work"]) as folder:
         config = getattr(trl, f"{spec['trainer']}Config")(
             output_dir=folder,
-            max_steps=len(rows) // spec["batch_size"],
-            per_device_train_batch_size=spec["batch_size"],
+            max_steps=spec.get("max_steps", len(rows) // whole),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=1 if told.get("packing") else whole // size,
             train_sampling_strategy="sequential",
             **{"learning_rate": LEARNING_RATE, "lr_scheduler_type": "constant"},
             **{"optim": "adamw_torch_fused", "weight_decay": 0.0, "max_grad_norm": 1.0},
-            **{"max_length": MAX_LENGTH, "bf16": False, "use_cpu": True, "seed": SEED},
+            **{"bf16": False, "use_cpu": True, "seed": SEED},
             **{"logging_steps": 1, "report_to": "none", "save_strategy": "no"},
             disable_tqdm=True,
-            **spec["options"],
+            **{"max_length": spec.get("max_length", MAX_LENGTH), **told},
         )
         trainer = getattr(trl, f"{spec['trainer']}Trainer")(
-            model=spec["model"],
+            model=model,
             args=config,
             train_dataset=Dataset.from_dict(kept),
             callbacks=[paced(pacer)],
+            **adapters,
         )
         trainer.train()
         peak = peak_mib()
         losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-        size = spec["batch_size"]
-        batches = [
-            trainer.data_collator(
-                [trainer.train_dataset[n] for n in range(s * size, s * size + size)]
-            )
-            for s in range(len(losses))
+        a_step = size * config.gradient_accumulation_steps
+        rows_of = [range(s * a_step, (s + 1) * a_step) for s in range(len(losses))]
+        shapes = [
+            shape_of(trainer, [n % len(trainer.train_dataset) for n in r], size) for r in rows_of
         ]
-        positions = [batch["input_ids"].numel() for batch in batches]
-        tokens = [int(batch["attention_mask"].sum()) for batch in batches]
+        positions, tokens = ([one[place] for one in shapes] for place in (0, 1))
         pacer.say({"peak_mib": peak, "losses": losses, "positions": positions, "tokens": tokens})
+
+
+def shape_of(trainer: Any, rows: Sequence[int], size: int) -> tuple[int, int]:
+    """Positions that TRL computes for some rows, and tokens among them."""
+    positions = tokens = 0
+    for start in range(0, len(rows), size):
+        batch = trainer.data_collator(
+            [trainer.train_dataset[n] for n in rows[start : start + size]]
+        )
+        here = batch["input_ids"].numel()
+        positions += here
+        tokens += int(batch["attention_mask"].sum()) if "attention_mask" in batch else here
+    return positions, tokens
 
 
 def run_matmul(spec: Spec) -> None:
@@ -431,15 +490,19 @@ KINDS: dict[str, Callable[[Spec], None]] = {
 
 # --- The races ------------------------------------------------------------------------------------
 
+FASTER = {"gradient_checkpointing": False, LABELLED: True}
 TRL_DPO = {
-    "TRL": {"precompute_ref_log_probs": True, "gradient_checkpointing": False},
-    "TRL, checkpointing": {"precompute_ref_log_probs": True, "gradient_checkpointing": True},
-    "TRL, reference model": {"precompute_ref_log_probs": False, "gradient_checkpointing": False},
-    "TRL, as it comes": {"precompute_ref_log_probs": False, "gradient_checkpointing": True},
+    "TRL, record by record": {**FASTER, "precompute_ref_log_probs": True, MICRO: True},
+    "TRL, in one piece": {**FASTER, "precompute_ref_log_probs": True},
+    "TRL, its head on a CPU": {"gradient_checkpointing": False, "precompute_ref_log_probs": True},
+    "TRL, as it comes": {},
 }
 TRL_SFT = {
-    "TRL": {"completion_only_loss": True, "gradient_checkpointing": False},
-    "TRL, as it comes": {"completion_only_loss": True, "gradient_checkpointing": True},
+    "TRL, record by record": {**FASTER, "completion_only_loss": True, MICRO: True},
+    "TRL, padding-free": {**FASTER, "completion_only_loss": True, "padding_free": True},
+    "TRL, packed": {**FASTER, "completion_only_loss": True, "packing": True},
+    "TRL, its head on a CPU": {"completion_only_loss": True, "gradient_checkpointing": False},
+    "TRL, as it comes": {"completion_only_loss": True},
 }
 
 
@@ -547,11 +610,19 @@ def figures(task: Task, children: Mapping[str, Child]) -> dict[str, Any]:
         final, steps = child.final, slice(1, 1 + len(child.timed))
         apart = [abs(a - b) for a, b in zip(final["losses"], ours.final["losses"], strict=True)]
         tokens = sum(final["tokens"][steps])
+        # A packed step has other records than ours: then a token's share is what can be compared.
+        share = [1.0] * len(child.timed)
+        if task.theirs.get(name, {}).get("packing"):
+            both = zip(ours.final["tokens"][steps], final["tokens"][steps], strict=True)
+            share = [mine / theirs for mine, theirs in both]
+        slower = [a / b * s for a, b, s in zip(child.timed, ours.timed, share, strict=True)]
         entry: dict[str, Any] = {
             "seconds_a_step": child.median,
             "seconds": child.timed,
             "steps_a_second": 1 / child.median,
-            "ratio_seconds": _step_by_step(child.timed, ours.timed),
+            "ratio_seconds": statistics.median(slower),
+            "ratio_least": min(slower),
+            "ratio_most": max(slower),
             "cpu_seconds_a_step": child.cpu_median,
             "ratio_cpu_seconds": _step_by_step(child.cpu_seconds[1:], ours.cpu_seconds[1:]),
             "ratio_total_seconds": sum(child.timed) / sum(ours.timed),
@@ -580,12 +651,24 @@ def _step_by_step(theirs: Sequence[float], ours: Sequence[float]) -> float:
 
 
 TARGETS = [
-    ("dpo", "TRL", "ratio_seconds", ">=", 4.0, "times TRL's steps a second"),
-    ("dpo", "TRL", "ratio_memory", "<=", 0.45, "of TRL's peak memory"),
-    ("dpo", "TRL, as it comes", "ratio_seconds", ">=", 5.0, "times TRL's, default reference"),
-    ("dpo", "TRL", "first_loss_difference", "<=", 1e-4, "between the first losses"),
-    ("sft", "TRL", "first_loss_difference", "<=", 1e-4, "between the first losses"),
+    ("dpo", BEST, "ratio_seconds", ">=", 2.0, "times TRL at its best"),
+    ("dpo", "TRL, as it comes", "ratio_seconds", ">=", 3.0, "times TRL as it comes"),
+    ("dpo", BEST, "first_loss_difference", "<=", 1e-4, "between the first losses"),
+    (
+        "sft",
+        "TRL, record by record",
+        "first_loss_difference",
+        "<=",
+        1e-4,
+        "between the first losses",
+    ),
 ]
+
+
+def fastest(contestants: Mapping[str, Any]) -> str:
+    """The contestant that is TRL at its best."""
+    theirs = [name for name in contestants if name.startswith("TRL")]
+    return min(theirs, key=lambda name: contestants[name]["ratio_seconds"], default="")
 
 
 def report(tasks: Mapping[str, Any]) -> None:
@@ -596,6 +679,12 @@ def report(tasks: Mapping[str, Any]) -> None:
     console = Console(width=150)
     columns = ("s/step", "slower", "slower (cpu)", "tokens/s", "positions", "peak MiB", "ours/its")
     for name, found in tasks.items():
+        if best := fastest(found["contestants"]):
+            entry = found["contestants"][best]
+            console.print(
+                f"[bold]{name}: {entry['ratio_seconds']:.2f} times as fast as TRL at its best[/] "
+                f"({best}; steps {entry['ratio_least']:.2f} to {entry['ratio_most']:.2f})"
+            )
         table = Table(
             title=f"{name}: {found['records_a_step']} records a step", title_justify="left"
         )
@@ -606,7 +695,7 @@ def report(tasks: Mapping[str, Any]) -> None:
             table.add_row(
                 contestant,
                 f"{entry['seconds_a_step']:.3f}",
-                f"{entry['ratio_seconds']:.2f}x",
+                f"{entry['ratio_seconds']:.2f}x ({entry['ratio_least']:.2f}-{entry['ratio_most']:.2f})",
                 f"{entry['ratio_cpu_seconds']:.2f}x",
                 f"{entry['tokens_a_second']:,.0f}",
                 f"{entry['positions_a_step']:,.0f}",
@@ -623,7 +712,8 @@ def report(tasks: Mapping[str, Any]) -> None:
             f"{found['matmul_gflops']:.0f} GFLOP/s (2048 x 2048 float32 product)\n"
         )
     for task, contestant, key, sign, bound, what in TARGETS:
-        entry = tasks.get(task, {}).get("contestants", {}).get(contestant)
+        there = tasks.get(task, {}).get("contestants", {})
+        entry = there.get(fastest(there) if contestant == BEST else contestant)
         if entry is None:
             continue
         value = entry[key]
@@ -679,6 +769,9 @@ def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer steps, two ways of TRL only")
+    parser.add_argument(
+        "--tiny", action="store_true", help="one step of a tiny model: does it run?"
+    )
     parser.add_argument("--tasks", nargs="+", default=[task.name for task in TASKS])
     parser.add_argument("--rounds", type=int, help="blocks of each contestant (default 5, quick 2)")
     parser.add_argument("--steps", type=int, help="steps in a block (default 2, quick 1)")
@@ -691,8 +784,13 @@ def main() -> None:
         run_child(options.child)
         return
     set_threads(options.threads)
-    rounds, steps = options.rounds or (2 if options.quick else 5), options.steps
-    steps = steps or (1 if options.quick else 2)
+    quick = options.quick or options.tiny
+    rounds, steps = options.rounds or (2 if quick else 5), options.steps
+    steps = steps or (1 if quick else 2)
+    if options.tiny:
+        os.environ[TINY] = "1"  # children are told so
+        MODEL.update(SMALL)
+        rounds = 1
     with tempfile.TemporaryDirectory(prefix="against-trl-") as folder:
         work = Path(folder)
         tasks = [task for task in TASKS if task.name in options.tasks]
@@ -702,13 +800,13 @@ def main() -> None:
         print(json.dumps(where))
         found = {}
         for task in tasks:
-            if options.quick:
-                ways = [w for w in task.theirs.items() if w[0] in ("TRL", "TRL, as it comes")]
+            if quick:
+                ways = [w for w in task.theirs.items() if w[0] in QUICK]
                 task = Task(**{**task.__dict__, "theirs": dict(ways)})
             print(f"{task.name}:", flush=True)
             found[task.name] = compete(task, work, rounds, steps)
     report(found)
-    if not options.no_save:
+    if not (options.no_save or options.tiny):
         write_results("against_trl", {"machine": where, "model": MODEL, "tasks": found})
 
 

@@ -1,0 +1,194 @@
+"""Every bench starts, and those without processes of their own that cost too much run to their end.
+
+Contestants are processes of their own where people run a bench. Here they are called one after another
+in this process (`tests/whole/test_gpu_bench.py` and the bench of rollouts run real ones), with a model
+of one layer: what is found is of no meaning, and that it is found is tested.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "bench"
+DATA = ROOT.parent / "shared" / "data"
+FILES = sorted(BENCH.rglob("*.py"))
+needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")
+
+
+@pytest.fixture(autouse=True)
+def beside_each_other(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Benches import each other as scripts of one folder do."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(BENCH) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shared data, the beginning of each file."""
+    folder = tmp_path_factory.mktemp("data")
+    for file in DATA.glob("*.jsonl.gz"):
+        with gzip.open(file, "rt") as lines, gzip.open(folder / file.name, "wt") as out:
+            out.writelines(islice(lines, 90))
+    return str(folder)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(BENCH)))
+def test_what_a_bench_imports_of_ours_is_there(file: Path) -> None:
+    """Wherever in it: files that moved broke two benches, and nobody saw it for weeks."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("onestage"):
+            continue
+        module = importlib.import_module(str(node.module))
+        for alias in node.names:
+            if not hasattr(module, alias.name):
+                importlib.import_module(f"{node.module}.{alias.name}")
+
+
+@pytest.mark.parametrize("name", sorted(f.stem for f in BENCH.glob("*.py") if f.stem != "length"))
+def test_a_bench_starts(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = importlib.import_module(name)
+    if not hasattr(bench, "main"):
+        return  # a part of another
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        bench.main()
+    assert ended.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+class Inline:
+    """A contestant that is called here, when it is asked for the last time: a `Child` to its bench."""
+
+    def __init__(self, name: str, spec: dict[str, Any], script: ModuleType) -> None:
+        self.name, self.spec, self.script = name, spec, script
+        self.process = SimpleNamespace(wait=lambda: 0)
+        self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
+        self.final: dict[str, Any] = {}
+        self.ready = self.answers(1)[0] if spec.get("kind") == "prepare" else {"resident_mib": 1.0}
+
+    def answers(self, steps: int) -> list[Any]:
+        found: list[Any] = []
+
+        class Pacer:
+            def __init__(self) -> None:
+                self.left = steps
+                self.over = False
+
+            def say(self, answer: Any) -> None:
+                found.append(json.loads(json.dumps(answer)))
+
+            def ready(self) -> None:
+                pass
+
+            def step(self) -> bool:
+                self.left -= 1
+                self.over = self.left <= 0
+                return self.over
+
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (self.script, sys.modules["against_trl"]):
+                patch.setattr(module, "Pacer", Pacer)
+            work = getattr(self.script, "KINDS", {}).get(self.spec.get("kind"))
+            (work or self.script.run_way)(self.spec)
+        return found
+
+    def go(self, steps: int) -> None:
+        self.seconds += [0.01] * steps
+        self.cpu_seconds += [0.01] * steps
+
+    def end(self) -> None:
+        self.final = self.answers(len(self.seconds))[-1]
+
+    timed = property(lambda self: self.seconds[1:])
+    median = cpu_median = property(lambda self: 0.01)
+
+
+def run(name: str, *words: str, monkeypatch: pytest.MonkeyPatch, **constants: Any) -> None:
+    """The bench as if it was called with these words, its contestants in this process."""
+    trl, bench = importlib.import_module("against_trl"), importlib.import_module(name)
+
+    def start(child: str, spec: Any, work: Path, script: Any = None, **more: Any) -> Inline:
+        return Inline(child, spec, bench if script else trl)
+
+    monkeypatch.setattr(trl, "VOCABULARY", 600)
+    monkeypatch.setitem(trl.MODEL, "vocab_size", 600)
+    for key, value in trl.SMALL.items():
+        monkeypatch.setitem(trl.MODEL, key, value)
+    for module in (trl, bench):
+        if hasattr(module, "start"):
+            monkeypatch.setattr(module, "start", start)
+    for key, value in constants.items():
+        monkeypatch.setattr(bench, key, value)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+    assert bench.main() in (None, 0)
+
+
+@needs_data
+@pytest.mark.parametrize("task", ["dpo", "sft"])
+def test_against_trl(
+    task: str, data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All settings of TRL are ones that it takes; the same losses where the same is computed."""
+    words = ["--rounds", "1", "--steps", "1", "--no-save", "--tasks", task]
+    run("against_trl", *words, "--data", data, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert f"{task}: 1.00 times as fast as TRL at its best" in " ".join(said.split())
+    assert "MISSED" not in said.replace(f"MISSED {task}: 1 times", "")
+
+
+@needs_data
+def test_a_real_model_against_trl(
+    data: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(model_folder), "--quick", "--rounds", "1", "--dtypes", "bfloat16"]
+    run("real_model", *words, "--data", data, monkeypatch=monkeypatch)
+
+
+@needs_data
+def test_mixing(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--rounds", "1", "--steps", "1", "--no-save", "--data", data]
+    run("mixing", *words, monkeypatch=monkeypatch)
+
+
+def test_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"POSITIONS": 8, "HIDDEN": 4, "VOCABULARIES": (32,)}
+    run("head", "--quick", "--no-save", monkeypatch=monkeypatch, **few)
+
+
+@needs_data
+def test_deal(data: str, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--steps", "1", "--budget", "4096", "--tokenizer", str(tokenizer_folder)]
+    run("deal", *words, "--data", data, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("million", ["--rows", "60"]),
+        ("streams", ["--rows", "120", "--streams", "6", "--steps", "2"]),
+        ("hostile", ["--count", "20", "--only", "gsm8k"]),
+    ],
+)
+def test_benches_with_sizes_to_choose(
+    name: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(name, *words, monkeypatch=monkeypatch)
