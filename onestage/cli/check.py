@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,12 +124,14 @@ def _rows(stream: Any) -> bool:
     left_out = f"{found.table.ties:,} ties and {found.table.unlabelled:,} unlabelled left out"
     console.print(f"{len(found.refused):,} rows refused, {left_out}")
     _reasons(found.refused)
-    warnings, notes = beside(found.table)
+    told = advice(stream)
+    # Of another tool's rows no column alone is meant for one of ours.
+    foreign = bool(told) and "data:" not in told
+    warnings, notes = beside(replace(found.table, unused={}) if foreign else found.table)
     for line in [*(f"warning: {one}" for one in warnings), *notes]:
         console.print(line, markup=False, soft_wrap=True)
     if found.raters.ratings:
         show_raters(console, found.raters)
-    told = advice(stream)
     for line in told:
         console.print(line, markup=False, soft_wrap=True)
     console.print("give --tokenizer to see tokens, marked examples and duplicates", style="dim")

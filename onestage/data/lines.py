@@ -126,8 +126,15 @@ class _Recoded(io.RawIOBase):
 
 
 def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
+    spread = False
     for number, line in lines_in(stream):
+        if spread:
+            raise ValueError(
+                f"{file.path}: one object over several lines: rows stand one a line, or in one list; "
+                "`jq -c . FILE` writes objects one a line, `jq -c '.KEY[]' FILE` a list within one"
+            )
         where = f"{file.label}:{number}"
+        spread = number == 1 and line is not None and line.strip() == b"{"
         row = too_long() if line is None else _parsed(line)
         yield Refusal(where, row) if isinstance(row, str) else RawRow(where, row)
 
@@ -169,7 +176,7 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
 def _whose(text: str) -> str:
     """What a line may be that does not even begin as JSON."""
     if text.lstrip()[:1] in ("{", "}", "[", "]", '"'):
-        return ": one row a line, or a .json file that is one list of rows" * (len(text) < 4)
+        return ""
     return ": a table of commas is named .csv, of tabs .tsv, plain text .txt"
 
 

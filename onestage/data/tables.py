@@ -97,7 +97,7 @@ def _header(path: Path, table: Iterator[list[str]], delimiter: str) -> list[str]
             if other != delimiter and other in names[0]:
                 raise ValueError(
                     f"{path}: one column, whose name {names[0][:60]!r} holds a {called}: say "
-                    f"delimiter: {other!r} if that is what separates the columns"
+                    f"delimiter: {other!r} (--delimiter) if that is what separates the columns"
                 )
     return names
 

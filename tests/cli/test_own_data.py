@@ -72,6 +72,13 @@ def test_train_says_what_a_file_of_rows_lacks(here: Path) -> None:
     assert "onestage check shp.jsonl says what to do" in told
 
 
+def test_what_is_advised_is_not_gainsaid_by_a_guess_at_a_column(here: Path) -> None:
+    write_rows(here / "shp.jsonl", [SHAPES["SHP"].row])
+    told = call("check", "shp.jsonl", code=1)
+    assert "they are read after: onestage convert shp.jsonl shp.rows.jsonl" in told
+    assert "did you mean" not in told
+
+
 def test_check_prints_one_block_that_trains(here: Path, model_folder: Path) -> None:
     (here / "a.csv").write_text("question;reply;rating\n2+2?;4;5\n3?;no;1\n", encoding="cp1252")
     told = CliRunner().invoke(app, ["check", "a.csv", "--delimiter", ";"]).output

@@ -110,6 +110,12 @@ def test_an_index_of_pandas_is_a_column_like_any_other(write):
     assert reading.unused() == {"Unnamed: 0": ""}
 
 
+def test_pretty_printed_json_says_how_rows_stand(write):
+    for name in ("a.json", "a.jsonl"):
+        with pytest.raises(ValueError, match=r"one object over several lines: .*jq -c"):
+            read_all(write(name, json.dumps({"data": [{"text": "x"}]}, indent=1).encode()))
+
+
 def test_a_csv_of_lines_that_name_json_says_how_it_is_named(write):
     (refused,) = read_all(write("a.jsonl", b"prompt,completion\n"))
     assert "a table of commas is named .csv" in refused.reason
