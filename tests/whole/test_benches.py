@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("data")
     for file in DATA.glob("*.jsonl.gz"):
         with gzip.open(file, "rt") as lines, gzip.open(folder / file.name, "wt") as out:
-            out.writelines(islice(lines, 90))
+            out.writelines(islice(lines, 200))
     return str(folder)
 
 
@@ -130,6 +130,7 @@ def run(name: str, *words: str, monkeypatch: pytest.MonkeyPatch, **constants: An
         return Inline(child, spec, bench if script else trl)
 
     monkeypatch.setattr(trl, "VOCABULARY", 600)
+    monkeypatch.setattr(trl, "MAX_LENGTH", 300)
     monkeypatch.setitem(trl.MODEL, "vocab_size", 600)
     for key, value in trl.SMALL.items():
         monkeypatch.setitem(trl.MODEL, key, value)
@@ -167,6 +168,12 @@ def test_a_real_model_against_trl(
 def test_mixing(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--rounds", "1", "--steps", "1", "--no-save", "--data", data]
     run("mixing", *words, monkeypatch=monkeypatch)
+
+
+@needs_data
+def test_schedules(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--quick", "--no-save", "--data", data]
+    run("schedules", *words, monkeypatch=monkeypatch, BATCH=2)
 
 
 def test_head(monkeypatch: pytest.MonkeyPatch) -> None:
