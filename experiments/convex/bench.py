@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from experiments.convex import constrained as convex_constrained
+from experiments.convex import controllers as convex_controllers
 from experiments.convex import deciding as convex_deciding
 from experiments.convex import problem as convex
 from experiments.convex import tables as convex_tables
@@ -28,6 +29,7 @@ def bench(size: Size) -> Iterator[Table]:
         convex_constrained.constrained,
     ]
     if size.whole:
+        parts += [convex_controllers.controllers]
         parts += [convex_deciding.staleness, convex_deciding.product]
     for part in parts:
         start = time.perf_counter()

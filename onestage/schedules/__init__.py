@@ -79,6 +79,12 @@ class Schedule(abc.ABC):
         return False
 
     @property
+    def combines(self) -> str:
+        """The rule by which the terms' gradients are combined, each going backward by itself
+        (`training.surgery`); none where they are added up."""
+        return ""
+
+    @property
     def measure(self) -> Measure:
         """The records on which the losses that it `wants` are measured: the batch that the term would
         train on next, which is not drawn again where the term is not trained on after all, or a batch

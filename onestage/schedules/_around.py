@@ -24,6 +24,10 @@ class Around(Schedule):
         return self.inner.one_at_a_time
 
     @property
+    def combines(self) -> str:
+        return self.inner.combines
+
+    @property
     def measure(self) -> Measure:
         return self.inner.measure
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -282,6 +283,19 @@ def keeper_of(run: Run) -> Keeper | None:
     schedule = run.schedule
     inner = schedule.inner if isinstance(schedule, Guarded) else schedule
     return Keeper(run, inner) if isinstance(inner, Kept) else None
+
+
+def certify(run: Run) -> None:
+    """Say and write what became of a run's bounds, of the model that was saved."""
+    if run.keeper is None:
+        return
+    with run.average.in_place() if run.average and run.average.mean else nullcontext():
+        found = run.keeper.certify()
+    for line in map(told, found):
+        run.say(line)
+    if run.folder:
+        run.folder.certify(found)
+    run.log({"step": run.step, **{k: v for one in found for k, v in logged(one).items()}})
 
 
 def told(one: Mapping[str, Any]) -> str:

@@ -31,6 +31,9 @@ from onestage.training.pieces import backward, passes_of
 if TYPE_CHECKING:
     from onestage.training.run import Run
 
+Seen = dict[tuple[int, str, str], Tensor]
+"""By row, term and name: what an objective with a state observed, and of how many."""
+
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient that is not a number; the run stopped before it could spoil the model."""
@@ -109,11 +112,10 @@ def take_step(
     torch.manual_seed(_step_seed(run.options.seed, run.step))  # dropout; the same after a resume
     # Rows go backward one by one, each divided by the units of the whole step. So these are counted
     # before any forward pass, from the feedback; every process draws the same records and needs not ask.
-    batch = run.devices.pack(records, run.options.row_budget, run.options.tokens_per_row)
-    counts, measured = run.terms.count(records), Step(weights, batch.nodes, batch.repeated)
+    counts, measured = run.terms.count(records), Step(weights)
     for record in records:
         measured.tokens_of[record.source] += record.tokens
-    sum_2T, observed = _through_rows(run, batch, counts, measured)
+    sum_2T, observed = _through_terms(run, parameters, records, counts, measured)
     # The gradients are those of all ranks by now: every one adds the same.
     penalty = run.penalty(run.policy.model) if run.penalty else sum_2T.new_zeros(())
     if run.penalty:
@@ -141,14 +143,36 @@ def take_step(
     return measured
 
 
+def _through_terms(
+    run: Run,
+    parameters: Sequence[Tensor],
+    records: Sequence[Encoded],
+    counts: Mapping[str, float],
+    measured: Step,
+) -> tuple[Tensor, Seen]:
+    """All of a step's records; under gradient surgery each term's by themselves. As `_through_rows`."""
+    sum_2T, seen = torch.zeros(2, len(measured.weights), device=run.policy.device), Seen()
+    for part in run.terms.apart(records) if run.surgeon else [records]:
+        batch = run.devices.pack(part, run.options.row_budget, run.options.tokens_per_row)
+        measured.nodes += batch.nodes
+        measured.repeated += batch.repeated
+        sums_2T, observed = _through_rows(run, batch, counts, measured)
+        sum_2T, seen = sum_2T + sums_2T, seen | observed
+        if run.surgeon:
+            run.surgeon.take(run.masters.of(parameters))
+    if run.surgeon:
+        run.surgeon.put(run.masters.of(parameters))
+    return sum_2T, seen
+
+
 def _through_rows(
     run: Run, batch: Batch, counts: Mapping[str, float], measured: Step
-) -> tuple[Tensor, dict[tuple[int, str, str], Tensor]]:
+) -> tuple[Tensor, Seen]:
     """This rank's rows, forward and backward: the sum and the weight of each term's loss (2, T), and of
     each row's terms what they observed. Nothing is read from the device."""
     weights, streams = measured.weights, [record.source for record in batch.records]
     sum_2T = torch.zeros(2, len(weights), device=run.policy.device)
-    observed: dict[tuple[int, str, str], Tensor] = {}
+    observed: Seen = {}
     rows = run.devices.deal(batch.rows)
     for turn, row in enumerate(rows):
         passes = passes_of(batch.rows, turn, run.devices.ranks)

@@ -153,7 +153,7 @@ class Step:
 
     weights: Mapping[str, float]
     """Of the terms."""
-    nodes: int
+    nodes: int = 0
     """Tokens that were computed: shared ones once."""
     repeated: int = 0
     """Tokens that were computed once more, in pieces of rows that were too long."""

@@ -37,6 +37,7 @@ from onestage.training.monitor import Guarded
 from onestage.training.read import Data
 from onestage.training.recipe import Recipe
 from onestage.training.stages import StageRun, Whole
+from onestage.training.surgery import weighing as weighing_of
 from onestage.training.terms import Terms
 
 EVALUATIONS = 8
@@ -118,6 +119,8 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     keeps = {keep.name: keep for keep in recipe.keep}
     replayed = replays(keeps, terms)
     goals = goals_of(weight, replayed)
+    if weighing.rule.combines:
+        weighing_of(weighing.rule.combines)  # refused now where it is not installed
     schedule: Schedule = weighing.rule.for_run(goals, steps, recipe.train.seed, best)
     if keeps:
         schedule = Kept(schedule, weight, keeps, replayed)

@@ -58,7 +58,10 @@ FIXED = {
 }
 """What nobody can apply to a run under way, and why."""
 
-WITHOUT_LENGTH = ("proportional", "mix", "alright", "chord", "maxright", "smooth_maxright")
+WITHOUT_LENGTH = (
+    *("proportional", "mix", "alright", "chord", "maxright", "smooth_maxright"),
+    *("famo", "dynamic_average", "uncertainty", "surgery"),
+)
 """Schedules that do not ask how long the run is."""
 
 ABSENT = object()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -38,7 +37,7 @@ from onestage.training import checkpoints, loop
 from onestage.training.benchmarks import Benchmarks
 from onestage.training.callbacks import Callback
 from onestage.training.devices import Devices
-from onestage.training.keeping import Keeper, keeper_of, logged, told
+from onestage.training.keeping import Keeper, certify, keeper_of
 from onestage.training.monitor import Monitor, probed
 from onestage.training.optimizer import Clipping
 from onestage.training.plan import Plan, most_drawn, most_measured
@@ -49,6 +48,7 @@ from onestage.training.resuming import Changes
 from onestage.training.saving import Saving
 from onestage.training.selfcheck import check_laws, require, sample
 from onestage.training.signals import StoppingOnSignals
+from onestage.training.surgery import Surgeon
 from onestage.training.terms import Terms
 
 TRIED = 64
@@ -129,6 +129,8 @@ class Run:
     enough: bool = False
     """Set where going on is no use (`evaluate.patience`): the run ends as if it had no more steps."""
     _benchmarks: Benchmarks | None = field(default=None, repr=False)
+    surgeon: Surgeon | None = field(default=None, repr=False)
+    """What combines the terms' gradients, where the schedule does not add them up."""
     _monitor: Monitor | None = field(default=None, repr=False)
 
     @property
@@ -178,6 +180,7 @@ class Run:
             self.check_laws()
         _ = self.monitor, self.benchmarks  # before resuming
         self.keeper = keeper_of(self)
+        self.surgeon = Surgeon(self.schedule.combines) if self.schedule.combines else None
         if self.resuming:
             checkpoints.resume(self)
         return self.train()
@@ -206,7 +209,7 @@ class Run:
             saved = checkpoints.folder_of(self.out) / "last"
         else:
             self._save_model(saved)
-            self._certify()
+            certify(self)
         self.accelerator.wait_for_everyone()
         return saved
 
@@ -234,18 +237,6 @@ class Run:
                 self._save_as_it_stands(folder)
         else:
             self._save_as_it_stands(folder)
-
-    def _certify(self) -> None:
-        """Say and write what became of the bounds, of the model that was saved."""
-        if self.keeper is None:
-            return
-        with self.average.in_place() if self.average and self.average.mean else nullcontext():
-            found = self.keeper.certify()
-        for line in map(told, found):
-            self.say(line)
-        if self.folder:
-            self.folder.certify(found)
-        self.log({"step": self.step, **{k: v for one in found for k, v in logged(one).items()}})
 
     def _save_as_it_stands(self, folder: Path) -> None:
         weights = gathered(self.policy)

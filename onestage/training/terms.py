@@ -53,6 +53,11 @@ class Terms:
         """The objective a record is given to."""
         return self.objectives[self.name_of(record)]
 
+    def apart(self, records: Sequence[Encoded]) -> list[list[Encoded]]:
+        """The records of each term that has some."""
+        found = [[r for r in records if self.name_of(r) == name] for name in self.objectives]
+        return [mine for mine in found if mine]
+
     def count(self, records: Sequence[Encoded]) -> dict[str, float]:
         """Units of each term in some records; terms without any are left out."""
         counts = {}

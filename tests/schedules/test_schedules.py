@@ -271,7 +271,18 @@ def test_bad_input_is_refused(case: str) -> None:
 
 def test_the_names_are_the_files() -> None:
     assert names() == sorted(
-        ["proportional", "mix", "sequential", "alright", "maxright", "smooth_maxright", "chord"]
+        [
+            *(
+                "proportional",
+                "mix",
+                "sequential",
+                "alright",
+                "maxright",
+                "smooth_maxright",
+                "chord",
+            ),
+            *("famo", "dynamic_average", "uncertainty", "surgery"),
+        ]
     )
     assert find("mix").__name__ == "Mix"
 

@@ -1,0 +1,155 @@
+"""A table of the convex bench: every schedule that combines terms, on one problem, at one budget.
+
+Each is told f* where it can be, and shown noisy losses and gradients as training shows them. What a
+controller is for differs: Mix and ALRIGHT head for argmin F, MAXRIGHT for the Chebyshev point, the
+balancing ones and gradient surgery for some point of the front that their rule picks, whatever lambda.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.convex import problem as convex
+from experiments.convex.problem import Floats, Problem
+from experiments.convex.runs import maxright, weight
+from experiments.convex.tables import LAMBDAS, SEED, Size
+from experiments.tables import Table
+from onestage.schedules import Schedule, make
+from onestage.stats import hypervolume
+
+STEPS, BATCH = 2000, 16
+NAMES: dict[str, dict[str, Any]] = {
+    "mix": {},
+    "alright": {},
+    "maxright": {"decide": "ema"},
+    "smooth_maxright": {},
+    "famo": {},
+    "dynamic_average": {},
+    "uncertainty": {},
+}
+"""Schedules and their options; gradient surgery stands apart, since its weights come from gradients."""
+RULES = ("upgrad", "pcgrad", "mgda", "imtl_g", "aligned_mtl")
+
+
+def controllers(size: Size) -> Table:
+    """Construction B: where each schedule ends, for three lambdas."""
+    problem = convex.construction_b()
+    table = Table(
+        "controllers",
+        "Every controller on construction B",
+        [
+            "controller",
+            *(f"f1, f2 above best at {lam}" for lam in LAMBDAS),
+            "off the front",
+            "hypervolume",
+            "spread",
+            "us a step",
+        ],
+        f"{size.most} seeds (surgery: 2), {STEPS:,} steps of 2/sqrt T, batch {BATCH}; the average of "
+        "the second half. Off the front: how much lower f1 could be at the same f2, mean over lambdas. "
+        "Hypervolume: of the three points, with the start's gaps as reference, in parts of what exact "
+        "optima of Mix have. Spread: standard deviation of f1 over seeds. Time: of deciding, without "
+        "gradients; of surgery, of all.",
+    )
+    start = [float(gap) for gap in problem.gaps(np.zeros(2))]
+    exact = [[float(g) for g in problem.gaps(problem.argmin(lam))] for lam in LAMBDAS]
+    whole = hypervolume(exact, start)
+    for name, options in NAMES.items():
+        clock = _Clock()
+        runs = [_run(problem, clock, size.most, name, lam, options) for lam in LAMBDAS]
+        each = clock.seconds / (len(LAMBDAS) * STEPS * size.most)
+        table.rows.append([name, *_told(problem, runs, start, whole), round(1e6 * each, 1)])
+    for rule in RULES:
+        begun, seeds = time.perf_counter(), min(2, size.most)
+        runs = [operated(problem, rule, lam, seeds) for lam in LAMBDAS]
+        each = (time.perf_counter() - begun) / (len(LAMBDAS) * STEPS * seeds)
+        row = [f"surgery, {rule}", *_told(problem, runs, start, whole), round(1e6 * each, 1)]
+        table.rows.append(row)
+    return table
+
+
+def _run(
+    problem: Problem, clock: _Clock, seeds: int, name: str, lam: float, options: dict[str, Any]
+) -> Floats:
+    """The average of the second half of each seed's run, (S, D)."""
+    make = clock.timing(partial(made, problem, name, lam, options))
+    size = 2 / STEPS**0.5
+    found = maxright(problem, make, STEPS, size, seeds=seeds, seed=SEED, batch=BATCH)
+    return found.tail_SD
+
+
+def operated(problem: Problem, rule: str, lam: float, seeds: int) -> Floats:
+    """The same of gradient surgery, whose weights come from the steps' own gradients."""
+    from onestage.training.surgery import Surgeon
+
+    rng, surgeon = np.random.default_rng([SEED, 4]), Surgeon(rule)
+    theta, late = np.zeros((seeds, problem.dimensions)), np.zeros((seeds, problem.dimensions))
+    given = np.array([lam, 1 - lam])
+    for step in range(STEPS):
+        late += theta if step >= STEPS // 2 else 0.0
+        parts = problem.objectives
+        slope_OSD = np.stack([p.gradient(theta, p.draw(rng, BATCH, (seeds,))) for p in parts])
+        slope_OSD *= given[:, None, None]
+        products_SOO = np.einsum("osd,psd->sop", slope_OSD, slope_OSD)
+        factor_SO = np.array([surgeon.factors(torch.from_numpy(one)) for one in products_SOO])
+        theta = problem.project(
+            theta - 2 / STEPS**0.5 * np.einsum("so,osd->sd", factor_SO, slope_OSD)
+        )
+    return late / (STEPS - STEPS // 2)
+
+
+def _told(problem: Problem, runs: list[Floats], start: list[float], whole: float) -> list[Any]:
+    gaps = [np.array(problem.gaps(run)) for run in runs]
+    points = [gap.mean(1).tolist() for gap in gaps]
+    off = float(np.mean([behind(problem, run) for run in runs]))
+    spread = float(np.mean([gap[0].std() for gap in gaps]))
+    return [*points, off, hypervolume(points, start) / whole, spread]
+
+
+def made(problem: Problem, name: str, lam: float, options: dict[str, Any], seed: int) -> Schedule:
+    """One that knows f1* and f2*."""
+    rule = make({"name": name, **options})
+    best = dict(zip(convex.TERMS, problem.optima, strict=True))
+    return rule.for_run(weight(lam), STEPS, 1000 * SEED + seed, best)
+
+
+def behind(problem: Problem, points_SD: Floats) -> float:
+    """Mean of f1 less the least f1 at the same f2, from the exact front."""
+    front = np.array([problem.gaps(problem.argmin(m)) for m in np.linspace(0.001, 0.999, 400)])
+    first, second = problem.gaps(points_SD)
+    order = np.argsort(front[:, 1])
+    return float((first - np.interp(second, front[order, 1], front[order, 0])).mean())
+
+
+class _Clock:
+    """Counts the time that schedules take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timing(self, make: Callable[[int], Schedule]) -> Callable[[int], Any]:
+        """A maker of schedules whose time is counted."""
+
+        def made(seed: int) -> Any:
+            found = make(seed)
+            for name in ("wants", "weigh", "observe"):
+                setattr(found, name, self._timed(getattr(found, name)))
+            return found
+
+        return made
+
+    def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(*given)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return timed
