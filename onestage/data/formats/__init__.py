@@ -14,9 +14,9 @@ them to a file, `onestage check` names the format. A format that only calls colu
             better, worse = ("text_a", "text_b") if row["vote"] == "a" else ("text_b", "text_a")
             yield {"prompt": row["question"], "chosen": row[better], "rejected": row[worse]}
 
-Two formats never recognise the same row, nor any of them a row of ours that is read rightly as it is:
-what would be a guess is left to `--from`. A rater's name goes into `annotator`: what several say of
-one answer is made one afterwards (`data/annotators.py`).
+No row should be recognised by two formats, nor a row of ours that is read rightly as it is: a row that
+two claim is left out until `--from` says which is meant. A rater's name goes into `annotator`: what
+several say of one answer is made one afterwards (`data/annotators.py`).
 """
 
 from __future__ import annotations
