@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,6 +13,9 @@ from rich.markup import escape
 from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
 from onestage.cli._terminal import app, console, quiet_libraries, say, then
+
+if TYPE_CHECKING:
+    from onestage.data.wishes import Wish
 
 
 @app.command()
@@ -25,6 +29,10 @@ def sample(
         Path | None, typer.Option(help="JSON Lines to write instead of printing.")
     ] = None,
     tokenizer: Tokenizer = None,
+    wish: Annotated[
+        list[str] | None,
+        typer.Option(help="A rating to ask for, NAME=VALUE, of a model trained with `wishes`."),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System message for chat.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
@@ -33,24 +41,30 @@ def sample(
     dtype: Dtype = "auto",
 ) -> None:
     """Chat with a model in the terminal, or complete prompts from a file."""
+    from onestage.data.wishes import read_wish
     from onestage.rollout.engines import Decoding
 
+    wishes = dict(map(read_wish, wish or ()))
     quiet_libraries()
     policy = load_model(model, tokenizer, dtype)
     how = Decoding(max_new_tokens, temperature, top_p)
     if prompts is not None:
-        _complete(policy, prompts, out, how, seed)
+        _complete(policy, prompts, out, how, seed, wishes)
     else:
-        _chat(policy, system, how, seed)
+        _chat(policy, system, how, seed, wishes)
 
 
-def _complete(policy: Any, prompts: Path, out: Path | None, how: Any, seed: int) -> None:
+def _complete(
+    policy: Any, prompts: Path, out: Path | None, how: Any, seed: int, wishes: Mapping[str, Wish]
+) -> None:
     from onestage.data.reading import prompts_of
+    from onestage.data.wishes import wished
     from onestage.rollout.complete import complete
     from onestage.runfolder import write_text
 
     given = prompts_of(str(prompts))
-    completions = complete(policy, given, how, seed=seed)
+    asked = [wished(prompt, wishes) for prompt in given]
+    completions = complete(policy, asked, how, seed=seed)
     rows: list[dict[str, Any]] = [
         {"prompt": p, "completion": c} for p, c in zip(given, completions, strict=True)
     ]
@@ -63,7 +77,8 @@ def _complete(policy: Any, prompts: Path, out: Path | None, how: Any, seed: int)
         console.print(f"[bold]{escape(str(row['prompt']))}[/]\n{escape(row['completion'])}\n")
 
 
-def _chat(policy: Any, system: str | None, how: Any, seed: int) -> None:
+def _chat(policy: Any, system: str | None, how: Any, seed: int, wishes: Mapping[str, Wish]) -> None:
+    from onestage.data.wishes import wished
     from onestage.rollout.complete import complete
 
     templated = policy.tokenizer.chat_template is not None
@@ -75,7 +90,7 @@ def _chat(policy: Any, system: str | None, how: Any, seed: int) -> None:
         except (EOFError, KeyboardInterrupt):
             return
         turns.append({"role": "user", "content": said})
-        asked = [turns if templated else said]
+        asked = [wished(tuple(turns) if templated else said, wishes)]
         (answer,) = complete(policy, asked, how, seed=seed)
         turns.append({"role": "assistant", "content": answer})
         say(answer)

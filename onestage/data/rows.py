@@ -34,6 +34,7 @@ from onestage.data.scores import row_weight
 from onestage.data.sentences import sentences
 from onestage.data.sharegpt import alpaca_turns
 from onestage.data.stream import FOREIGN, Stream
+from onestage.data.wishes import in_prompt, wishes_of
 
 SPOKEN = frozenset(
     (
@@ -108,6 +109,8 @@ def record_of(
         prompt, completions, scores = FEEDBACK[kind].parts(named)
     except MissingColumn as missing:
         raise RowError(missing_column(str(missing), kind, row, names, unread)) from None
+    if stream.wishes:
+        prompt, completions = in_prompt(prompt, completions, wishes_of(row, stream.wishes))
     return Record(
         kind,
         prompt,

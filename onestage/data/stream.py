@@ -80,6 +80,9 @@ class Stream(Section):
     ratings: dict[str, float] | None = None
     """Rating columns and their weights, which together make the score; `score_range` is then the
     range of each rating."""
+    wishes: list[str] = []
+    """Rating columns whose values stand in the prompt, so that a user can wish for them
+    (`onestage sample --wish helpfulness=4`)."""
     reward: Choice = None
     """What judges the policy's answers to `check` records: a name, a table `{name: countdown, ...}` of
     its options, or a list of them, each with a `weight` (default 1). In Python also a reward itself."""
@@ -142,6 +145,8 @@ class Stream(Section):
         for column, weight in (self.ratings or {}).items():
             if not 0 < abs(weight) < float("inf"):
                 raise ValueError(f"rating {column!r} must have a finite weight, found {weight!r}")
+        if len(set(self.wishes)) < len(self.wishes):
+            raise ValueError(f"wishes of {self.name!r}: a column stands there twice, {self.wishes}")
         if self.weight is not None and self.per_step is not None:
             raise ValueError(
                 f"{self.name!r}: give weight or per_step: a fixed count leaves nothing to weigh"
@@ -161,7 +166,7 @@ class Stream(Section):
         because a reward may look at any column of a problem."""
         if self.reward is not None or (self.kind and FEEDBACK[self.kind].asked):
             return frozenset()
-        return frozenset((*self.names, *(self.ratings or ()), *REFUSED))
+        return frozenset((*self.names, *(self.ratings or ()), *self.wishes, *REFUSED))
 
     @property
     def held_out(self) -> Stream | None:

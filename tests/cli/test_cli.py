@@ -152,6 +152,21 @@ def test_sample_from_a_file(model_folder: Path, tmp_path: Path) -> None:
     assert same[0] == same[1] != call(*words, "--seed", 4)
 
 
+def test_a_wish_stands_before_the_prompt(model_folder: Path, tmp_path: Path) -> None:
+    """As if it had been typed; the file that is written has the prompt as it was."""
+    plain = write_rows(tmp_path / "plain.jsonl", [{"prompt": "hello"}])
+    typed = write_rows(tmp_path / "typed.jsonl", [{"prompt": "<helpfulness: 4>\nhello"}])
+    words = ["sample", "--model", model_folder, "--max-new-tokens", 5, "--temperature", 0]
+    found = []
+    for file, more in ((plain, ["--wish", "helpfulness=4"]), (typed, []), (plain, [])):
+        out = tmp_path / f"out{len(found)}.jsonl"
+        call(*words, "--prompts", file, "--out", out, *more)
+        found.append(json.loads(out.read_text()))
+    assert found[0]["completion"] == found[1]["completion"] != found[2]["completion"]
+    assert found[0]["prompt"] == "hello"
+    assert "NAME=VALUE" in call(*words, "--prompts", plain, "--wish", "helpful", code=1)
+
+
 def test_chat_in_the_terminal(model_folder: Path) -> None:
     text = call("sample", "--model", model_folder, "--max-new-tokens", 3, given="hello\nagain\n")
     assert text.count("> ") == 3
