@@ -190,6 +190,25 @@ def test_the_start_may_answer_while_another_model_is_the_reference(
     assert ids[0] == ids[1]
 
 
+def test_a_rule_may_keep_a_state_for_each_problem(online, tmp_path: Path) -> None:
+    """Only what failed before is hinted at, and what each was given is in the checkpoint's state."""
+    rule = {"name": "scaffold", "free_steps": 0}
+    recipe = online(objective="grpo", stream={"hint": rule}, rollout={"success_at": 99.0})
+    session = build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    failed: set[str] = set()
+    hinted = 0
+    for _ in range(8):
+        for record in session.feeds.draw(["grpo"]):
+            has = ROLES.index("hint") in record.sampled.roles
+            assert has == (record.id in failed)
+            failed.add(record.id)
+            hinted += has
+    assert hinted
+    state = session.answers.state()["hints"]
+    assert set(state) == {f"problems/{name}" for name in failed}
+    assert len({kept["failed"] for kept in state.values()}) > 1 or hinted >= len(failed)
+
+
 def test_hints_are_for_training_and_shared_by_a_group(online, tmp_path: Path) -> None:
     recipe = online(objective="grpo", stream={"hint": "uniform", "eval_path": "PROBLEMS"})
     recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
