@@ -36,6 +36,8 @@ class Asked:
     """In an order drawn once, so that the first few are a sample."""
     count: int = 0
     """How many are asked."""
+    each: float = 0.0
+    """Seconds that an item took when they were last asked."""
     start: dict[str, Scores] = field(default_factory=dict)
     """What the answers of the start model are worth, by item."""
 

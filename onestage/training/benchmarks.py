@@ -87,7 +87,8 @@ class Benchmarks:
         """Evaluate the start model, and settle how many items are asked from now on."""
         began = self.clock()
         self.pace.guess = self._agreed(self._seconds_of_a_step())
-        budget = self.pace.allowed / min(FIRST, self._wanted())
+        self.pace.spent = self._agreed(self.clock() - began)
+        budget, began = self.pace.room / min(FIRST, self._wanted()), self.clock()
         found: dict[str, float] = {}
         for number, one in enumerate(self.asked):
             waiting = len(self.asked) - number
@@ -151,7 +152,7 @@ class Benchmarks:
         left = f", {self.left_out} left out for lack of time" if self.left_out else ""
         return (
             f"evaluate: {self.pace.spent:.1f} s of {self.pace.spent + self.pace.trained:.1f} s "
-            f"({self.pace.used:.1%}, allowed {self.section.share:.1%}); {self.count} evaluations{left}"
+            f"({self.pace.used:.1%}, allowed {self.section.share:.1%}); evaluations: {self.count}{left}"
         )
 
     def judge(self, found: Mapping[str, float]) -> bool:
@@ -188,12 +189,14 @@ class Benchmarks:
         for block in blocks(one.items[:count]):
             used = self._agreed(self.clock() - began)
             known = len(scores) + failed
-            expected = used + used / known * len(block) if known else 0.0
-            if known >= at_least and (expected > seconds or seconds <= 0):
+            each = used / known if known else one.each
+            if known >= at_least and not 0 <= used + each * len(block) <= seconds:
                 break
             found = self._answered(one, block)
             failed += sum(isinstance(score, Failure) for score in found.values())
             scores |= {i: score for i, score in found.items() if not isinstance(score, Failure)}
+        if scores or failed:
+            one.each = self._agreed(self.clock() - began) / (len(scores) + failed)
         if failed:
             self.run.say(f"evaluate: {failed} answers to {one.name} could not be judged")
         return scores
@@ -307,8 +310,8 @@ class Benchmarks:
         """What a checkpoint keeps; the start model's scores lie in `evaluations.jsonl`."""
         told = {"next": self.next, "count": self.count, "left_out": self.left_out}
         best = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
-        counts = {one.name: one.count for one in self.asked}
-        return {"pace": self.pace.state(), **told, **best, "counts": counts}
+        sizes = {one.name: [one.count, one.each] for one in self.asked}
+        return {"pace": self.pace.state(), **told, **best, "sizes": sizes}
 
     def restore(self, state: Mapping[str, Any], out: Path) -> None:
         """out: the run folder."""
@@ -318,7 +321,7 @@ class Benchmarks:
         for name in ("next", "count", "left_out", "best", "best_step", "waited"):
             setattr(self, name, state[name])
         for one in self.asked:
-            one.count = int(state["counts"].get(one.name, 0)) or 1
+            one.count, one.each = state["sizes"].get(one.name, (1, 0.0))
             for line in kept:
                 if line.get("suite") == one.name and line.get("step") == 0:
                     one.start = {i: scores_in(told) for i, told in line["scores"].items()}

@@ -103,7 +103,7 @@ def test_the_share_of_the_time_holds(steps: int | None, recipe_of: Make, tmp_pat
     assert items[-1][0] == 80
     assert all(step % 5 == 0 for step, _ in items if steps)
     assert "at most 5.0% of the run's time" in said[0]
-    assert f"{len(items)} evaluations" in said[-1]
+    assert f"evaluations: {len(items)}" in said[-1]
     assert "allowed 5.0%" in said[-1]
 
 
