@@ -13,6 +13,7 @@ from support.tiny import REAL_DATA, make_tokenizer, tiny_llama
 
 from onestage.models.policy import Policy
 from onestage.rollout import suites
+from onestage.rollout.engines import Decoding
 from onestage.rollout.suites import Kept, Measured, Subject, measure, scored
 
 PROMPTS = [
@@ -167,11 +168,16 @@ def test_a_model_is_asked_and_goes_on_where_it_was(tmp_path: Path, subject: Subj
     assert len(file.read_text()) == asked
 
 
-def test_what_is_missing_is_said_in_a_line(tmp_path: Path) -> None:
+def test_what_is_missing_is_said_in_a_line(tmp_path: Path, subject: Subject) -> None:
     with pytest.raises(ValueError, match="unknown suite 'ifevel'; did you mean 'ifeval'"):
         suites.make("ifevel")
     suite = suites.make({"name": "ifeval", "path": written(tmp_path, [{"prompt": "Hello."}])})
     with pytest.raises(ValueError, match=r"rows\.jsonl:1: ifeval needs the columns"):
         suite.items(False)
+    how = Decoding(512, temperature=0)
+    with pytest.raises(ValueError, match="no room for a prompt in the model's context of 512"):
+        subject.write(["Hello."], how, ["a"])
+    (cut,) = subject.write(["Hello there, " * 9], Decoding(505, temperature=0), ["a"])
+    assert cut["cut"] > 0
     with pytest.raises(ValueError, match="limit must be at least 1"):
         suites.make({"name": "ifeval", "limit": 0})

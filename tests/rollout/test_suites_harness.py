@@ -12,7 +12,7 @@ from support.tiny import make_tokenizer, tiny_llama
 
 from onestage.models.policy import Policy
 from onestage.rollout import suites
-from onestage.rollout.suites import Subject, measure
+from onestage.rollout.suites import Subject, _task_data, measure
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -61,8 +61,6 @@ def a_task(folder: Path, name: str, how: dict[str, Any]) -> str:
 def small_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library without its own tasks, whose thousands of files take seconds to look through."""
     from lm_eval.tasks import TaskManager
-
-    from onestage.rollout.suites import _task_data
 
     monkeypatch.setattr(_task_data, "_library", lambda: TaskManager(include_defaults=False))
 
@@ -140,9 +138,57 @@ def test_an_unknown_task_and_missing_data_are_said_at_once(
 
     far = {**CHOICE, "task": "far", "dataset_path": "nobody/far_away", "test_split": "test"}
     (tmp_path / "far.yaml").write_text(yaml.safe_dump(far))
-    from onestage.rollout.suites import _task_data
-
     own = TaskManager(include_path=str(tmp_path), include_defaults=False)
     monkeypatch.setattr(_task_data, "_library", lambda: own)
-    with pytest.raises(ValueError, match=r"nobody/far_away; fetch each elsewhere .*--data FOLDER"):
+    with pytest.raises(
+        ValueError, match=r"nobody/far_away; fetch each data set elsewhere .*--data FOLDER"
+    ):
         suites.make({"name": "lm_eval", "tasks": "far"}).items(False)
+
+
+def test_its_own_model_class_by_choice(tmp_path: Path, subject: Subject) -> None:
+    """`backend: hf` loads the folder with plain transformers."""
+    tiny_llama().save_pretrained(tmp_path / "model")
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    path = a_task(tmp_path, "sums", CHOICE)
+    ours = measure(suites.make({"name": "lm_eval", "tasks": path}), subject)
+    asked = suites.make({"name": "lm_eval", "tasks": path, "backend": "hf"})
+    subject = Subject.of(subject.policy)
+    loaded = Subject(
+        subject.policy, subject.tokenizer, subject.engine, source=str(tmp_path / "model")
+    )
+    theirs = measure(asked, loaded)
+    for item, answer in ours.answers.items():
+        for mine, other in zip(answer["resps"], theirs.answers[item]["resps"], strict=True):
+            assert mine[0] == pytest.approx(other[0], abs=1e-3)
+
+
+def test_the_papers_suites_are_made_of_tasks_that_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All leaves of the library's own groups, and the data sets that they need, in one line."""
+    import lm_eval.tasks
+
+    # Those of its folders that are needed: all of them take seconds to look through.
+    home = Path(lm_eval.tasks.__file__).parent
+    named = ("arc", "gsm8k", "hellaswag", "leaderboard", "mmlu/default", "truthfulqa", "winogrande")
+    own = lm_eval.tasks.TaskManager(
+        include_path=[str(home / one) for one in named], include_defaults=False
+    )
+    monkeypatch.setattr(_task_data, "_library", lambda: own)
+    monkeypatch.setattr("onestage.data.reach._out_of_reach", lambda: "no network")
+    monkeypatch.setattr("onestage.data.reach._is_kept", lambda *_: False)
+    assert len([*_task_data._leaves("mmlu")]) == 57
+    assert len([*_task_data._leaves("leaderboard_bbh")]) == 24
+    assert len([*_task_data._leaves("leaderboard_math_hard")]) == 7
+    needed = {
+        "open_llm_v1": "openai/gsm8k, truthfulqa/truthful_qa, .*winogrande.*, cais/mmlu; fetch",
+        "open_llm_v2": "TIGER-Lab/MMLU-Pro",
+        "mmlu": "asked: cais/mmlu; fetch",
+        "quick": "asked: allenai/ai2_arc, .*, openai/gsm8k; fetch",
+    }
+    for name, match in needed.items():
+        with pytest.raises(ValueError, match=match):
+            suites.make(name).items(False)
+    with pytest.raises(ValueError, match="did you mean 'arc_easy'"):
+        suites.make({"name": "lm_eval", "tasks": "arc_essy"}).items(False)

@@ -83,7 +83,9 @@ def answered(
     if backend == "onestage":
         lm: Any = Forests(subject)
     else:
-        lm = _theirs(backend, str(subject.source), batch_size, str(subject.policy.dtype))
+        device = str(subject.policy.device)
+        dtype = str(subject.policy.dtype).removeprefix("torch.")
+        lm = _theirs(backend, str(subject.source), batch_size, dtype, device)
     asked = [_rendered(one, subject.tokenizer) for one in instances]
     found: list[Any] = [None] * len(asked)
     for sort in dict.fromkeys(one.request_type for one in asked):
@@ -95,12 +97,16 @@ def answered(
 
 
 @lru_cache(maxsize=1)
-def _theirs(backend: str, source: str, batch_size: int, dtype: str) -> Any:
+def _theirs(backend: str, source: str, batch_size: int, dtype: str, device: str) -> Any:
     """The library's own model class on a folder or hub id, adapters as it loads them."""
     base = adapter_base(Model(name=source))
+    if base and backend != "hf":
+        raise ValueError(
+            f"backend {backend} cannot load the adapter {source}: set backend: hf, or merge it into its "
+            "base first (onestage merge)"
+        )
     of = {"pretrained": base, "peft": source} if base else {"pretrained": source}
-    told = {**of, "dtype": dtype.removeprefix("torch."), "batch_size": batch_size}
-    return get_model(backend)(**told)
+    return get_model(backend)(**of, dtype=dtype, batch_size=batch_size, device=device)
 
 
 def _rendered(one: Any, tokenizer: Any) -> Any:

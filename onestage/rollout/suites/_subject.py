@@ -77,8 +77,13 @@ class Subject:
         keys: Sequence[str],
         until: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
-        """As `write`, behind token ids."""
-        room = max(self.context - how.max_completion_length, 1)
+        """As `write`, behind token ids. Raises `ValueError` where answers leave no room for a prompt."""
+        room = self.context - how.max_completion_length
+        if room < 1:
+            raise ValueError(
+                f"answers of up to {how.max_completion_length:,} tokens leave no room for a prompt in "
+                f"the model's context of {self.context:,}; set max_completion_length lower"
+            )
         requests = [
             Request(_fitting(ids, room), 1, key) for ids, key in zip(whole, keys, strict=True)
         ]

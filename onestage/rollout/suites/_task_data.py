@@ -69,9 +69,9 @@ def require_data(what: str, names: Sequence[str], data: Path | None) -> None:
     if lost:
         shown = ", ".join([*lost][:SHOWN]) + (", ..." if len(lost) > SHOWN else "")
         raise ValueError(
-            f"the suite {what} needs {len(lost)} data sets that are not on this disk, and the hub "
-            f"cannot be asked: {shown}; fetch each elsewhere (hf download --repo-type dataset NAME "
-            "--local-dir FOLDER/NAME), bring FOLDER here, and give --data FOLDER"
+            f"the suite {what} needs data that is not on this disk, and the hub cannot be asked: "
+            f"{shown}; fetch each data set elsewhere (hf download --repo-type dataset NAME --local-dir "
+            "FOLDER/NAME), bring FOLDER here, and give --data FOLDER"
         )
 
 
