@@ -218,3 +218,72 @@ def test_what_cannot_be_is_said_before_weights_are_read(
         json.dumps({**config, "base_model_name_or_path": "/gone/away/base"})
     )
     refused("is an adapter of /gone/away/base", "--suite", "text", "--data", ".", model=str(lost))
+
+
+def test_the_win_rate_is_controlled_for_length_by_the_packages_own_regression(
+    endpoint: Endpoint,  # noqa: F811
+) -> None:
+    """A judge that prefers the longer answer, whichever it is shown first; the numbers are those of the
+    package when it is called alone."""
+    import pandas as pd
+
+    draw = np.random.default_rng(0)
+    asked = [{"instruction": f"Question {n}?", "output": "short " * (3 + n % 5)} for n in range(40)]
+    Path("alpaca_eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    gamed = [
+        {
+            "model": f"gamed {way}",
+            "index": n,
+            "std_delta_len": way * draw.uniform(0.5, 2),
+            "preference": 0.5 + way * draw.uniform(0.1, 0.4),
+            "instruction_difficulty": draw.normal(),
+            "not_gamed_baseline": False,
+        }
+        for way in (-1, 1)
+        for n in range(40)
+    ]
+    pd.DataFrame(gamed).to_csv("df_gamed.csv", index=False)
+
+    def act(handler: Any, number: int, text: str) -> None:
+        before, _, behind = text.partition("The second answer:")
+        first, second = before.count("short"), behind.count("short")
+        says(handler, f"Score: {1 if first > second else 2}")
+
+    endpoint.act = act
+    judge = {"model": "j", "base_url": endpoint.url}
+    suite = suites.make({"name": "alpaca_eval", "data": ".", "judge": judge})
+    suite.check()
+    items = suite.items(False)
+    # Mostly longer than the baseline, now and then shorter.
+    sizes = {item.id: (2, 8, 9, 12)[int(item.id) % 4] for item in items}
+    written = {i: {"completion": "short " * size} for i, size in sizes.items()}
+    found = suites.scored(suite, items, written).metrics
+    wins = [sizes[item.id] > 3 + int(item.id) % 5 for item in items]
+    assert found["win_rate"].value == pytest.approx(np.mean(wins))
+    told = [
+        {
+            "index": n,
+            "preference": 2.0 if won else 1.0,
+            "output_1": asked[n]["output"],
+            "output_2": written[str(n)]["completion"],
+            "generator_1": "theirs",
+            "generator_2": "mine",
+        }
+        for n, won in enumerate(wins)
+    ]
+    from onestage.rollout.suites.alpaca_eval import _regression
+
+    with _regression(Path("df_gamed.csv")) as controlled:
+        known = controlled(pd.DataFrame(told), save_weights_dir=None)
+    assert found["lc_win_rate"].value == pytest.approx(known["length_controlled_winrate"] / 100)
+    assert found["lc_win_rate"].stderr == pytest.approx(known["lc_standard_error"] / 100)
+    assert found["win_rate"].value == pytest.approx(known["win_rate"] / 100)
+    assert found["lc_win_rate"].value != pytest.approx(found["win_rate"].value, abs=1e-3)
+    assert found["length"].value == pytest.approx(np.mean([6 * size for size in sizes.values()]))
+    shown = [one["messages"][0]["content"] for one in endpoint.seen[1:]]
+    first = sum(
+        text.partition("The second answer:")[0].count("short ") in sizes.values() for text in shown
+    )
+    assert 0 < first < len(shown)
+    with pytest.raises(ValueError, match=r"needs df_gamed\.csv of the data set"):
+        suites.make({"name": "alpaca_eval", "judge": judge}).check()
