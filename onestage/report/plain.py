@@ -39,7 +39,9 @@ def read_plain(folders: Sequence[Path]) -> Compared:
 
 
 def _cell(run: Trained, metrics: Mapping[str, Metric], reader: Reader) -> Cell:
-    last = {metric.name: run.last(key) for key, metric in metrics.items()}
+    # A suite that was asked of the start model alone says nothing of the trained one.
+    once = {key for key in metrics if key.startswith("suite/") and len(run.series(key)) < 2}
+    last = {metric.name: run.last(key) for key, metric in metrics.items() if key not in once}
     results = {name: value for name, value in last.items() if value is not None}
     if not results:
         reader.tell(run.name, "was not evaluated (train.eval_steps)")
