@@ -317,3 +317,100 @@ def test_a_workbook_is_converted(tmp_path):
     stream = Stream(tmp_path / "a.xlsx", columns=columns, score_range=(1, 5))
     convert(stream, tmp_path / "out.jsonl", None, ("ann", "bob"))
     assert [row["score"] for row in rows_in(tmp_path / "out.jsonl")] == [0.875, 0.0]
+
+
+def rating(value, name="r"):
+    return {"from_name": name, "type": "rating", "value": {"rating": value}}
+
+
+STUDIO = {
+    "data": {"prompt": "2+2?", "response": "4"},
+    "annotations": [
+        {
+            "completed_by": "ann",
+            "result": [
+                {"from_name": "why", "type": "textarea", "value": {"text": ["It is."]}},
+                rating(1),
+            ],
+        },
+        {"completed_by": "bob", "result": [rating(0)]},
+    ],
+}
+
+
+def test_an_answer_that_says_nothing_usable_takes_no_other_with_it(write, tmp_path):
+    argilla = {**SHAPES["Argilla 2 records"].row}
+    answers = [{"value": 1, "user_id": "u1"}, {"value": 0, "user_id": "u2"}]
+    argilla["responses"] = {"why": [{"value": "It is.", "user_id": "u1"}], "rating": answers}
+    found, rows = converted(write, tmp_path, STUDIO, argilla)
+    assert [(row["score"], row["raters"]) for row in rows] == [(0.5, 4)]
+    assert sorted(found.left_out.values()) == [1, 1]
+
+
+def test_answers_to_several_questions_are_not_made_one(write, tmp_path):
+    several = json.loads(json.dumps(STUDIO))
+    several["annotations"][1]["result"].append(rating(0.5, "safe"))
+    with pytest.raises(
+        ValueError, match=r"several questions \(r, safe\), of which one score .* --from"
+    ):
+        converted(write, tmp_path, several)
+    form = make({"name": "label_studio", "question": "safe"})
+    convert(Stream(write("a.jsonl", lines_of(several))), tmp_path / "out.jsonl", form)
+    assert [row["score"] for row in rows_in(tmp_path / "out.jsonl")] == [0.5]
+
+
+def test_raters_without_a_name_are_several(write, tmp_path):
+    row = {"prompt": "2+2?", "completion": "4", "ratings": [True, True, False]}
+    _, rows = converted(write, tmp_path, {**row, "annotators": [None, None, None]})
+    assert [(one["label"], one["raters"]) for one in rows] == [(True, 3)]
+
+
+def test_a_row_of_which_nothing_is_judged_is_counted(write, tmp_path):
+    row = {"prompt": "2+2?", "completion": "4", "ratings": [None], "annotators": ["a"]}
+    found, rows = converted(write, tmp_path, OURS["pair"], row)
+    assert (len(rows), sum(found.left_out.values())) == (1, 1)
+
+
+def test_texts_of_an_arena_may_begin_with_a_bracket(write, tmp_path):
+    row = {
+        "prompt": "[INST] List two.",
+        "winner": "a",
+        "response_a": '["x", "y"]',
+        "response_b": "[no",
+    }
+    _, rows = converted(write, tmp_path, row)
+    assert (rows[0]["prompt"], rows[0]["chosen"], rows[0]["rejected"]) == (
+        *("[INST] List two.", '["x", "y"]', "[no"),
+    )
+    longer = {**SHAPES["Arena of a competition"].row, "response_a": '["4", "more"]'}
+    with pytest.raises(ValueError, match="must have a turn for each of the prompt"):
+        converted(write, tmp_path, longer)
+
+
+def test_conversations_of_ms_swift_may_part_before_their_last_turn(write, tmp_path):
+    row = {"messages": [USER, FOUR, USER, FOUR], "rejected_messages": [USER, FIVE, USER, FIVE]}
+    _, rows = converted(write, tmp_path, row)
+    assert rows[0]["prompt"] == [USER]
+    assert rows[0]["rejected"] == [FIVE, USER, FIVE]
+
+
+def test_lists_of_argilla_in_a_table_of_text(write, tmp_path):
+    content = "prompt,response,r.responses,r.responses.users\n2+2?,4,\"[1, 0]\",\"['a', 'b']\"\n"
+    convert(Stream(write("a.csv", content.encode())), tmp_path / "out.jsonl")
+    assert [(row["score"], row["raters"]) for row in rows_in(tmp_path / "out.jsonl")] == [(0.5, 2)]
+
+
+def test_what_is_read_is_not_written_over(write, tmp_path):
+    path = write("rows.left_out.jsonl", lines_of(OURS["pair"]))
+    with pytest.raises(ValueError, match="written over"):
+        convert(Stream(path), tmp_path / "rows.jsonl")
+    assert len(read_all(path)) == 1
+    convert(Stream(path), tmp_path / "out.jsonl")
+    with pytest.raises(ValueError, match="in the folder that is read"):
+        convert(Stream(tmp_path), tmp_path / "out.jsonl")
+
+
+def test_a_block_is_advised_for_scores_of_which_one_is_no_number(write):
+    rows = [{"prompt": "2+2?", "reply": "4", "rating": one} for one in (float("nan"), 4, 2)]
+    path = write("a.jsonl", lines_of(*rows))
+    assert "score_range: [2, 4]" in "\n".join(advice(Stream(path)))
