@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
 from onestage.config import RecipeError
+from onestage.data.rows import record_of
+from onestage.data.stream import Stream
 from onestage.training.imports import find, recognise
 from onestage.training.recipe import parse_recipe
 
@@ -174,7 +176,10 @@ def test_llama_factory(tmp_path: Path) -> None:
     }
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
     recipe, found = carried(LLAMA_FACTORY.replace("FOLDER", str(tmp_path)), "llama_factory")
-    assert recipe["model"]["lora"] == {"r": 8, "target_modules": ["q_proj", "v_proj"]}
+    assert recipe["model"]["lora"] == {
+        **{"r": 8, "alpha": 16},  # its default: twice the rank
+        "target_modules": ["q_proj", "v_proj"],
+    }
     assert recipe["objective"] == {"name": "rpo", "beta": 0.1, "sft_coef": 0.2}
     first, second = recipe["data"]
     assert first == {
@@ -205,7 +210,50 @@ def test_trl() -> None:
     assert {"padding_free", "precompute_ref_log_probs"} <= set(found.unneeded)
     assert found.left == {"use_weighting": True}
     odd = find("trl")().carry({"loss_type": "exo_pair", "beta": 0.1})
-    assert odd.left == {"loss_type": "exo_pair"}
+    assert odd.left == {"loss_type": "exo_pair", "beta": 0.1}
+    several = find("trl")().carry({"loss_type": ["sigmoid", "sft"], "beta": 0.1})
+    assert set(several.left) == {"loss_type", "beta"}
+
+
+def test_what_cannot_be_counted_or_has_no_place_is_told() -> None:
+    odd = find("trl")().carry(
+        {
+            **{"beta": 0.1, "gradient_accumulation_steps": 16, "save_strategy": "epoch"},
+            **{"completion_only_loss": False, "datasets": [{"path": "a/b", "columns": ["x"]}]},
+        }
+    )
+    assert odd.left == {"gradient_accumulation_steps": 16}
+    told = "\n".join(odd.notes)
+    for said in ("save_strategy 'epoch'", "completion_only_loss false", "data b: columns could"):
+        assert said in told
+    unknown = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": "auto"}
+    assert find("trl")().carry(unknown).left == unknown
+    axolotl = find("axolotl")().carry(
+        {
+            **{"base_model": "m", "adapter": "llama-adapter", "train_on_inputs": True},
+            "datasets": [{"path": "a/b", "type": {"field_output": "out"}}],
+            "test_datasets": [{"path": "a/b", "split": "test"}, {"path": "a/c"}],
+        }
+    )
+    assert axolotl.left == {"adapter": "llama-adapter", "train_on_inputs": True}
+    (stream,) = axolotl.recipe["data"]
+    assert (stream["eval_path"], stream["eval_split"]) == ("a/b", "test")
+    assert "data b: type could not be carried" in axolotl.notes
+    assert "test_datasets: a/c is of no stream; left out" in axolotl.notes
+    swift = find("ms_swift")().carry({"dataset": "a/b", "val_dataset": ["c.jsonl#20", "d.jsonl"]})
+    (stream,) = swift.recipe["data"]
+    assert (stream["eval_path"], stream["eval_limit"]) == ("c.jsonl", 20)
+    assert "val_dataset: d.jsonl is of no stream; left out" in swift.notes
+
+
+def test_alpaca_under_other_names_is_read_whole(tmp_path: Path) -> None:
+    columns = {"prompt": "question", "query": "context", "response": "answer"}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"a": {"columns": columns}}))
+    given = {"stage": "sft", "dataset": "a", "dataset_dir": str(tmp_path)}
+    (stream,) = find("llama_factory")().carry(given).recipe["data"]
+    row = {"question": "Add.", "context": "2, 2", "answer": "4"}
+    record = record_of(row, Stream(**stream), "a")
+    assert (record.prompt, record.completions) == ("Add.\n\n2, 2", ("4",))
 
 
 def test_whose_it_is_must_be_clear() -> None:
