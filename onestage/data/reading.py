@@ -277,6 +277,6 @@ def _how(stream: Stream) -> str:
             stream.reward is not None,
             stream.unlabelled,
             *((stream.encoding, stream.delimiter) if stream.encoding or stream.delimiter else ()),
-            *(("wishes", *stream.wishes) if stream.wishes else ()),
+            *(("wishes, numbers as such", *stream.wishes) if stream.wishes else ()),
         )
     )

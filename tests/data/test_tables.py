@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import openpyxl
@@ -212,6 +215,21 @@ def test_files_elsewhere_are_fetched_once_and_again_when_they_change(tmp_path, m
     assert skipped(Stream(folder)) == ["notes.md"]
     with pytest.raises(ValueError, match="memory://bucket/none: no file of rows there"):
         read("memory://bucket/none")
+
+
+def test_a_file_on_the_web_is_fetched_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONESTAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    (tmp_path / "site").mkdir()
+    page = tmp_path / "site" / "a.jsonl"
+    quiet = partial(SimpleHTTPRequestHandler, directory=str(page.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), quiet) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for count in (1, 2, 2):
+            page.write_text('{"text": "x"}\n' * count)
+            assert len(read_all(f"http://127.0.0.1:{server.server_port}/a.jsonl")) == count
+        server.shutdown()
+    assert len(list((tmp_path / "cache" / "remote").glob("*/a.jsonl"))) == 2
 
 
 def test_an_address_that_needs_a_package_names_it():

@@ -25,6 +25,11 @@ def test_a_user_asks_in_the_same_words() -> None:
     assert wished("What is a chain?", wishes) == record_of(ROW, STREAM, "x").prompt
 
 
+def test_a_number_in_a_table_is_the_number_that_a_user_asks_for() -> None:
+    record = record_of({**ROW, "helpfulness": "4.0", "verbosity": "0.50"}, STREAM, "x")
+    assert record.prompt == "<helpfulness: 4> <verbosity: 0.5>\nWhat is a chain?"
+
+
 def test_in_a_conversation_they_stand_before_the_users_first_words() -> None:
     messages = [
         {"role": "system", "content": "Be kind."},
@@ -51,7 +56,9 @@ def test_pairs_and_the_ratings_that_make_a_score_can_have_them_too() -> None:
     assert record.prompt == "<helpfulness: 3>\nHi"
 
 
-@pytest.mark.parametrize(("value", "found"), [(None, "null"), (True, "true"), ("", "''")])
+@pytest.mark.parametrize(
+    ("value", "found"), [(None, "null"), (True, "true"), ("", "''"), (float("nan"), "nan")]
+)
 def test_a_row_without_the_rating_is_refused(value: object, found: str) -> None:
     with pytest.raises(RowError, match="verbosity, which must be a number or a word"):
         record_of({**ROW, "verbosity": value}, STREAM, "x")
