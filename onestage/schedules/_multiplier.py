@@ -47,6 +47,8 @@ class Multiplier:
     """How much a measurement counts against those before; 1 replaces them."""
     first: float = FIRST
     """mu at the start."""
+    asked: float = field(default=0.0, init=False)
+    """The bound as it was given; `bound` may be relaxed."""
     mean: float | None = field(default=None, init=False)
     """The smoothed measurement."""
     level: float = field(default=0.0, init=False)
@@ -57,7 +59,7 @@ class Multiplier:
     """Measurements in a row that broke the bound at the greatest weight."""
 
     def __post_init__(self) -> None:
-        self.scale = self.scale or abs(self.bound) or 0.01
+        self.asked, self.scale = self.bound, self.scale or abs(self.bound) or 0.01
         numbers = (self.scale, self.proportional, self.integral, self.first)
         if not all(math.isfinite(n) and n > 0 for n in numbers) or not math.isfinite(self.bound):
             raise ValueError(
@@ -122,6 +124,7 @@ class Multiplier:
 
     def state(self) -> dict[str, Any]:
         return {
+            "asked": self.asked,
             "bound": self.bound,
             "mean": self.mean,
             "level": self.level,
@@ -130,5 +133,7 @@ class Multiplier:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        for name in ("bound", "mean", "level", "error", "stuck"):
+        """Go on from a state; a bound that is another one by now is held from here on as it is given."""
+        same = state.get("asked", self.asked) == self.asked
+        for name in ("mean", "level", "error", *(("bound", "stuck") if same else ())):
             setattr(self, name, state[name])

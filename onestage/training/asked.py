@@ -1,7 +1,7 @@
 """What a run is asked while it goes: its suites, with their items in an order of their own.
 
-Everything that can be refused (a suite that is unknown, its data, a metric that nobody takes) is refused
-here, before any weights are loaded.
+Everything that can be refused (a suite that is unknown, its data) is refused here, before any weights
+are loaded; a metric that its suite does not take, before the first step.
 """
 
 from __future__ import annotations
@@ -82,6 +82,15 @@ def key_of(best: str, asked: Sequence[Asked]) -> str | None:
         return "eval/loss"
     suite = next(one.suite for one in asked if one.name == name)
     return f"suite/{name}/{metric or suite.headline}"
+
+
+def check_best(best: str, found: Mapping[str, float]) -> None:
+    """Raise `RecipeError` for a metric that is not among what the first answers came to."""
+    name, _, metric = best.partition("/")
+    place = f"suite/{name}/"
+    known = {key.removeprefix(place) for key in found if key.startswith(place)} - {"items"}
+    if metric and known and metric not in known:
+        raise RecipeError(f"evaluate.best: {name} has no metric {metric!r}{nearest(metric, known)}")
 
 
 def drawn(name: str, items: Sequence[Item]) -> list[Item]:

@@ -28,6 +28,7 @@ from onestage.stats import Estimate
 from onestage.training.asked import (
     Asked,
     blocks,
+    check_best,
     drawn,
     finite,
     key_of,
@@ -78,13 +79,14 @@ class Benchmarks:
         """Of the seconds since, those that are counted otherwise."""
 
     def begin(self) -> dict[str, float]:
-        """The run starts, or goes on: what is measured of the model as it starts."""
-        found = self._first() if self.run.step == 0 else {}
+        """The run starts, or goes on: what is measured of the model before it is asked at any step."""
+        found = {} if self.count else self._first()
         self._since, self._aside = self.clock(), 0.0
         return found
 
     def _first(self) -> dict[str, float]:
-        """Evaluate the start model, and settle how many items are asked from now on."""
+        """Evaluate the start model, and settle how many items are asked from now on. A run that goes on
+        and is asked for the first time has no answers of its start model."""
         began = self.clock()
         self.pace.guess = self._agreed(self._seconds_of_a_step())
         self.pace.spent = self._agreed(self.clock() - began)
@@ -94,11 +96,12 @@ class Benchmarks:
             waiting = len(self.asked) - number
             used = self._agreed(self.clock() - began)
             scores = self._ask(one, len(one.items), (budget - used) / waiting, at_least=1)
-            one.count, one.start = len(scores), scores
+            one.count, one.start = len(scores), {} if self.run.step else scores
             found |= self._tell(one, scores)
+        check_best(self.section.best, found)
         self._show_prompts()
         self.pace.add(self._agreed(self.clock() - began))
-        self.count, self.next = 1, self.pace.next(0, self.section.steps)
+        self.count, self.next = 1, self.pace.next(self.run.step, self.section.steps)
         self.run.say(self._plan())
         return found
 

@@ -193,7 +193,8 @@ class Kept(Around):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, one in self.multipliers.items():
-            one.restore(state["keep"][name])
+            if name in state["keep"]:  # else one that was allowed to be added since
+                one.restore(state["keep"][name])
         self.inner.restore(state)
 
 

@@ -169,6 +169,7 @@ class OnText:
         own = own if store else [r for n, r in enumerate(own, 1) if n % EVERY]
         watched, rest = split(own, keep.watch_tokens)
         self._require(watched, "watched (watch_tokens)")
+        self._require(held_out, "certified (of.eval_path, or every fourth record)")
         budget = run.options.row_budget
         self.watch = Anchor(run.policy, run.devices.deal(run.devices.pack(watched, budget).rows))
         if keep.what == "kl" and not self.watch.exact:
@@ -308,7 +309,7 @@ def told(one: Mapping[str, Any]) -> str:
     )
     if one["relaxed_to"] is not None:
         line += f"; relaxed to {one['relaxed_to']:.4g}"
-    if one["price"]:
+    if one["price"] and bound > 0:
         line += f"; a bound {bound / 10:.2g} higher would be worth {one['price'] * bound / 10:.2g}"
     return line
 

@@ -35,7 +35,7 @@ from onestage.training.keep import Kept, goals_of, replays
 from onestage.training.mixtures import Mixing, share_of_terms
 from onestage.training.monitor import Guarded
 from onestage.training.read import Data
-from onestage.training.recipe import Recipe
+from onestage.training.recipe import Guard, Recipe
 from onestage.training.stages import StageRun, Whole
 from onestage.training.surgery import weighing as weighing_of
 from onestage.training.terms import Terms
@@ -118,7 +118,11 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     _check_bounds(weighing, terms, best, weight)
     keeps = {keep.name: keep for keep in recipe.keep}
     replayed = replays(keeps, terms)
+    _check_raised(recipe.guard, replayed)
     goals = goals_of(weight, replayed)
+    # A bound raises its term also from a given weight of 0: it is drawn, and compared, like the others.
+    raised = () if drawn else replayed.values()
+    weight = {term: one or float(term in raised) for term, one in weight.items()}
     if weighing.rule.combines:
         weighing_of(weighing.rule.combines)  # refused now where it is not installed
     schedule: Schedule = weighing.rule.for_run(goals, steps, recipe.train.seed, best)
@@ -140,6 +144,16 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
 def _known(chosen: Chosen, data: Data) -> list[str]:
     """What a schedule's weights may be about, in other data if not in these."""
     return [*data.train, *KINDS, *(name for name, _ in chosen.values())]
+
+
+def _check_raised(guards: Sequence[Guard], replayed: Mapping[str, str]) -> None:
+    """Refuse a guard on a term whose weight follows a bound, so that no factor raises it."""
+    for guard in guards:
+        if guard.term in replayed.values():
+            raise RecipeError(
+                f"guard: the weight of {guard.term} follows a bound of keep, which raises it by itself; "
+                "leave the guard out, or let it stop the run"
+            )
 
 
 def _check_bounds(

@@ -288,10 +288,8 @@ class Recipe(Section):
             raise ValueError("train.eval_steps needs a stream with eval_path or eval_split")
         if self.evaluate and self.evaluate.best == "loss" and not self.train.eval_steps:
             raise ValueError("evaluate.best: loss needs held-out rows and train.eval_steps")
-        if self.evaluate and self.evaluate.best and self.train.average != "none":
-            raise ValueError(
-                "evaluate.best keeps one iterate and train.average a mean: leave one out"
-            )
+        if self.evaluate:
+            self.evaluate.check_beside(self.train.average != "none", bool(self.keep))
         if self.guard and self.probe is None:
             raise ValueError("guard: watches what the probe measures; add a probe section")
         hinted = [s.name for s in self.data if s.hint != "none" or s.feedback == "pair"]

@@ -193,7 +193,7 @@ class Run:
         if self.benchmarks:
             first |= self.benchmarks.begin()
         if first:
-            self.log({"step": 0, **first})
+            self.log({"step": self.step, **first})
         try:
             with StoppingOnSignals(self):
                 loop.train(self)

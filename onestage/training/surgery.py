@@ -62,7 +62,10 @@ class Surgeon:
         if size < 2 or not bool(products.isfinite().all()) or not bool(products.any()):
             return [1.0] * size
         scale = 1.0 if self.rule in ADDED else float(size)
-        return [scale * factor for factor in self._weigh(products).tolist()]
+        with torch.random.fork_rng(devices=()):
+            # PCGrad draws an order: the step's, on every rank, however much dropout has drawn there.
+            torch.default_generator.manual_seed(torch.initial_seed())
+            return [scale * factor for factor in self._weigh(products).tolist()]
 
 
 def weighing(rule: str) -> Callable[[Tensor], Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.rows import lines_of
 from support.shapes import SHAPES
 from support.tiny import write_rows
@@ -107,6 +108,25 @@ def test_a_range_is_written_as_people_write_it(said: str, here: Path) -> None:
     assert "1 score records" in call("check", "a.jsonl", *said.split())
 
 
+def test_a_flag_that_changes_nothing_is_refused(here: Path) -> None:
+    write_rows(here / "a.jsonl", [PAIR])
+    for command in ("check", "encode"):
+        told = call(command, "recipe.yaml", "--column", "prompt=a", code=1)
+        assert "--column: changes nothing for recipe.yaml, a recipe" in told
+        more = ("--tokenizer", "x") if command == "encode" else ()
+        told = call(command, "a.jsonl", "--set", "train.max_steps=2", *more, code=1)
+        assert "--set: changes nothing for a.jsonl, a data file" in told
+    told = call("train", "recipe.yaml", "--column", "prompt=a", code=1)
+    assert "it is --set data.STREAM.columns=..." in told
+
+
+def test_a_first_recipe_of_a_long_name_is_yaml(here: Path) -> None:
+    name = "a name of many words " * 5 + ".jsonl"
+    write_rows(here / name, [PAIR])
+    call("init", name)
+    assert yaml.safe_load((here / "recipe.yaml").read_text())["data"][0]["path"] == name
+
+
 def test_refusals_stand_once_each_with_their_number(here: Path) -> None:
     rows = [{"prompt": "a", "completion": "b", "kind": "thumbs"}] * 30
     write_rows(here / "a.jsonl", [*rows, {"prompt": "a", "completion": "b", "extra": 1}])
@@ -114,6 +134,14 @@ def test_refusals_stand_once_each_with_their_number(here: Path) -> None:
     assert told.count("found str 'thumbs'") == 1
     assert "a.jsonl:1 (30 rows, this the first): `kind` must be one of" in told
     assert told.count("'extra'") == 1
+
+
+def test_what_check_was_told_of_ratings_it_tells_on_to_convert(here: Path) -> None:
+    (here / "a.csv").write_text("prompt,completion,my stars,annotator\na,b,5,ann\na,b,1,bob\n")
+    told = call("check", "a.csv", "--column", "score=my stars", "--score-range", "1,5")
+    given = "a.csv a.rows.jsonl --column 'score=my stars' --score-range 1,5"
+    assert f"next: onestage convert {given} (one row" in told
+    call("convert", *shlex.split(given))
 
 
 def test_check_shows_the_raters(here: Path) -> None:
