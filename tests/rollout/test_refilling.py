@@ -77,6 +77,23 @@ def test_a_prompt_is_read_once_for_all_its_completions() -> None:
     assert sorted(begun) == sorted(last)
 
 
+def test_a_prompt_read_beside_a_longer_one_may_come_when_that_is_gone() -> None:
+    """Its padding is wider than all that is under way then: 13 columns, where 3 + 7 tokens are left."""
+    model, _ = ending([1])
+    of = {"filler": (15, 2, 1), "old": (15, 6, 1), "long": (13, 3, 1), "short": (3, 8, 8)}
+    names = ["filler"] * 3 + ["old", "long", "short"]
+    requests = [
+        Request(np.array([399] * (of[n][0] - 1) + [of[n][1] + 1], np.int32), of[n][2], n)
+        for n in names
+    ]
+    engine = Transformers(model, ENDS, 4)
+    assert engine._refills
+    found = engine(requests, Decoding(LONGEST, temperature=0))
+    for name, each in zip(names, found, strict=True):
+        _, length, count = of[name]
+        assert [one.ids.tolist() for one in each] == [list(range(length, 0, -1))] * count
+
+
 MIXED = {
     **{"head_dim": 8, "sliding_window": 9},
     "layer_types": ["sliding_attention", "full_attention"],

@@ -150,8 +150,8 @@ def fixed_layers(cache: Any) -> list[str]:
 
 
 def replace_rows(cache: Any, place_N: Tensor, other: Any, row_N: Tensor, leave: int) -> None:
-    """Rows of another cache, which is no wider, in the places of ours; then as many columns on the left
-    as no row needs any more are left behind."""
+    """Rows of another cache, whose texts are no longer than ours is wide, in the places of ours; then as
+    many columns on the left as no row needs any more are left behind."""
     for layer, source in zip(cache.layers, other.layers, strict=True):
         if isinstance(layer, LinearAttentionCacheLayerMixin):
             _replace_states(layer, place_N, source, row_N)
@@ -172,10 +172,11 @@ def _replace_states(layer: Any, place_N: Tensor, source: Any, row_N: Tensor) -> 
 
 
 def _replace_columns(layer: Any, place_N: Tensor, source: Any, row_N: Tensor) -> None:
-    # A window's layer keeps the last columns only: then the newcomer has as many, or fewer.
-    first = layer.keys.shape[-2] - source.keys.shape[-2]
-    layer.keys[place_N, :, first:] = source.keys[row_N]
-    layer.values[place_N, :, first:] = source.values[row_N]
+    # The columns that both have: a window's layer keeps the last ones only, and what is more in the
+    # other cache is padding.
+    both = min(layer.keys.shape[-2], source.keys.shape[-2])
+    layer.keys[place_N, :, -both:] = source.keys[row_N, :, -both:]
+    layer.values[place_N, :, -both:] = source.values[row_N, :, -both:]
 
 
 def _leave(layer: Any, columns: int) -> None:

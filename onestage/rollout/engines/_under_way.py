@@ -93,7 +93,9 @@ class Rows:
         """Prompts in the places of rows. `open_R`: which others are still wanted."""
         mask_NT = prompts.mask_BT[row_N]
         self.mask_RT[place_N] = 0
-        self.mask_RT[place_N, -mask_NT.shape[1] :] = mask_NT
+        # They were perhaps read beside a longer one, and are padded to more columns than there are now.
+        both = min(mask_NT.shape[1], self.mask_RT.shape[1])
+        self.mask_RT[place_N, -both:] = mask_NT[:, -both:]
         self.position_R[place_N] = mask_NT.sum(-1)
         wanted_R = open_R.clone()
         wanted_R[place_N] = True
