@@ -172,6 +172,8 @@ def test_what_is_missing_is_said_in_a_line(tmp_path: Path, subject: Subject) -> 
     with pytest.raises(ValueError, match="unknown suite 'ifevel'; did you mean 'ifeval'"):
         suites.make("ifevel")
     suite = suites.make({"name": "ifeval", "path": written(tmp_path, [{"prompt": "Hello."}])})
+    assert suite.lower_is_better("unchecked")
+    assert not suite.lower_is_better("mean")
     with pytest.raises(ValueError, match=r"rows\.jsonl:1: ifeval needs the columns"):
         suite.items(False)
     how = Decoding(512, temperature=0)
@@ -179,5 +181,8 @@ def test_what_is_missing_is_said_in_a_line(tmp_path: Path, subject: Subject) -> 
         subject.write(["Hello."], how, ["a"])
     (cut,) = subject.write(["Hello there, " * 9], Decoding(505, temperature=0), ["a"])
     assert cut["cut"] > 0
+    suite = suites.make({"name": "text", "chat": True})
+    with pytest.raises(ValueError, match="text is to be asked through a chat template"):
+        suites.chosen(suite, templated=False)
     with pytest.raises(ValueError, match="limit must be at least 1"):
         suites.make({"name": "ifeval", "limit": 0})

@@ -70,13 +70,15 @@ def subject() -> Subject:
     return Subject.of(Policy(tiny_llama(), make_tokenizer()))
 
 
-def theirs(path: str, chat: bool = False) -> dict[str, Any]:
+def theirs(path: str, chat: bool = False, max_length: int | None = None) -> dict[str, Any]:
     """By the library alone: its evaluation, its model class, plain transformers."""
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    model = HFLM(pretrained=tiny_llama(), tokenizer=make_tokenizer(), batch_size=4)
+    model = HFLM(
+        pretrained=tiny_llama(), tokenizer=make_tokenizer(), batch_size=4, max_length=max_length
+    )
     found: Any = simple_evaluate(
         model,
         tasks=[path],
@@ -106,6 +108,7 @@ def test_choices_are_as_likely_as_lm_eval_finds_them(
         assert mine.value == pytest.approx(known["results"]["sums"][f"{metric},none"])
         assert mine.stderr == pytest.approx(known["results"]["sums"][f"{metric}_stderr,none"])
     assert found.headline.value == found.metrics["sums/acc_norm,none"].value
+    assert not found.suite.lower_is_better("average")
 
 
 def test_texts_are_as_perplexing_as_lm_eval_finds_them(tmp_path: Path, subject: Subject) -> None:
@@ -116,7 +119,37 @@ def test_texts_are_as_perplexing_as_lm_eval_finds_them(tmp_path: Path, subject: 
         assert found.metrics[f"texts/{metric},none"].value == pytest.approx(
             known[f"{metric},none"], rel=1e-5
         )
-    assert found.suite.lower_is_better("texts/word_perplexity,none")
+    for name in ("texts/word_perplexity,none", "texts", "average"):
+        assert found.suite.lower_is_better(name)
+
+
+def test_what_is_longer_than_the_context_is_read_in_parts_or_cut_and_counted(
+    tmp_path: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the library does it with a model that reads 5 or 11 tokens, to foresee one more."""
+    monkeypatch.setattr(Subject, "context", 6)
+    texts, sums = a_task(tmp_path, "texts", TEXT), a_task(tmp_path, "sums", CHOICE)
+    found = measure(suites.make({"name": "lm_eval", "tasks": texts}), subject)
+    known = theirs(texts, max_length=5)["results"]["texts"]
+    assert found.metrics["texts/word_perplexity,none"].value == pytest.approx(
+        known["word_perplexity,none"], rel=1e-5
+    )
+    assert not found.count("cut")
+    monkeypatch.setattr(Subject, "context", 12)
+    found = measure(suites.make({"name": "lm_eval", "tasks": sums}), subject)
+    for sample in theirs(sums, max_length=11)["samples"]["sums"]:
+        mine = found.answers[f"sums/{sample['doc_id']}"]["resps"]
+        assert [one[0] for one in mine] == pytest.approx(
+            [one[0][0] for one in sample["resps"]], abs=1e-3
+        )
+    assert found.count("cut") == len(ROWS)
+
+
+def test_many_drawn_answers_of_a_question_are_refused(tmp_path: Path) -> None:
+    drawn = {"do_sample": True, "temperature": 0.5, "until": ["e"], "max_gen_toks": 6}
+    path = a_task(tmp_path, "votes", {**WRITTEN, "repeats": 4, "generation_kwargs": drawn})
+    with pytest.raises(ValueError, match="task votes judges 4 drawn answers of each question"):
+        suites.make({"name": "lm_eval", "tasks": path}).items(False)
 
 
 def test_answers_are_those_that_lm_eval_draws(tmp_path: Path, subject: Subject) -> None:
@@ -153,7 +186,8 @@ def test_its_own_model_class_by_choice(tmp_path: Path, subject: Subject) -> None
     path = a_task(tmp_path, "sums", CHOICE)
     ours = measure(suites.make({"name": "lm_eval", "tasks": path}), subject)
     asked = suites.make({"name": "lm_eval", "tasks": path, "backend": "hf"})
-    subject = Subject.of(subject.policy)
+    with pytest.raises(ValueError, match="backend hf reads a model from its folder"):
+        measure(asked, subject)
     loaded = Subject(
         subject.policy, subject.tokenizer, subject.engine, source=str(tmp_path / "model")
     )

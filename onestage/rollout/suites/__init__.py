@@ -177,7 +177,13 @@ def scored(suite: Suite, items: Sequence[Item], answers: Mapping[str, Content]) 
 
 
 def chosen(suite: Suite, templated: bool) -> list[Item]:
-    """The items that are asked. Raises `ValueError` where there are none, or two of one id."""
+    """The items that are asked. Raises `ValueError` where there are none, or two of one id, or where
+    they are to go through a chat template that there is not."""
+    if suite.chat and not templated:
+        raise ValueError(
+            f"the suite {name_of(suite)} is to be asked through a chat template (chat: true), and the "
+            "tokenizer has none: ask raw text (chat: false), or leave it out"
+        )
     items = suite.first(suite.items(through_template(suite, templated)))
     if not items:
         raise ValueError(f"the suite {name_of(suite)} has no items")

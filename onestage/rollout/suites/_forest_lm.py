@@ -35,21 +35,31 @@ class Forests(HFLM):
             pretrained=subject.policy.model,
             tokenizer=subject.tokenizer,
             batch_size=1,
-            max_length=subject.context,
+            # The library counts what is read, without the last token of a text, which is only foreseen.
+            max_length=subject.context - 1,
         )
         self.subject = subject
+        self.cut: list[int] = []
+        """Tokens that were left out at the beginning of each text of the last call."""
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        paths = []
+        paths, room = [], self.subject.context
+        self.cut = [max(len(one[1]) + len(one[2]) - room, 0) for one in requests]
         for _text, before, behind in requests:
-            ids = np.asarray([*before, *behind][-self.max_length :], np.int32)
+            if len(behind) >= room:
+                raise ValueError(
+                    f"a choice of {len(behind):,} tokens leaves no room for its question in the model's "
+                    f"context of {room:,}; leave that task out"
+                )
+            ids = np.asarray([*before, *behind][-room:], np.int32)
             paths.append(TokenPath(ids, ((len(ids) - len(behind), len(ids)),), (0,)))
         return self.subject.likelihoods(paths)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         found: list[str] = [""] * len(requests)
+        self.cut = [0] * len(requests)
         groups: dict[str, list[int]] = {}
         for place, one in enumerate(requests):
             groups.setdefault(repr(one.args[1]), []).append(place)
@@ -61,7 +71,7 @@ class Forests(HFLM):
             keys = [f"{requests[p].task_name}/{requests[p].doc_id}/{p}" for p in places]
             said = self.subject.continued(ids, _decoding(how), keys, [u for u in until if u])
             for place, one in zip(places, said, strict=True):
-                found[place] = one["completion"]
+                found[place], self.cut[place] = one["completion"], one.get("cut", 0)
         return found
 
 
@@ -78,22 +88,32 @@ def _decoding(how: dict[str, Any]) -> Decoding:
 
 def answered(
     subject: Subject, instances: Sequence[Any], backend: str, batch_size: int
-) -> list[Any]:
-    """A model's answers to some of the library's requests, in their order."""
+) -> tuple[list[Any], list[int]]:
+    """A model's answers to some of the library's requests, in their order, and how many tokens of each
+    were left out to fit its context (where we run it: the library's classes do not say)."""
     if backend == "onestage":
         lm: Any = Forests(subject)
+    elif subject.source is None:
+        raise ValueError(
+            f"backend {backend} reads a model from its folder, and this one is in memory: leave it out"
+        )
     else:
         device = str(subject.policy.device)
         dtype = str(subject.policy.dtype).removeprefix("torch.")
         lm = _theirs(backend, str(subject.source), batch_size, dtype, device)
     asked = [_rendered(one, subject.tokenizer) for one in instances]
     found: list[Any] = [None] * len(asked)
+    cut = [0] * len(asked)
     for sort in dict.fromkeys(one.request_type for one in asked):
         places = [n for n, one in enumerate(asked) if one.request_type == sort]
         said = getattr(lm, sort)([asked[n] for n in places], disable_tqdm=True)
         for place, answer in zip(places, said, strict=True):
             found[place] = list(answer) if isinstance(answer, tuple) else answer
-    return found
+        # Of whole texts it is of their windows, of which none is cut.
+        if sort != "loglikelihood_rolling" and backend == "onestage":
+            for place, lost in zip(places, lm.cut, strict=True):
+                cut[place] = lost
+    return found, cut
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -83,8 +83,12 @@ class Harness(Suite):
         from onestage.rollout.suites._forest_lm import answered
 
         every = [one for item in items for one in item.facts["instances"]]
-        said = iter(answered(subject, every, self.backend, self.batch_size))
-        return [{"resps": [next(said) for _ in item.facts["instances"]]} for item in items]
+        said = zip(*answered(subject, every, self.backend, self.batch_size), strict=True)
+        found: list[Content] = []
+        for item in items:
+            resps, cut = zip(*(next(said) for _ in item.facts["instances"]), strict=True)
+            found.append({"resps": [*resps], **({"cut": max(cut)} if any(cut) else {})})
+        return found
 
     def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Scores | Failure]:
         found: list[Scores | Failure] = []
@@ -105,9 +109,16 @@ class Harness(Suite):
         return {"average": whole, **numbers, **each}
 
     def lower_is_better(self, metric: str) -> bool:
-        plain = metric.rpartition("/")[2].partition(",")[0]
-        told = (task.higher_is_better() or {} for _, task in self._tasks.values())
-        return any(one.get(plain) is False for one in told)
+        if metric == self.headline:
+            return all(self.lower_is_better(part.name) for part in self.parts())
+        name, _, plain = metric.partition("/")
+        own = [task for part, task in self._tasks.values() if part.name == name]
+        told = {n: up for task in own for n, up in (task.higher_is_better() or {}).items()}
+        wanted = next((part.metrics for part in self.parts() if part.name == metric), None)
+        if wanted is not None:  # the number of a part, which is the mean of these
+            names = wanted or _standing(told)
+            return bool(names) and all(told.get(one.partition(",")[0]) is False for one in names)
+        return told.get(plain.partition(",")[0]) is False
 
     @cached_property
     def _tasks(self) -> dict[str, tuple[Part, Any]]:
@@ -165,7 +176,7 @@ def _name(suite: Suite) -> str:
     return type(suite).__module__.rpartition(".")[2]
 
 
-def _standing(own: Mapping[str, Estimate]) -> tuple[str, ...]:
+def _standing(own: Iterable[str]) -> tuple[str, ...]:
     plain = [name.partition(",")[0] for name in own]
     for name in PREFERRED:
         if name in plain:

@@ -47,6 +47,12 @@ def load(name: str, data: Path | None, shots: int | None) -> list[tuple[str, Any
     for own, task in found.items():
         if getattr(task, "UNSAFE_CODE", False):
             raise ValueError(f"the lm-eval task {own} runs code that a model wrote: not here")
+        drawn, how = task.get_config("repeats") or 1, task.get_config("generation_kwargs") or {}
+        if drawn > 1 and how.get("do_sample"):
+            raise ValueError(
+                f"the lm-eval task {own} judges {drawn} drawn answers of each question, and here one is "
+                "asked for: take another task"
+            )
         given = task.get_config("num_fewshot")
         if shots is not None and given != 0:  # where a task says 0, the library leaves it so
             task.set_config(key="num_fewshot", value=shots)

@@ -80,5 +80,8 @@ class IFEval(Suite):
             return {"mean": mean_of([*metrics.values()]), **metrics}
         return {"mean": mean_of([*metrics.values()]), **metrics, "unchecked": lost}
 
+    def lower_is_better(self, metric: str) -> bool:
+        return metric == "unchecked"
+
     def _checker(self, reading: Any) -> Checker:
         return Checker(rules="compat", level="instruction", reading=reading, deadline=self.deadline)
