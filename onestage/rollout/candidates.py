@@ -56,6 +56,17 @@ class Candidate:
         found.update(f"{self.dtype} {self.words.chat_template}".encode())
         return found.hexdigest()
 
+    @cached_property
+    def beside(self) -> Candidate | None:
+        """Its base, asked as it is: ids of the same text must be the same for both."""
+        return None if self.base is None else Candidate(self.base, self.name, None, self.dtype)
+
+    def stands_beside(self, other: Candidate) -> bool:
+        """Whether another is its base: that was asked as it is itself, or by its own name for itself."""
+        if other.name != self.base:
+            return False
+        return other.tokenizer is None or other.words.chat_template == self.words.chat_template
+
     def load(self) -> Policy:
         return open_model(self.name, self.dtype, self.tokenizer)
 
@@ -72,11 +83,9 @@ def candidates(
     for name in names:
         own = _checked(name)
         beside = own if base == "auto" else None if base is None else _plain(base)
-        model = Candidate(name, None, beside, dtype)
-        if beside is not None and beside not in names:
-            # Ids of the same text must be the same for both.
-            as_asked = Candidate(beside, name, None, dtype)
-            found.setdefault((beside, as_asked.words.chat_template), as_asked)
+        model = Candidate(name, None, None if beside == name else beside, dtype)
+        if model.beside is not None and beside not in names:
+            found.setdefault((model.beside.name, model.words.chat_template), model.beside)
         found[(name, None)] = model
     return list(found.values())
 

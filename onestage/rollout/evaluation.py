@@ -47,7 +47,7 @@ class Evaluation:
     models: list[Evaluated]
 
     def base_of(self, one: Evaluated) -> Evaluated | None:
-        return next((m for m in self.models if m.model.name == one.model.base), None)
+        return next((m for m in self.models if one.model.stands_beside(m.model)), None)
 
     def difference(self, one: Evaluated, label: str) -> dict[str, Estimate]:
         """What a model has over its base in a suite, by metric, on items that both were scored on."""
@@ -68,6 +68,8 @@ def _on_the_same(
     if left.scores.keys() == right.scores.keys():
         return left.metrics, right.metrics
     both = [one for one in left.scores if one in right.scores]
+    if not both:
+        return {}, {}
     mine, theirs = ({i: one.scores[i] for i in both} for one in (left, right))
     return left.suite.summarise(mine), left.suite.summarise(theirs)
 
@@ -110,6 +112,7 @@ def evaluate(
             for label, suite in named.items():
                 file = out / "answers" / f"{_slug(label)}-{_slug(Path(one.name).name)}"
                 found.models[-1].found[label] = _measured(suite, one, loading, file, label, say)
+                loading.say_remarks()
                 write_json(out / "evaluation.json", told(found))
     return found
 
@@ -165,6 +168,7 @@ class _Loading:
         self.one, self.engine, self.say = one, engine, say
         self.subject: Subject | None = None
         self.base: Policy | None = None
+        self.said: set[str] = set()
 
     def __enter__(self) -> _Loading:
         return self
@@ -175,15 +179,20 @@ class _Loading:
         self.subject = self.base = None
         gc.collect()
 
+    def say_remarks(self) -> None:
+        """What the engine has found out by now, each once."""
+        for remark in () if self.subject is None else self.subject.engine.remarks:
+            if remark not in self.said:
+                self.said.add(remark)
+                self.say(remark)
+
     def __call__(self, with_base: bool) -> Subject:
         if self.subject is None:
             policy = self.one.load()
             engine = engines.make(self.engine, policy.model, policy.tokenizer)
-            for remark in engine.remarks:
-                self.say(remark)
             self.subject = Subject(policy, policy.tokenizer, engine, source=self.one.name)
-        if with_base and self.base is None and self.one.base is not None:
-            self.base = Candidate(self.one.base, self.one.name, None, self.one.dtype).load()
+        if with_base and self.base is None and self.one.beside is not None:
+            self.base = self.one.beside.load()
         return Subject(
             self.subject.policy,
             self.subject.tokenizer,
@@ -197,7 +206,9 @@ def _measured(
     suite: Suite, one: Candidate, loading: _Loading, stem: Path, label: str, say: Say
 ) -> Measured:
     items = suites.chosen(suite, one.templated)
-    key = f"{one.key}{suites.digest(suite, items)}"
+    # What a comparison with the base has found holds for that base.
+    base = one.beside if suite.uses_base else None
+    key = f"{one.key}{base.key if base else ''}{suites.digest(suite, items)}"
     kept = Kept(stem.with_name(f"{stem.name}-{key}.jsonl"))
     answers = {item.id: kept[item.id] for item in items if item.id in kept}
     what = f"{one.name}, {label}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,34 @@ def test_answers_of_another_model_or_another_question_are_not_taken(folders: Pat
     evaluate([str(folders / "base")], [{**GSM8K, "max_completion_length": 4}], Path("ev"))
     names = [f.name for f in Path("ev/answers").iterdir() if "scores" not in f.name]
     assert len(names) == 3
+
+
+def test_what_is_kept_of_a_comparison_is_of_that_base(folders: Path) -> None:
+    """Nothing was compared without one, and a model is no base of itself."""
+    base, text = str(folders / "base"), {"name": "text", "path": "text.jsonl"}
+    alone = evaluate([base], [text], Path("ev"), base=None)
+    assert "kl" not in alone.models[0].found["text"].metrics
+    for other in (base, str(folders / "adapter")):
+        found = evaluate([base], [text], Path("ev"), base=other)
+        of, metrics = found.base_of(found.models[-1]), found.models[-1].found["text"].metrics
+        assert (of is None) == ("kl" not in metrics) == (other == base)
+    assert metrics["kl"].value > 0
+
+
+def test_each_adapter_stands_beside_the_base_in_its_own_template(
+    folders: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folders / "adapter", "plain")
+    Path("plain/chat_template.jinja").unlink(missing_ok=True)
+    make_tokenizer(chat=None).save_pretrained("plain")
+    names = [str(folders / "adapter"), str(tmp_path / "plain")]
+    found = evaluate(names, [{**GSM8K, "limit": 1}], Path("ev"))
+    assert len(found.models) == 4
+    for one in found.models:
+        beside = found.base_of(one)
+        assert (beside is None) == (one.model.base is None)
+        if beside is not None:
+            assert beside.model.tokenizer == one.model.name
 
 
 QUESTIONS = [
