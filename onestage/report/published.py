@@ -29,9 +29,13 @@ SAME = {
 }
 """Where a column's number stands in `evaluation.json`: suite and metric."""
 ALSO = {"ifeval": ("ifeval", "mean"), "gsm8k": ("gsm8k", "mean")}
-"""And where it stands too, if it was asked raw, as the papers asked."""
+"""And where it stands too."""
 PLAIN = frozenset({"mt_bench"})
 """Columns that are no parts of a hundred."""
+SHOTS = {"gsm8k": 5, "mmlu": 1}
+"""Examples in front that the papers had, of suites that can be told another number."""
+GRADED = frozenset({"mt_bench", "alpaca_eval"})
+"""Suites of conversations; in all others the papers gave raw prompts."""
 PLACES = ("evaluation/evaluation.json", "evaluation.json")
 
 
@@ -78,7 +82,7 @@ def models_of(folder: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Mea
         content = reader.json(folder / place, folder.name)
         if content is None:
             continue
-        suites = {k: _name(mapping(v)) for k, v in mapping(content.get("suites")).items()}
+        suites = {k: mapping(v) for k, v in mapping(content.get("suites")).items()}
         listed = content.get("models")
         models = (
             [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
@@ -96,12 +100,23 @@ def _name(suite: Mapping[str, Any]) -> str:
     return given.partition(":")[0].rpartition(".")[2]
 
 
-def _numbers(model: Mapping[str, Any], suites: Mapping[str, str]) -> dict[str, Measured]:
+def _asked_so(name: str, suite: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    """Whether a model was asked as the papers asked."""
+    shots = mapping(suite.get("options")).get("shots", SHOTS.get(name))
+    raw = told.get("chat") is not True
+    return (raw or name in GRADED) and (name not in SHOTS or shots == SHOTS[name])
+
+
+def _numbers(
+    model: Mapping[str, Any], suites: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
     for label, told in mapping(model.get("suites")).items():
-        metrics, name = mapping(mapping(told).get("metrics")), suites.get(label, label)
-        raw = mapping(told).get("chat") is not True
-        for column, place in [*(ALSO.items() if raw else ()), *SAME.items()]:
+        metrics, suite = mapping(mapping(told).get("metrics")), suites.get(label, {})
+        name = _name(suite) or label
+        for column, place in [*ALSO.items(), *SAME.items()]:
+            if not _asked_so(name, suite, mapping(told)):
+                continue
             value = mapping(metrics.get(place[1])).get("value") if place[0] == name else None
             if is_number(value):
                 times = 1 if column in PLAIN else 100

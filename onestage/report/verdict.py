@@ -147,7 +147,8 @@ def judge(
         )
     else:
         sentence = f"Keep {base}: {_against(best, asked, len(known))}."
-    return Verdict(keep, sentence, [*_grounds(best, asked), _limits(asked)])
+    named = any(change.measure == asked.by for one in known for change in one.changes)
+    return Verdict(keep, sentence, [*_grounds(best, asked), _limits(asked, named)])
 
 
 def _goals(one: Candidate, asked: Thresholds) -> list[Change]:
@@ -209,8 +210,10 @@ def _largest_first(changes: Sequence[Change]) -> list[Change]:
     return sorted(changes, key=lambda one: -abs(one.gain) if math.isfinite(one.gain) else -math.inf)
 
 
-def _limits(asked: Thresholds) -> str:
+def _limits(asked: Thresholds, named: bool) -> str:
     by = f", decided by {asked.by}" if asked.by else ""
+    if asked.by and not named:
+        by += ", which was not measured: the mean of all decided"
     return (
         f"Asked for: a mean gain above {asked.wanted:g} and no measure down by more than "
         f"{asked.allowed:g} (points of 100, or per cent of what it was){by}."

@@ -100,8 +100,18 @@ def _sureness(entry: Mapping[str, Any]) -> list[str]:
     if entry["verdict"] == "undecided" and entry.get("alone") not in (None, "undecided"):
         said.append(f"({entry['alone']} alone, p {entry['p']:.2g}; not among so many: {p:.2g})")
     elif entry["verdict"] == "undecided" and "seeds" in entry:
-        more = f"{entry['seeds']} seeds" if entry["seeds"] else "more than 1,000 seeds"
-        said.append(f"({more} would decide)")
+        said += _missing(entry)
     if entry.get("overturned_by"):
         said.append(f"Overturned by: {entry['overturned_by']}")
     return said
+
+
+def _missing(entry: Mapping[str, Any]) -> list[str]:
+    """How many seeds would decide what is undecided; nothing where no spread is known."""
+    left = [part for part in entry["parts"] if part["verdict"] == "undecided"]
+    if entry["parts"] and not left:
+        return ["(its differences are decided, and not alike)"]
+    if not left or any(part["n"] < 2 for part in left):
+        return []
+    more = f"{entry['seeds']} seeds" if entry["seeds"] else "more than 1,000 seeds"
+    return [f"({more} would decide)"]

@@ -77,7 +77,9 @@ def edges(study: StudyFile, method: str, best: Mapping[str, Any]) -> list[str]:
     found = []
     for name, value in best.items():
         tried = study.methods[method].try_[name]
-        numbers = len(tried) > 1 and all(isinstance(one, int | float) for one in tried)
+        numbers = len(tried) > 1 and all(
+            isinstance(one, int | float) and not isinstance(one, bool) for one in tried
+        )
         if numbers and value in (min(tried), max(tried)):
             found.append(name)
     return found

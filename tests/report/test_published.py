@@ -74,6 +74,26 @@ def test_a_models_row_stands_under_the_published_ones(tmp_path: Path, chat: bool
     assert row["mt_bench"].value == 6.5
 
 
+def test_other_shots_or_a_template_are_not_the_papers(tmp_path: Path) -> None:
+    def columns(suite: str, metric: str, chat: bool, **options: Any) -> set[str]:
+        told = {"chat": chat, "metrics": {metric: {"value": 0.5, "stderr": 0.02}}}
+        name = f"onestage.rollout.suites.{suite}:Suite"
+        content = {
+            "suites": {suite: {"options": {"name": name, **options}}},
+            "models": [{"name": "far/model", "base": None, "suites": {suite: told}}],
+        }
+        (tmp_path / "evaluation.json").write_text(json.dumps(content))
+        ((_, numbers),) = models_of(tmp_path, Reader())
+        return set(numbers)
+
+    assert columns("gsm8k", "mean", False, shots=5) == {"gsm8k"}
+    assert columns("gsm8k", "mean", False, shots=0) == set()
+    assert columns("mmlu", "mmlu", False, shots=1) == {"mmlu_1_shot"}
+    assert columns("mmlu", "mmlu", False, shots=5) == set()
+    assert columns("open_llm_v1", "average", False) == {"average_old"}
+    assert columns("open_llm_v1", "average", True) == set()
+
+
 def test_nothing_is_shown_where_nothing_was_measured(tmp_path: Path) -> None:
     make_run(tmp_path / "first")
     (chapter,) = read_folders([tmp_path / "first"])

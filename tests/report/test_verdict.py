@@ -92,6 +92,9 @@ def test_the_measure_that_decides() -> None:
         verdict = judge(models, asked=Thresholds(by=by))
         assert verdict is not None
         assert verdict.keep == keep
+    verdict = judge(models, asked=Thresholds(by="gsm9k"))
+    assert verdict is not None
+    assert "decided by gsm9k, which was not measured: the mean of all decided" in verdict.lines[-1]
     assert judge([Candidate("a", [])]) is None
 
 

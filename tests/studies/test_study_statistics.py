@@ -13,7 +13,7 @@ from onestage.studies.cells import trials
 from onestage.studies.claims import check, judged
 from onestage.studies.file import Front, StudyError, parse_study
 from onestage.studies.results import TidyRow, differences, summary, traded
-from onestage.studies.tuning import choose, settled, wider
+from onestage.studies.tuning import choose, edges, settled, wider
 
 
 def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[TidyRow]:
@@ -121,6 +121,9 @@ def test_the_best_trial_is_chosen_and_edges_are_told() -> None:
     assert choose(study, cells, found, "lower")["A"]["edges"] == ["rate"]
     assert told["B"]["best"] is None
     assert settled(study) == {"C": {"rate": 5}}
+    both = study.methods["A"].model_copy(update={"try_": {"rate": [True, False]}})
+    switch = study.model_copy(update={"methods": {"A": both}})
+    assert edges(switch, "A", {"rate": True}) == []  # behind yes and no there is nothing
 
 
 def test_grids_grow_at_the_edges_that_were_chosen() -> None:

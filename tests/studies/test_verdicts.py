@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 from random import Random
 from typing import Any
 
@@ -11,6 +12,7 @@ from scipy import stats
 
 from onestage.stats import interval, p_above, p_below, seeds_needed
 from onestage.studies.file import Tune
+from onestage.studies.ledger import _sureness
 from onestage.studies.nested import widened
 from onestage.studies.results import TidyRow
 from onestage.studies.verdicts import Difference, difference, together
@@ -90,6 +92,19 @@ def test_all_parts_hold_or_one_is_reversed() -> None:
     assert (one.verdict, one.p) == ("reversed", 0.02)
     (open_,) = together([[part("holds", 0.001), part("undecided", 0.5)]])
     assert (open_.verdict, open_.seeds) == ("undecided", 7)
+
+
+def test_the_ledger_asks_for_seeds_only_where_seeds_would_decide() -> None:
+    def said(*parts: Difference) -> list[str]:
+        (whole,) = together([parts])
+        return _sureness({**asdict(whole), "parts": [asdict(one) for one in parts]})
+
+    assert said(part("undecided", 0.5)) == ["(7 seeds would decide)"]
+    far = replace(part("undecided", 0.9), seeds=None)
+    assert said(far) == ["(more than 1,000 seeds would decide)"]
+    assert said(replace(far, n=1)) == []
+    unlike = said(part("holds", 0.001), part("equivalent", 0.001))
+    assert unlike == ["(its differences are decided, and not alike)"]
 
 
 def rows(shift: float, seeds: int = 6) -> list[TidyRow]:
