@@ -51,12 +51,14 @@ def push(
     upload.parcel_of(folder)
     named = upload.base_in(folder)
     public = upload.public_base(folder, base) or _base_of_run(run_of(folder))
+    origin = named or public
     about = About(
         repository,
         public,
         named is not None,
         licence,
-        base_licence or upload.licence_in(named or public or folder),
+        # Not what stands in the model's own folder, which is the card of an earlier push.
+        base_licence or (upload.licence_in(origin) if origin else None),
         _licences(data_licence or [], run_of(folder)),
     )
     _write_card(folder / "README.md", card(run_of(folder), about))

@@ -45,6 +45,7 @@ def serve(
     """Print (or run) the command that serves a model, or compare a running server with it."""
     from onestage.models.release.serving import by_transformers, by_vllm
 
+    _refuse_unused(engine, name, run, check, tolerance)
     if check is not None:
         _compare(model, check, name, tolerance, base)
         return
@@ -61,6 +62,20 @@ def serve(
     for note in found.notes:
         say(f"# {note}")
     say(f"# then: onestage serve {model} --check http://{host}:{port}")
+
+
+def _refuse_unused(
+    engine: str, name: str | None, run: bool, check: str | None, tolerance: float | None
+) -> None:
+    if check is not None and run:
+        raise ValueError("--check compares with a server that runs already: leave --run out")
+    if check is None and tolerance is not None:
+        raise ValueError("--tolerance is of --check URL: add that, or leave it out")
+    if check is None and name is not None and engine == "transformers":
+        raise ValueError(
+            f"--name {name}: `transformers serve` calls a model by its folder; leave it out, or serve "
+            "with --engine vllm"
+        )
 
 
 def _become(found: Serving) -> None:

@@ -215,7 +215,11 @@ def _without_places(told: Any, key: str = "") -> Any:
         return {name: _without_places(value, str(name)) for name, value in told.items()}
     if isinstance(told, list):
         return [_without_places(value, key) for value in told]
-    return public_place(told) if isinstance(told, str) and key in PATHS else told
+    if not isinstance(told, str):
+        return told
+    # Under whatever key: options of suites, rewards and plug-ins name files, too.
+    is_place = key in PATHS or (told.startswith(("/", "~/")) and len(told.split()) == 1)
+    return public_place(told) if is_place else told
 
 
 def public_place(path: str) -> str:

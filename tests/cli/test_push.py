@@ -45,6 +45,7 @@ def run(tmp_path: Path) -> Path:
     told = yaml.safe_load((folder / "recipe.yaml").read_text())
     told["data"] = [{"name": "scores", "path": "/home/me/private/scores.jsonl"}]
     told["description"] = "Answers in the asked format."
+    told["evaluate"] = {"suites": [{"name": "text", "data": "/home/me/private"}]}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(told))
     for name, content in (MODEL | STAYS).items():
         (folder / "model" / name).write_text(content)
@@ -102,6 +103,11 @@ def test_what_is_not_known_is_said(run: Path, tmp_path: Path) -> None:
     card = (alone / "README.md").read_text()
     assert "Not known: the folder lies in no run folder" in card
     assert "- this model: not known" in card
+    for _ in range(2):  # the card of the first is no word on the base
+        call(alone, "me/mine", "--card-only", "--license", "mit")
+    card = (alone / "README.md").read_text()
+    assert "- this model: mit" in card
+    assert "- its base, not known: not known" in card
     (alone / "README.md").write_text("my own words")
     assert "left as it is" in call(alone, "me/mine", "--card-only")
     assert (alone / "README.md").read_text() == "my own words"

@@ -231,6 +231,12 @@ def test_ranks_are_rounded_up(base: Path, tmp_path: Path) -> None:
 
 
 def test_serve_prints_runs_or_says_what_is_missing(adapter: Path, tmp_path: Path) -> None:
+    for words, match in (
+        (("--name", "x", "--engine", "transformers"), "calls a model by its folder"),
+        (("--tolerance", 1), "--tolerance is of --check URL"),
+        (("--run", "--check", "http://127.0.0.1:9"), "leave --run out"),
+    ):
+        assert match in call("serve", adapter, *words, code=1)
     text = call("serve", adapter)
     assert "--check http://127.0.0.1:8000" in text
     words = [sys.executable, "-m", "onestage", "serve", str(adapter), "--run"]
