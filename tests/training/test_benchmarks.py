@@ -151,6 +151,29 @@ def test_it_goes_on_where_it_stopped(recipe_of: Make, tmp_path: Path) -> None:
     assert "95 % interval" in " ".join(verdict.lines)
 
 
+def test_a_run_that_goes_on_may_be_asked_for_the_first_time(
+    recipe_of: Make, tmp_path: Path
+) -> None:
+    told = recipe_of("demonstration", objective="sft", train__max_steps=2, train__save_steps=2)
+    told["train"] |= {"lr_scheduler_type": "constant"}
+    train(told, tmp_path / "run")
+    told["train"]["max_steps"] = 4
+    told["evaluate"] = {"suites": [{"name": SLOW, "seconds": 0, "size": 5}], "steps": 2}
+    told["evaluate"] |= {"share": 0.95}
+    train(told, tmp_path / "run", resume=True, allow_changed=["train.max_steps"])
+    assert series(tmp_path / "run", "suite/small_suites/items") == [(2, 5.0), (4, 5.0)]
+
+
+def test_a_metric_that_no_suite_takes_is_refused_before_the_first_step(
+    recipe_of: Make, tmp_path: Path
+) -> None:
+    told = recipe_of("demonstration", objective="sft")
+    told["evaluate"] = {"suites": [SLOW], "best": "small_suites/means"}
+    with pytest.raises(RecipeError, match="no metric 'means'; did you mean 'mean'"):
+        train(told, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

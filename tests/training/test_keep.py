@@ -159,6 +159,61 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(keeping: Make, tmp_path:
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
+def test_a_bound_that_is_another_one_by_now_is_held_from_then_on() -> None:
+    """`--resume --allow-changed keep`; one that was relaxed stays so, and a new one begins."""
+    bounds = {"a": 0.1, "b": 0.2}
+
+    def kept(**at_most: float) -> Kept:
+        keeps = {n: Keep(what="loss", stream=n, at_most=x, by="step") for n, x in at_most.items()}
+        return Kept(make("mix").for_run({"sft": 1.0}, 10, 0), {"sft": 1.0}, keeps, {})
+
+    first = kept(**bounds)
+    for one in first.multipliers.values():
+        one.observe(0.5)
+        one.relax()
+    state, again = json.loads(json.dumps(first.state())), kept(a=0.1, b=0.9, c=0.3)
+    again.restore(state)
+    assert again.multipliers["a"] == first.multipliers["a"]
+    assert again.multipliers["b"].bound == 0.9
+    assert again.multipliers["b"].mean == first.multipliers["b"].mean
+    assert again.multipliers["c"].bound == 0.3
+
+
+def test_a_term_of_weight_0_is_raised_and_no_guard_raises_it(
+    keeping: Make, rows: dict[str, Any], tmp_path: Path
+) -> None:
+    """Of DPO, whose reference must have been asked about its records."""
+    recipe = keeping(kinds=("demonstration", "pair"))
+    held_out = write_rows(tmp_path / "held_out.jsonl", rows["pair"][:2])
+    for stream in recipe["data"]:
+        if stream["name"] == "pairs":
+            stream["eval_path"] = str(held_out)
+    recipe["schedule"] = {"name": "mix", "weights": {"sft": 1, "dpo": 0}}
+    recipe["train"]["max_steps"] = 2
+    recipe["keep"] = [{"what": "loss", "stream": "pairs", "at_most": 0.1, "steps": 2}]
+    lines = go(recipe, tmp_path / "out")
+    assert last(lines, "weight/dpo") == pytest.approx(0.5 / 1.5, abs=1e-3)
+    watch = {"measure": "task/dpo/kl", "above": 1, "then": "raise", "term": "dpo"}
+    with pytest.raises(RecipeError, match="weight of dpo follows a bound of keep"):
+        go(recipe | {"probe": {"steps": 1}, "guard": [watch]}, tmp_path / "guarded")
+
+
+def test_the_best_iterate_is_not_the_one_a_certificate_is_about(keeping: Make) -> None:
+    asked = {"prompts": ["Hello"], "best": "loss"}
+    recipe = keeping({"what": "kl", "at_most": 0.05}) | {"evaluate": asked}
+    recipe["train"]["eval_steps"] = 1
+    recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
+    with pytest.raises(RecipeError, match="keep certifies bounds of the last"):
+        parse_recipe(recipe)
+
+
+def test_a_text_that_leaves_nothing_to_certify_is_refused(keeping: Make, tmp_path: Path) -> None:
+    recipe = keeping({"what": "kl", "at_most": 1, "by": "nothing"})
+    recipe["keep"][0]["of"]["limit"] = 3
+    with pytest.raises(RecipeError, match="none is left to be certified"):
+        go(recipe, tmp_path / "out", self_check=False)
+
+
 @pytest.mark.parametrize("by", ["anchor", "step"])
 def test_other_means_hold_the_model_back(keeping: Make, tmp_path: Path, by: str) -> None:
     bound = {"what": "kl", "at_most": 0.01, "by": by}

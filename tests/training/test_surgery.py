@@ -49,6 +49,17 @@ def test_it_is_the_rule_of_the_library_on_whole_gradients(rule: str) -> None:
     assert torch.allclose(found, scale * theirs, atol=1e-4)
 
 
+def test_ranks_that_drew_different_dropout_combine_alike() -> None:
+    """Of three that conflict, PCGrad's sum depends on the order that it draws."""
+    gradients = torch.tensor([[1.0, 0.1], [-1.0, 0.6], [0.2, -1.0]])
+    products, surgeon, found = (gradients @ gradients.T).double(), Surgeon("pcgrad"), []
+    for drawn in range(12):
+        torch.manual_seed(5)
+        torch.rand(drawn)
+        found.append(surgeon.factors(products))
+    assert all(one == found[0] for one in found)
+
+
 def test_two_that_conflict_by_hand() -> None:
     """g1 = (1, 0), g2 = (-1, 1): each less its part along the other is (1/2, 1/2) and (0, 1)."""
     gradients = torch.tensor([[1.0, 0, 0, 0, 0], [-1.0, 1, 0, 0, 0]])
