@@ -108,7 +108,7 @@ def _front(parts: Sequence[Part], about: About) -> str:
 
 def _summary(parts: Sequence[Part], about: About) -> str:
     kind = "An adapter of" if about.adapter else "Made from"
-    how = f" with [onestage](https://pypi.org/project/onestage/) {_version(parts)}".rstrip()
+    how = f" with onestage {_version(parts)}".rstrip()
     made = f"{kind} {about.base or 'a base that is ' + UNKNOWN}, trained{how}."
     objectives = [_name(part.recipe.get("objective")) or "several objectives" for part in parts]
     said = str(parts[0].recipe.get("description") or "").strip() if parts else ""
