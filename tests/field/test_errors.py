@@ -86,9 +86,10 @@ def test_texts_that_are_no_recipe(command: str, name: str, tmp_path: Path) -> No
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("x")
-    assert "no recipe at" in refused("train", tmp_path)
+    assert "is trained on with --model" in refused("train", tmp_path)  # a folder may hold rows
     assert "no recipe at" in refused("train", tmp_path / "r.yaml" / "r.yaml")
-    assert "no recipe is larger than 16 MB" in refused("train", "/dev/zero")
+    (tmp_path / "endless.yaml").symlink_to("/dev/zero")
+    assert "no recipe is larger than 16 MB" in refused("train", tmp_path / "endless.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00a")
     assert "is not YAML" in refused("train", tmp_path / "bytes.yaml")
     assert "File name too long" in refused("train", "x" * 300 + ".yaml")
