@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,13 @@ def load_model(model: str, tokenizer: str | None, dtype: str) -> Any:
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {dtype!r}: allowed are auto, float32, bfloat16, float16")
     return models.open(model, dtype, tokenizer)  # type: ignore[arg-type]
+
+
+def refuse_unused(what: str, sort: str, given: Mapping[str, Any]) -> None:
+    """ValueError for flags of which a recipe, or a data file, would make nothing."""
+    for flag, value in given.items():
+        if value not in (None, [], (0, 1)):
+            raise ValueError(f"--{flag.replace('_', '-')}: changes nothing for {what}, {sort}")
 
 
 def stream_of(

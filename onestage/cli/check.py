@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from onestage.cli._flags import Delimiter, Encoding
-from onestage.cli._inputs import stream_of
+from onestage.cli._inputs import refuse_unused, stream_of
 from onestage.cli._raters import show_raters
 from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say, then
 
@@ -51,11 +52,15 @@ def check(
 ) -> None:
     """Show what will be trained on and what is wrong with it, before any weights are loaded."""
     machines = _machines(gpus, gpu, gpus_per_node, price)
+    told = {"kind": kind, "column": column, "score_range": score_range}
     if what.endswith((".yaml", ".yml")):
+        more = {"tokenizer": tokenizer, **told, "encoding": encoding, "delimiter": delimiter}
+        refuse_unused(what, "a recipe, which says it itself (--set)", more)
         good = _recipe(Path(what), set_ or [], out or Path("runs") / Path(what).stem, machines)
     elif machines:
         raise ValueError(f"--gpus: {what} is a data file; give the recipe that trains on it")
     else:
+        refuse_unused(what, "a data file; it is for a recipe", {"set": set_, "out": out})
         stream = stream_of(what, kind, column, score_range, encoding=encoding, delimiter=delimiter)
         good = _data(stream, tokenizer, max_length) if tokenizer else _rows(stream)
     if not good:
@@ -145,14 +150,15 @@ def _next(stream: Any, raters: Any) -> str:
     """What to type for a file that can be read."""
     if raters.ratings > len(raters):
         return (
-            f"convert {stream.path} {stream.name}.rows.jsonl (one row of all ratings of an answer)"
+            f"convert {stream.path} {stream.name}.rows.jsonl{_again(stream)} (one row of all ratings "
+            "of an answer)"
         )
     return f"train {stream.path} --model MODEL{_again(stream)}"
 
 
 def _again(stream: Any) -> str:
     """The flags that say of a file what was said of it here."""
-    words = [f" --column {ours}={theirs}" for ours, theirs in stream.columns.items()]
+    words = [f" --column {shlex.quote(f'{one}={its}')}" for one, its in stream.columns.items()]
     words += [f" --kind {stream.kind}"] if stream.kind else []
     if stream.score_range != (0, 1):
         words.append(" --score-range {:g},{:g}".format(*stream.score_range))

@@ -33,7 +33,9 @@ def convert(
     from_: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="FORMAT", help="`onestage list formats`. [default: recognised by row]"
+            "--from",
+            metavar="FORMAT",
+            help="`onestage list formats`, or {name: ..., options}. [default: recognised by row]",
         ),
     ] = None,
     column: Column = None,
@@ -51,12 +53,13 @@ def convert(
     split: Annotated[str, typer.Option(help="Of a hub data set.")] = "train",
 ) -> None:
     """Write rows of any known format as rows that `train` reads, and what was left out beside them."""
+    from onestage.config.plain_yaml import parsed
     from onestage.data.convert import convert
     from onestage.data.formats import make
 
     written = {"encoding": encoding, "delimiter": delimiter, "subset": subset, "split": split}
     stream = stream_of(data, kind, column, score_range, **written)
-    form = None if from_ in (None, "rows") else make(from_)
+    form = None if from_ in (None, "rows") else make(parsed(str(from_), "--from"))
     columns = [name.strip() for name in raters.split(",")] if raters else []
     found = convert(stream, out, form, columns)
     _show(found)

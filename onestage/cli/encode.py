@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from onestage.cli._flags import Column, Kind, ScoreRange
-from onestage.cli._inputs import stream_of
+from onestage.cli._inputs import refuse_unused, stream_of
 from onestage.cli._terminal import Set, app, quiet_libraries, say
 
 
@@ -30,8 +30,11 @@ def encode(
     ] = None,
     tokenizer: Annotated[str | None, typer.Option(help="For data files: the model's.")] = None,
     max_length: Annotated[
-        int, typer.Option(help="For data files: as train.max_length of the recipes.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            help="For data files: as train.max_length of the recipes.", show_default="1024"
+        ),
+    ] = None,
     kind: Kind = None,
     column: Column = None,
     score_range: ScoreRange = (0, 1),
@@ -43,15 +46,19 @@ def encode(
     """
     quiet_libraries()
     began = perf_counter()
+    told = {"kind": kind, "column": column, "score_range": score_range}
     if what[0].endswith((".yaml", ".yml")):
+        more = {"tokenizer": tokenizer, "max_length": max_length, **told}
+        refuse_unused(what[0], "a recipe, which says it itself (--set)", more)
         found = _of_recipe(what, [*(set_ or []), *_processes(num_proc)], cache)
     elif tokenizer is None:
         raise ValueError(
             "--tokenizer: data files are encoded for a model; name it or its tokenizer"
         )
     else:
+        refuse_unused(what[0], "a data file; it is for a recipe", {"set": set_})
         streams = [stream_of(one, kind, column, score_range) for one in what]
-        found = iter([_of_files(streams, tokenizer, max_length, num_proc or 1, cache)])
+        found = iter([_of_files(streams, tokenizer, max_length or 1024, num_proc or 1, cache)])
     rows, folders = 0, set[Path]()
     for data in found:
         for name, store in data.named():

@@ -104,7 +104,8 @@ def _refuse_useless(recipe: str, rows: str | None, given: Mapping[str, Any]) -> 
     said = [name for name, value in given.items() if value is not None and value != (0, 1)]
     if not rows and said:
         flag = said[0].replace("_", "-")
-        key = "model.name" if flag == "model" else f"data.STREAM.{said[0]}"
+        named = {"model": "model.name", "column": "data.STREAM.columns"}
+        key = named.get(flag, f"data.STREAM.{said[0]}")
         raise ValueError(f"--{flag}: is for a file of rows; of a recipe it is --set {key}=...")
 
 

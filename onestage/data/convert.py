@@ -70,6 +70,15 @@ def convert(
         raise ValueError(f"{out}: cannot be read and written at once; give another file")
     name = out.name.removesuffix(".gz").removesuffix(".jsonl")
     beside = out.with_name(f"{name}.left_out.jsonl")
+    if os.path.realpath(str(stream.path)) == os.path.realpath(beside):
+        raise ValueError(
+            f"{out}: what is left out would be written over {stream.path}, which is read; give another"
+        )
+    if (
+        out.exists()
+        and Path(os.path.realpath(str(stream.path))) in Path(os.path.realpath(out)).parents
+    ):
+        raise ValueError(f"{out}: is in the folder that is read; write it elsewhere")
     found = Converted(out, beside)
     beside.unlink(missing_ok=True)
     with ExitStack() as files:
@@ -167,8 +176,12 @@ class _Conversion:
             form = self._form(raw)
             made = form.rows(_renamed(raw.columns, self.stream)) if form else self._long(raw)
             stream = self._stream(form)
+            number = -1
             for number, row in enumerate(made):
                 where = f"{raw.where}/{number}" if number else raw.where
+                if isinstance(row, RowError):
+                    yield _refusal(where, row)
+                    continue
                 try:
                     blank = in_union if form else self.reading.blank(raw)
                     if form:
@@ -176,6 +189,10 @@ class _Conversion:
                     yield record_of(row, stream, where, raw.unread, blank)
                 except RowError as error:
                     yield _refusal(where, error)
+            if number < 0:
+                raise RowError(
+                    "makes no row: nothing in it is judged, or there is no text", unlabelled=True
+                )
         except RowError as error:
             yield _refusal(raw.where, error)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -195,7 +212,8 @@ class _Conversion:
         return make_format(found[0]) if found else None
 
     def _refuse_range(self, form: Format, row: Row) -> None:
-        if form.scaled and "score" in row and self.stream.score_range != (0, 1):
+        scored = "score" in row or "scores" in row
+        if form.scaled and scored and self.stream.score_range != (0, 1):
             raise RowError(
                 f"rows of {type(form).__name__} know the range of their ratings: give no score range"
             )

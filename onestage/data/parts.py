@@ -56,7 +56,7 @@ def unfold(found: dict[str, Any]) -> None:
         if name in LISTS:
             found[name] = _list(value, name)
         elif name in SPOKEN and value[1:2] == "{":
-            messages = _parsed(value)
+            messages = parsed(value)
             spoken = isinstance(messages, list) and all(
                 isinstance(one, dict) and {"role", "content"} <= one.keys() for one in messages
             )
@@ -64,13 +64,14 @@ def unfold(found: dict[str, Any]) -> None:
 
 
 def _list(value: str, name: str) -> list[Any]:
-    parsed = _parsed(value)
-    if not isinstance(parsed, list):
+    found = parsed(value)
+    if not isinstance(found, list):
         raise RowError(f"`{name}` must be a list or its JSON, found {shown(value)}")
-    return parsed
+    return found
 
 
-def _parsed(value: str) -> Any:
+def parsed(value: str) -> Any:
+    """What a text is the JSON of, or what Python would show so; None where it is neither."""
     try:
         return json.loads(value)
     except (ValueError, RecursionError):

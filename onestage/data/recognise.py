@@ -145,6 +145,7 @@ def _range(rows: list[RawRow], column: str) -> tuple[float, float] | None:
             numbers.append(float(value))  # type: ignore[arg-type]
         except (TypeError, ValueError):
             continue
+    numbers = [one for one in numbers if math.isfinite(one)]
     if not numbers or (min(numbers) >= 0 and max(numbers) <= 1):
         return None
     low, high = math.floor(min(numbers)), math.ceil(max(numbers))

@@ -21,6 +21,9 @@ from onestage.runfolder.disk import whole_path
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
+MARKS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "size")
+"""What a web server says of the version of a file."""
+
 PACKAGES = {
     "s3": "s3fs",
     "s3a": "s3fs",
@@ -79,15 +82,24 @@ def _label(root: str, path: str) -> str:
 
 
 def _copy(given: str, store: Any, path: str) -> Path:
-    version = f"{store.protocol} {path} {store.ukey(path)}"
-    digest = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
-    place = default_cache() / "remote" / digest / path.rpartition("/")[2]
-    if place.exists():
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
     try:
+        digest = hashlib.blake2b(_version(store, path).encode(), digest_size=16).hexdigest()
+        place = default_cache() / "remote" / digest / path.rpartition("/")[2]
+        if place.exists():
+            return place
+        place.parent.mkdir(parents=True, exist_ok=True)
         with whole_path(place) as draft:
             store.get_file(path, str(draft))
     except Exception as error:
         raise ValueError(f"{given}: {path} cannot be fetched: {first_line(error)}") from error
     return place
+
+
+def _version(store: Any, path: str) -> str:
+    """What a store says of this version of a file."""
+    told = f"{store.protocol} {path} {store.ukey(path)}"
+    if "https" not in store.protocol:
+        return told
+    # fsspec takes web pages for unchanging: what their server says of them does not.
+    found = store.info(path)
+    return told + "".join(f" {mark} {found[mark]}" for mark in MARKS if mark in found)

@@ -11,12 +11,14 @@ the units of the data:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from onestage.data._row_error import RowError, shown
 from onestage.data.messages import Turns, is_conversation
+from onestage.data.scores import DECIMAL
 
 Wish = str | float
 
@@ -69,8 +71,9 @@ def wished(turns: Turns, wishes: Mapping[str, Wish]) -> Turns:
 
 def _value(column: str, value: object) -> Wish:
     if isinstance(value, str) and value.strip():
-        return value.strip()
-    if isinstance(value, Real) and not isinstance(value, bool):
+        # As a user's wish is read: in a table "4.0" is the number of `--wish helpfulness=4`.
+        return float(value) if DECIMAL.fullmatch(value.strip()) else value.strip()
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise RowError(f"`wishes` has {column}, which must be a number or a word, found {shown(value)}")
 

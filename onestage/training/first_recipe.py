@@ -86,7 +86,8 @@ def _objective(kinds: Counter[Kind]) -> str:
 
 
 def _yaml(word: str) -> str:
-    return yaml.safe_dump(word).removesuffix("\n").removesuffix("\n...")
+    # On one line, however long a path is: what it stands in is indented.
+    return yaml.safe_dump(word, width=float("inf")).removesuffix("\n").removesuffix("\n...")
 
 
 ROLLOUT = """

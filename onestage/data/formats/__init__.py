@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from onestage.config import Plugins
+from onestage.data._row_error import RowError
 
 Row = Mapping[str, Any]
 
@@ -45,8 +46,8 @@ class Format(abc.ABC):
         """Whether the columns of a row are this format's, and nobody else's."""
 
     @abc.abstractmethod
-    def rows(self, row: Row) -> Iterable[Row]:
-        """The rows of ours that a row is made into.
+    def rows(self, row: Row) -> Iterable[Row | RowError]:
+        """The rows of ours that a row is made into; a RowError for a part that makes none.
 
         Raises RowError, with one sentence, for a row that says nothing usable (`tie` where it prefers
         neither side). What else a malformed row raises (KeyError, TypeError, ...) counts as a row that

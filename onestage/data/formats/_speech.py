@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from onestage.data._row_advice import ALIASES
 from onestage.data._row_error import RowError, shown
+from onestage.data.parts import parsed
 
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]*")
@@ -62,8 +62,28 @@ def preferred(prompt: Any, first: Any, second: Any, preference: float) -> dict[s
 
 
 def listed(value: Any) -> Any:
-    """A list, or the one that a text is the JSON of."""
-    return json.loads(value) if isinstance(value, str) else value
+    """A list, or the one that a text is: its JSON, or as Python shows it, as tables hold them."""
+    return parsed(value) if isinstance(value, str) else value
+
+
+def rater(user: Any, number: int) -> str:
+    """Who rated: of those without a name each is somebody else."""
+    return f"unnamed {number}" if user is None else str(user)
+
+
+def refuse_several(form: str, judged: Iterable[tuple[str, Mapping[str, Any] | RowError]]) -> None:
+    """RowError where answers to several questions would be made one, like those of several raters."""
+    judged = list(judged)
+    for column, kind in (("score", "score"), ("label", "label"), ("chosen", "pair")):
+        asked = [
+            question for question, said in judged if isinstance(said, Mapping) and column in said
+        ]
+        several = list(dict.fromkeys(asked))
+        if len(several) > 1:
+            raise RowError(
+                f"answers several questions ({', '.join(several)}), of which one {kind} would be made: "
+                f"say which is meant, as --from '{{name: {form}, question: {several[0]}}}'"
+            )
 
 
 def number(value: Any) -> float | None:

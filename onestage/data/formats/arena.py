@@ -33,7 +33,13 @@ class Arena(Format):
             yield {"chosen": listed(better), "rejected": listed(worse)}
             return
         prompts = _turns(row["prompt"])
-        better, worse = (_turns(row[f"response_{side}"]) for side in (winner, loser))
+        better, worse = row[f"response_{winner}"], row[f"response_{loser}"]
+        if prompts is None:  # one text each, which may begin with a bracket
+            yield {"prompt": row["prompt"], "chosen": better, "rejected": worse}
+            return
+        better, worse = listed(better), listed(worse)
+        if not len(prompts) == len(better) == len(worse):
+            raise RowError("both responses must have a turn for each of the prompt")
         if len(prompts) == 1:
             yield {"prompt": prompts[0], "chosen": better[0], "rejected": worse[0]}
             return
@@ -51,11 +57,11 @@ def _winner(row: Row) -> str:
     raise RowError(f"`winner` must be model_a, model_b or a tie, found {shown(said)}")
 
 
-def _turns(said: Any) -> list[Any]:
-    """What was said, turn by turn: a list, its JSON, or one text."""
-    if isinstance(said, str) and not said.startswith("["):
-        return [said]
-    return listed(said)
+def _turns(said: Any) -> list[str] | None:
+    """What was asked, turn by turn, of a list or its JSON; None of a text."""
+    turns = listed(said) if not isinstance(said, str) or said.startswith("[") else None
+    told = isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns)
+    return turns if told else None
 
 
 def _dialogue(prompts: list[str], answers: list[str]) -> list[dict[str, str]]:

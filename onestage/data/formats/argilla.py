@@ -13,7 +13,7 @@ from typing import Any
 
 from onestage.data._row_error import RowError, shown
 from onestage.data.formats import Format, Row, has
-from onestage.data.formats._speech import column_for, preferred
+from onestage.data.formats._speech import column_for, listed, preferred, rater, refuse_several
 
 Answer = tuple[str, Any, Any]
 """The question, what was answered, and who answered."""
@@ -22,19 +22,33 @@ Answer = tuple[str, Any, Any]
 @dataclass(frozen=True)
 class Argilla(Format):
     scaled = False
+    question: str = ""
+    """The one that is meant, where several are answered in the same way."""
 
     def recognises(self, row: Row) -> bool:
         if isinstance(row.get("fields"), Mapping):
             return isinstance(row.get("responses"), Mapping | list)
         return any(name.endswith(".responses") for name in row) or any(map(_answers, row.values()))
 
-    def rows(self, row: Row) -> Iterator[Row]:
+    def rows(self, row: Row) -> Iterator[Row | RowError]:
         texts = row["fields"] if has(row, "fields") else row
-        answered = list(_submitted(row))
+        answered = [one for one in _submitted(row) if self.question in ("", one[0])]
         if not answered:
             raise RowError("nobody has answered", unlabelled=True)
-        for question, value, user in answered:
-            yield {**_judged(texts, question, value), "annotator": str(user)}
+        judged = [
+            (question, _said(texts, question, value, rater(user, number)))
+            for number, (question, value, user) in enumerate(answered, 1)
+        ]
+        refuse_several("argilla", judged)
+        yield from (said for _, said in judged)
+
+
+def _said(texts: Row, question: str, value: Any, user: str) -> Row | RowError:
+    """What one answer says; what is wrong with it is no matter of the others."""
+    try:
+        return {**_judged(texts, question, value), "annotator": user}
+    except RowError as error:
+        return error
 
 
 def _answers(value: Any) -> bool:
@@ -56,9 +70,10 @@ def _submitted(row: Row) -> Iterator[Answer]:
         return
     for name, held in row.items():
         if name.endswith(".responses") and held:
-            users = row.get(f"{name}.users") or [None] * len(held)
-            states = row.get(f"{name}.status") or ["submitted"] * len(held)
-            for value, user, state in zip(held, users, states, strict=True):
+            values = listed(held)
+            users = listed(row.get(f"{name}.users")) or [None] * len(values)
+            states = listed(row.get(f"{name}.status")) or ["submitted"] * len(values)
+            for value, user, state in zip(values, users, states, strict=True):
                 if state == "submitted":
                     yield name.removesuffix(".responses"), value, user
         elif _answers(held):

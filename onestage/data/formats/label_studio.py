@@ -13,7 +13,7 @@ from typing import Any
 from onestage.data._row_advice import ALIASES
 from onestage.data._row_error import RowError, shown
 from onestage.data.formats import Format, Row
-from onestage.data.formats._speech import column_for, preferred
+from onestage.data.formats._speech import column_for, preferred, rater, refuse_several
 
 WORDS = {
     **dict.fromkeys(("yes", "true", "good", "positive", "thumbs up", "accept", "correct"), True),
@@ -26,23 +26,39 @@ WORDS = {
 @dataclass(frozen=True)
 class LabelStudio(Format):
     scaled = False
+    question: str = ""
+    """The one that is meant (`from_name`), where several are answered in the same way."""
 
     def recognises(self, row: Row) -> bool:
         return isinstance(row.get("data"), Mapping) and isinstance(row.get("annotations"), list)
 
-    def rows(self, row: Row) -> Iterator[Row]:
+    def rows(self, row: Row) -> Iterator[Row | RowError]:
         said = [one for one in row["annotations"] if not one.get("was_cancelled")]
-        results = [(one, result) for one in said for result in one["result"]]
-        if not results:
+        judged = [
+            (str(result.get("from_name")), _said(row["data"], result, _who(one, number)))
+            for number, one in enumerate(said, 1)
+            for result in one["result"]
+            if self.question in ("", result.get("from_name"))
+        ]
+        if not judged:
             raise RowError("nobody has answered", unlabelled=True)
-        for one, result in results:
-            yield {**_judged(row["data"], result), "annotator": _who(one.get("completed_by"))}
+        refuse_several("label_studio", judged)
+        yield from (one for _, one in judged)
 
 
-def _who(user: Any) -> str:
+def _said(data: Row, result: Mapping[str, Any], user: str) -> Row | RowError:
+    """What one answer says; what is wrong with it is no matter of the others."""
+    try:
+        return {**_judged(data, result), "annotator": user}
+    except RowError as error:
+        return error
+
+
+def _who(annotation: Mapping[str, Any], number: int) -> str:
+    user = annotation.get("completed_by")
     if isinstance(user, Mapping):
         user = user.get("email") or user.get("id")
-    return str(user)
+    return rater(user, number)
 
 
 def _judged(data: Row, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,11 +36,15 @@ class MsSwift(Format):
         tools = {"tools": row["tools"]} if row.get("tools") else {}
         turns = _turns(row["messages"]) if has(row, "messages") else _short(row)
         worse = row.get("rejected_messages") or row.get("rejected_response")
-        if worse is not None:
+        other = row.get("rejected_messages")
+        if other and other[0]["role"] != "assistant":
+            # They may part before the last turn: what they share is the prompt.
+            yield {"chosen": turns, "rejected": _turns(other), **tools}
+        elif worse is not None:
             yield {
                 "prompt": turns[:-1],
                 "chosen": turns[-1:],
-                "rejected": _worse(row, worse),
+                "rejected": _worse(worse),
                 **tools,
             }
         elif has(row, "label"):
@@ -50,12 +54,9 @@ class MsSwift(Format):
             yield {"messages": turns, **tools}
 
 
-def _worse(row: Row, worse: Any) -> Any:
-    """The other response: text, its messages, or with `rejected_messages` the whole conversation."""
-    if isinstance(worse, str):
-        return worse
-    turns = _turns(worse)
-    return turns[-1:] if row.get("rejected_messages") else turns
+def _worse(worse: Any) -> Any:
+    """The other response: text, or its messages."""
+    return worse if isinstance(worse, str) else _turns(worse)
 
 
 def _short(row: Row) -> list[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onestage.data._row_advice import ALIASES
 from onestage.data.formats import Format, Row
-from onestage.data.formats._speech import column_for, listed
+from onestage.data.formats._speech import column_for, listed, rater
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Rated(Format):
     def rows(self, row: Row) -> Iterator[Row]:
         prompt = row[column_for(row, "prompt")]
         said = {"prompt": prompt, "completion": row[column_for(row, "completion")]}
-        for rating, rater in zip(listed(row["ratings"]), listed(row["annotators"]), strict=True):
+        both = zip(listed(row["ratings"]), listed(row["annotators"]), strict=True)
+        for number, (rating, user) in enumerate(both, 1):
             if rating is not None:
                 label = "label" if isinstance(rating, bool) else "score"
-                yield {**said, label: rating, "annotator": str(rater)}
+                yield {**said, label: rating, "annotator": rater(user, number)}

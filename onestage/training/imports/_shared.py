@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from onestage.training.imports import Carried
@@ -56,9 +56,11 @@ NOT_NEEDED: Mapping[str, str] = {
 
 def batch(carried: Carried, per_device: str, devices: int, accumulation: str) -> None:
     """Records of a step, over all devices and accumulation."""
-    each, steps = carried.take(per_device), carried.take(accumulation, 1)
-    if each is None:
-        return
+    each, steps = carried.given.get(per_device), carried.given.get(accumulation) or 1
+    if not (isinstance(each, int) and isinstance(steps, int)):
+        return  # "auto", or the tool's own default: left, and so told
+    carried.take(per_device)
+    carried.take(accumulation)
     carried.put("train.batch_size", each * steps * devices)
     carried.notes.append(
         f"batch_size is of a whole step: {each} a device x {steps} accumulated x {devices} devices "
@@ -69,12 +71,13 @@ def batch(carried: Carried, per_device: str, devices: int, accumulation: str) ->
 def every(carried: Carried, key: str, strategy: str) -> None:
     """`eval_steps` and `save_steps`, which count only where the strategy is by steps."""
     steps, how = carried.take(key), carried.take(strategy, "steps")
-    if steps is None or how == "no":
+    if how == "no" or (steps is None and how == "steps"):
         return
     if how == "steps" and isinstance(steps, int) and steps > 0:
         carried.put(f"train.{key}", steps)
     else:
-        carried.notes.append(f"{key}: {steps} by {how!r}: give train.{key} in steps")
+        told = "" if steps is None else f" ({key}: {steps})"
+        carried.notes.append(f"{strategy} {how!r}{told}: give train.{key} in steps")
 
 
 def length(carried: Carried) -> None:
@@ -124,6 +127,13 @@ def strength(carried: Carried, name: str, beta: Any, **more: Any) -> None:
     """An objective with the options that were given."""
     options = {k: v for k, v in {"beta": beta, **more}.items() if v is not None}
     carried.put("objective", {"name": name, **options} if options else name)
+
+
+def lost(carried: Carried, name: str, keys: Iterable[str]) -> None:
+    """Say what of a data set's entry is not carried."""
+    told = sorted(keys)
+    if told:
+        carried.notes.append(f"data {name}: {', '.join(told)} could not be carried")
 
 
 def streams(carried: Carried, given: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from onestage.training.imports._shared import (
     TRAINER,
     adapter,
     batch,
+    lost,
     named,
     precision,
     streams,
@@ -56,7 +57,6 @@ class Axolotl(Tool):
         "pad_to_sequence_len": "there is no padding",
         "flash_attention": "attention is chosen by device (model.attn_implementation)",
         "sdp_attention": "attention is chosen by device (model.attn_implementation)",
-        "train_on_inputs": "only what the assistant says is trained on",
         "dataset_prepared_path": "encoded data are kept in the cache",
         "output_dir": "give --out to onestage train",
         "strict": "every weight must be loaded",
@@ -79,7 +79,8 @@ class Axolotl(Tool):
         if steps:
             carried.put("train.max_steps", steps)
             carried.take("num_epochs")
-        if carried.take("adapter") in ("lora", "qlora"):
+        if carried.given.get("adapter") in ("lora", "qlora"):  # others are left, and so told
+            carried.take("adapter")
             if carried.take("lora_target_linear"):
                 carried.given["lora_target_modules"] = "all-linear"
             adapter(carried, "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
@@ -104,6 +105,9 @@ class Axolotl(Tool):
         held_out = carried.take("test_datasets", [])
         for stream, entry in zip(found, held_out, strict=False):
             stream["eval_path"] = entry.get("data_files") or entry.get("path")
+            stream |= {"eval_split": entry["split"]} if entry.get("split") else {}
+        for entry in held_out[len(found) :]:
+            carried.notes.append(f"test_datasets: {entry.get('path')} is of no stream; left out")
         part = carried.take("val_set_size")
         if part and not held_out:
             carried.notes.append(
@@ -123,7 +127,6 @@ class Axolotl(Tool):
         if entry.get("type") == "completion":
             stream["kind"] = "text"
         known = {"path", "data_files", "name", "split", "type", "ds_type", *RENAMED}
-        lost = sorted(set(entry) - known)
-        if lost:
-            carried.notes.append(f"data {stream['name']}: {', '.join(lost)} could not be carried")
+        own = {"type"} if isinstance(entry.get("type"), dict) else set()
+        lost(carried, stream["name"], (set(entry) - known) | own)
         return stream

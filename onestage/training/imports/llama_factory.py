@@ -59,6 +59,9 @@ class LlamaFactory(Tool):
         if kind in ("lora", "full"):
             carried.take("finetuning_type")
         if kind == "lora":
+            rank = carried.given.get("lora_rank")
+            if isinstance(rank, int) and carried.given.get("lora_alpha") is None:
+                carried.given["lora_alpha"] = 2 * rank  # its own default; ours is no multiple
             adapter(carried, "lora_rank", "lora_alpha", "lora_dropout", "lora_target")
         if carried.given.get("quantization_bit") == 4:
             carried.put("model.load_in_4bit", carried.take("quantization_bit") == 4)
@@ -131,7 +134,8 @@ USUAL = {
     "messages": "conversations",
 }
 """Columns of `dataset_info.json`, and what they are called where it does not say."""
-OURS = {"response": "completion"}
+OURS = {"prompt": "instruction", "query": "input", "response": "output"}
+"""What it calls Alpaca's columns, which are read together."""
 
 
 def _info(file: Path) -> dict[str, Any]:

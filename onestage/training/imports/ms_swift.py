@@ -83,19 +83,29 @@ class MsSwift(Tool):
         parts = _listed(carried.take("interleave_prob"))
         found = []
         for number, one in enumerate(given):
-            path, _, most = str(one).partition("#")
-            path, _, subset = path.partition(":") if "://" not in path else (path, "", "")
+            path, subset, most = _place(one)
             stream: dict[str, Any] = {"name": named(path), "path": path}
             stream |= {"subset": subset} if subset else {}
             stream |= {"limit": int(most)} if most.isdigit() else {}
             stream |= {"weight": float(parts[number])} if number < len(parts) else {}
-            stream |= {"eval_path": held_out[number]} if number < len(held_out) else {}
+            if number < len(held_out):
+                stream["eval_path"], _, limit = _place(held_out[number])
+                stream |= {"eval_limit": int(limit)} if limit.isdigit() else {}
             found.append(stream)
+        for one in held_out[len(given) :]:
+            carried.notes.append(f"val_dataset: {one} is of no stream; left out")
         if carried.take("split_dataset_ratio"):
             carried.notes.append(
                 "split_dataset_ratio: no rows are split off; give a stream an eval_path"
             )
         streams(carried, found)
+
+
+def _place(given: Any) -> tuple[str, str, str]:
+    """(path, subset, number of rows) of `path:subset#number`."""
+    path, _, most = str(given).partition("#")
+    path, _, subset = path.partition(":") if "://" not in path else (path, "", "")
+    return path, subset, most
 
 
 def _listed(given: Any) -> list[Any]:

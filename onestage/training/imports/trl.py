@@ -10,6 +10,7 @@ from onestage.training.imports._shared import (
     batch,
     every,
     length,
+    lost,
     named,
     precision,
     streams,
@@ -30,6 +31,11 @@ LOSSES = {
     "apo_zero_unpaired": "apo",
 }
 """`loss_type`, of pairs and of thumbs; those that are not here are left."""
+
+LIKELIHOOD = ("nll", "chunked_nll", "dft")
+"""`loss_type` of demonstrations."""
+
+KNOWN = (*LOSSES, *LIKELIHOOD)
 
 
 class TRL(Tool):
@@ -85,17 +91,21 @@ class TRL(Tool):
             stream |= {"subset": entry["name"]} if entry.get("name") else {}
             stream |= {"split": entry["split"]} if entry.get("split") else {}
             stream |= {"eval_split": held_out} if held_out else {}
+            lost(carried, stream["name"], set(entry) - {"path", "data_files", "name", "split"})
             found.append(stream)
         streams(carried, found)
 
     def _objective(self, carried: Carried) -> None:
-        beta, loss = carried.take("beta"), carried.given.get("loss_type")
-        if loss in ("nll", "chunked_nll", "dft") or (loss is None and beta is None):
+        loss = carried.given.get("loss_type")
+        if carried.given.get("completion_only_loss") is False:
+            carried.notes.append("completion_only_loss false: here prompts are never trained on")
+        if isinstance(loss, list) or (loss is not None and loss not in KNOWN):
+            carried.notes.append(f"loss_type {loss!r} is not known here: onestage list objectives")
+            return
+        beta = carried.take("beta")
+        if loss in LIKELIHOOD or (loss is None and beta is None):
             carried.take("loss_type")
             strength(carried, "sft", None, reweight="dft" if loss == "dft" else None)
-            return
-        if loss is not None and loss not in LOSSES:
-            carried.notes.append(f"loss_type {loss!r} is not known here: onestage list objectives")
             return
         carried.take("loss_type")
         smoothing = carried.take("label_smoothing") or None
