@@ -40,11 +40,9 @@ def report_(
     """Write one HTML file that opens offline: a verdict, tables, figures, samples, how to repeat it."""
     from onestage.report.keeping import verdict_of
     from onestage.report.page import report
-    from onestage.report.verdict import Thresholds
 
     given = {"wanted": wanted, "allowed": allowed, "by": by}
-    told = {name: value for name, value in given.items() if value is not None}
-    asked = Thresholds.of(told) if told else None
+    asked = {name: value for name, value in given.items() if value is not None}
     written = report(folders, out, title, asked)
     file = written.file
     troubles = [f"{one.where}: {one.what}" for one in written.troubles]

@@ -17,9 +17,9 @@ KEPT = "kept"
 START = "the model it started from"
 
 
-def verdict_of(found: Compared, asked: Thresholds | None = None) -> Verdict | None:
+def verdict_of(found: Compared, asked: Mapping[str, Any] | None = None) -> Verdict | None:
     """On the settings of a chapter against its base, by the chapter's headline measures; None where no
-    measure was taken of both. asked: default as the recipe of the first run has them."""
+    measure was taken of both. asked: thresholds that go before those of the first run's recipe."""
     if found.base is None:
         return None
     candidates = [
@@ -28,15 +28,15 @@ def verdict_of(found: Compared, asked: Thresholds | None = None) -> Verdict | No
         if one.method != found.base
     ]
     base = found.base if found.is_study else START
-    return judge(candidates, base, asked or _asked(found))
+    return judge(candidates, base, _asked(found, asked or {}))
 
 
-def verdict_of_run(folder: Path, asked: Thresholds | None = None) -> Verdict | None:
+def verdict_of_run(folder: Path, asked: Mapping[str, Any] | None = None) -> Verdict | None:
     """On one run, against the model it started from."""
     return verdict_of(read_plain([folder]), asked)
 
 
-def verdict_section(found: Compared, asked: Thresholds | None) -> Html | None:
+def verdict_section(found: Compared, asked: Mapping[str, Any] | None) -> Html | None:
     verdict = verdict_of(found, asked)
     if verdict is None:
         return None
@@ -74,8 +74,8 @@ def _changes(found: Compared, one: Setting) -> list[Change]:
     return changes
 
 
-def _asked(found: Compared) -> Thresholds:
+def _asked(found: Compared, given: Mapping[str, Any]) -> Thresholds:
     recipes = [part.recipe for cell in found.cells if cell.trained for part in cell.trained.parts]
     told: Mapping[str, Any] = mapping(recipes[0].get("verdict")) if recipes else {}
     numbers = {k: v for k, v in told.items() if isinstance(v, int | float) and k != "by"}
-    return Thresholds.of({**numbers, "by": str(told.get("by") or "")})
+    return Thresholds.of({**numbers, "by": str(told.get("by") or ""), **given})

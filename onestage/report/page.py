@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from plotly.offline import get_plotlyjs
 
@@ -30,7 +31,6 @@ from onestage.report.samples import samples_section
 from onestage.report.studies import is_study, read_study
 from onestage.report.trade import front_section
 from onestage.report.trained import is_run
-from onestage.report.verdict import Thresholds
 from onestage.runfolder import write_text
 
 
@@ -54,12 +54,12 @@ def report(
     folders: Sequence[str | Path],
     out: str | Path | None = None,
     title: str | None = None,
-    asked: Thresholds | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> Written:
     """Write one HTML file of runs and studies, which opens offline: tables, figures, samples.
 
     out: the file; default `report.html` in the folder where there is one, else here; asked: thresholds
-    of the verdict, by default as the recipe has them. Raises
+    of the verdict (`wanted`, `allowed`, `by`), the others as the recipe has them. Raises
     `ValueError` for a file of another sort, and as `write_report`.
     """
     places = [Path(folder) for folder in folders]
@@ -75,7 +75,7 @@ def write_report(
     folders: Sequence[Path],
     out: Path,
     title: str | None = None,
-    asked: Thresholds | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> Written:
     """Read run and study folders and write the page, whole or not at all.
 
@@ -112,7 +112,7 @@ def read_folders(folders: Sequence[Path]) -> list[Compared]:
     return studies + ([read_plain(runs)] if runs else [])
 
 
-def page(chapters: Sequence[Compared], title: str, asked: Thresholds | None = None) -> str:
+def page(chapters: Sequence[Compared], title: str, asked: Mapping[str, Any] | None = None) -> str:
     """The whole document."""
     parts: list[Html] = []
     links: list[Html] = []
@@ -151,7 +151,7 @@ def page(chapters: Sequence[Compared], title: str, asked: Thresholds | None = No
     return f"<!doctype html>\n{document}\n"
 
 
-def chapter_sections(found: Compared, asked: Thresholds | None = None) -> dict[str, Html]:
+def chapter_sections(found: Compared, asked: Mapping[str, Any] | None = None) -> dict[str, Html]:
     """The sections of a chapter that have something to show, in the order a reader needs them."""
     looks: Mapping[str, Look] = looks_of(found.methods, found.base)
     sections = {

@@ -111,6 +111,10 @@ def test_of_a_run_by_its_own_numbers(tmp_path: Path) -> None:
     assert verdict is not None
     assert verdict.keep == "the model it started from"
     assert "gained 50.0 on average, and more than 60 is wanted" in verdict.sentence
+    # What is given goes before the recipe's, and the rest of that stays.
+    verdict = verdict_of_run(run, {"wanted": 55})
+    assert verdict is not None
+    assert "gained 50.0 on average, and more than 55 is wanted" in verdict.sentence
 
 
 def test_on_top_of_the_report(tmp_path: Path) -> None:
