@@ -169,8 +169,9 @@ def _check_bounds(
     for name, objective in terms.objectives.items():
         if objective.lowest is None and name not in best:
             raise RecipeError(
-                f"schedule {weighing.name}: the loss of {name} is minus the mean reward, so its f* is "
-                f"minus the greatest reward; give it, as in optimum: {{given: {{{name}: -1}}}}"
+                f"schedule {weighing.name}: compares losses with f*, and that of {name} is not 0: its "
+                "loss is minus the mean reward (f* is minus the greatest), or has no lower bound; give "
+                f"it, as in optimum: {{given: {{{name}: -1}}}}"
             )
 
 

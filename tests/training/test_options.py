@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from onestage.config import RecipeError
 from onestage.models import Lora
 from onestage.runfolder import read_metrics
 from onestage.training.check import check_recipe
@@ -139,3 +140,13 @@ def test_how_long_a_row_is_goes_by_the_device_and_is_said(
     (checked,) = check_recipe(parse_recipe(recipe))
     assert checked.cost is not None
     assert "rows of up to 4,096 tokens" in checked.cost.schedule
+
+
+def test_losses_that_are_compared_with_an_f_that_is_not_0_ask_for_it(
+    recipe_of: Make, tmp_path: Path
+) -> None:
+    """robust_dpo has no lower bound, and no reward either."""
+    two = {"demonstration": "sft", "pair": "robust_dpo"}
+    recipe = recipe_of("demonstration", "pair", objective=two, schedule="famo")
+    with pytest.raises(RecipeError, match=r"robust_dpo is not 0.*no lower bound.*robust_dpo: -1"):
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
