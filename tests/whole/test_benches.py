@@ -165,12 +165,6 @@ def test_a_real_model_against_trl(
 
 
 @needs_data
-def test_mixing(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["--rounds", "1", "--steps", "1", "--no-save", "--data", data]
-    run("mixing", *words, monkeypatch=monkeypatch)
-
-
-@needs_data
 def test_schedules(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--quick", "--no-save", "--data", data]
     run("schedules", *words, monkeypatch=monkeypatch, BATCH=2)

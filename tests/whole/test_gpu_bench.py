@@ -16,9 +16,8 @@ DATA = ROOT.parent / "shared" / "data"
 def test_the_bench_for_gpus_runs(tmp_path: Path) -> None:
     told = ["--tiny", "--name", "here", "--out", str(tmp_path), "--data", str(DATA)]
     command = [sys.executable, str(ROOT / "bench" / "gpu.py"), *told]
-    done = subprocess.run([*command, "--only", "laws", "head"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--only", "laws"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     page = (tmp_path / "gpu-here.md").read_text()
     assert "| gemma3, window 100 | bfloat16 | forest" in page
-    assert "| onestage, chunked |" in page
     assert "FAILED" not in page
