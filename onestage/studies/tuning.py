@@ -95,14 +95,19 @@ def wider(study: StudyFile, told: Mapping[str, Mapping[str, Any]]) -> StudyFile 
             grid[variable] = _longer(grid[variable], one["best"][variable])
         methods[name] = methods[name].model_copy(update={"try_": grid})
     found = study.model_copy(update={"methods": methods})
-    return found if any(one["edges"] for one in told.values()) else None
+    return found if methods != study.methods else None
 
 
 def _longer(values: Sequence[Any], edge: float) -> list[Any]:
     """One more value beyond the edge, by the ratio of the last two (their difference, where one is not
-    above 0)."""
+    above 0). Whole numbers stay whole and above 0, as ranks and layers must; where there is none left, the
+    values stay as they are."""
     ordered = sorted(values)
     near = ordered[1] if edge == ordered[0] else ordered[-2]
     positive = edge > 0 and near > 0
-    beyond = float(f"{edge * edge / near if positive else 2 * edge - near:.6g}")
+    beyond: float = float(f"{edge * edge / near if positive else 2 * edge - near:.6g}")
+    if all(isinstance(value, int) for value in values):
+        beyond = round(beyond)
+        if beyond in values or (positive and beyond < 1):
+            return list(values)
     return [beyond, *values] if edge == ordered[0] else [*values, beyond]

@@ -137,6 +137,12 @@ def test_grids_grow_at_the_edges_that_were_chosen() -> None:
     assert low is not None
     assert low.methods["A"].try_["rate"] == [3.33333e-05, 1e-4, 3e-4, 1e-3]
     assert wider(study, {"A": {"best": {"rate": 3e-4}, "edges": []}}) is None
+    ranks = {"A": {"objective": "sft", "try": {"rate": [1, 3, 4]}}}
+    whole = parse_study(content(Path("b"), Path("d"), methods=ranks, tune=tune))
+    more = wider(whole, {"A": {"best": {"rate": 4}, "edges": ["rate"]}})
+    assert more is not None
+    assert more.methods["A"].try_["rate"] == [1, 3, 4, 5]
+    assert wider(whole, {"A": {"best": {"rate": 1}, "edges": ["rate"]}}) is None  # below 1 is none
     with pytest.raises(StudyError, match="takes whole grids"):
         parse_study(content(Path("b"), Path("d"), methods=method, tune={**tune, "trials": 2}))
 
