@@ -100,8 +100,8 @@ def wider(study: StudyFile, told: Mapping[str, Mapping[str, Any]]) -> StudyFile 
 
 def _longer(values: Sequence[Any], edge: float) -> list[Any]:
     """One more value beyond the edge, by the ratio of the last two (their difference, where one is not
-    above 0). Whole numbers stay whole and above 0, as ranks and layers must; where there is none left, the
-    values stay as they are."""
+    above 0). Whole numbers stay whole and above 0, as ranks and layers must; where there is none left,
+    the values stay as they are."""
     ordered = sorted(values)
     near = ordered[1] if edge == ordered[0] else ordered[-2]
     positive = edge > 0 and near > 0
