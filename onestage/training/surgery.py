@@ -14,6 +14,7 @@ from torch import Tensor
 
 from onestage.config import RecipeError
 from onestage.models.sharding import full
+from onestage.objectives import wide
 
 CLASSES = {
     "upgrad": "UPGradWeighting",
@@ -95,6 +96,7 @@ def _products(terms: Sequence[Sequence[Tensor | None]]) -> Tensor:
             both = [
                 (a, b) for a, b in zip(left, right, strict=True) if a is not None and b is not None
             ]
-            total = sum(full((a.float() * b.float()).sum()).item() for a, b in both)
-            found[i, j] = found[j, i] = total
+            if both:  # put together where they lie, and read once
+                parts = torch.stack([full((a.float() * b.float()).sum()) for a, b in both])
+                found[i, j] = found[j, i] = parts.sum(dtype=wide(parts.device)).item()
     return found
