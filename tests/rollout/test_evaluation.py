@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lm_eval.tasks import TaskManager
 from peft import LoraConfig, PeftModel, get_peft_model
 from support.endpoint import Endpoint, endpoint, says, sends  # noqa: F401
 from support.tiny import make_tokenizer, tiny_llama
@@ -22,6 +21,8 @@ from onestage.cli import app
 from onestage.rollout import suites
 from onestage.rollout.evaluation import evaluate
 from onestage.rollout.suites import Kept, Subject, measure
+
+TaskManager = pytest.importorskip("lm_eval.tasks", reason="extra: eval").TaskManager
 
 PROBLEMS = [
     {"question": f"{'Very ' * n}well, how many?", "answer": f"Some.\n#### {n}"} for n in range(9)

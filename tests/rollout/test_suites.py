@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from onestage.models.policy import Policy
 from onestage.rollout import suites
 from onestage.rollout.engines import Decoding
 from onestage.rollout.suites import Kept, Measured, Subject, measure, scored
+
+needs_the_benchmark = pytest.mark.skipif(not find_spec("lm_eval"), reason="extra: eval")
 
 PROMPTS = [
     {
@@ -87,6 +90,7 @@ def as_the_benchmark_says(prompts: Sequence[Any], responses: Sequence[str]) -> d
     return found
 
 
+@needs_the_benchmark
 def test_ifeval_is_the_benchmarks(tmp_path: Path) -> None:
     suite = suites.make({"name": "ifeval", "path": written(tmp_path, PROMPTS)})
     found = judged(suite, [*WRITTEN.values()])
@@ -97,6 +101,7 @@ def test_ifeval_is_the_benchmarks(tmp_path: Path) -> None:
     assert found.headline.value == pytest.approx(sum(theirs.values()) / 4)
 
 
+@needs_the_benchmark
 @pytest.mark.real_data
 @pytest.mark.skipif(not (REAL_DATA / "ifeval_prompts.jsonl.gz").is_file(), reason="no real data")
 def test_ifeval_is_the_benchmarks_on_real_prompts() -> None:
@@ -117,6 +122,7 @@ def test_ifeval_is_the_benchmarks_on_real_prompts() -> None:
     assert {n: found.metrics[n].value for n in theirs} == pytest.approx(theirs, abs=1e-12)
 
 
+@needs_the_benchmark
 def test_gsm8k_is_read_as_lm_eval_reads_it(tmp_path: Path) -> None:
     from lm_eval.api.metrics import exact_match_hf_evaluate
     from lm_eval.filters.extraction import RegexFilter
@@ -151,6 +157,7 @@ def test_examples_in_front_are_others(tmp_path: Path) -> None:
         suites.make({"name": "gsm8k", "path": path}).items(False)
 
 
+@needs_the_benchmark
 def test_a_model_is_asked_and_goes_on_where_it_was(tmp_path: Path, subject: Subject) -> None:
     """Two of three answers are lost, a line is cut off: the numbers are those of one go."""
     path = written(tmp_path, PROMPTS)

@@ -14,6 +14,8 @@ from onestage.models.policy import Policy
 from onestage.rollout import suites
 from onestage.rollout.suites import Subject, _task_data, measure
 
+pytest.importorskip("lm_eval.tasks", reason="extra: eval")
+
 ROWS: list[dict[str, Any]] = [
     {
         "question": f"What is {a} and {b}?",
