@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onestage.config import nearest
 from onestage.schedules import Schedule, active
+from onestage.schedules._suboptimality import check_optimum
 
 FLOOR = 1e-3
 """The least that a loss stands above its f*, in nats."""
@@ -30,12 +30,7 @@ class Balancing(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for term in self.optimum:
-            if self.weights and term not in self.weights:
-                known = list(self.weights)
-                raise ValueError(
-                    f"schedule: optimum of unknown term {term!r}{nearest(term, known)}"
-                )
+        check_optimum(self.optimum, self.weights)
 
     def taken_in(self, losses: Mapping[str, float]) -> dict[str, float]:
         """The losses above f* of the terms that have one now."""

@@ -22,6 +22,15 @@ EMA_RATE = 0.05
 """About twenty steps of memory: the best of .2, .1 and .05 on the convex bench (docs/convex.md)."""
 
 
+def check_optimum(optimum: Mapping[str, float], weights: Mapping[str, float]) -> None:
+    """Raise `ValueError` for an f* of no term; where the terms are not known yet, none is."""
+    for term in optimum:
+        if weights and term not in weights:
+            raise ValueError(
+                f"schedule: optimum of unknown term {term!r}{nearest(term, list(weights))}"
+            )
+
+
 @dataclass
 class Suboptimality(Schedule):
     """Keeps the losses; a schedule that decides by them turns them into weights."""
@@ -51,12 +60,7 @@ class Suboptimality(Schedule):
             raise ValueError(f"schedule: ema_rate must lie in (0, 1], got {self.ema_rate}")
         if not 0 < self.refresh_part <= 1:
             raise ValueError(f"schedule: refresh_part must lie in (0, 1], got {self.refresh_part}")
-        for term in self.optimum:
-            if self.weights and term not in self.weights:
-                known = list(self.weights)
-                raise ValueError(
-                    f"schedule: optimum of unknown term {term!r}{nearest(term, known)}"
-                )
+        check_optimum(self.optimum, self.weights)
         self.best = {term: float(self.optimum.get(term, 0.0)) for term in self.weights}
 
     @property

@@ -56,7 +56,8 @@ def settled_claims(file: StudyFile, folder: Path, why: str | None) -> dict[str, 
     changed = list(before.get("changed_claims") or [])
     since = {"claims_since": before.get("claims_since", now), "changed_claims": changed}
     new = [one for one in asked if one not in old]
-    gone = [one for one in old if one not in asked and one not in _withdrawn(file)]
+    withdrawn = _withdrawn(file)
+    gone = [one for one in old if one not in asked and one not in withdrawn]
     if not (new or gone) or not any((folder / "cells").glob("*/results.json")):
         return {"claims": asked, **since}
     if not why:

@@ -66,7 +66,18 @@ class _Room:
         return keys, values
 
 
-class RoomyLayer(DynamicLayer):
+class _Roomy(DynamicLayer):
+    """What the layers below have in common, whatever of transformers they are."""
+
+    room: _Room
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        if self.get_seq_length():
+            self.room.select(beam_idx)
+            self.keys, self.values = self.room.shown
+
+
+class RoomyLayer(_Roomy):
     """A layer that keeps everything, with room for more."""
 
     def update(
@@ -79,18 +90,13 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = shown = self.room.shown
         return shown
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        if self.get_seq_length():
-            self.room.select(beam_idx)
-            self.keys, self.values = self.room.shown
-
     def leave(self, columns: int) -> None:
         """Leave columns on the left behind."""
         self.room.keep(self.get_seq_length() - columns)
         self.keys, self.values = self.room.shown
 
 
-class RoomySlidingLayer(DynamicSlidingWindowLayer):
+class RoomySlidingLayer(_Roomy, DynamicSlidingWindowLayer):
     """A layer that keeps a window, with room for more."""
 
     def update(
@@ -105,11 +111,6 @@ class RoomySlidingLayer(DynamicSlidingWindowLayer):
         self.room.keep(self.sliding_window - 1)
         self.keys, self.values = self.room.shown
         return shown
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        if self.get_seq_length():
-            self.room.select(beam_idx)
-            self.keys, self.values = self.room.shown
 
     def leave(self, columns: int) -> None:
         """Leave columns on the left of the text behind, whether or not the window still has them."""

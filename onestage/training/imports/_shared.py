@@ -96,6 +96,15 @@ def trackers(carried: Carried) -> None:
         carried.put("train.report_to", known)
 
 
+def trainer(carried: Carried, devices: int) -> None:
+    """What transformers' trainer is told by several arguments, which its tools call the same."""
+    batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps")
+    length(carried)
+    every(carried, "eval_steps", "eval_strategy")
+    every(carried, "save_steps", "save_strategy")
+    trackers(carried)
+
+
 def adapter(carried: Carried, rank: str, alpha: str, dropout: str, target: str) -> None:
     """LoRA under a tool's names."""
     lora: dict[str, Any] = {}

@@ -11,13 +11,10 @@ from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
     adapter,
-    batch,
-    every,
-    length,
     named,
     streams,
     strength,
-    trackers,
+    trainer,
 )
 
 PAIRS = {"sigmoid": "dpo", "hinge": "slic", "ipo": "ipo", "orpo": "orpo", "simpo": "simpo"}
@@ -50,11 +47,7 @@ class LlamaFactory(Tool):
     }
 
     def rest(self, carried: Carried, devices: int) -> None:
-        batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps")
-        length(carried)
-        every(carried, "eval_steps", "eval_strategy")
-        every(carried, "save_steps", "save_strategy")
-        trackers(carried)
+        trainer(carried, devices)
         kind = carried.given.get("finetuning_type", "lora")
         if kind in ("lora", "full"):
             carried.take("finetuning_type")

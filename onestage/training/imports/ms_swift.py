@@ -9,14 +9,11 @@ from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
     adapter,
-    batch,
-    every,
-    length,
     named,
     precision,
     streams,
     strength,
-    trackers,
+    trainer,
 )
 
 OBJECTIVES = {"dpo": "dpo", "kto": "kto", "cpo": "cpo", "orpo": "orpo", "simpo": "simpo"}
@@ -49,11 +46,7 @@ class MsSwift(Tool):
     }
 
     def rest(self, carried: Carried, devices: int) -> None:
-        batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps")
-        length(carried)
-        every(carried, "eval_steps", "eval_strategy")
-        every(carried, "save_steps", "save_strategy")
-        trackers(carried)
+        trainer(carried, devices)
         precision(carried, carried.take("torch_dtype"))
         kind = carried.given.get("tuner_type", carried.given.get("train_type", "lora"))
         if kind in ("lora", "full"):

@@ -7,15 +7,12 @@ from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
     adapter,
-    batch,
-    every,
-    length,
     lost,
     named,
     precision,
     streams,
     strength,
-    trackers,
+    trainer,
 )
 
 LOSSES = {
@@ -69,11 +66,7 @@ class TRL(Tool):
     }
 
     def rest(self, carried: Carried, devices: int) -> None:
-        batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps")
-        length(carried)
-        every(carried, "eval_steps", "eval_strategy")
-        every(carried, "save_steps", "save_strategy")
-        trackers(carried)
+        trainer(carried, devices)
         precision(carried, carried.take("dtype") or carried.take("torch_dtype"))
         if carried.take("use_peft", "lora_r" in carried.given):
             adapter(carried, "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
