@@ -436,6 +436,7 @@ def test_one_model_is_judged_as_a_study_would(folders: tuple[Path, Path], tmp_pa
     found = read_json(tmp_path / "found.json")
     assert found["metrics"]["retention"] == 1.0
     assert found["metrics"]["preference"] == 0.5
+    assert found["metrics"]["text_kl"] == 0.0
     assert CliRunner().invoke(app, ["eval", str(base), "--world", "lap"]).exit_code == 1
 
 

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.tiny import write_rows
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from onestage.config import plugins
+from onestage.data.reading import read
+from onestage.data.tokenize import Encoder
 from onestage.runfolder import read_json
 from onestage.studies.cells import reported
 from onestage.studies.file import parse_study
@@ -18,7 +22,7 @@ from onestage.studies.lab import lock_base, presets
 from onestage.studies.run_cell import world_of
 from onestage.studies.study import Study
 from onestage.studies.tuning import settled
-from onestage.studies.worlds import PLUGINS, World
+from onestage.studies.worlds import PLUGINS, Ground, World
 
 SHORT = {"max_steps": 3}
 STRANGE = """\
@@ -102,6 +106,34 @@ def strange(file: Path, name: str, base: Path) -> dict[str, Any]:
         },
         "methods": {"SFT": {"objective": "sft"}},
     }
+
+
+def test_how_far_a_model_has_moved_on_real_text(tmp_path: Path, model_folder: Path) -> None:
+    """The KL of a folder's world, by plain transformers over the whole vocabulary."""
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    base = AutoModelForCausalLM.from_pretrained(model_folder)
+    moved = AutoModelForCausalLM.from_pretrained(model_folder)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in moved.parameters():
+            weight.add_(torch.randn_like(weight) * 0.05)
+    moved.save_pretrained(tmp_path / "moved")
+    tokenizer.save_pretrained(tmp_path / "moved")
+    (tmp_path / "data").mkdir()
+    texts = ["one two three", "four five six seven eight nine"]
+    write_rows(tmp_path / "data" / "text.test.jsonl", [{"text": text} for text in texts])
+    world = world_of({"name": "folder", "model": str(model_folder), "data": str(tmp_path / "data")})
+    encoder = Encoder(tokenizer, 64, "drop")
+    apart = []
+    for record in encoder.encode_responses(read(tmp_path / "data" / "text.test.jsonl")):
+        ids = torch.tensor(record.paths[0].ids.astype("int64"))[None]
+        with torch.no_grad():
+            old, new = (model(ids).logits[0].log_softmax(-1) for model in (base, moved))
+        ((start, end),) = record.paths[0].spans
+        apart.append((old.exp() * (old - new)).sum(-1)[start - 1 : end - 1])
+    found = world.evaluate(Ground(model_folder, tmp_path / "data"), tmp_path / "moved", 0, "test")
+    assert float(torch.cat(apart).mean()) > 0.01
+    assert found.metrics["text_kl"] == pytest.approx(float(torch.cat(apart).mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

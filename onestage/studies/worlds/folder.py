@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from onestage import models
 from onestage.data.encoded import Encoded
+from onestage.data.packing import pack_records
 from onestage.data.reading import read
 from onestage.data.record import Record
 from onestage.data.tokenize import Encoder
+from onestage.models.divergence import between
 from onestage.models.model import Precision
 from onestage.models.policy import Policy
 from onestage.models.score import score_records
@@ -45,6 +48,7 @@ METRICS = {
     "label_gap": Metric("nats that good answers gained more than bad ones", group="preference"),
     "retention": Metric("e^-(loss - the base's loss) on plain text, at most 1"),
     "text_loss": Metric("nats a token on plain text", "lower", "retention"),
+    "text_kl": Metric("KL(base || model), nats a token of plain text", "lower", "retention"),
     "length": Metric("tokens of a greedy answer", None, "answers"),
     "stops": Metric("greedy answers that end by themselves", "higher", "answers"),
 }
@@ -103,6 +107,7 @@ class Folder(World):
                 if records:
                     mine, before = _logps(trained, records), _logps(base, records)
                     found |= MEASURES[kind](records, mine, before)
+                    found |= _moved(trained, base, records) if kind == "text" else {}
         if self.answers and self._file("demonstration", split).is_file():
             found |= self._answer(trained, split, shown)
         areas = [found[name] for name in ("imitation", "preference", "retention") if name in found]
@@ -141,9 +146,21 @@ class Folder(World):
 
 
 def _logps(policy: Policy, records: list[Encoded]) -> Logps:
-    longest = max(len(path.ids) for record in records for path in record.paths)
-    lines = score_records(policy, records, max(2 * longest, 1024))
+    lines = score_records(policy, records, _row(records))
     return [(line["logp"], line["tokens"]) for line in lines]
+
+
+def _moved(trained: Policy, base: Policy, records: list[Encoded]) -> dict[str, float]:
+    """Mean KL of the next token; nothing where a head is not a plain linear map."""
+    rows = pack_records(records, _row(records)).rows
+    with trained.evaluating(), base.evaluating():
+        parts = [between(base, trained, row) for row in rows]
+    known = [part.double().cpu() for part in parts if part is not None]
+    return {"text_kl": float(torch.cat(known).mean())} if len(known) == len(parts) else {}
+
+
+def _row(records: list[Encoded]) -> int:
+    return max(2 * max(len(path.ids) for record in records for path in record.paths), 1024)
 
 
 def _loss(mine: Logps) -> float:
