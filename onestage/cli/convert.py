@@ -45,6 +45,14 @@ def convert(
         str | None,
         typer.Option(metavar="COLUMN,COLUMN", help="Columns that hold one rater's rating each."),
     ] = None,
+    ratings: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="How several raters' scores are made one: mean, or calibrated for the bias, scale "
+            "and noise of each.",
+        ),
+    ] = "mean",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     subset: Annotated[
@@ -61,7 +69,11 @@ def convert(
     stream = stream_of(data, kind, column, score_range, **written)
     form = None if from_ in (None, "rows") else make(parsed(str(from_), "--from"))
     columns = [name.strip() for name in raters.split(",")] if raters else []
-    found = convert(stream, out, form, columns)
+    if ratings not in ("mean", "calibrated"):
+        raise typer.BadParameter(
+            f"{ratings!r} is neither mean nor calibrated", param_hint="--ratings"
+        )
+    found = convert(stream, out, form, columns, "mean" if ratings == "mean" else "calibrated")
     _show(found)
     then(f"onestage check {out}")
 
@@ -69,7 +81,7 @@ def convert(
 def _show(found: Converted) -> None:
     console.print(_examples(found))
     if found.raters.ratings:
-        show_raters(console, found.raters)
+        show_raters(console, found.raters, found.calibration)
     told = ", ".join(f"{count:,} rows of {_called(name)}" for name, count in found.formats.items())
     say(f"read {told}")
     if found.unused:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onestage.data._row_advice import unused_columns
 from onestage.data._row_error import RowError
 from onestage.data.annotators import Rated, Raters
+from onestage.data.calibration import Calibration, calibrate
 from onestage.data.formats import Format
 from onestage.data.kinds import Kind
 from onestage.data.raw import RawRow
@@ -32,6 +33,7 @@ SHOWN = 3
 """Rows that are shown before and after."""
 
 Row = Mapping[str, Any]
+Ratings = Literal["mean", "calibrated"]
 
 
 @dataclass
@@ -49,18 +51,26 @@ class Converted:
     examples: list[tuple[Row, list[Row]]] = field(default_factory=list)
     """The first rows, and what they became; of rated answers that are made one, a row each."""
     raters: Raters = field(default_factory=Raters)
+    calibration: Calibration | None = None
+    """Of the raters, where it was asked for."""
     unused: dict[str, str] = field(default_factory=dict)
     """Columns of rows of ours that were not carried over, with the column that each may be meant for."""
 
 
 def convert(
-    stream: Stream, out: Path, form: Format | None = None, raters: Sequence[str] = ()
+    stream: Stream,
+    out: Path,
+    form: Format | None = None,
+    raters: Sequence[str] = (),
+    ratings: Ratings = "mean",
 ) -> Converted:
     """Write a stream's rows as ours, with scores in [0, 1].
 
     form: of every row; default: the one that recognises it, and rows of ours stay what they are.
     raters: columns that hold what one rater each says of the row's answer. Rows that name their
     `annotator`, and these, become one row an answer (`annotators.py`).
+    ratings: how several scores are made one: their `mean`, or `calibrated` for each rater's bias, scale
+    and noise (`calibration.py`).
 
     Raises ValueError, and leaves no file, where no row is left.
     """
@@ -86,7 +96,7 @@ def convert(
         # No name and no time within, so that the same rows give the same file.
         packed = gzip.GzipFile("", "wb", fileobj=rows, mtime=0) if out.suffix == ".gz" else None
         left: Any = None
-        for item in _Conversion(stream, form, raters, found):
+        for item in _Conversion(stream, form, raters, ratings, found):
             if isinstance(item, Mapping):
                 (packed or rows).write(_line(item))
                 continue
@@ -121,9 +131,15 @@ class _Conversion:
     """One pass over a stream, in which rows of ours come out, and refusals with the row they are of."""
 
     def __init__(
-        self, stream: Stream, form: Format | None, raters: Sequence[str], found: Converted
+        self,
+        stream: Stream,
+        form: Format | None,
+        raters: Sequence[str],
+        ratings: Ratings,
+        found: Converted,
     ) -> None:
         self.stream, self.form, self.raters, self.found = stream, form, raters, found
+        self.ratings = ratings
         # What a format has made has our names, and where it knows the range of its scores, that of ours.
         self.ours = Stream(name=stream.name, path=stream.path)
         self.columns: dict[str, None] = {}
@@ -150,6 +166,8 @@ class _Conversion:
                 yield row
             if made and len(self.found.examples) < SHOWN:
                 self.found.examples.append((raw.columns, made))
+        if self.ratings == "calibrated":
+            self.found.calibration = calibrate(self.found.raters)
         for rated in self.found.raters:
             yield self._one(rated)
         unused = unused_columns(list(self.columns), kinds, self.stream)
@@ -159,7 +177,8 @@ class _Conversion:
 
     def _one(self, rated: Rated) -> Row | tuple[Refusal, Any]:
         """The row of an answer that several have rated."""
-        verdict, record = rated.verdict(), rated.record
+        fit, record = self.found.calibration, rated.record
+        verdict = fit.score(rated) if fit else rated.verdict()
         if verdict is None:
             return Refusal(record.id, "its raters are divided: a tie", tie=True), row_of(record)
         if rated.paired:
