@@ -1,53 +1,56 @@
-"""Progress of a run: a bar on a terminal, plain lines in a log."""
+"""Progress of a run: a live display on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.live import Live
 
+from onestage.cli._board import Board
+from onestage.cli._screen import line_of, on_terminal, screen
 from onestage.cli._terminal import say
+from onestage.runfolder.following import Growing
 from onestage.training.callbacks import Callback
 
 STOPPED = 3
 """Exit code of a run that a guard or a callback stopped."""
 
 
-class Bar(Callback):
-    """Progress with loss, tokens a second and the time left."""
+class Display(Callback):
+    """What stands on the screen while a run goes; other lines are printed above it."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} tokens/s  "),
-            TextColumn("{task.fields[kept]}  left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.since, self.tokens = 0.0, 0
+        self.live: Live | None = None
 
     def begin(self, run: Any) -> None:
-        self.since, self.tokens = time.perf_counter(), run.tokens
-        self.task = self.progress.add_task(
-            "train", total=run.steps, completed=run.step, loss=0.0, rate=0.0, kept=""
-        )
-        self.progress.start()
+        self.board = Board(run.steps, run.step)
+        self.samples = Growing(run.out / "samples.jsonl")
+        self.since, self.tokens, self.first = time.perf_counter(), run.tokens, run.step
+        self.live = screen()
+        self.live.start()
 
     def step(self, run: Any, loss: float) -> None:
-        rate = (run.tokens - self.tokens) / (time.perf_counter() - self.since)
-        self.progress.update(self.task, completed=run.step, loss=loss, rate=rate)
+        spent = max(time.perf_counter() - self.since, 1e-9)
+        left = spent / (run.step - self.first) * (run.steps - run.step)
+        self.board.at(run.step, loss, (run.tokens - self.tokens) / spent, left)
+        self._draw()
 
     def metrics(self, line: dict[str, Any]) -> None:
-        if "loss" not in line and "eval/loss" not in line and hasattr(self, "task"):
-            self.progress.update(self.task, kept=kept(line))
+        if self.live is None:  # before the first step
+            return
+        self.board.take(line)
+        self.board.show(self.samples.new()[0])
+        self._draw()
 
     def end(self) -> None:
-        self.progress.stop()
+        if self.live is not None:
+            self.live.stop()
+
+    def _draw(self) -> None:
+        # Drawn here and not by the display's own thread, which would read what is being changed.
+        assert self.live is not None
+        self.live.update(self.board.drawn())
 
 
 class Lines(Callback):
@@ -60,19 +63,12 @@ class Lines(Callback):
         self.steps, self.since, self.first = run.steps, time.perf_counter(), run.step
 
     def metrics(self, line: dict[str, Any]) -> None:
-        step = line["step"]
-        if "loss" not in line and "eval/loss" not in line:
-            say(f"step {step}/{self.steps}  {kept(line)}")
-            return
-        if "eval/loss" in line:
-            say(f"step {step}/{self.steps}  eval loss {line['eval/loss']:.4f}")
-            return
         spent = time.perf_counter() - self.since
+        step = line["step"]
         left = spent / max(1, step - self.first) * (self.steps - step)
-        say(
-            f"step {step}/{self.steps}  loss {line['loss']:.4f}  "
-            f"{line['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
-        )
+        text = line_of(line, self.steps, left)
+        if text:
+            say(text)
 
 
 class Ending(Callback):
@@ -93,21 +89,5 @@ class Ending(Callback):
 
 
 def progress() -> Callback:
-    """A progress bar on a terminal, a line for each line of metrics elsewhere."""
-    return Bar() if sys.stderr.isatty() else Lines()
-
-
-def kept(metrics: dict[str, Any]) -> str:
-    """What a probe found, in a few words: what was kept, and whether objectives pull apart."""
-    parts = []
-    for name, value in metrics.items():
-        if value is None:
-            continue
-        place, _, what = name.rpartition("/")
-        if what == "loss_increase":
-            parts.append(f"{place.removeprefix('retention/')} loss {value:+.3f}")
-        elif what == "kl":
-            parts.append(f"{place.split('/')[-1]} KL {value:.3f}")
-        elif place.startswith("probe/cosine"):
-            parts.append(f"cos({place.split('/')[-1]}, {what}) {value:+.2f}")
-    return ", ".join(parts)
+    """A live display on a terminal, a line for each line of metrics elsewhere."""
+    return Display() if on_terminal() else Lines()

@@ -7,7 +7,6 @@ One that has `converted` as well, which takes `data`, makes problems of a file w
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ import typer
 
 from onestage.cli._terminal import app, say, then
 from onestage.runfolder import json_line
-from onestage.runfolder.disk import whole_file
 
 HELP = {"help_option_names": ["-h", "--help"]}
 Out = Annotated[Path, typer.Option(help="File to write: .jsonl or .jsonl.gz.")]
@@ -189,17 +187,15 @@ def _rows(data: str, split: str, subset: str | None) -> Iterator[Mapping[str, An
 
 def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """All rows or no file."""
+    from onestage.data.writing import rows_file
+
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"--out {out}: allowed are files .jsonl and .jsonl.gz")
     out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with whole_file(out) as opened:
-        # No name and no time within, so that the same rows give the same file.
-        packed = gzip.GzipFile("", "wb", fileobj=opened, mtime=0) if out.suffix == ".gz" else None
+    with rows_file(out) as opened:
         for row in rows:
-            (packed or opened).write(json_line(row).encode("utf-8", "backslashreplace"))
+            opened.write(json_line(row).encode("utf-8", "backslashreplace"))
             count += 1
-        if packed:
-            packed.close()
     say(f"{out}: {count:,} problems")
     then(f"onestage check {out} --kind check")

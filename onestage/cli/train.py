@@ -59,7 +59,7 @@ def train(
     with loading():
         from onestage.cli._progress import Ending, progress
         from onestage.data.stream import name_of
-        from onestage.training.lock import begun
+        from onestage.runfolder.following import begun
         from onestage.training.pipeline import carry_out
         from onestage.training.recipe import load_recipe
 

@@ -33,6 +33,8 @@ Say = Callable[[str], None]
 
 
 EVALUATIONS = "evaluations.jsonl"
+LOCK = ".lock"
+"""Held by the run that goes on in a folder: who, in words. Left behind only where it was killed."""
 
 
 def silent(line: str) -> None:
@@ -56,11 +58,12 @@ def json_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
     """What stands in the lines of a file, and the number of lines that are damaged (cut off where the
     run was killed, or spoilt): each loses itself and no other."""
     lines = [line for line in file.read_bytes().split(b"\n") if line]
-    found = [content for line in lines if (content := _table(line)) is not None]
+    found = [content for line in lines if (content := json_table(line)) is not None]
     return found, len(lines) - len(found)
 
 
-def _table(line: bytes) -> dict[str, Any] | None:
+def json_table(line: bytes) -> dict[str, Any] | None:
+    """What a line of JSON Lines says; None where it is damaged."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):

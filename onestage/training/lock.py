@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from onestage.runfolder import OutputError, Say
-
-LOCK = ".lock"
+from onestage.runfolder import LOCK, OutputError, Say
 
 DRAFT = re.compile(
     r"\.(?P<whole>step-\d+|model|model_last|start|[a-z]+\.(?:json|jsonl|yaml))-[a-z0-9_]{8}(?P<old>-old)?"
@@ -25,15 +23,8 @@ DRAFT = re.compile(
 """The names of what is written beside its place before it takes it (`runfolder.disk`), and of what
 steps aside for it."""
 
-TRACES = (LOCK, "recipe.yaml", "manifest.json", "metrics.jsonl", "stages.json", "checkpoints")
-
 _held: set[int] = set()
 """Descriptors of the locks that this process holds."""
-
-
-def begun(folder: Path) -> bool:
-    """Whether a run was ever begun in a folder."""
-    return any((folder / name).exists() for name in TRACES)
 
 
 @contextmanager

@@ -31,11 +31,12 @@ from onestage.runfolder import (
     write_json,
     write_text,
 )
+from onestage.runfolder.following import begun
 from onestage.training.agreeing import among_ranks, require_same, told
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
-from onestage.training.lock import begun, held
+from onestage.training.lock import held
 from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of

@@ -189,12 +189,12 @@ class Run:
         """Train to the end (or a signal) and save; returns where the model lies."""
         for callback in self.callbacks:
             callback.begin(self)
-        first = self.monitor.first() if self.step == 0 else {}
-        if self.benchmarks:
-            first |= self.benchmarks.begin()
-        if first:
-            self.log({"step": self.step, **first})
         try:
+            first = self.monitor.first() if self.step == 0 else {}
+            if self.benchmarks:
+                first |= self.benchmarks.begin()
+            if first:
+                self.log({"step": self.step, **first})
             with StoppingOnSignals(self):
                 loop.train(self)
         finally:
