@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections import Counter
@@ -25,7 +24,7 @@ from onestage.data.record import Record, Refusal
 from onestage.data.rows import in_union, record_of
 from onestage.data.scores import DECIMAL
 from onestage.data.stream import Stream
-from onestage.data.writing import row_of
+from onestage.data.writing import row_of, rows_file
 from onestage.runfolder import json_line
 from onestage.runfolder.disk import whole_file
 
@@ -92,21 +91,17 @@ def convert(
     found = Converted(out, beside)
     beside.unlink(missing_ok=True)
     with ExitStack() as files:
-        rows = files.enter_context(whole_file(out))
-        # No name and no time within, so that the same rows give the same file.
-        packed = gzip.GzipFile("", "wb", fileobj=rows, mtime=0) if out.suffix == ".gz" else None
+        rows = files.enter_context(rows_file(out))
         left: Any = None
         for item in _Conversion(stream, form, raters, ratings, found):
             if isinstance(item, Mapping):
-                (packed or rows).write(_line(item))
+                rows.write(_line(item))
                 continue
             refusal, row = item
             found.left_out[refusal.reason] += 1
             left = left or files.enter_context(whole_file(beside))
             line = {"where": refusal.where, "reason": refusal.reason, "row": row}
             left.write(_line(line))
-        if packed:
-            packed.close()
         if not found.written:
             raise ValueError(_nothing(stream, found))
     return found
@@ -205,7 +200,10 @@ class _Conversion:
                     blank = in_union if form else self.reading.blank(raw)
                     if form:
                         self._refuse_range(form, row)
-                    yield record_of(row, stream, where, raw.unread, blank)
+                    record = record_of(row, stream, where, raw.unread, blank)
+                    if form:
+                        self._refuse_kind(form, record)
+                    yield record
                 except RowError as error:
                     yield _refusal(where, error)
             if number < 0:
@@ -235,6 +233,13 @@ class _Conversion:
         if form.scaled and scored and self.stream.score_range != (0, 1):
             raise RowError(
                 f"rows of {type(form).__name__} know the range of their ratings: give no score range"
+            )
+
+    def _refuse_kind(self, form: Format, record: Record) -> None:
+        if self.stream.kind not in (None, record.kind):
+            raise RowError(
+                f"a row of {type(form).__name__} becomes {record.kind}, not {self.stream.kind}: give "
+                "no kind"
             )
 
     def _stream(self, form: Format | None) -> Stream:

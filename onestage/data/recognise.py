@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -59,7 +60,7 @@ def advice(stream: Stream) -> list[str]:
     if problems:
         return problems
     if found:
-        return [*told, f"they are read after: onestage convert {stream.path} {_beside(stream)}"]
+        return [*told, f"they are read after: {_command(stream, found)}"]
     if _as_it_stands(stream):
         return []
     renamed = next((one for one in _renamings(stream, rows) if _read(stream, one)), {})
@@ -105,9 +106,17 @@ def _as_it_stands(stream: Stream) -> bool:
     return refused * 2 < len(items) and not set(reading.unused().values()) & set(FEEDBACK_COLUMNS)
 
 
-def _beside(stream: Stream) -> str:
-    """A name for what a file is converted to."""
-    return f"{stream.name}.rows.jsonl"
+def _command(stream: Stream, found: Iterable[str]) -> str:
+    """What converts a file, told of it what this command was told. found: the formats of its rows."""
+    words = ["onestage", "convert", str(stream.path), f"{stream.name}.rows.jsonl"]
+    for ours, theirs in stream.columns.items():
+        words += ["--column", f"{ours}={theirs}"]
+    if stream.score_range != (0, 1) and not any(make_format(name).scaled for name in found):
+        words += ["--score-range", *(f"{bound:g}" for bound in stream.score_range)]
+    written = {"encoding": stream.encoding, "delimiter": stream.delimiter, "subset": stream.subset}
+    for name, value in written.items():
+        words += [f"--{name}", value] if value else []
+    return shlex.join(words)
 
 
 def _read(stream: Stream, options: Mapping[str, Any]) -> bool:

@@ -2,13 +2,16 @@
 
 A source is read several times (to check it, to know what it holds, to train), and a copy is read at the
 disk's speed. It is kept in the cache under what its store says of this version of the file, so that a
-file that has changed is fetched anew.
+file that has changed is fetched anew; older versions go when a newer one is fetched, unless another
+run may still be reading them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,10 @@ PACKAGES = {
     "az": "adlfs",
     "abfs": "adlfs",
 }
+
+
+UNREAD = 24 * 3600.0
+"""Seconds after which nobody is reading a version that nobody has opened."""
 
 
 def is_remote(given: str) -> bool:
@@ -83,16 +90,29 @@ def _label(root: str, path: str) -> str:
 
 def _copy(given: str, store: Any, path: str) -> Path:
     try:
-        digest = hashlib.blake2b(_version(store, path).encode(), digest_size=16).hexdigest()
-        place = default_cache() / "remote" / digest / path.rpartition("/")[2]
+        versions = default_cache() / "remote" / _digest(f"{store.protocol} {path}")
+        place = versions / _digest(_version(store, path)) / path.rpartition("/")[2]
         if place.exists():
+            place.parent.touch()
             return place
         place.parent.mkdir(parents=True, exist_ok=True)
         with whole_path(place) as draft:
             store.get_file(path, str(draft))
+        _clear(versions, place.parent)
     except Exception as error:
         raise ValueError(f"{given}: {path} cannot be fetched: {first_line(error)}") from error
     return place
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _clear(versions: Path, newest: Path) -> None:
+    """Remove the versions of a file that nobody has read for some time."""
+    for version in versions.iterdir():
+        if version != newest and time.time() - version.stat().st_mtime > UNREAD:
+            shutil.rmtree(version, ignore_errors=True)
 
 
 def _version(store: Any, path: str) -> str:

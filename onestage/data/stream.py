@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -116,8 +115,8 @@ class Stream(Section):
     def _known_encoding(cls, value: str | None) -> str | None:
         try:
             if value is not None:
-                codecs.lookup(value)
-        except LookupError:
+                "a".encode(value)  # `base64` and the like are known, but no encodings of text
+        except (LookupError, ValueError):
             raise ValueError(
                 f"no encoding {value!r}; usual ones are utf-16, latin-1, cp1252, gb18030, shift_jis"
             ) from None

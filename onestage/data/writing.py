@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
 
 from onestage.data.kinds import FEEDBACK
 from onestage.data.messages import Turns
 from onestage.data.record import Record
+from onestage.runfolder.disk import whole_file
+
+
+@contextmanager
+def rows_file(out: Path) -> Iterator[IO[bytes]]:
+    """A file of rows to fill, packed where it is called .gz, which is there whole or not at all."""
+    with whole_file(out) as opened:
+        if out.suffix != ".gz":
+            yield opened
+            return
+        # No name and no time within, so that the same rows give the same file.
+        with gzip.GzipFile("", "wb", fileobj=opened, mtime=0) as packed:
+            yield cast(IO[bytes], packed)
 
 
 def row_of(record: Record) -> dict[str, Any]:

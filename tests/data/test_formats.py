@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from support.rows import lines_of, read_all
 from support.shapes import FIVE, FOUR, OURS, SHAPES, USER
+from typer.testing import CliRunner
 
+from onestage.cli import app
 from onestage.data.convert import convert
 from onestage.data.formats import Format, make, names
 from onestage.data.reading import read
@@ -253,6 +256,27 @@ def test_check_names_what_converts_and_leaves_alone_what_is_read(write):
     assert f"onestage convert {path} mine.rows.jsonl" in told[1]
     for row in OURS.values():
         assert advice(Stream(write("a.jsonl", lines_of(row)))) == []
+
+
+def test_check_s_command_is_told_what_check_was_told(tmp_path):
+    shp = {**SHAPES["SHP"].row, "human_ref_A": "Gr\u00fcezi"}
+    file = tmp_path / "my rows.csv"
+    table = [list(shp), list(shp.values())]
+    lines = [";".join(str(cell).replace(";", ",") for cell in cells) for cells in table]
+    file.write_bytes("\n".join(lines).encode("cp1252"))
+    told = advice(Stream(str(file), encoding="cp1252", delimiter=";"))
+    command = shlex.split(told[-1].removeprefix("they are read after: "))
+    assert command[:3] == ["onestage", "convert", str(file)]
+    done = CliRunner().invoke(app, [*command[1:3], str(tmp_path / "rows.jsonl"), *command[4:]])
+    assert done.exit_code == 0, done.output
+    assert "Gr\u00fcezi" in (tmp_path / "rows.jsonl").read_text()
+
+
+def test_a_kind_that_recognised_rows_are_not_of_is_refused(write, tmp_path):
+    path = write("a.jsonl", lines_of(SHAPES["SHP"].row))
+    with pytest.raises(ValueError, match="a row of Shp becomes pair, not score: give no kind"):
+        convert(Stream(path, kind="score"), tmp_path / "out.jsonl")
+    assert convert(Stream(path, kind="pair"), tmp_path / "out.jsonl").written == {"pair": 1}
 
 
 @pytest.mark.parametrize(

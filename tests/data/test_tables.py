@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -230,7 +231,26 @@ def test_a_file_on_the_web_is_fetched_again_when_it_changes(tmp_path, monkeypatc
             page.write_text('{"text": "x"}\n' * count)
             assert len(read_all(f"http://127.0.0.1:{server.server_port}/a.jsonl")) == count
         server.shutdown()
-    assert len(list((tmp_path / "cache" / "remote").glob("*/a.jsonl"))) == 2
+    assert len(list((tmp_path / "cache" / "remote").rglob("a.jsonl"))) == 2
+
+
+def test_versions_that_nobody_reads_any_more_leave_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONESTAGE_CACHE", str(tmp_path))
+    store = fsspec.filesystem("memory")
+    for text in ("x", "xx", "xxx"):
+        for kept in tmp_path.glob("remote/*/*"):
+            os.utime(kept, (1e9, 1e9)) if text == "xxx" else None
+        store.pipe("/bucket/versions/a.jsonl", b'{"text": "%s"}\n' % text.encode())
+        read_all("memory://bucket/versions/a.jsonl")
+        assert len(list(tmp_path.rglob("a.jsonl"))) == {"x": 1, "xx": 2, "xxx": 1}[text]
+    (kept,) = tmp_path.rglob("a.jsonl")
+    assert "xxx" in kept.read_text()
+
+
+@pytest.mark.parametrize("name", ["base64", "rot13", "undefined", "klingon", "utf\0"])
+def test_what_is_no_encoding_of_text_is_refused(name):
+    with pytest.raises(ValueError, match=r"no encoding .*; usual ones are utf-16"):
+        Stream("a.csv", encoding=name)
 
 
 def test_an_address_that_needs_a_package_names_it():

@@ -256,6 +256,82 @@ def test_alpaca_under_other_names_is_read_whole(tmp_path: Path) -> None:
     assert (record.prompt, record.completions) == ("Add.\n\n2, 2", ("4",))
 
 
+@pytest.mark.parametrize(
+    ("entry", "paths"),
+    [
+        ({"path": "json", "data_files": ["a.jsonl", "b.jsonl"]}, ["a.jsonl", "b.jsonl"]),
+        ({"path": "json", "data_files": "a.jsonl"}, ["a.jsonl"]),
+        ({"path": "json", "data_files": {"train": ["a.jsonl"], "test": "t.jsonl"}}, ["a.jsonl"]),
+        ({"path": "/data/x", "data_files": ["a.json", "/b.json"]}, ["/data/x/a.json", "/b.json"]),
+        ({"path": "/data/a.json", "data_files": ["a.json"]}, ["/data/a.json"]),
+        ({"path": "me/set", "data_files": ["a.json"]}, ["hf://datasets/me/set/a.json"]),
+        ({"path": "me/set"}, ["me/set"]),
+    ],
+)
+@pytest.mark.parametrize("tool", ["axolotl", "trl"])
+def test_files_of_a_data_set_are_a_stream_each(
+    tool: str, entry: dict[str, Any], paths: list[str]
+) -> None:
+    found = find(tool)().carry({"datasets": [{**entry, "split": "train"}]})
+    assert [stream["path"] for stream in found.recipe["data"]] == paths
+    names = [stream["name"] for stream in found.recipe["data"]]
+    assert len(set(names)) == len(names)
+    parse_recipe({"model": "m", "objective": "sft", **found.recipe})
+
+
+def test_held_out_files_go_to_the_streams_of_their_data_set() -> None:
+    entry = {"path": "json", "data_files": ["a.jsonl", "b.jsonl"]}
+    held_out = {"path": "json", "data_files": ["c.jsonl", "d.jsonl", "e.jsonl"]}
+    found = find("axolotl")().carry({"datasets": [entry], "test_datasets": [held_out]})
+    assert [one["eval_path"] for one in found.recipe["data"]] == ["c.jsonl", "d.jsonl"]
+    assert "test_datasets: e.jsonl is of no stream; left out" in found.notes
+
+
+def test_text_of_llama_factory_is_read_from_the_column_it_names(tmp_path: Path) -> None:
+    info = {"wiki": {"file_name": "wiki.jsonl", "columns": {"prompt": "body"}}, "plain": {}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    given = {"stage": "pt", "dataset": "wiki,plain", "dataset_dir": str(tmp_path)}
+    wiki, plain = find("llama_factory")().carry(given).recipe["data"]
+    assert record_of({"body": "It rains."}, Stream(**wiki), "a").kind == "text"
+    assert wiki["columns"] == {"text": "body"}
+    assert (plain["kind"], plain["path"]) == ("text", str(tmp_path / "plain.json"))
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "lora"),
+    [
+        ("trl", {"use_peft": True}, {"dropout": 0.05}),  # its rank and alpha are ours
+        ("trl", {"use_peft": True, "lora_r": 4, "lora_dropout": 0}, {"r": 4, "dropout": 0}),
+        ("ms_swift", {"train_type": "lora"}, {"r": 8, "dropout": 0.05}),
+        ("llama_factory", {"finetuning_type": "lora"}, {"r": 8, "alpha": 16}),
+    ],
+)
+def test_an_adapter_is_the_tool_s_own_where_it_is_not_described(
+    tool: str, given: dict[str, Any], lora: dict[str, Any]
+) -> None:
+    found = find(tool)().carry(given)
+    assert found.recipe["model"]["lora"] == lora
+    told = " ".join(found.notes)
+    for name in ({"r", "alpha", "dropout"} & lora.keys()) - {key[5:] for key in given}:
+        assert f"{lora[name]:g}, the tool's own default" in told
+
+
+def test_an_adapter_whose_rank_only_the_tool_knows_is_told() -> None:
+    found = find("axolotl")().carry({"adapter": "lora", "lora_alpha": 16})
+    assert found.recipe["model"]["lora"] == {"alpha": 16}
+    assert "lora_r is not given: model.lora.r is our default" in found.notes
+
+
+def test_tokens_that_end_a_response_are_not_called_needless() -> None:
+    tokens = {"pad_token": "<pad>", "eos_token": "<|im_end|>"}
+    found = find("axolotl")().carry({"base_model": "m", "special_tokens": tokens})
+    assert found.left == {"special_tokens": {"eos_token": "<|im_end|>"}}
+    assert "special_tokens" not in found.unneeded
+    found = find("axolotl")().carry({"base_model": "m", "special_tokens": {"pad_token": "<pad>"}})
+    assert not found.left
+    assert found.unneeded["special_tokens"] == "there is no padding"
+
+
 def test_whose_it_is_must_be_clear() -> None:
     with pytest.raises(RecipeError, match=r"has no key of axolotl, .* --from NAME"):
         recognise({"learning_rate": 1e-4})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from onestage.models import Lora
 from onestage.training.imports import Carried
 
 TRAINER: Mapping[str, str] = {
@@ -105,13 +107,26 @@ def trainer(carried: Carried, devices: int) -> None:
     trackers(carried)
 
 
-def adapter(carried: Carried, rank: str, alpha: str, dropout: str, target: str) -> None:
-    """LoRA under a tool's names."""
+def adapter(
+    carried: Carried,
+    rank: str,
+    alpha: str,
+    dropout: str,
+    target: str,
+    usual: Mapping[str, Any] | None = None,
+) -> None:
+    """LoRA under a tool's names. usual: what it takes for `r`, `alpha`, `dropout` that are not given,
+    carried as if it were where ours is another."""
     lora: dict[str, Any] = {}
     for ours, theirs in (("r", rank), ("alpha", alpha), ("dropout", dropout)):
         value = carried.take(theirs)
         if value is not None:
             lora[ours] = value
+        elif usual is None:
+            carried.notes.append(f"{theirs} is not given: model.lora.{ours} is our default")
+        elif usual[ours] != Lora.model_fields[ours].default:
+            lora[ours] = usual[ours]
+            carried.notes.append(f"{theirs} is not given: {usual[ours]:g}, the tool's own default")
     modules = carried.take(target)
     whole = modules in (None, "all", "all-linear", ["all"], ["all-linear"])
     if isinstance(modules, str) and "," in modules:
@@ -136,6 +151,27 @@ def strength(carried: Carried, name: str, beta: Any, **more: Any) -> None:
     """An objective with the options that were given."""
     options = {k: v for k, v in {"beta": beta, **more}.items() if v is not None}
     carried.put("objective", {"name": name, **options} if options else name)
+
+
+LOADERS = ("json", "csv", "text", "parquet", "arrow")
+"""What stands for a path where `data_files` says which files are read."""
+
+
+def files_of(entry: Mapping[str, Any]) -> list[str]:
+    """The files, or the hub data set, that a data set's entry stands for; `data_files` are within its
+    `path` where that is a folder or a hub data set."""
+    path, given = str(entry.get("path") or ""), entry.get("data_files")
+    if isinstance(given, Mapping):  # by split
+        given = given.get(entry.get("split") or "train")
+    files = [given] if isinstance(given, str) else list(given or [])
+    if not files or Path(path).name in [Path(one).name for one in files]:
+        return [path]
+    if not path or path in LOADERS:
+        return files
+    local = path.startswith((".", "/", "~")) or "://" in path or path.count("/") != 1
+    within = path if local or Path(path).exists() else f"hf://datasets/{path}"
+    apart = [one.startswith("/") or "://" in one for one in files]
+    return [one if alone else f"{within}/{one}" for one, alone in zip(files, apart, strict=True)]
 
 
 def lost(carried: Carried, name: str, keys: Iterable[str]) -> None:

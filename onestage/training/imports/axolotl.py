@@ -10,6 +10,7 @@ from onestage.training.imports._shared import (
     TRAINER,
     adapter,
     batch,
+    files_of,
     lost,
     named,
     precision,
@@ -27,6 +28,8 @@ RENAMED = {
     "field": "text",
 }
 """Of a data set: its word, our column."""
+UNUSED = ("pad_token", "unk_token")
+"""Special tokens that no row of ours holds."""
 
 
 class Axolotl(Tool):
@@ -67,7 +70,6 @@ class Axolotl(Tool):
         "liger_fused_linear_cross_entropy": "logits are made in chunks, never whole",
         "wandb_project": "give train.report_to: wandb",
         "plugins": "give train.callbacks",
-        "special_tokens": "the tokenizer's own are used; law 5 checks them",
     }
 
     def rest(self, carried: Carried, devices: int) -> None:
@@ -84,6 +86,7 @@ class Axolotl(Tool):
             if carried.take("lora_target_linear"):
                 carried.given["lora_target_modules"] = "all-linear"
             adapter(carried, "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+        self._tokens(carried)
         self._data(carried)
         rl = carried.given.get("rl")
         if rl is None or rl in OBJECTIVES:
@@ -100,24 +103,40 @@ class Axolotl(Tool):
                 "file under model.chat_template"
             )
 
+    def _tokens(self, carried: Carried) -> None:
+        """`special_tokens`: those that change what a response ends with are left, and so told."""
+        given = carried.take("special_tokens", {})
+        others = {name: token for name, token in given.items() if name not in UNUSED}
+        if others:
+            carried.given["special_tokens"] = others
+            carried.notes.append(
+                f"special_tokens: {', '.join(others)} must be set in the tokenizer's folder, which "
+                "model.tokenizer names"
+            )
+        elif given:
+            carried.unneeded["special_tokens"] = "there is no padding"
+
     def _data(self, carried: Carried) -> None:
-        found = [self._stream(carried, entry) for entry in carried.take("datasets", [])]
+        found = [self._streams(carried, entry) for entry in carried.take("datasets", [])]
         held_out = carried.take("test_datasets", [])
-        for stream, entry in zip(found, held_out, strict=False):
-            stream["eval_path"] = entry.get("data_files") or entry.get("path")
-            stream |= {"eval_split": entry["split"]} if entry.get("split") else {}
-        for entry in held_out[len(found) :]:
-            carried.notes.append(f"test_datasets: {entry.get('path')} is of no stream; left out")
+        for number, entry in enumerate(held_out):
+            files = files_of(entry)
+            mine = found[number] if number < len(found) else []
+            for stream, path in zip(mine, files, strict=False):
+                stream["eval_path"] = path
+                stream |= {"eval_split": entry["split"]} if entry.get("split") else {}
+            for path in files[len(mine) :]:
+                carried.notes.append(f"test_datasets: {path} is of no stream; left out")
         part = carried.take("val_set_size")
         if part and not held_out:
             carried.notes.append(
                 f"val_set_size {part}: no rows are split off; give a stream an eval_path"
             )
-        streams(carried, found)
+        streams(carried, [stream for several in found for stream in several])
 
-    def _stream(self, carried: Carried, entry: dict[str, Any]) -> dict[str, Any]:
-        path = entry.get("data_files") or entry.get("path")
-        stream: dict[str, Any] = {"name": named(str(entry.get("path") or path)), "path": path}
+    def _streams(self, carried: Carried, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        """A stream for each file of a data set."""
+        stream: dict[str, Any] = {}
         for theirs, ours in (("name", "subset"), ("split", "split")):
             if entry.get(theirs):
                 stream[ours] = entry[theirs]
@@ -128,5 +147,6 @@ class Axolotl(Tool):
             stream["kind"] = "text"
         known = {"path", "data_files", "name", "split", "type", "ds_type", *RENAMED}
         own = {"type"} if isinstance(entry.get("type"), dict) else set()
-        lost(carried, stream["name"], (set(entry) - known) | own)
-        return stream
+        files = files_of(entry)
+        lost(carried, named(files[0]), (set(entry) - known) | own)
+        return [{"name": named(path), "path": path, **stream} for path in files]

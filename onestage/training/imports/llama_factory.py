@@ -53,9 +53,9 @@ class LlamaFactory(Tool):
             carried.take("finetuning_type")
         if kind == "lora":
             rank = carried.given.get("lora_rank")
-            if isinstance(rank, int) and carried.given.get("lora_alpha") is None:
-                carried.given["lora_alpha"] = 2 * rank  # its own default; ours is no multiple
-            adapter(carried, "lora_rank", "lora_alpha", "lora_dropout", "lora_target")
+            usual = {"r": 8, "alpha": 2 * (rank if isinstance(rank, int) else 8), "dropout": 0}
+            names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target")
+            adapter(carried, *names, usual)
         if carried.given.get("quantization_bit") == 4:
             carried.put("model.load_in_4bit", carried.take("quantization_bit") == 4)
         template = carried.take("template")
@@ -64,8 +64,9 @@ class LlamaFactory(Tool):
                 f"template {template!r} is LLaMA-Factory's own; here the tokenizer's is used, or a "
                 "Jinja file under model.chat_template"
             )
+        plain = carried.given.get("stage") == "pt"
         self._objective(carried)
-        self._data(carried)
+        self._data(carried, plain)
 
     def _objective(self, carried: Carried) -> None:
         stage, loss = carried.given.get("stage", "sft"), carried.given.get("pref_loss", "sigmoid")
@@ -83,7 +84,8 @@ class LlamaFactory(Tool):
         else:
             strength(carried, name, beta)
 
-    def _data(self, carried: Carried) -> None:
+    def _data(self, carried: Carried, plain: bool) -> None:
+        """plain: whether it trains on text, of which `prompt` names the column."""
         folder = Path(str(carried.take("dataset_dir", "data")))
         known = _info(folder / "dataset_info.json")
         given = carried.take("dataset", "")
@@ -92,7 +94,7 @@ class LlamaFactory(Tool):
         weights = [float(one) for one in str(parts).split(",")] if parts else []
         found = []
         for number, name in enumerate(name for name in wanted if name):
-            stream = self._stream(name, folder, known.get(name))
+            stream = self._stream(name, folder, known.get(name), plain)
             stream |= {"limit": most} if most else {}
             stream |= {"weight": weights[number]} if number < len(weights) else {}
             if name not in known:
@@ -106,13 +108,19 @@ class LlamaFactory(Tool):
             carried.notes.append("val_size: no rows are split off; give a stream an eval_path")
         streams(carried, found)
 
-    def _stream(self, name: str, folder: Path, info: dict[str, Any] | None) -> dict[str, Any]:
+    def _stream(
+        self, name: str, folder: Path, info: dict[str, Any] | None, plain: bool
+    ) -> dict[str, Any]:
         told = info or {}
         path = told.get("hf_hub_url") or str(folder / told.get("file_name", f"{name}.json"))
         stream: dict[str, Any] = {"name": named(name), "path": path}
         for theirs, ours in (("subset", "subset"), ("split", "split"), ("num_samples", "limit")):
             if told.get(theirs):
                 stream[ours] = told[theirs]
+        if plain:
+            column = told.get("columns", {}).get("prompt", USUAL["prompt"])
+            renamed = {"columns": {"text": column}} if info and column != "text" else {}
+            return {**stream, **renamed, "kind": "text"}
         # Alpaca's and ShareGPT's own columns are read as they are.
         renamed = {
             OURS.get(theirs, theirs): column

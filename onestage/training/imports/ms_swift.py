@@ -53,7 +53,9 @@ class MsSwift(Tool):
             carried.take("tuner_type")
             carried.take("train_type")
         if kind == "lora":
-            adapter(carried, "lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+            usual = {"r": 8, "alpha": 32, "dropout": 0.05}
+            names = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+            adapter(carried, *names, usual)
         if carried.given.get("quant_bits") == 4:
             carried.put("model.load_in_4bit", carried.take("quant_bits") == 4)
         self._objective(carried)

@@ -7,6 +7,7 @@ from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
     adapter,
+    files_of,
     lost,
     named,
     precision,
@@ -69,7 +70,9 @@ class TRL(Tool):
         trainer(carried, devices)
         precision(carried, carried.take("dtype") or carried.take("torch_dtype"))
         if carried.take("use_peft", "lora_r" in carried.given):
-            adapter(carried, "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+            usual = {"r": 16, "alpha": 32, "dropout": 0.05}
+            names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+            adapter(carried, *names, usual)
         self._data(carried)
         self._objective(carried)
 
@@ -79,13 +82,15 @@ class TRL(Tool):
         one = carried.take("dataset_name")
         many = [{"path": one, "name": subset, "split": split}] if one else []
         for entry in [*many, *carried.take("datasets", [])]:
-            path = entry.get("data_files") or entry.get("path")
-            stream = {"name": named(str(path)), "path": path}
-            stream |= {"subset": entry["name"]} if entry.get("name") else {}
-            stream |= {"split": entry["split"]} if entry.get("split") else {}
-            stream |= {"eval_split": held_out} if held_out else {}
-            lost(carried, stream["name"], set(entry) - {"path", "data_files", "name", "split"})
-            found.append(stream)
+            files = files_of(entry)
+            for path in files:
+                stream = {"name": named(path), "path": path}
+                stream |= {"subset": entry["name"]} if entry.get("name") else {}
+                stream |= {"split": entry["split"]} if entry.get("split") else {}
+                stream |= {"eval_split": held_out} if held_out else {}
+                found.append(stream)
+            left = set(entry) - {"path", "data_files", "name", "split"}
+            lost(carried, named(files[0]), left)
         streams(carried, found)
 
     def _objective(self, carried: Carried) -> None:
