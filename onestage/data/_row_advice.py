@@ -17,10 +17,16 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """What other data sets call our columns."""
 
+RATERS = frozenset(("rater", "rater_id", "annotator_id", "labeler", "worker", "worker_id"))
+"""What other data sets call the column of who has judged."""
+
 SHOWN_COLUMNS = 12
 
 ALWAYS = frozenset(("kind", "weight", "id", "tools", "chat_template_kwargs", "annotator"))
 """Columns (by our names) of any row."""
+
+TOLD = frozenset(("raters", "spread", "agree"))
+"""Columns that `convert` writes for readers: how many have judged an answer, and how far they agree."""
 
 BESIDE = {"instruction": ("input", "output", "system", "history"), "conversations": ("system",)}
 """Columns (by our names) that are read beside another."""
@@ -96,9 +102,11 @@ def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream)
     read.update(c for column in BESIDE.keys() & names.values() for c in BESIDE[column])
     for kind in (FEEDBACK[kind] for kind in kinds):
         read.update((*kind.needs, *kind.reads, *(c for marks in kind.marks for c in marks)))
-    spare = [c for c in seen if names[c] not in read and c not in (stream.ratings or {})]
+    spare = [c for c in seen if names[c] not in read and c not in {*(stream.ratings or {}), *TOLD}]
     filled = set(names.values())
-    return {column: meant(column, [c for c in COLUMNS if c not in filled]) for column in spare}
+    wanted = [c for c in COLUMNS if c not in filled]
+    rated = "" if "annotator" in filled else "annotator"
+    return {c: rated if c.lower() in RATERS else meant(c, wanted) for c in spare}
 
 
 def meant(column: str, wanted: Sequence[str]) -> str:

@@ -223,7 +223,7 @@ FEEDBACK: Mapping[Kind, FeedbackKind] = {
         parts=_score,
         layout="completions",
         scale="graded",
-        aliases={"score": ("rating", "reward")},
+        aliases={"score": ("rating", "reward", "stars", "grade")},
     ),
     "label": FeedbackKind(
         needs=("prompt", "completion", "label"),

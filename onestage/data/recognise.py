@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from onestage.data._row_advice import meant
+from onestage.data._row_advice import RATERS, meant
 from onestage.data.formats import PLUGINS, Format
 from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.raw import RawRow
@@ -137,6 +137,9 @@ def _renamings(stream: Stream, rows: list[RawRow]) -> Iterator[dict[str, Any]]:
             ours = meant(column, [one for one in needs if one not in named])
             if ours and column not in named.values():
                 named[ours] = column
+        judges = [column for column in columns if column.lower() in RATERS]
+        if judges and (FEEDBACK[kind].scale != "none" or FEEDBACK[kind].paired):
+            named["annotator"] = judges[0]
         if set(needs) <= named.keys():
             options: dict[str, Any] = {"columns": {o: t for o, t in named.items() if o != t}}
             graded = next((one for one in ("score", "scores") if one in needs), None)

@@ -13,6 +13,8 @@ from support.rows import lines_of
 from onestage.data.agreement import krippendorff_alpha
 from onestage.data.annotators import Raters
 from onestage.data.convert import convert
+from onestage.data.reading import read
+from onestage.data.recognise import advice
 from onestage.data.record import Record
 from onestage.data.stream import Stream
 
@@ -143,3 +145,24 @@ def test_a_run_is_told_that_ratings_are_records_of_their_own(write):
     reading = read(write("a.jsonl", lines_of(*rows)))
     assert len(list(reading)) == 3
     assert reading.notes() == {ANNOTATED: 2}
+
+
+def test_who_has_judged_is_recognised_and_what_convert_tells_of_raters_is_no_unused_column(
+    write, tmp_path
+):
+    row = {"prompt": "2+2?", "completion": "4", "score": 0.5, "rater": "ann"}
+    found, _ = written(write, tmp_path, row)
+    assert found.unused == {"rater": "annotator"}
+    several = [row | {"score": score, "rater": who} for who, score in (("ann", 1), ("bob", 0))]
+    found, rows = written(write, tmp_path, *several, columns={"annotator": "rater"})
+    assert rows[0]["raters"] == 2
+    reading = read(Stream(tmp_path / "o.jsonl"))
+    assert len(list(reading)) == 1
+    assert reading.unused() == {}
+
+
+def test_the_block_to_paste_names_who_has_judged(write):
+    row = {"prompt": "2+2?", "completion": "4", "stars": 3, "worker": "ann"}
+    lines = "\n".join(advice(Stream(write("a.jsonl", lines_of(row, row | {"stars": 5})))))
+    assert "annotator: worker" in lines
+    assert "score: stars" in lines
