@@ -23,6 +23,16 @@ def report_(
         typer.Option(help="The HTML file.", show_default="report.html in the folder, if it is one"),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.tex", help="The main table as LaTeX, too.", show_default=False),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="The main table comma-separated, too.", show_default=False
+        ),
+    ] = None,
     wanted: Annotated[
         float | None,
         typer.Option(
@@ -40,7 +50,11 @@ def report_(
     """Write one HTML file that opens offline: a verdict, tables, figures, samples, how to repeat it."""
     from onestage.report.keeping import verdict_of
     from onestage.report.page import report
+    from onestage.report.tables import write_tables
 
+    for option, file, ending in (("--latex", latex, ".tex"), ("--csv", csv, ".csv")):
+        if file is not None and file.suffix != ending:
+            raise ValueError(f"{option} {file}: allowed are files {ending}")
     given = {"wanted": wanted, "allowed": allowed, "by": by}
     asked = {name: value for name, value in given.items() if value is not None}
     written = report(folders, out, title, asked)
@@ -54,5 +68,7 @@ def report_(
         verdict = verdict_of(chapter, asked)
         for line in verdict.lines if verdict else ():
             say(line)
+    for table in write_tables(written.chapters, latex, csv):
+        say(f"table {table}")
     say(f"report {file} ({file.stat().st_size / 1e6:.1f} MB)")
     then(f"open {file} in a browser")

@@ -32,6 +32,15 @@ def study_(
             "('{name: ray, shared: /mnt/all}').",
         ),
     ] = "local",
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Only this line of its tables, with the base: '{method: SFT, seed: 0, rate: 1e-3}'. "
+            "Reports print it of each line.",
+            show_default=False,
+        ),
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Do failed cells again.")] = False,
     changed_claims: Annotated[
         str | None,
@@ -63,6 +72,7 @@ def study_(
         cache=cache,
         say=say,
         changed_claims=changed_claims,
+        cell=cell,
     )
     folder = outcome.folder
     for table in tables(folder, outcome):

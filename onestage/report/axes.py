@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onestage.report.cells import Compared, Setting
-from onestage.report.figures import Figure, Look, axis, plain, rounded
+from onestage.report.figures import Figure, Look, axis, rounded
 from onestage.report.markup import Html, el, join
 from onestage.report.numbers import UNKNOWN, number, setting
 from onestage.report.reading import is_number
@@ -48,7 +48,7 @@ class _Across:
 
     def place(self, one: Setting) -> Any:
         value = one.at(self.name)
-        return value if self.numeric else plain(setting(value))
+        return value if self.numeric else setting(value)
 
     def layout(self) -> dict[str, Any]:
         if not self.numeric:
@@ -56,7 +56,7 @@ class _Across:
         least, most = min(self.values), max(self.values)
         if least <= 0 or most / least < WIDE:
             return axis(self.name)
-        ticks = [plain(setting(value)) for value in self.values]
+        ticks = [setting(value) for value in self.values]
         return axis(self.name, type="log", tickvals=list(self.values), ticktext=ticks)
 
 
@@ -73,14 +73,16 @@ def _lines(
     for one in rows:
         lines.setdefault(one.method, []).append(one)
     traces = [
-        {**trace, "pick": plain(metric)}
+        {**trace, "pick": metric}
         for metric in metrics
         for method, mine in lines.items()
         for trace in _curve(found, looks[method], mine, across, metric)
     ]
-    layout = {"xaxis": across.layout(), "yaxis": axis("value of the metric")}
+    units = {metric: found.metrics[metric].title for metric in metrics}
+    layout = {"xaxis": across.layout(), "yaxis": axis(units[metrics[0]]), "labels": True}
     note = "Mean over seeds; the band is the 95 % interval."
-    return Figure(f"Over {name}", traces, layout, note, height=360, pick="metric")
+    more = {"units": units}
+    return Figure(f"Over {name}", traces, layout, note, height=360, pick="metric", more=more)
 
 
 def _curve(
@@ -94,12 +96,11 @@ def _curve(
     line = {
         "x": places,
         "y": [rounded(mean.mean) for mean in means],
-        "name": plain(known[0][0].method),
+        "name": known[0][0].method,
         "mode": "lines+markers",
         "line": {"color": look.colour, "dash": look.dash, "width": 2},
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 8},
         "text": [f"± {number(m.half)} ({m.n} seeds)" if m.half else "" for m in means],
-        "hovertemplate": "%{x}: %{y:.4g} %{text}",
     }
     return [_band(places, means, look), line] if any(mean.half for mean in means) else [line]
 
@@ -177,8 +178,8 @@ def _heatmap(found: Compared, sheet: Sheet, metric: str) -> dict[str, Any]:
 
     return {
         "type": "heatmap",
-        "x": [plain(setting(value)) for value in sheet.columns],
-        "y": [plain(setting(value)) for value in sheet.lines],
+        "x": [setting(value) for value in sheet.columns],
+        "y": [setting(value) for value in sheet.lines],
         "z": [[rounded(mean.mean) if mean else None for mean in line] for line in grid],
         "text": [[told(mean) for mean in line] for line in grid],
         "texttemplate": "%{text}",
@@ -187,9 +188,8 @@ def _heatmap(found: Compared, sheet: Sheet, metric: str) -> dict[str, Any]:
         "showscale": False,
         "xgap": 2,
         "ygap": 2,
-        "hovertemplate": f"{plain(sheet.across)} %{{x}}, {plain(sheet.down)} %{{y}}: %{{z:.4g}}",
         "name": "",
-        "pick": plain(metric),
+        "pick": metric,
     }
 
 

@@ -1,11 +1,13 @@
-"""What became of bounds on forgetting: the certificates of the runs (docs/forgetting.md)."""
+"""What became of bounds on forgetting (docs/forgetting.md): what was measured on the way, against the
+bound, with the multiplier that held it; and the certificates of finished runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from onestage.report.cells import Compared
+from onestage.report.cells import Cell, Compared
+from onestage.report.figures import Figure, Look, axis, rounded
 from onestage.report.markup import Html, el, join, table
 from onestage.report.numbers import number
 from onestage.report.reading import is_number
@@ -13,8 +15,61 @@ from onestage.report.reading import is_number
 HEAD = ("run", "kept", "at most", "before", "after", "change", "95 % interval", "verdict", "price")
 
 
-def bounds_section(found: Compared) -> Html | None:
-    """A row for each bound of each finished run; None where nobody set one."""
+WAY = {
+    "measured": ("measured on watched records, and its bound", "nats (lower is better)"),
+    "multiplier": ("multiplier that holds it", "nats of the goal for a nat of it"),
+}
+DRAWN = 8
+"""Runs in a figure."""
+
+
+def bounds_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    """Over steps, then a row for each bound of each finished run; None where nobody set one."""
+    drawn = [figure.html() for figure in figures_of(found.trained()[:DRAWN], looks)]
+    grid = el("div", *drawn, class_="grid") if drawn else None
+    certified = _certificates(found)
+    return join([grid, certified]) if grid or certified else None
+
+
+def figures_of(cells: list[Cell], looks: Mapping[str, Look]) -> Iterator[Figure]:
+    """Two for each bound: how much was forgotten over the steps, and what weighed against it."""
+    keys = dict.fromkeys(key for cell in cells if cell.trained for key in cell.trained.measured())
+    names = dict.fromkeys(key.split("/")[1] for key in keys if key.startswith("keep/"))
+    for name in names:
+        for what, (title, unit) in WAY.items():
+            traces = [trace for cell in cells for trace in _traces(cell, looks, name, what)]
+            layout = {"xaxis": axis("step"), "yaxis": axis(unit, zeroline=True), "labels": True}
+            if traces:
+                yield Figure(f"{name}: {title}", traces, layout, height=270)
+
+
+def _traces(
+    cell: Cell, looks: Mapping[str, Look], name: str, what: str
+) -> Iterator[dict[str, Any]]:
+    look, run = looks[cell.method], cell.trained
+    points = run.series(f"keep/{name}/{what}") if run else []
+    if not points:
+        return
+    yield {
+        "x": [step for step, _ in points],
+        "y": [rounded(value) for _, value in points],
+        "mode": "lines+markers",
+        "line": {"color": look.colour, "dash": look.dash, "width": 1.8},
+        "marker": {"color": look.colour, "symbol": look.symbol, "size": 6},
+        "name": cell.setting.label,
+    }
+    limits = run.series(f"keep/{name}/bound") if run and what == "measured" else []
+    if limits:
+        yield {
+            "x": [step for step, _ in limits],
+            "y": [rounded(value) for _, value in limits],
+            "mode": "lines",
+            "line": {"color": "@bad", "dash": "dash", "width": 1.6},
+            "name": f"bound of {cell.setting.label}",
+        }
+
+
+def _certificates(found: Compared) -> Html | None:
     rows = [
         [cell.name, *_told(one)]
         for cell in found.cells

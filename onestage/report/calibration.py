@@ -2,7 +2,7 @@
 
 Evaluations measure the mean implicit reward of responses by their given score
 (`implicit_reward_at_0.3`: those whose score rounds to 0.3). For the regression of UFT and UNA without an
-offset the aim is score = sigma(implicit reward): the dashed line.
+offset the aim is score = sigma(implicit reward): the diagonal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onestage.report.cells import Cell
-from onestage.report.figures import Figure, Look, axis, plain, rounded
+from onestage.report.figures import Figure, Look, axis, rounded
 from onestage.report.reading import is_number
 
 AT = re.compile(r"eval/(?P<place>.+)/implicit_reward_at_(?P<score>\d(\.\d+)?)")
@@ -30,35 +30,35 @@ def calibration_figure(
             traces.append(
                 {
                     "x": [score for score, _ in points],
-                    "y": [rounded(reward) for _, reward in points],
+                    "y": [rounded(1 / (1 + math.exp(-reward))) for _, reward in points],
+                    "text": [f"(mean implicit reward {reward:.3g})" for _, reward in points],
                     "mode": "lines+markers",
                     "line": {"color": look.colour, "dash": look.dash, "width": 2},
                     "marker": {"color": look.colour, "symbol": look.symbol, "size": 8},
-                    "name": plain(cell.setting.label),
-                    "hovertemplate": "score %{x}: implicit reward %{y:.3g}",
-                    "pick": plain(place),
-                    "views": [plain(view) for view, names in views.items() if cell.name in names],
+                    "name": cell.setting.label,
+                    "pick": place,
+                    "views": [view for view, names in views.items() if cell.name in names],
                 }
             )
     if not traces:
         return None
-    scores = [n / 50 for n in range(2, 49)]
     aim = {
-        "x": scores,
-        "y": [rounded(math.log(s / (1 - s))) for s in scores],
+        "x": [0, 1],
+        "y": [0, 1],
         "mode": "lines",
         "line": {"color": "@text/0.5", "dash": "dash", "width": 1},
-        "name": "sigma(reward) = score",
+        "name": "implicit = given",
         "hoverinfo": "skip",
     }
     layout = {
-        "xaxis": axis("given score", range=[-0.05, 1.05]),
-        "yaxis": axis("mean implicit reward"),
-        "showlegend": False,
+        "xaxis": axis("given score", range=[-0.03, 1.03]),
+        "yaxis": axis("implicit score: sigma(mean implicit reward)", range=[-0.03, 1.03]),
+        "labels": True,
     }
     note = (
-        "Held-out responses by their given score, at the last evaluation. Rising is right; the dashed "
-        "line is where sigma(implicit reward) = score, the aim of UFT and UNA without an offset."
+        "Held-out responses by their given score, at the last evaluation. Rising is right; a model that "
+        "has not moved is flat at 1/2; on the dashed line both scores are equal, the aim of "
+        "UFT and UNA without an offset."
     )
     return Figure("Implicit reward against given score", [*traces, aim], layout, note, 320, "of")
 

@@ -15,6 +15,8 @@ from onestage.report.reading import Trouble
 from onestage.report.trained import Trained
 from onestage.stats import Interval
 
+FEW = 4
+"""Seeds below which nothing is called sure by a colour."""
 SMALL = 0.02
 """A fall of a single seed below this (of 1, or of the base's size where that is larger) is not told."""
 ROUNDING = 1e-9
@@ -39,6 +41,11 @@ class Metric:
     def own(self) -> bool:
         """Whether the runs measured it themselves, while they trained."""
         return self.name.startswith(("eval/", "start/", "retention/"))
+
+    @property
+    def title(self) -> str:
+        """Of an axis."""
+        return f"{self.name} ({self.better} is better)" if self.sign else self.name
 
     @property
     def arrow(self) -> str:
@@ -104,6 +111,8 @@ class Compared:
     """The study file as it was given."""
     claims: list[dict[str, Any]] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    """`tuning.json`: by method, what was tried on validation and what was chosen."""
     whole: list[Cell] = field(default_factory=list)
     """Numbers of several cells together, each as a cell of its own."""
     is_study: bool = True
@@ -176,11 +185,19 @@ class Compared:
         sign, change = self.metrics[metric].sign, self.change(one, metric)
         if not sign or change is None:
             return False
+        half = self.certain.get(one.method, {}).get(metric)
+        if half is not None:
+            return sign * change.mean + half < -ROUNDING
         if change.half is None:
             base = self.base_of(one)
             size = max((abs(v) for v in self.values(base, metric).values()), default=0.0)  # type: ignore[arg-type]
             return sign * change.mean < -SMALL * max(1.0, size)
         return max(sign * change.low, sign * change.high) < -ROUNDING
+
+    def settled(self, one: Setting, metric: str) -> bool:
+        """Whether there is enough to say so in colour: four seeds, or an interval over items."""
+        known = metric in self.certain.get(one.method, {})
+        return known or len(self.values(one, metric)) >= FEW
 
     def best(self, metric: str) -> set[Setting]:
         """The settings with the best mean; empty where there is nothing to compare."""

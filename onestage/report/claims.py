@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onestage.report.cells import Compared
-from onestage.report.markup import Html, el, join, table
+from onestage.report.markup import Html, el, join, prose, table
 from onestage.report.numbers import UNKNOWN, number
 from onestage.report.reading import is_number, mapping
 
@@ -24,7 +24,14 @@ def claims_section(found: Compared) -> Html | None:
         rows.append(
             [
                 join(
-                    [claim.get("claim", UNKNOWN), el("small", claim.get("source"), class_="under")]
+                    [
+                        prose(claim.get("claim", UNKNOWN)),
+                        *(
+                            el("small", prose(claim[key]), class_="under")
+                            for key in ("source", "design")
+                            if claim.get(key)
+                        ),
+                    ]
                 ),
                 join(
                     [
@@ -32,7 +39,7 @@ def claims_section(found: Compared) -> Html | None:
                         el("small", _sureness(claim), class_="under"),
                     ]
                 ),
-                claim.get("paper", UNKNOWN),
+                prose(claim.get("paper") or UNKNOWN),
                 join(ours) if ours else UNKNOWN,
                 claim.get("metric", UNKNOWN),
             ]

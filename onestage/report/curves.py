@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from onestage.report.calibration import calibration_figure
 from onestage.report.cells import Cell, Compared, first_of_each
-from onestage.report.figures import Figure, Look, axis, plain, rounded
+from onestage.report.figures import Figure, Look, axis, rounded
 from onestage.report.markup import Html, el, fold, join
 from onestage.report.measured import FAMILIES, REWARD, Place, place_of
 from onestage.report.trained import Point, Trained
+from onestage.report.units import unit_of
 
 ONE = "one seed of each method"
 EVERY = "all drawn runs"
@@ -23,16 +25,11 @@ def curves_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     cells = drawn_cells(found)
     if not cells:
         return None
-    views = views_of(cells)
-    families: dict[str, dict[str, list[tuple[str, Place]]]] = {name: {} for name in FAMILIES}
-    keys = dict.fromkeys(key for cell in cells for key in _trained(cell).measured())
-    for key in keys:
-        place = place_of(key)
-        if place is not None:
-            families[place.family].setdefault(place.title, []).append((key, place))
+    views, drawn = views_of(cells), lines_of(cells)
     parts: list[Html] = []
     for family, says in FAMILIES.items():
-        figures = [_figure(cells, views, looks, places) for places in families[family].values()]
+        lines = drawn.get(family, {})
+        figures = [_figure(title, some, views, looks) for title, some in lines.items()]
         if family == REWARD:
             figures = [f for f in [calibration_figure(cells, views, looks), *figures] if f]
         if figures:
@@ -65,7 +62,7 @@ def views_of(cells: Sequence[Cell]) -> dict[str, list[str]]:
 
 
 def seen_in(cell: Cell, views: Mapping[str, list[str]]) -> list[str]:
-    return [plain(view) for view, names in views.items() if cell.name in names]
+    return [view for view, names in views.items() if cell.name in names]
 
 
 def _chooser(views: Mapping[str, list[str]]) -> Html | None:
@@ -97,37 +94,62 @@ def _told(cells: Sequence[Cell], more: str) -> Html | None:
     return el("p", more, class_="note") if more else None
 
 
+@dataclass(frozen=True)
+class Line:
+    """One run's measurement in a figure."""
+
+    cell: Cell
+    place: Place
+    points: list[Point]
+
+
+def lines_of(cells: Sequence[Cell]) -> dict[str, dict[str, list[Line]]]:
+    """What there is to draw, by family and figure. Losses of different objectives (of a chain's stages,
+    too) are never of one figure."""
+    found: dict[str, dict[str, list[Line]]] = {}
+    for key in dict.fromkeys(key for cell in cells for key in _trained(cell).measured()):
+        place = place_of(key)
+        for cell in cells if place is not None else ():
+            for unit, points in _by_unit(_trained(cell), key).items():
+                assert place is not None
+                title = f"{place.title}: {unit}" if unit else place.title
+                line = Line(cell, place, points)
+                found.setdefault(place.family, {}).setdefault(title, []).append(line)
+    return found
+
+
+def _by_unit(run: Trained, key: str) -> dict[str, list[Point]]:
+    """The points of a measurement, stages with the same objectives together."""
+    pieces: dict[str, list[list[Point]]] = {}
+    for part, piece in zip(run.parts, run.pieces(key), strict=True):
+        if any(value is not None for _, value in piece):
+            pieces.setdefault(unit_of(part, key), []).append(piece)
+    return {unit: _joined(some) for unit, some in pieces.items()}
+
+
 def _figure(
-    cells: Sequence[Cell],
-    views: Mapping[str, list[str]],
-    looks: Mapping[str, Look],
-    places: Sequence[tuple[str, Place]],
+    title: str, lines: Sequence[Line], views: Mapping[str, list[str]], looks: Mapping[str, Look]
 ) -> Figure:
-    place, traces = places[0][1], []
-    for key, one in places:
-        for cell in cells:
-            points = _joined(_trained(cell).pieces(key))
-            if any(value is not None for _, value in points):
-                traces.append(_trace(cell, points, looks[cell.method], one, seen_in(cell, views)))
-    layout = {"xaxis": axis("step"), "yaxis": axis(place.unit), "showlegend": False}
-    return Figure(place.title, traces, layout, height=270, pick="of")
+    traces = [_trace(one, looks[one.cell.method], seen_in(one.cell, views)) for one in lines]
+    units = {one.place.pick: one.place.axis for one in lines}
+    layout = {"xaxis": axis("step"), "yaxis": axis(lines[0].place.axis), "labels": True}
+    more = {"units": units} if len(set(units.values())) > 1 else {}
+    return Figure(title, traces, layout, height=270, pick="of", more=more)
 
 
-def _trace(
-    cell: Cell, points: Sequence[Point], look: Look, place: Place, views: list[str]
-) -> dict[str, Any]:
-    known = sum(value is not None for _, value in points)
+def _trace(one: Line, look: Look, views: list[str]) -> dict[str, Any]:
+    cell, place = one.cell, one.place
+    known = sum(value is not None for _, value in one.points)
     name = cell.setting.label + ("" if cell.name == cell.method else f", seed {cell.seed}")
     return {
-        "x": [step for step, _ in points],
-        "y": [rounded(value) for _, value in points],
+        "x": [step for step, _ in one.points],
+        "y": [rounded(value) for _, value in one.points],
         "mode": "lines+markers" if known <= 12 else "lines",
         "line": {"color": look.colour, "dash": look.dash, "width": 1.8},
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 6},
-        "name": plain(name),
-        "hovertemplate": "step %{x}: %{y:.4g}",
+        "name": name,
         "views": views,
-        **({"pick": plain(place.pick)} if place.pick else {}),
+        **({"pick": place.pick} if place.pick else {}),
     }
 
 

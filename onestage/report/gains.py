@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from onestage.report.cells import Compared, Setting
-from onestage.report.figures import Figure, Look, axis, plain, rounded
+from onestage.report.figures import Figure, Look, axis, rounded
 from onestage.report.markup import Html, el, join
 from onestage.report.numbers import mean_of, number
 from onestage.stats import Interval
@@ -58,7 +58,7 @@ def chosen_settings(found: Compared) -> tuple[list[Setting], str]:
             best[one.method] = (value, one)
     kept = [one for _, one in best.values()][:MOST]
     some = f"Of the first {MOST} methods" if len(methods) > MOST else "Of each method"
-    which = f"{some} the setting with the best {metric} of the test."
+    which = f"{some} the setting with the best {metric} of the test, which flatters it."
     return kept, which if len(rows) > len(methods) else f"The first {MOST} methods."
 
 
@@ -70,12 +70,12 @@ def _grouped(
     says = "; ".join(f"{group}: {', '.join(names)}" for group, names in groups.items())
     layout = {
         "barmode": "group",
-        "xaxis": axis("change of the share (0 to 1)", zeroline=True),
+        "xaxis": axis("change of the share (0 to 1); to the right is better", zeroline=True),
         "yaxis": {"autorange": "reversed", "automargin": True},
         "showlegend": len(rows) > 1,
     }
     note = f"Mean of the metrics of a group ({says}). {WHISKERS if spread else ''}"
-    title = f"Change against {found.base}, for the better to the right"
+    title = f"Change against {found.base}"
     height = 120 + max(46, 20 * len(rows)) * len(groups)
     return Figure(title, bars, layout, note, height)
 
@@ -101,12 +101,11 @@ def _bars(
     return {
         "type": "bar",
         "orientation": "h",
-        "name": plain(one.label),
-        "y": [plain(group) for group in known],
+        "name": one.label,
+        "y": [f"{group} ↑" for group in known],
         "x": [rounded(mean.mean) for mean in known.values()],
         "error_x": _whiskers(list(known.values())),
         "marker": looks[one.method].bar,
-        "hovertemplate": "%{y}: %{x:+.3f}",
     }
 
 
@@ -123,17 +122,19 @@ def _panel(
     bar = {
         "type": "bar",
         "orientation": "h",
-        "y": [plain(one.label) for one in known],
+        "y": [one.label for one in known],
         "x": [rounded(change.mean) for change in known.values()],
         "error_x": _whiskers(list(known.values())),
         "marker": {
             "color": [looks[one.method].colour for one in known],
             "pattern": {"shape": [looks[one.method].pattern for one in known], "solidity": 0.35},
         },
-        "hovertemplate": "%{y}: %{x:+.4g}",
     }
     layout = {
-        "xaxis": axis(f"change of {name}", zeroline=True),
+        "xaxis": axis(
+            f"change of {name}; to the {'right' if metric.sign > 0 else 'left'} is better",
+            zeroline=True,
+        ),
         "yaxis": {"autorange": "reversed", "automargin": True},
         "showlegend": False,
     }

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onestage.report.cells import Compared, Setting
-from onestage.report.markup import Html, el
+from onestage.report.cells import FEW, Compared, Setting
+from onestage.report.markup import Html, el, join, table
 from onestage.report.plain import read_plain
 from onestage.report.reading import mapping
-from onestage.report.verdict import Candidate, Change, Thresholds, Verdict, judge
+from onestage.report.verdict import Candidate, Change, Standing, Thresholds, Verdict, judge
 
 KEPT = "kept"
 """The group of what a model was to keep."""
+ORDER: tuple[Standing, ...] = ("gained", "lost", "open", "lost, as allowed", "unchanged")
 START = "the model it started from"
 
 
@@ -40,8 +41,35 @@ def verdict_section(found: Compared, asked: Mapping[str, Any] | None) -> Html | 
     verdict = verdict_of(found, asked)
     if verdict is None:
         return None
-    grounds = [el("li", line) for line in verdict.grounds]
-    return el("div", el("strong", verdict.sentence), el("ul", *grounds), class_="verdict")
+    rows = sorted(verdict.changes, key=lambda one: (ORDER.index(one[1]), -abs(one[0].gain)))
+    head = ("measure", "before", "after", "change", "95 % interval", "what became of it")
+    return join(
+        [
+            el("div", el("strong", verdict.sentence), class_="verdict"),
+            table(
+                head, [_row(found, change, standing) for change, standing in rows], class_="results"
+            ),
+            el("p", verdict.asked, class_="note"),
+        ]
+    )
+
+
+def _row(found: Compared, change: Change, standing: Standing) -> list[object]:
+    """A line of the table: shares in points of 100, other measures as they are and their change in per
+    cent. Good and bad are coloured where an interval makes them sure."""
+    scale, unit = (100.0, "") if change.share else (1.0, " %")
+    part = 100.0 if change.share else 100 / abs(change.before) if change.before else 1.0
+    low, high = part * change.low, part * change.high
+    sure = change.sure and change.n >= FEW
+    name = {"gained": "good", "lost": "bad"}.get(standing, "") if sure else ""
+    return [
+        f"{change.measure}{found.metrics[change.measure].arrow}",
+        f"{scale * change.before:.4g}",
+        f"{scale * change.after:.4g}",
+        f"{part * (change.after - change.before):+.1f}{unit}",
+        f"{low:+.1f} to {high:+.1f}{unit}" if change.sure else "none known",
+        el("strong", standing, class_=name or None),
+    ]
 
 
 def _changes(found: Compared, one: Setting) -> list[Change]:
@@ -55,10 +83,10 @@ def _changes(found: Compared, one: Setting) -> list[Change]:
         share = found.share(name)
         if before.mean == 0 and not share:
             continue  # a distance from the start says how far it went, not whether it is better
-        low, high = change.low, change.high
+        low, high, count = change.low, change.high, change.n
         if one.method in found.certain and name in found.certain[one.method]:
             half = found.certain[one.method][name]
-            low, high = change.mean - half, change.mean + half
+            low, high, count = change.mean - half, change.mean + half, FEW
         changes.append(
             Change(
                 name,
@@ -69,6 +97,7 @@ def _changes(found: Compared, one: Setting) -> list[Change]:
                 metric.better or "higher",
                 share,
                 metric.group == KEPT,
+                count,
             )
         )
     return changes

@@ -34,6 +34,14 @@ def el(name: str, /, *children: object, **attributes: object) -> Html:
     return Html(f"<{name}{told}>{join(children)}</{name}>")
 
 
+def prose(text: object) -> Html:
+    """A text that people wrote: what stands between backticks is code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # one backtick is only that
+        return escaped(str(text))
+    return join(el("code", part) if n % 2 else part for n, part in enumerate(parts))
+
+
 def join(children: Iterable[object]) -> Html:
     return Html("".join(escaped(child) for child in children))
 

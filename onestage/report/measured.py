@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LOSSES, REWARD, PULL, KEPT, SAMPLED, OPTIMISER = (
+LOSSES, BENCHMARKS, REWARD, PULL, KEPT, SAMPLED, OPTIMISER = (
     "Losses",
+    "Benchmarks",
     "Implicit reward",
     "Gradients of the terms",
     "What is kept",
@@ -13,7 +14,9 @@ LOSSES, REWARD, PULL, KEPT, SAMPLED, OPTIMISER = (
     "Optimiser",
 )
 FAMILIES = {
-    LOSSES: "Each point is the mean since the one before; nothing is smoothed.",
+    LOSSES: "Each point is the mean since the one before; nothing is smoothed. Losses of different "
+    "objectives have no unit in common, so each has axes of its own.",
+    BENCHMARKS: "Suites that were asked while the run went, of the same items each time.",
     REWARD: "beta times the log-ratio to the reference, and how it stands to the given feedback.",
     PULL: "Measured by probes on batches of their own: how strong each term pulls, and where to.",
     KEPT: "On held-out text that no term trains on: loss, and how far the model moved from its start.",
@@ -30,6 +33,12 @@ class Place:
     title: str
     unit: str
     pick: str = ""
+    better: str = ""
+    """"higher" or "lower", where one is."""
+
+    @property
+    def axis(self) -> str:
+        return f"{self.unit} ({self.better} is better)" if self.better else self.unit
 
 
 IMPLICIT = {
@@ -48,24 +57,22 @@ ANSWERS = {
     "hint_share": ("Share of the solution given as a hint", "share"),
     "hint_length": ("Length of the hint", "steps"),
     "completion_length": ("Length of an answer", "tokens"),
-    "kl": ("KL to the reference", "nats a token"),
+    "kl": ("KL divergence from the reference", "nats a token"),
     "entropy": ("Entropy of the policy", "nats a token"),
     "truncated": ("Answers cut off", "share"),
     "frac_reward_zero_std": ("Groups that teach nothing", "share with equal rewards"),
 }
-BOUNDS = {
-    "measured": ("Against a bound", "nats"),
-    "multiplier": ("Multiplier of a bound", "nats of the goal a nat"),
-}
-"""Of `keep`: what is drawn while a run goes."""
+LOWER = {"score_error", "kl", "truncated", "frac_reward_zero_std"}
+HIGHER = {"accuracy", "label_accuracy", "reward", "success"}
+MOVED = "KL to the start"
 WHOLE = {
-    "loss": Place(LOSSES, "Training loss", "loss", "all terms"),
-    "eval/loss": Place(LOSSES, "Held-out loss", "loss", "all terms"),
+    "loss": Place(LOSSES, "Training loss", "loss", "all terms", "lower"),
+    "eval/loss": Place(LOSSES, "Held-out loss", "loss", "all terms", "lower"),
     "learning_rate": Place(OPTIMISER, "Learning rate", "learning rate"),
     "grad_norm": Place(OPTIMISER, "Gradient norm", "norm before clipping", "all terms"),
     "grad_clip_rate": Place(OPTIMISER, "Steps whose gradient was clipped", "share", "all terms"),
     "tokens_per_second": Place(OPTIMISER, "Speed", "tokens a second"),
-    "ideal_distance": Place(LOSSES, "Distance from the ideal point", "loss"),
+    "ideal_distance": Place(LOSSES, "Distance from the ideal point", "loss", better="lower"),
 }
 
 
@@ -78,14 +85,13 @@ def place_of(key: str) -> Place | None:
     if first == "eval":
         return _held_out(rest, what)
     if first == "retention":
-        title = {"loss": "Loss on kept text", "kl": "KL to the start"}.get(what)
-        unit = "nats a token" if what == "kl" else "loss"
-        return Place(KEPT, title, unit, rest) if title else None
-    if first == "keep":
-        title, unit = BOUNDS.get(what, ("", ""))
-        return Place(KEPT, title, unit, rest) if title else None
+        title = {"loss": "Loss on kept text", "kl": MOVED}.get(what)
+        unit = "KL divergence, nats a token" if what == "kl" else "nats a token"
+        return Place(KEPT, title, unit, rest, "lower") if title else None
     if first == "task" and what == "kl":
-        return Place(KEPT, "KL to the start", "nats a token", f"task {rest}")
+        return Place(KEPT, MOVED, "KL divergence, nats a token", f"task {rest}", "lower")
+    if first == "suite":
+        return Place(BENCHMARKS, rest, what, what) if rest and what != "items" else None
     if first == "probe":
         return _probe(rest, what)
     if stem in ("weight", "grad_norm", "grad_clip_rate"):
@@ -96,7 +102,7 @@ def place_of(key: str) -> Place | None:
         }[stem]
         return Place(OPTIMISER, title, unit, what)
     if stem == "gap":
-        return Place(LOSSES, "Gap to the best", "loss above f*", what)
+        return Place(LOSSES, "Gap to the best", "loss above the best known", what, "lower")
     if rest:
         return None
     return _stream(first, what, "")
@@ -104,9 +110,9 @@ def place_of(key: str) -> Place | None:
 
 def _held_out(place: str, what: str) -> Place | None:
     if place == "terms":
-        return Place(LOSSES, "Held-out loss", "loss", f"term {what}")
+        return Place(LOSSES, "Held-out loss", "loss", f"term {what}", "lower")
     if "/" not in place and what == "loss":
-        return Place(LOSSES, "Held-out loss", "loss", f"stream {place}")
+        return Place(LOSSES, "Held-out loss", "loss", f"stream {place}", "lower")
     return _stream(place, what, "held-out ") if what != "loss" else None
 
 
@@ -114,11 +120,12 @@ def _stream(stream: str, what: str, prefix: str) -> Place | None:
     if not stream:
         return None
     if what == "loss":
-        return Place(LOSSES, "Training loss", "loss", f"stream {stream}")
+        return Place(LOSSES, "Training loss", "loss", f"stream {stream}", "lower")
     for family, known in ((REWARD, IMPLICIT), (SAMPLED, ANSWERS)):
         if what in known:
             title, unit = known[what]
-            return Place(family, title, unit, f"{prefix}{stream}")
+            better = "lower" if what in LOWER else "higher" if what in HIGHER else ""
+            return Place(family, title, unit, f"{prefix}{stream}", better)
     return None
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from onestage.report.cells import Compared
-from onestage.report.markup import Html, el, fold, join
+from onestage.report.markup import Html, el, fold, join, prose
 from onestage.report.numbers import setting
-from onestage.report.reading import Trouble, mapping
+from onestage.report.reading import Trouble, is_number, mapping
 
 SHOWN = 8
 
@@ -21,20 +21,25 @@ def opening(found: Compared) -> Html:
         ("methods", str(len(found.methods))),
         ("seeds", _listed(about.get("seeds")) or str(len({c.seed for c in found.tested}))),
         ("axes", "; ".join(f"{name}: {_listed(values)}" for name, values in found.axes.items())),
-        ("budget", _pairs(about.get("budget")) + (" each" if about.get("budget") else "")),
-        ("tuning", _pairs(about.get("tune")) or ("none" if found.is_study else "")),
-        ("world", _pairs(about.get("world"))),
+        ("budget", _budget(mapping(about.get("budget")))),
+        ("tuning", _tuning(mapping(about.get("tune")))),
+        ("world", _world(mapping(about.get("world")))),
         ("written", str(about.get("written") or "")),
     ]
     if not found.is_study:
-        facts = [("runs", str(sum(cell.trained is not None for cell in found.cells)))]
+        states = [cell.state for cell in found.cells if cell.trained is not None]
+        done = states.count("done")
+        told = f"{len(states)}, {'all' if done == len(states) else done} finished"
+        facts = [
+            ("runs", told if len(states) > 1 else f"1, {'finished' if done else 'not finished'}")
+        ]
         facts.append(("seeds", _listed(sorted({cell.seed for cell in found.tested}))))
     pairs = [(el("dt", name), el("dd", value)) for name, value in facts if value]
-    notes = [el("li", el("strong", name), ": ", note) for name, note in _notes(about)]
+    notes = [el("li", el("strong", name), ": ", prose(note)) for name, note in _notes(about)]
     paragraphs = str(describes).strip().split("\n\n") if describes else []
     return join(
         [
-            *(el("p", paragraph) for paragraph in paragraphs),
+            *(el("p", prose(paragraph)) for paragraph in paragraphs),
             el("dl", *(item for pair in pairs for item in pair), class_="facts"),
             fold("the methods", el("ul", *notes)) if notes else None,
             warnings(found),
@@ -53,7 +58,8 @@ def warnings(found: Compared) -> Html | None:
     states = [c.state for c in found.cells if found.is_study or c.trained]
     counts = {
         "failed": states.count("failed"),
-        "unfinished": sum(state in ("waiting", "running", "unfinished", "") for state in states),
+        "unfinished": sum(state in ("waiting", "running", "") for state in states),
+        "not finished (interrupted, or still running)": states.count("interrupted"),
     }
     what_is = "cells" if found.is_study else "runs"
     told = [f"{count} of {len(states)} {what_is} {what}" for what, count in counts.items() if count]
@@ -72,11 +78,33 @@ def warnings(found: Compared) -> Html | None:
 
 
 def _item(trouble: Trouble) -> Html:
-    return el("li", el("strong", trouble.where), ": ", trouble.what)
+    return el("li", el("strong", trouble.where), ": ", prose(trouble.what))
 
 
 def _listed(values: Any) -> str:
     return ", ".join(setting(value) for value in values) if isinstance(values, list) else ""
+
+
+def _budget(told: Mapping[str, Any]) -> str:
+    parts = [f"{setting(value)} {what}" for what, value in told.items() if value]
+    return f"{', '.join(parts)} for each method, over all its stages" if parts else ""
+
+
+def _tuning(told: Mapping[str, Any]) -> str:
+    if not told:
+        return ""
+    least = mapping(told.get("at_least")).items()
+    reach = [f", among those that reach {v:g} of the best {k}" for k, v in least if is_number(v)]
+    seeds = _listed(told.get("seeds"))
+    return (
+        f"{setting(told.get('trials'))} trials of a method, by {setting(told.get('metric'))} on the "
+        f"validation split of seed{'s' * (',' in seeds)} {seeds}{''.join(reach)}"
+    )
+
+
+def _world(told: Mapping[str, Any]) -> str:
+    options = _pairs({key: value for key, value in told.items() if key != "name"})
+    return setting(told.get("name") or "") + (f" ({options})" if options else "")
 
 
 def _pairs(told: Any) -> str:

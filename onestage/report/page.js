@@ -3,53 +3,6 @@
   const figures = [...document.querySelectorAll("figure")];
   const specs = new Map();
   const drawn = new Set();
-  const narrow = () => window.innerWidth < 640;
-
-  const variable = (name) =>
-    getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-
-  /* "@m0" is a colour of the page, "@m0/0.3" the same with an opacity. */
-  function colour(text) {
-    const [name, opacity] = text.slice(1).split("/");
-    const hex = variable(name);
-    if (opacity === undefined || !hex.startsWith("#")) return hex;
-    const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-    return `rgba(${r},${g},${b},${opacity})`;
-  }
-  function painted(value) {
-    if (typeof value === "string")
-      return /^@[a-z][a-z0-9-]*(\/[0-9.]+)?$/.test(value) ? colour(value) : value;
-    if (Array.isArray(value)) return value.map(painted);
-    if (value && typeof value === "object")
-      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, painted(v)]));
-    return value;
-  }
-
-  function merged(left, right) {
-    const out = { ...left };
-    for (const [key, value] of Object.entries(right)) {
-      const both = value && typeof value === "object" && !Array.isArray(value) && out[key];
-      out[key] = both ? merged(out[key], value) : value;
-    }
-    return out;
-  }
-
-  function dressed(layout) {
-    const axis = {
-      gridcolor: variable("line"), zerolinecolor: variable("soft"), linecolor: variable("line"),
-      automargin: true, title: { font: { size: 12 }, standoff: 8 }, fixedrange: narrow(),
-    };
-    const base = {
-      font: { family: "system-ui, sans-serif", size: 12, color: variable("text") },
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 50, r: 12, t: 12, b: 44 },
-      legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0, bgcolor: "rgba(0,0,0,0)" },
-      hoverlabel: { font: { family: "system-ui, sans-serif" }, align: "left", namelength: -1 },
-      hovermode: "closest", dragmode: narrow() ? false : "zoom",
-      xaxis: { ...axis, zeroline: false }, yaxis: { ...axis, zeroline: false },
-    };
-    return merged(base, painted(layout));
-  }
 
   function fields(figure) {
     const found = {};
@@ -61,51 +14,45 @@
   function ordinary(figure, spec) {
     const pick = figure.querySelector("select[data-pick]");
     const views = figure.closest("section").querySelector("select[data-views]");
-    const option = pick ? escaped(pick.value) : null;
-    const view = views ? escaped(views.value) : null;
     const data = spec.data.filter(
       (trace) =>
-        (option === null || trace.pick === undefined || trace.pick === option) &&
-        (view === null || trace.views === undefined || trace.views.includes(view)),
+        (!pick || trace.pick === undefined || trace.pick === pick.value) &&
+        (!views || trace.views === undefined || trace.views.includes(views.value)),
     );
-    return [data, spec.layout];
+    const units = spec.units?.[pick?.value];
+    const layout = units ? { ...spec.layout, yaxis: { ...spec.layout.yaxis, title: { text: units } } } : spec.layout;
+    return [data, layout];
   }
-  const escaped = (text) =>
-    text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
   /* The front: two metrics are chosen, each recipe is a point. */
   function front(figure, spec) {
     const { x, y } = fields(figure);
     const short = (value) => Number(value.toPrecision(4)).toString();
-    const bar = (points, name) => ({
-      type: "data", array: points.map((p) => p.means[name][1] ?? 0), width: 3, thickness: 1,
-      color: "@text/0.45", visible: points.some((p) => p.means[name][1]),
-    });
-    const data = [];
+    const bar = (p, name) => ({ array: [p.means[name][1] ?? 0], visible: p.means[name][1] !== null });
     const points = spec.points.filter((p) => p.means[x] && p.means[y]);
+    const data = [];
     for (const p of points) {
       const seeds = p.seeds.filter((s) => x in s.values && y in s.values);
       if (seeds.length)
         data.push({
-          mode: "markers", showlegend: false, legendgroup: p.method,
+          mode: "markers", showlegend: false, only: true,
           x: seeds.map((s) => s.values[x]), y: seeds.map((s) => s.values[y]),
           marker: { color: p.colour, symbol: p.symbol, size: 6, opacity: 0.35 },
-          text: seeds.map((s) => `${p.label}, seed ${s.seed}${s.choice ? "<br>" + s.choice : ""}`),
-          hovertemplate: "%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+          text: seeds.map((s) => [`${p.label}, seed ${s.seed}`, s.choice,
+            `${short(s.values[x])}, ${short(s.values[y])}`].filter(Boolean).join("\n")),
         });
     }
     const named = new Set();
     for (const p of points) {
       const told = [x, y].map((m) => {
         const [mean, half] = p.means[m];
-        return `${escaped(m)} ${short(mean)}${half === null ? "" : " ± " + short(half)}`;
+        return `${m} ${short(mean)}${half === null ? "" : " ± " + short(half)}`;
       });
       data.push({
-        mode: "markers", name: p.method, legendgroup: p.method, showlegend: !named.has(p.method),
-        x: [p.means[x][0]], y: [p.means[y][0]], error_x: bar([p], x), error_y: bar([p], y),
-        marker: { color: p.colour, symbol: p.symbol, size: 13, line: { color: "@page", width: 1.5 } },
-        text: [[`<b>${p.label}</b>`, ...told, ...(p.choice ? [p.choice] : [])].join("<br>")],
-        hovertemplate: "%{text}<extra></extra>",
+        mode: "markers", name: p.method, showlegend: !named.has(p.method), only: true, label: p.label,
+        x: [p.means[x][0]], y: [p.means[y][0]], error_x: bar(p, x), error_y: bar(p, y),
+        marker: { color: p.colour, symbol: p.symbol, size: 12 },
+        text: [[p.label, ...told, ...(p.choice ? [p.choice] : [])].join("\n")],
       });
       named.add(p.method);
     }
@@ -120,20 +67,15 @@
         x: best.map((p) => p.means[x][0]), y: best.map((p) => p.means[y][0]),
         line: { color: "@soft", width: 1.2, dash: "dot" },
       });
-    const title = (m) => `${escaped(m)} (${spec.metrics[m].better} is better)`;
-    return [data, {
-      xaxis: { title: { text: title(x) } }, yaxis: { title: { text: title(y) } },
-      showlegend: named.size <= 16,
-    }];
+    const title = (m) => `${m} (${spec.metrics[m].better} is better)`;
+    return [data, { xaxis: { title: { text: title(x) } }, yaxis: { title: { text: title(y) } } }];
   }
   const beats = (a, b) => a[0] >= b[0] && a[1] >= b[1] && (a[0] > b[0] || a[1] > b[1]);
 
-  function draw(figure) {
+  function show(figure) {
     const spec = specs.get(figure);
     const [data, layout] = (spec.kind === "front" ? front : ordinary)(figure, spec);
-    const config = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover",
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-    Plotly.react(figure.querySelector(".canvas"), painted(data), dressed(layout), config);
+    draw(figure.querySelector(".canvas"), data, layout);
     drawn.add(figure);
   }
 
@@ -146,7 +88,7 @@
         const others = figure.closest("[data-together]")?.querySelectorAll("select[data-pick]") ?? [];
         for (const other of others) other.value = select.value;
         for (const one of others.length ? [...others].map((o) => o.closest("figure")) : [figure])
-          if (drawn.has(one)) draw(one);
+          if (drawn.has(one)) show(one);
       });
   }
   function choosers(figure, spec) {
@@ -164,7 +106,7 @@
   for (const select of document.querySelectorAll("select[data-views]"))
     select.addEventListener("change", () => {
       for (const figure of select.closest("section").querySelectorAll("figure"))
-        if (drawn.has(figure)) draw(figure);
+        if (drawn.has(figure)) show(figure);
     });
 
   /* A figure is drawn when it comes near the screen, so that a long page opens at once. */
@@ -173,15 +115,20 @@
       for (const entry of entries)
         if (entry.isIntersecting) {
           watcher.unobserve(entry.target);
-          draw(entry.target);
+          show(entry.target);
         }
     },
     { rootMargin: "500px" },
   );
   for (const figure of figures) watcher.observe(figure);
-  const again = () => drawn.forEach(draw);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  let [width, waiting] = [window.innerWidth, 0];
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === width) return; // a phone's address bar comes and goes
+    width = window.innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => drawn.forEach(show), 150);
+  });
   window.addEventListener("beforeprint", () => {
-    for (const figure of figures) if (figure.offsetParent !== null && !drawn.has(figure)) draw(figure);
+    for (const figure of figures) if (figure.offsetParent !== null && !drawn.has(figure)) show(figure);
   });
 })();

@@ -1,4 +1,4 @@
-"""One HTML file that opens offline: chapters of sections, with styles and plotly.js inside."""
+"""One HTML file that opens offline: chapters of sections, with styles and what draws figures inside."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from onestage.report.axes import axes_section
 from onestage.report.bounds import bounds_section
 from onestage.report.cells import Compared
 from onestage.report.claims import claims_section
 from onestage.report.curves import curves_section
+from onestage.report.equal import equal_section
 from onestage.report.figures import Look, looks_of
 from onestage.report.front import Comparison, FrontError, compare, result_of
 from onestage.report.gains import gains_section
@@ -143,7 +142,7 @@ def page(chapters: Sequence[Compared], title: str, asked: Mapping[str, Any] | No
             el("header", el("h1", title), el("nav", *links)),
             el("main", *parts),
             el("footer", "Written by onestage report. This file needs no network."),
-            el("script", Html(get_plotlyjs())),
+            el("script", _own("draw.js")),
             el("script", _own("page.js")),
         ]
     )
@@ -160,9 +159,10 @@ def chapter_sections(found: Compared, asked: Mapping[str, Any] | None = None) ->
         "Results": result_section(found, looks),
         "Over the axes": axes_section(found, looks),
         "Gained and forgotten": gains_section(found, looks),
-        "Bounds": bounds_section(found),
+        "Bounds": bounds_section(found, looks),
         "Beside the papers": published_section(found),
         "The front": front_section(found, looks, _gaps(found)),
+        "At equal gain": equal_section(found, looks),
         "Claims": claims_section(found),
         "Samples": samples_section(found, looks),
         "Training": curves_section(found, looks),

@@ -45,7 +45,7 @@ def _cell(run: Trained, metrics: Mapping[str, Metric], reader: Reader) -> Cell:
     results = {name: value for name, value in last.items() if value is not None}
     if not results:
         reader.tell(run.name, "was not evaluated (train.eval_steps)")
-    state = "done" if run.done and results else "unfinished"
+    state = "done" if run.done else "interrupted"
     return Cell(
         run.name,
         run.name,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
+
+import yaml
 
 from onestage.report.cells import Compared, first_of_each
 from onestage.report.figures import Look
 from onestage.report.markup import Html, el, fold, join, table
-from onestage.report.numbers import UNKNOWN, duration, mean_of, setting
-from onestage.report.reading import is_number, mapping
+from onestage.report.numbers import UNKNOWN, duration, mean_of, number, setting
+from onestage.report.reading import is_number, mapping, texts
 from onestage.report.trained import Part
 
 COUNTS = (
@@ -109,10 +113,26 @@ def _choices(found: Compared) -> Html | None:
         for cell in found.cells
         if cell.choice
     ]
-    if not rows:
-        return None
     summary = f"what was tried and chosen ({len(rows)} cells)"
-    return fold(summary, table(("method", "purpose", "seed", "choice", "state"), rows))
+    cells = fold(summary, table(("method", "purpose", "seed", "choice", "state"), rows))
+    return join([_chosen(found), cells if rows else None]) if rows or found.tuning else None
+
+
+def _chosen(found: Compared) -> Html | None:
+    """What the trials on validation chose for each method."""
+    rows = []
+    for method, told in found.tuning.items():
+        trials, edges = mapping(told).get("trials"), texts(mapping(told).get("edges"))
+        metric = str(mapping(told).get("metric") or "")
+        values = [mapping(one).get(metric) for one in trials] if isinstance(trials, list) else []
+        known = [value for value in values if is_number(value)]
+        sign = found.metrics[metric].sign if metric in found.metrics else 1
+        best = max(known, key=lambda value: (sign or 1) * value, default=None)
+        choice = _told(mapping(mapping(told).get("best"))) or "nothing"
+        edge = f" ({', '.join(edges)}: at the edge of the grid)" if edges else ""
+        rows.append((method, choice + edge, str(len(values)), f"{metric} {number(best)}"))
+    head = ("method", "chosen", "trials", "the best of them, on validation")
+    return fold("what tuning chose", table(head, rows)) if rows else None
 
 
 def _told(choice: Mapping[str, Any]) -> str:
@@ -142,7 +162,53 @@ def repeat_section(found: Compared) -> Html:
         ("machine", ", ".join(str(value) for value in machine.values())),
         ("folder", el("code", found.folder)),
     ]
-    return join([table(("", ""), [row for row in rows if row[1]], class_="facts"), _times(found)])
+    facts = table(("", ""), [row for row in rows if row[1]], class_="facts")
+    return join([facts, _line_by_line(found), _times(found)])
+
+
+def _line_by_line(found: Compared) -> Html | None:
+    """One command for each line of the result table."""
+    commands = line_commands(found)
+    if not commands:
+        return None
+    seeds = "One seed is enough to see a line again: name fewer."
+    body = [(label, el("code", command)) for label, command in commands.items()]
+    whole = table(("line", "command"), body, class_="commands")
+    return fold(f"each line of the results by itself ({len(body)} commands)", el("p", seeds), whole)
+
+
+def line_commands(found: Compared) -> dict[str, str]:
+    """By setting; empty where it is not known what was typed for the whole study."""
+    begun = _typed(found)
+    if not found.is_study or not begun:
+        return {}
+    commands = {}
+    for one in found.settings():
+        cells = [cell for cell in found.tested if cell.setting == one]
+        best = mapping(mapping(found.tuning.get(one.method)).get("best"))
+        choice = dict(cells[0].choice) or best
+        told = {"method": one.method, "seeds": sorted({cell.seed for cell in cells})}
+        line = yaml.safe_dump(
+            {**told, **dict(one.axes), **choice},
+            default_flow_style=True,
+            sort_keys=False,
+            width=math.inf,
+        )
+        commands[one.label] = shlex.join([*begun, "--cell", line.strip()])
+    return commands
+
+
+def _typed(found: Compared) -> list[str]:
+    """`onestage study FILE` and what it was told to override; [] where that is not known."""
+    try:
+        words = shlex.split(str(found.about.get("command") or ""))
+    except ValueError:
+        return []
+    if words[:2] != ["onestage", "study"]:
+        return []
+    files = [word for word in words[2:] if word.endswith((".yaml", ".yml"))]
+    given = [(a, b) for a, b in pairwise(words) if a == "--set"]
+    return [*words[:2], *files[:1], *(word for two in given for word in two)] if files else []
 
 
 def _times(found: Compared) -> Html | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from onestage.report.cells import FEW as SEEDS
 from onestage.report.cells import SMALL, Compared, Metric, Setting
 from onestage.report.figures import Look
 from onestage.report.markup import Html, el, fold, join, table
 from onestage.report.numbers import UNKNOWN, mean_of, number
+from onestage.report.reading import mapping
 from onestage.stats import Interval
 
 MEAN = "mean"
@@ -38,7 +40,7 @@ def result_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
         measured = results_table(found, looks, own, rows)
         parts.append(fold(f"what the runs measured themselves ({len(own)})", measured))
     parts.append(_together(found, looks))
-    parts.append(fold("what the metrics are", _meanings(found.metrics)))
+    parts.append(fold("what the metrics mean", _meanings(found.metrics)))
     return join(parts)
 
 
@@ -53,18 +55,22 @@ def results_table(
     means = {one: overall(found, one, averaged) for one in rows} if averaged else {}
     top = max((mean.mean for mean in means.values() if mean), default=None)
     best = {name: found.best(name) for name in names}
+    # Where all are of few seeds the note says it; grey would be the colour of the table.
+    mixed = found.is_study and any(found.settled(one, name) for one in rows for name in names)
     body = []
     for one in rows:
         line: list[object] = [_named(one, looks)]
         for name in names:
             mean, worse = found.mean(one, name), found.forgotten(one, name)
             change = found.change(one, name)
-            line.append(value_cell(mean, change, one in best[name], worse))
+            few = not found.settled(one, name) and (mixed or worse)
+            line.append(value_cell(mean, change, one in best[name], worse, few))
         if averaged:
             mean = means[one]
             # A single row is not the best of anything.
             first = mean is not None and mean.mean == top and len(means) > 1
-            line.append(value_cell(mean, None, first, False))
+            few = mixed and mean is not None and mean.n < SEEDS
+            line.append(value_cell(mean, None, first, False, few))
         body.append(line)
     return table(head, body, class_="results")
 
@@ -90,7 +96,10 @@ def overall(found: Compared, one: Setting, metrics: Sequence[str]) -> Interval |
     return mean_of([sum(value[seed] for value in values) / len(values) for seed in seeds])
 
 
-def value_cell(mean: Interval | None, change: Interval | None, best: bool, worse: bool) -> Html:
+def value_cell(
+    mean: Interval | None, change: Interval | None, best: bool, worse: bool, few: bool
+) -> Html:
+    """few: of fewer seeds than say anything for sure; such numbers are grey, and never red."""
     if mean is None:
         return el("td", UNKNOWN, class_="none")
     told = [f"{mean.n} seed{'s' if mean.n > 1 else ''}"]
@@ -100,7 +109,9 @@ def value_cell(mean: Interval | None, change: Interval | None, best: bool, worse
     text: object = el("b", number(mean.mean)) if best else number(mean.mean)
     if worse:
         told.append("forgotten")
-    name = " ".join(["best"] * best + ["forgotten"] * worse)
+    if few:
+        told.append("too few to be sure of")
+    name = " ".join(["best"] * best + ["forgotten"] * worse + ["few"] * few)
     return el("td", text, half, class_=name or None, title="; ".join(told))
 
 
@@ -121,15 +132,34 @@ def explanation(found: Compared, rows: Sequence[Setting]) -> Html:
     else:
         seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         says = [f"Mean over {seeds} seeds ± half the width of its 95 % interval (Student's t). "]
-    says += [el("b", "Bold"), ": the best of a column. "]
+    says += [el("b", "Bold"), ": the best of a column. ", _judged_on(found)]
+    if counts and counts[0] < SEEDS <= counts[-1]:
+        says += [el("span", "Grey", class_="few"), f": fewer than {SEEDS} seeds, sure of nothing. "]
+    elif found.is_study and counts and counts[-1] < SEEDS:
+        says.append(f"Fewer than {SEEDS} seeds are sure of nothing. ")
     if found.base is None:
         return el("p", *says, class_="note")
     says += [el("span", "Red", class_="forgotten"), f": forgotten, surely worse than {found.base}"]
+    says.append(f" (the interval of the change, over {SEEDS} seeds or more, excludes zero)")
+    if counts and counts[0] < SEEDS:
+        says += [". ", el("span", "▼ ", class_="forgotten few"), "the same of fewer seeds"]
     if 1 in counts:
-        says.append(f" (with one seed: worse by more than {SMALL:g}, or {SMALL:.0%} if above 1)")
-    if counts != [1]:
-        says.append(" (the interval of the change, seed by seed, excludes zero)")
+        says.append(f" (of one: worse by more than {SMALL:g}, or {SMALL:.0%} if above 1)")
     return el("p", *says, ".", class_="note")
+
+
+def _judged_on(found: Compared) -> str:
+    """On what the numbers were measured, and on what the settings were chosen."""
+    if not found.is_study:
+        return "Measured on held-out rows; which of them is best is chosen by the numbers shown. "
+    seeds = mapping(found.about.get("tune")).get("seeds")
+    chosen = "All numbers are of the test split"
+    if isinstance(seeds, list) and seeds:
+        told = ", ".join(map(str, seeds))
+        chosen += (
+            f"; settings were chosen on the validation split of seed{'s' * (len(seeds) > 1)} {told}"
+        )
+    return f"{chosen}. "
 
 
 def _together(found: Compared, looks: Mapping[str, Look]) -> Html | None:

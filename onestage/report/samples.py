@@ -1,14 +1,14 @@
-"""Answers side by side: a prompt a row, a method a column."""
+"""Answers side by side under their prompt, a column for each method."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from onestage.report.cells import Cell, Compared
 from onestage.report.figures import Look
-from onestage.report.markup import Html, el, fold, join, table
+from onestage.report.markup import Html, el, fold, join
 from onestage.report.numbers import UNKNOWN, number
 from onestage.report.reading import is_number, texts
 
@@ -16,6 +16,7 @@ PROMPTS = 16
 COLUMNS = 16
 LENGTH = 600
 ANSWERS = 4
+LINES = 6
 Key = tuple[str, str]
 """A prompt, and the metric that it is asked for."""
 
@@ -37,23 +38,37 @@ def _tested(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     ]
     told = {key: (_differ(key, trained), _differ(key, answers)) for key in keys}
     shown = spread(sorted(keys, key=told.__getitem__, reverse=True))[:PROMPTS]
-    rows = []
-    for prompt, metric in shown:
-        under = el("small", metric, class_="under") if metric else None
-        line: list[object] = [join([el("div", clipped(prompt), class_="text"), under])]
-        line += [_answer(answer.get((prompt, metric))) for answer in answers]
-        rows.append(line)
+    heads = [_head(cell, looks) for cell in cells]
+    blocks = [
+        _block(
+            prompt, metric, zip(heads, map(_answer, _of(answers, (prompt, metric))), strict=True)
+        )
+        for prompt, metric in shown
+    ]
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell in cells))
     many = f"{len(shown)} of {len(keys)} prompts" if len(shown) < len(keys) else "All prompts"
     note = f"{many}, of seed {seeds}; of each metric those that are answered differently first."
     methods = len({cell.method for cell in found.tested if cell.samples})
     if methods > len(cells):
         note += f" The first {len(cells)} of {methods} methods."
-    return join(
-        [
-            el("p", note, class_="note"),
-            table(["prompt", *(_head(cell, looks) for cell in cells)], rows, class_="samples"),
-        ]
+    return join([el("p", note, class_="note"), *blocks])
+
+
+def _of(
+    answers: Sequence[Mapping[Key, Mapping[str, Any]]], key: Key
+) -> list[Mapping[str, Any] | None]:
+    return [answer.get(key) for answer in answers]
+
+
+def _block(prompt: str, under: str, answers: Iterable[tuple[Html, Html]]) -> Html:
+    """A prompt, which stays in sight, and under it the answers side by side."""
+    told = el("small", under, class_="under") if under else None
+    cards = [el("div", head, answer, class_="answer") for head, answer in answers]
+    return el(
+        "div",
+        el("div", el("div", clipped(prompt), class_="text"), told, class_="prompt"),
+        el("div", *cards, class_="answers", tabindex="0"),
+        class_="sample",
     )
 
 
@@ -73,25 +88,24 @@ def columns(found: Compared, cells: Sequence[Cell]) -> list[Cell]:
 def _sampled(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     """What runs with rewards kept of their last sampled answers."""
     cells = columns(found, [c for c in found.tested if c.trained and _last(c)])
-    parts = []
+    parts: list[Html] = []
     for cell in cells:
-        rows = []
-        for one in _last(cell)[:6]:
-            given = one.get("rewards")
-            rewards = given if isinstance(given, list) else []
-            answers = []
-            for n, text in enumerate(texts(one.get("completions"))[:ANSWERS]):
-                reward = rewards[n] if n < len(rewards) else None
-                told = number(reward) if is_number(reward) else UNKNOWN
-                label = el("small", f"reward {told}", class_="under")
-                answers.append(el("div", clipped(text), label, class_="text"))
-            prompt = el("div", clipped(str(one.get("prompt", ""))), class_="text")
-            hint = el("div", clipped(str(one.get("hint") or "")), class_="text")
-            rows.append([prompt, hint, join(answers)])
+        blocks = [_line(one) for one in _last(cell)[:LINES]]
         step = _last(cell)[0].get("step", UNKNOWN)
-        head = (f"prompt, step {step}", "hint", f"first {ANSWERS} answers")
-        parts.append(fold(_head(cell, looks), table(head, rows, class_="samples")))
+        parts.append(fold(join([_head(cell, looks), f", step {step}"]), *blocks, open_=not parts))
     return join([el("h3", "Sampled while training"), *parts]) if parts else None
+
+
+def _line(one: Mapping[str, Any]) -> Html:
+    """A line of `samples.jsonl`: a problem with its sampled answers, or a question with its answer."""
+    given = one.get("rewards")
+    rewards = given if isinstance(given, list) else []
+    hint, answers = str(one.get("hint") or ""), []
+    for n, text in enumerate(texts(one.get("completions"))[:ANSWERS]):
+        reward = rewards[n] if n < len(rewards) else None
+        told = f"reward {number(reward)}" if is_number(reward) else f"answer {n + 1}"
+        answers.append((el("small", told), el("div", clipped(text), class_="text")))
+    return _block(str(one.get("prompt", "")), f"hint: {clipped(hint)}" if hint else "", answers)
 
 
 def _last(cell: Cell) -> list[dict[str, Any]]:
@@ -125,14 +139,14 @@ def spread(keys: Sequence[Key]) -> list[Key]:
 
 def _answer(one: Mapping[str, Any] | None) -> Html:
     if one is None:
-        return el("td", UNKNOWN, class_="none")
+        return el("div", UNKNOWN, class_="none")
     right = one.get("right")
     told = None
     if isinstance(right, bool):
         mark, name = ("✓ right", "right") if right else ("✗ wrong", "wrong")
         told = el("small", mark, class_=f"mark {name}")
     text = clipped(str(one.get("response", "")))
-    return el("td", el("div", text or "(nothing)", class_="text"), told)
+    return join([el("div", text or "(nothing)", class_="text"), told])
 
 
 def clipped(text: str) -> str:

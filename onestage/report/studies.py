@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from onestage.report.cells import Cell, Compared, Metric
 from onestage.report.reading import Reader, is_number, mapping, texts
 from onestage.report.trained import Trained, is_run, read_run
 
-TIDY = {"purpose", "method", "seed", "cell", "metric", "value"}
-"""Columns of `results.csv` that are no axes."""
+TIDY = {"purpose", "method", "seed", "cell", "metric", "value", "choice"}
+"""Columns of a study's table that are no axes."""
+TABLES = ("results.csv", "results.parquet")
 
 
 def is_study(folder: Path) -> bool:
@@ -26,7 +28,8 @@ def read_study(folder: Path) -> Compared:
     reader = Reader()
     about = reader.json(folder / "study.json", folder.name, needed=True) or {}
     base = str(about["base"]) if about.get("base") else None
-    cells, whole = derived(folder / "results.csv", _cells(folder / "cells", reader), reader)
+    begun = _cells(folder / "cells", reader)
+    cells, whole = derived(_rows(folder, reader), begun)
     metrics = _metrics(about, [*cells, *whole])
     methods = texts(about.get("methods"))
     if base is not None and base not in methods:
@@ -49,23 +52,25 @@ def read_study(folder: Path) -> Compared:
         reader.text(folder / "study.yaml", folder.name) or "",
         [claim for claim in claims if isinstance(claim, dict)],
         reader.troubles,
+        reader.json(folder / "tuning.json", folder.name) or {},
         whole=whole,
     )
 
 
-def derived(file: Path, cells: list[Cell], reader: Reader) -> tuple[list[Cell], list[Cell]]:
+def derived(rows: Iterable[Mapping[str, Any]], cells: list[Cell]) -> tuple[list[Cell], list[Cell]]:
     """The cells with what the study's table adds to their own results, and numbers that are of several
     cells together (their rows name no cell). Without cells, as where only tables were kept, the table
     says what they reached."""
     by_name, kept = {cell.name: cell for cell in cells}, bool(cells)
     whole: list[Cell] = []
-    for row in _rows(file, reader):
+    for row in rows:
         metric, value, name = row.get("metric"), _number(row.get("value")), row.get("cell") or ""
         if not metric or value is None:
             continue
         purpose, method = str(row.get("purpose")), str(row.get("method"))
         axes = {k: _value(v) for k, v in row.items() if k and v and k not in TIDY}
-        made = Cell(name, method, int(_number(row.get("seed")) or 0), purpose, axes)
+        seed, choice = int(_number(row.get("seed")) or 0), mapping(_value(row.get("choice") or ""))
+        made = Cell(name, method, seed, purpose, axes, choice)
         # Where there are cells they are the source, and the table only adds to them.
         if name and not kept:
             by_name.setdefault(name, made)
@@ -78,13 +83,30 @@ def derived(file: Path, cells: list[Cell], reader: Reader) -> tuple[list[Cell], 
     return list(by_name.values()), whole
 
 
-def _rows(file: Path, reader: Reader) -> list[dict[str, Any]]:
-    text = reader.text(file, file.parent.name) or ""
+def _rows(folder: Path, reader: Reader) -> list[dict[str, Any]]:
+    """Of the study's table, as far as it can be read: of a study in a repository only the smaller one,
+    in Parquet, may have been kept."""
+    lines, packed = (folder / name for name in TABLES)
+    if packed.is_file() and not lines.is_file():
+        return _packed(packed, reader)
+    text = reader.text(lines, folder.name) or ""
     try:
         return list(csv.DictReader(io.StringIO(text, newline="")))
     except csv.Error as error:
-        reader.tell(file.parent.name, f"{file.name} is damaged ({error})")
+        reader.tell(folder.name, f"{lines.name} is damaged ({error})")
         return []
+
+
+def _packed(file: Path, reader: Reader) -> list[dict[str, Any]]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table
+
+    try:
+        found: list[dict[str, Any]] = read_table(file).to_pylist()
+    except (OSError, ArrowException) as error:
+        reader.tell(file.parent.name, f"{file.name} cannot be read ({str(error).splitlines()[0]})")
+        return []
+    return found
 
 
 def _value(text: str) -> Any:
@@ -95,9 +117,9 @@ def _value(text: str) -> Any:
         return text
 
 
-def _number(text: str | None) -> float | None:
+def _number(given: str | float | None) -> float | None:
     try:
-        value = float(text or "")
+        value = float("" if given is None else given)
     except ValueError:
         return None
     return value if is_number(value) else None
@@ -147,7 +169,8 @@ def _front(told: object, metrics: dict[str, Metric]) -> tuple[str, str] | None:
 
 def _cells(folder: Path, reader: Reader) -> list[Cell]:
     if not folder.is_dir():
-        reader.tell(folder.parent.name, "there are no cells")
+        if not (folder.parent / TABLES[1]).is_file():  # beside it they were left out on purpose
+            reader.tell(folder.parent.name, "there are no cells")
         return []
     return [_cell(one, reader) for one in sorted(folder.iterdir()) if one.is_dir()]
 

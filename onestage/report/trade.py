@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from onestage.report.cells import Compared, Setting
-from onestage.report.figures import Figure, Look, plain, rounded
+from onestage.report.figures import Figure, Look, rounded
 from onestage.report.front import Comparison
 from onestage.report.markup import Html, el, join, table
 from onestage.report.numbers import number, setting
@@ -72,8 +72,8 @@ def _point(
     ]
     choices = {seed["choice"] for seed in seeds}
     return {
-        "label": plain(one.label),
-        "method": plain(one.method),
+        "label": one.label,
+        "method": one.method,
         "choice": choices.pop() if len(choices) == 1 else "settings differ by seed",
         "colour": look.colour,
         "symbol": look.symbol,
@@ -83,7 +83,7 @@ def _point(
 
 
 def _choice(choice: Mapping[str, Any]) -> str:
-    return plain(", ".join(f"{key} = {setting(value)}" for key, value in choice.items()))
+    return ", ".join(f"{key} = {setting(value)}" for key, value in choice.items())
 
 
 def _gaps(gaps: Comparison) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,8 +167,21 @@ def _part(folder: Path, name: str, where: str, before: int, reader: Reader) -> P
     planned = manifest.get("steps")
     if lines and not part.done:
         of = f" of {planned}" if isinstance(planned, int) else ""
-        reader.tell(where, f"unfinished: reached step {part.steps}{of}, no model saved")
+        state = "still running, now" if goes_on(folder) or goes_on(folder.parent) else "interrupted"
+        reader.tell(where, f"{state} at step {part.steps}{of}, no model saved")
     return part
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a run holds the folder, here or on a machine that shares its locks."""
+    try:
+        with (folder / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or none that may be looked at
+        return False
+    return False
 
 
 def _step(line: dict[str, Any]) -> int:

@@ -51,6 +51,8 @@ class Change:
     """Whether it lies between 0 and 1 and is told in points."""
     kept: bool = False
     """Whether the model was to keep it, and not to gain: what it knew before."""
+    n: int = 0
+    """Of how many seeds the interval is; as if of four where it is over items."""
 
     @property
     def gain(self) -> float:
@@ -118,6 +120,10 @@ class Verdict:
     sentence: str
     grounds: list[str] = field(default_factory=list)
     """Sentences: gained, lost, open, what was asked."""
+    changes: list[tuple[Change, Standing]] = field(default_factory=list)
+    """Of the model that is kept, or that came nearest to it."""
+    asked: str = ""
+    """What was asked, in a sentence; the last of the grounds, too."""
 
     @property
     def lines(self) -> list[str]:
@@ -148,7 +154,9 @@ def judge(
     else:
         sentence = f"Keep {base}: {_against(best, asked, len(known))}."
     named = any(change.measure == asked.by for one in known for change in one.changes)
-    return Verdict(keep, sentence, [*_grounds(best, asked), _limits(asked, named)])
+    limits = _limits(asked, named, len(known))
+    changes = [(change, change.standing(asked)) for change in best.changes]
+    return Verdict(keep, sentence, [*_grounds(best, asked), limits], changes, limits)
 
 
 def _goals(one: Candidate, asked: Thresholds) -> list[Change]:
@@ -210,13 +218,15 @@ def _largest_first(changes: Sequence[Change]) -> list[Change]:
     return sorted(changes, key=lambda one: -abs(one.gain) if math.isfinite(one.gain) else -math.inf)
 
 
-def _limits(asked: Thresholds, named: bool) -> str:
+def _limits(asked: Thresholds, named: bool, count: int) -> str:
     by = f", decided by {asked.by}" if asked.by else ""
     if asked.by and not named:
         by += ", which was not measured: the mean of all decided"
+    several = " One of several models, chosen by the numbers shown: they flatter it."
     return (
         f"Asked for: a mean gain above {asked.wanted:g} and no measure down by more than "
         f"{asked.allowed:g} (points of 100, or per cent of what it was){by}."
+        + (several if count > 1 else "")
     )
 
 

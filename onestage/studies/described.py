@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -36,7 +37,7 @@ def described(
         "front": file.front.model_dump() if file.front else None,
         **kept,
         **{key: here[key] for key in ("versions", "git", "machine")},
-        "command": " ".join(["onestage", *sys.argv[1:]]),
+        "command": shlex.join(["onestage", *sys.argv[1:]]),
         "written": datetime.now().isoformat(timespec="seconds"),
     }
 

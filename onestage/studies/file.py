@@ -315,15 +315,15 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
 
 def parse_study(content: Mapping[str, Any]) -> StudyFile:
     """Check a study given as plain data."""
-    return checked(StudyFile, _numbers(dict(content)), StudyError)
+    return checked(StudyFile, as_numbers(dict(content)), StudyError)
 
 
-def _numbers(content: Any) -> Any:
+def as_numbers(content: Any) -> Any:
     """YAML 1.1 reads 1e-4 as a string; in lists of values and in recipes people mean a number."""
     if isinstance(content, dict):
-        return {key: _numbers(value) for key, value in content.items()}
+        return {key: as_numbers(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [_numbers(value) for value in content]
+        return [as_numbers(value) for value in content]
     if isinstance(content, str) and content[:1] in "0123456789.+-":  # nan and inf may be names
         return number(content)
     return content

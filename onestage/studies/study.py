@@ -18,6 +18,7 @@ import yaml
 from onestage.config import RecipeError
 from onestage.runfolder import Say, default_cache, read_json, write_json, write_text
 from onestage.studies import claims, executors
+from onestage.studies.alone import alone
 from onestage.studies.cells import Cell, reported, trials, unchosen, within
 from onestage.studies.described import described, settled_claims
 from onestage.studies.executors import Crew, Executor, Place
@@ -72,6 +73,7 @@ def study(
     cache: Path | None = None,
     say: Say = print,
     changed_claims: str | None = None,
+    cell: str | Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Compare recipes over seeds and settings as a study file says; what is done already is found again.
 
@@ -79,9 +81,11 @@ def study(
     cells at once (default: here GPUs, or else cores; on a cluster as many as fit); on: where cells
     are done (`local`, `ray`, `ray:HOST:PORT`, or a table of options); retry: do failed cells again;
     cache: bases, encoded data, references; changed_claims: why claims are others than before the first
-    results, which the folder and the ledger keep.
+    results, which the folder and the ledger keep; cell: only this line of its tables, in a folder of its
+    own: a table of `method`, `seeds`, and values of axes and of what it would try.
     """
     content = load_study(file, overrides)
+    content = content if cell is None else alone(content, cell)
     folder = out or Path("runs") / content.name
     where = executors.make(on)
     places = (folder, cache or default_cache())

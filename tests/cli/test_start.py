@@ -70,7 +70,7 @@ def test_a_run_loads_no_library_that_only_some_runs_need() -> None:
     )
     theirs = {name.split(".")[0] for name in wanted}
     assert {"torch", "transformers", "accelerate"} <= theirs  # the test sees what there is
-    rare = {"peft", "datasets", "pandas", "pyarrow", "scipy", "ray", "torchjd", "plotly", "lm_eval"}
+    rare = {"peft", "datasets", "pandas", "pyarrow", "scipy", "ray", "torchjd", "lm_eval"}
     assert not theirs & (rare | {"vllm", "trl", "mergekit", "math_verify", "bitsandbytes"})
     assert not wanted & {"transformers.Trainer", "transformers.trainer"}
 

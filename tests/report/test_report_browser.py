@@ -135,7 +135,7 @@ def test_colours_follow_the_scheme(browser: Any, page_file: Path) -> None:
     tab, said = opened(browser, page_file, 1280)
     figure = tab.locator("#c1-the-front figure")
     draw(figure)
-    ink = "() => document.querySelector('#c1-the-front .xtitle').style.fill"
+    ink = "() => getComputedStyle(document.querySelector('#c1-the-front .xtitle')).fill"
     before = tab.evaluate(ink)
     tab.emulate_media(color_scheme="dark")
     tab.wait_for_function(f"() => ({ink})() !== '{before}'", timeout=5_000)

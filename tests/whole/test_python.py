@@ -203,7 +203,7 @@ def test_a_type_checker_knows_the_names(tmp_path: Path) -> None:
     """mypy, as a user would run it on a script that uses the package; it need not look into torch and
     its like, which costs most of a minute."""
     options = tmp_path / "mypy.ini"
-    others = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "plotly")
+    others = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy")
     options.write_text(
         "[mypy]\nignore_missing_imports = true\n"
         + "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in others)

@@ -1,0 +1,230 @@
+"""What methods keep where they have gained as much: every setting of every method, on all seeds.
+
+A method that learns less forgets less, so retention is compared among settings that gained nearly as
+much as the best. Which of a method's settings stands for it is chosen on validation where trials say it.
+The hypervolume takes all settings together: the area under a method's front of gain and retention, of a
+square from the base's gain to the seed's best, and from nothing kept to everything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onestage.report.cells import Cell, Compared, Setting
+from onestage.report.figures import Figure, Look, axis, rounded
+from onestage.report.markup import Html, el, join, table
+from onestage.report.numbers import UNKNOWN, mean_of, number
+from onestage.report.reading import is_number, mapping
+from onestage.report.results import MEANS
+from onestage.stats import Interval, hypervolume
+
+SHARE = 0.9
+"""Of the best gain, that counts as equal."""
+Choice = tuple[Setting, str]
+"""A setting, and what was tried in it as text."""
+
+
+@dataclass
+class Tried:
+    """All that was tried of a study whose settings ran on reported seeds too."""
+
+    gain: str
+    share: float
+    kept: list[str]
+    tests: dict[Choice, list[Cell]] = field(default_factory=dict)
+    trials: dict[Choice, list[Cell]] = field(default_factory=dict)
+
+    @property
+    def chosen_on(self) -> dict[Choice, list[Cell]]:
+        """Trials on validation, where every setting has some; else the tests themselves."""
+        return self.trials if self.trials.keys() >= self.tests.keys() else self.tests
+
+    @property
+    def on_validation(self) -> bool:
+        return self.chosen_on is self.trials
+
+    def reach(self) -> set[Choice]:
+        """The settings whose mean gain is at least the share of the best one's."""
+        gains = {one: gain for one in self.tests if (gain := self._chosen(one, self.gain))}
+        top = max((gain.mean for gain in gains.values()), default=math.nan)
+        return {one for one, gain in gains.items() if gain.mean >= self.share * top}
+
+    def keeper(self, method: str, metric: str, sign: int) -> Choice | None:
+        """The setting of a method that keeps most of a metric among those that gained enough."""
+        mine = {
+            one: kept
+            for one in self.reach()
+            if one[0].method == method and (kept := self._chosen(one, metric))
+        }
+        return max(mine, key=lambda one: sign * mine[one].mean) if mine else None
+
+    def mean(self, one: Choice, metric: str) -> Interval | None:
+        return _mean(self.tests[one], metric)
+
+    def _chosen(self, one: Choice, metric: str) -> Interval | None:
+        return _mean(self.chosen_on.get(one, []), metric)
+
+
+def _mean(cells: Sequence[Cell], metric: str) -> Interval | None:
+    return mean_of([cell.results[metric] for cell in cells if metric in cell.results])
+
+
+def tried(found: Compared) -> Tried | None:
+    """None where only chosen settings ran on the reported seeds, or nothing says what was gained."""
+    if not any(cell.purpose == "grid" for cell in found.cells):
+        return None
+    tune = mapping(found.about.get("tune"))
+    asked = {k: v for k, v in mapping(tune.get("at_least")).items() if is_number(v)}
+    gain = next(iter(asked), found.front[0] if found.front else str(tune.get("metric")))
+    if gain not in found.metrics or found.metrics[gain].sign <= 0:
+        return None
+    first = [found.front[1] if found.front else "", str(tune.get("metric"))]
+    whole = Tried(gain, asked.get(gain, SHARE), _retentions(found, gain, first))
+    if not whole.kept:
+        return None
+    for cell in found.cells:
+        if cell.method != found.base and cell.results:
+            place = whole.trials if cell.purpose == "tune" else whole.tests
+            key = cell.setting, json.dumps(dict(cell.choice), sort_keys=True, default=str)
+            place.setdefault(key, []).append(cell)
+    return whole
+
+
+def _retentions(found: Compared, gain: str, first: Sequence[str]) -> list[str]:
+    """What is kept: the metrics named first, then of each other group the first of the headline."""
+    taken, names = {(found.metrics[gain].group, 1)}, list[str]()
+    for name in [*first, *found.headline]:
+        metric = found.metrics.get(name)
+        if metric is None or not metric.sign or name in (gain, *MEANS, *names):
+            continue
+        if name in first or (metric.group, metric.sign) not in taken:
+            names.append(name)
+            taken.add((metric.group, metric.sign))
+    return names
+
+
+def equal_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    """The figure of all settings, and a row a method."""
+    whole = tried(found)
+    if whole is None:
+        return None
+    methods = list(dict.fromkeys(one.method for one, _ in whole.tests))
+    heads: list[object] = ["method", "settings that reach it", f"{whole.gain} ↑"]
+    for name in whole.kept:
+        heads += [f"{name}{found.metrics[name].arrow}", f"hypervolume with {name} ↑"]
+    rows = [_row(found, whole, looks, method) for method in methods]
+    chosen = "on validation" if whole.on_validation else "by the test itself, so it is flattered"
+    note = (
+        "Of each method the setting that keeps most of a metric, among those that reach "
+        f"{whole.share:g} of the best {whole.gain} of any, chosen {chosen}; ± half of the 95 % interval "
+        "over seeds. Hypervolume: of all of a method's settings, gain and retention at once, 0 to 1."
+    )
+    figure = _figure(found, whole, looks)
+    return join([el("p", note, class_="note"), table(heads, rows, class_="results"), figure.html()])
+
+
+def _row(found: Compared, whole: Tried, looks: Mapping[str, Look], method: str) -> list[object]:
+    mine, reach = [one for one in whole.tests if one[0].method == method], whole.reach()
+    gains = [gain for one in mine if one in reach and (gain := whole.mean(one, whole.gain))]
+    best = max(gains, key=lambda one: one.mean, default=None)
+    line: list[object] = [
+        el("span", looks[method].chip, method, class_="method"),
+        f"{sum(one in reach for one in mine)} of {len(mine)}",
+        _told(best),
+    ]
+    for name in whole.kept:
+        keeper = whole.keeper(method, name, found.metrics[name].sign)
+        line += [_told(whole.mean(keeper, name) if keeper else None)]
+        line += [_told(volume(found, whole, method, name))]
+    return line
+
+
+def _told(mean: Interval | None) -> object:
+    if mean is None:
+        return el("td", UNKNOWN, class_="none")
+    half = el("small", " ± ", number(mean.half)) if mean.half is not None else None
+    return el("td", number(mean.mean), half, title=f"{mean.n} seeds")
+
+
+def volume(found: Compared, whole: Tried, method: str, metric: str) -> Interval | None:
+    """Hypervolume of gain and retention of a method's settings, seed by seed.
+
+    Gain: from the base's (0) to the best of any setting of the seed (1). Retention: a share as it is; of
+    a metric that is better lower e^-(its rise over the base's), at most 1.
+    """
+    values = []
+    for seed in sorted({cell.seed for cells in whole.tests.values() for cell in cells}):
+        base = {k: v for cell in found.tested if cell.method == found.base and cell.seed == seed
+                for k, v in cell.results.items()}  # fmt: skip
+        cells = [c for some in whole.tests.values() for c in some if c.seed == seed]
+        gains = [cell.results[whole.gain] for cell in cells if whole.gain in cell.results]
+        if whole.gain not in base or not gains or max(gains) <= base[whole.gain]:
+            continue
+        points = []
+        for cell in cells:
+            kept = _kept(found, metric, cell.results.get(metric), base.get(metric))
+            if cell.method == method and kept is not None and whole.gain in cell.results:
+                gained = (cell.results[whole.gain] - base[whole.gain]) / (
+                    max(gains) - base[whole.gain]
+                )
+                points.append((1 - gained, 1 - kept))
+        if points:
+            values.append(hypervolume(points, (1.0, 1.0)))
+    return mean_of(values)
+
+
+def _kept(found: Compared, metric: str, value: float | None, base: float | None) -> float | None:
+    if value is None:
+        return None
+    if found.metrics[metric].sign > 0:
+        return value if found.share(metric) else None
+    return None if base is None else math.exp(-max(0.0, value - base))
+
+
+def _figure(found: Compared, whole: Tried, looks: Mapping[str, Look]) -> Figure:
+    """Every setting of every method, and the gain that counts as equal."""
+    traces: list[dict[str, Any]] = []
+    for name in whole.kept:
+        methods = dict.fromkeys(one.method for one, _ in whole.tests)
+        points = [_points(whole, name, method, looks[method]) for method in methods]
+        traces += [*points, *_limit(whole, name, [y for one in points for y in one["y"]])]
+    units = {name: found.metrics[name].title for name in whole.kept}
+    layout = {"xaxis": axis(found.metrics[whole.gain].title), "yaxis": axis(units[whole.kept[0]])}
+    note = f"Means over seeds. Dashed: {whole.share:g} of the best {whole.gain} of the test."
+    title = f"Every setting: {whole.gain} and what is kept"
+    more = {"units": units}
+    return Figure(title, traces, layout, note, height=380, pick="kept", more=more)
+
+
+def _points(whole: Tried, name: str, method: str, look: Look) -> dict[str, Any]:
+    both = [
+        (gain.mean, kept.mean, f"{one.label}\n{choice}")
+        for one, choice in whole.tests
+        if one.method == method
+        and (gain := whole.mean((one, choice), whole.gain))
+        and (kept := whole.mean((one, choice), name))
+    ]
+    return {
+        "x": [rounded(x) for x, _, _ in both],
+        "y": [rounded(y) for _, y, _ in both],
+        "text": [text for _, _, text in both],
+        "only": True,
+        "mode": "markers",
+        "name": method,
+        "marker": {"color": look.colour, "symbol": look.symbol, "size": 9},
+        "pick": name,
+    }
+
+
+def _limit(whole: Tried, name: str, ys: Sequence[float]) -> list[dict[str, Any]]:
+    """The line beyond which gains count as equal."""
+    gains = [gain.mean for one in whole.tests if (gain := whole.mean(one, whole.gain))]
+    if not gains or not ys:
+        return []
+    line = {"color": "@soft", "dash": "dash", "width": 1.4}
+    at = {"x": [rounded(whole.share * max(gains))] * 2, "y": [min(ys), max(ys)]}
+    return [{**at, "mode": "lines", "line": line, "hoverinfo": "skip", "pick": name}]

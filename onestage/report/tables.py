@@ -1,0 +1,122 @@
+"""The main table of studies and runs for papers and spreadsheets: LaTeX, and comma-separated."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from onestage.report.cells import Compared, Setting
+from onestage.report.numbers import number, setting
+from onestage.runfolder import write_text
+
+SPECIAL = {
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "→": r"$\to$"},
+}
+ARROWS = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
+
+
+def write_tables(
+    chapters: Sequence[Compared], latex: Path | None = None, csv: Path | None = None
+) -> list[Path]:
+    """Write the headline metrics of each chapter to the files that are given, and say which were."""
+    made = {latex: latex_of, csv: csv_of}
+    for file, table in made.items():
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, "\n".join(table(chapter) for chapter in chapters))
+    return [file for file in made if file is not None]
+
+
+def latex_of(found: Compared) -> str:
+    """A `table` of LaTeX with `booktabs`: mean and half of the 95 % interval over seeds, the best of a
+    column in bold, a dagger where a metric is surely worse than the base."""
+    axes, names = axes_of(found), found.headline
+    heads = ["method", *axes, *names]
+    arrows = ["", *([""] * len(axes)), *(ARROWS[found.metrics[name].sign] for name in names)]
+    best = {name: found.best(name) for name in names}
+    lines = [
+        " & ".join(
+            [
+                *map(escaped, _place(one, axes)),
+                *(_value(found, one, name, one in best[name]) for name in names),
+            ]
+        )
+        for one in found.settings()
+    ]
+    columns = "l" * (1 + len(axes)) + "r" * len(names)
+    top = " & ".join(escaped(head) + arrow for head, arrow in zip(heads, arrows, strict=True))
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escaped(found.name)}: {_caption(found)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            top + r" \\",
+            r"\midrule",
+            *(line + r" \\" for line in lines),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _caption(found: Compared) -> str:
+    counts = sorted({len(found.values(one, n)) for one in found.settings() for n in found.headline})
+    counts = [count for count in counts if count]
+    if not counts or counts == [1]:
+        return "single runs, without intervals."
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    worse = "" if found.base is None else rf"; $\dagger$: surely worse than {escaped(found.base)}"
+    return rf"mean over {seeds} seeds $\pm$ half of the 95\,\% interval (Student's t){worse}."
+
+
+def _value(found: Compared, one: Setting, name: str, best: bool) -> str:
+    mean = found.mean(one, name)
+    if mean is None:
+        return "--"
+    text = escaped(number(mean.mean))
+    text = rf"\textbf{{{text}}}" if best else text
+    half = rf" {{\scriptsize $\pm$ {escaped(number(mean.half))}}}" if mean.half is not None else ""
+    sure = found.settled(one, name) and found.forgotten(one, name)
+    return text + half + (r"$^\dagger$" if sure else "")
+
+
+def csv_of(found: Compared) -> str:
+    """A line a setting; of each metric the mean, the bounds of its 95 % interval, and the seeds."""
+    axes = axes_of(found)
+    parts = ("", "_low", "_high", "_n")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["method", *axes, *(name + part for name in found.headline for part in parts)])
+    for one in found.settings():
+        line = _place(one, axes)
+        for name in found.headline:
+            mean = found.mean(one, name)
+            numbers = (mean.mean, mean.low, mean.high) if mean else ()
+            told = [f"{value:.6g}" if value == value else "" for value in numbers] or [""] * 3
+            line += [*told, str(mean.n) if mean else ""]
+        writer.writerow(line)
+    return out.getvalue()
+
+
+def axes_of(found: Compared) -> list[str]:
+    """Those that any setting has a value on."""
+    return list(dict.fromkeys(name for one in found.settings() for name, _ in one.axes))
+
+
+def _place(one: Setting, axes: Sequence[str]) -> list[str]:
+    values = [one.at(axis) for axis in axes]
+    return [one.method, *("" if value is None else setting(value) for value in values)]
+
+
+def escaped(text: str) -> str:
+    """Text for LaTeX."""
+    return "".join(SPECIAL.get(mark, mark) for mark in text)
