@@ -241,15 +241,11 @@ class _Progress:
 def _write_scores(file: Path, found: Measured) -> None:
     """What each item is worth, a line each: for those who look for what got worse."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        {"id": i, "scores": {n: _value(v) for n, v in s.items()}} for i, s in found.scores.items()
+    lines: list[dict[str, Any]] = [
+        {"id": i, "scores": suites.told(one)} for i, one in found.scores.items()
     ]
     lines += [{"id": i, "failed": f"{f.sort}: {f.reason}"} for i, f in found.failures.items()]
     write_text(file, "".join(json_line(line) for line in lines))
-
-
-def _value(one: Any) -> Any:
-    return list(one) if isinstance(one, tuple) else one
 
 
 def told(evaluation: Evaluation) -> dict[str, Any]:

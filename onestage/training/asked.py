@@ -16,7 +16,7 @@ from onestage.data.messages import Turns
 from onestage.randomness import generator
 from onestage.rollout import suites
 from onestage.rollout.evaluation import make_suites
-from onestage.rollout.suites import Item, Scores, Suite
+from onestage.rollout.suites import Item, Scores, Suite, Whole
 from onestage.stats import Weighted
 from onestage.training.questions import Evaluate
 
@@ -122,12 +122,10 @@ def sample(suite: str, prompt: Turns, completion: Any, worth: list[float]) -> di
     return {"suite": suite, "prompt": text, "completions": [str(completion)], "rewards": worth}
 
 
-def plain(score: float | Weighted) -> float:
-    return float(score.value if isinstance(score, Weighted) else score)
-
-
-def scores_in(told: Mapping[str, Any]) -> dict[str, float | Weighted]:
-    return {k: Weighted(*v) if isinstance(v, list) else v for k, v in told.items()}
+def worth(scores: Scores) -> list[float]:
+    """The first number of an item's, to be shown beside its answer; nothing where it has none."""
+    numbers = [one for one in scores.values() if not isinstance(one, Whole)][:1]
+    return [float(one.value if isinstance(one, Weighted) else one) for one in numbers]
 
 
 def finite(value: float) -> float | None:

@@ -33,11 +33,10 @@ from onestage.training.asked import (
     finite,
     key_of,
     made,
-    plain,
     sample,
-    scores_in,
     texts_of,
     turns,
+    worth,
 )
 from onestage.training.pace import FIRST, Pace
 from onestage.training.questions import Evaluate
@@ -215,8 +214,8 @@ class Benchmarks:
             found.append((item.id, score))
             if len(self._samples) < SHOWN:
                 text = one.suite.shown(item, answer).get("completion", "")
-                worth = [] if isinstance(score, Failure) else [*map(plain, score.values())][:1]
-                self._samples.append(sample(one.name, item.prompt, text, worth))
+                first = [] if isinstance(score, Failure) else worth(score)
+                self._samples.append(sample(one.name, item.prompt, text, first))
         told = dict(self.run.devices.gather(found))
         return {item.id: told[item.id] for item in block}
 
@@ -252,7 +251,13 @@ class Benchmarks:
         if self.run.folder is not None:
             self.run.folder.samples(self.run.step, self._samples)
             told = {"suite": one.name, "headline": one.suite.headline, "metrics": facts}
-            self.run.folder.evaluations({"step": self.run.step, **told, "scores": scores})
+            self.run.folder.evaluations(
+                {
+                    "step": self.run.step,
+                    **told,
+                    "scores": {i: suites.told(s) for i, s in scores.items()},
+                }
+            )
         return found
 
     def _asking(self) -> ExitStack:
@@ -327,4 +332,4 @@ class Benchmarks:
             one.count, one.each = state["sizes"].get(one.name, (1, 0.0))
             for line in kept:
                 if line.get("suite") == one.name and line.get("step") == 0:
-                    one.start = {i: scores_in(told) for i, told in line["scores"].items()}
+                    one.start = {i: suites.scores_in(s) for i, s in line["scores"].items()}

@@ -228,3 +228,58 @@ def test_the_papers_suites_are_made_of_tasks_that_there_are(
             suites.make(name).items(False)
     with pytest.raises(ValueError, match="did you mean 'arc_easy'"):
         suites.make({"name": "lm_eval", "tasks": "arc_essy"}).items(False)
+
+
+def test_a_number_that_is_no_mean_is_of_the_scores_that_are_given(tmp_path: Path) -> None:
+    """The chrF of a base is not that of whoever was scored last, and it can be kept on disk."""
+    sacrebleu = pytest.importorskip("sacrebleu")
+    path = a_task(tmp_path, "said", {**WRITTEN, "metric_list": [{"metric": "chrf"}]})
+    suite = suites.make({"name": "lm_eval", "tasks": path})
+    items = suite.items(False)
+
+    def scores_of(texts: list[str]) -> dict[str, Any]:
+        found = suite.score(items, [{"resps": [text]} for text in texts])
+        lines = json.dumps([suites.told(one) for one in found])  # type: ignore[arg-type]
+        return {
+            i.id: suites.scores_in(one) for i, one in zip(items, json.loads(lines), strict=True)
+        }
+
+    gold = [row["choices"][0] for row in ROWS]
+    some = [text if n % 3 else "no" for n, text in enumerate(gold)]
+    start, now = scores_of(some), scores_of(["none"] * len(items))
+    known = sacrebleu.corpus_chrf(some, [gold]).score
+    assert suite.summarise(start)["said/chrf,none"].value == pytest.approx(known)
+    assert suite.summarise(now)["said/chrf,none"].value < known
+    half = {i: start[i] for i in list(start)[:3]}
+    known = sacrebleu.corpus_chrf(some[:3], [gold[:3]]).score
+    assert suite.summarise(half)["said/chrf,none"].value == pytest.approx(known)
+
+
+def test_a_folder_of_data_is_looked_into_for_a_file_of_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data set `owner/name` of the hub that lies in the folder; without it, one line."""
+    monkeypatch.setattr("onestage.data.reach._out_of_reach", lambda: "no network")
+    place = tmp_path / "data" / "owner" / "name"
+    place.mkdir(parents=True)
+    (place / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    told = {**WRITTEN, "task": "mine", "dataset_path": "owner/name", "test_split": "test"}
+    told["dataset_kwargs"] = {"cache_dir": str(tmp_path / "cache")}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(told))
+    asked = {"name": "lm_eval", "tasks": str(tmp_path / "mine.yaml")}
+    assert len(suites.make({**asked, "data": tmp_path / "data"}).items(False)) == len(ROWS)
+    with pytest.raises(ValueError, match=r"owner/name; fetch each data set elsewhere"):
+        suites.make(asked).items(False)
+    (tmp_path / "mine.yaml").write_text("output_type: generate_until\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml names no task \(task: NAME\)"):
+        suites.make(asked).items(False)
+
+
+def test_a_name_that_is_none_is_known_without_the_librarys_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_task_data, "_library", lambda: pytest.fail("seven seconds"))
+    for name in ("arc_easy", "mmlu", "ai2_arc", "leaderboard_bbh", "hendrycks_math"):
+        assert _task_data.known(name)
+    assert not _task_data.known("arc_essy")
+    assert "did you mean 'arc_easy'" in _task_data.near("arc_essy")

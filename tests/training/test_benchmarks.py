@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from support import small_suites
 from support.tiny import write_rows
@@ -83,7 +84,7 @@ def test_a_real_suite_is_asked_and_training_is_as_without(
     said = [line["completions"][0] for line in lines if line["step"] == 4]
     assert set(said[:3]) <= {answer["completion"] for answer in alone.answers.values()}
     prompted = [line for line in lines if line["suite"] == "prompts"]
-    assert [line["step"] for line in prompted] == [0, 2, 4]
+    assert [line["step"] for line in prompted] == [step for step, _ in found]
     assert prompted[0]["prompt"] == "Say red."
 
 
@@ -150,6 +151,32 @@ def test_it_goes_on_where_it_stopped(recipe_of: Make, tmp_path: Path) -> None:
     verdict = verdict_of_run(tmp_path / "cut")
     assert verdict is not None
     assert "95 % interval" in " ".join(verdict.lines)
+
+
+def test_the_change_of_a_number_that_is_no_mean_is_against_the_start_model(
+    recipe_of: Make, tmp_path: Path
+) -> None:
+    """By the numbers that stand beside it: of chrF, which is of all answers together."""
+    pytest.importorskip("lm_eval.tasks", reason="extra: eval")
+    rows = write_rows(
+        tmp_path / "rows.jsonl", [{"q": f"Say {n}.", "a": f"{n} and red"} for n in "ab"]
+    )
+    task = {
+        **{"task": "said", "dataset_path": "json", "test_split": "test"},
+        "dataset_kwargs": {"data_files": {"test": str(rows)}, "cache_dir": str(tmp_path / "cache")},
+        **{"output_type": "generate_until", "doc_to_text": "{{q}}", "doc_to_target": "{{a}}"},
+        "generation_kwargs": {"until": ["."], "max_gen_toks": 6},
+        "metric_list": [{"metric": "chrf"}],
+    }
+    (tmp_path / "said.yaml").write_text(yaml.safe_dump(task))
+    told = recipe_of("demonstration", objective="sft", train__max_steps=4)
+    told["train"]["learning_rate"] = 0.1
+    told["evaluate"] = {"suites": [{"name": "lm_eval", "tasks": str(tmp_path / "said.yaml")}]}
+    train(told | {"evaluate": told["evaluate"] | {"share": 0.9}}, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").open()]
+    start, end = (line["metrics"]["said/chrf,none"] for line in (lines[0], lines[-1]))
+    assert start["value"] != end["value"]
+    assert end["change"] == pytest.approx(end["value"] - start["value"])
 
 
 def test_a_run_that_goes_on_may_be_asked_for_the_first_time(

@@ -34,7 +34,17 @@ BLOCK = 64
 
 Content = Mapping[str, Any]
 """A model's answer to an item: plain content, as JSON holds it."""
-Scores = Mapping[str, float | Weighted]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What an item adds to a number that is no mean over items (a corpus BLEU): its suite knows how."""
+
+    value: Any
+    """Content as JSON holds it."""
+
+
+Scores = Mapping[str, float | Weighted | Whole]
 """Of an item, by metric. A metric that says nothing of an item is left out."""
 
 
@@ -95,12 +105,13 @@ class Suite(abc.ABC):
 
     def summarise(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
         """The metrics by name, the headline among them, of the items' scores by id. Default: the mean of
-        each score."""
-        names = dict.fromkeys(name for one in scores.values() for name in one)
-        return {
-            name: estimate({i: one[name] for i, one in scores.items() if name in one})
-            for name in names
-        }
+        each score. A function of the scores alone: those of a base may be summarised last."""
+        found: dict[str, dict[str, float | Weighted]] = {}
+        for i, one in scores.items():
+            for name, value in one.items():
+                if not isinstance(value, Whole):
+                    found.setdefault(name, {})[i] = value
+        return {name: estimate(values) for name, values in found.items()}
 
     def first(self, items: Sequence[Item]) -> list[Item]:
         """Those that are asked, by `limit`."""
@@ -203,6 +214,22 @@ def blocks(items: Sequence[Item]) -> Iterator[list[Item]]:
     order = sorted(items, key=lambda item: -len(json.dumps(item.prompt)))
     for start in range(0, len(order), BLOCK):
         yield order[start : start + BLOCK]
+
+
+def told(scores: Scores) -> dict[str, Any]:
+    """An item's scores as JSON holds them; `scores_in` reads them again."""
+    return {n: {"whole": v.value} if isinstance(v, Whole) else v for n, v in scores.items()}
+
+
+def scores_in(content: Mapping[str, Any]) -> Scores:
+    """An item's scores, as `told` has written them."""
+    found: dict[str, float | Weighted | Whole] = {}
+    for name, one in content.items():
+        if isinstance(one, list):
+            found[name] = Weighted(*one)
+        else:
+            found[name] = Whole(one["whole"]) if isinstance(one, dict) else one
+    return found
 
 
 def digest(suite: Suite, items: Sequence[Item]) -> str:

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from onestage.rollout.rewards import Failure
-from onestage.rollout.suites import Content, Item, Scores, Subject, Suite, _task_data
+from onestage.rollout.suites import Content, Item, Scores, Subject, Suite, Whole, _task_data
 from onestage.rollout.suites._chat_later import as_messages
 from onestage.stats import Estimate, Weighted, mean_of
 
@@ -95,9 +95,7 @@ class Harness(Suite):
         for item, answer in zip(items, answers, strict=True):
             part, task = self._tasks[item.facts["task"]]
             values = _judged(task, item.facts["instances"], answer["resps"])
-            self._values[item.id] = (item.facts["task"], values)
-            each = {name: _number(task, name, one) for name, one in values.items()}
-            found.append({f"{part.name}/{k}": one for k, one in each.items() if one is not None})
+            found.append({f"{part.name}/{k}": _score(task, k, one) for k, one in values.items()})
         return found
 
     def summarise(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
@@ -136,11 +134,6 @@ class Harness(Suite):
     def _made(self) -> dict[bool, list[Item]]:
         return {}
 
-    @cached_property
-    def _values(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
-        """Task and values of each item as the library gives them: some numbers are no means."""
-        return {}
-
     def _finished(self, name: str, found: Estimate) -> Estimate:
         kind = self._aggregation(name)
         return found.exp() if kind in ("weighted_perplexity", "perplexity") else found
@@ -152,14 +145,15 @@ class Harness(Suite):
 
     def _by_the_library(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
         """Metrics that are no means over items (a corpus BLEU, say), without standard errors."""
+        asked: dict[tuple[str, str], list[Any]] = {}
+        for i, one in scores.items():
+            for name, value in one.items():
+                if isinstance(value, Whole):
+                    asked.setdefault((i.rpartition("/")[0], name), []).append(value.value)
         found: dict[str, list[tuple[float, int]]] = {}
-        for own, (part, task) in self._tasks.items():
-            values = [v for i, (name, v) in self._values.items() if name == own and i in scores]
-            for name in values[0] if values else ():
-                if _number(task, name, values[0][name]) is None:
-                    every = [one[name] for one in values if name in one]
-                    number = float(task.aggregation()[name.partition(",")[0]](every))
-                    found.setdefault(f"{part.name}/{name}", []).append((number, len(every)))
+        for (own, name), values in asked.items():
+            whole = self._tasks[own][1].aggregation()[name.partition("/")[2].partition(",")[0]]
+            found.setdefault(name, []).append((float(whole(values)), len(values)))
         return {
             name: Estimate(sum(v * n for v, n in some) / sum(n for _, n in some), {}, 0)
             for name, some in found.items()
@@ -236,6 +230,20 @@ def _as_asked(answer: Any) -> Any:
 def _aggregation(task: Any, name: str) -> str:
     used = task.aggregation().get(name.partition(",")[0])
     return getattr(used, "__name__", "mean") if used is not None else "mean"
+
+
+def _score(task: Any, name: str, value: Any) -> float | Weighted | Whole:
+    number = _number(task, name, value)
+    return Whole(_as_json(value)) if number is None else number
+
+
+def _as_json(value: Any) -> Any:
+    """A value of the library's as JSON holds it: what a run keeps of its start model is read again."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _number(task: Any, name: str, value: Any) -> float | Weighted | None:

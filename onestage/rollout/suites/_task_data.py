@@ -8,6 +8,7 @@ else from the hub's cache, else from the hub.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,11 @@ from onestage.data.reach import require_within_reach
 MISSING = "needs the package lm-eval: pip install 'onestage[eval]'"
 SHOWN = 12
 """Data sets that are named of those that are missing."""
+NAMED = re.compile(r"^[\"']?(?:task|group|tag)[\"']?:(.*(?:\n[ -].*)*)", re.M)
+"""In a file of the library: its name, or the names of its tasks, and its tags."""
+NO_TASKS = {".py", ".pyc", ".md", ".txt", ".json", ".jsonl", ".csv", ".sh"}
+"""Ends of other files that lie there."""
+WORD = re.compile(r"[^\s\"',\[\]]+")
 Spec = Mapping[str, Any]
 """`task`: its name, and what of its configuration is another."""
 
@@ -37,10 +43,10 @@ def load(name: str, data: Path | None, shots: int | None) -> list[tuple[str, Any
     """
     import datasets
 
-    file = _file(name)
-    wanted: Any = str(file) if file else {"group": "asked", "task": _local([*_leaves(name)], data)}
+    group = _group_file(name)
+    wanted: Any = str(group) if group else {"group": "asked", "task": _local(name, data)}
     try:
-        found = _library().load(wanted)["tasks"]
+        found = _library_of(name).load(wanted)["tasks"]
     except (OSError, ImportError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
         said = " ".join(str(error).split())[:300]
         raise ValueError(f"the lm-eval task {name} cannot be loaded: {said}") from error
@@ -65,8 +71,8 @@ def require_data(what: str, names: Sequence[str], data: Path | None) -> None:
     """Raise `ValueError` with every data set of some tasks that is not here and cannot be fetched."""
     lost: dict[str, None] = {}
     for name in names:
-        for spec in () if _file(name) else _local([*_leaves(name)], data):
-            place = spec.get("dataset_path") or _configured(spec["task"], "dataset_path")
+        for spec in () if _group_file(name) else _local(name, data):
+            place = _place(name, spec)
             if isinstance(place, str) and "/" in place and not Path(place).exists():
                 try:
                     require_within_reach("dataset_path", place, "dataset")
@@ -83,22 +89,80 @@ def require_data(what: str, names: Sequence[str], data: Path | None) -> None:
 
 @cache
 def _library() -> Any:
-    import logging
-
+    """With all of its own tasks, thousands of files: that takes seconds."""
+    _quiet()
     from lm_eval.tasks import TaskManager
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     return TaskManager()
+
+
+def _library_of(name: str) -> Any:
+    """That knows a name; of a file of one task, that task and nothing else."""
+    file = _file(name)
+    if file is None or _group_file(name):
+        return _library()
+    _quiet()
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import TaskIndex
+
+    found = TaskManager(include_defaults=False)
+    TaskIndex.process_cfg(_content(file), file, found.task_index)
+    return found
+
+
+def _group_file(name: str) -> Path | None:
+    """A file of a group: what it says of all its tasks is left to the library."""
+    file = _file(name)
+    return file if file is not None and "group" in _content(file) else None
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What a task file says, with what it includes. Raises `ValueError` where it is no such file."""
+    import yaml
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    try:
+        content: dict[str, Any] = load_yaml(file, resolve_func=False)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"the task file {file}: {' '.join(str(error).split())[:300]}") from error
+    if "task" not in content and "group" not in content:
+        raise ValueError(
+            f"the task file {file} names no task (task: NAME); lm-eval reads none of it"
+        )
+    return content
+
+
+def _quiet() -> None:
+    import logging
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
 def known(name: str) -> bool:
     """Whether the library has a task, group or tag of the name, or it is a YAML file of one."""
-    return _file(name) is not None or name in _library().task_index
+    return _file(name) is not None or name in _names()
+
+
+@cache
+def _names() -> frozenset[str]:
+    """All that the library's files name as tasks, groups or tags, and perhaps a little more: without
+    reading them as YAML, which takes ten times as long."""
+    import lm_eval.tasks
+
+    found: set[str] = set()
+    for file in Path(lm_eval.tasks.__file__).parent.rglob("*"):
+        # What they include need not end in .yaml.
+        if file.suffix in NO_TASKS or not file.is_file():
+            continue
+        text = file.read_text(encoding="utf-8", errors="replace")
+        for lines in NAMED.findall(text):
+            found.update(WORD.findall(lines))
+    return frozenset(found)
 
 
 def near(name: str) -> str:
     """`; did you mean ...?` where names are near."""
-    close = difflib.get_close_matches(name, _library().all_tasks, 3, cutoff=0.6)
+    close = difflib.get_close_matches(name, _names(), 3, cutoff=0.6)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
@@ -112,7 +176,11 @@ def _file(name: str) -> Path | None:
 
 
 def _leaves(name: str) -> Iterator[dict[str, Any]]:
-    """The single tasks of a name."""
+    """The single tasks of a name, or the one of a file."""
+    file = _file(name)
+    if file is not None:
+        yield {"task": _content(file)["task"]}
+        return
     index = _library().task_index
     if name not in index:
         raise ValueError(
@@ -133,16 +201,17 @@ def _leaves(name: str) -> Iterator[dict[str, Any]]:
         yield {"task": name}
 
 
-def _configured(task: str, key: str) -> Any:
-    entry = _library().task_index.get(task)
-    return (entry.cfg or {}).get(key) if entry else None
+def _place(name: str, spec: Spec) -> Any:
+    """The data set of one task of a name."""
+    entry = _library_of(name).task_index.get(str(spec.get("task")))
+    return spec.get("dataset_path") or ((entry.cfg or {}).get("dataset_path") if entry else None)
 
 
-def _local(specs: Sequence[Spec], data: Path | None) -> list[dict[str, Any]]:
-    """With the data sets that lie in a folder of the user's."""
+def _local(name: str, data: Path | None) -> list[dict[str, Any]]:
+    """The single tasks of a name, with the data sets that lie in a folder of the user's."""
     found = []
-    for spec in specs:
-        place = spec.get("dataset_path") or _configured(str(spec.get("task")), "dataset_path")
+    for spec in _leaves(name):
+        place = _place(name, spec)
         own = data / place if data is not None and isinstance(place, str) else None
         more = {"dataset_path": str(own)} if own is not None and own.is_dir() else {}
         found.append({**spec, **more})

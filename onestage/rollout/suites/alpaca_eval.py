@@ -98,13 +98,10 @@ class AlpacaEval(Suite):
         return found
 
     def summarise(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
-        wins = {i: one["win"] for i, one in scores.items()}
-        even = self._at_one_length(scores)
-        length = {i: one["length"] for i, one in scores.items()}
         return {
-            "lc_win_rate": estimate(even),
-            "win_rate": estimate(wins),
-            "length": estimate(length),
+            "lc_win_rate": estimate(self._at_one_length(scores)),
+            "win_rate": estimate(_of(scores, "win")),
+            "length": estimate(_of(scores, "length")),
         }
 
     def lower_is_better(self, metric: str) -> bool:
@@ -207,6 +204,10 @@ def _model_first(item: Item) -> bool:
 
 def _ordered(first: str, second: str) -> str:
     return PROMPT.replace("{first}", first).replace("{second}", second)
+
+
+def _of(scores: Mapping[str, Scores], name: str) -> dict[str, float]:
+    return {i: float(one[name]) for i, one in scores.items()}  # type: ignore[arg-type]
 
 
 def _scores(item: Item, completion: str, told: float) -> Scores:
