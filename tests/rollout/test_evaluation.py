@@ -92,6 +92,29 @@ def test_an_adapter_stands_beside_its_base(folders: Path) -> None:
     assert found["loss"]["difference"]["stderr"] == pytest.approx(by_hand, abs=1e-5)
 
 
+def test_bits_are_of_the_bytes_that_were_foreseen(folders: Path) -> None:
+    """The first token of each window is given: neither its surprise nor its bytes count."""
+    found = evaluate(
+        [str(folders / "base")],
+        [{"name": "text", "path": "text.jsonl", "max_length": 8}],
+        Path("ev"),
+    )
+    tokenizer = make_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(folders / "base").eval()
+    bits, size = 0.0, 0
+    for row in TEXTS:
+        ids = tokenizer(row["text"])["input_ids"]
+        for window in (ids[start : start + 8] for start in range(0, len(ids), 8)):
+            with torch.no_grad():
+                logp = model(torch.tensor([window])).logits[0].log_softmax(-1)
+            for before, token in enumerate(window[1:]):
+                bits -= logp[before, token].item() / math.log(2)
+                size += len(tokenizer.decode([token]).encode())
+    metrics = found.models[0].found["text"].metrics
+    assert metrics["bits_per_byte"].value == pytest.approx(bits / size, rel=1e-4)
+    assert size < sum(len(row["text"]) for row in TEXTS)
+
+
 def test_killed_five_times_it_ends_with_the_same_numbers(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

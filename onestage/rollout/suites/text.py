@@ -1,9 +1,10 @@
 """One's own texts: how well a model foresees them, and how far it has moved from its base on them.
 
 `loss` is nats a token, `perplexity` its exponential, `bits_per_byte` can be compared between models of
-other tokenizers. `kl` is KL(base || model), nats a token, over the whole vocabulary: what is called
-forgetting follows it (Shenfeld et al. 2025, arXiv 2509.04259). A text longer than `max_length` is read
-in parts, each without what was before it.
+other tokenizers. The first token of what is read at once is given and not foreseen, so none of the three
+counts it, nor its bytes. `kl` is KL(base || model), nats a token, over the whole vocabulary: what is
+called forgetting follows it (Shenfeld et al. 2025, arXiv 2509.04259). A text longer than `max_length` is
+read in parts, each without what was before it.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Text(Suite):
             [TokenPath(ids, ((1, len(ids)),), (number,))] for number, (_, ids) in enumerate(parts)
         ]
         owner = np.asarray([number for number, _ in parts])
-        found = {name: np.zeros(len(items)) for name in ("logp", "tokens", "kl")}
+        found = {name: np.zeros(len(items)) for name in ("logp", "tokens", "bytes", "kl")}
+        for number, ids in parts:
+            found["bytes"][number] += _bytes(subject, ids) - _bytes(subject, ids[:1])
         apart = subject.base is not None
         with subject.policy.evaluating():
             for row in pack(records, max(self.max_length, TOKENS_PER_ROW)):
@@ -76,7 +79,7 @@ class Text(Suite):
                 if moved is not None:
                     np.add.at(found["kl"], whose, moved)
                 apart = moved is not None
-        told = ("logp", "tokens", "kl") if apart else ("logp", "tokens")
+        told = [name for name in found if apart or name != "kl"]
         return [{name: float(found[name][n]) for name in told} for n in range(len(items))]
 
     def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Scores | Failure]:
@@ -105,11 +108,20 @@ class Text(Suite):
         return None if found is None else found.double().cpu().numpy()
 
 
+def _bytes(subject: Subject, ids: Any) -> int:
+    """Of the text that token ids stand for; special tokens stand for none."""
+    text = subject.tokenizer.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return len(text.encode())
+
+
 def _scores(item: Item, answer: Content) -> Scores | Failure:
     tokens = answer["tokens"]
     if not tokens:
         return Failure("value", "a text of one token")
-    size = len(str(item.prompt).encode()) if isinstance(item.prompt, str) else 0
+    # Of a conversation, what of it is text and what the template's is not asked.
+    size = answer.get("bytes", 0) if isinstance(item.prompt, str) else 0
     found = {"loss": Weighted(-answer["logp"] / tokens, tokens)}
     if size:
         found["bits_per_byte"] = Weighted(-answer["logp"] / math.log(2) / size, size)
