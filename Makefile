@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format bench convex tree trust docs clean
+.PHONY: demo demo-real test lint format bench convex tree trust docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/onestage demo
+
+# A small real model, trained in three ways, evaluated and judged: ten minutes on two cores (docs/evaluate.md).
+demo-real: $(VENV)/.installed-eval
+	$(BIN)/python -m experiments.real
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2
@@ -42,6 +46,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-eval: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e '.[eval]'
 	touch $@ $(VENV)/.installed
 
 # The tables of docs/trust.md, measured anew: some minutes.

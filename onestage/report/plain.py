@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from onestage.report.benchmarks import Benchmarks, benchmarks
 from onestage.report.cells import Cell, Compared, Metric
 from onestage.report.reading import Reader, is_number
 from onestage.report.trained import Trained, read_run
@@ -17,10 +18,11 @@ def read_plain(folders: Sequence[Path]) -> Compared:
     """Read run folders; they are told apart by as much of their paths as that takes."""
     reader = Reader()
     runs = [read_run(f, name, reader) for f, name in zip(folders, _names(folders), strict=True)]
-    metrics = evaluated(runs)
-    cells = [_cell(run, metrics, reader) for run in runs]
+    asked = benchmarks(runs, reader)
+    metrics = {key: one for key, one in evaluated(runs).items() if not _again(key, asked)}
+    cells = [_cell(run, metrics, asked, reader) for run in runs]
     methods, base = [run.name for run in runs], None
-    started = start_of(runs, metrics)
+    started = asked.start | start_of(runs, metrics)
     if started:
         methods, base = [START, *methods], START
         cells.insert(0, Cell(START, START, results=started))
@@ -29,20 +31,26 @@ def read_plain(folders: Sequence[Path]) -> Compared:
         folders[0],
         methods,
         cells,
-        {metric.name: metric for metric in metrics.values()},
-        [metric.name for metric in metrics.values()][:8],
+        asked.metrics | {metric.name: metric for metric in metrics.values()},
+        [*asked.headlines, *(metric.name for metric in metrics.values())][:8],
         base,
         troubles=reader.troubles,
         is_study=False,
-        certain=_certain(runs, metrics),
+        certain=_certain(runs, metrics, asked),
     )
 
 
-def _cell(run: Trained, metrics: Mapping[str, Metric], reader: Reader) -> Cell:
+def _again(key: str, asked: Benchmarks) -> bool:
+    """Whether a number is of a suite that was asked once more when the model was finished."""
+    return key.startswith("suite/") and key.split("/")[1] in asked.suites
+
+
+def _cell(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks, reader: Reader) -> Cell:
     # A suite that was asked of the start model alone says nothing of the trained one.
     once = {key for key in metrics if key.startswith("suite/") and len(run.series(key)) < 2}
     last = {metric.name: run.last(key) for key, metric in metrics.items() if key not in once}
     results = {name: value for name, value in last.items() if value is not None}
+    results |= {name: one.value for name, one in asked.numbers.get(run.name, {}).items()}
     if not results:
         reader.tell(run.name, "was not evaluated (train.eval_steps)")
     state = "done" if run.done else "interrupted"
@@ -93,7 +101,9 @@ def _of_suite(key: str, runs: Sequence[Trained]) -> Metric:
     return Metric(f"{suite} {name}", f"the suite {suite}: {name}", better, "suites")
 
 
-def _certain(runs: Sequence[Trained], metrics: Mapping[str, Metric]) -> dict[str, dict[str, float]]:
+def _certain(
+    runs: Sequence[Trained], metrics: Mapping[str, Metric], asked: Benchmarks
+) -> dict[str, dict[str, float]]:
     """Half-widths of the intervals of changes, paired by item."""
     return {
         run.name: {
@@ -101,6 +111,7 @@ def _certain(runs: Sequence[Trained], metrics: Mapping[str, Metric]) -> dict[str
             for key, told in run.suites().items()
             if key in metrics and is_number(told.get("half"))
         }
+        | asked.certain.get(run.name, {})
         for run in runs
     }
 

@@ -2,19 +2,21 @@
 
 A number is put under a published one only where it was measured in the same way: the suite says so.
 What the papers leave out (seeds, standard errors, of some the way of asking) stays left out; the error
-that is shown is ours, of the items.
+that is shown is ours, of the items. A number of a part of the items (`--limit`, a file that holds fewer)
+is marked.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from onestage.report.benchmarks import evaluation_file, models_in
 from onestage.report.cells import Compared
 from onestage.report.markup import Html, el, fold, join, table
 from onestage.report.reading import Reader, is_number, mapping
@@ -34,9 +36,10 @@ PLAIN = frozenset({"mt_bench"})
 """Columns that are no parts of a hundred."""
 SHOTS = {"gsm8k": 5, "mmlu": 1}
 """Examples in front that the papers had, of suites that can be told another number."""
+ITEMS = {"ifeval": 541, "gsm8k": 1319, "mt_bench": 80, "alpaca_eval": 805}
+"""Of suites whose items come from files: how many the benchmark has."""
 GRADED = frozenset({"mt_bench", "alpaca_eval"})
 """Suites of conversations; in all others the papers gave raw prompts."""
-PLACES = ("evaluation/evaluation.json", "evaluation.json")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Measured:
 
     value: float
     stderr: float | None
+    part: str = ""
+    """Of how many items, where the papers' are of more."""
 
 
 @cache
@@ -78,20 +83,14 @@ def published_section(found: Compared) -> Html | None:
 
 def models_of(folder: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Measured]]]:
     """The models of a folder's evaluation, bases left out, with their numbers by column."""
-    for place in PLACES:
-        content = reader.json(folder / place, folder.name)
-        if content is None:
-            continue
-        suites = {k: mapping(v) for k, v in mapping(content.get("suites")).items()}
-        listed = content.get("models")
-        models = (
-            [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        )
-        bases = {one.get("base") for one in models}
-        for one in models:
-            if one.get("name") not in bases:
-                yield f"{folder.name}: {Path(str(one.get('name'))).name}", _numbers(one, suites)
-        return
+    file = evaluation_file(folder)
+    content = mapping(reader.json(file, folder.name)) if file is not None else {}
+    suites = {k: mapping(v) for k, v in mapping(content.get("suites")).items()}
+    models = models_in(content)
+    bases = {one.get("base") for one in models}
+    for one in models:
+        if one.get("name") not in bases:
+            yield f"{folder.name}: {Path(str(one.get('name'))).name}", _numbers(one, suites)
 
 
 def _name(suite: Mapping[str, Any]) -> str:
@@ -105,6 +104,16 @@ def _asked_so(name: str, suite: Mapping[str, Any], told: Mapping[str, Any]) -> b
     shots = mapping(suite.get("options")).get("shots", SHOTS.get(name))
     raw = told.get("chat") is not True
     return (raw or name in GRADED) and (name not in SHOTS or shots == SHOTS[name])
+
+
+def _part(name: str, suite: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    """What a model was asked of a suite, where that is not all of it."""
+    items, limit = told.get("items"), mapping(suite.get("options")).get("limit")
+    if name not in ITEMS:
+        return f"the first {limit:,} of each task" if isinstance(limit, int) else ""
+    whole = ITEMS[name]
+    known = items if isinstance(items, int) else limit if isinstance(limit, int) else whole
+    return f"{known:,} of {whole:,}" if known < whole else ""
 
 
 def _numbers(
@@ -122,7 +131,7 @@ def _numbers(
                 times = 1 if column in PLAIN else 100
                 stderr = mapping(metrics[place[1]]).get("stderr")
                 known = stderr * times if is_number(stderr) else None
-                found[column] = Measured(value * times, known)
+                found[column] = Measured(value * times, known, _part(name, suite, mapping(told)))
     return found
 
 
@@ -136,16 +145,24 @@ def _table(one: Mapping[str, Any], models: Mapping[str, Mapping[str, Measured]])
     for name, numbers in own.items():
         rows.append([el("strong", name), *(_cell(numbers.get(c)) for c in columns)])
         apart = [
-            None if c not in numbers else Measured(numbers[c].value - x, numbers[c].stderr)
-            for c, x in zip(columns, against[1:], strict=True)
+            None if one is None else replace(one, value=one.value - x)
+            for one, x in zip(map(numbers.get, columns), against[1:], strict=True)
         ]
         rows.append([f"minus {one['against']}", *(_cell(x, "+") for x in apart)])
     title = f"{one['paper']}, {one['tables']}: {one['about']} ({one['model']})"
-    return fold(title, table(["", *columns], rows), open_=True)
+    parts = {
+        f"{name}, {column}: {numbers[column].part}": None
+        for name, numbers in own.items()
+        for column in columns
+        if column in numbers and numbers[column].part
+    }
+    note = el("p", f"* not of all items: {'; '.join(parts)}.", class_="note") if parts else None
+    return fold(title, join([table(["", *columns], rows), note]), open_=True)
 
 
 def _cell(one: Measured | None, sign: str = "") -> str:
     if one is None:
         return ""
     told = f"{one.value:{sign}.2f}"
-    return told if one.stderr is None else f"{told} ± {one.stderr:.2f}"
+    told = told if one.stderr is None else f"{told} ± {one.stderr:.2f}"
+    return f"{told} *" if one.part else told

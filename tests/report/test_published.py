@@ -94,6 +94,34 @@ def test_other_shots_or_a_template_are_not_the_papers(tmp_path: Path) -> None:
     assert columns("open_llm_v1", "average", True) == set()
 
 
+def test_numbers_of_a_part_of_the_items_are_marked(tmp_path: Path) -> None:
+    """As `--limit` leaves them, or a file with fewer prompts than the benchmark has."""
+    make_run(tmp_path / "first")
+    content = evaluation(chat=False)
+    place = tmp_path / "first" / "evaluation.json"
+
+    def shown(items: int, limit: int | None) -> str:
+        content["models"][1]["suites"]["ifeval"]["items"] = items
+        content["suites"]["ifeval"]["options"]["limit"] = limit
+        place.write_text(json.dumps(content))
+        return page(read_folders([tmp_path / "first"]), "a page")
+
+    assert "50.00 ± 2.00 *" not in shown(541, None)
+    text = shown(64, None)
+    assert "50.00 ± 2.00 *" in text
+    assert "+3.97 ± 2.00 *" in text
+    assert "not of all items: first: model, ifeval: 64 of 541." in text
+    assert "6.50 ± 0.10 *" not in text
+    assert "50.00 ± 2.00 *" in shown(100, 100)
+    tasks = {"options": {"name": "onestage.rollout.suites.open_llm_v1:OpenLLMv1", "limit": 100}}
+    content["suites"]["open_llm_v1"] = tasks
+    content["models"][1]["suites"]["open_llm_v1"] = {
+        "items": 5700,
+        "metrics": {"mmlu": {"value": 0.25, "stderr": 0.01}},
+    }
+    assert "first: model, mmlu: the first 100 of each task" in shown(541, None)
+
+
 def test_nothing_is_shown_where_nothing_was_measured(tmp_path: Path) -> None:
     make_run(tmp_path / "first")
     (chapter,) = read_folders([tmp_path / "first"])

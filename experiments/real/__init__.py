@@ -1,0 +1,1 @@
+"""`make demo-real`: a real model, trained in three ways on a small mixture, evaluated and judged."""
