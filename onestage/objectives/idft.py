@@ -1,0 +1,64 @@
+"""In-distribution fine-tuning: a token is learnt as far as the policy might have said it itself.
+
+Zhang et al. 2026, arXiv 2602.12222. What a distribution of entropy H expects of the log-probability of
+its own tokens is -H, so phi = log p + H says how far a given token lies above (its own) or below (a
+stranger's) that. With the weight p^g, through which no gradient goes,
+
+    L = - p^g log p,   g = min(max(exp(-phi / beta), gamma_min), gamma_max)
+
+A stranger's token has g = 2: the little that it is likely counts twice over. One that the policy might
+have said is learnt nearly as in SFT, which is g = 0; DFT (`sft` with `reweight: dft`) is g = 1 for all.
+
+H is of the whole distribution, in nats. In the released code a gradient goes through p^g, too, by which
+tokens with p < e^(-1/g) are made less likely; the paper speaks of damping them, which is what is done
+here. Their script goes from g = 1 to this between a fifth and three tenths of a run: a stage of `sft`
+with `reweight: dft` before one of this. Defaults as in that script: beta 1, gamma_min 0.1, gamma_max 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onestage.objectives import Feedback, Measured, Objective, Scored, Units
+from onestage.objectives._likelihood import GOOD, good_tokens
+
+LARGE = 20.0
+"""Of an exponent before `exp`: far above what any g is kept to."""
+
+
+@dataclass(frozen=True)
+class IDFT(Objective):
+    paper = "2602.12222"
+    unit = "token"
+    kinds = GOOD
+    needs = frozenset({"logp", "entropy"})
+
+    beta: float = 1.0
+    """Nats: how sharply g falls from a stranger's tokens to the policy's own."""
+    gamma_min: float = 0.1
+    gamma_max: float = 2.0
+    """What g is kept between."""
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0 or not 0 <= self.gamma_min <= self.gamma_max:
+            raise ValueError(
+                "idft: needs beta > 0 and 0 <= gamma_min <= gamma_max, got "
+                f"{self.beta}, {self.gamma_min}, {self.gamma_max}"
+            )
+
+    def units(self, feedback: Feedback) -> Units:
+        return good_tokens(feedback)
+
+    def losses(self, batch: Scored) -> Tensor:
+        return -batch.logp_K * self._weight_K(batch.detached())
+
+    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
+        return {"weight": batch.per_response(self._weight_K(batch)) / batch.feedback.tokens_N}
+
+    def _weight_K(self, batch: Scored) -> Tensor:
+        phi_K = batch.logp_K + batch.extra["entropy"]
+        gamma_K = (-phi_K / self.beta).clamp(max=LARGE).exp().clamp(self.gamma_min, self.gamma_max)
+        return torch.exp(gamma_K * batch.logp_K.clamp(max=0.0))
