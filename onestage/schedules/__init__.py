@@ -23,6 +23,19 @@ from onestage.config import Plugins
 
 Measure = Literal["never", "next_batch", "own_batch"]
 
+OWN = "own"
+"""What `Schedule.combines` says where the schedule itself combines gradients (`Schedule.combine`)."""
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What is known in a step of the gradients of the terms' mean losses, each without its weight."""
+
+    inner: Mapping[str, Mapping[str, float]]
+    """Their inner products, by term and term."""
+    noise: Mapping[str, float] = field(default_factory=dict)
+    """E |g - E g|^2 over batches like this one, where it is known."""
+
 
 @dataclass
 class Schedule(abc.ABC):
@@ -81,8 +94,13 @@ class Schedule(abc.ABC):
     @property
     def combines(self) -> str:
         """The rule by which the terms' gradients are combined, each going backward by itself
-        (`training.surgery`); none where they are added up."""
+        (`training.surgery`); `OWN`: that of `combine`; none where they are added up."""
         return ""
+
+    @property
+    def feels(self) -> bool:
+        """Whether it is told of the terms' gradients (`feel`); only where a gauge can be read."""
+        return False
 
     @property
     def measure(self) -> Measure:
@@ -120,6 +138,15 @@ class Schedule(abc.ABC):
     def observe(self, step: int, losses: Mapping[str, float]) -> None:  # noqa: B027 - most do not
         """Take in mean losses by term: those it wanted before a step, NaN where the records gave the
         objective nothing to do, and those of the step's training batches, before the update."""
+
+    def feel(self, step: int, slopes: Slopes) -> None:  # noqa: B027 - most do not
+        """Take in what a gauge says of the gradients of a step's terms, after it. (`training.gauges`:
+        of a sketch of them, up to a common factor.)"""
+
+    def combine(self, slopes: Slopes) -> dict[str, float]:
+        """Of `combines: OWN`: what each term's weighted gradient is multiplied by before they are added
+        up."""
+        raise NotImplementedError
 
     def reweigh(self, weights: Mapping[str, float]) -> None:
         """Go on with other weights (a guard raises one); `ValueError` where that has no meaning."""

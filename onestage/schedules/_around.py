@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from onestage.schedules import Measure, Schedule
+from onestage.schedules import Measure, Schedule, Slopes
 
 
 class Around(Schedule):
@@ -28,6 +28,10 @@ class Around(Schedule):
         return self.inner.combines
 
     @property
+    def feels(self) -> bool:
+        return self.inner.feels
+
+    @property
     def measure(self) -> Measure:
         return self.inner.measure
 
@@ -47,6 +51,12 @@ class Around(Schedule):
 
     def observe(self, step: int, losses: Mapping[str, float]) -> None:
         self.inner.observe(step, losses)
+
+    def feel(self, step: int, slopes: Slopes) -> None:
+        self.inner.feel(step, slopes)
+
+    def combine(self, slopes: Slopes) -> dict[str, float]:
+        return self.inner.combine(slopes)
 
     def state(self) -> dict[str, Any]:
         return self.inner.state()

@@ -15,7 +15,9 @@ from onestage.schedules import Maxright, Measure, Schedule, make, names
 from onestage.schedules._laws import laws
 from onestage.testing import ContractError, check_schedule
 
-GIVEN: dict[str, dict[str, Any]] = {"chord": {"weights": {"dpo": 1, "sft": 2}}}
+GIVEN: dict[str, dict[str, Any]] = {
+    name: {"weights": {"dpo": 1, "sft": 2}} for name in ("chord", "gac")
+}
 
 
 @pytest.mark.parametrize("name", names())

@@ -282,6 +282,7 @@ def test_the_names_are_the_files() -> None:
                 "chord",
             ),
             *("famo", "dynamic_average", "uncertainty", "surgery"),
+            *("raco", "nash_mtl", "epo", "gac"),
         ]
     )
     assert find("mix").__name__ == "Mix"
