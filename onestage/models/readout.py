@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from onestage.data.trees import TokenPath, Tree
 from onestage.models.distributions import Head, Other, divergences, top_entropy
+from onestage.models.gauge import Gauge
 from onestage.models.head import shape_of, token_logps, token_logps_and_entropy
 from onestage.models.likeliest import is_likeliest
 from onestage.models.model import GIVES
@@ -97,6 +98,8 @@ class Likelihoods(Readout):
     """Log-probabilities of a causal language model; also entropies, and values where there is a head."""
 
     gives = GIVES["causal"]
+    gauge: Gauge | None = None
+    """What looks at the gradients of its hidden states, where somebody does."""
 
     def packed(
         self,
@@ -107,11 +110,12 @@ class Likelihoods(Readout):
         other: Other | None = None,
     ) -> Said:
         # A token that several responses share is read once.
-        node_U, entry_K = np.unique(tree.node_K, return_inverse=True)
+        node_U, first_U, entry_K = np.unique(tree.node_K, return_index=True, return_inverse=True)
         source_U, target_U = (
             on_device(array[node_U], self.base.device) for array in (tree.parent_T, tree.token_T)
         )
-        found = self._score(inputs, source_U, target_U, chunked, reads, other)
+        seen = first_U, len(entry_K)
+        found = self._score(inputs, source_U, target_U, chunked, reads, other, seen)
         entry = on_device(entry_K, self.base.device)
         return {name: value_U[entry] for name, value_U in found.items()}
 
@@ -127,7 +131,8 @@ class Likelihoods(Readout):
         target_K = ids[on_device(at_K, ids.device)]
         source_K = on_device(at_K - 1, ids.device)
         inputs = self.plain_inputs(ids, padding)
-        return self._score(inputs, source_K, target_K, chunked, reads, other)
+        seen = np.arange(len(at_K)), len(at_K)
+        return self._score(inputs, source_K, target_K, chunked, reads, other, seen)
 
     def check(self, chunked: bool) -> None:
         """Any head will do: one that is not plain keeps its own logits."""
@@ -140,10 +145,14 @@ class Likelihoods(Readout):
         chunked: bool,
         reads: Collection[str],
         other: Other | None,
+        seen: tuple[np.ndarray[Any, Any], int],
     ) -> Said:
+        """`seen`: which entry each node is read for first, and of how many (`Gauge.watch`)."""
         if not chunked:
             return self._by_its_own_logits(inputs, source_U, target_U, reads)
         hidden = self.hidden(**inputs)[source_U]
+        if self.gauge is not None:
+            self.gauge.watch(hidden, *seen)
         head = self.base.get_output_embeddings()
         if hasattr(head, "base_layer"):
             raise NotImplementedError("an adapter lies on its output head")

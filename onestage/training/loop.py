@@ -52,6 +52,8 @@ def train(run: Run) -> None:
             weights = in_batch(weights, run.plan.drawn, here)
         measured = take_step(run, parameters, records, weights)
         run.schedule.observe(run.step, measured.losses)
+        if measured.slopes:
+            run.schedule.feel(run.step, measured.slopes)
         run.step += 1
         run.tokens += measured.tokens
         run.saving.look()
@@ -115,6 +117,8 @@ def take_step(
     counts, measured = run.terms.count(records), Step(weights)
     for record in records:
         measured.tokens_of[record.source] += record.tokens
+    if run.gauges:
+        run.gauges.begin(records)
     sum_2T, observed = _through_terms(run, parameters, records, counts, measured)
     # The gradients are those of all ranks by now: every one adds the same.
     penalty = run.penalty(run.policy.model) if run.penalty else sum_2T.new_zeros(())
@@ -123,9 +127,10 @@ def take_step(
     pull = run.keeper.pull() if run.keeper else 0.0
     grads = [p.grad for p in run.masters.of(parameters) if p.grad is not None]
     # Once a step the process waits for its device, to learn all that the step must know.
-    sums, (extra,), (measured.grad_norm,), *pairs = _read(
-        run.devices.add(sum_2T), penalty, total_norm(grads), *observed.values()
+    sums, (extra,), (measured.grad_norm,), felt, *pairs = _read(
+        run.devices.add(sum_2T), penalty, total_norm(grads), _felt(run), *observed.values()
     )
+    measured.slopes = run.gauges.slopes(felt, weights) if run.gauges else None
     each = zip(weights, sums[: len(weights)], sums[len(weights) :], strict=True)
     measured.losses = {name: total / weight for name, total, weight in each if weight}
     measured.loss = sum(weights[name] * loss for name, loss in measured.losses.items())
@@ -141,6 +146,13 @@ def take_step(
         mine = [(*key, *pair) for (_, *key), pair in zip(observed, pairs, strict=True)]
         run.terms.advance(_sum_observed(run.devices.gather(mine)))
     return measured
+
+
+def _felt(run: Run) -> Tensor:
+    """What the gauges read in a step, over all ranks; nothing where there are none."""
+    if run.gauges is None:
+        return torch.zeros(0, device=run.policy.device)
+    return run.gauges.numbers(run.devices.add(run.gauges.read()))
 
 
 def _through_terms(
@@ -159,7 +171,8 @@ def _through_terms(
         sums_2T, observed = _through_rows(run, batch, counts, measured)
         sum_2T, seen = sum_2T + sums_2T, seen | observed
         if run.surgeon:
-            run.surgeon.take(run.masters.of(parameters))
+            term = run.terms.name_of(part[0])
+            run.surgeon.take(run.masters.of(parameters), term, measured.weights[term])
     if run.surgeon:
         run.surgeon.put(run.masters.of(parameters))
     return sum_2T, seen

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from onestage.data.kinds import ASKED, GRADED, THUMBS
 from onestage.objectives import Feedback, Loss, Measured, Scored, Weighted, wide
-from onestage.schedules import active
+from onestage.schedules import Slopes, active
+from onestage.training.gauges import told
 
 
 class Tally:
@@ -165,6 +166,8 @@ class Step:
     grad_norm: float = math.nan
     """Before clipping."""
     clip_factor: float = 1.0
+    slopes: Slopes | None = None
+    """What a gauge reads of the terms' gradients."""
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -213,6 +216,7 @@ class Window:
             **({"repeated_tokens": repeated} if repeated else {}),
             "tokens_per_second": (total - self.tokens) / (now - self.since),
             **self._by_term(),
+            **told([(one.weights, one.slopes) for one in self.steps if one.slopes]),
             **{f"state/{t}/{k}": v for t, s in states.items() for k, v in s.items()},
             **{f"{stream}/tokens": count for stream, count in tokens_of.items()},
             **tally.means(),

@@ -42,6 +42,8 @@ def backward(
     `passes`: the pieces of the row of this turn that has the most, over all ranks, which wait for each
     other. `last`: whether no other row of the step follows.
     """
+    if run.gauges:
+        run.gauges.expect(row, batch, passes)
     if passes > 1:
         return _Pieces(run, row, batch, passes).backward(weights, counts, last)
     with run.devices.adding(last=last):

@@ -37,6 +37,7 @@ from onestage.training import checkpoints, loop
 from onestage.training.benchmarks import Benchmarks
 from onestage.training.callbacks import Callback
 from onestage.training.devices import Devices
+from onestage.training.gauges import Gauges, gauges_of
 from onestage.training.keeping import Keeper, certify, keeper_of
 from onestage.training.monitor import Monitor, probed
 from onestage.training.optimizer import Clipping
@@ -131,6 +132,8 @@ class Run:
     _benchmarks: Benchmarks | None = field(default=None, repr=False)
     surgeon: Surgeon | None = field(default=None, repr=False)
     """What combines the terms' gradients, where the schedule does not add them up."""
+    gauges: Gauges | None = field(default=None, repr=False)
+    """What reads the terms' gradients off each step, where there are several."""
     _monitor: Monitor | None = field(default=None, repr=False)
 
     @property
@@ -180,7 +183,7 @@ class Run:
             self.check_laws()
         _ = self.monitor, self.benchmarks  # before resuming
         self.keeper = keeper_of(self)
-        self.surgeon = Surgeon(self.schedule.combines) if self.schedule.combines else None
+        self.surgeon, self.gauges = Surgeon.of(self.schedule), gauges_of(self)
         if self.resuming:
             checkpoints.resume(self)
         return self.train()

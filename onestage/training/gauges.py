@@ -1,0 +1,162 @@
+"""What a run always knows of its terms' gradients: how long, how noisy, whether they agree.
+
+A probe measures a term's gradient exactly, in a backward pass of its own. A gauge reads a sketch off the
+step's own backward pass (`models.gauge`), at the cost of some small products a row. Each term's records
+are dealt out into two halves, by turns; how far these are apart is what the gradient of another batch
+like this one would differ by:
+
+    noise = p_a p_b |g_a - g_b|^2,   g = p_a g_a + p_b g_b,   p the parts of the term's units
+
+which has the mean E |g - E g|^2 for records drawn independently. Of one record there is no noise to be
+read. Norms are those of the sketch, so they can be compared with each other and over a run, and not with
+`grad_norm`; shares and cosines need no unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onestage.config import RecipeError
+from onestage.data.encoded import Encoded
+from onestage.data.packing import Batch, Row
+from onestage.models.gauge import Gauge
+from onestage.models.readout import Likelihoods
+from onestage.schedules import Slopes
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
+    from onestage.training.terms import Terms
+
+
+@dataclass
+class Gauges:
+    """Reads each step's gradients, by term and half."""
+
+    terms: Terms
+    gauge: Gauge
+    part: dict[tuple[str, int], float] = field(default_factory=dict)
+    """Of the step: what each half of a term's records has of its units, about."""
+    half: dict[int, int] = field(default_factory=dict)
+    """Of the step: the group of each record, by identity."""
+    whole: bool = True
+    """Whether all that went backward in the step was looked at."""
+
+    def begin(self, records: Sequence[Encoded]) -> None:
+        """A step on some records, of all ranks."""
+        self.half, self.part, self.whole = {}, {}, True
+        seen, size = Counter[str](), Counter[tuple[str, int]]()
+        names = list(self.terms.objectives)
+        for record in records:
+            name = self.terms.name_of(record)
+            which = seen[name] % 2
+            self.half[id(record)] = 2 * names.index(name) + which
+            seen[name] += 1
+            by_token = self.terms.objectives[name].unit == "token"
+            size[name, which] += record.scored if by_token else 1
+        for (name, which), units in size.items():
+            self.part[name, which] = units / (size[name, 0] + size[name, 1])
+
+    def expect(self, row: Row, batch: Batch, passes: int) -> None:
+        """The row that goes forward and backward next, in so many passes: one that goes in pieces is not
+        looked at, and its step says nothing."""
+        self.whole &= passes == 1
+        records = [batch.records[number] for number in row.records]
+        if passes > 1 or not records:
+            self.gauge.expect(None)
+            return
+        groups = [self.half[id(record)] for record in records]
+        scored = [record.scored for record in records]
+        self.gauge.expect(np.repeat(np.asarray(groups, np.int64), scored))
+
+    def read(self) -> Tensor:
+        """What the step had, of this rank: halves (T, 2, S, S)."""
+        self.gauge.expect(None)
+        found = self.gauge.take()
+        return found.reshape(-1, 2, *found.shape[1:])
+
+    def numbers(self, halves: Tensor) -> Tensor:
+        """Inner products (T, T) and noise (T), of weighted losses, from the halves of all ranks."""
+        each = halves.flatten(2)
+        sum_TD = each.sum(1)
+        names = list(self.terms.objectives)
+        a_T, b_T = (
+            torch.tensor([self.part.get((name, which), 0.0) for name in names]) for which in (0, 1)
+        )
+        # p_a p_b |x_a / p_a - x_b / p_b|^2, of x = p g
+        root_T = (b_T / a_T).sqrt().to(each.device)
+        noise_T = (each[:, 0] * root_T[:, None] - each[:, 1] / root_T[:, None]).square().sum(1)
+        return torch.cat([(sum_TD @ sum_TD.T).flatten(), noise_T])
+
+    def slopes(self, numbers: Sequence[float], weights: Mapping[str, float]) -> Slopes | None:
+        """What they say of the terms that a step trained on; None where it was not looked at."""
+        names, size = list(self.terms.objectives), len(self.terms.objectives)
+        here = {name: n for n, name in enumerate(names) if (name, 0) in self.part and weights[name]}
+        if not self.whole or not all(math.isfinite(numbers[n * size + n]) for n in here.values()):
+            return None
+        inner = {
+            one: {
+                other: numbers[n * size + k] / (weights[one] * weights[other])
+                for other, k in here.items()
+            }
+            for one, n in here.items()
+        }
+        noise = {
+            name: numbers[size * size + n] / weights[name] ** 2
+            for name, n in here.items()
+            if (name, 1) in self.part
+        }
+        return Slopes(inner, noise)
+
+
+def gauges_of(run: Run) -> Gauges | None:
+    """Those of a run of several terms whose model can be read; `RecipeError` where a schedule needs them
+    and there are none."""
+    readout = run.policy.readout
+    several = len(run.terms.objectives) > 1
+    if isinstance(readout, Likelihoods) and run.policy.fit.chunked_head and several:
+        head = run.policy.base.get_output_embeddings()
+        size = int(run.policy.base.config.get_text_config().hidden_size)
+        groups = 2 * len(run.terms.objectives)
+        readout.gauge = Gauge(groups, size, head.weight.device)
+        return Gauges(run.terms, readout.gauge)
+    if run.schedule.feels:
+        raise RecipeError(
+            f"schedule {run.plan.name}: reads the gradients of its terms off the last hidden states, "
+            f"which this model does not show ({run.policy.fit.reason or 'it is a reward model'}); take "
+            "mix or chord"
+        )
+    return None
+
+
+def told(seen: Sequence[tuple[Mapping[str, float], Slopes]]) -> dict[str, float]:
+    """A line of metrics, from the weights and slopes of some steps."""
+    names = list(dict.fromkeys(name for _, slopes in seen for name in slopes.inner))
+    square = {a: _mean([s.inner[a][a] for _, s in seen if a in s.inner]) for a in names}
+    norm = {name: math.sqrt(max(0.0, x)) for name, x in square.items()}
+    found = {f"gauge/grad_norm/{name}": x for name, x in norm.items()}
+    pull = {a: _mean([w[a] for w, s in seen if a in s.inner]) * norm[a] for a in names}
+    total = sum(pull.values()) or 1.0
+    found |= {f"gauge/grad_share/{name}": x / total for name, x in pull.items()}
+    for name in names:
+        noise = [s.noise[name] for _, s in seen if name in s.noise]
+        if noise and square[name] > 0:
+            found[f"gauge/noise/{name}"] = _mean(noise) / square[name]
+    for one, other in combinations(names, 2):
+        both = [s.inner[one][other] for _, s in seen if one in s.inner and other in s.inner]
+        size = norm[one] * norm[other]
+        if both and size:
+            found[f"gauge/cosine/{one}/{other}"] = _mean(both) / size
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,143 @@
+"""The gauges of a run, beside exact gradients of the same step and beside the probe's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onestage.runfolder import read_metrics
+from onestage.schedules import Slopes
+from onestage.training.build import build
+from onestage.training.forward import row_loss
+from onestage.training.gauges import gauges_of, told
+from onestage.training.loop import take_step
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import parse_recipe
+
+Make = Callable[..., dict[str, Any]]
+TWO = {"demonstration": "sft", "pair": "dpo"}
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def test_they_are_the_gradients_of_a_map_before_the_head(
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each term's own, by autograd, in a model as small as the sketch; noise by its two halves."""
+    recipe = recipe_of("demonstration", "pair", objective=TWO, schedule="mix")
+    recipe["train"] |= {"batch_size": 4}
+    run = build(parse_recipe(recipe), tmp_path / "out", say=silent)
+    run.fill_reference()
+    run.gauges = gauges_of(run)
+    assert run.gauges is not None
+    records = run.feeds.draw(["sft", "dpo"])
+    weights = {"sft": 0.25, "dpo": 0.75}
+    exact: dict[tuple[str, int], torch.Tensor] = {}
+    readout, hidden = run.policy.readout, run.policy.readout.hidden
+    size = run.policy.base.config.hidden_size
+    for name in weights:
+        mine = [r for r in records if run.terms.name_of(r) == name]
+        counts = run.terms.count(mine)
+        for half in (0, 1):
+            map_ = torch.eye(size, requires_grad=True)
+            monkeypatch.setattr(readout, "hidden", lambda m=map_, **how: hidden(**how) @ m.T)
+            batch = run.devices.pack(mine[half::2], run.options.row_budget)
+            for row in batch.rows:
+                loss, _ = row_loss(run, row, batch, {name: 1.0}, counts)
+                loss.backward()
+            exact[name, half] = map_.grad
+            monkeypatch.setattr(readout, "hidden", hidden)
+    run.optimizer.zero_grad(set_to_none=True)
+    parameters = [p for p in run.policy.parameters() if p.requires_grad]
+    measured = take_step(run, parameters, records, weights)
+    slopes = measured.slopes
+    assert slopes is not None
+    whole = {name: exact[name, 0] + exact[name, 1] for name in weights}
+    for one in weights:
+        for other in weights:
+            want = float((whole[one] * whole[other]).sum())
+            size_of = float(whole[one].norm() * whole[other].norm())
+            assert slopes.inner[one][other] == pytest.approx(want, rel=1e-3, abs=1e-3 * size_of)
+    pair = [r for r in records if run.terms.name_of(r) == "dpo"]
+    p = len(pair[::2]) / len(pair)
+    apart = exact["dpo", 0] / p - exact["dpo", 1] / (1 - p)
+    assert slopes.noise["dpo"] == pytest.approx(p * (1 - p) * float(apart.norm() ** 2), rel=1e-3)
+
+
+def test_a_run_logs_them_and_is_the_same_run_without(
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of("demonstration", "pair", objective=TWO, schedule="mix")
+    recipe["train"] |= {"batch_size": 4}
+    recipe["probe"] = {"steps": 1}
+    carry_out(parse_recipe(recipe), tmp_path / "with", say=silent)
+    monkeypatch.setattr("onestage.training.run.gauges_of", lambda run: None)
+    carry_out(parse_recipe(recipe), tmp_path / "without", say=silent)
+    with_, without = (read_metrics(tmp_path / name) for name in ("with", "without"))
+    for left, right in zip(with_, without, strict=True):
+        mine = {k: v for k, v in left.items() if not k.startswith("gauge/")}
+        assert {k for k in mine if k != "tokens_per_second"} == set(right) - {"tokens_per_second"}
+        assert all(mine[k] == right[k] for k in right if k != "tokens_per_second")
+    lines = [line for line in with_ if "gauge/grad_norm/sft" in line]
+    assert lines
+    for line in lines:
+        shares = [line["gauge/grad_share/sft"], line["gauge/grad_share/dpo"]]
+        assert sum(shares) == pytest.approx(1.0)
+        assert -1 <= line["gauge/cosine/sft/dpo"] <= 1
+        assert line["gauge/noise/sft"] > 0
+    # The probe's exact gradients, of all weights and of other records: the same one leads.
+    exact = [line["probe/grad_share/sft"] for line in with_ if "probe/grad_share/sft" in line]
+    read = [line["gauge/grad_share/sft"] for line in lines]
+    assert (sum(exact) / len(exact) > 0.5) == (sum(read) / len(read) > 0.5)
+
+
+def test_a_row_in_pieces_makes_the_step_say_nothing(recipe_of: Make, tmp_path: Path) -> None:
+    recipe = recipe_of("demonstration", "pair", objective=TWO, schedule="mix")
+    run = build(parse_recipe(recipe), tmp_path / "out", say=silent)
+    gauges = gauges_of(run)
+    assert gauges is not None
+    records = run.feeds.draw(["sft", "dpo"])
+    batch = run.devices.pack(records, run.options.row_budget)
+    weights = {"sft": 0.5, "dpo": 0.5}
+    for passes, said in ((1, True), (2, False)):
+        gauges.begin(records)
+        gauges.expect(batch.rows[0], batch, passes)
+        numbers = gauges.numbers(gauges.read()).tolist()
+        assert (gauges.slopes(numbers, weights) is not None) == said
+
+
+def test_gac_is_told_of_them(recipe_of: Make, tmp_path: Path) -> None:
+    recipe = recipe_of("demonstration", "pair", objective=TWO)
+    recipe["schedule"] = {"name": "gac", "weights": {"sft": 0.3, "dpo": 0.7}, "rate": 0.5}
+    recipe["train"] |= {"batch_size": 4, "max_steps": 6, "logging_steps": 1}
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=silent)
+    weights = [
+        line["weight/sft"] for line in read_metrics(tmp_path / "out") if "weight/sft" in line
+    ]
+    assert weights[0] == pytest.approx(0.3)
+    assert len(set(weights)) > 2
+    assert all(abs(b - a) <= 0.01 + 1e-9 for a, b in pairwise(weights))
+
+
+def test_a_line_by_hand() -> None:
+    """Two steps of gradients of lengths 3 and 4 that are at an angle of cosine 1/2."""
+    inner = {"a": {"a": 9.0, "b": 6.0}, "b": {"a": 6.0, "b": 16.0}}
+    found = told([({"a": 0.5, "b": 0.5}, Slopes(inner, {"a": 4.5}))] * 2)
+    assert found == {
+        "gauge/grad_norm/a": 3.0,
+        "gauge/grad_norm/b": 4.0,
+        "gauge/grad_share/a": pytest.approx(3 / 7),
+        "gauge/grad_share/b": pytest.approx(4 / 7),
+        "gauge/noise/a": 0.5,
+        "gauge/cosine/a/b": 0.5,
+    }
+    assert math.isclose(sum(v for k, v in found.items() if "share" in k), 1.0)
+    assert told([]) == {}
