@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from onestage.config import RecipeError, Section, nearest
 from onestage.data.stream import Stream
-from onestage.schedules import Schedule
+from onestage.schedules import OWN, Schedule
 from onestage.schedules._around import Around
 from onestage.schedules._multiplier import Multiplier
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from onestage.training.terms import Terms
 
 What = Literal["kl", "text", "loss"]
-By = Literal["kl", "replay", "anchor", "step", "nothing"]
+By = Literal["kl", "replay", "anchor", "fisher", "step", "nothing"]
+UNMOVED = ("mgda", "imtl_g", "aligned_mtl")
+"""Rules of gradient surgery by which a term's gradient counts as it points, however long it is."""
 UNUSED = (
     "weight",
     "per_step",
@@ -55,7 +57,8 @@ class Keep(Section):
     by: By | None = None
     """What is raised: `kl`, a pull to the start model on the text (default of `kl` and `text`);
     `replay`, the weight of `term` (default of `loss`); `anchor`, a decay of the weights to where they
-    started; `step`, which makes steps shorter; `nothing`, to measure and certify alone."""
+    started; `fisher`, the same of each weight as much as the text depends on it (EWC); `step`, which
+    makes steps shorter; `nothing`, to measure and certify alone."""
     term: str | None = None
     """Of `replay`: the term whose weight is raised; of `loss` by default the stream's. It is no goal."""
     then: Literal["stop", "relax"] = "stop"
@@ -68,7 +71,8 @@ class Keep(Section):
     """Of `by: kl`: tokens of the text that a step pulls on, a record at least."""
     pool_tokens: int = Field(default=16_384, ge=1)
     """Of `by: kl`: scored tokens, at most, that steps pull on; the start model's hidden states of them
-    are kept in memory (a number for each of the model's dimensions)."""
+    are kept in memory (a number for each of the model's dimensions). Of `by: fisher`: from which weights
+    are weighed, once."""
     margin: float = Field(default=0.1, ge=0, lt=1)
     """The controller aims this part of the bound below it."""
 
@@ -83,10 +87,10 @@ class Keep(Section):
                 f"keep {self.name}: a KL is 0 at the start and never below, so at_most must be above 0, "
                 f"got {self.at_most}"
             )
-        if self.what == "loss" and self.by == "kl":
+        if self.what == "loss" and self.by in ("kl", "fisher"):
             raise ValueError(
-                f"keep {self.name}: by: kl pulls on a text (what: kl or text); a stream's loss is held "
-                "by replay, anchor, step or nothing"
+                f"keep {self.name}: by: {self.by} is of a text (what: kl or text); a stream's loss is "
+                "held by replay, anchor, step or nothing"
             )
         if self.term is not None and self.means != "replay":
             raise ValueError(f"keep {self.name}: a term is of by: replay, not of {self.means}")
@@ -138,6 +142,29 @@ def replays(keeps: Mapping[str, Keep], terms: Terms) -> dict[str, str]:
     if found and set(found.values()) >= set(terms.objectives):
         raise RecipeError("keep: all terms are weighed by bounds, and none is left to be the goal")
     return found
+
+
+def check_replay(replayed: Mapping[str, str], name: str, rule: Schedule) -> None:
+    """Raise `RecipeError` under a schedule in which a bound cannot raise a term's weight.
+
+    `name`: of the schedule, as the recipe has it.
+    """
+    bound = next(iter(replayed), None)
+    if bound is None:
+        return
+    why = ""
+    if rule.batch == "mixed":
+        why = "draws one batch from all streams, with as many of the term's records as there are"
+    elif rule.combines == OWN or rule.combines in UNMOVED:
+        how = "" if rule.combines == OWN else f" (rule: {rule.combines})"
+        why = f"combines gradients{how} so that a greater weight is no greater pull"
+    elif hasattr(rule, "supervised"):
+        why = f"gives {rule.supervised} and the others weights of its own"
+    if why:
+        raise RecipeError(
+            f"keep {bound}: by: replay raises a term's weight, and schedule {name} {why}; take "
+            "schedule: mix, or by: kl, anchor or step"
+        )
 
 
 class Kept(Around):

@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from onestage.config import RecipeError
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.models.divergence import Anchor
 from onestage.randomness import generator
 from onestage.stats import Interval, weighted
+from onestage.training.anchored import Anchored
 from onestage.training.evaluate import by_record
 from onestage.training.keep import Keep, Kept
 from onestage.training.monitor import Guarded
@@ -45,8 +44,7 @@ class Keeper:
             name: (OnText if keep.of else OnStream)(run, keep)
             for name, keep in schedule.keeps.items()
         }
-        self.start = {id(p): p.detach().clone() for p in self._trained() if self._means("anchor")}
-        """Where the weights started, for `by: anchor`."""
+        self.anchored = Anchored(run, {name: self._weighed_by(name) for name in self._held()})
         for name, keep in schedule.keeps.items():
             if keep.at_most < 0 and keep.means != "nothing":
                 self._give_way(
@@ -118,16 +116,19 @@ class Keeper:
         for group in groups:
             group["lr"] *= short
         run.optimizer.step()
-        decay = math.fsum(self.schedule.nu(name) for name in self._means("anchor"))
+        nu = {name: self.schedule.nu(name) for name in self._held()}
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
-            self._decay(group["params"], min(1.0, rate * decay))
+            self.anchored.decay(group["params"], rate, nu)
 
-    @torch.no_grad()
-    def _decay(self, weights: Sequence[torch.Tensor], part: float) -> None:
-        """Decoupled, as AdamW's decay is: towards the start (L2-SP, Li et al. 2018, 1802.01483)."""
-        for weight in weights if part else ():
-            weight.lerp_(self.start[id(weight)], part)
+    def _held(self) -> list[str]:
+        """The bounds by which weights are drawn back."""
+        return [*self._means("anchor"), *self._means("fisher")]
+
+    def _weighed_by(self, name: str) -> Sequence[Encoded] | None:
+        """The records by which a bound weighs the weights that it draws back; None: all alike."""
+        watch = self.watches[name]
+        return watch.weighed_by if isinstance(watch, OnText) else None
 
     def certify(self) -> list[dict[str, Any]]:
         """What became of each bound on records that nothing of the run has looked at."""
@@ -154,9 +155,6 @@ class Keeper:
     def _worth(self, name: str) -> float:
         return self.schedule.multipliers[name].worth
 
-    def _trained(self) -> list[torch.Tensor]:
-        return [p for group in self.run.optimizer.param_groups for p in group["params"]]
-
 
 class OnText:
     """KL or loss on a text: records to watch, to pull on, and for the certificate."""
@@ -182,6 +180,7 @@ class OnText:
         self.later = Anchor(run.policy, apart)
         self.certified, self.before = len(apart), self._losses()
         self.pulled = self._anchor_to_pull(rest) if keep.means == "kl" else None
+        self.weighed_by = self._pool(rest) if keep.means == "fisher" else None
 
     def _require(self, records: Sequence[Encoded], what: str) -> None:
         if not records:
@@ -196,17 +195,22 @@ class OnText:
                 f"keep {name}: by: kl was never tried with weights in parts; take by: replay, or "
                 "distributed.sharding: none"
             )
+        pool = self._pool(rest)
+        longest = max(path_tokens(record) for record in pool)
+        rows = pack_records(pool, max(longest, self.keep.step_tokens)).rows
+        return Anchor(run.policy, rows)
+
+    def _pool(self, rest: Sequence[Encoded]) -> list[Encoded]:
+        """The records that are pulled on, or that weights are weighed by."""
         most = self.keep.pool_tokens
         pool, left = split(rest, most)
         self._require(pool, "pulled on")
         if left:
-            run.say(
-                f"keep {name}: pulls on the first {len(pool):,} of {len(rest):,} records "
+            self.run.say(
+                f"keep {self.keep.name}: pulls on the first {len(pool):,} of {len(rest):,} records "
                 f"(pool_tokens: {most:,})"
             )
-        longest = max(path_tokens(record) for record in pool)
-        rows = pack_records(pool, max(longest, self.keep.step_tokens)).rows
-        return Anchor(run.policy, rows)
+        return pool
 
     def watched(self) -> float:
         """x: on what the controller looks at; the same on every process."""

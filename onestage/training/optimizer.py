@@ -149,6 +149,11 @@ def _kind(options: Train, model: Any) -> Callable[[Any], Any]:
     if options.optim not in known:
         raise RecipeError(f"train.optim: unknown {options.optim!r}{nearest(options.optim, known)}")
     if options.optim in (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED):
+        if options.optim_args:
+            raise RecipeError(
+                f"train.optim_args: {options.optim} takes none, so {options.optim_args!r} would do "
+                "nothing; give adam_beta1, adam_beta2, adam_epsilon or weight_decay by their own keys"
+            )
         fused = True if options.optim == OptimizerNames.ADAMW_TORCH_FUSED else None
         betas, eps = (options.adam_beta1, options.adam_beta2), options.adam_epsilon
         return partial(AdamW, lr=options.learning_rate, betas=betas, eps=eps, fused=fused)

@@ -19,7 +19,7 @@ from onestage.config import RecipeError, nearest
 from onestage.data.feeds import Feeds
 from onestage.data.kinds import KINDS
 from onestage.data.mixture import MixedStream
-from onestage.schedules import Schedule, active
+from onestage.schedules import OWN, Schedule, active
 from onestage.training.choices import (
     Chosen,
     Weighing,
@@ -31,7 +31,7 @@ from onestage.training.choices import (
     schedule_of,
     weights_by_lambda,
 )
-from onestage.training.keep import Kept, goals_of, replays
+from onestage.training.keep import Kept, check_replay, goals_of, replays
 from onestage.training.mixtures import Mixing, share_of_terms
 from onestage.training.monitor import Guarded
 from onestage.training.read import Data
@@ -118,12 +118,13 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     _check_bounds(weighing, terms, best, weight)
     keeps = {keep.name: keep for keep in recipe.keep}
     replayed = replays(keeps, terms)
+    check_replay(replayed, weighing.name, weighing.rule)
     _check_raised(recipe.guard, replayed)
     goals = goals_of(weight, replayed)
     # A bound raises its term also from a given weight of 0: it is drawn, and compared, like the others.
     raised = () if drawn else replayed.values()
     weight = {term: one or float(term in raised) for term, one in weight.items()}
-    if weighing.rule.combines:
+    if weighing.rule.combines not in ("", OWN):
         weighing_of(weighing.rule.combines)  # refused now where it is not installed
     schedule: Schedule = weighing.rule.for_run(goals, steps, recipe.train.seed, best)
     if keeps:

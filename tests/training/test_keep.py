@@ -214,7 +214,7 @@ def test_a_text_that_leaves_nothing_to_certify_is_refused(keeping: Make, tmp_pat
         go(recipe, tmp_path / "out", self_check=False)
 
 
-@pytest.mark.parametrize("by", ["anchor", "step"])
+@pytest.mark.parametrize("by", ["anchor", "fisher", "step"])
 def test_other_means_hold_the_model_back(keeping: Make, tmp_path: Path, by: str) -> None:
     bound = {"what": "kl", "at_most": 0.01, "by": by}
     free = go(keeping(bound | {"by": "nothing"}), tmp_path / "free")
@@ -270,6 +270,28 @@ BAD = {
         "left to be pulled on",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ({"name": "surgery", "rule": "mgda"}, r"combines gradients \(rule: mgda\)"),
+        ({"name": "surgery", "rule": "imtl_g"}, "no greater pull"),
+        ("epo", "schedule epo combines gradients"),
+        ({"name": "chord", "supervised": "sft"}, "gives sft and the others weights of its own"),
+        ("proportional", "draws one batch from all streams"),
+    ],
+)
+def test_a_replay_that_no_weight_would_raise_is_refused(
+    keeping: Make, tmp_path: Path, schedule: Any, words: str
+) -> None:
+    """One clear line, before anything is loaded."""
+    bound = {"what": "kl", "at_most": 0.1, "by": "replay", "term": "dpo"}
+    recipe = keeping(bound, kinds=("demonstration", "pair"))
+    recipe["schedule"] = schedule
+    with pytest.raises(RecipeError, match=words):
+        go(recipe, tmp_path / "out")
+    assert not (tmp_path / "out" / "recipe.yaml").exists()
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer
 
+from onestage.config import RecipeError
 from onestage.models.masters import Masters
 from onestage.training import optimizer
 from onestage.training.recipe import Train
@@ -42,6 +43,11 @@ def test_the_weights_that_decay_are_those_of_transformers_trainer(family: str) -
     }
     assert found == theirs & set(names.values())  # a tied head has two names
     assert 0 < len(found) < len(names)
+
+
+def test_arguments_that_adamw_would_not_read_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"takes none, so .* would do nothing"):
+        optimizer.check(Train(optim="adamw_torch", optim_args="momentum=0.9"))
 
 
 @pytest.mark.parametrize("name", ["adamw_torch", "adamw_torch_fused"])
