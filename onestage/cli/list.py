@@ -5,6 +5,7 @@ What it tells is read off the classes themselves, and so are the tables of the p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from onestage.cli._terminal import app, console
 if TYPE_CHECKING:
     from onestage.config import Plugin, Plugins
     from onestage.objectives import Objective
+    from onestage.schedules import Schedule
 
 ROOMS = {
     "objectives": "onestage.objectives",
@@ -33,6 +35,9 @@ ROOMS = {
 
 OF_OBJECTIVES = ("kinds", "unit", "needs", "forwards")
 """What is told of an objective with its default options, between its name and what it is."""
+
+OF_RULES = {"schedules": ("cost", "options", "paper"), "hints": ("options", "paper")}
+"""What the tables of pages tell of some sorts, after what each one is."""
 
 
 @app.command("list")
@@ -59,18 +64,23 @@ def list_(
 def markdown_of(sort: str) -> str:
     """The table of a sort as pages have it, without other people's: theirs differ from here to there."""
     plugins = _plugins(sort)
-    more = (*OF_OBJECTIVES, "options", "paper") if sort == "objectives" else ("what it is",)
+    more = ("what it is", *OF_RULES.get(sort, ()))
+    if sort == "objectives":
+        more = (*OF_OBJECTIVES, "options", "paper")
     rows = [["name", *more], ["---"] * (1 + len(more))]
     for name in plugins.built_in():
         if name in plugins.aliases:
             continue
         if sort == "objectives":
             made = plugins.make(name)
-            paper = f"[{made.paper}](https://arxiv.org/abs/{made.paper})" if made.paper else ""
-            rows.append([f"`{name}`", *_facts(made).values(), _options(made), paper])
+            told = [*_facts(made).values(), _options(made, _own(made)), _linked(made.paper)]
         else:
-            rows.append([f"`{name}`", _first_sentence(_docstring(plugins, name))])
-    return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
+            says = _docstring(plugins, name)
+            told = [_first_sentence(says)]
+            if sort in OF_RULES:
+                told += [_fact(what, plugins, name, says) for what in OF_RULES[sort]]
+        rows.append([f"`{name}`", *told])
+    return "\n".join(re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(row)} |") for row in rows)
 
 
 def _facts(made: Objective) -> Mapping[str, str]:
@@ -93,14 +103,49 @@ def _forwards(made: Objective) -> str:
     return told
 
 
-def _options(made: Objective) -> str:
-    """The options that its own class declares, with their defaults as a recipe writes them."""
+def _fact(what: str, plugins: Plugins[Any], name: str, says: str) -> str:
+    """One of `OF_RULES`, of a class with its default options whose file `says` this."""
+    import dataclasses
+
+    made = plugins.find(name)()
+    if what == "cost":
+        return _cost(made)
+    if what == "paper":
+        found = re.search(r"\b\d{4}\.\d{5}\b", says)
+        return _linked(found[0] if found else "")
+    common = {field.name for field in dataclasses.fields(plugins.kind)} | set(plugins.hidden)
+    return _options(made, [f.name for f in dataclasses.fields(made) if f.name not in common])
+
+
+def _cost(made: Schedule) -> str:
+    """What a schedule's step costs beside the passes of the terms that it trains on."""
+    if made.combines:
+        return "the gradient of each term in memory"
+    if made.measure != "never":
+        part, every = made.measure_fraction, made.measure_every
+        return f"forward passes: {part:g} of a batch a term, at most every {every} steps"
+    return "a sketch of each row" if made.feels else ""
+
+
+def _linked(paper: str) -> str:
+    return f"[{paper}](https://arxiv.org/abs/{paper})" if paper else ""
+
+
+def _own(made: Objective) -> list[str]:
+    """The options that an objective's own class declares."""
     import dataclasses
     import inspect
 
-    own = inspect.get_annotations(type(made))
-    fields = (f for f in dataclasses.fields(made) if f.name in own)  # type: ignore[arg-type]
-    return ", ".join(f"`{field.name}: {_in_yaml(field.default)}`" for field in fields)
+    mine = inspect.get_annotations(type(made))
+    return [f.name for f in dataclasses.fields(made) if f.name in mine]  # type: ignore[arg-type]
+
+
+def _options(made: Any, names: Iterable[str]) -> str:
+    """Options with their defaults, as a recipe writes them."""
+    import dataclasses
+
+    told = {field.name: field.default for field in dataclasses.fields(made) if field.init}
+    return ", ".join(f"`{name}: {_in_yaml(told[name])}`" for name in names if name in told)
 
 
 def _in_yaml(value: object) -> object:
