@@ -13,6 +13,20 @@ from onestage.report.numbers import number
 from onestage.report.reading import is_number
 
 HEAD = ("run", "kept", "at most", "before", "after", "change", "95 % interval", "verdict", "price")
+KEPT = {
+    "kl": "KL divergence on",
+    "text": "rise of the loss of",
+    "loss": "rise of the held-out loss of",
+}
+HELD = {
+    **{
+        "kl": "a pull to the start model",
+        "replay": "a term's weight",
+        "anchor": "decay to the start",
+    },
+    **{"step": "shorter steps", "nothing": "nothing (only measured)"},
+}
+"""How a bound was held, in words."""
 
 
 WAY = {
@@ -91,10 +105,10 @@ def _told(one: Mapping[str, Any]) -> list[str]:
         value = one.get(key)
         return number(value if is_number(value) else None)
 
-    relaxed = one.get("relaxed_to")
+    what, by, relaxed = str(one.get("what", "")), str(one.get("by", "")), one.get("relaxed_to")
     verdict = str(one.get("verdict", ""))
     return [
-        f"{one.get('what', '')} of {one.get('name', '')}, by {one.get('by', '')}",
+        f"{KEPT.get(what, what)} {one.get('name', '')}; held by {HELD.get(by, by)}",
         *map(of, ("at_most", "before", "after", "change")),
         f"{of('low')} to {of('high')}",
         f"{verdict}, relaxed to {number(relaxed)}" if is_number(relaxed) else verdict,

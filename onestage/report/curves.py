@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onestage.report.calibration import calibration_figure
 from onestage.report.cells import Cell, Compared, first_of_each
 from onestage.report.figures import Figure, Look, axis, rounded
 from onestage.report.markup import Html, el, fold, join
-from onestage.report.measured import FAMILIES, REWARD, Place, place_of
+from onestage.report.measured import BENCHMARKS, FAMILIES, REWARD, Place, place_of
 from onestage.report.trained import Point, Trained
 from onestage.report.units import unit_of
 
@@ -113,9 +113,17 @@ def lines_of(cells: Sequence[Cell]) -> dict[str, dict[str, list[Line]]]:
             for unit, points in _by_unit(_trained(cell), key).items():
                 assert place is not None
                 title = f"{place.title}: {unit}" if unit else place.title
-                line = Line(cell, place, points)
+                line = Line(cell, _signed(place, _trained(cell), key), points)
                 found.setdefault(place.family, {}).setdefault(title, []).append(line)
     return found
+
+
+def _signed(place: Place, run: Trained, key: str) -> Place:
+    """A suite says itself which way is better."""
+    told = run.suites().get(key) if place.family == BENCHMARKS else None
+    return (
+        place if told is None else replace(place, better="lower" if told.get("lower") else "higher")
+    )
 
 
 def _by_unit(run: Trained, key: str) -> dict[str, list[Point]]:

@@ -137,7 +137,7 @@ const draw = (() => {
     const isLine = (t) => (t.mode ?? "lines").includes("lines");
     const ends = named.filter(isLine);
     const direct = layout.labels && names.length > 1 && ends.length <= LABELS && size.width >= 460;
-    const right = direct ? Math.min(size.width * 0.3, Math.max(...ends.map((t) => wide(t.name))) + 14) : 14;
+    const right = direct ? Math.min(size.width * 0.3, 1.1 * Math.max(...ends.map((t) => wide(t.name))) + 16) : 14;
     if (names.length > 1 && !direct && layout.showlegend !== false) canvas.append(legend(named));
     const spread = (t, axis) => t[axis].flatMap((v, n) => {
       const by = t["error_" + axis]?.visible ? t["error_" + axis].array[n] : 0;
@@ -165,7 +165,7 @@ const draw = (() => {
       const last = points.findLast(([, py]) => py !== null);
       if (direct && isLine(trace) && named.includes(trace) && last) labels.push([trace.name, last[0], last[1], trace]);
     }
-    if (direct) beside(svg, labels, size.width - right + 6, top, bottom);
+    if (direct) beside(svg, labels, size.width - right + 6, size.width, top, bottom);
     else around(svg, labels, left, size.width);
     canvas.append(svg);
     listen(canvas, svg, marks, 32);
@@ -200,14 +200,15 @@ const draw = (() => {
     return found;
   }
   /* Names at the ends of lines, moved apart. */
-  function beside(svg, labels, x, top, bottom) {
+  function beside(svg, labels, x, width, top, bottom) {
     const sorted = labels.filter((l) => l[3]).sort((a, b) => a[2] - b[2]);
     const at = [];
     sorted.forEach((l, n) => at.push(Math.max(l[2], n ? at[n - 1] + 14 : top + 4)));
     for (let n = at.length - 1, most = bottom - 2; n >= 0; n -= 1, most -= 14) at[n] = Math.min(at[n], most);
     sorted.forEach(([name, px, py, trace], n) => {
       svg.append(el("line", { x1: px + 3, y1: py, x2: x - 2, y2: at[n], class: "lead" }));
-      svg.append(el("text", { x, y: at[n] + 4, class: "label", style: ink("fill", trace.line.color) }, name));
+      svg.append(el("text", { x, y: at[n] + 4, class: "label", style: ink("fill", trace.line.color) },
+        fit(name, (width - x) / 1.08)));
     });
   }
   /* Names of points, each on a side where it covers no other one; left out where there is none. */

@@ -10,7 +10,7 @@ from onestage.report.cells import FEW, Compared, Setting
 from onestage.report.markup import Html, el, join, table
 from onestage.report.plain import read_plain
 from onestage.report.reading import mapping
-from onestage.report.verdict import Candidate, Change, Standing, Thresholds, Verdict, judge
+from onestage.report.verdict import SHOWN, Candidate, Change, Standing, Thresholds, Verdict, judge
 
 KEPT = "kept"
 """The group of what a model was to keep."""
@@ -49,9 +49,20 @@ def verdict_section(found: Compared, asked: Mapping[str, Any] | None) -> Html | 
             table(
                 head, [_row(found, change, standing) for change, standing in rows], class_="results"
             ),
-            el("p", verdict.asked, class_="note"),
+            el("p", verdict.asked, _unjudged(found), class_="note"),
         ]
     )
+
+
+def _unjudged(found: Compared) -> str:
+    """Models that the verdict leaves out, and why."""
+    names = [one.label for one in found.settings() if one.method != found.base]
+    left = [
+        one.label for one in found.settings() if one.label in names and not _changes(found, one)
+    ]
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    told = f" Not judged, because nothing was measured both before and after: {', '.join(left[:SHOWN])}"
+    return f"{told}{more}." if left else ""
 
 
 def _row(found: Compared, change: Change, standing: Standing) -> list[object]:

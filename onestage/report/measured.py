@@ -15,7 +15,8 @@ LOSSES, BENCHMARKS, REWARD, PULL, KEPT, SAMPLED, OPTIMISER = (
 )
 FAMILIES = {
     LOSSES: "Each point is the mean since the one before; nothing is smoothed. Losses of different "
-    "objectives have no unit in common, so each has axes of its own.",
+    "objectives have no unit in common, so each has axes of its own. What a policy gradient calls its "
+    "loss says nothing of success: see the sampled answers.",
     BENCHMARKS: "Suites that were asked while the run went, of the same items each time.",
     REWARD: "beta times the log-ratio to the reference, and how it stands to the given feedback.",
     PULL: "Measured by probes on batches of their own: how strong each term pulls, and where to.",
@@ -91,7 +92,7 @@ def place_of(key: str) -> Place | None:
     if first == "task" and what == "kl":
         return Place(KEPT, MOVED, "KL divergence, nats a token", f"task {rest}", "lower")
     if first == "suite":
-        return Place(BENCHMARKS, rest, what, what) if rest and what != "items" else None
+        return Place(BENCHMARKS, f"Suite {rest}", what, what) if rest and what != "items" else None
     if first == "probe":
         return _probe(rest, what)
     if stem in ("weight", "grad_norm", "grad_clip_rate"):

@@ -27,6 +27,8 @@ def number(value: float | None) -> str:
         return f"{value:.2e}"
     if size >= 1000:
         return f"{value:,.0f}"
+    if size >= 10 and value == int(value):
+        return f"{value:.0f}"
     return f"{value:.3f}" if size < 10 else f"{value:.1f}"
 
 

@@ -88,7 +88,8 @@ def evaluated(runs: Sequence[Trained]) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     taken: set[str] = set()
     for key, metric in (asked | losses | others).items():
-        name = key if metric.name in taken else metric.name
+        name = f"{metric.name} ({metric.group})" if metric.name in taken else metric.name
+        name = key if name in taken else name
         found[key] = Metric(name, metric.says, metric.better, metric.group)
         taken.add(name)
     return found
@@ -98,7 +99,8 @@ def _of_suite(key: str, runs: Sequence[Trained]) -> Metric:
     _, suite, name = key.split("/")
     lower = any(run.suites().get(key, {}).get("lower") for run in runs)
     better = None if name == "items" else "lower" if lower else "higher"
-    return Metric(f"{suite} {name}", f"the suite {suite}: {name}", better, "suites")
+    told = name.replace("_", " ")
+    return Metric(f"{suite} {told}", f"suite {suite}: {told}", better, "suites")
 
 
 def _certain(

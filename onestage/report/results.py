@@ -140,7 +140,8 @@ def explanation(found: Compared, rows: Sequence[Setting]) -> Html:
     if found.base is None:
         return el("p", *says, class_="note")
     says += [el("span", "Red", class_="forgotten"), f": forgotten, surely worse than {found.base}"]
-    says.append(f" (the interval of the change, over {SEEDS} seeds or more, excludes zero)")
+    items = "" if found.is_study else " or over a suite's items,"
+    says.append(f" (the interval of the change, over {SEEDS} seeds or more,{items} excludes zero)")
     if counts and counts[0] < SEEDS:
         says += [". ", el("span", "▼ ", class_="forgotten few"), "the same of fewer seeds"]
     if 1 in counts:

@@ -90,10 +90,38 @@ def _sampled(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     cells = columns(found, [c for c in found.tested if c.trained and _last(c)])
     parts: list[Html] = []
     for cell in cells:
-        blocks = [_line(one) for one in _last(cell)[:LINES]]
+        blocks = [_line(one) for one in _last(cell) if "suite" not in one][:LINES]
+        blocks += _asked(cell)
         step = _last(cell)[0].get("step", UNKNOWN)
         parts.append(fold(join([_head(cell, looks), f", step {step}"]), *blocks, open_=not parts))
     return join([el("h3", "Sampled while training"), *parts]) if parts else None
+
+
+def _asked(cell: Cell) -> list[Html]:
+    """Questions that were asked again and again, the answers of some steps side by side."""
+    found: dict[Key, list[Mapping[str, Any]]] = {}
+    for part in cell.trained.parts if cell.trained else ():
+        for one in part.samples:
+            if "suite" in one and any(texts(one.get("completions"))):
+                key = str(one.get("prompt", "")), str(one.get("suite"))
+                found.setdefault(key, []).append({**one, "before": part.before})
+    blocks = []
+    for (prompt, suite), lines in list(found.items())[:LINES]:
+        last = len(lines) - 1
+        chosen = sorted({last * n // (ANSWERS - 1) for n in range(ANSWERS)})
+        answers = [_one(lines[n]) for n in chosen]
+        blocks.append(_block(prompt, "" if suite == "prompts" else f"suite {suite}", answers))
+    return blocks
+
+
+def _one(line: Mapping[str, Any]) -> tuple[Html, Html]:
+    """The answer of a step, with what it was worth."""
+    given = line.get("rewards")
+    rewards = [one for one in given if is_number(one)] if isinstance(given, list) else []
+    step, answers = line.get("step"), texts(line.get("completions"))
+    told = f"step {step + line['before']}" if isinstance(step, int) else "a step"
+    told += f", worth {number(rewards[0])}" if rewards else ""
+    return el("small", told), el("div", clipped(answers[0]) or "(nothing)", class_="text")
 
 
 def _line(one: Mapping[str, Any]) -> Html:

@@ -45,12 +45,17 @@ def front_figure(found: Compared, looks: Mapping[str, Look]) -> Figure | None:
 
 
 def _two(found: Compared, names: list[str]) -> tuple[str, str]:
-    """The first two metrics, headline ones before others, that most settings have."""
+    """The first two metrics that most settings have, of two groups if that can be: headline ones before
+    others."""
     order = [n for n in found.headline if n in names] + [
         n for n in names if n not in found.headline
     ]
     have = {name: {one for one in found.settings() if found.values(one, name)} for name in names}
-    return max(combinations(order, 2), key=lambda two: len(have[two[0]] & have[two[1]]))
+    group = {name: found.metrics[name].group for name in names}
+    return max(
+        combinations(order, 2),
+        key=lambda two: (len(have[two[0]] & have[two[1]]), group[two[0]] != group[two[1]]),
+    )
 
 
 def _point(

@@ -16,7 +16,7 @@ def unit_of(part: Part, key: str) -> str:
         return " + ".join(objectives_of(part))
     if key.startswith("eval/terms/") or first == "gap":
         return key.rpartition("/")[2]
-    if key.endswith("/loss") and first != "retention":
+    if key.endswith("/loss") and first not in ("retention", "suite"):
         return _of_stream(part, rest.removesuffix("/loss") if first == "eval" else first)
     return ""
 
