@@ -47,6 +47,8 @@ class Multiplier:
     """How much a measurement counts against those before; 1 replaces them."""
     first: float = FIRST
     """mu at the start."""
+    held: float | None = None
+    """A weight nu that stays as it is: what a controller is compared with."""
     asked: float = field(default=0.0, init=False)
     """The bound as it was given; `bound` may be relaxed."""
     mean: float | None = field(default=None, init=False)
@@ -70,6 +72,8 @@ class Multiplier:
             raise ValueError(
                 f"smooth must lie in (0, 1] and margin in [0, 1), got {self.smooth} and {self.margin}"
             )
+        if self.held is not None and not (math.isfinite(self.held) and self.held >= 0):
+            raise ValueError(f"a weight is a finite number of at least 0, got {self.held}")
         self.level = math.log(self.first)
 
     @property
@@ -80,11 +84,15 @@ class Multiplier:
     @property
     def worth(self) -> float:
         """mu: what the whole bound is worth."""
+        if self.held is not None:
+            return self.held * self.scale
         return math.exp(self._clamped(self.level + self.proportional * self.error))
 
     @property
     def weight(self) -> float:
         """nu: of x beside the goal; none at all where mu is at its least."""
+        if self.held is not None:
+            return self.held
         return self.worth / self.scale if self.worth > 1.001 * LEAST else 0.0
 
     @property
@@ -110,7 +118,8 @@ class Multiplier:
         # Anti-windup: what the output cannot follow is not added up.
         self.level = self._clamped(moved)
         broken = self.mean is None or self.mean > self.bound
-        self.stuck = self.stuck + 1 if broken and self.worth >= MOST else 0
+        greatest = self.held is None and self.worth >= MOST
+        self.stuck = self.stuck + 1 if broken and greatest else 0
 
     def relax(self) -> float:
         """Give way to what is there: the bound is moved so that it just holds; returns it."""

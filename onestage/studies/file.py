@@ -87,6 +87,9 @@ class Tune(Section):
     at_least: dict[str, float] = {}
     """Metrics (better higher) and the share of the best trial's of any method that a choice must reach:
     `{truth: 0.9}` compares what methods keep at equal gain."""
+    at_most: dict[str, float] = {}
+    """Metrics (better lower) and the largest mean that a choice may have: `{keep/text/held_out: 0.05}`
+    compares what methods gain under one bound. A method with nothing to choose is reported as it is."""
     at: dict[str, Any] = {}
     """Where on the axes tuning takes place; default: their first values."""
     widen: int = Field(default=0, ge=0)

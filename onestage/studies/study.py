@@ -36,7 +36,7 @@ from onestage.studies.results import (
     write_tidy,
 )
 from onestage.studies.run_cell import begin, mark_failed, state_of, world_of
-from onestage.studies.tuning import choose, settled, wider
+from onestage.studies.tuning import asked, choose, settled, wider
 from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.lock import held
 from onestage.training.recipe import parse_recipe
@@ -132,9 +132,9 @@ class Study:
         if tried:
             for name, one in self._tuned(tried).items():
                 if one["best"] is None:
-                    asked = self.file.tune.at_least if self.file.tune else {}
-                    reach = f" that reaches {asked} of the best" if asked else ""
-                    notes.append(f"{name}: no trial has a result{reach}, so it is not reported")
+                    notes.append(
+                        f"{name}: no trial has a result{asked(self.file.tune)}, so it is not reported"
+                    )
                     continue
                 chosen[name] = one["best"]
                 if one["edges"]:

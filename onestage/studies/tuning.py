@@ -25,8 +25,8 @@ def choose(
     """For every tuned method what `tuning.json` says: its trials, the `best`, and edges of its grid.
 
     `found`: metrics by the name of a cell. A trial that failed on a seed, or whose metric is no number,
-    is out, and so is one that does not reach what `tune.at_least` asks; a method all of whose trials are
-    has no `best`. The first of equals is taken.
+    is out, and so is one that does not reach what `tune.at_least` asks or is above `tune.at_most`; a
+    method all of whose trials are has no `best`. The first of equals is taken.
     """
     assert study.tune is not None
     metric, sign = study.tune.metric, 1 if better == "higher" else -1
@@ -37,7 +37,7 @@ def choose(
             mine = [c for c in trials if c.method == name and dict(c.choice) == choice]
             means = {
                 one: _mean([found.get(c.name, {}).get(one, math.nan) for c in mine])
-                for one in (metric, *study.tune.at_least)
+                for one in (metric, *study.tune.at_least, *study.tune.at_most)
             }
             tried.append({"choice": choice, **means})
         told[name] = {"metric": metric, "trials": tried, "best": None, "edges": []}
@@ -46,7 +46,9 @@ def choose(
         good = [
             trial
             for trial in one["trials"]
-            if trial[metric] is not None and _reaches(trial, limits)
+            if trial[metric] is not None
+            and _reaches(trial, limits)
+            and _keeps(trial, study.tune.at_most)
         ]
         if good:
             best = max(good, key=lambda trial: sign * trial[metric])["choice"]
@@ -70,6 +72,17 @@ def _limits(tune: Tune, told: Mapping[str, Mapping[str, Any]]) -> dict[str, floa
 
 def _reaches(trial: Mapping[str, Any], limits: Mapping[str, float]) -> bool:
     return all(trial[one] is not None and trial[one] >= low for one, low in limits.items())
+
+
+def _keeps(trial: Mapping[str, Any], limits: Mapping[str, float]) -> bool:
+    return all(trial[one] is not None and trial[one] <= high for one, high in limits.items())
+
+
+def asked(tune: Tune | None) -> str:
+    """What a choice must reach and keep, as told where none does."""
+    least = f" that reaches {tune.at_least} of the best" if tune and tune.at_least else ""
+    most = f" that is at most {tune.at_most}" if tune and tune.at_most else ""
+    return " and".join(part for part in (least, most) if part)
 
 
 def edges(study: StudyFile, method: str, best: Mapping[str, Any]) -> list[str]:

@@ -75,6 +75,9 @@ class Keep(Section):
     are weighed, once."""
     margin: float = Field(default=0.1, ge=0, lt=1)
     """The controller aims this part of the bound below it."""
+    multiplier: float | None = Field(default=None, ge=0)
+    """Instead of a controller: a weight that stays, so that the two can be compared. The bound is
+    measured and certified as ever; it stops nothing."""
 
     @model_validator(mode="after")
     def _complete(self) -> Keep:
@@ -96,6 +99,8 @@ class Keep(Section):
             raise ValueError(f"keep {self.name}: a term is of by: replay, not of {self.means}")
         if self.means == "replay" and self.term is None and self.what != "loss":
             raise ValueError(f"keep {self.name}: by: replay needs the term whose weight it raises")
+        if self.multiplier is not None and self.means == "nothing":
+            raise ValueError(f"keep {self.name}: a multiplier weighs something; give by")
         odd = self.of.model_fields_set & set(UNUSED) if self.of else ()
         if odd:
             raise ValueError(f"keep {self.name}: {sorted(odd)} of `of` would do nothing")
@@ -113,7 +118,8 @@ class Keep(Section):
     @property
     def priced(self) -> bool:
         """Whether nu is what one unit of x costs in the goal: what is raised is x itself."""
-        return (self.what, self.means) in (("kl", "kl"), ("loss", "replay"))
+        own = (self.what, self.means) in (("kl", "kl"), ("loss", "replay"))
+        return own and self.multiplier is None
 
     def streams(self) -> Iterator[Stream]:
         """What is read for it: the text, and the text of its certificate."""
@@ -183,7 +189,8 @@ class Kept(Around):
         super().__init__(inner, weights)
         self.keeps, self.replayed = keeps, replayed
         self.multipliers = {
-            name: Multiplier(keep.at_most, margin=keep.margin) for name, keep in keeps.items()
+            name: Multiplier(keep.at_most, margin=keep.margin, held=keep.multiplier)
+            for name, keep in keeps.items()
         }
 
     def nu(self, name: str) -> float:

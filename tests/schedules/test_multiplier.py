@@ -78,3 +78,12 @@ def test_a_bound_that_nothing_holds_is_known_and_can_be_relaxed() -> None:
 def test_numbers_that_mean_nothing_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must lie in|above 0"):
         Multiplier(0.1, **options)
+
+
+def test_a_weight_that_stays_is_moved_by_nothing_and_gives_nothing_up() -> None:
+    fixed = Multiplier(0.05, held=3.0)
+    for _ in range(PATIENCE + 30):
+        fixed.observe(9.0)
+    assert (fixed.weight, fixed.lost, fixed.slack) == (3.0, False, pytest.approx(-8.95))
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        Multiplier(0.05, held=-1.0)

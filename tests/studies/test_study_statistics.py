@@ -13,7 +13,7 @@ from onestage.studies.cells import trials
 from onestage.studies.claims import check, judged
 from onestage.studies.file import Front, StudyError, parse_study
 from onestage.studies.results import TidyRow, differences, summary, traded
-from onestage.studies.tuning import choose, edges, settled, wider
+from onestage.studies.tuning import asked, choose, edges, settled, wider
 
 
 def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[TidyRow]:
@@ -167,3 +167,23 @@ def test_what_is_kept_is_compared_at_equal_gain() -> None:
     assert [told[name]["best"] for name in "ABC"] == [{"rate": 2}, {"rate": 2}, None]
     with pytest.raises(StudyError, match=r"at_least.truth: must be in \(0, 1\], got 2.0"):
         parse_study({**content(Path("b"), Path("d")), "tune": {**tune, "at_least": {"truth": 2}}})
+
+
+def test_what_is_gained_is_compared_under_one_bound() -> None:
+    """A's better setting breaks the bound, and so do both of B's: B is not reported."""
+    method = {name: {"objective": "sft", "try": {"rate": [1, 2]}} for name in "AB"}
+    tune = {"seeds": [8], "metric": "overall", "at_most": {"text_loss": 0.05}}
+    study = parse_study(content(Path("b"), Path("d"), methods=method, tune=tune))
+    values = {
+        ("A", 1): (0.9, 0.06),
+        ("A", 2): (0.4, 0.05),
+        ("B", 1): (0.3, 0.8),
+        ("B", 2): (0.5, 1),
+    }
+    found = {}
+    for cell in trials(study):
+        overall, loss = values[cell.method, cell.choice["rate"]]
+        found[cell.name] = {"overall": overall, "text_loss": loss}
+    told = choose(study, trials(study), found, "higher")
+    assert [told[name]["best"] for name in "AB"] == [{"rate": 2}, None]
+    assert asked(study.tune) == " that is at most {'text_loss': 0.05}"

@@ -254,7 +254,22 @@ def test_what_nothing_holds_stops_the_run_or_is_relaxed(keeping: Make, tmp_path:
     assert told["verdict"] == "broken"
 
 
+def test_a_weight_that_stays_pulls_and_is_certified_alike(keeping: Make, tmp_path: Path) -> None:
+    """What the controller is compared with: more of it keeps more, and no bound stops the run."""
+    found = []
+    for weight in (0.0, 20.0):
+        bound = {"what": "kl", "at_most": 1e-9, "by": "kl", "multiplier": weight}
+        lines = go(keeping(bound), tmp_path / f"{weight}")
+        assert {line["keep/kept/multiplier"] for line in lines if "keep/kept/bound" in line} == {
+            weight
+        }
+        assert not any("keep/kept/price" in line for line in lines)
+        found.append(last(lines, "keep/kept/held_out"))
+    assert found[1] < 0.5 * found[0]
+
+
 BAD = {
+    "weighs nothing": ({"what": "kl", "at_most": 1, "by": "nothing", "multiplier": 1}, "give by"),
     "what: loss": ({"what": "loss", "at_most": 1}, "`loss` is of a `stream`"),
     "no room": ({"what": "kl", "at_most": 0}, "at_most must be above 0"),
     "no term": ({"what": "text", "at_most": 1, "by": "replay"}, "needs the term"),
