@@ -19,7 +19,7 @@ from onestage.data.kinds import FEEDBACK, GRADED, THUMBS
 from onestage.data.packing import pack_records
 from onestage.data.reading import read
 from onestage.data.record import Refusal
-from onestage.data.store import Store, Table, balance
+from onestage.data.store import Store, Table
 from onestage.data.stream import Stream
 from onestage.data.template import Rendered, render
 from onestage.data.tokenize import Encoder
@@ -82,21 +82,27 @@ def examine(
 ) -> Findings:
     """Look at encoded streams. `streams` (by name) are read again for the round trip."""
     found = Findings()
-    prompts: set[int] = set()
+    prompts = []
     for name, store in train.items():
         found.streams[name] = _stream(store, streams.get(name), encoder)
-        prompts.update(_prompt(record) for record in store)
-        for kind, numbers in store.kinds().items():
-            found.examples.setdefault(kind, store[int(numbers[0])])
+        prompts.append(_prompts(store))
+        for kind in store.counts():
+            found.examples.setdefault(kind, store[int(store.numbers([kind])[0])])
+    asked = np.unique(np.concatenate(prompts)) if held_out else np.empty(0, np.uint64)
     for name, store in held_out.items():
         found.held_out[name] = _stream(store, None, encoder)
-        found.overlap[name] = sum(_prompt(record) in prompts for record in store)
+        found.overlap[name] = int(np.isin(_prompts(store), asked).sum())
     found.warnings += list(_warnings(found))
     for stream in found.streams.values():
         warnings, notes = beside(stream.store.table)
         found.warnings += warnings
         found.notes += notes
     return found
+
+
+def _prompts(store: Store) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """What `_prompt` says of each record: 8 bytes each, where a set of numbers takes ten times that."""
+    return np.fromiter((_prompt(record) for record in store), np.uint64, len(store))
 
 
 def _prompt(record: Encoded) -> int:
@@ -112,14 +118,15 @@ def _digest(content: bytes) -> int:
 
 
 def _stream(store: Store, stream: Stream | None, encoder: Encoder) -> StreamFindings:
-    lengths = store.lengths() if len(store) else np.zeros(0, np.int64)
-    distinct = {_digest(b"/".join(store.path_keys(number))) for number in range(len(store))}
+    lengths, every = store.lengths(), range(len(store))
+    keys = (_digest(b"/".join(store.path_keys(number))) for number in every)
+    distinct = np.unique(np.fromiter(keys, np.uint64, len(every)))
     first = list(islice(store, SAMPLED))
     spread = {
         f"{kind}/{figure}": value
-        for kind in store.kinds()
+        for kind in store.counts()
         if FEEDBACK[kind].scale != "none"
-        for figure, value in balance(store.scores(kind)).items()
+        for figure, value in balance(np.concatenate(list(store.scores(kind)))).items()
     }
     nodes = sum(len(row) for row in pack_records(first, encoder.max_length).rows) if first else 0
     tokens = sum(record.tokens for record in first)
@@ -132,6 +139,20 @@ def _stream(store: Store, stream: Stream | None, encoder: Encoder) -> StreamFind
         broken_trips=tuple(_broken_trips(stream, encoder)) if stream else (),
         saving=1 - nodes / tokens if tokens else 0.0,
     )
+
+
+def balance(scores: np.ndarray[Any, Any]) -> dict[str, float]:
+    """How given scores are spread: count, mean, least, greatest, share above 1/2."""
+    known = scores[~np.isnan(scores)]
+    if not len(known):
+        return {"count": 0}
+    return {
+        "count": len(known),
+        "mean": float(known.mean()),
+        "min": float(known.min()),
+        "max": float(known.max()),
+        "above_half": float((known > 0.5).mean()),
+    }
 
 
 def _quantiles(lengths: np.ndarray[Any, Any]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 from onestage.config.words import first_line
 from onestage.data._row_error import shown
+from onestage.data.lists import elements
 from onestage.data.raw import DataFile, RawRow
 from onestage.data.record import Refusal
 
@@ -139,12 +140,17 @@ def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
         yield Refusal(where, row) if isinstance(row, str) else RawRow(where, row)
 
 
-def _list_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
-    try:
-        rows = json.loads(stream.read().removeprefix(BOM), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.path}: starts as a JSON list, but is none: {error}") from error
-    for index, row in enumerate(rows):
+def _list_rows(file: DataFile, stream: Any) -> Iterator[RawRow | Refusal]:
+    if stream.peek(len(BOM)).startswith(BOM):
+        stream.read(len(BOM))
+    rows = enumerate(elements(stream, _once, LONGEST))
+    while True:
+        try:
+            index, row = next(rows, (-1, None))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file.path}: starts as a JSON list, but is none: {error}") from error
+        if index < 0:
+            return
         where = f"{file.label}[{index}]"
         if isinstance(row, dict):
             yield RawRow(where, row)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from onestage.data.columns import number_type
 from onestage.data.encoded import Encoded
 from onestage.data.store import Store
 from onestage.randomness import generator
@@ -185,7 +186,7 @@ class Mixture:
 
     @cached_property
     def _orders(self) -> dict[str, tuple[int, np.ndarray[Any, Any]]]:
-        """Of each stream, the epoch that was walked last and its order: 8 bytes a record."""
+        """Of each stream, the epoch that was walked last and its order: 4 bytes a record."""
         return {}
 
 
@@ -197,7 +198,9 @@ def _due(taken: int, part: int, way: int, rank: int, name: str) -> tuple[Fractio
 
 def order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray[Any, Any]:
     """A permutation of range(size), a function of its arguments alone."""
-    permutation: np.ndarray[Any, Any] = generator(f"{seed}/{stream}/{epoch}").permutation(size)
+    permutation: np.ndarray[Any, Any] = np.arange(size, dtype=number_type(size))
+    # What `Generator.permutation` does, which takes twice the memory.
+    generator(f"{seed}/{stream}/{epoch}").shuffle(permutation)
     # A mixture keeps it: whoever wrote into it would change the order of the run.
     permutation.flags.writeable = False
     return permutation

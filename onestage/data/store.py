@@ -1,4 +1,4 @@
-"""Encoded records on disk, memory-mapped: a million records cost a few bytes each in memory.
+"""Encoded records on disk, memory-mapped: a billion records cost a byte or so each in memory.
 
 A store is a folder of flat arrays and `table.json`, written once and then only read. It is named by
 the content it was made from (data, tokenizer, template, limits), so runs and sweeps share it, and a
@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from onestage.data.columns import HELD, Numbers, Starts, column, number_type, pieces, spill
 from onestage.data.digests import tokenizer_digest
 from onestage.data.encoded import Encoded
 from onestage.data.kept import alone, drafted, settle
@@ -46,6 +48,9 @@ COLUMNS = {
     "counts": "d",  # a response: its weight beside the record's
 }
 """The files of a store, each an array of numbers; codes as in the `array` module."""
+
+BYTES = ("tokens", "names", "abouts")
+"""The files that hold what is counted in these."""
 
 FORMAT = "4"
 """Part of every store's name: change it when the same records come to give other files."""
@@ -134,33 +139,29 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.table = Table(**json.loads((folder / "table.json").read_text()))
-        # Read whole, at a few bytes a record; what grows with the text stays on disk.
-        self._columns = {
-            name: np.fromfile(folder / f"{name}.bin", dtype=np.dtype(code))
-            for name, code in COLUMNS.items()
+        columns = self._columns = {
+            name: column(folder / f"{name}.bin", code) for name, code in COLUMNS.items()
         }
-        self._tokens = _mapped(folder / "tokens.bin", np.dtype(np.int32))
-        self._names = _mapped(folder / "names.bin", np.dtype(np.uint8))
-        self._abouts = _mapped(folder / "abouts.bin", np.dtype(np.uint8))
-        columns = self._columns
-        self._first_path = _starts(columns["paths"])
-        self._first_name = _starts(columns["name"])
-        self._first_about = _starts(columns["about"])
-        self._first_response = _starts(columns["responses"])
-        self._first_token = _starts(columns["length"])
-        self._first_span = _starts(columns["spans"])
+        self._tokens = column(folder / "tokens.bin", np.int32, mapped=0)
+        self._names = column(folder / "names.bin", np.uint8, mapped=0)
+        self._abouts = column(folder / "abouts.bin", np.uint8, mapped=0)
+        self._paths_of = Starts(columns["paths"])
+        self._name_of = Starts(columns["name"])
+        self._about_of = Starts(columns["about"])
+        self._responses_of = Starts(columns["responses"])
+        self._tokens_of = Starts(columns["length"])
+        self._spans_of = Starts(columns["spans"])
 
     def __len__(self) -> int:
         return len(self._columns["kind"])
 
     def __getitem__(self, number: int) -> Encoded:
-        columns = self._columns
-        begin, end = self._first_path[number : number + 2]
-        responses = slice(*self._first_response[number : number + 2])
+        columns, paths = self._columns, self._paths_of[number]
+        responses = self._responses_of[number]
         scores, counts = columns["score"][responses], columns["counts"][responses]
         return Encoded(
             kind=self.kind(number),
-            paths=tuple(self._path(path) for path in range(begin, end)),
+            paths=tuple(self._path(path) for path in range(paths.start, paths.stop)),
             scores=tuple(float(score) for score in scores),
             weight=float(columns["weight"][number]),
             source=self.table.source,
@@ -174,8 +175,8 @@ class Store:
         return (self[number] for number in range(len(self)))
 
     def _path(self, path: int) -> TokenPath:
-        ids = np.asarray(self._tokens[slice(*self._first_token[path : path + 2])])
-        spans = self._columns["span"].reshape(-1, 3)[slice(*self._first_span[path : path + 2])]
+        ids = np.asarray(self._tokens[self._tokens_of[path]])
+        spans = self._columns["span"].reshape(-1, 3)[self._spans_of[path]]
         return TokenPath(
             ids,
             tuple((int(start), int(end)) for start, end, _ in spans),
@@ -186,41 +187,48 @@ class Store:
         return KINDS[self._columns["kind"][number]]
 
     def name(self, number: int) -> str:
-        return bytes(self._names[slice(*self._first_name[number : number + 2])]).decode()
+        return bytes(self._names[self._name_of[number]]).decode()
 
     def about(self, number: int) -> str:
         """What a reward is told of a problem, without its tokens: see `Encoded.about`."""
-        return bytes(self._abouts[slice(*self._first_about[number : number + 2])]).decode()
+        return bytes(self._abouts[self._about_of[number]]).decode()
 
-    def kinds(self) -> dict[Kind, np.ndarray[Any, Any]]:
-        """The numbers of the records of each kind that occurs."""
-        codes = self._columns["kind"]
-        return {KINDS[code]: np.flatnonzero(codes == code) for code in np.unique(codes)}
+    def counts(self) -> dict[Kind, int]:
+        """How many records there are of each kind that occurs."""
+        return {kind: self.table.records[kind] for kind in KINDS if kind in self.table.records}
 
-    def lengths(self) -> np.ndarray[Any, Any]:
+    def numbers(self, kinds: Sequence[Kind]) -> Numbers:
+        """The numbers of the records of some kinds, in order."""
+        codes, wanted = self._columns["kind"], [KINDS.index(kind) for kind in kinds]
+        found = [np.empty(0, number_type(len(codes)))]
+        for begin, end in pieces(len(codes)):
+            mine = begin + np.flatnonzero(np.isin(codes[begin:end], wanted))
+            found.append(mine.astype(found[0].dtype))
+        return np.concatenate(found)
+
+    def lengths(self) -> Numbers:
         """Tokens of each record's paths together."""
-        return np.add.reduceat(self._columns["length"], self._first_path[:-1])
+        counts, lengths = self._columns["paths"], self._columns["length"]
+        found = [np.empty(0, np.int64)]
+        for begin, end in pieces(len(counts)):
+            mine = lengths[self._paths_of.before(begin) : self._paths_of.before(end)]
+            first = np.cumsum(counts[begin:end]) - counts[begin:end]
+            found.append(np.add.reduceat(mine, first))
+        return np.concatenate(found)
 
-    def scores(self, kind: Kind) -> np.ndarray[Any, Any]:
-        """Given scores of all responses of a kind."""
-        counts = self._columns["responses"]
-        return self._columns["score"][np.repeat(self._columns["kind"], counts) == KINDS.index(kind)]
+    def scores(self, kind: Kind) -> Iterator[Numbers]:
+        """Given scores of all responses of a kind, some records' at a time."""
+        kinds, counts = self._columns["kind"], self._columns["responses"]
+        for begin, end in pieces(len(kinds)):
+            mine = np.repeat(kinds[begin:end] == KINDS.index(kind), counts[begin:end])
+            first, last = self._responses_of.before(begin), self._responses_of.before(end)
+            yield self._columns["score"][first:last][mine]
 
     def path_keys(self, number: int) -> Iterator[bytes]:
         """Token bytes of each path of a record."""
-        for path in range(*self._first_path[number : number + 2]):
-            yield np.asarray(self._tokens[slice(*self._first_token[path : path + 2])]).tobytes()
-
-
-def _mapped(file: Path, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    # An empty file cannot be mapped.
-    if file.stat().st_size == 0:
-        return np.empty(0, dtype)
-    return np.memmap(file, dtype=dtype, mode="r")
-
-
-def _starts(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        paths = self._paths_of[number]
+        for path in range(paths.start, paths.stop):
+            yield np.asarray(self._tokens[self._tokens_of[path]]).tobytes()
 
 
 def write(
@@ -238,33 +246,29 @@ def _write_into(
 ) -> None:
     table = Table(source)
     columns = {name: array(code) for name, code in COLUMNS.items()}
-    with (
-        (draft / "tokens.bin").open("wb") as tokens,
-        (draft / "names.bin").open("wb") as names,
-        (draft / "abouts.bin").open("wb") as abouts,
-    ):
+    with ExitStack() as opened:
+        files: dict[str, BinaryIO] = {
+            name: opened.enter_context((draft / f"{name}.bin").open("wb"))
+            for name in (*COLUMNS, *BYTES)
+        }
         for item in items:
             table.add(item)
             if isinstance(item, Encoded):
-                _append(item, columns, tokens, names, abouts)
+                _append(item, columns, files)
+                if len(columns["kind"]) == HELD:
+                    spill(columns, files)
+        spill(columns, files)
     if reading:
         table.close(reading)
-    for name, values in columns.items():
-        with (draft / f"{name}.bin").open("wb") as file:
-            values.tofile(file)
     (draft / "table.json").write_text(json.dumps(asdict(table), indent=1))
 
 
 def _append(
-    item: Encoded,
-    columns: dict[str, array[Any]],
-    tokens: BinaryIO,
-    names: BinaryIO,
-    abouts: BinaryIO,
+    item: Encoded, columns: Mapping[str, array[Any]], files: Mapping[str, BinaryIO]
 ) -> None:
     name, about = item.id.encode(), item.about.encode()
-    names.write(name)
-    abouts.write(about)
+    files["names"].write(name)
+    files["abouts"].write(about)
     columns["about"].append(len(about))
     columns["kind"].append(KINDS.index(item.kind))
     columns["weight"].append(item.weight)
@@ -275,25 +279,11 @@ def _append(
     columns["score"].extend(item.scores)
     columns["counts"].extend(item.weights or (1.0,) * len(item.scores))
     for path in item.paths:
-        tokens.write(path.ids.tobytes())
+        files["tokens"].write(path.ids.tobytes())
         columns["length"].append(len(path.ids))
         columns["spans"].append(len(path.spans))
         for (start, end), number in zip(path.spans, path.responses, strict=True):
             columns["span"].extend((start, end, number))
-
-
-def balance(scores: np.ndarray[Any, Any]) -> dict[str, float]:
-    """How given scores are spread: count, mean, least, greatest, share above 1/2."""
-    known = scores[~np.isnan(scores)]
-    if not len(known):
-        return {"count": 0}
-    return {
-        "count": len(known),
-        "mean": float(known.mean()),
-        "min": float(known.min()),
-        "max": float(known.max()),
-        "above_half": float((known > 0.5).mean()),
-    }
 
 
 def open_store(
@@ -307,11 +297,14 @@ def open_store(
     """The store of a stream and whether it was there already.
 
     `digest` is the tokenizer's, where it is known (`tokenizer_digest`). A store that is damaged is
-    encoded anew, and `say` told. Rows that only pass by (they are streamed) have no name before they are
-    read: they are encoded anew, unless `there` names the folder where this was done a moment ago."""
-    content = content_key(stream)
-    if content is None:
-        store, known = Store(Path(there)) if there else _passing(stream, encoder, cache), False
+    encoded anew, and `say` told. `there` names the folder where another process of this run has found or
+    made it a moment ago: then nothing is read or compared. Rows that only pass by (they are streamed)
+    have no name before they are read: they are encoded anew."""
+    content = None if there else content_key(stream)
+    if there:
+        store, known = Store(Path(there)), True
+    elif content is None:
+        store, known = _passing(stream, encoder, cache), False
     else:
         # All that decides the ids is in the name, so a store that is there is the right one.
         digest = digest or tokenizer_digest(encoder.tokenizer)

@@ -135,8 +135,8 @@ def check(problems: Mapping[str, Problems], *parts: Mapping[str, Store]) -> None
 
 
 def _check_problems(store: Store, stream: Problems) -> None:
-    asked = [numbers for kind, numbers in store.kinds().items() if FEEDBACK[kind].asked]
-    for number in (int(number) for numbers in asked for number in numbers):
+    asked = store.numbers([kind for kind in store.counts() if FEEDBACK[kind].asked])
+    for number in map(int, asked):
         facts = ProblemFacts.load(store.about(number)).facts
         for name, _, judge in stream.rewards:
             try:

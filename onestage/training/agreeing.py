@@ -71,8 +71,8 @@ def read_by(data: Data, plugins: Mapping[str, Any]) -> dict[str, Any]:
 def first_of_node(
     accelerator: Accelerator | None, read: Callable[[Mapping[str, str]], Data]
 ) -> Data:
-    """What `read` returns. A node's first process reads, then its others, who are given what that one
-    has found of rows that only pass by (`Data.passed`).
+    """What `read` returns. A node's first process reads, then its others, who are told where that one
+    has found or put everything (`Data.folders`): large data are read through once a node.
 
     They wait for as long as it takes, where a card's own messages give up after ten minutes: rows may be
     encoded for hours. Gloo's connections end with the process at their other end, so nobody waits for
@@ -84,7 +84,7 @@ def first_of_node(
     waiting = distributed.new_group(backend="gloo", timeout=PATIENCE)
     mine = read({}) if accelerator.is_local_main_process else None
     told: list[Any] = [None] * accelerator.num_processes
-    distributed.all_gather_object(told, mine.passed if mine else None, waiting)
+    distributed.all_gather_object(told, mine.folders if mine else None, waiting)
     first = accelerator.process_index - accelerator.local_process_index
     distributed.destroy_process_group(waiting)
     return mine or read(told[first])

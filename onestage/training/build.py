@@ -158,7 +158,7 @@ class Draft:
         warn = warn or say
         self.cache = usable(self.cache, CACHED, warn)
         asked = (recipe.data, recipe.watched, encoder, self.cache, say, warn)
-        self.data = first_of_node(accelerator, lambda passed: read_data(*asked, passed))
+        self.data = first_of_node(accelerator, lambda there: read_data(*asked, there))
         with self._noting():
             check_rows(self.data, recipe.train)
             check_problems(self.data, recipe.data)

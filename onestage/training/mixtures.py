@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from onestage.config import RecipeError
+from onestage.data.columns import Numbers
+from onestage.data.kinds import Kind
 from onestage.data.mixture import MixedStream, Mixture, Reuse, shares
 from onestage.data.stream import Stream
 from onestage.training.read import Data
@@ -57,31 +57,41 @@ class Mixing:
 
     def own(self, terms: Terms, term: str) -> Mixture:
         """The records of one term: whole streams, or those of a stream that the term is given."""
-        numbers = {}
-        for name, store in self.data.train.items():
-            mine = [n for kind, n in store.kinds().items() if terms.term_of[name, kind] == term]
-            if mine:
-                numbers[name] = np.sort(np.concatenate(mine))
-        streams = [stream for stream in self.streams if stream.name in numbers]
+        kinds = {
+            name: [kind for kind in store.counts() if terms.term_of[name, kind] == term]
+            for name, store in self.data.train.items()
+        }
+        sizes = {
+            name: sum(self.data.train[name].counts()[kind] for kind in mine)
+            for name, mine in kinds.items()
+            if mine
+        }
+        streams = [stream for stream in self.streams if stream.name in sizes]
         if all(stream.weight == 0 for stream in streams):
             return Mixture([], self.train.seed)
         counts = [stream.per_step for stream in streams]
         given = [count for count in counts if count is not None]
         size = sum(given) if len(given) == len(counts) else self.train.batch_size
-        sizes = {name: len(found) for name, found in numbers.items()}
         share = self._shares(sizes, size)
         parts = [
             MixedStream(
                 name,
                 self.data.train[name],
                 share[name],
-                None if size == len(self.data.train[name]) else numbers[name],
+                None
+                if size == len(self.data.train[name])
+                else self.data.train[name].numbers(kinds[name]),
                 self._reuse(name),
             )
             for name, size in sizes.items()
             if share[name] > 0
         ]
         return Mixture(parts, self.train.seed)
+
+    def _numbers(self, name: str, kinds: Sequence[Kind], size: int) -> Numbers | None:
+        """Which records of a stream are of some kinds; None where all `size` of them are."""
+        store = self.data.train[name]
+        return None if size == len(store) else store.numbers(kinds)
 
     def _reuse(self, name: str) -> Reuse | None:
         return self.reuse if self.data.train[name].table.has_problems else None
@@ -100,9 +110,9 @@ def share_of_terms(mixture: Mixture, terms: Terms) -> dict[str, float]:
     """Which part of a step's records each term has, on average."""
     found = dict.fromkeys(terms.objectives, 0.0)
     for part in mixture.streams:
-        for kind, numbers in part.store.kinds().items():
+        for kind, count in part.store.counts().items():
             term = terms.term_of[part.name, kind]
-            found[term] += part.share * len(numbers) / len(part.store)
+            found[term] += part.share * count / len(part.store)
     total = sum(found.values())
     return {term: records / total for term, records in found.items()}
 

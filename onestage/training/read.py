@@ -12,7 +12,6 @@ import numpy as np
 from onestage.config import RecipeError, nearest
 from onestage.data.digests import tokenizer_digest
 from onestage.data.kinds import FEEDBACK
-from onestage.data.reading import passes_by
 from onestage.data.store import Store, Table, open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder, Overflow
@@ -36,8 +35,8 @@ class Data:
     held_out: dict[str, Store]
     retention: dict[str, Store] = field(default_factory=dict)
     """What is only watched, by the probe."""
-    passed: dict[str, str] = field(default_factory=dict)
-    """Of rows that only pass by, by stream: the folders that they were encoded to."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """Where the stores lie, by stream and what it is for: what a node's other processes are told."""
 
     def table(self) -> dict[str, Any]:
         """The data table, as written to `data.json`."""
@@ -74,12 +73,12 @@ def read_data(
     cache: Path,
     say: Say,
     warn: Say | None = None,
-    passed: Mapping[str, str] | None = None,
+    there: Mapping[str, str] | None = None,
 ) -> Data:
     """Read, check and encode every stream (or find it encoded). Refuses nothing: see `check_rows`.
 
-    `warn`: told of what was encoded before and is damaged, where it is not `say`; `passed`: what another
-    process of this run on this machine has found of rows that only pass by (`Data.passed`)."""
+    `warn`: told of what was encoded before and is damaged, where it is not `say`; `there`: what another
+    process of this run has just found on this machine (`Data.folders`): nothing is read again."""
     digest, found = tokenizer_digest(encoder.tokenizer), Data({}, {}, {})
     wanted = [("", stream, found.train) for stream in streams]
     wanted += [
@@ -91,14 +90,14 @@ def read_data(
     for note, stream, stores in wanted:
         # only problems need room for a completion: another length must not encode the rest anew
         fitting = encoder if stream.reward is not None else replace(encoder, room=0)
-        there = (passed or {}).get(f"{stream.name}{note}")
-        store, known = open_store(stream, fitting, cache, digest, warn or say, there)
+        known_as = f"{stream.name}{note}"
+        folder = (there or {}).get(known_as)
+        store, known = open_store(stream, fitting, cache, digest, warn or say, folder)
         stores[stream.name] = store
-        if passes_by(stream):
-            found.passed[f"{stream.name}{note}"] = str(store.folder)
+        found.folders[known_as] = str(store.folder)
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
         say(
-            f"data {stream.name}{note}: {kinds or 'no records'}; "
+            f"data {known_as}: {kinds or 'no records'}; "
             f"{store.table.tokens:,} tokens{_left_out(store.table)}"
             f"{' (encoded before)' if known else ''}"
         )
@@ -156,10 +155,12 @@ def check_options(data: Data, streams: Sequence[Stream]) -> None:
 
 def _uses(store: Store) -> dict[str, bool]:
     """Which options of a stream some record of it has a use for."""
-    kinds = [FEEDBACK[kind] for kind in store.kinds()]
-    scored = [name for name in store.kinds() if FEEDBACK[name].scale != "thumb"]
+    kinds = [FEEDBACK[kind] for kind in store.counts()]
+    scored = [name for name in store.counts() if FEEDBACK[name].scale != "thumb"]
     return {
-        "score_range": any(not np.isnan(store.scores(name)).all() for name in scored),
+        "score_range": any(
+            not np.isnan(some).all() for name in scored for some in store.scores(name)
+        ),
         "ratings": any("score" in kind.reads for kind in kinds),
         "as_messages": any(kind.layout != "windows" for kind in kinds),
         "hint": any(len(record.paths) > 1 for record in store)

@@ -16,10 +16,11 @@ from support.tiny import token_path
 
 from onestage.data.encoded import Encoded
 from onestage.data.feeds import Feeds
+from onestage.data.inspect import balance
 from onestage.data.mixture import MixedStream, Mixture, order, shares
 from onestage.data.packing import pack_records
 from onestage.data.record import Refusal
-from onestage.data.store import Store, balance, write
+from onestage.data.store import Store, write
 
 
 def record(number: int, kind: str = "demonstration", source: str = "s") -> Encoded:
@@ -52,7 +53,7 @@ def test_a_store_gives_back_what_was_written(tmp_path: Path) -> None:
         for left, right in zip(got.paths, want.paths, strict=True):
             assert left.ids.tolist() == right.ids.tolist()
             assert (left.spans, left.responses) == (right.spans, right.responses)
-    assert {kind: numbers.tolist() for kind, numbers in store.kinds().items()} == {
+    assert {kind: store.numbers([kind]).tolist() for kind in store.counts()} == {
         "demonstration": [0],
         "label": [2],
         "pair": [1],

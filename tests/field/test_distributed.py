@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from support.ranks import on_ranks
 from support.tiny import write_recipe, write_rows
 
 from onestage.config import RecipeError
+from onestage.data.stream import Stream
 from onestage.training import build
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.distributed import Distributed, of_launcher
@@ -40,13 +41,15 @@ def test_ranks_that_are_told_other_things_are_refused(recipe_of: Make, tmp_path:
         return str(refused.value)
 
     def as_read(recipe: dict[str, Any], out: Path) -> str:
-        # A node whose file of the same name holds other rows: rank 1 reads after the main process.
+        # A node whose file of the same name holds other rows.
         if os.environ["RANK"] == "1":
             rows, read = [{"prompt": "Q?", "completion": " other"}], build.read_data
+            file = Path(recipe["data"][0]["path"])
+            (elsewhere := file.parent / "node1").mkdir()
+            path = str(write_rows(elsewhere / file.name, rows))
 
-            def other(*given: Any) -> Data:
-                write_rows(Path(recipe["data"][0]["path"]), rows)
-                return read(*given)
+            def other(streams: Sequence[Stream], *given: Any) -> Data:
+                return read([streams[0].model_copy(update={"path": path})], *given)
 
             build.read_data = other  # type: ignore[assignment]
         with pytest.raises(RecipeError) as refused:
@@ -56,7 +59,7 @@ def test_ranks_that_are_told_other_things_are_refused(recipe_of: Make, tmp_path:
     recipe = recipe_of("demonstration", objective="sft")
     for said in on_ranks(2, as_told, recipe, tmp_path / "a", seconds=30):
         assert "rank 1 has another recipe, section train than rank 0" in said
-    for said in on_ranks(2, as_read, recipe, tmp_path / "b", seconds=30):
+    for said in on_ranks(2, as_read, recipe, tmp_path / "b", nodes=2, seconds=30):
         assert "rank 1 has another train data of demonstrations than rank 0" in said
 
 

@@ -115,13 +115,13 @@ def test_ranks_wait_for_who_encodes_for_longer_than_messages_may_take() -> None:
         patience = InitProcessGroupKwargs(timeout=timedelta(seconds=1))
         accelerator, began = Accelerator(cpu=True, kwargs_handlers=[patience]), time.monotonic()
 
-        def read(passed: Mapping[str, str]) -> Data:
+        def read(there: Mapping[str, str]) -> Data:
             if accelerator.is_main_process:
                 time.sleep(2)
-            return Data({}, {}, passed={"mine": str(accelerator.process_index), **passed})
+            return Data({}, {}, folders={"mine": str(accelerator.process_index), **there})
 
         found = first_of_node(accelerator, read)
-        assert found.passed == {"mine": "0"}
+        assert found.folders == {"mine": "0"}
         return time.monotonic() - began
 
     assert min(on_ranks(2, work, seconds=30)) >= 2
@@ -132,7 +132,7 @@ def test_nobody_waits_for_a_process_that_has_ended(early: bool, tmp_path: Path) 
     def work() -> None:
         accelerator = Accelerator(cpu=True)
 
-        def read(passed: Mapping[str, str]) -> Data:
+        def read(there: Mapping[str, str]) -> Data:
             raise ValueError("the main one stops")
 
         if early and accelerator.is_main_process:
