@@ -2,13 +2,15 @@
 
     python bench/ranks.py                       # a tiny Llama: 100 steps, adapters and all weights
     python bench/ranks.py --model FOLDER --steps 6 --layouts "2 whole" "2 in parts"
+    python bench/ranks.py --quick --out /tmp/ranks.json     # seconds
 
 Ranks are processes of gloo on the CPU, so times say how much more work there is, not how fast as many
 devices are. Memory is what a rank holds after a step: weights, gradients and the optimiser's state, in
 bytes of this rank's own numbers, against the one process. Useful work is the part of all ranks' time, if
 it went by tokens, in which none waits for the busiest (12 records a step; `deal.py` has 32 real ones).
 Losses are compared with those of one process, step by step; beside them stands one process whose records
-fall into other rows, which changes the order of sums and no more.
+fall into other rows, which changes the order of sums and no more. Lines that are measured anew take the
+place of those of the same run in the file of figures; the others stay.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ LAYOUTS = {
     "4 as two copies": (4, "hybrid", 2),
 }
 """Ranks, sharding, nodes."""
+TRAINED = {"adapters": {"lora": {"r": 8}}, "all weights": {}}
+QUICK = {"steps": 2, "layouts": ["2 in parts"], "tasks": ["maxright"], "trained": ["adapters"]}
 WORDS = ("sea", "wind", "moon", "poem", "Paris", "red", "hello", "morning")
 CLOSE, PART = 1e-6, 0.30
 """Targets: difference of a loss, and what a rank of four in parts may hold of the whole."""
@@ -154,24 +158,40 @@ def row(
         found = on_ranks(ranks, work, told, place / "run", nodes=nodes, seconds=1800)[0]
     metrics, seconds, held, useful = found
     one, _, whole, _ = alone or found
-    apart = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, metrics, strict=True))
+    both = [(a["loss"], b["loss"]) for a, b in zip(one, metrics, strict=True)]
+    apart = max(abs(a - b) for a, b in both)
+    relative = max(abs(a - b) / max(abs(a), 1.0) for a, b in both)
     model = Path(recipe["model"].get("name") or "tiny Llama").name
     line = {"model": model, "task": task, "trained": how, "ranks": layout, "steps": len(metrics)}
     line |= {"seconds": round(seconds, 1), "loss_apart": apart, "held": round(held / whole, 3)}
+    line["loss_apart_relative"] = float(f"{relative:.2g}")
     return line | {"useful": round(useful, 3)}, found
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
     head = ["task", "trained", "ranks", "steps", "seconds", "largest difference of a loss"]
-    rows = [[*head, "held by a rank", "useful work"], ["---"] * 8]
+    head.append("against the loss, where that is above 1")
+    rows = [[*head, "held by a rank", "useful work"], ["---"] * 9]
     for one in lines:
-        close = "" if one["loss_apart"] <= CLOSE else " MISSED"
+        close = "" if one["loss_apart_relative"] <= CLOSE else " MISSED"
         part = " MISSED" if one["ranks"] == "4 in parts" and one["held"] > PART else ""
         cells = [one["task"], one["trained"], one["ranks"], one["steps"], one["seconds"]]
-        told = [f"{one['loss_apart']:.1e}{close}", f"{one['held']:.0%}{part}"]
+        told = [f"{one['loss_apart']:.1e}", f"{one['loss_apart_relative']:.1e}{close}"]
+        told.append(f"{one['held']:.0%}{part}")
         rows.append([*cells, *told, f"{one['useful']:.0%}"])
     return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in rows)
+
+
+def renewed(file: Path, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a file of figures, with those that were measured anew in the place of the old."""
+    old = json.loads(file.read_text()) if file.exists() else []
+
+    def key(line: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(line[name] for name in ("model", "task", "trained", "ranks"))
+
+    new = {key(line): line for line in lines}
+    return [new.pop(key(line), line) for line in old] + list(new.values())
 
 
 def main() -> None:
@@ -180,19 +200,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--layouts", nargs="*", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--tasks", nargs="*", help="some of the tasks by name")
+    parser.add_argument("--trained", nargs="*", default=list(TRAINED), choices=list(TRAINED))
+    parser.add_argument("--quick", action="store_true", help="two steps on two ranks: seconds")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "ranks.json"
     )
     options = parser.parse_args()
+    if options.quick:
+        vars(options).update(QUICK)
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for task, recipe in tasks(Path(folder), options.model, options.steps).items():
-            if options.tasks and task not in options.tasks:
-                continue
-            for how in ("adapters", "all weights"):
+            for how in options.trained if task in (options.tasks or [task]) else ():
                 told = copy.deepcopy(recipe)
-                if how == "adapters":
-                    told["model"]["lora"] = {"r": 8}
+                told["model"] |= TRAINED[how]
                 alone: Any = None
                 for layout in dict.fromkeys(["1", *options.layouts]):
                     line, found = row(task, how, layout, told, Path(folder), alone)
@@ -200,7 +221,7 @@ def main() -> None:
                     lines.append(line)
                     print(line, flush=True)
     print(table(lines))
-    options.out.write_text(json.dumps(lines, indent=1) + "\n")
+    options.out.write_text(json.dumps(renewed(options.out, lines), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 def stop_at_markers(model: Any, tokenizer: Any) -> None:
     """Add the template's end markers to the end tokens of the model's generation settings, in place."""
-    settings = _settings(model)
+    settings = settings_of(model)
     if settings is None or not tokenizer.chat_template:
         return
     own = settings.eos_token_id
@@ -33,7 +33,7 @@ def stop_at_markers(model: Any, tokenizer: Any) -> None:
 def save_ends(model: Any, folder: Path) -> None:
     """Write the generation settings beside an adapter, which PEFT does not, where they name several
     ends."""
-    settings = _settings(model)
+    settings = settings_of(model)
     if settings is not None and isinstance(settings.eos_token_id, list):
         settings.save_pretrained(folder)
 
@@ -43,7 +43,7 @@ def settle(model: Any, tokenizer: Any, sampling: Mapping[str, float]) -> None:
     its ends, and the sampling defaults that are given beside its own."""
     from transformers import GenerationConfig
 
-    if _settings(model) is None:
+    if settings_of(model) is None:
         model.generation_config = GenerationConfig.from_model_config(model.config)
     settings = model.generation_config
     stop_at_markers(model, tokenizer)
@@ -75,6 +75,14 @@ def told_settings(model: Any) -> str:
     return f"ends at {', '.join(map(str, ends)) or 'nothing'}; {how}"
 
 
-def _settings(model: Any) -> Any:
+def settings_of(model: Any) -> Any:
+    """The generation settings of a model, or of what adapters lie on; None where it has none."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     return getattr(base, "generation_config", None)
+
+
+def settle_as(model: Any, settings: Any) -> None:
+    """Give a model the generation settings that another process found beside its weights, in place."""
+    if settings is not None:
+        base = model.get_base_model() if hasattr(model, "peft_config") else model
+        base.generation_config = settings

@@ -1,8 +1,8 @@
-"""A policy laid out in parts on many devices: which weights are together, and how they get there.
+"""A policy laid out on many devices, whole or in parts: which weights are together, how they get there.
 
-Weights are read once: the main process has them on the CPU, the others know names and shapes, and each
-weight is sent to all, one after the other, of which each keeps its part. So a host's memory holds the
-model once whatever the number of its ranks, and no other rank needs to read a file.
+Weights are read once: the main process has them, the others know names and shapes, and each weight is
+sent to all, one after the other, of which each keeps its part, or all of it. So a host's memory holds
+the model once whatever the number of its ranks, and no other rank needs to read a file.
 """
 
 from __future__ import annotations
@@ -112,27 +112,61 @@ def _group(policy: Policy, module: nn.Module, how: Sharded, reshard: bool) -> No
     made.set_force_sum_reduction_for_comms(True)
 
 
-def _tensors(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    yield from policy.named_parameters()
-    yield from policy.named_buffers()
+def send_whole(model: nn.Module, device: torch.device) -> bool:
+    """Give a model that lies on `meta`, but on the main process, that one's weights, whole, in place.
+
+    Returns whether that could be done; where a process made other parts of the model than the main one
+    has (it is quantised, say), nothing is done anywhere, and each must read it by itself.
+    """
+    main, ties, wrong = distributed.get_rank() == 0, list[list[str]](), ""
+    try:
+        ties = _agree(model)
+        wrong = "" if main else _left_behind(model)
+    except (ValueError, AttributeError) as error:
+        wrong = str(error)
+    told: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(told, wrong)
+    if any(told):
+        return False
+    if not main:
+        model.to_empty(device=device)
+        _tie(model, ties)
+    for _, tensor in _tensors(model):
+        whole = tensor.detach().contiguous()
+        distributed.broadcast(whole, 0)
+        if not main and whole.data_ptr() != tensor.data_ptr():
+            tensor.detach().copy_(whole)
+    return True
+
+
+def _left_behind(model: nn.Module) -> str:
+    """The name of a tensor that is neither weight nor buffer, and so would stay on `meta`."""
+    held = ((name, vars(module).items()) for name, module in model.named_modules())
+    found = (f"{name}.{key}" for name, own in held for key, v in own if isinstance(v, Tensor))
+    return next(found, "")
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 @torch.no_grad()
-def _agree(policy: Policy) -> list[list[str]]:
+def _agree(model: nn.Module) -> list[list[str]]:
     """Give all processes the main one's precisions. Returns names of weights that are one there.
 
     Raises `ValueError` on a process whose model has other parts.
     """
     names: dict[int, list[str]] = {}
-    for name, parameter in policy.named_parameters(remove_duplicate=False):
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     ties = [group for group in names.values() if len(group) > 1]
-    table = {name: (tensor.shape, tensor.dtype) for name, tensor in _tensors(policy)}
+    table = {name: (tensor.shape, tensor.dtype) for name, tensor in _tensors(model)}
     found: list[Any] = [ties, table]
     distributed.broadcast_object_list(found)
     ties, theirs = found
-    _tie(policy, ties)
-    for name, tensor in _tensors(policy):
+    _tie(model, ties)
+    for name, tensor in _tensors(model):
         shape, dtype = theirs.pop(name, (None, None))
         if shape != tensor.shape:
             raise ValueError(
@@ -145,12 +179,12 @@ def _agree(policy: Policy) -> list[list[str]]:
     return list(ties)
 
 
-def _tie(policy: Policy, names: list[list[str]]) -> None:
+def _tie(model: nn.Module, names: list[list[str]]) -> None:
     """Make weights one that were so before a move, which makes each anew."""
     for first, *others in names:
         for other in others:
             owner, _, leaf = other.rpartition(".")
-            policy.get_submodule(owner)._parameters[leaf] = policy.get_parameter(first)
+            model.get_submodule(owner)._parameters[leaf] = model.get_parameter(first)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from onestage.models.endings import save_ends
@@ -42,7 +43,7 @@ def fill_model(model: Any, tokenizer: Any, folder: Path, weights: Weights | None
 def fill_weights(model: Any, folder: Path, weights: Weights | None = None) -> None:
     """Write the model, or its adapter, into an existing folder. `weights`: as for `fill_model`."""
     if is_stacked(model):
-        save_sum(model, folder)
+        save_sum(model, folder, weights)
     elif weights is None:
         model.save_pretrained(folder)
     else:
@@ -79,6 +80,9 @@ def fill_exact(model: Any, folder: Path) -> None:
 def saved_weights(policy: Policy, checkpoint: Path) -> dict[str, Tensor]:
     """The trained weights of a checkpoint's model, by the policy's own names."""
     model, folder = policy.model, checkpoint / "model"
+    if is_stacked(model):
+        saved = load_file(checkpoint / TRAINED_FILE)
+        return {f"model.{name}": tensor for name, tensor in saved.items()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     if not hasattr(model, "peft_config"):
         saved = type(policy.base).from_pretrained(folder).state_dict()

@@ -25,6 +25,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from onestage.data.packing import EMPTY, Row
+from onestage.models.stacking import stacked_weights
 
 if TYPE_CHECKING:
     from onestage.models.policy import Policy
@@ -138,17 +139,18 @@ def _plain_copy(module: Any, memo: dict[int, Any]) -> Any:
 
 def gathered(policy: Policy) -> dict[str, Tensor] | None:
     """The weights of a policy that lies in parts, whole, in the precision it computes in, by the names
-    of its model's own state dict; on the main process alone. Of adapters only what is trained. None
-    where the model has its weights itself."""
+    of its model's own state dict; on the main process alone. Of adapters only what is trained, and what
+    lies under that (`stacking`). None where the model has its weights itself."""
     how = policy.sharded
     if how is None:
         return None
     adapted = hasattr(policy.model, "peft_config")
-    trained = {name for name, p in policy.model.named_parameters() if p.requires_grad}
+    wanted = {name for name, p in policy.model.named_parameters() if p.requires_grad}
+    wanted |= set(stacked_weights(policy.model))
     main, found = distributed.get_rank() == 0, dict[str, Tensor]()
     of: dict[int, Tensor] = {}  # tied weights stay one
     for name, tensor in policy.model.state_dict().items():
-        if adapted and name not in trained:
+        if adapted and name not in wanted:
             continue
         place = local(tensor).data_ptr()
         if place not in of or not isinstance(tensor, DTensor):

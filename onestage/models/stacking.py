@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,30 @@ def activate(model: Any, *names: str) -> None:
             parameter.requires_grad_(False)
 
 
-def save_sum(model: Any, folder: Path) -> None:
-    """Write both adapters as the one ordinary adapter that they are together."""
+def stacked_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights of two stacked adapters, by their names in the model; of another model none."""
+    if not is_stacked(model):
+        return {}
+    marks = tuple(f".{label}." for label in (FROZEN, TRAINED))
+    return {
+        n: p for n, p in model.named_parameters() if ".lora_" in n and any(m in n for m in marks)
+    }
+
+
+def save_sum(model: Any, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write both adapters as the one ordinary adapter that they are together. `weights`: theirs, whole,
+    by name, where the model lies in parts."""
+    own = weights or stacked_weights(model)
     tensors: dict[str, torch.Tensor] = {}
     ranks: dict[str, int] = {}
     for name, layer in _layers(model):
+        place = f"base_model.model.{name}"
         parts = [part for part in (FROZEN, TRAINED) if part in layer.lora_A]
-        down = torch.cat([layer.lora_A[part].weight for part in parts], dim=0)
+        down = torch.cat([own[f"{place}.lora_A.{part}.weight"] for part in parts], dim=0)
         # Two adapters may have two scalings, and one has one: they go into B.
-        up = torch.cat([layer.lora_B[part].weight * layer.scaling[part] for part in parts], dim=1)
-        tensors[f"base_model.model.{name}.lora_A.weight"] = down.detach().cpu().contiguous()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = up.detach().cpu().contiguous()
+        ups = [own[f"{place}.lora_B.{part}.weight"] * layer.scaling[part] for part in parts]
+        tensors[f"{place}.lora_A.weight"] = down.detach().cpu().contiguous()
+        tensors[f"{place}.lora_B.weight"] = torch.cat(ups, dim=1).detach().cpu().contiguous()
         ranks[name] = len(down)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     _config_of_sum(model, ranks).save_pretrained(folder)

@@ -65,11 +65,6 @@ def fisher(run: Run, records: Sequence[Encoded]) -> Weights:
 
     Raises `RecipeError` where no weight has any, and for weights in parts.
     """
-    if run.policy.sharded is not None:
-        raise RecipeError(
-            "keep: by: fisher was never tried with weights in parts; take by: anchor, or "
-            "distributed.sharding: none"
-        )
     was, trained = run.policy.training, [p for p in run.policy.parameters() if p.requires_grad]
     stepped = run.masters.of(trained)
     found = [torch.zeros_like(p, dtype=torch.float32) for p in stepped]

@@ -109,6 +109,8 @@ class Draft:
             choices.check_sharding(recipe.distributed, recipe.model, recipe.train, recipe.rollout)
             choices.check_saving(recipe.model, recipe.train)
         with self._noting():
+            choices.check_kept(recipe.keep, recipe.distributed)
+        with self._noting():
             self.callbacks = callbacks_of(recipe.train)
         with self._noting():
             self.problems = rollout.problems_of(recipe.data)

@@ -245,7 +245,8 @@ class Checkpoints:
                     written()
                 (draft / "model").mkdir()
                 fill_model(model, tokenizer, draft / "model", weights)
-                fill_exact(model, draft)
+                if not parts:  # which hold all that is trained
+                    fill_exact(model, draft)
                 torch.save(dict(training), draft / "training.pt")
                 (draft / "progress.json").write_text(told)
                 seal(draft)

@@ -20,6 +20,7 @@ from onestage.objectives import DIVERGENCES, Objective
 from onestage.rollout.rollout import Rollout
 from onestage.schedules import Schedule
 from onestage.training.distributed import Distributed, of_launcher
+from onestage.training.keep import Keep
 from onestage.training.read import Data
 from onestage.training.recipe import Probe, Train
 from onestage.training.terms import Terms
@@ -134,7 +135,7 @@ def resolve(chosen: Chosen, streams: Sequence[Stream], data: Data) -> Resolved:
     # Held-out rows, too: a kind that is only evaluated needs an objective as well.
     for part in (data.train, data.held_out):
         for stream, store in part.items():
-            for kind in store.kinds():
+            for kind in store.counts():
                 # What objectives are given of such a problem: its best and its worst answer.
                 seen: Kind = "pair" if FEEDBACK[kind].asked and stream in paired else kind
                 key = next((key for key in (stream, seen, "") if key in chosen), None)
@@ -293,6 +294,18 @@ def check_saving(model: Model, train: Train) -> None:
         )
 
 
+def check_kept(keeps: Sequence[Keep], asked: Distributed) -> None:
+    """Raise `RecipeError` for what cannot hold a bound where the weights lie in parts."""
+    instead = {"kl": "replay", "fisher": "anchor"}
+    odd = [keep for keep in keeps if keep.means in instead]
+    if odd and of_launcher(asked, os.environ).sharding != "none":
+        by = odd[0].means
+        raise RecipeError(
+            f"keep {odd[0].name}: by: {by} was never tried with weights in parts; take by: "
+            f"{instead[by]}, or distributed.sharding: none"
+        )
+
+
 def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Rollout) -> None:
     """Raise `RecipeError` for what cannot lie in parts on many devices."""
     section = of_launcher(asked, os.environ)
@@ -309,10 +322,6 @@ def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Roll
         raise RecipeError(
             f"{why} does not cut weights of 4 bits (model.load_in_4bit); they lie whole on each device "
             "(sharding: none), or take a base in bfloat16"
-        )
-    if model.adapter == "stack":
-        raise RecipeError(
-            f"{why} trains one adapter, and model.adapter: stack has two; take adapter: merge or same"
         )
     engine, options = named(rollout.engine, "rollout.engine")
     if engine == "vllm" and options.get("mode") == "colocate":

@@ -189,16 +189,10 @@ class OnText:
             )
 
     def _anchor_to_pull(self, rest: Sequence[Encoded]) -> Anchor:
-        run, name = self.run, self.keep.name
-        if run.policy.sharded is not None:
-            raise RecipeError(
-                f"keep {name}: by: kl was never tried with weights in parts; take by: replay, or "
-                "distributed.sharding: none"
-            )
         pool = self._pool(rest)
         longest = max(path_tokens(record) for record in pool)
         rows = pack_records(pool, max(longest, self.keep.step_tokens)).rows
-        return Anchor(run.policy, rows)
+        return Anchor(self.run.policy, rows)
 
     def _pool(self, rest: Sequence[Encoded]) -> list[Encoded]:
         """The records that are pulled on, or that weights are weighed by."""

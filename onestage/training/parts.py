@@ -20,7 +20,9 @@ from onestage.data.kinds import FEEDBACK
 from onestage.models import Loaded, Model
 from onestage.models.average import Average
 from onestage.models.beside import Beside
+from onestage.models.endings import settings_of, settle_as
 from onestage.models.features import Door
+from onestage.models.layout import send_whole
 from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights, ReferenceCache
@@ -179,13 +181,28 @@ def _read_once(
     sharding: Sharding,
     door: Door,
 ) -> Loaded:
-    """A model with its weights; where they will lie in parts, the main process alone has them, to send
-    them to the others."""
-    if sharding == "none":
-        return models.load(model, accelerator.device, tokenizer, seed, door)
-    held: Held = "cpu" if accelerator.is_main_process else "meta"
-    loaded = models.load(model, accelerator.device, tokenizer, seed, door, held)
-    (fingerprint,) = broadcast_object_list([loaded.fingerprint])
+    """A model with its weights. The main process alone reads them: where they will lie in parts it keeps
+    them to send them to the others later, else it sends them now."""
+    device = accelerator.device
+    if accelerator.num_processes == 1 and sharding == "none":
+        return models.load(model, device, tokenizer, seed, door)
+    # A base of 4 bits is made while it is read, on the device that it stays on.
+    if model.load_in_4bit:
+        return models.load(model, device, tokenizer, seed, door)
+    main, whole = accelerator.is_main_process, sharding == "none"
+    held: Held | None = None if main and whole else "cpu" if main else "meta"
+    loaded = models.load(model, device, tokenizer, seed, door, held)
+    if whole and not send_whole(loaded.model, device) and not main:
+        loaded = models.load(model, device, tokenizer, seed, door)
+    return _told(loaded)
+
+
+def _told(loaded: Loaded) -> Loaded:
+    """What the main process has found beside the weights: what the run starts from is called, and where
+    answers end, which stands in a file that the others did not read."""
+    facts = [loaded.fingerprint, settings_of(loaded.model)]
+    fingerprint, settings = broadcast_object_list(facts)
+    settle_as(loaded.model, settings)
     return replace(loaded, fingerprint=fingerprint)
 
 

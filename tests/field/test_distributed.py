@@ -176,6 +176,7 @@ def test_other_engines_are_refused_in_our_words(environment: dict[str, str], sai
         of_launcher(Distributed(), environment)
 
 
+KEPT = {"what": "kl", "at_most": 0.1, "of": {"name": "old", "path": "old.jsonl"}}
 COLOCATED = {"name": "vllm", "mode": "colocate"}
 
 
@@ -187,6 +188,10 @@ COLOCATED = {"name": "vllm", "mode": "colocate"}
         (
             {"distributed": {"sharding": "full"}, "rollout": {"engine": COLOCATED}},
             "mode: colocate",
+        ),
+        (
+            {"distributed": {"sharding": "full"}, "keep": [KEPT]},
+            "keep old: by: kl was never tried with weights in parts; take by: replay, or",
         ),
     ],
 )

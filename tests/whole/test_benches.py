@@ -198,3 +198,28 @@ def test_benches_with_sizes_to_choose(
     name: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(name, *words, monkeypatch=monkeypatch)
+
+
+def test_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Lines of a run that was measured anew take the place of the old ones, and the others stay."""
+    known = {"model": "tiny Llama", "task": "maxright", "trained": "adapters"}
+    other = {**known, "ranks": "4 in parts", "loss_apart": 7.0}
+    (tmp_path / "ranks.json").write_text(json.dumps([{**known, "ranks": "1"}, other]))
+    run("ranks", "--quick", "--out", str(tmp_path / "ranks.json"), monkeypatch=monkeypatch)
+    one, kept, two = json.loads((tmp_path / "ranks.json").read_text())
+    assert (one["ranks"], one["held"], one["loss_apart"]) == ("1", 1.0, 0.0)
+    assert kept == other
+    assert (two["ranks"], two["held"]) == ("2 in parts", 0.5)
+    assert two["loss_apart_relative"] <= 1e-6
+
+
+def test_larger_than_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = importlib.import_module("larger_than_memory")
+    bench.write_rows(tmp_path / "rows.jsonl", 30, beside=100)
+    words = ["--one", str(tmp_path / "rows.jsonl"), str(tmp_path / "cache")]
+    run("larger_than_memory", *words, monkeypatch=monkeypatch, STEPS=2)
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == 30
+    assert min(found[what]["own_mb"] for what in ("encode", "draw")) > 0
