@@ -63,7 +63,7 @@ class Anchored:
 def fisher(run: Run, records: Sequence[Encoded]) -> Weights:
     """The diagonal of the Fisher information of some records, scaled to a mean of 1.
 
-    Raises `RecipeError` where no weight has any, and for weights in parts.
+    Raises `RecipeError` where no weight has any. Not for weights in parts (`choices.check_kept`).
     """
     was, trained = run.policy.training, [p for p in run.policy.parameters() if p.requires_grad]
     stepped = run.masters.of(trained)
