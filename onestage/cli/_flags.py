@@ -26,6 +26,7 @@ Encoding = Annotated[
 Delimiter = Annotated[
     str | None, typer.Option(help="What separates the cells of a .csv or .tsv: ';', tab, ...")
 ]
+Subset = Annotated[str | None, typer.Option(help="Of a hub data set; a workbook's sheet.")]
 ScoreRange = Annotated[tuple[float, float], typer.Option(help="Range of given scores.")]
 
 

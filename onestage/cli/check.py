@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onestage.cli._flags import Delimiter, Encoding
+from onestage.cli._flags import Delimiter, Encoding, Subset
 from onestage.cli._inputs import refuse_unused, stream_of
 from onestage.cli._raters import show_raters
 from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say, then
@@ -38,6 +38,7 @@ def check(
     ] = (0.0, 1.0),
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    subset: Subset = None,
     max_length: Annotated[int, typer.Option(help="For a data file: longest path.")] = 2048,
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Estimate memory and time on so many GPUs.")
@@ -52,16 +53,17 @@ def check(
 ) -> None:
     """Show what will be trained on and what is wrong with it, before any weights are loaded."""
     machines = _machines(gpus, gpu, gpus_per_node, price)
+    written = {"encoding": encoding, "delimiter": delimiter, "subset": subset}
     told = {"kind": kind, "column": column, "score_range": score_range}
     if what.endswith((".yaml", ".yml")):
-        more = {"tokenizer": tokenizer, **told, "encoding": encoding, "delimiter": delimiter}
+        more = {"tokenizer": tokenizer, **told, **written}
         refuse_unused(what, "a recipe, which says it itself (--set)", more)
         good = _recipe(Path(what), set_ or [], out or Path("runs") / Path(what).stem, machines)
     elif machines:
         raise ValueError(f"--gpus: {what} is a data file; give the recipe that trains on it")
     else:
         refuse_unused(what, "a data file; it is for a recipe", {"set": set_, "out": out})
-        stream = stream_of(what, kind, column, score_range, encoding=encoding, delimiter=delimiter)
+        stream = stream_of(what, kind, column, score_range, **written)
         good = _data(stream, tokenizer, max_length) if tokenizer else _rows(stream)
     if not good:
         raise typer.Exit(1)
@@ -158,13 +160,9 @@ def _next(stream: Any, raters: Any) -> str:
 
 def _again(stream: Any) -> str:
     """The flags that say of a file what was said of it here."""
-    words = [f" --column {shlex.quote(f'{one}={its}')}" for one, its in stream.columns.items()]
-    words += [f" --kind {stream.kind}"] if stream.kind else []
-    if stream.score_range != (0, 1):
-        words.append(" --score-range {:g},{:g}".format(*stream.score_range))
-    words += [f" --encoding {stream.encoding}"] if stream.encoding else []
-    words += [f" --delimiter {stream.delimiter!r}"] if stream.delimiter else []
-    return "".join(words)
+    from onestage.data.recognise import flags
+
+    return "".join(f" {shlex.quote(word)}" for word in flags(stream))
 
 
 def _reasons(refused: list[Any]) -> None:

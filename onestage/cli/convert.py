@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange
+from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
 from onestage.cli._raters import show_raters
 from onestage.cli._terminal import app, console, say, then
@@ -55,9 +55,7 @@ def convert(
     ] = "mean",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    subset: Annotated[
-        str | None, typer.Option(help="Of a hub data set; a workbook's sheet.")
-    ] = None,
+    subset: Subset = None,
     split: Annotated[str, typer.Option(help="Of a hub data set.")] = "train",
 ) -> None:
     """Write rows of any known format as rows that `train` reads, and what was left out beside them."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange
+from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
 from onestage.cli._terminal import app, say, then
 
@@ -24,6 +24,7 @@ def init(
     score_range: ScoreRange = (0, 1),
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    subset: Subset = None,
 ) -> None:
     """Look at data files and write a recipe for them, with what each key is for."""
     from onestage.runfolder import OutputError, write_text
@@ -31,7 +32,7 @@ def init(
 
     if out.exists():
         raise OutputError(f"{out} is there already; choose another --out")
-    written = {"encoding": encoding, "delimiter": delimiter}
+    written = {"encoding": encoding, "delimiter": delimiter, "subset": subset}
     streams = [stream_of(file, kind, column, score_range, **written) for file in data]
     write_text(out, first_recipe(streams, model))
     say(f"{out}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange
+from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
 from onestage.cli._terminal import Set, app, loading, quiet_libraries, say, then
 
@@ -32,6 +32,7 @@ def train(
     score_range: ScoreRange = (0, 1),
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    subset: Subset = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder.", show_default="runs/RECIPE")
     ] = None,
@@ -65,7 +66,7 @@ def train(
 
     quiet_libraries()
     rows = None if recipe.endswith((".yaml", ".yml")) else recipe
-    written = {"encoding": encoding, "delimiter": delimiter}
+    written = {"encoding": encoding, "delimiter": delimiter, "subset": subset}
     asked = {"kind": kind, "column": column, "score_range": score_range, **written}
     _refuse_useless(recipe, rows, {"model": model, **asked})
     given: Any = Path(recipe)

@@ -93,9 +93,9 @@ def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream)
     """Of the columns that were `seen`, those that no record of these kinds is made of.
 
     With each, the column of ours that it may be meant for and that no other column stands for, or "".
-    Rewards may look at any column of a problem.
+    Rewards may look at any column of a problem; where no row was read, its reasons say more.
     """
-    if any(FEEDBACK[kind].asked for kind in kinds):
+    if not kinds or any(FEEDBACK[kind].asked for kind in kinds):
         return {}
     names = {column: stream.names.get(column, "") for column in seen}
     read = {*ALWAYS, *BESIDE.keys() & names.values()}
@@ -106,7 +106,10 @@ def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream)
     filled = set(names.values())
     wanted = [c for c in COLUMNS if c not in filled]
     rated = "" if "annotator" in filled else "annotator"
-    return {c: rated if c.lower() in RATERS else meant(c, wanted) for c in spare}
+    # What has a name of ours is not meant for another.
+    return {
+        c: rated if c.lower() in RATERS else "" if c in COLUMNS else meant(c, wanted) for c in spare
+    }
 
 
 def meant(column: str, wanted: Sequence[str]) -> str:

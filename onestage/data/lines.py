@@ -7,6 +7,7 @@ named before it fills the memory.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -25,6 +26,8 @@ BOM = b"\xef\xbb\xbf"
 
 SNIFFED = 64
 """Bytes of a file by which another encoding is known."""
+
+NO_TEXT = "and this holds bytes of zero: it is no file of text"
 
 EXCERPT = 20
 """Characters that are shown on either side of what is no JSON."""
@@ -101,13 +104,31 @@ def opened(path: Path, encoding: str | None = None) -> Iterator[Any]:
             except UnicodeError as error:
                 raise ValueError(f"{path}: is not {encoding}: {first_line(error)}") from None
             return
-        start = stream.peek(SNIFFED)[:SNIFFED]
-        if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start:
-            raise ValueError(
-                f"{path}: rows must be UTF-8, this looks like UTF-16: save it as UTF-8, or say "
-                "encoding: utf-16"
-            )
+        other = _other_unicode(stream.peek(SNIFFED)[:SNIFFED])
+        if other:
+            raise ValueError(f"{path}: rows must be UTF-8, {other}")
         yield stream
+
+
+def _other_unicode(start: bytes) -> str:
+    """What is said of a file that begins so, where it is in another encoding of Unicode, or no text."""
+    marked = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    wide = start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))
+    # Without a mark: of the letters of most languages one byte of two is zero.
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    if not even + odd and not marked:
+        return ""
+    if wide:
+        name = "utf-32"
+    elif not marked and 8 * (even + odd) < len(start):
+        return NO_TEXT
+    elif marked or (odd and not even):
+        name = "utf-16" if marked else "utf-16-le"
+    elif even and not odd:
+        name = "utf-16-be"
+    else:
+        return NO_TEXT
+    return f"this looks like {name[:6].upper()}: save it as UTF-8, or say encoding: {name} (--encoding)"
 
 
 class _Recoded(io.RawIOBase):
@@ -135,7 +156,11 @@ def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
                 "`jq -c . FILE` writes objects one a line, `jq -c '.KEY[]' FILE` a list within one"
             )
         where = f"{file.label}:{number}"
-        spread = number == 1 and line is not None and line.strip() == b"{"
+        # `{`, or `{"rows": [`: what follows stands within it.
+        opens = (
+            line is not None and line.lstrip()[:1] == b"{" and line.rstrip()[-1:] in (b"{", b"[")
+        )
+        spread = number == 1 and opens
         row = too_long() if line is None else _parsed(line)
         yield Refusal(where, row) if isinstance(row, str) else RawRow(where, row)
 
@@ -171,7 +196,9 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
                 "a line must end with a line feed, found a carriage return alone: convert the file"
             )
         excerpt = text[max(0, error.pos - EXCERPT) : error.pos + EXCERPT]
-        return f"not JSON: {error.msg} at column {error.colno}, near {excerpt!r}{_whose(text)}"
+        return (
+            f"not JSON: {error.msg} at column {error.colno}, near {excerpt!r}{_whose(text, error)}"
+        )
     except (ValueError, RecursionError) as error:
         return f"not readable JSON: {error}"
     if not isinstance(row, dict):
@@ -179,8 +206,10 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
     return row
 
 
-def _whose(text: str) -> str:
-    """What a line may be that does not even begin as JSON."""
+def _whose(text: str, error: json.JSONDecodeError) -> str:
+    """What a line may be that does not even begin as JSON, or goes on behind it."""
+    if text[error.pos :].strip() == ",":
+        return ": one object a line, without a comma behind it"
     if text.lstrip()[:1] in ("{", "}", "[", "]", '"'):
         return ""
     return ": a table of commas is named .csv, of tabs .tsv, plain text .txt"
@@ -200,7 +229,7 @@ def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
     """What is said of text in an encoding that only its writer knows."""
     return (
         f"a line must be UTF-8, found byte 0x{line[error.start]:02x} at byte {error.start + 1}: say "
-        "encoding: cp1252 (latin-1, shift_jis, ...) if it is written in that"
+        "encoding: cp1252 (--encoding; or latin-1, shift_jis, ...) if it is written in that"
     )
 
 

@@ -108,15 +108,24 @@ def _as_it_stands(stream: Stream) -> bool:
 
 def _command(stream: Stream, found: Iterable[str]) -> str:
     """What converts a file, told of it what this command was told. found: the formats of its rows."""
-    words = ["onestage", "convert", str(stream.path), f"{stream.name}.rows.jsonl"]
+    plain = {"kind": None}
+    if any(make_format(name).scaled for name in found):
+        plain["score_range"] = (0, 1)
+    told = flags(stream.model_copy(update=plain))
+    return shlex.join(["onestage", "convert", str(stream.path), f"{stream.name}.rows.jsonl", *told])
+
+
+def flags(stream: Stream) -> list[str]:
+    """The words of a command that say of a file what a stream says of it."""
+    words = []
     for ours, theirs in stream.columns.items():
         words += ["--column", f"{ours}={theirs}"]
-    if stream.score_range != (0, 1) and not any(make_format(name).scaled for name in found):
-        words += ["--score-range", *(f"{bound:g}" for bound in stream.score_range)]
-    written = {"encoding": stream.encoding, "delimiter": stream.delimiter, "subset": stream.subset}
-    for name, value in written.items():
-        words += [f"--{name}", value] if value else []
-    return shlex.join(words)
+    if stream.score_range != (0, 1):
+        words += ["--score-range", "{:g},{:g}".format(*stream.score_range)]
+    for name in ("kind", "encoding", "delimiter", "subset"):
+        value = getattr(stream, name)
+        words += [f"--{name}", str(value)] if value else []
+    return words
 
 
 def _read(stream: Stream, options: Mapping[str, Any]) -> bool:

@@ -11,6 +11,9 @@ from onestage.data.raw import DataFile, RawRow
 from onestage.data.record import Refusal
 from onestage.data.tables import names_of, row_of
 
+COMPOUND = b"\xd0\xcf\x11\xe0"
+"""How files of the older programs begin, and encrypted ones of the newer."""
+SNIFFED = 512
 ERROR = "#"
 """How the values of cells begin that could not be computed: #N/A, #DIV/0!, #REF!."""
 
@@ -82,7 +85,7 @@ def _sheet(file: DataFile, book: Any, wanted: str | None) -> str:
     if len(filled) > 1:
         raise ValueError(
             f"{file.path}: several sheets hold something ({', '.join(filled)}): say which is meant, "
-            f"as subset: {filled[0]}"
+            f"as subset: {filled[0]} (--subset)"
         )
     return filled[0]
 
@@ -101,4 +104,17 @@ def _workbook(file: DataFile, values: bool) -> Any:
     try:
         return openpyxl.load_workbook(file.path, read_only=True, data_only=values)
     except (BadZipFile, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{file.path}: cannot be read as .xlsx: {error}") from error
+        raise ValueError(f"{file.path}: cannot be read as .xlsx: {_what(file, error)}") from error
+
+
+def _what(file: DataFile, error: Exception) -> str:
+    """What a file is that is no workbook, as far as its first bytes tell."""
+    with file.path.open("rb") as opened:
+        start = opened.read(SNIFFED)
+    if start.startswith(COMPOUND):
+        return (
+            "it is an older workbook (.xls), or one with a password: save it as .xlsx without one"
+        )
+    if not start.startswith(b"PK") and b"\0" not in start:
+        return "it is a file of text: name it .csv or .tsv"
+    return str(error)

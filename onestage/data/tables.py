@@ -8,7 +8,9 @@ in .tsv a tab; anything else is said, never guessed.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +23,11 @@ DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 LONGEST_NAME = 100
 """Characters of a column's name; what is longer is somebody's text."""
 
+SEPARATOR = re.compile(r'"?sep=(\\t|.)"?', re.IGNORECASE)
+"""A line that spreadsheet programs read, and write above a table: what separates its cells."""
+
+MARKUP = ("<!doctype", "<html", "<table", "<?xml")
+
 INDEX = "Unnamed: 0"
 """What pandas calls the column of row numbers that it writes without a name."""
 
@@ -32,10 +39,15 @@ def table_rows(file: DataFile, written: Written) -> Iterator[RawRow | Refusal]:
     # The module has one bound for all readers; ours is that of lines.
     csv.field_size_limit(lines.LONGEST)
     with lines.opened(file.path, written.encoding) as stream:
-        table = csv.reader(_decoded(file.path, stream), delimiter=delimiter, strict=True)
+        text = _decoded(file.path, stream)
+        first = next(text, "")
+        said = SEPARATOR.fullmatch(first.strip())
+        if said:
+            delimiter = written.delimiter or said[1].replace("\\t", "\t")
+        table = csv.reader(text if said else chain([first], text), delimiter=delimiter, strict=True)
         header = _header(file.path, table, delimiter)
         while True:
-            start = table.line_num + 1
+            start = table.line_num + 1 + bool(said)
             try:
                 cells = next(table, None)
             except csv.Error as error:
@@ -57,8 +69,19 @@ def row_of(where: str, header: Sequence[str], cells: Sequence[Any]) -> RawRow | 
     while len(held) > len(header) and held[-1] is None:
         held.pop()
     if len(held) != len(header):
-        return Refusal(where, f"has {len(held)} cells, and line 1 names {len(header)} columns")
+        return Refusal(where, _uneven(len(held), len(header)))
     return RawRow(where, dict(zip(header, held, strict=True)), (), True)
+
+
+def _uneven(cells: int, columns: int) -> str:
+    told = f"has {cells} cells, and line 1 names {columns} columns"
+    if cells < columns:
+        return told
+    if columns == 1:
+        return f"{told}: the names of all columns stand in line 1, without a title above them"
+    return (
+        f"{told}: each needs one there (no merged cells), and a cell that holds a delimiter quotes"
+    )
 
 
 def names_of(path: Path, cells: Sequence[Any]) -> list[str]:
@@ -88,7 +111,15 @@ def _header(path: Path, table: Iterator[list[str]], delimiter: str) -> list[str]
     try:
         cells = next((cells for cells in table if any(cell.strip() for cell in cells)), [])
     except csv.Error as error:
-        raise ValueError(f"{path}: line 1 names no columns: {error}") from error
+        why = str(error)
+        if "new-line character" in why:
+            why = "lines end with a carriage return alone: save it with line feeds"
+        raise ValueError(f"{path}: line 1 names no columns: {why}") from error
+    if cells and cells[0].lstrip().lower().startswith(MARKUP):
+        raise ValueError(
+            f"{path}: looks like a web page, not like a table: open it in a spreadsheet program and "
+            "save it as .csv or .xlsx"
+        )
     if cells and cells[0].lstrip().startswith(("{", "[")):
         raise ValueError(f"{path}: looks like JSON, not like a table: name it .jsonl or .json")
     names = names_of(path, cells)

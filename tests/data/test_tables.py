@@ -71,6 +71,13 @@ WRONG = {
     "tabs": ("a.csv", "prompt\tcompletion\na\tb\n", {}, r"tab: say delimiter: '\\t'"),
     "latin 1": ("a.csv", "text\n\xe9\n".encode("latin-1"), {}, r"a\.csv:2: .*byte 0xe9.*cp1252"),
     "utf-16": ("a.csv", "text\nx\n".encode("utf-16"), {}, "looks like UTF-16.*encoding: utf-16"),
+    "utf-16 unmarked": ("a.csv", "text\nx\n".encode("utf-16-be"), {}, "encoding: utf-16-be"),
+    "utf-32": ("a.csv", "text\nx\n".encode("utf-32"), {}, "looks like UTF-32.*encoding: utf-32"),
+    "no text": ("a.csv", b"\x89PNG\r\n\x1a\n" + b"0" * 40 + b"\0", {}, "it is no file of text"),
+    "carriage returns": ("a.csv", "text\rx\r", {}, "save it with line feeds"),
+    "a web page": ("a.csv", "<html><table>\n", {}, "looks like a web page, not like a table"),
+    "an older workbook": ("a.xlsx", b"\xd0\xcf\x11\xe0" + b"0" * 600, {}, r"workbook \(.xls\)"),
+    "text as a workbook": ("a.xlsx", "text\nx\n", {}, "a file of text: name it .csv"),
     "not what was said": ("a.csv", b"text\n\xff\n", {"encoding": "utf-8"}, "is not utf-8"),
     "no encoding": ("a.csv", "text\nx", {"encoding": "utf-99"}, "no encoding 'utf-99'"),
     "long separator": ("a.csv", "text\nx", {"delimiter": "::"}, "one sign such as ';'"),
@@ -106,6 +113,47 @@ def test_a_broken_row_of_a_table_is_refused_and_the_rest_is_read(write):
     ]
     assert [isinstance(row, Record) for row in got] == [True, False, False, False, True]
     assert "has 1 cells, and line 1 names 2 columns" in got[1].reason
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;"])
+def test_a_line_that_names_the_separator_is_heeded(write, line):
+    content = f"{line}\r\nprompt;completion\r\na,1;b\r\nc\r\n".encode()
+    first, second = read_all(write("a.csv", content))
+    assert (first.id, first.prompt, first.completions) == ("a.csv:3", "a,1", ("b",))
+    assert second.where == "a.csv:4"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("Ratings of 2026\nprompt,completion\na,b\n", "without a title above them"),
+        ("prompt,completion\na, b,c\n", "a cell that holds a delimiter quotes"),
+    ],
+)
+def test_more_cells_than_names_say_what_to_do(write, content, words):
+    assert words in read_all(write("a.csv", content.encode()))[0].reason
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"prompt": "a", "completion": "b"},\n', "one object a line, without a comma behind it"),
+        ('{"rows": [\n{"text": "a"}\n]}\n', "one object over several lines"),
+    ],
+)
+def test_json_of_other_shapes_is_named(write, content, words):
+    path = write("a.json", content.encode())
+    try:
+        told = read_all(path)[0].reason
+    except ValueError as error:
+        told = str(error)
+    assert words in told
+
+
+def test_a_refused_value_makes_no_column_another(write):
+    reading = read(write("a.csv", b"prompt,completion,score\na,b,many\n"))
+    assert len(list(reading)) == 1
+    assert reading.unused() == {}
 
 
 def test_an_index_of_pandas_is_a_column_like_any_other(write):

@@ -67,7 +67,7 @@ ROW = {"prompt": "one", "completion": "yes"}
 UNREADABLE = {
     "UTF-16 with a mark": (json.dumps(ROW).encode("utf-16"), "looks like UTF-16"),
     "UTF-16 without one": (json.dumps(ROW).encode("utf-16-le"), "looks like UTF-16"),
-    "UTF-32": (json.dumps(ROW).encode("utf-32"), "looks like UTF-16"),
+    "UTF-32": (json.dumps(ROW).encode("utf-32"), "looks like UTF-32"),
     "Latin 1": (json.dumps({**ROW, "prompt": "\xe9"}, ensure_ascii=False).encode("latin-1"),
                 "a.jsonl:1: a line must be UTF-8, found byte 0xe9"),
     "carriage returns alone": (lines_of(ROW, ROW).replace(b"\n", b"\r"), "carriage return alone"),
