@@ -1,7 +1,11 @@
-"""Hooks of mkdocs: pages and files beside `docs/` are shown too, and links to them lead there."""
+"""Hooks of mkdocs: pages and files beside `docs/` are shown too, and links to them lead there.
+
+A notebook is shown as a page of its cells, with what they printed when they were last run.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -35,7 +39,24 @@ def on_files(files: Files, config: Any) -> Files:
     for path in [*plain, ROOT / "onestage" / "training" / "gpus.yaml", ROOT / "LICENSE"]:
         where = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, f"files/{where}", abs_src_path=str(path)))
+    for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        shown = f"notebooks/{path.stem}.md"
+        files.append(File.generated(config, shown, content=page_of(path)))
     return files
+
+
+def page_of(notebook: Path) -> str:
+    """The cells of a notebook as a page; its link to the file itself stays below the title."""
+    parts = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            text = output.get("text") or output.get("data", {}).get("text/plain") or ()
+            parts.append(f"```text\n{''.join(text).rstrip()}\n```")
+    here = f'<a href="{notebook.name}" download>This page as a notebook</a>'
+    title, _, rest = parts[0].partition("\n")
+    return "\n\n".join([title, here, rest, *parts[1:]]) + "\n"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
@@ -60,6 +81,8 @@ def _shown(target: Path) -> str:
     where = target.relative_to(ROOT).as_posix()
     if where in SHOWN or where in INSTEAD:
         return SHOWN.get(where) or INSTEAD[where]
+    if where.endswith(".ipynb"):
+        where = where.removesuffix(".ipynb") + ".md"
     return where.removeprefix("docs/") if where.startswith("docs/") else f"files/{where}"
 
 

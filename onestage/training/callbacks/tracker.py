@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from onestage.training.loop import Run
 
 
+CALLED = {"wandb": "name", "trackio": "name", "mlflow": "run_name"}
+"""By tracker, the argument that names a run; the others take none, or make one up."""
+
+
 @dataclass
 class Tracker(Callback):
     to: str
@@ -39,7 +43,8 @@ class Tracker(Callback):
 
         kind: Any = LOGGER_TYPE_TO_CLASS[self.to]
         where = [str(run.out)] if kind.requires_logging_directory else []
-        self._tracker = kind(self.project, *where)
+        named = {CALLED[self.to]: run.out.resolve().name} if self.to in CALLED else {}
+        self._tracker = kind(self.project, *where, **named)
         self._tracker.start()
         self._tracker.store_init_configuration({"recipe": run.told})
 
