@@ -108,7 +108,7 @@ def _as_it_stands(stream: Stream) -> bool:
 
 def _command(stream: Stream, found: Iterable[str]) -> str:
     """What converts a file, told of it what this command was told. found: the formats of its rows."""
-    plain = {"kind": None}
+    plain: dict[str, Any] = {"kind": None}
     if any(make_format(name).scaled for name in found):
         plain["score_range"] = (0, 1)
     told = flags(stream.model_copy(update=plain))
