@@ -30,6 +30,25 @@ SAME = {
     **{"ifeval": ("open_llm_v2", "ifeval"), "gsm8k": ("open_llm_v1", "gsm8k")},
 }
 """Where a column's number stands in `evaluation.json`: suite and metric."""
+CALLED = {
+    **{
+        "bbh": "BBH",
+        "gpqa": "GPQA",
+        "mmlu_pro": "MMLU-Pro",
+        "musr": "MuSR",
+        "math_hard": "MATH level 5",
+    },
+    **{
+        "truthfulqa": "TruthfulQA",
+        "winogrande": "WinoGrande",
+        "arc": "ARC",
+        "hellaswag": "HellaSwag",
+    },
+    **{"mmlu": "MMLU", "mmlu_1_shot": "MMLU, one example", "ifeval": "IFEval", "gsm8k": "GSM8K"},
+    **{"average_new": "mean of the new six", "average_old": "mean of the old six"},
+    **{"mt_bench": "MT-Bench", "lc_win_rate": "AlpacaEval, length-controlled win rate"},
+}
+"""Columns as the field spells them."""
 ALSO = {"ifeval": ("ifeval", "mean"), "gsm8k": ("gsm8k", "mean")}
 """And where it stands too."""
 PLAIN = frozenset({"mt_bench"})
@@ -69,16 +88,18 @@ def published_section(found: Compared) -> Html | None:
         if cell.trained is not None:
             models |= dict(models_of(cell.trained.folder, reader))
     models = {name: numbers for name, numbers in models.items() if numbers}
-    drawn = [_table(one, models) for one in tables()]
-    shown = [one for one in drawn if one is not None]
+    drawn = {_title(one): _table(one, models) for one in tables()}
+    shown = {title: one for title, one in drawn.items() if one is not None}
     if not shown:
         return None
+    folds = [fold(title, one, open_=n == 0) for n, (title, one) in enumerate(shown.items())]
     note = (
         "Rows of papers as they were printed, single runs without errors; below them the runs of this "
         "page, ± their standard error over items, and their distance from the paper's own method. "
-        "Another base model, judge or prompt makes another number: compare changes before values."
+        "Another base model, judge or prompt makes another number: compare changes before values. Of "
+        "the papers' columns those that were measured here."
     )
-    return join([el("p", note, class_="note"), *shown])
+    return join([el("p", note, class_="note"), *folds])
 
 
 def models_of(folder: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Measured]]]:
@@ -136,20 +157,20 @@ def _numbers(
 
 
 def _table(one: Mapping[str, Any], models: Mapping[str, Mapping[str, Measured]]) -> Html | None:
-    columns = one["columns"]
-    own = {name: m for name, m in models.items() if any(column in m for column in columns)}
+    own = {name: m for name, m in models.items() if any(column in m for column in one["columns"])}
     if not own:
         return None
-    rows: list[list[object]] = [[row[0], *(f"{x:g}" for x in row[1:])] for row in one["rows"]]
-    against = next(row for row in one["rows"] if row[0] == one["against"])
+    places = [n for n, c in enumerate(one["columns"], 1) if any(c in m for m in own.values())]
+    columns = [one["columns"][n - 1] for n in places]
+    printed = {row[0]: [row[n] for n in places] for row in one["rows"]}
+    rows: list[list[object]] = [[name, *(f"{x:.2f}" for x in row)] for name, row in printed.items()]
     for name, numbers in own.items():
         rows.append([el("strong", name), *(_cell(numbers.get(c)) for c in columns)])
         apart = [
             None if one is None else replace(one, value=one.value - x)
-            for one, x in zip(map(numbers.get, columns), against[1:], strict=True)
+            for one, x in zip(map(numbers.get, columns), printed[one["against"]], strict=True)
         ]
         rows.append([f"minus {one['against']}", *(_cell(x, "+") for x in apart)])
-    title = f"{one['paper']}, {one['tables']}: {one['about']} ({one['model']})"
     parts = {
         f"{name}, {column}: {numbers[column].part}": None
         for name, numbers in own.items()
@@ -157,7 +178,12 @@ def _table(one: Mapping[str, Any], models: Mapping[str, Mapping[str, Measured]])
         if column in numbers and numbers[column].part
     }
     note = el("p", f"* not of all items: {'; '.join(parts)}.", class_="note") if parts else None
-    return fold(title, join([table(["", *columns], rows), note]), open_=True)
+    heads = ["row", *(f"{CALLED.get(column, column)} ↑" for column in columns)]
+    return join([table(heads, rows, class_="results"), note])
+
+
+def _title(one: Mapping[str, Any]) -> str:
+    return f"{one['paper']}, {one['tables']}: {one['about']} ({one['model']})"
 
 
 def _cell(one: Measured | None, sign: str = "") -> str:
