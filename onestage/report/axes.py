@@ -14,22 +14,49 @@ from onestage.report.reading import is_number
 from onestage.stats import Interval
 
 HEATMAPS = 12
+BANDS = 4
+"""Methods whose intervals can be told apart as bands."""
 WIDE = 20
 """An axis whose greatest value is so many times its least is drawn by logarithms."""
 
 
 def axes_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
-    """A figure for each axis or pair of axes, its metric to be picked."""
+    """Of the methods that vary along one axis a figure of lines, of others maps over their first two
+    axes; the metric is to be picked."""
     rows = [one for one in found.settings() if one.axes]
-    axes = dict.fromkeys(name for one in rows for name, _ in one.axes)
-    varied = [name for name in axes if len({one.at(name) for one in rows} - {None}) > 1]
     metrics = [name for name in found.headline if any(found.mean(one, name) for one in rows)]
-    if not varied or not metrics:
+    groups: dict[tuple[str, ...], list[Setting]] = {}
+    for one in rows:
+        groups.setdefault(_varied(rows, one.method), []).append(one)
+    groups = {axes: some for axes, some in groups.items() if axes}
+    if not groups or not metrics:
         return None
-    if len(varied) == 1:
-        return _lines(found, looks, rows, varied[0], metrics).html()
+    lines = [
+        _lines(found, looks, some, axes[0], metrics).html()
+        for axes, some in groups.items()
+        if len(axes) == 1
+    ]
+    planes = {axes: some for axes, some in groups.items() if len(axes) > 1}
+    return join([*lines, _maps(found, planes, metrics) if planes else None])
+
+
+def _varied(rows: Sequence[Setting], method: str) -> tuple[str, ...]:
+    """The axes on which a method has several values."""
+    mine = [one for one in rows if one.method == method]
+    axes = dict.fromkeys(name for one in mine for name, _ in one.axes)
+    return tuple(name for name in axes if len({one.at(name) for one in mine}) > 1)
+
+
+def _maps(
+    found: Compared, planes: Mapping[tuple[str, ...], list[Setting]], metrics: Sequence[str]
+) -> Html:
+    rows = [one for some in planes.values() for one in some]
     spans = {metric: _span(found, rows, metric) for metric in metrics}
-    maps = [_map(found, sheet, spans) for sheet in sheets(rows, varied[0], varied[1])]
+    maps = [
+        _map(found, sheet, spans)
+        for axes, some in planes.items()
+        for sheet in sheets(some, axes[0], axes[1])
+    ]
     note = "Means over seeds, one scale for all maps; a star marks the best."
     grid = el("div", *(figure.html() for figure in maps), class_="grid", data_together=True)
     return join([el("p", note, class_="note"), grid])
@@ -76,19 +103,20 @@ def _lines(
         {**trace, "pick": metric}
         for metric in metrics
         for method, mine in lines.items()
-        for trace in _curve(found, looks[method], mine, across, metric)
+        for trace in _curve(found, looks[method], mine, across, metric, len(lines) <= BANDS)
     ]
     units = {metric: found.metrics[metric].title for metric in metrics}
     layout = {"xaxis": across.layout(), "yaxis": axis(units[metrics[0]]), "labels": True}
-    note = "Mean over seeds; the band is the 95 % interval."
+    note = f"Mean over seeds; {'bands' if len(lines) <= BANDS else 'whiskers'}: the 95 % interval."
     more = {"units": units}
     return Figure(f"Over {name}", traces, layout, note, height=360, pick="metric", more=more)
 
 
 def _curve(
-    found: Compared, look: Look, rows: Sequence[Setting], across: _Across, metric: str
+    found: Compared, look: Look, rows: Sequence[Setting], across: _Across, metric: str, bands: bool
 ) -> list[dict[str, Any]]:
-    """A method's line through its settings, on its band where there is more than one seed."""
+    """A method's line through its settings, on its band (or with whiskers) where there is more than one
+    seed."""
     known = [(one, mean) for one in rows if (mean := found.mean(one, metric)) is not None]
     if not known:
         return []
@@ -102,7 +130,10 @@ def _curve(
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 8},
         "text": [f"± {number(m.half)} ({m.n} seeds)" if m.half else "" for m in means],
     }
-    return [_band(places, means, look), line] if any(mean.half for mean in means) else [line]
+    if not any(mean.half for mean in means):
+        return [line]
+    halves = {"array": [rounded(mean.half) or 0 for mean in means], "visible": True}
+    return [_band(places, means, look), line] if bands else [{**line, "error_y": halves}]
 
 
 def _band(places: list[Any], means: Sequence[Interval], look: Look) -> dict[str, Any]:

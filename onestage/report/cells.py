@@ -43,9 +43,21 @@ class Metric:
         return self.name.startswith(("eval/", "start/", "retention/"))
 
     @property
+    def label(self) -> str:
+        """Its name in words, where it is one of a run's own measurements."""
+        place, _, what = self.name.removeprefix("start/").rpartition("/")
+        first, _, rest = place.partition("/")
+        if not self.own or not rest:
+            return self.name
+        told = {"loss": "loss", "kl": "KL to the start"}.get(what, what.replace("_", " "))
+        told = f"loss of the term {what}" if rest == "terms" else f"{told} of {rest}"
+        told = f"held-out {told}" if first == "eval" else told
+        return told + (", before training" if self.name.startswith("start/") else "")
+
+    @property
     def title(self) -> str:
         """Of an axis."""
-        return f"{self.name} ({self.better} is better)" if self.sign else self.name
+        return f"{self.label} ({self.better} is better)" if self.sign else self.label
 
     @property
     def arrow(self) -> str:

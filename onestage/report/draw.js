@@ -12,15 +12,15 @@ const draw = (() => {
     if (text !== undefined) made.textContent = text;
     return made;
   }
-  function wide(text) {
-    pen.font = "12px system-ui, sans-serif";
+  function wide(text, weight = 400) {
+    pen.font = `${weight} 12px system-ui, sans-serif`;
     return pen.measureText(text).width;
   }
   /* As much of a text as fits. */
-  function fit(text, room) {
-    if (wide(text) <= room) return text;
+  function fit(text, room, weight) {
+    if (wide(text, weight) <= room) return text;
     let end = text.length;
-    while (end > 1 && wide(text.slice(0, end) + "…") > room) end -= 1;
+    while (end > 1 && wide(text.slice(0, end) + "…", weight) > room) end -= 1;
     return text.slice(0, end) + "…";
   }
   /* "@m0" is a colour of the page, "@m0/0.3" the same with an opacity. */
@@ -51,8 +51,13 @@ const draw = (() => {
     const edge = axis.range ? 0 : (high - low) * 0.05;
     low -= edge;
     high += edge;
+    if (axis.clip) {
+      low = Math.max(low, axis.clip[0] - 0.03);
+      high = Math.min(high, axis.clip[1] + 0.03);
+    }
     const place = (v) => from + ((v - low) / (high - low)) * (to - from);
-    const at = (v) => place(log ? Math.log10(v) : v);
+    const inside = (v) => (axis.clip ? Math.min(Math.max(v, low), high) : v);
+    const at = (v) => place(log ? Math.log10(v) : inside(v));
     const ticks = axis.tickvals
       ? axis.tickvals.map((v, n) => [v, axis.ticktext[n]])
       : log ? decades(low, high) : nice(low, high, Math.max(2, Math.abs(to - from) / (to > from ? 80 : 42)));
@@ -137,7 +142,7 @@ const draw = (() => {
     const isLine = (t) => (t.mode ?? "lines").includes("lines");
     const ends = named.filter(isLine);
     const direct = layout.labels && names.length > 1 && ends.length <= LABELS && size.width >= 460;
-    const right = direct ? Math.min(size.width * 0.3, 1.1 * Math.max(...ends.map((t) => wide(t.name))) + 16) : 14;
+    const right = direct ? Math.min(size.width * 0.3, Math.max(...ends.map((t) => wide(t.name, 600))) + 14) : 14;
     if (names.length > 1 && !direct && layout.showlegend !== false) canvas.append(legend(named));
     const spread = (t, axis) => t[axis].flatMap((v, n) => {
       const by = t["error_" + axis]?.visible ? t["error_" + axis].array[n] : 0;
@@ -208,14 +213,14 @@ const draw = (() => {
     sorted.forEach(([name, px, py, trace], n) => {
       svg.append(el("line", { x1: px + 3, y1: py, x2: x - 2, y2: at[n], class: "lead" }));
       svg.append(el("text", { x, y: at[n] + 4, class: "label", style: ink("fill", trace.line.color) },
-        fit(name, (width - x) / 1.08)));
+        fit(name, width - x, 600)));
     });
   }
   /* Names of points, each on a side where it covers no other one; left out where there is none. */
   function around(svg, labels, left, width) {
     const taken = labels.map(([, x, y]) => [x - 5, y - 6, x + 5, y + 6]);
     for (const [name, x, y] of labels) {
-      const w = wide(name);
+      const w = wide(name, 600);
       const sides = [[x + 9, y + 4], [x - 9 - w, y + 4], [x - w / 2, y - 11], [x - w / 2, y + 19]];
       const free = sides.find(([a, b]) => a >= left && a + w <= width && b > 20 &&
         !taken.some((t) => a < t[2] && a + w > t[0] && b - 11 < t[3] && b + 2 > t[1]));

@@ -70,7 +70,9 @@ def _grouped(
     says = "; ".join(f"{group}: {', '.join(names)}" for group, names in groups.items())
     layout = {
         "barmode": "group",
-        "xaxis": axis("change of the share (0 to 1); to the right is better", zeroline=True),
+        "xaxis": axis(
+            "change of the share (0 to 1); to the right is better", zeroline=True, clip=[-1, 1]
+        ),
         "yaxis": {"autorange": "reversed", "automargin": True},
         "showlegend": len(rows) > 1,
     }
@@ -132,15 +134,14 @@ def _panel(
     }
     layout = {
         "xaxis": axis(
-            f"change of {name}; to the {'right' if metric.sign > 0 else 'left'} is better",
+            f"change of {metric.label}; to the {'right' if metric.sign > 0 else 'left'} is better",
             zeroline=True,
         ),
         "yaxis": {"autorange": "reversed", "automargin": True},
         "showlegend": False,
     }
     at = f"{found.base} is at {number(before.mean)}" if before else ""
-    title = f"{name} ({metric.better} is better)"
-    return Figure(title, [bar], layout, at, height=110 + 24 * len(known))
+    return Figure(metric.title, [bar], layout, at, height=110 + 24 * len(known))
 
 
 def _whiskers(means: list[Interval]) -> dict[str, Any]:

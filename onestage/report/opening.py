@@ -95,6 +95,8 @@ def _tuning(told: Mapping[str, Any]) -> str:
         return ""
     least = mapping(told.get("at_least")).items()
     reach = [f", among those that reach {v:g} of the best {k}" for k, v in least if is_number(v)]
+    most = mapping(told.get("at_most")).items()
+    reach += [f", with {k} at most {v:g}" for k, v in most if is_number(v)]
     seeds = _listed(told.get("seeds"))
     return (
         f"{setting(told.get('trials'))} trials of a method, by {setting(told.get('metric'))} on the "

@@ -46,7 +46,7 @@
     for (const p of points) {
       const told = [x, y].map((m) => {
         const [mean, half] = p.means[m];
-        return `${m} ${short(mean)}${half === null ? "" : " ± " + short(half)}`;
+        return `${spec.metrics[m].label} ${short(mean)}${half === null ? "" : " ± " + short(half)}`;
       });
       data.push({
         mode: "markers", name: p.method, showlegend: !named.has(p.method), only: true, label: p.label,
@@ -67,8 +67,11 @@
         x: best.map((p) => p.means[x][0]), y: best.map((p) => p.means[y][0]),
         line: { color: "@soft", width: 1.2, dash: "dot" },
       });
-    const title = (m) => `${m} (${spec.metrics[m].better} is better)`;
-    return [data, { xaxis: { title: { text: title(x) } }, yaxis: { title: { text: title(y) } } }];
+    const axis = (m) => ({
+      title: { text: `${spec.metrics[m].label} (${spec.metrics[m].better} is better)` },
+      clip: spec.metrics[m].share ? [0, 1] : undefined,
+    });
+    return [data, { xaxis: axis(x), yaxis: axis(y) }];
   }
   const beats = (a, b) => a[0] >= b[0] && a[1] >= b[1] && (a[0] > b[0] || a[1] > b[1]);
 
@@ -97,7 +100,7 @@
       const select = document.createElement("select");
       label.className = "pick";
       select.dataset.name = name;
-      for (const metric of Object.keys(spec.metrics)) select.add(new Option(metric, metric));
+      for (const [metric, told] of Object.entries(spec.metrics)) select.add(new Option(told.label, metric));
       select.value = spec[name];
       label.append(name === "x" ? "across" : "up", " ", select);
       figure.insertBefore(label, figure.querySelector(".canvas"));

@@ -48,6 +48,7 @@ def results_table(
     found: Compared, looks: Mapping[str, Look], names: Sequence[str], rows: Sequence[Setting]
 ) -> Html:
     """Mean and half-width of the 95 % interval over seeds, a row for each setting."""
+    names = [name for name in names if any(found.mean(one, name) for one in rows)]
     averaged = averaged_metrics(found, names)
     head: list[object] = ["method", *(_heading(found.metrics[name]) for name in names)]
     if averaged:
@@ -121,7 +122,7 @@ def _signed(change: Interval) -> str:
 
 
 def _heading(metric: Metric) -> Html:
-    return el("span", metric.name, metric.arrow, title=metric.says or None)
+    return el("span", metric.label, metric.arrow, title=metric.says or None)
 
 
 def explanation(found: Compared, rows: Sequence[Setting]) -> Html:
@@ -178,7 +179,7 @@ def _together(found: Compared, looks: Mapping[str, Look]) -> Html | None:
 
 def _meanings(metrics: Mapping[str, Metric]) -> Html:
     rows = [
-        (m.name, m.says or UNKNOWN, m.better or "neither", m.group or UNKNOWN)
+        (m.label, m.says or UNKNOWN, m.better or "neither", m.group or UNKNOWN)
         for m in metrics.values()
     ]
     return table(("metric", "what it is", "better", "group"), rows)

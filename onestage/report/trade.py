@@ -31,7 +31,7 @@ def front_figure(found: Compared, looks: Mapping[str, Look]) -> Figure | None:
     told = found.front or ()
     x, y = told if told and set(told) <= set(names) else _two(found, names)
     points = [_point(found, looks, one, names) for one in found.settings()]
-    metrics = {n: {"better": found.metrics[n].better, "says": found.metrics[n].says} for n in names}
+    metrics = {name: _told_of(found, name) for name in names}
     return Figure(
         "Each recipe between two metrics",
         [],
@@ -42,6 +42,11 @@ def front_figure(found: Compared, looks: Mapping[str, Look]) -> Figure | None:
         kind="front",
         more={"points": [p for p in points if p["means"]], "metrics": metrics, "x": x, "y": y},
     )
+
+
+def _told_of(found: Compared, name: str) -> dict[str, Any]:
+    metric = found.metrics[name]
+    return {"better": metric.better, "label": metric.label, "share": found.share(name)}
 
 
 def _two(found: Compared, names: list[str]) -> tuple[str, str]:
