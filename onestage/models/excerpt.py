@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from onestage.data.packing import Row
+from onestage.models.low_rank import as_peft_does
 from onestage.models.sharding import copyable, opened
 from onestage.models.yardstick import PADDING, largest, own_attention, using
 from onestage.stats import at_most
@@ -77,7 +78,7 @@ class Excerpt:
     def _alone(self, row: Row, padding: int = 0) -> Tensor:
         """The states (S, H) before scored tokens, then those at them, of paths one by one."""
         before, at = [], []
-        with using(self.model, own_attention(self.model)):
+        with using(self.model, own_attention(self.model)), as_peft_does(self.model):
             for path in row.paths:
                 states_TH = self._of(path.ids, padding)
                 for start, end in path.spans:

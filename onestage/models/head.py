@@ -4,9 +4,14 @@
 
 and, where it is asked for, the entropy of the same distribution, H_K = - sum_v p_v log p_v.
 
-Logits are made in chunks of positions; the backward pass makes them again instead of keeping them,
-so memory is one chunk whatever the vocabulary. Values and gradients equal the naive computation
-(law 3).
+Logits are made in chunks of positions and never kept, so memory is one chunk whatever the vocabulary.
+Values and gradients equal the naive computation (law 3). The gradient by a hidden state is
+
+    d logp_k / d h_k = scale * sum_v cap'(z_kv) (1[v = target_k] - p_kv) W_v
+
+which the backward pass only multiplies by a number for each position. So under a head that is not
+trained (adapters) it is made together with the log-probability, from the same logits. Where the head
+is trained, or entropies are asked for, the backward pass makes the logits again.
 
 Legend: K scored positions, H hidden size, V vocabulary.
 """
@@ -19,11 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from onestage.data.trees import TokenPath
 
 CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
 """Logits in a chunk: 16 MiB of float32 on the CPU (it stays near the caches), 256 MiB of half precision
@@ -78,8 +80,7 @@ def token_logps(
     vocabulary in float32. `chunk` is the number of positions whose logits exist at once (default: from
     `CHUNK_ELEMENTS`).
     """
-    logp_K: Tensor = _apply(hidden_KH, weight_VH, bias_V, target_K, shape, chunk, False)[0]
-    return logp_K
+    return _apply(hidden_KH, weight_VH, bias_V, target_K, shape, chunk, False)[0]
 
 
 def token_logps_and_entropy(
@@ -112,10 +113,17 @@ def _apply(
     if chunk is None:
         elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
         chunk = max(FEWEST, elements // weight_VH.shape[0] // FEWEST * FEWEST)
-    found: tuple[Tensor, Tensor] = _ChunkedLogps.apply(
-        hidden_KH, weight_VH, bias_V, target_K, shape, chunk, entropy
-    )
+    given = (hidden_KH, weight_VH, bias_V, target_K, shape, chunk)
+    if not entropy and _trained(hidden_KH) and not (_trained(weight_VH) or _trained(bias_V)):
+        logp_K: Tensor = _LogpsOfFrozen.apply(*given)
+        return logp_K, logp_K.new_empty(0)
+    found: tuple[Tensor, Tensor] = _ChunkedLogps.apply(*given, entropy)
     return found
+
+
+def _trained(tensor: Tensor | None) -> bool:
+    """Whether a gradient by it will be asked for."""
+    return tensor is not None and tensor.requires_grad and torch.is_grad_enabled()
 
 
 def _product(h: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
@@ -150,6 +158,23 @@ def _read(
     return logp, norm, -(logits.exp() * logits).sum(-1)
 
 
+def _read_and_pulled(
+    logits: Tensor, bias: Tensor | None, target: Tensor, shape: Shape, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Of a chunk: log-probabilities (k) as `_read` has them, to the bit, and their gradient (k, V) by
+    the product, rounded last."""
+    logits = _shaped(logits, bias, shape)
+    slope = _slope(logits, shape)
+    of_target, most = logits.gather(1, target[:, None])[:, 0], logits.amax(-1)
+    # What `logsumexp` does, in place; its numerators are those of the softmax.
+    pulled = logits.sub_(most[:, None]).exp_()
+    total = pulled.sum(-1)
+    logp = of_target - (total.log() + most)
+    pulled.mul_(-total.reciprocal()[:, None])
+    pulled.scatter_add_(1, target[:, None], torch.ones_like(pulled[:, :1]))
+    return logp, _through(pulled, slope, shape).to(dtype)
+
+
 def _pulled(
     logits: Tensor,
     bias: Tensor | None,
@@ -163,21 +188,28 @@ def _pulled(
 ) -> Tensor:
     """Gradient (k, V) by the product, from those by log-probabilities and entropies, rounded last."""
     logits = _shaped(logits, bias, shape)
-    slope = None
-    if shape.softcap is not None:
-        # Of the tanh; taken now, because the capped logits are overwritten below.
-        slope = 1 - (logits / shape.softcap) ** 2
+    slope = _slope(logits, shape)
     by_logp = -grad[:, None]
     logits.sub_(norm[:, None])
     if entropy is not None:  # dH/dz = -p (log p + H)
         by_logp = by_logp - entropy_grad[:, None] * (logits + entropy[:, None])
     pulled = logits.exp_().mul_(by_logp)
     pulled.scatter_add_(1, target[:, None], grad[:, None].to(pulled.dtype))
+    return _through(pulled, slope, shape).to(dtype)
+
+
+def _slope(logits: Tensor, shape: Shape) -> Tensor | None:
+    """Of the tanh of the soft cap, from capped logits before these are overwritten."""
+    return None if shape.softcap is None else 1 - (logits / shape.softcap) ** 2
+
+
+def _through(pulled: Tensor, slope: Tensor | None, shape: Shape) -> Tensor:
+    """A gradient by shaped logits, as one by the product; in place."""
     if slope is not None:
         pulled *= slope
     if shape.scale != 1.0:
         pulled *= shape.scale
-    return pulled.to(dtype)
+    return pulled
 
 
 @functools.cache
@@ -202,6 +234,39 @@ def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*given)
 
     return fused
+
+
+class _LogpsOfFrozen(torch.autograd.Function):
+    """Under a head that is not trained: gradients are made in the forward pass, but for a factor."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_KH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        target_K: Tensor,
+        shape: Shape,
+        chunk: int,
+    ) -> Tensor:
+        hidden_KH = hidden_KH.to(weight_VH.dtype)
+        size = len(hidden_KH)
+        logp_K = hidden_KH.new_empty(size, dtype=torch.float32)
+        slope_KH = torch.empty_like(hidden_KH)
+        buffer = _buffer(hidden_KH, weight_VH, chunk)
+        read = _fused(_read_and_pulled) if hidden_KH.is_cuda else _read_and_pulled
+        for part in _parts(size, chunk):
+            logits = _product(hidden_KH[part], weight_VH, buffer)
+            given = (logits, bias_V, target_K[part], shape, hidden_KH.dtype)
+            logp_K[part], pulled = read(*given)
+            torch.mm(pulled, weight_VH, out=slope_KH[part])
+        ctx.save_for_backward(slope_KH)
+        return logp_K
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (slope_KH,) = ctx.saved_tensors
+        return (slope_KH * gradients[0][:, None]).to(slope_KH.dtype), *[None] * 5
 
 
 class _ChunkedLogps(torch.autograd.Function):
@@ -259,15 +324,9 @@ class _ChunkedLogps(torch.autograd.Function):
                 _accumulate(grad_w, low, hidden_KH[part])
             if grad_b is not None:
                 grad_b += grad.sum(0)
-        return (
-            grad_h,
-            None if grad_w is None else grad_w.to(weight_VH.dtype),
-            None if grad_b is None else grad_b.to(bias_V.dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        by_w = None if grad_w is None else grad_w.to(weight_VH.dtype)
+        by_b = None if grad_b is None else grad_b.to(bias_V.dtype)
+        return grad_h, by_w, by_b, *[None] * 4
 
 
 def _buffer(hidden_KH: Tensor, weight_VH: Tensor, chunk: int) -> Tensor | None:
@@ -287,61 +346,3 @@ def _accumulate(total_VH: Tensor, grad_kV: Tensor, hidden_kH: Tensor) -> None:
 
 def _parts(size: int, chunk: int) -> list[slice]:
     return [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]
-
-
-def head_difference(model: Any, path: TokenPath) -> tuple[float, float]:
-    """Largest difference of the chunked head from full logits on a path: values, gradients (law 3).
-
-    Gradients are those of the summed log-probability by the hidden states, relative to their
-    largest, or to the head's largest weight: they are differences of its rows, so where the model
-    is sure of every token what is left of them is the rounding of those.
-    """
-    hidden_KH, target_K, full_K = _said(model, path)
-    head, shape = model.get_output_embeddings(), shape_of(model.config)
-    weight_VH, bias_V = head.weight.detach(), getattr(head, "bias", None)
-    chunked_K = token_logps(hidden_KH, weight_VH, target_K, bias_V=bias_V, shape=shape, chunk=16)
-    (mine,) = torch.autograd.grad(chunked_K.sum(), hidden_KH)
-    theirs = _full_gradient(model, hidden_KH, target_K)
-    values = (chunked_K - full_K).abs().max()
-    return values.item(), _of_their_size(mine, theirs, model)
-
-
-def head_rounding(model: Any, path: TokenPath) -> float:
-    """How far the gradients of full logits move, as `head_difference` has it, where positions are taken
-    one at a time: a product with one row sums over the vocabulary in another order."""
-    hidden_KH, target_K, _ = _said(model, path)
-    together = _full_gradient(model, hidden_KH, target_K)
-    apart = [
-        _full_gradient(model, hidden_KH[k : k + 1].detach().requires_grad_(), target_K[k : k + 1])
-        for k in range(len(target_K))
-    ]
-    return _of_their_size(torch.cat(apart), together, model)
-
-
-def _said(model: Any, path: TokenPath) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a path's scored tokens: the states they are predicted from (K, H; a leaf that takes gradients),
-    their ids, and their log-probabilities by the model's own logits."""
-    at = np.concatenate([np.arange(start, end) for start, end in path.spans])
-    at_K = torch.from_numpy(at).to(model.device)
-    ids = torch.from_numpy(path.ids.astype(np.int64)).to(model.device)
-    target_K = ids[at_K]
-    with torch.no_grad():
-        hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
-        full = model(input_ids=ids[None], use_cache=False).logits[0, at_K - 1].float()
-        full_K = torch.log_softmax(full, -1).gather(1, target_K[:, None])[:, 0]
-    return hidden[0, at_K - 1].detach().requires_grad_(), target_K, full_K
-
-
-def _full_gradient(model: Any, hidden_KH: Tensor, target_K: Tensor) -> Tensor:
-    head, shape = model.get_output_embeddings(), shape_of(model.config)
-    weight_VH, bias_V = head.weight.detach().float(), getattr(head, "bias", None)
-    logits = full_logits(hidden_KH.float(), weight_VH, bias_V, shape)
-    naive_K = torch.log_softmax(logits, -1).gather(1, target_K[:, None])[:, 0]
-    gradient: Tensor = torch.autograd.grad(naive_K.sum(), hidden_KH)[0]
-    return gradient
-
-
-def _of_their_size(mine: Tensor, theirs: Tensor, model: Any) -> float:
-    weight, shape = model.get_output_embeddings().weight, shape_of(model.config)
-    scale = torch.maximum(theirs.abs().max(), weight.detach().abs().max() * shape.scale)
-    return ((mine - theirs).abs().max() / scale).item()

@@ -2,7 +2,8 @@
 
 A check that runs both sides with our attention passes whatever that attention loses (attention sinks, a
 causal mask that the model leaves to its own implementation). So the yardstick is the model's own forward
-pass, in the attention that `from_pretrained` chooses where nobody asks for another, one path at a time.
+pass, one path at a time, in the attention that `from_pretrained` chooses where nobody asks for another,
+and with adapters as PEFT runs them.
 
 What of a difference is rounding depends on the model, its size and its precision: a real model in
 bfloat16 moves by tenths of a nat when a batch is merely padded. So the model is asked, in the same
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from onestage.data.trees import TokenPath
+from onestage.models.low_rank import as_peft_does
 from onestage.models.sharding import full
 from onestage.stats import at_most
 
@@ -135,7 +137,8 @@ def not_finite(model: Any) -> str:
 
 
 def _one_by_one(policy: Policy, paths: Sequence[TokenPath], padding: int = 0) -> Tensor:
-    return torch.cat([policy.alone(path, chunked=False, padding=padding) for path in paths])
+    with as_peft_does(policy.model):
+        return torch.cat([policy.alone(path, chunked=False, padding=padding) for path in paths])
 
 
 def _first(paths: Sequence[TokenPath]) -> list[TokenPath]:

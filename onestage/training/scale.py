@@ -253,9 +253,8 @@ def _operations(model: Footprint, work: Work, checkpointing: bool) -> float:
         made += 6.0 * model.trained
     if checkpointing:
         made += layers + attention
-    # The head's logits are made twice (`models.head`), and none of its weights has a gradient where
-    # adapters are trained.
-    head = 2.0 * model.head * (3 if model.adapters else 4)
+    # Of a head that is trained the logits are made twice (`models.head`); with adapters it is not.
+    head = 2.0 * model.head * (2 if model.adapters else 4)
     asked = layers + attention + 2.0 * model.head if work.reference else 0.0
     return made + head + asked
 

@@ -33,7 +33,7 @@ from onestage.data.packing import Batch, pack_records
 from onestage.data.template import NO_END, dialect
 from onestage.data.trees import TokenPath
 from onestage.models.excerpt import excerpt_of
-from onestage.models.head import head_difference, head_rounding
+from onestage.models.head_law import head_difference, head_rounding
 from onestage.models.sharding import opened
 from onestage.models.yardstick import TOLERANCE, Rounding, largest, not_finite, plain, spread
 from onestage.training.forward import reference_of

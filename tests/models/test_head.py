@@ -46,6 +46,24 @@ def test_values_and_gradients(bias: bool, shape: Shape, chunk: int) -> None:
         torch.testing.assert_close(left.grad, right.grad, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [Shape(), Shape(0.25), Shape(2.0, 3.0)])
+def test_gradients_made_beside_the_values(bias: bool, shape: Shape) -> None:
+    """Under a head that is not trained; the values are those of one that is, to the bit."""
+    torch.manual_seed(0)
+    h, w = torch.randn(17, 8, requires_grad=True), torch.randn(31, 8)
+    other, b = h.detach().clone().requires_grad_(), torch.randn(31) if bias else None
+    t, weight = torch.randint(0, 31, (17,)), torch.randn(17)
+    mine = token_logps(h, w, t, bias_V=b, shape=shape, chunk=5)
+    again = token_logps(h, w.requires_grad_(), t, bias_V=b, shape=shape, chunk=5)
+    theirs = naive(other, w, t, b, shape)
+    assert mine.grad_fn.name() != again.grad_fn.name()
+    assert torch.equal(mine, again)
+    (mine * weight).sum().backward()
+    (theirs * weight).sum().backward()
+    torch.testing.assert_close(h.grad, other.grad, rtol=1e-5, atol=1e-5)
+
+
 def test_bfloat16_is_close_and_returns_float32() -> None:
     torch.manual_seed(0)
     h = torch.randn(9, 16, dtype=torch.bfloat16, requires_grad=True)
@@ -92,6 +110,14 @@ def test_the_fused_passes_are_the_plain_ones(
     fused = fused_read(logits.clone(), None, target, shape, entropy)
     for one, other in zip(plain, fused, strict=True):
         torch.testing.assert_close(one, other)
+    if not entropy:
+        both, given = head._fused.__wrapped__(head._read_and_pulled), (None, target, shape)
+        for one, other in zip(
+            both(logits.clone(), *given, torch.float32),
+            head._read_and_pulled(logits.clone(), *given, torch.float32),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
     given = (None, target, plain[1], grad, plain[2], entropy_grad, shape, torch.bfloat16)
     torch.testing.assert_close(
         fused_pull(logits.clone(), *given), head._pulled(logits.clone(), *given)

@@ -15,7 +15,7 @@ from onestage.data.packing import pack
 from onestage.models import attention
 from onestage.models.adapters import adapted
 from onestage.models.attention import NAME, block_mask, dense_mask
-from onestage.models.head import head_difference
+from onestage.models.head_law import head_difference
 from onestage.models.model import Lora
 from onestage.models.policy import Fit, Policy
 from onestage.models.reference import InitialWeights
