@@ -27,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onestage.models.products import product
+
 CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
 """Logits in a chunk: 16 MiB of float32 on the CPU (it stays near the caches), 256 MiB of half precision
 on a GPU."""
@@ -124,11 +126,6 @@ def _apply(
 def _trained(tensor: Tensor | None) -> bool:
     """Whether a gradient by it will be asked for."""
     return tensor is not None and tensor.requires_grad and torch.is_grad_enabled()
-
-
-def _product(h: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
-    """Logits (k, V) as the head's product leaves them, made in `out` where there is one."""
-    return torch.mm(h, weight.t(), out=None if out is None else out[: len(h)])
 
 
 def _shaped(logits: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
@@ -253,13 +250,12 @@ class _LogpsOfFrozen(torch.autograd.Function):
         size = len(hidden_KH)
         logp_K = hidden_KH.new_empty(size, dtype=torch.float32)
         slope_KH = torch.empty_like(hidden_KH)
-        buffer = _buffer(hidden_KH, weight_VH, chunk)
         read = _fused(_read_and_pulled) if hidden_KH.is_cuda else _read_and_pulled
         for part in _parts(size, chunk):
-            logits = _product(hidden_KH[part], weight_VH, buffer)
+            logits = product(hidden_KH[part], weight_VH)
             given = (logits, bias_V, target_K[part], shape, hidden_KH.dtype)
             logp_K[part], pulled = read(*given)
-            torch.mm(pulled, weight_VH, out=slope_KH[part])
+            slope_KH[part] = product(pulled, weight_VH.t())
         ctx.save_for_backward(slope_KH)
         return logp_K
 
@@ -286,10 +282,9 @@ class _ChunkedLogps(torch.autograd.Function):
         logp_K = hidden_KH.new_empty(size, dtype=torch.float32)
         norm_K = torch.empty_like(logp_K)
         entropy_K = torch.empty_like(logp_K) if entropy else logp_K.new_empty(0)
-        buffer = _buffer(hidden_KH, weight_VH, chunk)
         read = _fused(_read) if hidden_KH.is_cuda else _read
         for part in _parts(size, chunk):
-            logits = _product(hidden_KH[part], weight_VH, buffer)
+            logits = product(hidden_KH[part], weight_VH)
             logp_K[part], norm_K[part], spread = read(
                 logits, bias_V, target_K[part], shape, entropy
             )
@@ -308,18 +303,17 @@ class _ChunkedLogps(torch.autograd.Function):
         # Summed over many chunks: in half precision the small ones would be rounded away.
         grad_w = torch.zeros_like(weight_VH, dtype=torch.float32) if need_w else None
         grad_b = torch.zeros_like(bias_V, dtype=torch.float32) if need_b else None
-        buffer = _buffer(hidden_KH, weight_VH, ctx.chunk)
         pull = _fused(_pulled) if hidden_KH.is_cuda else _pulled
         # A bias sums what is not rounded yet.
         dtype = hidden_KH.dtype if grad_b is None else torch.float32
         for part in _parts(len(norm_K), ctx.chunk):
-            logits = _product(hidden_KH[part], weight_VH, buffer)
+            logits = product(hidden_KH[part], weight_VH)
             entropy = entropy_K[part] if len(entropy_K) else None
             given = (logits, bias_V, target_K[part], norm_K[part], grad_K[part])
             grad = pull(*given, entropy, entropy_grad_K[part], ctx.shape, dtype)
             low = grad.to(hidden_KH.dtype)
             if grad_h is not None:
-                torch.mm(low, weight_VH, out=grad_h[part])
+                grad_h[part] = product(low, weight_VH.t())
             if grad_w is not None:
                 _accumulate(grad_w, low, hidden_KH[part])
             if grad_b is not None:
@@ -327,13 +321,6 @@ class _ChunkedLogps(torch.autograd.Function):
         by_w = None if grad_w is None else grad_w.to(weight_VH.dtype)
         by_b = None if grad_b is None else grad_b.to(bias_V.dtype)
         return grad_h, by_w, by_b, *[None] * 4
-
-
-def _buffer(hidden_KH: Tensor, weight_VH: Tensor, chunk: int) -> Tensor | None:
-    """Where a float32 head makes the logits of all chunks, one after the other."""
-    if hidden_KH.dtype != torch.float32:
-        return None
-    return hidden_KH.new_empty(min(chunk, len(hidden_KH)), weight_VH.shape[0])
 
 
 def _accumulate(total_VH: Tensor, grad_kV: Tensor, hidden_kH: Tensor) -> None:
