@@ -1,5 +1,5 @@
 """A matrix product on the CPU in float32 by oneDNN, where torch has it: on a core of an AMD EPYC (Zen 4)
-it does 101 to 106 GFLOP/s on layers of SmolLM2 and 99 on its head; MKL, which torch takes, 90 to 96 and 72.
+it does 101 to 106 GFLOP/s on layers of SmolLM2 and 99 on its head; MKL, torch's choice, 90 to 96 and 72.
 
 Small products stay with torch's own: there is nothing to win. Which of the two is taken depends on the
 shapes alone, so a run that is resumed computes the same. In half precision torch takes oneDNN itself.

@@ -99,7 +99,7 @@ class Rows:
         self.position_R[place_N] = mask_NT.sum(-1)
         wanted_R = open_R.clone()
         wanted_R[place_N] = True
-        leave = self.mask_RT.shape[1] - int(self.position_R[wanted_R].max())
+        leave = self.mask_RT.shape[1] - int((self.position_R * wanted_R).max())
         replace_rows(self.cache, place_N, prompts.cache, row_N, leave)
         self.mask_RT = self.mask_RT[:, leave:]
 
@@ -199,24 +199,31 @@ class UnderWay:
         chance_N = self.chance_RL[place].gather(1, at_N[:, None])[:, 0]
         token_N, logp_N = draw(logits_NV, chance_N, self.how, self.warp)
         self.token_R[place] = token_N
-        rows = torch.arange(len(self.names), device=token_N.device)[place][open_N]
-        self.ids_RL[rows, at_N[open_N]] = token_N[open_N]
-        self.logp_RL[rows, at_N[open_N]] = logp_N[open_N]
+        row_N = torch.arange(len(self.names), device=token_N.device)[place]
+        # Rows that have ended keep theirs: picking out the others would wait for its device.
+        for kept_RL, new_N in ((self.ids_RL, token_N), (self.logp_RL, logp_N)):
+            kept_RL[row_N, at_N] = torch.where(open_N, new_N, kept_RL[row_N, at_N])
         length_N = length_N + open_N
         self.length_R[place] = length_N
         self.open_R[place] = (
             open_N & ~torch.isin(token_N, self.ends) & (length_N < self.how.max_completion_length)
         )
         if self.how.stop:
-            self._stop(rows)
+            self._stop(row_N, open_N)
 
-    def _stop(self, row_N: Tensor) -> None:
-        """End rows whose last tokens hold a text at which completions end."""
-        ids_NL, length_N = self.ids_RL[row_N].cpu(), self.length_R[row_N].tolist()
-        for row, ids_L, length in zip(row_N.tolist(), ids_NL, length_N, strict=True):
-            end = self.tokenizer.decode(ids_L[max(length - self.tail, 0) : length])
-            if any(text in end for text in self.how.stop):
-                self.open_R[row] = False
+    def _stop(self, row_N: Tensor, open_N: Tensor) -> None:
+        """End those of some rows that went on and whose last tokens hold a text at which to end. The
+        device is read once."""
+        length_N1 = self.length_R[row_N][:, None]
+        at_NE = length_N1 + torch.arange(-self.tail, 0, device=row_N.device)
+        end_NE = self.ids_RL[row_N].gather(1, at_NE.clamp(min=0))
+        told = torch.cat([open_N[:, None].long(), length_N1, end_NE], 1).tolist()
+        holds = [went_on and self._holds(end[-length:]) for went_on, length, *end in told]
+        self.open_R[row_N] &= ~torch.tensor(holds, dtype=torch.bool).to(row_N.device)
+
+    def _holds(self, ids: Sequence[int]) -> bool:
+        end = self.tokenizer.decode(ids)
+        return any(text in end for text in self.how.stop)
 
     def _any_left(self) -> bool:
         """Whether the batch goes on, its places filled as far as something waits."""
