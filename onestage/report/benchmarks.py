@@ -113,10 +113,11 @@ def _add(
             number = _number(mapping(numbers))
             if "/" in metric or number is None:
                 continue
-            name = f"{label} {metric}"
+            said = metric.replace("_", " ")
+            name = f"{label} {said}"
             better = "lower" if mapping(numbers).get("lower_is_better") else "higher"
             into = found.metrics if metric == headline else others
-            into[name] = Metric(name, f"the suite {label}: {metric}", better, "suites")
+            into[name] = Metric(name, f"suite {label}: {said}", better, "suites")
             found.numbers.setdefault(run, {})[name] = number
             found.suites.add(label)
 

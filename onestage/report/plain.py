@@ -98,7 +98,7 @@ def evaluated(runs: Sequence[Trained]) -> dict[str, Metric]:
 def _of_suite(key: str, runs: Sequence[Trained]) -> Metric:
     _, suite, name = key.split("/")
     lower = any(run.suites().get(key, {}).get("lower") for run in runs)
-    better = None if name == "items" else "lower" if lower else "higher"
+    better = None if name in ("items", "stopped") else "lower" if lower else "higher"
     told = name.replace("_", " ")
     return Metric(f"{suite} {told}", f"suite {suite}: {told}", better, "suites")
 

@@ -38,6 +38,10 @@ class Asked:
     """How many are asked."""
     each: float = 0.0
     """Seconds that an item took when they were last asked."""
+    most: int | None = None
+    """Tokens of an answer at most, so that one fits the share; None: as many as the suite allows."""
+    stopped: int = 0
+    """Answers that were ended for that when they were last asked."""
     start: dict[str, Scores] = field(default_factory=dict)
     """What the answers of the start model are worth, by item."""
 

@@ -31,7 +31,7 @@ class Pace:
     done: int = 0
     """Steps in these."""
     last: float = 0.0
-    """Seconds of the last evaluation."""
+    """Seconds that an evaluation takes, by the last one."""
 
     @property
     def whole(self) -> float:
@@ -66,9 +66,9 @@ class Pace:
         # One shortly before the end would take the end's part.
         return at if at <= self.steps - gap / 2 else self.steps
 
-    def add(self, seconds: float) -> None:
-        """An evaluation was made."""
-        self.spent, self.last = self.spent + seconds, seconds
+    def add(self, seconds: float, again: float | None = None) -> None:
+        """An evaluation was made. again: what the next one will take, if it is another number."""
+        self.spent, self.last = self.spent + seconds, seconds if again is None else again
 
     def state(self) -> dict[str, Any]:
         return asdict(self)

@@ -29,7 +29,7 @@ from onestage.data.trees import TokenPath
 from onestage.models.attention import NAME
 from onestage.models.policy import Policy
 from onestage.rollout.complete import complete
-from onestage.rollout.engines import Completion, Decoding, Request, make, names, uniforms
+from onestage.rollout.engines import Completion, Decoding, Request, _reading, make, names, uniforms
 from onestage.rollout.engines._cache import ROOM
 from onestage.rollout.engines._tokens import draw, warpers
 from onestage.rollout.engines.transformers import Transformers
@@ -124,6 +124,41 @@ def test_greedy_past_the_room_of_a_cache(tokenizer: Any) -> None:
     how = Decoding(max_completion_length=length, temperature=0)
     ((one,),) = Transformers(model, tokenizer)([Request(ids, 1, "")], how)
     assert one.ids.tolist() == generated(model, ids, length)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["llama", "gemma3, mixed layers", "falcon-h1, recurrent"])
+def test_prompts_of_other_lengths_are_read_apart(
+    name: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In passes of little padding; what is said behind each is what is said behind it alone."""
+    monkeypatch.setattr(_reading, "MUCH", 20)
+    monkeypatch.setattr(_reading, "AT_LEAST", 2)
+    model, shapes = model_of(name), list[tuple[int, ...]]()
+    sizes = (40, 39, 21, 20, 20, 5)
+    requests = [
+        Request(np.arange(3, 3 + size, dtype=np.int32), 1 + n % 2, f"{n}")
+        for n, size in enumerate(sizes)
+    ]
+    engine = Transformers(model, tokenizer)
+    assert engine._refills
+    model.get_input_embeddings().register_forward_pre_hook(
+        lambda module, inputs: shapes.append(tuple(inputs[0].shape))
+    )
+    found = engine(requests, Decoding(max_completion_length=12, temperature=0))
+    assert [shape for shape in shapes if shape[1] > 1] == [(2, 40), (3, 21), (1, 5)]
+    for request, group in zip(requests, found, strict=True):
+        for one in group:
+            assert one.ids.tolist() == generated(model, request.ids, 12)
+
+
+def test_how_prompts_are_cut_into_passes() -> None:
+    assert _reading.passes([300] * 8 + [299] * 8) == [16]  # 8 tokens of padding
+    # A ninth of 100 tokens makes 200 of 2,700 padding; a tenth would make it 400 of 3,000.
+    assert _reading.passes([300] * 8 + [100] * 20 + [90] * 3) == [9, 22]
+    sizes = _reading.passes(list(range(400, 100, -3)))
+    assert sum(sizes) == 100
+    assert min(sizes[:-1]) >= 8
 
 
 def test_attention_for_packed_rows_is_not_asked_for_single_tokens(

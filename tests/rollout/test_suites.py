@@ -175,6 +175,23 @@ def test_a_model_is_asked_and_goes_on_where_it_was(tmp_path: Path, subject: Subj
     assert len(file.read_text()) == asked
 
 
+def test_answers_are_ended_where_somebody_has_less_time_than_the_suite(subject: Subject) -> None:
+    """The same tokens as far as they go, and who was ended is known."""
+    from dataclasses import replace
+
+    asked, how = ["Write a poem.", "one two three"], Decoding(24, temperature=0)
+    whole = subject.write(asked, how, ["a", "b"])
+    short = replace(subject, most=5, stopped=[])
+    for long, cut in zip(whole, short.write(asked, how, ["a", "b"]), strict=True):
+        assert long["completion"].startswith(cut["completion"])
+        assert cut["tokens"] == min(5, long["tokens"])
+    assert short.stopped == [k for k, one in zip("ab", whole, strict=True) if one["tokens"] > 5]
+    assert short.stopped
+    enough = replace(subject, most=24, stopped=[])
+    assert enough.write(asked, how, ["a", "b"]) == whole
+    assert not enough.stopped
+
+
 def test_what_is_missing_is_said_in_a_line(tmp_path: Path, subject: Subject) -> None:
     with pytest.raises(ValueError, match="unknown suite 'ifevel'; did you mean 'ifeval'"):
         suites.make("ifevel")

@@ -36,6 +36,25 @@ class Slow(Suite):
         return {"mean": float(answer["completion"]) + 0.01 * (number % 3)}
 
 
+@dataclass(frozen=True)
+class Rambling(Suite):
+    """Answers go on for a thousand tokens, of half a millisecond each, where nobody ends them."""
+
+    headline: ClassVar[str] = "length"
+
+    def items(self, chat: bool) -> list[Item]:
+        return [Item(str(number), f"item {number}") for number in range(50)]
+
+    def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
+        length = min(1000, subject.most or 1000)
+        time.sleep(0.0005 * length * len(items))
+        subject.stopped.extend(item.id for item in items if length < 1000)
+        return [{"completion": "x" * length} for _ in items]
+
+    def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Any]:
+        return [{"length": float(len(answer["completion"]))} for answer in answers]
+
+
 SCRIPT: list[float] = []
 """What `Scripted` finds, evaluation after evaluation."""
 

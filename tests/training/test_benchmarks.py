@@ -109,6 +109,23 @@ def test_the_share_of_the_time_holds(steps: int | None, recipe_of: Make, tmp_pat
     assert "allowed 5.0%" in said[-1]
 
 
+def test_answers_that_would_not_fit_are_ended_and_counted(recipe_of: Make, tmp_path: Path) -> None:
+    """A whole answer takes half a second, ten times what 40 steps of 25 ms have for an evaluation."""
+    told = recipe_of("demonstration", objective="sft", train__max_steps=40)
+    asked = {"suites": ["support.small_suites:Rambling"], "share": 0.2, "steps": 20}
+    out = tmp_path / "run"
+    said = train(told | {"evaluate": asked}, out, callbacks=[Slowly(0.025)])
+    assert series(out, "evaluate/share")[-1][1] <= 0.2 * 1.2
+    lengths = series(out, "suite/small_suites/length")
+    assert lengths[0][0] == 0
+    assert lengths[-1][0] == 40
+    assert len({length for _, length in lengths}) == 1
+    assert 4 <= lengths[0][1] < 1000
+    items, stopped = (series(out, f"suite/small_suites/{name}") for name in ("items", "stopped"))
+    assert items == stopped
+    assert f"answers to small_suites after {lengths[0][1]:.0f} tokens are ended" in said[0]
+
+
 def test_the_best_model_is_kept_and_the_run_ends(recipe_of: Make, tmp_path: Path) -> None:
     """Start 1; then 3, 5, 4, 2 at steps 2, 4, 6, 8: step 4 is best, and two evaluations were not."""
     small_suites.SCRIPT[:] = [1, 3, 5, 4, 2, 9, 9, 9]

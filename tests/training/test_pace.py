@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onestage.training.pace import Pace
+from onestage.training.rehearsal import longest_answer
 
 
 def test_what_may_be_spent_is_a_share_of_all() -> None:
@@ -54,3 +55,29 @@ def test_its_state_goes_into_a_checkpoint() -> None:
     other.restore(pace.state())
     assert (other.share, other.steps) == (0.1, 20)
     assert (other.guess, other.spent, other.trained, other.done, other.last) == (1, 2, 3, 4, 5)
+
+
+def test_an_answer_is_as_long_as_the_time_allows() -> None:
+    """Half a second to read the prompt and 10 ms a token: in 2 s, 150 tokens."""
+    asked: list[int] = []
+
+    def ask(most: int) -> tuple[float, bool]:
+        asked.append(most)
+        return 0.5 + 0.01 * most, True
+
+    assert longest_answer(ask, 2.0) == 150
+    assert asked == [4, 36]
+    assert longest_answer(ask, 0.1) == 4  # no time for any: as few as were tried
+    # The first one took longer, since it was the first: 9 s / 36 / 4 a token.
+    assert longest_answer(lambda most: (10.0, True) if most == 4 else (9.0, True), 19.0) == 196
+
+
+def test_an_answer_that_ends_by_itself_is_not_shortened() -> None:
+    assert longest_answer(lambda most: (1.0, False), 0.1) is None
+    assert longest_answer(lambda most: (1.0, most < 10), 0.1) is None
+
+
+def test_what_comes_next_may_cost_less_than_the_first() -> None:
+    pace = Pace(0.5, 100)
+    pace.add(3.0, 2.0)
+    assert (pace.spent, pace.last) == (3.0, 2.0)

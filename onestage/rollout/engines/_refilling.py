@@ -24,7 +24,8 @@ from onestage.models.excerpt import first_layers, in_float32, is_rounding, relat
 from onestage.models.probe import REFUSALS
 from onestage.models.yardstick import PADDING, own_attention, using
 from onestage.rollout.engines._cache import fixed_layers, roomy_cache
-from onestage.rollout.engines._under_way import Rows, read
+from onestage.rollout.engines._reading import read
+from onestage.rollout.engines._under_way import Rows
 
 PROMPTS = {"A": 13, "B": 9, "C": 9, "D": 5, "E": 3}
 """Tokens of the prompts. Those of B and C are the same."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -23,43 +22,14 @@ import torch
 from torch import Tensor
 
 from onestage.rollout.engines import Completion, Decoding, Request, uniforms
-from onestage.rollout.engines._cache import replace_rows, roomy_cache
+from onestage.rollout.engines._cache import replace_rows
+from onestage.rollout.engines._reading import Read, read, read_apart
 from onestage.rollout.engines._tokens import draw, warpers
 
 SLACK = 0.25
 """Rows that have ended are taken out when they are this part of a batch for which nothing waits."""
 AHEAD = 0.25
 """Completions whose prompts are read ahead, as a part of the batch: the fewer reads, the more memory."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """Prompts that were read: the logits (B, V) behind them, the cache, and the mask (B, T)."""
-
-    logits_BV: Tensor
-    cache: Any
-    mask_BT: Tensor
-
-
-def read(model: Any, prompts: Sequence[np.ndarray[Any, Any]]) -> Read:
-    """Prompts in one forward pass, padded on the left."""
-    longest, device = max(len(ids) for ids in prompts), model.device
-    ids = np.zeros((len(prompts), longest), np.int64)
-    mask = np.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = prompt
-        mask[row, longest - len(prompt) :] = 1
-    mask_BT = torch.from_numpy(mask).to(device)
-    cache: Any = roomy_cache(model.config)
-    logits_BV = model(
-        input_ids=torch.from_numpy(ids).to(device),
-        attention_mask=mask_BT,
-        position_ids=(mask_BT.cumsum(-1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    return Read(logits_BV, cache, mask_BT)
 
 
 class Rows:
@@ -124,11 +94,14 @@ class UnderWay:
         size: int,
         *,
         refilled: bool,
+        apart: bool = False,
         tokenizer: Any = None,
     ) -> None:
         """`refilled`: whether places are given on (`_refilling`), or all rows of a batch end first.
+        `apart`: whether prompts may be read in several passes, which asks the same of a model.
         tokenizer: to look for texts at which completions end, where there are such."""
         self.model, self.requests, self.how, self.size = model, requests, how, size
+        self.read = read_apart if apart else read
         self.refilled, self.warp, self.tokenizer = refilled, warpers(how), tokenizer
         # A token of one byte is the shortest there is.
         self.tail = max((len(text.encode()) for text in how.stop), default=0) + 1
@@ -176,7 +149,7 @@ class UnderWay:
         for _ in taken:
             self.waiting.popleft()
         places = list(dict.fromkeys(place for place, _ in taken))
-        self.prompts = read(self.model, [self.requests[place].ids for place in places])
+        self.prompts = self.read(self.model, [self.requests[place].ids for place in places])
         row = {place: n for n, place in enumerate(places)}
         self.ready.extend((name, row[name[0]]) for name in taken)
 

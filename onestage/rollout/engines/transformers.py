@@ -20,6 +20,7 @@ import torch
 
 from onestage.models.yardstick import own_attention, using
 from onestage.rollout.engines import Completion, Decoding, Engine, Request
+from onestage.rollout.engines._reading import worth_several
 from onestage.rollout.engines._refilling import trouble
 from onestage.rollout.engines._under_way import UnderWay
 
@@ -60,6 +61,7 @@ class Transformers(Engine):
     def _sampled(
         self, requests: Sequence[Request], how: Decoding
     ) -> dict[tuple[int, int], Completion]:
+        longest = sorted((len(one.ids) for one in requests), reverse=True)
         under_way = UnderWay(
             self.model,
             self.ends,
@@ -68,6 +70,7 @@ class Transformers(Engine):
             self.batch_size,
             # Whether places can be given on is not asked where nothing waits for them.
             refilled=sum(one.count for one in requests) > self.batch_size and self._refills,
+            apart=worth_several(longest[: self.batch_size]) and self._refills,
             tokenizer=self.tokenizer,
         )
         return under_way.run()

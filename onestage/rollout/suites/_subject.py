@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,10 @@ class Subject:
     """What it is compared with while it is asked, by the suites that do so."""
     source: str | None = None
     """The folder or hub id that it was loaded from, for who would load it again in another way."""
+    most: int | None = None
+    """Tokens of an answer at most, whatever a suite allows."""
+    stopped: list[str] = field(default_factory=list, compare=False)
+    """The keys of answers that were ended for that, and that the suite would have let go on."""
 
     @classmethod
     def of(cls, policy: Policy, tokenizer: Any = None, base: Policy | None = None) -> Subject:
@@ -78,22 +82,26 @@ class Subject:
         until: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
         """As `write`, behind token ids. Raises `ValueError` where answers leave no room for a prompt."""
-        room = self.context - how.max_completion_length
+        allowed = how.max_completion_length
+        room = self.context - allowed
         if room < 1:
             raise ValueError(
-                f"answers of up to {how.max_completion_length:,} tokens leave no room for a prompt in "
+                f"answers of up to {allowed:,} tokens leave no room for a prompt in "
                 f"the model's context of {self.context:,}; set max_completion_length lower"
             )
         requests = [
             Request(_fitting(ids, room), 1, key) for ids, key in zip(whole, keys, strict=True)
         ]
         found = []
-        how = replace(how, stop=tuple(until))
-        for ids, (one,) in zip(whole, self.engine(requests, how), strict=True):
+        longest = allowed if self.most is None else min(allowed, self.most)
+        how = replace(how, stop=tuple(until), max_completion_length=longest)
+        for ids, key, (one,) in zip(whole, keys, self.engine(requests, how), strict=True):
             text = self.tokenizer.decode(one.ids, skip_special_tokens=True)
             short, stopped = _before(text, until)
             told: dict[str, Any] = {"completion": short, "tokens": len(one.ids)}
             told["ended"] = bool(one.ended or stopped)
+            if not told["ended"] and len(one.ids) == longest < allowed:
+                self.stopped.append(key)
             if len(ids) > room:
                 told["cut"] = len(ids) - room
             found.append(told)

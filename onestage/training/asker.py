@@ -1,0 +1,173 @@
+"""Questions put to the model of a run while it goes: items of a suite until a time is over, prompts to
+be looked at. Ranks share the items, tell each other what they found, and go by the main one's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from onestage.data.messages import Turns
+from onestage.models.sharding import whole
+from onestage.rollout.engines import Decoding
+from onestage.rollout.rewards import Failure
+from onestage.rollout.suites import Content, Item, Scores, Subject
+from onestage.training.asked import Asked, blocks, sample, turns, worth
+from onestage.training.rehearsal import longest_answer
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
+
+SHOWN = 3
+"""Answers of each suite that are kept as samples."""
+
+
+@dataclass
+class First:
+    """What is known of an item before it is asked: nothing, or its answer and what that took."""
+
+    answers: list[Content] | None = None
+    took: float = 0.0
+
+
+@dataclass
+class Asker:
+    """Asks the model of a run."""
+
+    run: Run
+    subject: Subject
+    clock: Callable[[], float]
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """A few answers to what was asked last."""
+
+    def agreed(self, seconds: float) -> float:
+        """The main process's, on all."""
+        return float(self.run.devices.gather([seconds])[0])
+
+    def rehearse(self, one: Asked, seconds: float) -> First:
+        """Settle how long an answer may be to take no more than that. Returns the first item's answer
+        where it ended by itself, or where nothing is written."""
+        first, ended = First(), False
+
+        def ask(most: int) -> tuple[float, bool]:
+            nonlocal first, ended
+            began = self.clock()
+            answers, stopped = self._asked(one, one.items[:1], most)
+            first = First(answers, self.agreed(self.clock() - began))
+            ended = self.agreed(stopped) > 0
+            return first.took, ended
+
+        one.most = longest_answer(ask, seconds)
+        return First() if ended else first
+
+    def ask(
+        self, one: Asked, count: int, seconds: float, first: First | None = None
+    ) -> dict[str, Scores]:
+        """Scores by item of the first `count` items, or as many as there is time for. first: where one
+        item is asked whatever it takes, and what is known of it."""
+        scores: dict[str, Scores] = {}
+        failed, self.samples, one.stopped = 0, [], 0
+        began = self.clock() - (first.took if first else 0.0)
+        for block in blocks(one.items[:count]):
+            used = self.agreed(self.clock() - began)
+            known = len(scores) + failed
+            each = used / known if known else one.each
+            if (known or not first) and not 0 <= used + each * len(block) <= seconds:
+                break
+            found = self.answered(one, block, first.answers if first and not known else None)
+            failed += sum(isinstance(score, Failure) for score in found.values())
+            scores |= {i: score for i, score in found.items() if not isinstance(score, Failure)}
+        if scores or failed:
+            one.each = self.agreed(self.clock() - began) / (len(scores) + failed)
+        if failed:
+            self.run.say(f"evaluate: {failed} answers to {one.name} could not be judged")
+        return scores
+
+    def answered(
+        self, one: Asked, block: Sequence[Item], answers: list[Content] | None = None
+    ) -> dict[str, Scores | Failure]:
+        """What some items are worth. answers: those of this rank, where it has them already."""
+        part, stopped, found = self._own(block), 0, list[Any]()
+        if answers is None:
+            answers, stopped = self._asked(one, block, one.most)
+        one.stopped += sum(self.run.devices.gather([stopped]))
+        scores = one.suite.score(part, answers) if part else []
+        for item, answer, score in zip(part, answers, scores, strict=True):
+            found.append((item.id, score))
+            if len(self.samples) < SHOWN:
+                text = one.suite.shown(item, answer).get("completion", "")
+                first = [] if isinstance(score, Failure) else worth(score)
+                self.samples.append(sample(one.name, item.prompt, text, first))
+        told = dict(self.run.devices.gather(found))
+        return {item.id: told[item.id] for item in block}
+
+    def _asked(
+        self, one: Asked, block: Sequence[Item], most: int | None
+    ) -> tuple[list[Content], int]:
+        """This rank's answers to its part of some items, of at most so many tokens, and how many of them
+        were ended for that."""
+        part = self._own(block)
+        subject = replace(self.subject, most=most, stopped=[])
+        with self.asking():
+            answers = one.suite.ask(subject, part) if part else []
+        return answers, len(subject.stopped)
+
+    def _own(self, block: Sequence[Item]) -> list[Item]:
+        return list(block)[self.run.accelerator.process_index :: self.run.devices.ranks]
+
+    def asking(self) -> ExitStack:
+        stack = ExitStack()
+        for context in (
+            torch.no_grad(),
+            self.run.policy.evaluating(),
+            whole(self.run.policy),
+            self.run.accelerator.autocast(),
+        ):
+            stack.enter_context(context)
+        return stack
+
+
+@dataclass
+class Prompts:
+    """Texts that are answered to be looked at."""
+
+    asker: Asker
+    texts: list[Turns]
+    allowed: int
+    """Tokens of an answer, by the section."""
+    most: int | None = None
+    """Tokens of an answer that fits the share; None: as many as are allowed."""
+    took: float = 0.0
+    """Seconds of all answers."""
+
+    def rehearse(self, seconds: float) -> None:
+        """Settle how long answers may be to take no more than that."""
+        self.most = longest_answer(lambda most: self._answers(most)[1:], seconds)
+
+    def show(self) -> None:
+        """Answer them, and keep the answers as samples."""
+        written, self.took, _ = self._answers(self.most)
+        pairs = zip(self.texts, written, strict=True)
+        lines = [sample("prompts", text, one["completion"], []) for text, one in pairs]
+        run = self.asker.run
+        if run.folder is not None:
+            run.folder.samples(run.step, lines)
+
+    @property
+    def shortened(self) -> bool:
+        """Whether answers are ended sooner than the section has it."""
+        return self.most is not None and self.most < self.allowed
+
+    def _answers(self, most: int | None) -> tuple[list[dict[str, Any]], float, bool]:
+        """The answers, the seconds, and whether any was ended for its length."""
+        began, how = self.asker.clock(), Decoding(self.allowed, temperature=0)
+        subject = replace(self.asker.subject, most=most, stopped=[])
+        asked = [turns(one, subject.templated) for one in self.texts]
+        with self.asker.asking():
+            written = subject.write(asked, how, [str(n) for n in range(len(asked))])
+        took = self.asker.agreed(self.asker.clock() - began)
+        return written, took, self.asker.agreed(len(subject.stopped)) > 0

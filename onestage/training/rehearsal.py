@@ -1,0 +1,56 @@
+"""Before the first step: what a step takes, and how long an answer may be to fit a share of the time.
+
+What an answer will take is not known before it is written, and one that goes on to a suite's last token
+may take longer than all evaluations together. So a few tokens are written first, and a few more: the
+seconds of a token follow, and with them the length at which answers must end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onestage.training.run import Run
+
+FEW, MORE = 4, 36
+"""Tokens of an answer that is written to see how long one takes."""
+TRIED = 4
+"""Records by which a step's time is guessed."""
+
+
+def longest_answer(ask: Callable[[int], tuple[float, bool]], seconds: float) -> int | None:
+    """Tokens of an answer that takes no more than some seconds; None where answers end by themselves.
+
+    ask: has an answer of at most so many tokens written; the seconds that it took, and whether it was
+    ended there.
+    """
+    few, ended = ask(FEW)
+    if not ended:
+        return None
+    more, ended = ask(MORE)
+    if not ended:
+        return None
+    # Not less than a part of the whole: the first may have taken long because it was the first.
+    each = max((more - few) / (MORE - FEW), more / MORE / 4)
+    return max(FEW, int(MORE + (seconds - more) / each))
+
+
+def seconds_of_a_step(
+    run: Run, answer: Callable[[], object], clock: Callable[[], float] = time.monotonic
+) -> float:
+    """A guess: what it takes to read some records forward and backward. answer: what is done for each
+    instead where problems are answered."""
+    records = [one for one in run.first_records() if not one.is_problem][:TRIED]
+    began = clock()
+    if records:
+        rows = run.devices.deal(run.devices.pack(records, run.options.row_budget).rows)
+        for place, row in enumerate(rows, 1):
+            with run.devices.adding(last=place == len(rows)):
+                run.accelerator.backward(run.devices.look(row, ())["logp"].sum())
+        run.masters.gather()
+        run.optimizer.zero_grad(set_to_none=True)
+    else:
+        answer()
+    return (clock() - began) / max(1, len(records)) * run.options.batch_size
