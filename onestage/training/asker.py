@@ -43,6 +43,8 @@ class Asker:
     clock: Callable[[], float]
     samples: list[dict[str, Any]] = field(default_factory=list)
     """A few answers to what was asked last."""
+    scoring: float = 0.0
+    """Seconds that it took to judge them."""
 
     def agreed(self, seconds: float) -> float:
         """The main process's, on all."""
@@ -61,7 +63,7 @@ class Asker:
             ended = self.agreed(stopped) > 0
             return first.took, ended
 
-        one.most = longest_answer(ask, seconds)
+        one.most = longest_answer(ask, seconds / 2)  # and the other half for more items
         return First() if ended else first
 
     def ask(
@@ -71,18 +73,20 @@ class Asker:
         item is asked whatever it takes, and what is known of it."""
         scores: dict[str, Scores] = {}
         failed, self.samples, one.stopped = 0, [], 0
-        began = self.clock() - (first.took if first else 0.0)
+        began, cold = self.clock() - (first.took if first else 0.0), 0.0
         for block in blocks(one.items[:count]):
             used = self.agreed(self.clock() - began)
             known = len(scores) + failed
-            each = used / known if known else one.each
+            each = (used - cold) / known if known else one.each
             if (known or not first) and not 0 <= used + each * len(block) <= seconds:
                 break
             found = self.answered(one, block, first.answers if first and not known else None)
+            # The first time, checkers are started.
+            cold = cold or (self.agreed(self.scoring) if first else 0.0)
             failed += sum(isinstance(score, Failure) for score in found.values())
             scores |= {i: score for i, score in found.items() if not isinstance(score, Failure)}
         if scores or failed:
-            one.each = self.agreed(self.clock() - began) / (len(scores) + failed)
+            one.each = (self.agreed(self.clock() - began) - cold) / (len(scores) + failed)
         if failed:
             self.run.say(f"evaluate: {failed} answers to {one.name} could not be judged")
         return scores
@@ -95,7 +99,9 @@ class Asker:
         if answers is None:
             answers, stopped = self._asked(one, block, one.most)
         one.stopped += sum(self.run.devices.gather([stopped]))
+        began = self.clock()
         scores = one.suite.score(part, answers) if part else []
+        self.scoring = self.clock() - began
         for item, answer, score in zip(part, answers, scores, strict=True):
             found.append((item.id, score))
             if len(self.samples) < SHOWN:

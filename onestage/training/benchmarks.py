@@ -117,9 +117,10 @@ class Benchmarks:
         self._settle_pace()
         found: dict[str, float] = {}
         began = self.clock()
+        whole = self.pace.room - (0.0 if self.run.done else self.pace.last)  # which is the end's
         for number, one in enumerate(self.asked):
             used = self.asker.agreed(self.clock() - began) + self._for_prompts
-            room = (self.pace.room - used) / (len(self.asked) - number)
+            room = (whole - used) / (len(self.asked) - number)
             scores = self.asker.ask(one, one.count, room)
             found |= self._tell(one, scores)
         if found or not self.asked:
@@ -130,7 +131,7 @@ class Benchmarks:
             self.run.say(f"evaluate: no time of the share is left at step {self.run.step}")
             self.left_out += 1
         took = self.asker.agreed(self.clock() - began)
-        self.pace.add(took)
+        self.pace.add(took, None if found or not self.asked else self.pace.last)
         self._aside += took
         planned, every = self.next, self.section.steps
         self.next = self.pace.next(self.run.step, every)

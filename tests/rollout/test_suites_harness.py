@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,22 @@ def test_its_own_model_class_by_choice(tmp_path: Path, subject: Subject) -> None
     for item, answer in ours.answers.items():
         for mine, other in zip(answer["resps"], theirs.answers[item]["resps"], strict=True):
             assert mine[0] == pytest.approx(other[0], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("backend", "match"),
+    [
+        ("hff", "no model class 'hff'; did you mean 'hf'"),
+        ("vllm", "backend vllm needs the package vllm: pip install"),
+    ],
+)
+def test_a_backend_that_there_is_not_is_said_before_weights_are_read(
+    backend: str, match: str
+) -> None:
+    if backend == "vllm" and find_spec("vllm"):
+        pytest.skip("it is installed")
+    with pytest.raises(ValueError, match=match):
+        suites.make({"name": "quick", "backend": backend}).check()
 
 
 def test_the_papers_suites_are_made_of_tasks_that_there_are(

@@ -10,15 +10,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from lm_eval.api.registry import get_model
+from lm_eval.api.registry import get_model, model_registry
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
+from onestage.config import nearest
 from onestage.data.trees import TokenPath
 from onestage.models import Model, adapter_base
+from onestage.models.release.serving import rank_of
 from onestage.rollout.engines import Decoding
 from onestage.rollout.suites import Subject
 from onestage.rollout.suites._chat_later import MARK, rendered
@@ -120,13 +123,33 @@ def answered(
 def _theirs(backend: str, source: str, batch_size: int, dtype: str, device: str) -> Any:
     """The library's own model class on a folder or hub id, adapters as it loads them."""
     base = adapter_base(Model(name=source))
+    of: dict[str, Any] = {"pretrained": base or source, "dtype": dtype}
+    if backend == "vllm":  # it finds its device and its batches itself
+        adapted = {"lora_local_path": source, "max_lora_rank": rank_of(source)} if base else {}
+        return get_model(backend)(**of, **adapted)
     if base and backend != "hf":
         raise ValueError(
-            f"backend {backend} cannot load the adapter {source}: set backend: hf, or merge it into its "
-            "base first (onestage merge)"
+            f"backend {backend} cannot load the adapter {source}: set backend: hf or vllm, or merge it "
+            "into its base first (onestage merge)"
         )
-    of = {"pretrained": base, "peft": source} if base else {"pretrained": source}
-    return get_model(backend)(**of, dtype=dtype, batch_size=batch_size, device=device)
+    adapted = {"peft": source} if base else {}
+    return get_model(backend)(**of, **adapted, batch_size=batch_size, device=device)
+
+
+def check_backend(what: str, backend: str) -> None:
+    """Raise `ValueError` for a backend that there is not, before any weights are read."""
+    if backend == "vllm" and find_spec("vllm") is None:
+        raise ValueError(
+            f"the suite {what}: backend vllm needs the package vllm: pip install 'onestage[vllm]', or "
+            "leave backend out"
+        )
+    import lm_eval.models  # noqa: F401 - it fills the registry
+
+    known = ["onestage", *model_registry.keys()]
+    if backend not in known:
+        raise ValueError(
+            f"the suite {what}: lm-eval has no model class {backend!r}{nearest(backend, known)}"
+        )
 
 
 def _rendered(one: Any, tokenizer: Any) -> Any:

@@ -65,6 +65,10 @@ class Harness(Suite):
 
     def check(self) -> None:
         _task_data.require()
+        if self.backend != "onestage":
+            from onestage.rollout.suites._forest_lm import check_backend
+
+            check_backend(_name(self), self.backend)
 
     def items(self, chat: bool) -> list[Item]:
         if chat not in self._made:
