@@ -40,7 +40,7 @@ class Metric:
     @property
     def own(self) -> bool:
         """Whether the runs measured it themselves, while they trained."""
-        return self.name.startswith(("eval/", "start/", "retention/"))
+        return self.name.startswith(("eval/", "start/", "retention/", "after/", "left/"))
 
     @property
     def label(self) -> str:
@@ -49,6 +49,10 @@ class Metric:
         first, _, rest = place.partition("/")
         if not self.own or not rest:
             return self.name
+        if first in ("after", "left"):
+            return (
+                f"{what} after {rest}" if first == "after" else f"{what}, left of that after {rest}"
+            )
         told = {"loss": "loss", "kl": "KL to the start"}.get(what, what.replace("_", " "))
         told = f"loss of the term {what}" if rest == "terms" else f"{told} of {rest}"
         told = f"held-out {told}" if first == "eval" else told

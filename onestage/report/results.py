@@ -15,6 +15,8 @@ from onestage.stats import Interval
 
 MEAN = "mean"
 MEANS = {"mean", "overall", "average"}
+LEFT = "left"
+"""The group of shares that are left of what there was after a stage."""
 FEW = 24
 """Rows of a table that are shown unasked."""
 
@@ -39,7 +41,7 @@ def result_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     if own and found.is_study:
         measured = results_table(found, looks, own, rows)
         parts.append(fold(f"what the runs measured themselves ({len(own)})", measured))
-    parts.append(_together(found, looks))
+    parts += [_chains(found, looks), _together(found, looks)]
     parts.append(fold("what the metrics mean", _meanings(found.metrics)))
     return join(parts)
 
@@ -162,6 +164,19 @@ def _judged_on(found: Compared) -> str:
             f"; settings were chosen on the validation split of seed{'s' * (len(seeds) > 1)} {told}"
         )
     return f"{chosen}. "
+
+
+def _chains(found: Compared, looks: Mapping[str, Look]) -> Html | None:
+    """What chains end with, as shares of what they had after a stage of their own."""
+    names = [name for name, metric in found.metrics.items() if metric.group == LEFT]
+    rows = [one for one in found.settings() if any(found.mean(one, name) for name in names)]
+    if not rows:
+        return None
+    says = (
+        "1: the later stages left it as it was. Methods without such a stage are not in the table."
+    )
+    table_of = results_table(found, looks, names, rows)
+    return join([el("h3", "Chains against themselves"), el("p", says, class_="note"), table_of])
 
 
 def _together(found: Compared, looks: Mapping[str, Look]) -> Html | None:

@@ -34,7 +34,7 @@ def write_tables(
 def latex_of(found: Compared) -> str:
     """A `table` of LaTeX with `booktabs`: mean and half of the 95 % interval over seeds, the best of a
     column in bold, a dagger where a metric is surely worse than the base."""
-    axes, names = axes_of(found), found.headline
+    axes, names = axes_of(found), _measured(found)
     heads = ["method", *axes, *names]
     arrows = ["", *([""] * len(axes)), *(ARROWS[found.metrics[name].sign] for name in names)]
     best = {name: found.best(name) for name in names}
@@ -95,16 +95,22 @@ def csv_of(found: Compared) -> str:
     parts = ("", "_low", "_high", "_n")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", *axes, *(name + part for name in found.headline for part in parts)])
+    names = _measured(found)
+    writer.writerow(["method", *axes, *(name + part for name in names for part in parts)])
     for one in found.settings():
         line = _place(one, axes)
-        for name in found.headline:
+        for name in names:
             mean = found.mean(one, name)
             numbers = (mean.mean, mean.low, mean.high) if mean else ()
             told = [f"{value:.6g}" if value == value else "" for value in numbers] or [""] * 3
             line += [*told, str(mean.n) if mean else ""]
         writer.writerow(line)
     return out.getvalue()
+
+
+def _measured(found: Compared) -> list[str]:
+    """The headline metrics that any setting has."""
+    return [n for n in found.headline if any(found.mean(one, n) for one in found.settings())]
 
 
 def axes_of(found: Compared) -> list[str]:

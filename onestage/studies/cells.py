@@ -44,6 +44,8 @@ class Cell:
     """With `{base}`, `{data}` still open; None: nothing is trained."""
     budget: Mapping[str, int]
     judged: Judged = "model"
+    after: tuple[str, ...] = ()
+    """Stages after which the model is judged, too."""
 
     @property
     def name(self) -> str:
@@ -59,7 +61,15 @@ class Cell:
     @property
     def digest(self) -> str:
         """Changes with everything that could change the result, a stranger's world's file included."""
-        parts = [self.world, self.recipe, self.budget, self.seed, self.split, self.judged]
+        parts: list[Any] = [
+            self.world,
+            self.recipe,
+            self.budget,
+            self.seed,
+            self.split,
+            self.judged,
+        ]
+        parts += [list(self.after)] if self.after else []
         theirs = worlds.PLUGINS.locate(self.world["name"]).digest
         return digest_of([*parts, theirs] if theirs else parts)
 
@@ -158,15 +168,17 @@ def _cell(
     values = {**axes, **choice, "seed": seed, "split": SPLIT[purpose]}
     recipe: dict[str, Any] | None = None
     judged: Judged = "model"
+    after: tuple[str, ...] = ()
     if method in study.methods:
-        judged = study.methods[method].evaluate
+        judged, after = study.methods[method].evaluate, tuple(study.methods[method].judge_after)
         try:
             recipe = filled(recipe_of(study, method), values)
         except ValueError as error:
             raise StudyError(f"methods.{method}: {error}") from error
     budget = study.budget.model_dump(exclude_none=True) if study.budget and recipe else {}
     world = filled(study.world, values)
-    return Cell(method, purpose, seed, dict(axes), dict(choice), world, recipe, budget, judged)
+    given = method, purpose, seed, dict(axes), dict(choice), world, recipe, budget, judged, after
+    return Cell(*given)
 
 
 def recipe_of(study: StudyFile, method: str) -> dict[str, Any]:

@@ -49,6 +49,9 @@ class Method(BaseModel):
     evaluate: Literal["model", "last_adapter"] = "model"
     """What is judged: the model that training leaves, or its last adapter put on the base alone, as
     where an earlier stage's adapter is lost on reload (suspected of UFT's published chains)."""
+    judge_after: list[str] = []
+    """Stages after which the model is judged, too, as `after/STAGE/METRIC`; and `left/STAGE/METRIC` is
+    the share of it that the whole chain ends with."""
     note: str = ""
     """For readers."""
 
@@ -196,6 +199,7 @@ class StudyFile(Section):
             raise ValueError(f"base: {self.base!r} is also the name of a method")
         for name, method in self.methods.items():
             self._variables(name, method)
+            _known_stages(name, method, self.recipe)
         if self.budget is not None:
             for name, method in self.methods.items():
                 _no_own_budget(name, method, self.recipe)
@@ -282,6 +286,14 @@ def _shaped(place: str, content: Mapping[str, Any]) -> None:
     for one in (content, *stages):
         if not isinstance(one.get("train") or {}, dict):
             raise ValueError(f"{place}: train must be a table of options, got {one['train']!r}")
+
+
+def _known_stages(name: str, method: Method, recipe: Mapping[str, Any]) -> None:
+    """Raise where a method is to be judged after a stage that it does not have."""
+    known = [one["name"] for one in method.sections.get("stages") or recipe.get("stages") or []]
+    for one in method.judge_after:
+        if one not in known:
+            raise ValueError(f"methods.{name}.judge_after: no stage {one!r}{nearest(one, known)}")
 
 
 def _different(place: str, values: Sequence[Any]) -> None:

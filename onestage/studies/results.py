@@ -36,6 +36,17 @@ FRONT = {
 """What a study with a front finds besides."""
 
 
+def beside(name: str, known: Mapping[str, Metric]) -> Metric:
+    """What is said of a metric that is none of the world's: one of these after a stage, or a run's."""
+    first, _, rest = name.partition("/")
+    stage, _, metric = rest.partition("/")
+    if first == "after" and metric in known:
+        return Metric(f"after the stage {stage}: {known[metric].says}", known[metric].better, first)
+    if first == "left" and metric in known:
+        return Metric(f"share that is left of {metric} as it was after {stage}", "higher", first)
+    return Metric("", "lower" if name.endswith(("loss", "/kl")) else None, first)
+
+
 @dataclass(frozen=True)
 class TidyRow:
     """One number: a row of `results.csv`."""

@@ -124,7 +124,29 @@ def _train_and_evaluate(cell: Cell, ground: Ground, folder: Path, cache: Path) -
         found = {"seconds": time.perf_counter() - began, **spent(run)}
     evaluated = world_of(cell.world).evaluate(ground, model, cell.seed, cell.split)
     _write_answers(folder / "samples.jsonl", evaluated)
+    found |= _after_stages(cell, ground, run, evaluated.metrics)
     write_json(folder / "results.json", {**evaluated.metrics, **found})
+
+
+def _after_stages(
+    cell: Cell, ground: Ground, run: Path, end: Mapping[str, float]
+) -> dict[str, float]:
+    """What the model was worth after the stages of which that is asked, and what share of that is left
+    at the end (of metrics that are better higher)."""
+    if not cell.after:
+        return {}
+    found: dict[str, float] = {}
+    world, folders = world_of(cell.world), {}
+    for one in read_json(run / "stages.json"):
+        folders[one["name"]] = run / one["folder"] / "model"
+    higher = {name for name, metric in world.metrics.items() if metric.better == "higher"}
+    for stage in cell.after:
+        model = folders[stage].resolve()
+        then = world.evaluate(ground, model, cell.seed, cell.split).metrics
+        found |= {f"after/{stage}/{name}": value for name, value in then.items()}
+        shares = {n: end[n] / v for n, v in then.items() if n in higher and n in end and v > 0}
+        found |= {f"left/{stage}/{name}": value for name, value in shares.items()}
+    return found
 
 
 def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:

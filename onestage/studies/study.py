@@ -27,6 +27,7 @@ from onestage.studies.file import StudyError, StudyFile, load_study
 from onestage.studies.results import (
     FRONT,
     TidyRow,
+    beside,
     differences,
     gather,
     metrics_of,
@@ -183,8 +184,7 @@ class Study:
         """The world's metrics, what every run has, and whatever else was found."""
         known = {**self.world.metrics, **SPENT, **(FRONT if self.file.front else {})}
         for name in metrics_of(rows):
-            better: Any = "lower" if name.endswith(("loss", "/kl")) else None
-            known.setdefault(name, Metric("", better, name.split("/")[0]))
+            known.setdefault(name, beside(name, known))
         return known
 
     def _describe(self, rows: Sequence[TidyRow]) -> None:

@@ -249,3 +249,21 @@ def test_equal_gain_is_shown_where_all_settings_were_run() -> None:
     chosen = [cell for cell in found.cells if cell.purpose != "grid"]
     alone = Compared("x", Path("x"), found.methods, chosen, found.metrics, found.headline, "base")
     assert equal_section(alone, looks_of(found.methods, "base")) is None
+
+
+def test_chains_against_their_own_first_stage() -> None:
+    metrics = {
+        "formats": Metric("formats"),
+        "left/sft/formats": Metric("left/sft/formats", "share that is left", "higher", "left"),
+    }
+    cells = [
+        Cell(f"chain-{seed}", "chain", seed, results={"formats": 0.6, "left/sft/formats": 0.75})
+        for seed in range(4)
+    ]
+    cells += [Cell("UFT-0", "UFT", 0, results={"formats": 0.8})]
+    found = Compared("x", Path("x"), ["chain", "UFT"], cells, metrics, ["formats"])
+    text = chapter_sections(found)["Results"].split("Chains against themselves")[1]
+    table = text.split("</table>")[0]
+    assert "formats, left of that after sft" in table
+    assert "0.750" in table
+    assert "UFT" not in table

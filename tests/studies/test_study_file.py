@@ -14,6 +14,7 @@ from onestage.studies.cells import choices, recipe_of, reported, trials
 from onestage.studies.file import StudyError, load_study, parse_study
 from onestage.studies.variables import filled, used
 
+SFT = {"try": {"rate": [1.0]}}
 HERE = (Path("base"), Path("data"))
 
 
@@ -32,6 +33,10 @@ def methods(**more: Any) -> dict[str, Any]:
         ({"sedes": [1]}, r"sedes: unknown key.*seeds"),
         ({"base": "SFT"}, "also the name of a method"),
         ({"budget": {"updates": 3, "tokens": 9}}, "exactly one"),
+        (
+            {"methods": methods(A={**SFT, "stages": [{"name": "sft"}], "judge_after": ["sftt"]})},
+            "methods.A.judge_after: no stage 'sftt'; did you mean 'sft'",
+        ),
         ({"axes": {"seed": [1]}}, "filled in by the study"),
         ({"methods": methods(A={"try": {"rat": [1.0]}})}, r"\{rate\} stands for nothing.*rat"),
         ({"methods": methods(A={"try": {"rate": [1.0], "x": [1]}})}, r"nothing .* uses \{x\}"),

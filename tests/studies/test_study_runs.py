@@ -338,14 +338,23 @@ def test_an_adapter_that_is_lost_on_reload(folders: tuple[Path, Path], tmp_path:
     lora = {"r": 4, "alpha": 8}
     sft = {"name": "sft", "streams": ["demos"], "objective": "sft", "model": {"lora": lora}}
     dpo = {**DPO, "adapter": "merge", "model": {"lora": lora}}
-    chain = {"stages": [sft, dpo], "try": {"rate": [0.03]}}
+    chain = {"stages": [sft, dpo], "try": {"rate": [0.03]}, "judge_after": ["sft"]}
     study = content(*folders, seeds=[0], budget={"updates": 20}, base=None)
     study["methods"] = {"kept": chain, "lost": {**chain, "evaluate": "last_adapter"}}
     outcome, _ = do(study, tmp_path / "out")
     assert not outcome.failed
     loss = {r.method: r.value for r in outcome.rows if r.metric == "demonstration_loss"}
     assert loss["lost"] > loss["kept"] + 0.05
-    study["methods"] = {"whole": {**study["methods"]["lost"], "stages": [DPO]}}
+    kept = {r.metric: r.value for r in outcome.rows if r.method == "kept"}
+    share = kept["imitation"] / kept["after/sft/imitation"]
+    assert kept["left/sft/imitation"] == pytest.approx(share)
+    assert kept["after/sft/demonstration_loss"] != kept["demonstration_loss"]
+    told = read_json(tmp_path / "out" / "study.json")["metrics"]
+    assert (told["left/sft/imitation"]["better"], told["left/sft/imitation"]["group"]) == (
+        *("higher", "left"),
+    )
+    assert told["after/sft/demonstration_loss"]["better"] == "lower"
+    study["methods"] = {"whole": {**study["methods"]["lost"], "stages": [DPO], "judge_after": []}}
     assert "trains an adapter" in do(study, tmp_path / "two")[0].failed["whole-seed=0"]
 
 
