@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from onestage.data.annotators import Raters
+from onestage.data.counted import Table
 from onestage.data.encoded import Encoded
 from onestage.data.kinds import FEEDBACK, GRADED, THUMBS
 from onestage.data.packing import pack_records
 from onestage.data.reading import read
 from onestage.data.record import Refusal
-from onestage.data.store import Store, Table
+from onestage.data.store import Store
 from onestage.data.stream import Stream
 from onestage.data.template import Rendered, render
 from onestage.data.tokenize import Encoder

@@ -40,7 +40,7 @@ def json_rows(file: DataFile, encoding: str | None = None) -> Iterator[RawRow | 
     """The rows of JSON Lines, or of a `.json` file that is one list."""
     with opened(file.path, encoding) as stream:
         listed = ".json" in file.path.suffixes[-2:] and _starts_list(stream)
-        yield from _list_rows(file, stream) if listed else _line_rows(file, stream)
+        yield from _list_rows(file, stream) if listed else line_rows(file, stream)
 
 
 def text_rows(file: DataFile, encoding: str | None = None) -> Iterator[RawRow | Refusal]:
@@ -72,9 +72,10 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
                 raise ValueError(f"{path.name}:{number}: {not_utf8(line, error)}") from None
 
 
-def lines_in(stream: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that hold something, with their numbers; None for one that is longer than a line may be."""
-    number = 0
+def lines_in(stream: IO[bytes], before: int = 0) -> Iterator[tuple[int, bytes | None]]:
+    """Lines that hold something, with their numbers; None for one that is longer than a line may be.
+    `before`: lines in front of these."""
+    number = before
     while line := stream.readline(LONGEST):
         number += 1
         if len(line) == LONGEST and not line.endswith(b"\n"):
@@ -147,9 +148,10 @@ class _Recoded(io.RawIOBase):
         return len(content)
 
 
-def _line_rows(file: DataFile, stream: IO[bytes]) -> Iterator[RawRow | Refusal]:
+def line_rows(file: DataFile, stream: IO[bytes], before: int = 0) -> Iterator[RawRow | Refusal]:
+    """The rows of JSON Lines, or of some of a file's lines that have so many before them."""
     spread = False
-    for number, line in lines_in(stream):
+    for number, line in lines_in(stream, before):
         if spread:
             raise ValueError(
                 f"{file.path}: one object over several lines: rows stand one a line, or in one list; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,13 @@ ANNOTATED = (
 class Reading:
     """One pass over a stream: its records and refusals, in order, and what stood beside them."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        rows: Iterator[RawRow | Refusal] | None = None,
+        judging: Judging | None = None,
+    ) -> None:
+        """`rows`: some of the stream's, where others read the rest; `judging`: shared with them."""
         self.stream = stream
         self.columns: dict[str, None] = {}
         """Every column of the rows read so far."""
@@ -52,8 +59,8 @@ class Reading:
         """Of the records so far."""
         self.annotated = 0
         """Records so far that say who gave their feedback."""
-        self._items = self._walk(raw_rows(stream))
-        self._judging: frozenset[tuple[str, str]] | None = None
+        self._items = self._walk(raw_rows(stream) if rows is None else rows, rows is not None)
+        self._judging = judging or Judging(stream)
 
     def __iter__(self) -> Iterator[Record | Refusal]:
         return self
@@ -74,8 +81,10 @@ class Reading:
         named = self.stream.columns.items()
         return {ours: theirs for ours, theirs in named if theirs not in self.columns}
 
-    def _walk(self, rows: Iterator[RawRow | Refusal]) -> Iterator[Record | Refusal]:
-        accepted, empty, stream = 0, True, self.stream
+    def _walk(
+        self, rows: Iterator[RawRow | Refusal], empty_is_fine: bool
+    ) -> Iterator[Record | Refusal]:
+        accepted, empty, stream = 0, not empty_is_fine, self.stream
         for row in rows:
             empty = False
             item = row if isinstance(row, Refusal) else self._record(row)
@@ -114,21 +123,28 @@ class Reading:
         null always means its row."""
         if passes_by(self.stream):
             return True
-        if self._judging is None:
-            self._judging = _judging(self.stream)
-        return any((response, column) in self._judging for response in _held(row, self.stream))
+        return any(
+            (response, column) in self._judging.pairs for response in _held(row, self.stream)
+        )
 
 
-def _judging(stream: Stream) -> frozenset[tuple[str, str]]:
-    """Columns of a response (by our names) and of feedback (by the source's) that have a value in one
-    row, in a pass of their own over the rows."""
-    found: set[tuple[str, str]] = set()
-    for row in raw_rows(stream):
-        if not isinstance(row, Refusal):
-            held = _held(row, stream)
-            judged = [held[ours] for ours in JUDGED_BY if ours in held]
-            found.update((ours, column) for ours in held if ours in RESPONSES for column in judged)
-    return frozenset(found)
+class Judging:
+    """Which columns of feedback say something of which response, in all of a stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    @cached_property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Columns of a response (by our names) and of feedback (by the source's) that have a value in
+        one row, in a pass of their own over the rows."""
+        found: set[tuple[str, str]] = set()
+        for row in raw_rows(self.stream):
+            if not isinstance(row, Refusal):
+                held = _held(row, self.stream)
+                judged = [held[ours] for ours in JUDGED_BY if ours in held]
+                found.update((a, column) for a in held if a in RESPONSES for column in judged)
+        return frozenset(found)
 
 
 def _held(row: RawRow, stream: Stream) -> dict[str, str]:

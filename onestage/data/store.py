@@ -13,7 +13,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, BinaryIO
@@ -21,12 +21,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from onestage.data.columns import HELD, Numbers, Starts, column, number_type, pieces, spill
+from onestage.data.counted import Table
 from onestage.data.digests import tokenizer_digest
 from onestage.data.encoded import Encoded
 from onestage.data.kept import alone, drafted, settle
-from onestage.data.kinds import ASKED, KINDS, Kind
-from onestage.data.reading import Reading, content_key, read, skipped
+from onestage.data.kinds import KINDS, Kind
+from onestage.data.reading import Reading, content_key, read
 from onestage.data.record import Refusal
+from onestage.data.shares import join, shares_of, work_on
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.data.trees import TokenPath
@@ -54,83 +56,6 @@ BYTES = ("tokens", "names", "abouts")
 
 FORMAT = "4"
 """Part of every store's name: change it when the same records come to give other files."""
-
-SHOWN_REFUSALS, SHOWN_ROWS, SHOWN_FILES = 100, 20, 20
-
-
-@dataclass
-class Table:
-    """What was read and what was not: the row of one source in a run's data table."""
-
-    source: str
-    records: dict[str, int] = field(default_factory=dict)
-    """Records to train on, by kind."""
-    responses: int = 0
-    tokens: int = 0
-    scored_tokens: int = 0
-    longest: int = 0
-    refused: int = 0
-    overlong: int = 0
-    """Of the refused: longer than max_length."""
-    ties: int = 0
-    """Pairs that prefer neither side; never trained on."""
-    unlabelled: int = 0
-    """Responses whose feedback is null; never trained on."""
-    unlabelled_rows: list[str] = field(default_factory=list)
-    """Where the first of them stand."""
-    cut: int = 0
-    """Records whose prompt was shortened to fit."""
-    unused: dict[str, str] = field(default_factory=dict)
-    """Columns that no record was made of, each with the column of ours it may be meant for, or ""."""
-    absent: dict[str, str] = field(default_factory=dict)
-    """What the stream's `columns` renames (our name -> the source's) and no row has."""
-    skipped: int = 0
-    """Files of a folder that hold no rows."""
-    skipped_files: list[str] = field(default_factory=list)
-    """The first of them."""
-    reasons: list[str] = field(default_factory=list)
-    """`where: reason` of the first refused rows."""
-    notes: dict[str, int] = field(default_factory=dict)
-    """What rows say and their tokens do not, or what looks like a mistake: of how many records."""
-
-    @property
-    def total(self) -> int:
-        return sum(self.records.values())
-
-    @property
-    def has_problems(self) -> bool:
-        """Whether there are records that the policy has to answer."""
-        return any(kind in self.records for kind in ASKED)
-
-    def add(self, item: Encoded | Refusal) -> None:
-        if isinstance(item, Refusal):
-            self.refused += not (item.tie or item.unlabelled)
-            self.overlong += item.overlong
-            self.ties += item.tie
-            self.unlabelled += item.unlabelled
-            if item.unlabelled:
-                self.unlabelled_rows = [*self.unlabelled_rows, item.where][:SHOWN_ROWS]
-            elif len(self.reasons) < SHOWN_REFUSALS:
-                self.reasons.append(f"{item.where}: {item.reason}")
-            return
-        self.records[item.kind] = self.records.get(item.kind, 0) + 1
-        self.responses += len(item.scores)
-        self.tokens += item.tokens
-        self.scored_tokens += item.scored
-        self.longest = max(self.longest, *(len(path.ids) for path in item.paths))
-        self.cut += item.cut > 0
-        for note in item.notes:
-            self.notes[note] = self.notes.get(note, 0) + 1
-
-    def close(self, reading: Reading) -> None:
-        """Take in what stood beside the records, when all are read."""
-        self.unused, self.absent = reading.unused(), reading.absent()
-        self.notes |= reading.notes()
-
-    def beside(self, stream: Stream) -> None:
-        """Take in which files stand beside those of rows; not kept with rows, which may be elsewhere."""
-        files = skipped(stream)
-        self.skipped, self.skipped_files = len(files), files[:SHOWN_FILES]
 
 
 class Store:
@@ -237,13 +162,12 @@ def write(
     """Write a store and open it. The folder appears whole or not at all. `reading`: what the items are
     made of, where it is a stream's."""
     with drafted(folder) as draft:
-        _write_into(draft, items, source, reading)
+        table = _write_into(draft, items, source)
+        _close(draft, table, reading)
     return Store(folder)
 
 
-def _write_into(
-    draft: Path, items: Iterable[Encoded | Refusal], source: str, reading: Reading | None
-) -> None:
+def _write_into(draft: Path, items: Iterable[Encoded | Refusal], source: str) -> Table:
     table = Table(source)
     columns = {name: array(code) for name, code in COLUMNS.items()}
     with ExitStack() as opened:
@@ -258,6 +182,10 @@ def _write_into(
                 if len(columns["kind"]) == HELD:
                     spill(columns, files)
         spill(columns, files)
+    return table
+
+
+def _close(draft: Path, table: Table, reading: Reading | None) -> None:
     if reading:
         table.close(reading)
     (draft / "table.json").write_text(json.dumps(asdict(table), indent=1))
@@ -339,5 +267,17 @@ def _passing(stream: Stream, encoder: Encoder, cache: Path) -> Store:
 
 
 def _encoded(stream: Stream, encoder: Encoder, folder: Path) -> Store:
-    reading = read(stream)
-    return write(encoder.encode_all(reading), stream.name, folder, reading)
+    shares = shares_of(stream, encoder.processes)
+    if not shares:
+        reading = read(stream)
+        return write(encoder.encode_all(reading), stream.name, folder, reading)
+    alone = replace(encoder, processes=1)
+
+    def fill(part: Path, reading: Reading) -> Table:
+        return _write_into(part, alone.encode_all(reading), stream.name)
+
+    with drafted(folder) as draft:
+        made = work_on(stream, shares, encoder.processes, draft, fill)
+        table, reading = join(stream, made, draft, [f"{name}.bin" for name in (*COLUMNS, *BYTES)])
+        _close(draft, table, reading)
+    return Store(folder)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from onestage.config import RecipeError, nearest
+from onestage.data.counted import Table
 from onestage.data.digests import tokenizer_digest
 from onestage.data.kinds import FEEDBACK
-from onestage.data.store import Store, Table, open_store
+from onestage.data.store import Store, open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder, Overflow
 from onestage.runfolder import Say

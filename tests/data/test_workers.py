@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.tiny import make_tokenizer, write_rows
 
-from onestage.data import tokenize
+from onestage.data import shares, tokenize
 from onestage.data.store import open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
@@ -63,6 +63,41 @@ def test_a_store_is_the_same_to_the_byte(tmp_path: Path, monkeypatch: pytest.Mon
     assert stores[0].folder.name == stores[1].folder.name
     for file in stores[0].folder.iterdir():
         assert file.read_bytes() == (stores[1].folder / file.name).read_bytes()
+
+
+def test_shares_of_large_files_come_to_the_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut anywhere: of two files, with lines that hold nothing, rows that are refused, and feedback that
+    is null, which the rows of all shares decide the meaning of."""
+    monkeypatch.setattr(tokenize, "BATCH", 3)
+    rows = [
+        {"prompt": f"Q {number}?", "completion": " red moon" * (1 + number % 7), "label": None}
+        for number in range(23)
+    ]
+    rows[4], rows[9] = {"prompt": "no answer"}, {"text": "the sea " * 60}  # type: ignore[dict-item]
+    rows[17] |= {"label": True, "extra": 1}
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write_rows(folder / "a.jsonl", rows)
+    text = write_rows(folder / "b.jsonl", rows[:6]).read_text().replace("\n", "\r\n\n")
+    (folder / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + text.rstrip().encode())
+    stream, one = Stream(str(folder)), Encoder(make_tokenizer(), 48)
+    wanted = open_store(stream, one, tmp_path / "one")[0]
+    monkeypatch.setattr(shares, "LARGE", 1)
+    assert not shares.shares_of(stream, 1)
+    for size, count in ((1, 29), (300, 9), (10_000, 2)):
+        monkeypatch.setattr(shares, "SHARE", size)
+        assert len(shares.shares_of(stream, 3)) == count
+        found = open_store(stream, replace(one, processes=3), tmp_path / f"{size}")[0]
+        assert found.table == wanted.table
+        assert found.folder.name == wanted.folder.name
+        assert {f.name for f in found.folder.iterdir()} == {f.name for f in wanted.folder.iterdir()}
+        for file in wanted.folder.iterdir():
+            assert file.read_bytes() == (found.folder / file.name).read_bytes(), file.name
+    assert wanted.table.refused > 1
+    assert wanted.table.unlabelled > 1
+    assert {"a.jsonl:18", "a.jsonl:10#0"} <= {item.id for item in wanted}
 
 
 def test_an_error_and_a_killed_process_are_told() -> None:
