@@ -33,7 +33,7 @@ from onestage.training import asked, choices
 from onestage.training import optimizer as optimizers
 from onestage.training.agreeing import first_of_node, read_by, require_same
 from onestage.training.callbacks import Callback
-from onestage.training.devices import devices_of, policy_of
+from onestage.training.devices import devices_of, policy_of, require_ranks
 from onestage.training.distributed import of_launcher
 from onestage.training.parts import (
     Given,
@@ -289,6 +289,7 @@ def build(
     """
     spread = of_launcher(recipe.distributed, os.environ)
     main = (accelerator := make_accelerator(recipe.train, spread)).is_main_process
+    require_ranks(spread, accelerator.num_processes)
     train = recipe.train.on(accelerator.device.type)
     # First: a folder that is taken, or cannot be written, is known before any data are read.
     folder, say = (RunFolder(out, resume=resume), say) if main else (None, silent)

@@ -177,27 +177,38 @@ def devices_of(accelerator: Accelerator, policy: Policy, masters: Masters) -> De
     return Alone(accelerator, policy)
 
 
+def require_ranks(section: Distributed, ranks: int) -> None:
+    """Raise `RecipeError` where so many processes cannot be arranged as the section says."""
+    if section.sharding != "none" and not distributed.is_initialized():
+        raise RecipeError(
+            f"distributed.sharding: {section.sharding} needs processes to lay parts on, and this is one "
+            "alone; start it with torchrun or accelerate launch, or leave sharding out"
+        )
+    local = _local(ranks)
+    if section.sharding == "hybrid" and ranks % local:
+        raise RecipeError(
+            f"distributed.sharding: hybrid needs as many processes on each node, and {ranks} are no "
+            f"multiple of the {local} on this one; start as many on each, or take sharding: full"
+        )
+
+
+def _local(ranks: int) -> int:
+    """Processes on this node."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or ranks)
+
+
 def mesh_of(section: Distributed, accelerator: Accelerator) -> DeviceMesh | None:
     """The devices in the order in which parts lie on them; None where weights are whole on each.
 
     Raises `RecipeError` where processes cannot be arranged so.
     """
     ranks = accelerator.num_processes
+    require_ranks(section, ranks)
     if section.sharding == "none":
         return None
-    if not distributed.is_initialized():
-        raise RecipeError(
-            f"distributed.sharding: {section.sharding} needs processes to lay parts on, and this is one "
-            "alone; start it with torchrun or accelerate launch, or leave sharding out"
-        )
     if section.sharding == "full":
         return init_device_mesh(accelerator.device.type, (ranks,))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE") or ranks)
-    if ranks % local:
-        raise RecipeError(
-            f"distributed.sharding: hybrid needs as many processes on each node, and {ranks} are no "
-            f"multiple of the {local} on this one; start as many on each, or take sharding: full"
-        )
+    local = _local(ranks)
     return init_device_mesh(
         accelerator.device.type, (ranks // local, local), mesh_dim_names=("copies", "parts")
     )

@@ -43,11 +43,16 @@ def folder(model_folder: Path, tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
+@pytest.mark.parametrize(("adapter", "sharding"), [("", "none"), ("", "full"), ("stack", "none")])
 def test_other_ranks_read_no_weights_and_have_all_of_the_main_ones(
-    folder: Path, sharding: Any
+    folder: Path, tmp_path: Path, adapter: Any, sharding: Any
 ) -> None:
     source = Model(name=str(folder), dtype="bfloat16", lora=Lora(r=2))
+    if adapter:
+        earlier = weights.load(source, "cpu", seed=5)
+        earlier.model.save_pretrained(tmp_path / "adapter")
+        earlier.tokenizer.save_pretrained(tmp_path / "adapter")
+        source = source.model_copy(update={"name": str(tmp_path / "adapter"), "adapter": adapter})
     wanted = weights.load(source, "cpu", seed=3)
 
     def work() -> str:
