@@ -19,7 +19,8 @@ FAMILIES = {
     "loss says nothing of success: see the sampled answers.",
     BENCHMARKS: "Suites that were asked while the run went, of the same items each time.",
     REWARD: "beta times the log-ratio to the reference, and how it stands to the given feedback.",
-    PULL: "Measured by probes on batches of their own: how strong each term pulls, and where to.",
+    PULL: "How strong each term pulls, and where to: by probes, on batches of their own, or by gauges, "
+    "of a sketch of the gradients of the steps themselves (a norm of one is none of the other's).",
     KEPT: "On held-out text that no term trains on: loss, and how far the model moved from its start.",
     SAMPLED: "Answers the policy gave, and what the reward said.",
     OPTIMISER: "Learning rate, gradient before clipping, weights of the terms, speed.",
@@ -93,8 +94,8 @@ def place_of(key: str) -> Place | None:
         return Place(KEPT, MOVED, "KL divergence, nats a token", f"task {rest}", "lower")
     if first == "suite":
         return Place(BENCHMARKS, f"Suite {rest}", what, what) if rest and what != "items" else None
-    if first == "probe":
-        return _probe(rest, what)
+    if first in ("probe", "gauge"):
+        return _pull(rest, what, "" if first == "probe" else ", by gauge")
     if stem in ("weight", "grad_norm", "grad_clip_rate"):
         title, unit = {
             "weight": ("Weight of a term", "weight"),
@@ -130,14 +131,15 @@ def _stream(stream: str, what: str, prefix: str) -> Place | None:
     return None
 
 
-def _probe(place: str, what: str) -> Place | None:
+def _pull(place: str, what: str, by: str) -> Place | None:
     if place == "grad_norm":
-        return Place(PULL, "Gradient norm of a term", "norm", what)
+        return Place(PULL, f"Gradient norm of a term{by}", "norm", what)
     if place == "grad_share":
-        return Place(PULL, "Share of the gradient", "share of the summed norms", what)
+        return Place(PULL, f"Share of the gradient{by}", "share of the summed norms", what)
+    if place == "noise":
+        return Place(PULL, f"Noise of a term's gradient{by}", "part of the squared norm", what)
     if place.startswith("cosine/"):
         pick = f"{place.removeprefix('cosine/')} and {what}"
-        return Place(
-            PULL, "Cosine between two terms' gradients", "cosine (below 0: conflict)", pick
-        )
+        title = f"Cosine between two terms' gradients{by}"
+        return Place(PULL, title, "cosine (below 0: conflict)", pick)
     return None

@@ -68,7 +68,9 @@ def bargain(rows: list[Row], given: Row) -> Row:
         part, now = 1.0, value(found)
         while part > 1e-9 and value(moved(found, step, part)) > now:
             part /= 2
-        found = moved(found, step, part) if part > 1e-9 else found
+        if part <= 1e-9:
+            break
+        found = moved(found, step, part)
     return found
 
 

@@ -372,6 +372,8 @@ def test_calibration_is_the_last_evaluation(tmp_path: Path) -> None:
         ("eval/pairs/pair/accuracy", "Pairs the right way round", "held-out pairs/pair"),
         ("probe/cosine/sft/dpo", "Cosine between two terms' gradients", "sft and dpo"),
         ("probe/grad_share/sft", "Share of the gradient", "sft"),
+        ("gauge/grad_share/sft", "Share of the gradient, by gauge", "sft"),
+        ("gauge/noise/sft", "Noise of a term's gradient, by gauge", "sft"),
         ("retention/kept/kl", "KL to the start", "kept"),
         ("problems/hint_share", "Share of the solution given as a hint", "problems"),
         ("eval/problems/success", "Success", "held-out problems"),
