@@ -7,7 +7,7 @@ part of a run sees the same mixture, and a mixture has no state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -19,7 +19,9 @@ import numpy as np
 
 from onestage.data.columns import number_type
 from onestage.data.encoded import Encoded
+from onestage.data.kinds import Kind
 from onestage.data.store import Store
+from onestage.data.strangers import with_strangers
 from onestage.randomness import generator
 
 
@@ -57,12 +59,22 @@ class MixedStream:
     """Which records of the store; default all."""
     reuse: Reuse | None = None
     """Of a stream whose responses are sampled."""
+    beside: Collection[Kind] = ()
+    """Kinds whose records are drawn with answers to another prompt (`strangers`)."""
 
     def __len__(self) -> int:
         return len(self.store) if self.numbers is None else len(self.numbers)
 
     def __getitem__(self, place: int) -> Encoded:
-        return self.store[place if self.numbers is None else int(self.numbers[place])]
+        record = self.store[self._number(place)]
+        if record.kind not in self.beside:
+            return record
+        others = (self._number((place + more) % len(self)) for more in range(1, len(self)))
+        other = next((n for n in others if self.store.kind(n) == record.kind), None)
+        return record if other is None else with_strangers(record, self.store[other])
+
+    def _number(self, place: int) -> int:
+        return place if self.numbers is None else int(self.numbers[place])
 
 
 def shares(

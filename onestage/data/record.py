@@ -14,11 +14,12 @@ from typing import Any, Literal, get_args
 from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.messages import Turns
 
-Role = Literal["response", "hint", "worked"]
+Role = Literal["response", "hint", "worked", "stranger"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 """What a response is: the policy's own (or given in the data), the hint that it was given (its score is
-NaN), or the worked answer of the same problem, which others have written."""
+NaN), the worked answer of the same problem, which others have written, or the answer to another prompt,
+which is only looked at (`strangers.py`; its score is NaN)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ class Feedback:
     """Response numbers of (chosen, rejected) of each pair (int64)."""
     role_N: Tensor
     """What each response is, as `ROLE` (int64): given in the data or sampled (`response`), or of a
-    checkable problem the `hint` that was given (its score is NaN) or the `worked` answer."""
+    checkable problem the `hint` that was given (its score is NaN) or the `worked` answer; or the
+    answer to another prompt (`stranger`; its score is NaN)."""
 
     def of(self, *kinds: Kind) -> Tensor:
         """Mask (N) of the responses whose record is of one of these kinds."""

@@ -107,7 +107,7 @@ def measure(batch: Scored, beta: float, *, reference: bool) -> dict[str, Measure
     }
     if not reference:
         return {name: Measured.of(value_N, feedback) for name, value_N in of_responses.items()}
-    log_ratio_N, label_N = batch.log_ratio_N(), feedback.of(*THUMBS)
+    log_ratio_N, label_N = batch.log_ratio_N(), own_N & feedback.of(*THUMBS)
     side_N = torch.where(feedback.score_N > 0.5, log_ratio_N, -log_ratio_N)
     of_responses["log_ratio"] = _only(own_N, log_ratio_N)
     of_responses["label_accuracy"] = _only(label_N, _right(side_N))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onestage.config import RecipeError
 from onestage.data.columns import Numbers
-from onestage.data.kinds import Kind
+from onestage.data.kinds import ASKED, Kind
 from onestage.data.mixture import MixedStream, Mixture, Reuse, shares
 from onestage.data.stream import Stream
 from onestage.training.read import Data
@@ -36,13 +36,19 @@ class Mixing:
             )
         return self.train.max_steps
 
-    def together(self) -> tuple[Mixture, int]:
+    def together(self, terms: Terms) -> tuple[Mixture, int]:
         """One mixture over all streams, and the number of steps."""
         options = self.train
         sizes = {name: len(store) for name, store in self.data.train.items()}
         share = self._shares(sizes, options.batch_size)
         parts = [
-            MixedStream(name, self.data.train[name], share[name], reuse=self._reuse(name))
+            MixedStream(
+                name,
+                self.data.train[name],
+                share[name],
+                reuse=self._reuse(name),
+                beside=self._beside(terms, name),
+            )
             for name in sizes
             if share[name] > 0
         ]
@@ -82,6 +88,7 @@ class Mixing:
                 if size == len(self.data.train[name])
                 else self.data.train[name].numbers(kinds[name]),
                 self._reuse(name),
+                self._beside(terms, name),
             )
             for name, size in sizes.items()
             if share[name] > 0
@@ -95,6 +102,22 @@ class Mixing:
 
     def _reuse(self, name: str) -> Reuse | None:
         return self.reuse if self.data.train[name].table.has_problems else None
+
+    def _beside(self, terms: Terms, name: str) -> frozenset[Kind]:
+        """Kinds of a stream's records that are drawn with strangers; `RecipeError` where answers are
+        sampled, since no two of them are laid behind each other's prompts."""
+        store = self.data.train[name]
+        kinds = frozenset(
+            kind
+            for kind in store.counts()
+            if "stranger" in terms.objectives[terms.term_of[name, kind]].needs
+        )
+        if kinds & set(ASKED):
+            raise RecipeError(
+                f"data.{name}: answers are sampled, and this objective compares with the answers of "
+                "other records; take baseline: running (or zero)"
+            )
+        return kinds
 
     def _shares(self, sizes: Mapping[str, int], batch_size: int) -> dict[str, float]:
         streams = [stream for stream in self.streams if stream.name in sizes]

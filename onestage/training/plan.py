@@ -92,7 +92,7 @@ class Plan:
 
     def _size(self, stream: MixedStream) -> float:
         """Tokens of a record on average; of a sampled group at most."""
-        tokens = stream.store.table.tokens / len(stream.store)
+        tokens = stream.store.table.tokens / len(stream.store) * (2 if stream.beside else 1)
         return tokens if stream.reuse is None else self.group * (tokens + self.longest)
 
 
@@ -110,7 +110,7 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
     mixing = Mixing(recipe.data, data, recipe.train, rollout.reuse)
     own = {name: mixing.own(terms, name) for name in terms.objectives}
     mixed = weighing.rule.batch == "mixed"
-    together, steps = mixing.together() if mixed else (None, mixing.steps)
+    together, steps = mixing.together(terms) if mixed else (None, mixing.steps)
     # Where all draw one batch, a term weighs as much as it has of the records.
     drawn = share_of_terms(together, terms) if together else {}
     weight = drawn or given or dict.fromkeys(terms.objectives, 1.0)
