@@ -14,12 +14,13 @@ from typing import Any, Literal, get_args
 from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.messages import Turns
 
-Role = Literal["response", "hint", "worked", "stranger"]
+Role = Literal["response", "hint", "worked", "stranger", "taught"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 """What a response is: the policy's own (or given in the data), the hint that it was given (its score is
-NaN), the worked answer of the same problem, which others have written, or the answer to another prompt,
-which is only looked at (`strangers.py`; its score is NaN)."""
+NaN), or the worked answer of the same problem, which others have written. What is only looked at has no
+score either: the answer to another prompt (`strangers.py`), and the policy's own answer behind a prompt
+that holds the solution."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,14 +81,19 @@ Need = Literal[
     "reward",
     "worked",
     "stranger",
+    "taught",
 ]
 """For each token, of the policy: its log-probability, the entropy of the distribution it was drawn from
 (nats) and of the `TOP` likeliest tokens of that one, brought to a sum of 1 (no gradient goes through
 it), what a value head expects before it; of the reference: the log-probability; of both: KL(reference ||
 policy), KL(policy || reference) and Jensen-Shannon divergence of the two distributions (nats), for which
 `reference` must be needed too, and is asked in every step; of a reward model: the reward of the text so
-far. Of a checkable problem: its worked answer beside the sampled ones. Of a record that is drawn
-from a stream: the answer of the next record behind its own prompt."""
+far. Of a checkable problem: its worked answer beside the sampled ones, and, while it is remembered what
+they are, each of these behind a prompt that holds the solution. Of a record that is drawn from a stream:
+the answer of the next record behind its own prompt."""
+
+GIVEN: frozenset[Need] = frozenset({"reference", "worked", "stranger", "taught"})
+"""What is not read off the policy."""
 
 DIVERGENCES: frozenset[Need] = frozenset({"forward_kl", "reverse_kl", "js"})
 """What compares whole distributions."""
@@ -130,7 +135,7 @@ class Objective(abc.ABC):
 
     def units(self, feedback: Feedback) -> Units:
         """Weights and records of the units (U), known without a forward pass. Default: every token,
-        response or pair; hints, worked answers and strangers weigh nothing."""
+        response or pair; what is no response of its own (a hint, a worked answer) weighs nothing."""
         return feedback.units(self.unit, feedback.weight_N * feedback.are("response"))
 
     @abc.abstractmethod

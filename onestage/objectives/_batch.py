@@ -68,7 +68,8 @@ class Feedback:
     role_N: Tensor
     """What each response is, as `ROLE` (int64): given in the data or sampled (`response`), or of a
     checkable problem the `hint` that was given (its score is NaN) or the `worked` answer; or the
-    answer to another prompt (`stranger`; its score is NaN)."""
+    answer to another prompt (`stranger`), or a sampled one behind a prompt that holds the solution
+    (`taught`), both without a score."""
 
     def of(self, *kinds: Kind) -> Tensor:
         """Mask (N) of the responses whose record is of one of these kinds."""

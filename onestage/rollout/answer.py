@@ -59,6 +59,8 @@ class Answering:
     remember: Remember
     worked: Callable[[Encoded], bool]
     """Whether a problem's worked answer joins its sampled ones."""
+    taught: Callable[[Encoded], bool]
+    """Whether these are also read behind a prompt that holds it."""
     seed: int
     say: Say
     start: Callable[[], AbstractContextManager[Policy]] | None = None
@@ -190,7 +192,8 @@ class Answering:
         drawn = iter(found)
         for group in groups:
             group.drawn = [next(drawn) for _ in group.requests]
-            group.read(self.tokenizer, worked=self.worked(group.record))
+            worked, taught = self.worked(group.record), self.taught(group.record)
+            group.read(self.tokenizer, worked=worked, taught=taught)
 
     def _compare(
         self, requests: Sequence[Request], drawn: Sequence[Sequence[Completion]], tolerance: float

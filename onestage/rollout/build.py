@@ -39,6 +39,7 @@ def make(
     accelerator: Accelerator,
     remember: Remember,
     worked: Callable[[Encoded], bool],
+    taught: Callable[[Encoded], bool],
     start: Callable[[], AbstractContextManager[Policy]] | None,
     seed: int,
     say: Say,
@@ -46,7 +47,8 @@ def make(
     """What answers the problems of a run. Raises `RecipeError` for an engine that cannot be had.
 
     `remember`: what training keeps of answers (`Remember`). `worked`: whether a problem's worked answer
-    joins its sampled ones. `start`: the policy as it was before the run, where that is who answers.
+    joins its sampled ones; `taught`: whether these are also read behind a prompt that holds it. `start`:
+    the policy as it was before the run, where that is who answers.
     """
     try:
         with whole(policy):  # it may try the model
@@ -62,6 +64,7 @@ def make(
         accelerator=accelerator,
         remember=remember,
         worked=worked,
+        taught=taught,
         start=start,
         seed=seed,
         say=say,

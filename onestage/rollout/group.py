@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from onestage.data.encoded import Encoded, ProblemFacts
+from onestage.data.messages import Turns
 from onestage.data.record import ROLES
+from onestage.data.tokenize import prompt_ids
 from onestage.data.trees import Ids, TokenPath
 from onestage.randomness import generator
 from onestage.rollout.engines import Completion, Request
@@ -56,6 +58,16 @@ def worked_answer(record: Encoded, about: ProblemFacts, tokenizer: Any) -> list[
     return [Answer(about.prompt, text, about.facts, tokens=len(worked), turns=about.turns)]
 
 
+def with_solution(about: ProblemFacts, solution: str) -> Turns:
+    """A problem's prompt with its solution in it: an empty line, and the text."""
+    if not about.turns:
+        return f"{about.prompt}\n\n{solution}"
+    *before, last = about.turns
+    if last["role"] != "user" or not isinstance(last["content"], str):
+        return (*about.turns, {"role": "user", "content": solution})
+    return (*before, {**last, "content": f"{last['content']}\n\n{solution}"})
+
+
 @dataclass
 class Group:
     """A problem and its completions: requests are made, drawn and judged one after the other."""
@@ -73,6 +85,8 @@ class Group:
     """Rewards of each kind, unweighted; NaN where none was found."""
     failures: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
+    taught: Ids | None = None
+    """The prompt with the solution in it, where a teacher is to read it."""
 
     @staticmethod
     def of(record: Encoded, hint: HintChosen, rule: Hint, key: str, count: int) -> Group:
@@ -100,8 +114,9 @@ class Group:
         start = len(self.record.paths[0].ids)
         return self.requests[-1].ids[start : start + self.hint.tokens]
 
-    def read(self, tokenizer: Any, *, worked: bool) -> None:
-        """Make the answers out of what was drawn. `worked`: whether the worked answer joins them."""
+    def read(self, tokenizer: Any, *, worked: bool, taught: bool = False) -> None:
+        """Make the answers out of what was drawn. `worked`: whether the worked answer joins them;
+        `taught`: whether each also stands behind a prompt that holds the solution."""
         about, plain = self.about, len(self.record.paths[0].ids)
         self.hint_text = tokenizer.decode(self.hint_ids, skip_special_tokens=True)
         self.answers = [
@@ -117,12 +132,23 @@ class Group:
             for request, some in zip(self.requests, self.drawn, strict=True)
             for one in some
         ]
+        solution = worked_answer(self.record, about, tokenizer) if worked or taught else []
         if worked:
-            self.answers += worked_answer(self.record, about, tokenizer)
+            self.answers += solution
+        if taught and solution:
+            self.taught = prompt_ids(tokenizer, with_solution(about, solution[0].completion))
+
+    def _as_taught(self) -> Iterator[TokenPath]:
+        """Each completion, and the hint that it had, behind the prompt that holds the solution."""
+        prompt = len(self.record.paths[0].ids)
+        for request, some in zip(self.requests, self.drawn, strict=True):
+            for one in some if self.taught is not None else ():
+                ids = np.concatenate([self.taught, request.ids[prompt:], one.ids])
+                yield TokenPath(ids, ((len(ids) - len(one.ids), len(ids)),), (0,))
 
     def responses(self) -> tuple[list[TokenPath], list[int], list[float]]:
-        """Paths, roles and scores: completions in order, the hint on the first hinted path, and the
-        worked answer last."""
+        """Paths, roles and scores: completions in order, the hint on the first hinted path, the worked
+        answer behind them, and the completions once more, as the teacher reads them."""
         paths: list[TokenPath] = []
         roles: list[int] = []
         scores: list[float] = []
@@ -147,4 +173,8 @@ class Group:
             paths.append(TokenPath(worked.ids, worked.spans, (len(roles),) * len(worked.spans)))
             roles.append(ROLES.index("worked"))
             scores.append(reward)
+        for path in self._as_taught():
+            paths.append(path.renumbered(len(roles)))
+            roles.append(ROLES.index("taught"))
+            scores.append(math.nan)
         return paths, roles, scores

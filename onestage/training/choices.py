@@ -225,7 +225,7 @@ def check_needs(chosen: Chosen, model: Model) -> None:
 
 def _fits(objective: Objective, model: Model) -> bool:
     """Whether such a model gives what the objective needs; the rest others provide."""
-    return objective.needs - {"reference", "worked", "stranger"} <= model.gives
+    return objective.needs - objectives.GIVEN <= model.gives
 
 
 def check_judge(streams: Sequence[Stream], reference: str, probe: Probe | None) -> None:

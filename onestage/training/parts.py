@@ -292,6 +292,7 @@ def answers_of(
         accelerator=accelerator,
         remember=Remembering(policy, plan.terms, reference, accelerator, train.row_budget),
         worked=lambda record: "worked" in plan.terms.needs_of(record),
+        taught=lambda record: "taught" in plan.terms.needs_of(record),
         start=start,
         seed=train.seed,
         say=say,

@@ -15,6 +15,7 @@ from torch import Tensor
 from onestage.data.deal import deal
 from onestage.data.encoded import Encoded, Floats, Sampled
 from onestage.data.packing import Batch, Row, by_path, pack_records
+from onestage.data.record import ROLES
 from onestage.models.exchange import Ranks
 from onestage.models.policy import Policy
 from onestage.training.terms import Terms, score
@@ -67,7 +68,7 @@ class Remembering:
         for record, parts, mine in zip(records, known, made, strict=True):
             assert record.sampled is not None
             kept = {**mine, **{what: parts[what] for what in reference}}
-            yield replace(record, sampled=Sampled(record.sampled.roles, kept))
+            yield _own(replace(record, sampled=Sampled(record.sampled.roles, kept)))
 
     def _known(self, records: Sequence[Encoded], asked: Collection[str]) -> list[Parts]:
         """Numbers of the policy and the reference; processes share the work and all know everything."""
@@ -98,6 +99,24 @@ class Remembering:
                     parts = by_path(row, batch, said[what].float().cpu().numpy())
                     told += [(number, name, values) for number, values in parts.items()]
         return told
+
+
+def _own(record: Encoded) -> Encoded:
+    """Without what a teacher read: it has said its part."""
+    sampled = record.sampled
+    assert sampled is not None
+    left = len(sampled.roles) - sampled.roles.count(ROLES.index("taught"))
+    if left == len(sampled.roles):
+        return record
+    # They stand last, each with a path of its own.
+    paths = len(record.paths) - (len(sampled.roles) - left)
+    kept = {name: parts[:paths] for name, parts in sampled.kept.items()}
+    return replace(
+        record,
+        paths=record.paths[:paths],
+        scores=record.scores[:left],
+        sampled=Sampled(sampled.roles[:left], kept),
+    )
 
 
 def _told_to_all(

@@ -29,6 +29,7 @@ OPTIONS = {  # options that change nothing unless something else holds, with wha
     "dpo": [{"beta": 0.3}, {"label_smoothing": 0.1}],
     "ipo": [{"beta": 0.3}, {"average": True}],
     "kto": [{"beta": 0.3}, {"desirable_weight": 2.0}, {"undesirable_weight": 2.0}],
+    "sdft": [{"teacher": "policy"}, {"clip": 0.5}],
     "grpo": [
         {"beta": 0.1},
         {"beta": 0.1, "kl_in": "reward"},

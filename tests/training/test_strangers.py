@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.tiny import write_rows
 from torch import Tensor
 
 from onestage.config import RecipeError
@@ -94,7 +95,11 @@ def test_a_run_of_it_measures_only_answers(recipe_of: Make, tmp_path: Path) -> N
 
 
 def test_sampled_answers_are_refused(recipe_of: Make, tmp_path: Path) -> None:
-    recipe = recipe_of("check", objective=KTO, schedule="mix")
-    recipe["data"][0] |= {"reward": "exact", "feedback": "pair"}
+    file = write_rows(tmp_path / "problems.jsonl", [{"prompt": "2 + 3?", "answer": "5"}])
+    reward = {"name": "function", "path": "support.judged:vowels"}
+    recipe = recipe_of("pair", objective=KTO, schedule="mix")
+    recipe["data"] = [
+        {"name": "p", "path": str(file), "kind": "check", "reward": reward, "feedback": "pair"}
+    ]
     with pytest.raises(RecipeError, match="baseline: running"):
         build(parse_recipe(recipe), tmp_path / "out", say=silent)
