@@ -52,24 +52,28 @@ class Gauge:
         if group_K is not None:
             self._group_K = torch.from_numpy(group_K).to(self._zeros.device)
 
-    def watch(self, hidden_UH: Tensor, first_U: NDArray[np.int64], entries: int) -> None:
-        """Look at the gradient of these states when it comes. `first_U`: an entry that each of them is
-        read for, of the next so many entries of the row."""
+    def watch(self, hidden_UH: Tensor, entry_K: NDArray[np.int64]) -> None:
+        """Look at the gradient of these states when it comes. `entry_K`: of the row's next entries, the
+        number of the state that each is read off. A state that several are read off counts for their
+        groups in equal parts: which are joined in a row depends on how rows are cut."""
         if self._group_K is None or not hidden_UH.requires_grad:
             return
-        place_U = torch.from_numpy(first_U + self._passed).to(self._group_K.device)
-        group_U, state_UH = self._group_K[place_U], hidden_UH.detach()
-        self._passed += entries
-        hidden_UH.register_hook(lambda slope_UH: self._add(slope_UH, state_UH, group_U))
+        group_K = self._group_K[self._passed : self._passed + len(entry_K)]
+        self._passed += len(entry_K)
+        place_K = torch.from_numpy(entry_K).to(group_K.device)
+        count_UG = hidden_UH.new_zeros(len(hidden_UH), len(self._zeros), dtype=torch.float32)
+        count_UG.index_put_((place_K, group_K), count_UG.new_ones(()), accumulate=True)
+        share_UG, state_UH = count_UG / count_UG.sum(1, keepdim=True), hidden_UH.detach()
+        hidden_UH.register_hook(lambda slope_UH: self._add(slope_UH, state_UH, share_UG))
 
     @torch.no_grad()
-    def _add(self, slope_UH: Tensor, state_UH: Tensor, group_U: Tensor) -> None:
+    def _add(self, slope_UH: Tensor, state_UH: Tensor, share_UG: Tensor) -> None:
         left_US, right_US = (
             part.float() @ side
             for part, side in zip((slope_UH, state_UH), self._sides, strict=True)
         )
         for group, sketch_SS in enumerate(self.sketch_GSS):
-            sketch_SS.addmm_((left_US * (group_U == group)[:, None]).T, right_US)
+            sketch_SS.addmm_((left_US * share_UG[:, group, None]).T, right_US)
 
     def take(self) -> Tensor:
         """The sketches (G, S, S) of what has gone backward since they were taken last."""

@@ -110,12 +110,11 @@ class Likelihoods(Readout):
         other: Other | None = None,
     ) -> Said:
         # A token that several responses share is read once.
-        node_U, first_U, entry_K = np.unique(tree.node_K, return_index=True, return_inverse=True)
+        node_U, entry_K = np.unique(tree.node_K, return_inverse=True)
         source_U, target_U = (
             on_device(array[node_U], self.base.device) for array in (tree.parent_T, tree.token_T)
         )
-        seen = first_U, len(entry_K)
-        found = self._score(inputs, source_U, target_U, chunked, reads, other, seen)
+        found = self._score(inputs, source_U, target_U, chunked, reads, other, entry_K)
         entry = on_device(entry_K, self.base.device)
         return {name: value_U[entry] for name, value_U in found.items()}
 
@@ -131,8 +130,8 @@ class Likelihoods(Readout):
         target_K = ids[on_device(at_K, ids.device)]
         source_K = on_device(at_K - 1, ids.device)
         inputs = self.plain_inputs(ids, padding)
-        seen = np.arange(len(at_K)), len(at_K)
-        return self._score(inputs, source_K, target_K, chunked, reads, other, seen)
+        every = np.arange(len(at_K))
+        return self._score(inputs, source_K, target_K, chunked, reads, other, every)
 
     def check(self, chunked: bool) -> None:
         """Any head will do: one that is not plain keeps its own logits."""
@@ -145,14 +144,14 @@ class Likelihoods(Readout):
         chunked: bool,
         reads: Collection[str],
         other: Other | None,
-        seen: tuple[np.ndarray[Any, Any], int],
+        entry_K: np.ndarray[Any, Any],
     ) -> Said:
-        """`seen`: which entry each node is read for first, and of how many (`Gauge.watch`)."""
+        """`entry_K`: of each entry, the node that it is read off (`Gauge.watch`)."""
         if not chunked:
             return self._by_its_own_logits(inputs, source_U, target_U, reads)
         hidden = self.hidden(**inputs)[source_U]
         if self.gauge is not None:
-            self.gauge.watch(hidden, *seen)
+            self.gauge.watch(hidden, entry_K)
         head = self.base.get_output_embeddings()
         if hasattr(head, "base_layer"):
             raise NotImplementedError("an adapter lies on its output head")

@@ -16,7 +16,7 @@ def through(gauge: Gauge, hidden: int, nodes: int, seed: int = 0) -> tuple[torch
     group = torch.randint(0, 2, (nodes,), generator=draw)
     read = states.clone()
     gauge.expect(group.numpy())
-    gauge.watch(read, np.arange(nodes), nodes)
+    gauge.watch(read, np.arange(nodes))
     (read * wanted).sum().backward()
     assert states.grad is not None
     assert torch.equal(states.grad, wanted)  # looking on changes nothing
@@ -54,7 +54,7 @@ def test_a_row_in_several_passes_is_told_apart_in_order() -> None:
     gauge.expect(np.array([0, 0, 1]))
     parts = [torch.ones(2, 4, requires_grad=True), torch.full((1, 4), 2.0, requires_grad=True)]
     for part in parts:
-        gauge.watch(part, np.arange(len(part)), len(part))
+        gauge.watch(part, np.arange(len(part)))
     torch.stack([part.sum() for part in parts]).sum().backward()
     assert gauge.take()[:, 0, 0].tolist() == [2.0, 2.0]
 
@@ -62,6 +62,17 @@ def test_a_row_in_several_passes_is_told_apart_in_order() -> None:
 def test_what_was_not_expected_is_not_looked_at() -> None:
     gauge = Gauge(2, 4, torch.device("cpu"))
     states = torch.ones(2, 4, requires_grad=True)
-    gauge.watch(states, np.arange(2), 2)
+    gauge.watch(states, np.arange(2))
     states.sum().backward()
     assert not bool(gauge.take().any())
+
+
+def test_a_state_that_several_entries_are_read_off_counts_for_each() -> None:
+    """Two answers that begin alike, or one record twice: as if their tokens stood apart."""
+    gauge = Gauge(2, 4, torch.device("cpu"))
+    gauge.expect(np.array([0, 1, 1]))
+    states = torch.ones(2, 4, requires_grad=True)
+    read = states.clone()
+    gauge.watch(read, np.array([0, 0, 1]))
+    read.sum().backward()
+    assert gauge.take()[:, 0, 0].tolist() == [0.5, 1.5]
