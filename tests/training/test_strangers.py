@@ -97,7 +97,7 @@ def test_a_run_of_it_measures_only_answers(recipe_of: Make, tmp_path: Path) -> N
 def test_sampled_answers_are_refused(recipe_of: Make, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "problems.jsonl", [{"prompt": "2 + 3?", "answer": "5"}])
     reward = {"name": "function", "path": "support.judged:vowels"}
-    recipe = recipe_of("pair", objective=KTO, schedule="mix")
+    recipe = recipe_of("pair", objective=KTO, schedule="mix", rollout={"max_completion_length": 8})
     recipe["data"] = [
         {"name": "p", "path": str(file), "kind": "check", "reward": reward, "feedback": "pair"}
     ]
