@@ -105,14 +105,17 @@ class Board:
         return Group(*parts)
 
     def _head(self) -> Table:
-        grid = Table.grid(padding=(0, 2))
+        grid = Table.grid(padding=(0, 2), expand=True)
         of = "?" if self.steps is None else f"{self.steps:,}"
         cells: list[Any] = [f"step {self.step:,}/{of}"]
         if self.steps:
-            cells.append(ProgressBar(self.steps, min(self.step, self.steps), width=24))
+            cells.append(ProgressBar(self.steps, min(self.step, self.steps)))
         cells.append("" if self.loss is None else f"loss {self.loss:.4f}")
         cells.append("" if not self.rate else f"{self.rate:,.0f} tokens/s")
         cells.append("" if self.left is None else f"left {timedelta(seconds=int(self.left))}")
+        for cell in cells:  # the bar takes what the others leave
+            bar = isinstance(cell, ProgressBar)
+            grid.add_column(no_wrap=not bar, ratio=1 if bar else None)
         grid.add_row(*cells)
         return grid
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from support.format_rows import PAGE, page
 from support.shapes import SHAPES
 from support.tiny import ROOT
 
@@ -25,3 +26,7 @@ def test_every_format_is_listed_with_the_kinds_that_it_becomes() -> None:
         found.setdefault(shape.form, set()).update(kinds)
     for name, kinds in found.items():
         assert kinds <= TABLE[name], name
+
+
+def test_the_rows_shown_of_each_format_are_those_that_the_tests_convert() -> None:
+    assert PAGE.read_text() == page(), "make it anew: python tests/support/format_rows.py"
