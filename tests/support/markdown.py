@@ -44,3 +44,20 @@ def anchors(page: Path) -> set[str]:
             number += 1
         found.add(whole)
     return found
+
+
+def commands(page: Path) -> list[str]:
+    """What is typed in a terminal, in its order there: without comments, lines that go on joined."""
+    found, held, language = [], "", None
+    for line in page.read_text().splitlines():
+        fence = re.match(r" *```(\w*)$", line)
+        if fence:
+            language = None if language is not None else fence[1]
+            continue
+        typed = language in ("", "bash", "console") or (language is None and line[:4] == "    ")
+        if typed and (held or re.match(r"\s*(onestage|torchrun) ", line)):
+            held = f"{held} {line.strip()}".strip()
+            if not held.endswith("\\"):
+                found.append(re.split(r"\s+# ", held)[0].strip())
+            held = held.removesuffix("\\") if held.endswith("\\") else ""
+    return found
