@@ -22,7 +22,7 @@ def opening(found: Compared) -> Html:
         ("seeds", _listed(about.get("seeds")) or str(len({c.seed for c in found.tested}))),
         ("axes", "; ".join(f"{name}: {_listed(values)}" for name, values in found.axes.items())),
         ("budget", _budget(mapping(about.get("budget")))),
-        ("tuning", _tuning(mapping(about.get("tune")))),
+        ("tuning", _tuning(mapping(about.get("tune")), _tried(found))),
         ("world", _world(mapping(about.get("world")))),
         ("written", str(about.get("written") or "")),
     ]
@@ -90,7 +90,14 @@ def _budget(told: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)} for each method, over all its stages" if parts else ""
 
 
-def _tuning(told: Mapping[str, Any]) -> str:
+def _tried(found: Compared) -> str:
+    """Trials of a method: as many for each, or more where grids were widened."""
+    given = [mapping(one).get("trials") for one in found.tuning.values()]
+    counts = sorted({len(trials) for trials in given if isinstance(trials, list)})
+    return " to ".join(map(str, [counts[0], counts[-1]][: len(counts)])) if counts else ""
+
+
+def _tuning(told: Mapping[str, Any], tried: str) -> str:
     if not told:
         return ""
     least = mapping(told.get("at_least")).items()
@@ -98,9 +105,10 @@ def _tuning(told: Mapping[str, Any]) -> str:
     most = mapping(told.get("at_most")).items()
     reach += [f", with {k} at most {v:g}" for k, v in most if is_number(v)]
     seeds = _listed(told.get("seeds"))
+    count, metric = tried or setting(told.get("trials")), setting(told.get("metric"))
     return (
-        f"{setting(told.get('trials'))} trials of a method, by {setting(told.get('metric'))} on the "
-        f"validation split of seed{'s' * (',' in seeds)} {seeds}{''.join(reach)}"
+        f"{count} trials of a method, by {metric} on the validation split of seed"
+        f"{'s' * (',' in seeds)} {seeds}{''.join(reach)}"
     )
 
 

@@ -109,12 +109,12 @@ def _packed(file: Path, reader: Reader) -> list[dict[str, Any]]:
     return found
 
 
-def _value(text: str) -> Any:
+def _value(told: Any) -> Any:
     """A value of an axis, as the table has it."""
     try:
-        return json.loads(text)
+        return json.loads(told) if isinstance(told, str) else told
     except ValueError:
-        return text
+        return told
 
 
 def _number(given: str | float | None) -> float | None:

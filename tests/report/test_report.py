@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -690,3 +692,22 @@ def test_committed_studies_open_again(folder: Path) -> None:
         assert mean.mean == pytest.approx(float(line["mean"]), rel=1e-4)
     sections = chapter_sections(found)
     assert {"Results", "Verdict", "Claims"} <= set(sections)
+
+
+def test_a_packed_table_may_be_odd(tmp_path: Path) -> None:
+    """Damaged, or of other columns and types than ours."""
+    study = make_study(tmp_path / "study", runs=False)
+    shutil.rmtree(study / "cells")
+    file = study / "results.parquet"
+    file.write_bytes(b"PAR1 and no more")
+    found = read_study(study)
+    assert found.troubles[0].what.startswith("results.parquet cannot be read")
+    row = {"purpose": "test", "method": "UFT", "seed": 0, "cell": "c", "metric": "truth"}
+    rows = [
+        {**row, "value": 0.5, "depth": 3},
+        {**row, "metric": None, "value": None, "depth": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    found = read_study(study)
+    assert found.values(Setting("UFT", (("depth", 3),)), "truth") == {0: 0.5}
+    chapter_sections(found)
