@@ -161,7 +161,9 @@ def test_a_run_of_another_machine_that_says_nothing_is_stale(tmp_path: Path) -> 
     assert standing(tmp_path, 1000).state == "running"
 
 
-def test_a_growing_log_is_followed_to_the_end_of_the_run(tmp_path: Path) -> None:
+def test_a_growing_log_is_followed_to_the_end_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     run.mkdir()
     lock = run / ".lock"
@@ -170,24 +172,23 @@ def test_a_growing_log_is_followed_to_the_end_of_the_run(tmp_path: Path) -> None
     lines = [json_line({"step": n, **LINE, "tokens": 50 * n}) for n in range(1, 41)]
     log.write_text("".join(lines[:30]) + "not json\n" + lines[30][:7])
 
-    def go_on() -> None:
-        time.sleep(0.1)
+    def more(text: str) -> None:
         with log.open("a") as file:
-            file.write(lines[30][7:])
-        time.sleep(0.1)
+            file.write(text)
+
+    def go_on() -> None:
         draft = run / "draft"  # a run that goes on drops what it will measure again
         draft.write_text("".join(lines[:35]))
         os.replace(draft, log)
-        time.sleep(0.1)
-        with log.open("a") as file:
-            file.writelines(lines[35:])
+
+    def end() -> None:
+        more("".join(lines[35:]))
         (run / "model").mkdir()
         lock.unlink()
 
-    writer = threading.Thread(target=go_on)
-    writer.start()
+    between = iter([lambda: more(lines[30][7:]), go_on, end])
+    monkeypatch.setattr(watching.time, "sleep", lambda seconds: next(between)())
     found = call("watch", run)
-    writer.join()
     told = [line for line in found.output.splitlines() if line.startswith("step")]
     steps = [int(line.split("/")[0].removeprefix("step ")) for line in told]
     assert steps == [*range(21, 32), *range(36, 41)]
