@@ -330,8 +330,9 @@ def _four_bits(device: torch.device | str) -> Any:
             "model.load_in_4bit needs the package bitsandbytes: pip install 'onestage[quantized]'"
         )
     if torch.device(device).type == "cpu":
-        # Measured with bitsandbytes 0.50: on the CPU its product has no backward pass through the
-        # input, so gradients of all but the last adapters are wrong by their whole size, silently.
+        # Measured with bitsandbytes 0.50.2: on a CPU with AVX512-BF16 the first evaluation packs the
+        # weights for a product that has no backward pass through its input, and they stay so in
+        # training: gradients of all but the last adapters are then 0, silently.
         raise ValueError("model.load_in_4bit needs a GPU: bitsandbytes cannot train on the CPU")
     from transformers import BitsAndBytesConfig
 
