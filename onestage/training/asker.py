@@ -149,15 +149,22 @@ class Prompts:
     """Tokens of an answer that fits the share; None: as many as are allowed."""
     took: float = 0.0
     """Seconds of all answers."""
+    _written: list[dict[str, Any]] = field(default_factory=list)
 
     def rehearse(self, seconds: float) -> None:
-        """Settle how long answers may be to take no more than that."""
-        self.most = longest_answer(lambda most: self._answers(most)[1:], seconds)
+        """Settle how long answers may be to take no more than that, and show what is written."""
+        self.most = longest_answer(self._answer, seconds)
+        if self.most is not None:
+            self._answer(self.most)
+        self._show()
 
     def show(self) -> None:
         """Answer them, and keep the answers as samples."""
-        written, self.took, _ = self._answers(self.most)
-        pairs = zip(self.texts, written, strict=True)
+        self._answer(self.most)
+        self._show()
+
+    def _show(self) -> None:
+        pairs = zip(self.texts, self._written, strict=True)
         lines = [sample("prompts", text, one["completion"], []) for text, one in pairs]
         run = self.asker.run
         if run.folder is not None:
@@ -168,12 +175,12 @@ class Prompts:
         """Whether answers are ended sooner than the section has it."""
         return self.most is not None and self.most < self.allowed
 
-    def _answers(self, most: int | None) -> tuple[list[dict[str, Any]], float, bool]:
-        """The answers, the seconds, and whether any was ended for its length."""
+    def _answer(self, most: int | None) -> tuple[float, bool]:
+        """Answer them; the seconds, and whether any answer was ended for its length."""
         began, how = self.asker.clock(), Decoding(self.allowed, temperature=0)
         subject = replace(self.asker.subject, most=most, stopped=[])
         asked = [turns(one, subject.templated) for one in self.texts]
         with self.asker.asking():
-            written = subject.write(asked, how, [str(n) for n in range(len(asked))])
-        took = self.asker.agreed(self.asker.clock() - began)
-        return written, took, self.asker.agreed(len(subject.stopped)) > 0
+            self._written = subject.write(asked, how, [str(n) for n in range(len(asked))])
+        self.took = self.asker.agreed(self.asker.clock() - began)
+        return self.took, self.asker.agreed(len(subject.stopped)) > 0

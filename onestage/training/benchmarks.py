@@ -85,7 +85,6 @@ class Benchmarks:
         check_best(self.section.best, found)
         if self.prompts:
             self.prompts.rehearse(share())
-            self.prompts.show()
         again = sum(one.each * one.count for one in self.asked) + self._for_prompts
         self.pace.add(agreed(self.clock() - began), again)
         self.count, self.next = 1, self.pace.next(self.run.step, self.section.steps)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from onestage.training.run import Run
 
 FEW, MORE = 4, 36
-"""Tokens of an answer that is written to see how long one takes."""
-TRIED = 4
-"""Records by which a step's time is guessed."""
+"""Tokens of an answer that is written to see how long one takes: first, and then at most."""
+TRIED, SHORT = 4, 100
+"""Records by which a step's time is guessed; half of them in a run of so few steps."""
 
 
 def longest_answer(ask: Callable[[int], tuple[float, bool]], seconds: float) -> int | None:
@@ -29,12 +29,14 @@ def longest_answer(ask: Callable[[int], tuple[float, bool]], seconds: float) -> 
     few, ended = ask(FEW)
     if not ended:
         return None
-    more, ended = ask(MORE)
+    # Where time is short, no more than it has room for, at worst.
+    size = min(MORE, max(2 * FEW, int(FEW * seconds / few)))
+    more, ended = ask(size)
     if not ended:
         return None
     # Not less than a part of the whole: the first may have taken long because it was the first.
-    each = max((more - few) / (MORE - FEW), more / MORE / 4)
-    return max(FEW, int(MORE + (seconds - more) / each))
+    each = max((more - few) / (size - FEW), more / size / 4)
+    return max(FEW, int(size + (seconds - more) / each))
 
 
 def seconds_of_a_step(
@@ -42,7 +44,8 @@ def seconds_of_a_step(
 ) -> float:
     """A guess: what it takes to read some records forward and backward. answer: what is done for each
     instead where problems are answered."""
-    records = [one for one in run.first_records() if not one.is_problem][:TRIED]
+    count = TRIED if run.steps > SHORT else TRIED // 2
+    records = [one for one in run.first_records() if not one.is_problem][:count]
     began = clock()
     if records:
         rows = run.devices.deal(run.devices.pack(records, run.options.row_budget).rows)

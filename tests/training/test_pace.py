@@ -58,23 +58,26 @@ def test_its_state_goes_into_a_checkpoint() -> None:
 
 
 def test_an_answer_is_as_long_as_the_time_allows() -> None:
-    """Half a second to read the prompt and 10 ms a token: in 2 s, 150 tokens."""
+    """Half a second to read the prompt and 10 ms a token: in 5 s, 450 tokens."""
     asked: list[int] = []
 
     def ask(most: int) -> tuple[float, bool]:
         asked.append(most)
         return 0.5 + 0.01 * most, True
 
-    assert longest_answer(ask, 2.0) == 150
+    assert longest_answer(ask, 5.0) == pytest.approx(450, abs=1)
     assert asked == [4, 36]
+    # In 2 s, 4 x 2.0 / 0.54 are tried; a token is taken for a quarter of 0.64 s / 14 at least.
+    assert longest_answer(ask, 2.0) == pytest.approx(133, abs=1)
+    assert asked[2:] == [4, 14]
     assert longest_answer(ask, 0.1) == 4  # no time for any: as few as were tried
     # The first one took longer, since it was the first: 9 s / 36 / 4 a token.
-    assert longest_answer(lambda most: (10.0, True) if most == 4 else (9.0, True), 19.0) == 196
+    assert longest_answer(lambda most: (10.0 if most == 4 else 9.0, True), 90.0) == 1332
 
 
 def test_an_answer_that_ends_by_itself_is_not_shortened() -> None:
     assert longest_answer(lambda most: (1.0, False), 0.1) is None
-    assert longest_answer(lambda most: (1.0, most < 10), 0.1) is None
+    assert longest_answer(lambda most: (1.0, most < 10), 9.0) is None
 
 
 def test_what_comes_next_may_cost_less_than_the_first() -> None:
