@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.installed
 	$(BIN)/onestage demo
 
-# A small real model, trained in three ways, evaluated and judged: ten minutes on two cores (docs/evaluate.md).
+# A small real model, trained in three ways, evaluated and judged (docs/evaluate.md).
 demo-real: $(VENV)/.installed-eval
 	$(BIN)/python -m experiments.real
 
