@@ -70,6 +70,9 @@ class Feedback:
     checkable problem the `hint` that was given (its score is NaN) or the `worked` answer; or the
     answer to another prompt (`stranger`), or a sampled one behind a prompt that holds the solution
     (`taught`), both without a score."""
+    scored: int | None = None
+    """All `tokens_N` together, where they were counted before they went to the device, which would
+    else be waited for."""
 
     def of(self, *kinds: Kind) -> Tensor:
         """Mask (N) of the responses whose record is of one of these kinds."""
@@ -93,7 +96,7 @@ class Feedback:
     def response_K(self) -> Tensor:
         """The response each token belongs to."""
         numbers_N = torch.arange(len(self.tokens_N), device=self.tokens_N.device)
-        return torch.repeat_interleave(numbers_N, self.tokens_N)
+        return torch.repeat_interleave(numbers_N, self.tokens_N, output_size=self.scored)
 
     def units(self, unit: Unit, weight_N: Tensor, counted_N: Tensor | None = None) -> Units:
         """All tokens, responses or pairs as units. A pair weighs as much as its chosen side."""

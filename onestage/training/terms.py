@@ -177,4 +177,5 @@ def feedback_of(
         record_N=int_of["record"],
         pair_P2=int_of["pair"].reshape(-1, 2),
         role_N=int_of["role"],
+        scored=sum(whole["tokens"]),
     )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from onestage.runfolder import read_metrics
 from onestage.training import loop
@@ -114,3 +115,71 @@ def test_the_count_sees_what_is_read() -> None:
         loop._read(torch.ones(2), torch.ones(1))
         loop._read(torch.ones(2))
     assert found == {"training/loop.py tolist": 2}
+
+
+ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+"""Operations whose result, or its size, must come from the device before the next can be given to it."""
+
+
+class Waits(TorchDispatchMode):
+    """Counts what a process would wait for if its tensors lay on a device, by the file of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name, given = function._schema.name.partition("::")[2], kwargs or {}
+        places = args[1] if name in ("index", "index_put", "index_put_") else ()
+        masked = any(at is not None and at.dtype == torch.bool for at in places)
+        sized = "output_size" in given and given["output_size"] is not None
+        repeated = name == "repeat_interleave" and not sized
+        if masked or repeated or name.startswith(ASKING):
+            files = [frame.filename for frame in traceback.extract_stack(limit=40)]
+            ours = [file for file in files if "/onestage/" in file]
+            where = "/".join(Path(ours[-1]).parts[-2:]) if ours else "not ours"
+            # An optimiser counts its steps on the host.
+            counting = any("torch/optim/" in file for file in files)
+            if not counting and not where.endswith(ON_THE_HOST):
+                self.found[f"{where} {name}"] += 1
+        return function(*args, **given)
+
+
+@pytest.mark.parametrize("kind", ["pair", "demonstration"])
+def test_a_step_waits_for_its_device_once(
+    kind: str, recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen from inside torch, where an index by a mask is found, too, in a step of three rows."""
+    waits, rows = Waits(), []
+    take, passes = loop.take_step, loop.passes_of
+
+    def step(*args: Any) -> Any:
+        with waits:
+            return take(*args)
+
+    def row(*args: Any) -> int:
+        rows.append(1)
+        return passes(*args)
+
+    monkeypatch.setattr(loop, "take_step", step)
+    monkeypatch.setattr(loop, "passes_of", row)
+    objective = {"pair": "dpo", "demonstration": "sft"}[kind]
+    recipe = recipe_of(kind, objective=objective)
+    recipe["train"] |= {"max_steps": 1, "batch_size": 8, "max_length": 64, "tokens_per_row": 64}
+    build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None).go(self_check=False)
+    assert len(rows) >= 3
+    assert waits.found == {}
+
+
+def test_waits_are_seen() -> None:
+    numbers = torch.arange(6)
+    with Waits() as waits:
+        numbers[numbers > 2]
+        numbers[numbers]
+        torch.repeat_interleave(numbers, numbers)
+        torch.repeat_interleave(numbers, numbers, output_size=15)
+        numbers.sum().item()
+        numbers[numbers > 4] = 0
+    assert sum(waits.found.values()) == 4
