@@ -2,6 +2,7 @@
 
     python bench/countdown.py run OUT     # a base model and runs of two seeds, kept in OUT
     python bench/countdown.py page OUT    # results/countdown.json and the figure of docs/countdown.md
+    python bench/countdown.py run OUT --quick    # two steps of everything: that it runs, no more
 
 Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. Solutions are searches: the numbers are added and
 subtracted in one way after the other, step by step, until one way hits the target (which stands
@@ -35,6 +36,8 @@ GIVEN, TARGET, OPERATORS = (1, 9), (1, 27), "+-"
 PROBLEMS, EXAM, ORDERS = 300, 40, 5
 """Problems to train on, all with a worked solution; problems that are only examined, and the most
 orders in which their numbers are given."""
+TEXTS, BASE_STEPS = 80_000, 2000
+"""Pieces of pretraining text, and steps on them."""
 MEANT = 0.2
 """Part of the searches in the pretraining text that stop at their target."""
 STEPS, HINT_STEPS, EVAL_STEPS = 120, 72, 12
@@ -45,6 +48,11 @@ PROMPTS, GROUP, LONGEST = 16, 8, 112
 RATE = {"rl": 3e-4, "sft": 1e-3}
 LAYERS, WIDTH = 3, 96
 SEEDS = (0, 1)
+QUICK: dict[str, Any] = {
+    **{"PROBLEMS": 6, "EXAM": 2, "ORDERS": 1, "TEXTS": 100, "BASE_STEPS": 2},
+    **{"STEPS": 2, "EVAL_STEPS": 2, "SFT_STEPS": 2, "PROMPTS": 2, "GROUP": 2, "LONGEST": 12},
+}
+"""What `--quick` sets these to."""
 
 GRPO = {"name": "grpo", "beta": 0.001, "entropy_coef": 0.001}
 UFT = {"name": "hinted", "entropy_coef": 0.001}
@@ -175,7 +183,7 @@ def files(out: Path, seed: int) -> dict[str, Path]:
         write(found["train"], rows)
         write(found["pairs"], pairs(rows, seed))
         write(found["exam"], exam(Countdown.rows(EXAM, seed=0, **how, split="test")))
-        write(found["text"], ({"text": text} for text in pretraining_text(seed, 80_000)))
+        write(found["text"], ({"text": text} for text in pretraining_text(seed, TEXTS)))
     return found
 
 
@@ -206,7 +214,7 @@ def base(out: Path, seed: int) -> Path:
             "data": [{"name": "text", "path": str(files(out, seed)["text"]), "kind": "text"}],
             "objective": "sft",
             "train": {
-                "max_steps": 2000,
+                "max_steps": BASE_STEPS,
                 "batch_size": 32,
                 "learning_rate": 5e-3,
                 "lr_scheduler_type": "cosine",
@@ -306,21 +314,21 @@ def one(out: Path, method: str, seed: int) -> None:
         train(recipe_of(out, method, seed), folder_of(out, method, seed))
 
 
-def run(out: Path, methods: list[str], seeds: list[int], jobs: int) -> None:
-    """Everything that is not there yet, in processes of one thread."""
+def run(out: Path, methods: list[str], seeds: list[int], jobs: int, more: list[str]) -> None:
+    """Everything that is not there yet, in processes of one thread; `more`: words for each."""
     out.mkdir(parents=True, exist_ok=True)
     bases = [] if (out / "base0" / "model").exists() else [("base", 0)]
     runs = [(m, s) for s in seeds for m in methods if not (folder_of(out, m, s) / "model").exists()]
     for todo in (bases, runs):
         with ThreadPoolExecutor(jobs) as pool:
-            for failed in pool.map(lambda job: _apart(out, *job), todo):
+            for failed in pool.map(lambda job: _apart(out, *job, more), todo):
                 if failed:
                     print(failed)
 
 
-def _apart(out: Path, method: str, seed: int) -> str:
+def _apart(out: Path, method: str, seed: int, more: list[str]) -> str:
     log = out / f"{method.replace(' ', '_')}-{seed}.log"
-    command = [sys.executable, __file__, "one", str(out), method, str(seed)]
+    command = [sys.executable, __file__, "one", str(out), method, str(seed), *more]
     with log.open("w") as file:
         done = subprocess.run(
             command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -394,12 +402,16 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="two steps of everything")
     given = parser.parse_args()
     out = given.out.resolve()
+    if given.quick:
+        globals().update(QUICK)
     if given.what == "one":
         one(out, given.method, given.seed)
     elif given.what == "run":
-        run(out, given.methods, given.seeds, given.jobs)
+        more = ["--quick"] if given.quick else []
+        run(out, given.methods, given.seeds, given.jobs, more)
     else:
         page(out)
 

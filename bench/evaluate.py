@@ -1,6 +1,7 @@
 """Multiple-choice tasks by lm-eval's own model class and by ours, side by side: numbers and seconds.
 
     python bench/evaluate.py FOLDER DATA [--items 60] [--rounds 1] [--dtype float32]
+    python bench/evaluate.py FOLDER DATA --quick      # 6 items of each task
 
 FOLDER: a model (SmolLM2-135M-Instruct, say); DATA: a folder that holds `gsm8k.test.jsonl.gz` and
 `hh_harmless_pairs.eval.jsonl.gz`. Tasks are YAML files of lm-eval made of these: a problem and four
@@ -122,7 +123,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="of lm-eval's class")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--only", default="", help="tasks whose name holds this")
+    parser.add_argument("--quick", action="store_true", help="6 items")
     given = parser.parse_args()
+    if given.quick:
+        given.items = 6
     import logging
 
     from lm_eval.models.huggingface import HFLM

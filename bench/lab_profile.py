@@ -1,6 +1,7 @@
 """What part of a lab run is spent in the model.
 
     python bench/lab_profile.py [--seed 0] [--work DIR] [--steps 192]
+    python bench/lab_profile.py --quick      # seconds: that it runs, on a base of two steps
 
 Two runs, one thread: pretraining (its first `--steps` steps) and a fine-tuning on demonstrations and
 scores (objective uft, as `onestage demo` trains). The share is the time inside the model (forward pass
@@ -110,15 +111,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=192)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lab-profile")
+    parser.add_argument(
+        "--quick", action="store_true", help="two steps of everything; writes no results"
+    )
     options = parser.parse_args()
+    steps = min(2, options.steps) if options.quick else options.steps
     torch.set_num_threads(1)
     world = LabWorld(options.seed)
-    base = make_base(world, options.work, seed=options.seed)
+    pretraining = 2 if options.quick else None
+    base = make_base(world, options.work, seed=options.seed, steps=pretraining)
     files = write_rows(world, options.work / f"rows-{options.seed}")
     made = yaml.safe_load((base.parent / "recipe.yaml").read_text())
     found = {
         "pretraining": measured(
-            {**made, "train": {**made["train"], "max_steps": options.steps}},
+            {**made, "train": {**made["train"], "max_steps": steps}},
             options.work / "pretraining",
         ),
         "fine-tuning": measured(
@@ -129,14 +135,15 @@ def main() -> None:
                     {"name": "scores", "path": str(files["score.train"])},
                 ],
                 "objective": {"name": "uft", "beta": 0.01},
-                "train": {**FINE_TUNING, "max_steps": options.steps},
+                "train": {**FINE_TUNING, "max_steps": steps},
                 "cache_dir": str(options.work),
             },
             options.work / "fine-tuning",
         ),
     }
     told = {"threads": 1, "cpus": os.cpu_count(), "seed": options.seed, "runs": found}
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    if not options.quick:
+        RESULTS.write_text(json.dumps(told, indent=1) + "\n")
     print(json.dumps(told, indent=1))
 
 

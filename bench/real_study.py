@@ -2,6 +2,7 @@
 
     python bench/real_study.py out --base MODEL [--study uft_tables_1_3] [--seeds 0 1] [--updates 30]
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 --updates 64
+    python bench/real_study.py out --base MODEL --quick      # one seed, one update, few rows
 
 Makes a data folder from ../shared/data (instructions and answers, human pairs, judged answers,
 arithmetic text; short rows only), splits by row, and runs a study file in the world `folder` on it.
@@ -26,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
 SPLITS = {"validation": 48, "test": 48, "train": 400}
 """Rows of each; the first two are served first where a kind has few short rows."""
+QUICK = dict.fromkeys(SPLITS, 4)
+"""With `--quick`."""
 LONGEST = 700
 """Characters of a row."""
 TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -80,11 +83,11 @@ def rows(data: Path) -> dict[str, list[dict[str, Any]]]:
     }  # fmt: skip
 
 
-def write(data: Path, folder: Path, chat: bool) -> None:
+def write(data: Path, folder: Path, chat: bool, splits: dict[str, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for kind, many in rows(data).items():
         at = 0
-        for split, number in SPLITS.items():
+        for split, number in splits.items():
             part = many[at : at + number]
             at += number
             text = "".join(json.dumps(as_chat(row) if chat else row) + "\n" for row in part)
@@ -104,11 +107,14 @@ def main() -> None:
     )
     parser.add_argument("--updates", type=int, default=30)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one seed, one update, few rows")
     given = parser.parse_args()
+    if given.quick:
+        given.seeds, given.updates = [0], 1
     from transformers import AutoTokenizer
 
     chat = AutoTokenizer.from_pretrained(given.base).chat_template is not None
-    write(given.data, given.out / "data", chat)
+    write(given.data, given.out / "data", chat, QUICK if given.quick else SPLITS)
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
     if given.study == "uft_tables_1_3":

@@ -3,6 +3,7 @@
     python bench/tradeoff.py real        # SFT on gpteacher_roleplay, DPO on hh_harmless_pairs
     python bench/tradeoff.py lab         # the same two objectives in the generated world
     python bench/tradeoff.py page        # tables and figures of docs/trade-off.md from the results
+    python bench/tradeoff.py real --quick    # two steps of few runs: that it runs; writes no results
 
 Fernando et al. 2024 (arXiv 2410.15483), figure 3, at the size of a laptop. Every run of a comparison
 starts from the same small pretrained Llama (one for each seed), is full fine-tuning with AdamW at a
@@ -54,6 +55,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "MAXRIGHT": {"name": "maxright", "decide": "independent"},
     "UFT": {"name": "proportional"},
 }
+QUICK: dict[str, Any] = {
+    **{"LAMBDAS": (0.5,), "RATES": (1e-3,), "LAB_RATES": (1e-3,), "LENGTHS": (1, 1, 2)},
+    **{"ROWS": 2, "DEMOS": 4, "PAIRS": 4, "LAB": ("ALRIGHT", "MAXRIGHT")},
+    "METHODS": {name: METHODS[name] for name in ("Mix", "ALRIGHT", "MAXRIGHT", "UFT")},
+}
+"""What `--quick` sets these, and those further down, to."""
 
 
 def schedule_of(method: str, part: float) -> Any:
@@ -279,7 +286,7 @@ def compare(
         train = {"max_steps": steps, "learning_rate": rate, "seed": seed, "batch_size": 8}
         if METHODS[method]["name"] == "maxright":  # nobody knows how often it takes which
             most = budget / (8 * min(length.values()))
-            train |= {"max_steps": round(1.1 * most), "max_tokens": budget}
+            train |= {"max_steps": max(1, round(1.1 * most)), "max_tokens": budget}
         recipe = recipe_of(bases[seed], files[seed], cache, method, part, train)
         if METHODS[method]["name"] == "maxright" and best:
             values = {"sft": best[seed]["demos_seen"], "dpo": best[seed]["pairs_seen"]}
@@ -406,7 +413,8 @@ def real(options: argparse.Namespace) -> None:
     bases = {seed: real_base(folder, shared, seed, options.pretraining) for seed in seeds}
     files = {key: {k: v for k, v in shared.items() if k != "text"} for key in seeds}
     found = compare("real", bases, files, folder, options.tokens, options.processes)
-    write(RESULTS / "tradeoff_real.json", found, options)
+    if not options.quick:
+        write(RESULTS / "tradeoff_real.json", found, options)
 
 
 # --- The lab's world ------------------------------------------------------------------------------
@@ -416,8 +424,8 @@ LENGTHS = (96, 192, 384, 768)
 LAB = ("DPO then SFT", "SFT then DPO", "Mix", "ALRIGHT", "MAXRIGHT ema", "MAXRIGHT")
 
 
-def lab_files(folder: Path, seed: int) -> tuple[Path, dict[str, Path]]:
-    """The base model of a generated world, and its rows."""
+def lab_files(folder: Path, seed: int, steps: int | None) -> tuple[Path, dict[str, Path]]:
+    """The base model of a generated world (of so many steps, where not as usual), and its rows."""
     from itertools import islice
 
     from onestage.studies.lab.ground import make_base
@@ -425,7 +433,7 @@ def lab_files(folder: Path, seed: int) -> tuple[Path, dict[str, Path]]:
 
     home, world = folder / f"world-{seed}", LabWorld(seed)
     home.mkdir(parents=True, exist_ok=True)
-    base = make_base(world, folder / "cache", seed=seed)
+    base = make_base(world, folder / "cache", seed=seed, steps=steps)
     found = {}
     for name, kind in (("demos", "demonstration"), ("pairs", "pair")):
         train = world.rows(kind, "train")  # type: ignore[arg-type]
@@ -442,7 +450,7 @@ def lab(options: argparse.Namespace) -> None:
     """Ideal distance against the number of updates, lambda = .5."""
     folder = options.work / "lab"
     seeds = [TUNING_SEED, *range(options.seeds)]
-    made = {seed: lab_files(folder, seed) for seed in seeds}
+    made = {seed: lab_files(folder, seed, 2 if options.quick else None) for seed in seeds}
 
     def job(stage: str, method: str, part: float, rate: float, seed: int, steps: int) -> Any:
         base, files = made[seed]
@@ -482,7 +490,8 @@ def lab(options: argparse.Namespace) -> None:
         "runs": [one | distances(one, best, start) for one in runs],
         "singles": alone,
     }
-    write(RESULTS / "tradeoff_lab.json", found, options)
+    if not options.quick:
+        write(RESULTS / "tradeoff_lab.json", found, options)
 
 
 LAB_RATES = (5e-4, 1e-3, 2e-3)
@@ -685,7 +694,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--pretraining", type=int, default=400, help="steps of the base")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="two steps of few runs")
     options = parser.parse_args()
+    if options.quick:
+        globals().update(QUICK)
+        options.seeds, options.tokens, options.pretraining = 1, 1000, 2
     if options.what == "work":
         worker(options.file)
     else:

@@ -11,14 +11,25 @@ import ast
 import gzip
 import importlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
+from onestage.studies.cells import reported
+from onestage.studies.file import load_study
+from onestage.studies.lab.world import SIZES
+from onestage.studies.run_cell import prepare, run_cell
+from onestage.studies.study import Study
+from onestage.studies.tuning import settled
+from onestage.training.build import build
+from onestage.training.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "bench"
@@ -223,3 +234,96 @@ def test_larger_than_memory(
     found = json.loads(capsys.readouterr().out)
     assert found["rows"] == 30
     assert min(found[what]["own_mb"] for what in ("encode", "draw")) > 0
+
+
+def test_a_profile_of_the_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SIZES, "small", replace(SIZES["small"], documents=40))
+    run("lab_profile", "--quick", "--work", str(tmp_path), monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    told = json.loads(said[said.index("{\n") :])
+    assert all(0 < one["in_the_model"] < 1 for one in told["runs"].values())
+
+
+def test_a_long_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Up to its first step, and what it says of two."""
+    bench = importlib.import_module("flat")
+    build(parse_recipe(bench.recipe(tmp_path, 6)), tmp_path / "run", say=lambda line: None)
+    watch = bench.Watch(bench.TIMES)
+    for step in (1, 2):
+        watch.step(SimpleNamespace(step=step), 0.0)
+    assert watch.seen[0][0] > 100
+    assert "MiB, " in capsys.readouterr().out
+    assert watch.flat
+
+
+def test_countdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base and a run on sampled answers; the others' recipes."""
+    bench = importlib.import_module("countdown")
+    run("countdown", "one", str(tmp_path), "base", "0", "--quick", monkeypatch=monkeypatch)
+    run("countdown", "one", str(tmp_path), "UFT", "0", "--quick", monkeypatch=monkeypatch)
+    assert [point["step"] for point in bench.curves(tmp_path, "UFT", 0)] == [2]
+    for method in bench.METHODS:
+        parse_recipe(bench.recipe_of(tmp_path, method, 0))
+
+
+@needs_data
+def test_the_trade_off(data: str, tokenizer_folder: Path, tmp_path: Path) -> None:
+    """The recipe of every method, and the run of one."""
+    bench = importlib.import_module("tradeoff")
+    for name, value in {**bench.QUICK, "MAX_LENGTH": 900}.items():
+        setattr(bench, name, value)
+    shutil.copytree(tokenizer_folder, tmp_path / "tokenizer")
+    files = bench.real_files(Path(data), tmp_path / "data")
+    files["kept"].write_text("".join(files["kept"].read_text().splitlines(True)[:2]))
+    base = bench.real_base(tmp_path, {**files, "text": files["kept"]}, 0, 1)
+    train = {"max_steps": 1, "batch_size": 2, "learning_rate": 1e-3}
+    recipes = {
+        method: bench.recipe_of(base, files, tmp_path / "cache", method, 0.5, train)
+        for method in bench.METHODS
+    }
+    for recipe in recipes.values():
+        parse_recipe(recipe)
+    found = bench.run_one({"recipe": recipes["Mix"], "out": tmp_path / "run", "key": "Mix"})
+    assert all(found[key] > 0 for key in (*bench.EVALUATED, "retention_loss"))
+
+
+@needs_data
+def test_a_study_on_real_data(
+    data: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every recipe of it, and the cell that uses the most of its data."""
+    said: list[list[str]] = []
+    bench = importlib.import_module("real_study")
+    ended_well = SimpleNamespace(returncode=0)
+    running = SimpleNamespace(run=lambda command: said.append(command) or ended_well)
+    monkeypatch.setattr(bench, "subprocess", running)
+    with pytest.raises(SystemExit) as ended:
+        run(
+            "real_study",
+            *[str(tmp_path), "--base", str(model_folder), "--data", data, "--quick"],
+            monkeypatch=monkeypatch,
+            LONGEST=500,
+        )
+    assert ended.value.code == 0
+    (command,) = said
+    told = [word for flag, word in pairwise(command) if flag == "--set"]
+    study = load_study(command[command.index("study") + 1], told)
+    Study(study, tmp_path / "study", tmp_path / "cache")
+    (cell, *_) = [c for c in reported(study, settled(study)) if c.method == "UFT"]
+    ground = prepare(cell.world, cell.seed, tmp_path / "cache")
+    state = run_cell(cell, ground, tmp_path / "cell", tmp_path / "cache", False)
+    assert state == "done", (tmp_path / "cell" / "log.txt").read_text()
+
+
+@needs_data
+def test_multiple_choice(
+    data: str,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("evaluate", str(model_folder), data, "--quick", "--only", "sums", monkeypatch=monkeypatch)
+    line, _ = [x for x in capsys.readouterr().out.splitlines() if x.startswith("sums")]
+    assert float(line.split()[4]) < 1e-3

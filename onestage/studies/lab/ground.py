@@ -43,6 +43,7 @@ def make_base(
     preset: Size = "small",
     *,
     seed: int = 0,
+    steps: int | None = None,
     say: Say = print,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
@@ -50,7 +51,8 @@ def make_base(
 
     The run that made it lies around it, in `cache/lab/bases/DIGEST`. A run that is killed leaves no such
     folder; of processes that ask at once, one makes it and the others wait. `seed` is that of the
-    weights and of the order of documents. Raises `GroundError` where the run was stopped by a signal.
+    weights and of the order of documents; `steps`: of its pretraining, where those of the preset are not
+    meant. Raises `GroundError` where the run was stopped by a signal.
     """
     home = cache.absolute() / "lab"
     lines = [json.dumps({"text": text}) + "\n" for text in world.pretraining_text("train")]
@@ -64,7 +66,11 @@ def make_base(
         },
         "data": [{"name": "text", "path": str(text)}],
         "objective": "sft",
-        "train": {**pretraining_settings(preset), "seed": seed},
+        "train": {
+            **pretraining_settings(preset),
+            **({} if steps is None else {"max_steps": steps}),
+            "seed": seed,
+        },
     }
     content = {"config": recipe["model"]["config"], "train": recipe["train"]}
     found = home / "bases" / _digest(json.dumps(content, sort_keys=True), words, *lines)
