@@ -104,12 +104,12 @@ def _tuning(told: Mapping[str, Any], tried: str) -> str:
     reach = [f", among those that reach {v:g} of the best {k}" for k, v in least if is_number(v)]
     most = mapping(told.get("at_most")).items()
     reach += [f", with {k} at most {v:g}" for k, v in most if is_number(v)]
-    seeds = _listed(told.get("seeds"))
-    count, metric = tried or setting(told.get("trials")), setting(told.get("metric"))
-    return (
-        f"{count} trials of a method, by {metric} on the validation split of seed"
-        f"{'s' * (',' in seeds)} {seeds}{''.join(reach)}"
+    seeds, count = _listed(told.get("seeds")), tried or told.get("trials")
+    trials = f"{count} trials of a method, " if count else ""
+    split = (
+        f"validation split of seed{'s' * (',' in seeds)} {seeds}" if seeds else "validation split"
     )
+    return f"{trials}by {setting(told.get('metric'))} on the {split}{''.join(reach)}"
 
 
 def _world(told: Mapping[str, Any]) -> str:

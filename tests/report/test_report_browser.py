@@ -158,3 +158,45 @@ def test_text_from_folders_never_runs(browser: Any, tmp_path: Path) -> None:
     assert tab.evaluate("() => window.ran") is None
     assert said == []
     tab.close()
+
+
+def test_on_a_phone_methods_and_prompts_stay_in_sight(browser: Any, page_file: Path) -> None:
+    tab, said = opened(browser, page_file, 390)
+    for box, pinned in (
+        (tab.locator("#c1-results .wide").first, "tbody th"),
+        (tab.locator("#c1-samples .sample").first, ".prompt"),
+    ):
+        box.scroll_into_view_if_needed()
+        name = box.locator(pinned).first
+        strip = box.locator(".answers") if pinned == ".prompt" else box
+        before = name.bounding_box()["x"]
+        strip.evaluate("strip => { strip.scrollLeft = 120 }")
+        assert strip.evaluate("strip => strip.scrollLeft") == 120
+        assert name.bounding_box()["x"] == pytest.approx(before, abs=1)
+    assert said == []
+    tab.close()
+
+
+def test_three_seeds_are_told_and_not_in_red(browser: Any, page_file: Path) -> None:
+    tab, _ = opened(browser, page_file, 1280)
+    ink = "one => getComputedStyle(one).color"
+    few = tab.locator("#c1-results td.forgotten.few").first
+    assert few.evaluate(ink) == few.locator("xpath=../../..//thead//th").first.evaluate(ink)
+    assert few.evaluate("one => getComputedStyle(one).backgroundColor") == "rgba(0, 0, 0, 0)"
+    assert "\u25bc" in few.evaluate("one => getComputedStyle(one, '::before').content")
+    tab.close()
+
+
+def test_a_point_says_what_it_is(browser: Any, page_file: Path) -> None:
+    tab, said = opened(browser, page_file, 1280)
+    front = tab.locator("#c1-the-front figure")
+    draw(front)
+    tip = front.locator(".tip")
+    assert tip.is_hidden()
+    place = front.locator(".scatterlayer .trace path").last.bounding_box()
+    tab.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    assert tip.is_visible()
+    assert "MAXRIGHT" in tip.text_content()
+    assert "train.learning_rate = 0.0005" in tip.text_content()
+    assert said == []
+    tab.close()
