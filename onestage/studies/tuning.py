@@ -86,14 +86,15 @@ def asked(tune: Tune | None) -> str:
 
 
 def edges(study: StudyFile, method: str, best: Mapping[str, Any]) -> list[str]:
-    """Numbers among the chosen values beyond which nothing was tried: the true best may lie there."""
+    """Numbers among the chosen values beyond which nothing was tried: the true best may lie there. Below
+    0, where a grid begins with it, nothing can be tried: weights and coefficients end there."""
     found = []
     for name, value in best.items():
         tried = study.methods[method].try_[name]
         numbers = len(tried) > 1 and all(
             isinstance(one, int | float) and not isinstance(one, bool) for one in tried
         )
-        if numbers and value in (min(tried), max(tried)):
+        if numbers and value in (min(tried), max(tried)) and not value == min(tried) == 0:
             found.append(name)
     return found
 

@@ -124,6 +124,10 @@ def test_the_best_trial_is_chosen_and_edges_are_told() -> None:
     both = study.methods["A"].model_copy(update={"try_": {"rate": [True, False]}})
     switch = study.model_copy(update={"methods": {"A": both}})
     assert edges(switch, "A", {"rate": True}) == []  # behind yes and no there is nothing
+    penalty = study.methods["A"].model_copy(update={"try_": {"rate": [0.0, 0.05]}})
+    weighed = study.model_copy(update={"methods": {"A": penalty}})
+    assert edges(weighed, "A", {"rate": 0.0}) == []  # below 0 nothing is weighed
+    assert edges(weighed, "A", {"rate": 0.05}) == ["rate"]
 
 
 def test_grids_grow_at_the_edges_that_were_chosen() -> None:
