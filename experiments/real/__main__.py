@@ -128,7 +128,7 @@ def recipe(name: str, model: str, data: Path, steps: int) -> dict[str, Any]:
             "max_length": 256,
             "logging_steps": 5,
         },
-        "evaluate": {"suites": [instructions(data)], "prompts": [PROMPT]},
+        "evaluate": {"suites": [instructions(data)], "prompts": [PROMPT], "share": 0.2},
         "verdict": {"allowed": ALLOWED},
     }
 
