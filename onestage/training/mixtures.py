@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onestage.config import RecipeError
-from onestage.data.columns import Numbers
 from onestage.data.kinds import ASKED, Kind
 from onestage.data.mixture import MixedStream, Mixture, Reuse, shares
 from onestage.data.stream import Stream
@@ -94,11 +93,6 @@ class Mixing:
             if share[name] > 0
         ]
         return Mixture(parts, self.train.seed)
-
-    def _numbers(self, name: str, kinds: Sequence[Kind], size: int) -> Numbers | None:
-        """Which records of a stream are of some kinds; None where all `size` of them are."""
-        store = self.data.train[name]
-        return None if size == len(store) else store.numbers(kinds)
 
     def _reuse(self, name: str) -> Reuse | None:
         return self.reuse if self.data.train[name].table.has_problems else None
