@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 import onestage as one
 from onestage.config import RecipeError
 from onestage.runfolder import read_metrics
+from onestage.training import build
 
 PROMPTS = ["What is the capital of France?", "Write about the sea.", "Count."]
 ANSWERS = [" The capital is Paris.", " The wind and the moon.", " one two three four"]
@@ -93,7 +94,11 @@ def test_a_run_that_was_killed_ends_the_same(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_weights_in_parts_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_weights_in_parts_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As several ranks would be: one process alone is refused before, for want of others."""
+    monkeypatch.setattr(build, "require_ranks", lambda section, ranks: None)
     with pytest.raises(RecipeError, match="tdpo compares whole distributions"):
         train(
             folders[0], tmp_path / "run", PAIRS, objective="tdpo", distributed={"sharding": "full"}
