@@ -13,6 +13,7 @@ from support.markdown import blocks
 from support.tiny import ROOT, write_rows
 
 import onestage as one
+from onestage.rollout.rewards._pool import close_shared
 
 PAGE = ROOT / "docs" / "plugins.md"
 
@@ -24,6 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    close_shared()  # workers of earlier tests import from where they were started
     return tmp_path
 
 
