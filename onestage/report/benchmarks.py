@@ -70,28 +70,33 @@ def models_in(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def benchmarks(runs: Sequence[Trained], reader: Reader) -> Benchmarks:
-    """Of each run, the numbers of its last model that was measured; of suites without their details."""
+    """Of each run, the numbers of the model that it left, else of the last that was measured of those
+    in its folder (`model_last`, a stage's, a checkpoint's); of suites without their details."""
     found, others = Benchmarks(), dict[str, Metric]()
     for run in runs:
+        known: list[tuple[bool, dict[str, Any], dict[str, Any]]] = []
         for file in filter(None, map(evaluation_file, (run.folder.parent, run.folder))):
             content = reader.json(file, run.name) or {}
             for model in models_in(content):
-                place = _place(str(model.get("name")), run.folder)
-                if place is not None and _fresh(file, place, run.name, reader):
-                    _add(found, others, run.name, content, model)
+                place = place_in(str(model.get("name")), run.folder)
+                if place is not None and fresh(file, place, run.name, reader):
+                    left = place.resolve() == (run.folder / "model").resolve()
+                    known.append((left, content, model))
+        for _, content, model in sorted(known, key=lambda one: one[0]):
+            _add(found, others, run.name, content, model)
     found.headlines = [*found.metrics]
     found.metrics |= {name: one for name, one in others.items() if name not in found.metrics}
     return found
 
 
-def _place(name: str, folder: Path) -> Path | None:
+def place_in(name: str, folder: Path) -> Path | None:
     """Where a model lies, if it is in a run's folder, which may have moved with it since."""
     parts, own = Path(name).parts, folder.resolve().name
     tails = [parts[at + 1 :] for at, part in enumerate(parts[:-1]) if part == own]
     return next((place for tail in tails if (place := folder / Path(*tail)).is_dir()), None)
 
 
-def _fresh(file: Path, model: Path, where: str, reader: Reader) -> bool:
+def fresh(file: Path, model: Path, where: str, reader: Reader) -> bool:
     """Whether a model is not younger than its numbers."""
     written = max((one.stat().st_mtime for one in model.glob("*.safetensors")), default=0.0)
     if file.stat().st_mtime >= written:

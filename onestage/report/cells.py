@@ -135,6 +135,8 @@ class Compared:
     certain: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Of methods, by metric: half the width of the interval of the change against the base, where it is
     known otherwise than from seeds (paired by item)."""
+    paired: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """That change itself: the base may have been asked more items than the model."""
 
     @property
     def tested(self) -> list[Cell]:
@@ -183,6 +185,9 @@ class Compared:
         # Seed by seed: in a generated world each seed has facts, and so a base, of its own.
         before, after = self.values(base, metric), self.values(one, metric)
         if not self.is_study:  # runs have one start, whatever their seeds
+            known = self.paired.get(one.method, {}).get(metric)
+            if known is not None and before:
+                return dict.fromkeys(after, known)
             return {
                 seed: value - start for start in before.values() for seed, value in after.items()
             }

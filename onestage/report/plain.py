@@ -36,7 +36,11 @@ def read_plain(folders: Sequence[Path]) -> Compared:
         base,
         troubles=reader.troubles,
         is_study=False,
-        certain=_certain(runs, metrics, asked),
+        certain={
+            run.name: _by_item(run, metrics, "half") | asked.certain.get(run.name, {})
+            for run in runs
+        },
+        paired={run.name: _by_item(run, metrics, "change") for run in runs},
     )
 
 
@@ -103,18 +107,12 @@ def _of_suite(key: str, runs: Sequence[Trained]) -> Metric:
     return Metric(f"{suite} {told}", f"suite {suite}: {told}", better, "suites")
 
 
-def _certain(
-    runs: Sequence[Trained], metrics: Mapping[str, Metric], asked: Benchmarks
-) -> dict[str, dict[str, float]]:
-    """Half-widths of the intervals of changes, paired by item."""
+def _by_item(run: Trained, metrics: Mapping[str, Metric], what: str) -> dict[str, float]:
+    """Changes of suites, or half-widths of their intervals, paired by item."""
     return {
-        run.name: {
-            metrics[key].name: told["half"]
-            for key, told in run.suites().items()
-            if key in metrics and is_number(told.get("half"))
-        }
-        | asked.certain.get(run.name, {})
-        for run in runs
+        metrics[key].name: told[what]
+        for key, told in run.suites().items()
+        if key in metrics and is_number(told.get(what))
     }
 
 

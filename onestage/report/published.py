@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from onestage.report.benchmarks import evaluation_file, models_in
+from onestage.report.benchmarks import evaluation_file, fresh, models_in, place_in
 from onestage.report.cells import Compared
 from onestage.report.markup import Html, el, fold, join, table
 from onestage.report.reading import Reader, is_number, mapping
@@ -103,14 +103,21 @@ def published_section(found: Compared) -> Html | None:
 
 
 def models_of(folder: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Measured]]]:
-    """The models of a folder's evaluation, bases left out, with their numbers by column."""
+    """The models of a folder's evaluation, bases and what was trained again since left out, with their
+    numbers by column."""
     file = evaluation_file(folder)
-    content = mapping(reader.json(file, folder.name)) if file is not None else {}
+    if file is None:
+        return
+    content = mapping(reader.json(file, folder.name))
     suites = {k: mapping(v) for k, v in mapping(content.get("suites")).items()}
     models = models_in(content)
     bases = {one.get("base") for one in models}
     for one in models:
-        if one.get("name") not in bases:
+        place = place_in(str(one.get("name")), folder)
+        told = Reader()  # the chapter tells it already
+        if one.get("name") not in bases and (
+            place is None or fresh(file, place, folder.name, told)
+        ):
             yield f"{folder.name}: {Path(str(one.get('name'))).name}", _numbers(one, suites)
 
 

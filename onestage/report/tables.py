@@ -71,10 +71,12 @@ def latex_of(found: Compared) -> str:
 def _caption(found: Compared) -> str:
     counts = sorted({len(found.values(one, n)) for one in found.settings() for n in found.headline})
     counts = [count for count in counts if count]
-    if not counts or counts == [1]:
-        return "single runs, without intervals."
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     worse = "" if found.base is None else rf"; $\dagger$: surely worse than {escaped(found.base)}"
+    if not counts or counts == [1]:
+        # Of runs the intervals of changes may be known, over a suite's items.
+        sure = any(certain for certain in found.certain.values())
+        return f"single runs, without intervals{worse if sure else ''}."
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return rf"mean over {seeds} seeds $\pm$ half of the 95\,\% interval (Student's t){worse}."
 
 

@@ -80,18 +80,24 @@ class Trained:
 
     @property
     def _kept_step(self) -> int | None:
-        """The step of that model, where it is not the last one's (`evaluate.best`)."""
-        steps = [value for _, value in self.series(KEPT_STEP) if value is not None]
+        """The step of that model, where `evaluate.best` has not kept the last one's."""
+        last = self.pieces(KEPT_STEP)[-1] if self.parts else []
+        steps = [value for _, value in last if value is not None]
         return int(steps[-1]) + self.parts[-1].before if steps else None
 
     def suites(self) -> dict[str, dict[str, Any]]:
-        """What suites found of the model that the run left, by metric: `suite/NAME/METRIC`."""
+        """What suites found of the model that the run left, by metric: `suite/NAME/METRIC`.
+
+        Without changes where a later stage was asked: they are against the model that it began from.
+        """
         kept, found = self._kept_step, {}
+        apart = {"change", "half"} if any(part.evaluations for part in self.parts[1:]) else set()
         for part in self.parts:
             for line in part.evaluations:
                 late = kept is not None and part.before + _step(line) > kept
                 for name, told in {} if late else mapping(line.get("metrics")).items():
-                    found[f"suite/{line.get('suite')}/{name}"] = mapping(told)
+                    known = {k: v for k, v in mapping(told).items() if k not in apart}
+                    found[f"suite/{line.get('suite')}/{name}"] = known
         return found
 
     @property

@@ -7,10 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from support.report_folders import make_run
+import pytest
+from support.report_folders import make_run, make_stages, write_lines
 
+from onestage.report.cells import Compared, Setting
 from onestage.report.keeping import verdict_of
 from onestage.report.page import read_folders
+from onestage.report.tables import latex_of
 
 
 def suite(value: float, change: float, half: float, lower: bool = False) -> dict[str, Any]:
@@ -61,3 +64,73 @@ def test_numbers_that_are_older_than_the_model_are_left_out(tmp_path: Path) -> N
     os.utime(weights, (1000, 1000))
     (chapter,) = read_folders([run])
     assert "ifeval mean" in chapter.metrics
+
+
+def asked_while_it_went(run: Path, values: dict[int, float], change: float | None = None) -> None:
+    """A suite's numbers at some steps of a run; the last with its change, ± .1 over the same items."""
+    with (run / "metrics.jsonl").open("a") as log:
+        log.writelines(
+            json.dumps({"step": step, "suite/ifeval/mean": value}) + "\n"
+            for step, value in values.items()
+        )
+    facts: list[dict[str, Any]] = [{"value": value} for value in values.values()]
+    if change is not None:
+        facts[-1] |= {"change": change, "half": 0.1}
+    lines = [
+        {"step": step, "suite": "ifeval", "metrics": {"mean": one}}
+        for step, one in zip(values, facts, strict=True)
+    ]
+    write_lines(run / "evaluations.jsonl", lines)
+
+
+def change_of(chapter: Compared, method: str) -> float:
+    found = chapter.change(Setting(method), "ifeval mean")
+    assert found is not None
+    return found.mean
+
+
+def test_a_change_is_of_the_items_that_were_asked_both_times(tmp_path: Path) -> None:
+    """.5 of all items at the start and .75 of the first of them at the end, which had .6 there."""
+    run = make_run(tmp_path / "a")
+    asked_while_it_went(run, {0: 0.5, 60: 0.75}, 0.15)
+    (chapter,) = read_folders([run])
+    assert change_of(chapter, "a") == pytest.approx(0.15)
+    verdict = verdict_of(chapter)
+    assert verdict is not None
+    (told,) = (one for one, _ in verdict.changes if one.measure == "ifeval mean")
+    assert (told.before, told.after) == (pytest.approx(0.6), 0.75)
+    assert told.bounds == (pytest.approx(5), pytest.approx(25))
+    assert "surely worse than start" in latex_of(chapter)  # which the dagger stands for
+
+
+def test_a_stage_is_compared_with_the_model_it_began_from_and_the_run_with_its_own(
+    tmp_path: Path,
+) -> None:
+    """The second stage fell by .05 from .8, and the run rose by .25 from .5, of which no interval is
+    known."""
+    run = make_stages(tmp_path / "a")
+    asked_while_it_went(run / "1-sft", {0: 0.5, 60: 0.8}, 0.3)
+    asked_while_it_went(run / "2-dpo", {0: 0.8, 60: 0.75}, -0.05)
+    (chapter,) = read_folders([run])
+    assert change_of(chapter, "a") == pytest.approx(0.25)
+    assert "ifeval mean" not in chapter.certain["a"]
+
+
+def test_the_step_that_an_earlier_stage_kept_is_no_step_of_the_last(tmp_path: Path) -> None:
+    """The first stage kept its step 20; the run's numbers are those of step 60 of the second."""
+    run = make_stages(tmp_path / "a")
+    with (run / "1-sft" / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 60, "evaluate/kept_step": 20.0}) + "\n")
+    asked_while_it_went(run / "2-dpo", {0: 0.5, 20: 0.6, 60: 0.75})
+    (chapter,) = read_folders([run])
+    (value,) = chapter.values(Setting("a"), "ifeval mean").values()
+    assert value == 0.75
+
+
+def test_of_several_models_of_a_run_the_one_that_it_left_counts(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    (run / "model_last").mkdir()
+    found = {"a/model": suite(0.75, 0.25, 0.1), "a/model_last": suite(0.6, 0.1, 0.1)}
+    evaluated(run / "evaluation" / "evaluation.json", found)
+    (chapter,) = read_folders([run])
+    assert [*chapter.values(Setting("a"), "ifeval mean").values()] == [0.75]

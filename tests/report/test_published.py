@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ def test_a_models_row_stands_under_the_published_ones(tmp_path: Path, chat: bool
     assert "-0.28 ± 0.10" in text
     (row,) = dict(models_of(folder, Reader())).values()
     assert row["mt_bench"].value == 6.5
+    # What was trained again since has no row.
+    (folder / "model" / "model.safetensors").write_bytes(b"")
+    os.utime(folder / "evaluation" / "evaluation.json", (1000, 1000))
+    assert not dict(models_of(folder, Reader()))
 
 
 def test_other_shots_or_a_template_are_not_the_papers(tmp_path: Path) -> None:
