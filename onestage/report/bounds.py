@@ -39,22 +39,29 @@ DRAWN = 8
 
 def bounds_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     """Over steps, then a row for each bound of each finished run; None where nobody set one."""
-    drawn = [figure.html() for figure in figures_of(found.trained()[:DRAWN], looks)]
+    bounded = [cell for cell in found.trained() if _names(cell)]
+    drawn = [figure.html() for figure in figures_of(bounded[:DRAWN], looks)]
     grid = el("div", *drawn, class_="grid") if drawn else None
+    few = f"The first {DRAWN} of {len(bounded)} runs are drawn." if len(bounded) > DRAWN else ""
+    note = el("p", few, class_="note") if grid and few else None
     certified = _certificates(found)
-    return join([grid, certified]) if grid or certified else None
+    return join([note, grid, certified]) if grid or certified else None
 
 
 def figures_of(cells: list[Cell], looks: Mapping[str, Look]) -> Iterator[Figure]:
     """Two for each bound: how much was forgotten over the steps, and what weighed against it."""
-    keys = dict.fromkeys(key for cell in cells if cell.trained for key in cell.trained.measured())
-    names = dict.fromkeys(key.split("/")[1] for key in keys if key.startswith("keep/"))
-    for name in names:
+    for name in dict.fromkeys(name for cell in cells for name in _names(cell)):
         for what, (title, unit) in WAY.items():
             traces = [trace for cell in cells for trace in _traces(cell, looks, name, what)]
             layout = {"xaxis": axis("step"), "yaxis": axis(unit, zeroline=True), "labels": True}
             if traces:
                 yield Figure(f"{name}: {title}", traces, layout, height=270)
+
+
+def _names(cell: Cell) -> list[str]:
+    """Of the bounds that a run measured."""
+    keys = cell.trained.measured() if cell.trained else []
+    return list(dict.fromkeys(key.split("/")[1] for key in keys if key.startswith("keep/")))
 
 
 def _traces(

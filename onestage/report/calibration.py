@@ -30,7 +30,7 @@ def calibration_figure(
             traces.append(
                 {
                     "x": [score for score, _ in points],
-                    "y": [rounded(1 / (1 + math.exp(-reward))) for _, reward in points],
+                    "y": [rounded((1 + math.tanh(reward / 2)) / 2) for _, reward in points],
                     "text": [f"(mean implicit reward {reward:.3g})" for _, reward in points],
                     "mode": "lines+markers",
                     "line": {"color": look.colour, "dash": look.dash, "width": 2},

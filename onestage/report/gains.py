@@ -21,8 +21,10 @@ WHISKERS = "Whiskers: 95 % interval over seeds."
 
 def gains_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     """Bars of the change against the base for each group of metrics."""
+    if found.base is None or not found.headline:
+        return None
     rows, note = chosen_settings(found)
-    if found.base is None or not rows:
+    if not rows:
         return None
     groups: dict[str, list[str]] = {}
     for name in found.metrics:

@@ -207,8 +207,11 @@ def _typed(found: Compared) -> list[str]:
     if words[:2] != ["onestage", "study"]:
         return []
     files = [word for word in words[2:] if word.endswith((".yaml", ".yml"))]
-    given = [(a, b) for a, b in pairwise(words) if a == "--set"]
-    return [*words[:2], *files[:1], *(word for two in given for word in two)] if files else []
+    flags = [(a, b) for a, b in pairwise(words) if a == "--set" or b.startswith("--set=")]
+    given = [b if a == "--set" else b.partition("=")[2] for a, b in flags]
+    files = [word for word in files if word not in given and not word.startswith("--")]
+    told = [word for one in given for word in ("--set", one)]
+    return [*words[:2], *files[:1], *told] if files else []
 
 
 def _times(found: Compared) -> Html | None:

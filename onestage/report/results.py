@@ -130,8 +130,10 @@ def _heading(metric: Metric) -> Html:
 def explanation(found: Compared, rows: Sequence[Setting]) -> Html:
     """How to read the table."""
     counts = sorted({len(found.values(one, n)) for one in rows for n in found.headline} - {0})
-    if counts == [1]:
-        says: list[object] = ["One seed each, so there are no intervals. "]
+    if not counts:
+        says: list[object] = ["None of the headline metrics was measured. "]
+    elif counts == [1]:
+        says = ["One seed each, so there are no intervals. "]
     else:
         seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         says = [f"Mean over {seeds} seeds ± half the width of its 95 % interval (Student's t). "]

@@ -288,6 +288,25 @@ def test_a_study_without_its_study_file(tmp_path: Path) -> None:
     assert found.mean(Setting("UFT"), "formats").mean == pytest.approx(0.8)  # type: ignore[union-attr]
 
 
+def test_what_was_measured_may_be_no_headline_and_may_be_large(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", runs=False)
+    for file in study.glob("cells/*/results.json"):
+        write(file, {"length": 3.0})
+    assert "None of the headline metrics was measured" in page(read_folders([study]), "x")
+    study = make_axes_study(tmp_path / "a", "learning_rate")
+    for file in [
+        study / "study.json",
+        *study.glob("cells/*/results.json"),
+        *study.glob("results.*"),
+    ]:
+        file.unlink()
+    assert "study.json is missing" in page(read_folders([study]), "x")
+    run = make_run(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 60, "eval/s/score/implicit_reward_at_0.2": -800.0}) + "\n")
+    assert "Implicit reward against given score" in page(read_folders([run]), "x")
+
+
 def test_plain_runs_side_by_side(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "a", drift=1.0), make_stages(tmp_path / "b", drift=2.0)]
     (found,) = read_folders(folders)

@@ -155,6 +155,10 @@ def test_bounds_over_the_steps(tmp_path: Path) -> None:
     assert [trace["y"] for trace in measured["data"]] == [[0.09, 0.06, 0.045], [0.05, 0.05, 0.05]]
     assert [trace["y"] for trace in multiplier["data"]] == [[1.0, 2.0, 2.5]]
     assert "KL divergence on maths; held by a pull to the start model" in section
+    # Runs without bounds take no place from those that have some.
+    others = [make_run(tmp_path / f"other-{n}") for n in range(8)]
+    section = chapter_sections(read_folders([*others, run])[0])["Bounds"]
+    assert len(specs(section)[0]["data"]) == 2
 
 
 def test_questions_asked_again_stand_side_by_side(tmp_path: Path) -> None:

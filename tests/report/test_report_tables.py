@@ -97,5 +97,9 @@ def test_every_line_has_a_command(tmp_path: Path) -> None:
     assert found["UFT"] == (
         f"{begun} '{{method: UFT, seeds: [0, 1, 2], train.learning_rate: 0.0005}}'"
     )
+    command = "onestage study --set recipe=r.yaml --set=world.name=lab --out x s.yaml"
+    (study / "study.json").write_text(json.dumps({**about, "command": command}))
+    begun = "onestage study s.yaml --set recipe=r.yaml --set world.name=lab --cell"
+    assert line_commands(read_study(study))["base"].startswith(begun)
     (study / "study.json").write_text(json.dumps({**about, "command": "make studies"}))
     assert line_commands(read_study(study)) == {}
