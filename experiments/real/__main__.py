@@ -74,12 +74,16 @@ def main(
         data.mkdir(parents=True, exist_ok=True)
         start = smollm2(model, out / "smollm2", say)
         write_data(data)
-        for name in WAYS:
-            file = out / f"{name}.yaml"
-            file.write_text(yaml.safe_dump(recipe(name, start, data, steps), sort_keys=False))
-            going = ["--resume"] if (out / name).exists() else []
-            run(["train", str(file), "--out", str(out / name), *going])
         runs = [out / name for name in WAYS]
+        for folder in runs:
+            if (folder / "model").exists():
+                say(f"{folder} was trained before; remove it to have it trained again")
+                continue
+            file = out / f"{folder.name}.yaml"
+            told = recipe(folder.name, start, data, steps)
+            file.write_text(yaml.safe_dump(told, sort_keys=False))
+            going = ["--resume"] if folder.exists() else []
+            run(["train", str(file), "--out", str(folder), *going])
         asked = [word for one in suites(data) for word in ("--suite", one)]
         models = [str(last_model(folder)) for folder in runs]
         place = ["--base", start, "--out", str(out / "evaluation"), "--allowed", str(ALLOWED)]

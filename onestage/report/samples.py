@@ -137,11 +137,12 @@ def _line(one: Mapping[str, Any]) -> Html:
 
 
 def _last(cell: Cell) -> list[dict[str, Any]]:
-    """Lines of the last step that kept any."""
+    """Lines of the last step that kept any, steps of stages added up."""
     for part in reversed(cell.trained.parts if cell.trained else []):
         if part.samples:
             step = part.samples[-1].get("step")
-            return [one for one in part.samples if one.get("step") == step]
+            at = step + part.before if isinstance(step, int) else step
+            return [{**one, "step": at} for one in part.samples if one.get("step") == step]
     return []
 
 

@@ -37,7 +37,7 @@ from onestage.studies.results import (
     write_tidy,
 )
 from onestage.studies.run_cell import begin, mark_failed, state_of, world_of
-from onestage.studies.tuning import asked, choose, settled, wider
+from onestage.studies.tuning import asked, choose, require_measured, settled, wider
 from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.lock import held
 from onestage.training.recipe import parse_recipe
@@ -331,14 +331,7 @@ def first_seed(file: StudyFile) -> StudyFile:
 def check(file: StudyFile, world: World) -> None:
     """Raise `StudyError` for what can be seen before anything is trained."""
     claims.check(file)
-    if file.tune is not None and file.tune.metric not in world.metrics:
-        known = file.tune.metric.startswith(("eval/", "retention/"))
-        known |= file.front is not None and file.tune.metric == "ideal_distance"
-        if not known:
-            raise StudyError(
-                f"tune.metric: {file.tune.metric!r} is not measured; there are {list(world.metrics)} "
-                "and the held-out losses eval/..."
-            )
+    require_measured(file, [*world.metrics, *SPENT])
     everything = trials(file) + reported(file, settled(file))
     for cell in everything:
         if cell.recipe is not None:

@@ -6,8 +6,30 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from onestage.config import nearest
 from onestage.studies.cells import Cell, choices
-from onestage.studies.file import StudyFile, Tune
+from onestage.studies.file import StudyError, StudyFile, Tune
+
+OWN = ("eval/", "start/", "retention/", "keep/", "after/", "left/")
+"""How the names of metrics begin that runs measure themselves, or that are of a model after a stage."""
+TRADED = ("gap/x", "gap/y", "ideal_distance")
+"""What trials of a study with a front have, too."""
+
+
+def require_measured(study: StudyFile, known: Sequence[str]) -> None:
+    """Raise `StudyError` where values would be chosen by what no trial measures. known: metrics of the
+    world, and of what runs take."""
+    if study.tune is None:
+        return
+    known, tune = [*known, *(TRADED if study.front else ())], study.tune
+    places = {"metric": [tune.metric], "at_least": tune.at_least, "at_most": tune.at_most}
+    for place, names in places.items():
+        for name in names:
+            if name not in known and not name.startswith(OWN):
+                raise StudyError(
+                    f"tune.{place}: {name!r} is not measured{nearest(name, known)}; runs measure "
+                    f"{'..., '.join(OWN)}..., too"
+                )
 
 
 def settled(study: StudyFile) -> dict[str, dict[str, Any]]:

@@ -83,6 +83,30 @@ def test_the_whole_path_with_a_tiny_model(tmp_path: Path, monkeypatch: pytest.Mo
     assert yaml.safe_load(Path("demo/maxright.yaml").read_text())["schedule"]["name"] == "maxright"
 
 
+def test_what_was_trained_before_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is done cannot be gone on with; one that was killed can."""
+    ran: list[list[str]] = []
+
+    def done(words: list[str]) -> None:
+        ran.append(words)
+        if words[0] == "train":
+            (Path(words[3]) / "model").mkdir(parents=True)
+
+    monkeypatch.setattr("onestage.data.reach._out_of_reach", lambda: "no network")
+    monkeypatch.setattr("experiments.real.__main__.run", done)
+    (tmp_path / "uft" / "model").mkdir(parents=True)
+    (tmp_path / "maxright").mkdir()
+    found = CliRunner().invoke(app, ["--model", "tiny", "--out", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    assert [Path(words[3]).name for words in ran if words[0] == "train"] == [
+        *("maxright", "sft_then_dpo")
+    ]
+    assert ["--resume" in words for words in ran[:2]] == [True, False]
+    assert "uft was trained before" in " ".join(found.output.split())
+
+
 def test_where_the_model_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is named, one that was fetched before, the hub, the package; or one clear line."""
     said: list[str] = []

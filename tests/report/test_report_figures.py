@@ -172,6 +172,11 @@ def test_questions_asked_again_stand_side_by_side(tmp_path: Path) -> None:
     text = chapter_sections(read_folders([run])[0])["Samples"]
     assert text.count(">Who?<") == 1
     assert re.findall(r"answer at (\d+)", text) == ["0", "10", "30", "50"]
+    stages = make_stages(
+        tmp_path / "stages"
+    )  # whose steps add up: 60 of the first, 50 of the second
+    write_lines(stages / "2-dpo" / "samples.jsonl", asked)
+    assert ", step 110" in chapter_sections(read_folders([stages])[0])["Samples"]
 
 
 def grid() -> Compared:

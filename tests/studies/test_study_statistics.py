@@ -13,7 +13,7 @@ from onestage.studies.cells import trials
 from onestage.studies.claims import check, judged
 from onestage.studies.file import Front, StudyError, parse_study
 from onestage.studies.results import TidyRow, differences, summary, traded
-from onestage.studies.tuning import asked, choose, edges, settled, wider
+from onestage.studies.tuning import asked, choose, edges, require_measured, settled, wider
 
 
 def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[TidyRow]:
@@ -191,3 +191,18 @@ def test_what_is_gained_is_compared_under_one_bound() -> None:
     told = choose(study, trials(study), found, "higher")
     assert [told[name]["best"] for name in "AB"] == [{"rate": 2}, None]
     assert asked(study.tune) == " that is at most {'text_loss': 0.05}"
+
+
+def test_what_no_trial_measures_is_refused_before_any_trial() -> None:
+    def asks(**tune: Any) -> None:
+        told = {"seeds": [8], "metric": "overall", **tune}
+        study = parse_study(content(Path("b"), Path("d"), tune=told))
+        require_measured(study, ["overall", "truth", "text_loss"])
+
+    asks(at_least={"truth": 0.9}, at_most={"keep/text/held_out": 0.05, "text_loss": 1.0})
+    with pytest.raises(StudyError, match=r"tune.at_most: 'text_los' .* did you mean 'text_loss'"):
+        asks(at_most={"text_los": 0.05})
+    with pytest.raises(StudyError, match=r"tune.at_least: 'trut' .* did you mean 'truth'"):
+        asks(at_least={"trut": 0.9})
+    with pytest.raises(StudyError, match=r"tune.metric: 'all' is not measured"):
+        asks(metric="all")
