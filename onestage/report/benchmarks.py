@@ -1,12 +1,12 @@
 """What `onestage evaluate` found of runs' models: on all items, of which a run under way asks a few.
 
-`evaluation.json` is looked for where the command leaves it: in the run's folder, or, of several runs
-that were measured together, beside them.
+`evaluation.json` is looked for where the command leaves it: in the run's folder or its last stage's, and
+of several runs that were measured together in that of one of them, or beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,10 @@ class Benchmarks:
 
 def evaluation_file(folder: Path) -> Path | None:
     """Where a folder's evaluation lies, if it has one."""
-    return next((folder / one for one in PLACES if (folder / one).is_file()), None)
+    # Of a run in stages, model/ is a link to that of the last, and the command goes by where it leads.
+    places = (folder, (folder / "model").resolve().parent)
+    found = (place / one for place in places for one in PLACES)
+    return next((file for file in found if file.is_file()), None)
 
 
 def models_in(content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -74,19 +77,37 @@ def benchmarks(runs: Sequence[Trained], reader: Reader) -> Benchmarks:
     in its folder (`model_last`, a stage's, a checkpoint's); of suites without their details."""
     found, others = Benchmarks(), dict[str, Metric]()
     for run in runs:
-        known: list[tuple[bool, dict[str, Any], dict[str, Any]]] = []
-        for file in filter(None, map(evaluation_file, (run.folder.parent, run.folder))):
-            content = reader.json(file, run.name) or {}
-            for model in models_in(content):
-                place = place_in(str(model.get("name")), run.folder)
-                if place is not None and fresh(file, place, run.name, reader):
-                    left = place.resolve() == (run.folder / "model").resolve()
-                    known.append((left, content, model))
-        for _, content, model in sorted(known, key=lambda one: one[0]):
+        for _, content, model in sorted(_measured(run, runs, reader), key=lambda one: one[0]):
             _add(found, others, run.name, content, model)
     found.headlines = [*found.metrics]
     found.metrics |= {name: one for name, one in others.items() if name not in found.metrics}
     return found
+
+
+def _measured(
+    run: Trained, runs: Sequence[Trained], reader: Reader
+) -> Iterator[tuple[bool, dict[str, Any], dict[str, Any]]]:
+    """Models of a run, in files of its own after those of others: whether it is the one that the run
+    left, what its file says, and what that says of it."""
+    mine = [*filter(None, map(evaluation_file, (run.folder.parent, run.folder)))]
+    files = dict.fromkeys([*filter(None, (evaluation_file(one.folder) for one in runs))])
+    for file in [*(one for one in files if one not in mine), *mine]:
+        # A damaged file is told by whom it belongs to.
+        content = (reader if file in mine else Reader()).json(file, run.name) or {}
+        for model in models_in(content):
+            name = str(model.get("name"))
+            if inside(Path(name), run.folder):
+                place: Path | None = Path(name)
+            elif file in mine and not any(inside(Path(name), one.folder) for one in runs):
+                place = place_in(name, run.folder)
+            else:
+                place = None
+            if place is not None and place.is_dir() and fresh(file, place, run.name, reader):
+                yield place.resolve() == (run.folder / "model").resolve(), content, model
+
+
+def inside(place: Path, folder: Path) -> bool:
+    return place.resolve().is_relative_to(folder.resolve())
 
 
 def place_in(name: str, folder: Path) -> Path | None:

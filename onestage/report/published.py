@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from onestage.report.benchmarks import evaluation_file, fresh, models_in, place_in
+from onestage.report.benchmarks import evaluation_file, fresh, inside, models_in, place_in
 from onestage.report.cells import Compared
 from onestage.report.markup import Html, el, fold, join, table
 from onestage.report.reading import Reader, is_number, mapping
@@ -113,12 +113,15 @@ def models_of(folder: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Mea
     models = models_in(content)
     bases = {one.get("base") for one in models}
     for one in models:
-        place = place_in(str(one.get("name")), folder)
-        told = Reader()  # the chapter tells it already
-        if one.get("name") not in bases and (
-            place is None or fresh(file, place, folder.name, told)
-        ):
-            yield f"{folder.name}: {Path(str(one.get('name'))).name}", _numbers(one, suites)
+        name = str(one.get("name"))
+        here = Path(name).is_dir() and not inside(Path(name), folder)
+        place = None if here else place_in(name, folder)
+        # What is too old is told by the chapter already.
+        old = place is not None and not fresh(file, place, folder.name, Reader())
+        if one.get("name") not in bases and not old:
+            # Of several runs that were measured together, each by its own name.
+            whose = folder.name if place else "/".join(Path(name).parts[-3:-1])
+            yield f"{whose}: {Path(name).name}", _numbers(one, suites)
 
 
 def _name(suite: Mapping[str, Any]) -> str:

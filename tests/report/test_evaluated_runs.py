@@ -134,3 +134,16 @@ def test_of_several_models_of_a_run_the_one_that_it_left_counts(tmp_path: Path) 
     evaluated(run / "evaluation" / "evaluation.json", found)
     (chapter,) = read_folders([run])
     assert [*chapter.values(Setting("a"), "ifeval mean").values()] == [0.75]
+
+
+def test_numbers_are_found_where_the_command_leaves_them(tmp_path: Path) -> None:
+    """Of several models in the folder of the first one's run; of stages in that of the last."""
+    runs = [make_run(tmp_path / name / "run") for name in "ab"]
+    runs.append(make_stages(tmp_path / "c"))
+    (runs[2] / "model").symlink_to("2-dpo/model")
+    models = {str(run / "model"): suite(0.5 + 0.1 * n, 0.1, 0.1) for n, run in enumerate(runs)}
+    evaluated(runs[0] / "evaluation" / "evaluation.json", dict([*models.items()][:2]))
+    evaluated(runs[2] / "2-dpo" / "evaluation" / "evaluation.json", dict([*models.items()][2:]))
+    (chapter,) = read_folders(runs)
+    found = [chapter.values(Setting(name), "ifeval mean") for name in chapter.methods[1:]]
+    assert [[*one.values()] for one in found] == [[0.5], [0.6], [0.7]]

@@ -73,10 +73,19 @@ def test_a_models_row_stands_under_the_published_ones(tmp_path: Path, chat: bool
     assert "-0.28 ± 0.10" in text
     (row,) = dict(models_of(folder, Reader())).values()
     assert row["mt_bench"].value == 6.5
+    # What lies in another run, and was measured together with this one, is not called by its name.
+    both = evaluation(chat)
+    other = make_run(tmp_path / "second" / "first") / "model"
+    both["models"].append({**both["models"][1], "name": str(other)})
+    both["models"].append({**both["models"][1], "name": "far/model"})
+    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(both))
+    assert [*dict(models_of(folder, Reader()))] == [
+        *("first: model", "second/first: model", "far: model")
+    ]
     # What was trained again since has no row.
     (folder / "model" / "model.safetensors").write_bytes(b"")
     os.utime(folder / "evaluation" / "evaluation.json", (1000, 1000))
-    assert not dict(models_of(folder, Reader()))
+    assert "first: model" not in dict(models_of(folder, Reader()))
 
 
 def test_other_shots_or_a_template_are_not_the_papers(tmp_path: Path) -> None:
