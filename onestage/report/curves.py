@@ -166,7 +166,7 @@ def _joined(pieces: Sequence[Sequence[Point]]) -> list[Point]:
     found: list[Point] = []
     for piece in pieces:
         if found and piece:
-            # plotly.js draws no line through a point without a value.
+            # No line is drawn through a point without a value.
             found.append((piece[0][0], None))
         found += thinned(piece)
     return found

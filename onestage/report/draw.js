@@ -148,7 +148,7 @@ const draw = (() => {
       const by = t["error_" + axis]?.visible ? t["error_" + axis].array[n] : 0;
       return finite(v) && by ? [v - by, v + by] : [v];
     });
-    const all = (axis) => data.filter((t) => !t.aside).flatMap((t) => spread(t, axis));
+    const all = (axis) => data.flatMap((t) => spread(t, axis));
     const { x, y, left, top, bottom } = frame(svg, size, layout, all("x"), all("y"), right);
     const layer = el("g", { class: "scatterlayer" });
     const [marks, labels] = [[], []];

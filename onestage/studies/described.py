@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -37,7 +36,7 @@ def described(
         "front": file.front.model_dump() if file.front else None,
         **kept,
         **{key: here[key] for key in ("versions", "git", "machine")},
-        "command": shlex.join(["onestage", *sys.argv[1:]]),
+        "command": shlex.join(["onestage", *here["command"][1:]]),  # keys are covered in it
         "written": datetime.now().isoformat(timespec="seconds"),
     }
 

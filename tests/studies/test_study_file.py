@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.small_studies import content
 
 from onestage.studies.cells import choices, recipe_of, reported, trials
+from onestage.studies.described import described
 from onestage.studies.file import StudyError, load_study, parse_study
 from onestage.studies.variables import filled, used
 
@@ -228,3 +229,11 @@ def test_numbers_that_yaml_takes_for_text(tmp_path: Path) -> None:
     )
     assert load_study(file).methods["A"].try_ == {"rate": [1e-4]}
     assert load_study(file, ["seeds=[3, 4]"]).seeds == [3, 4]
+
+
+def test_what_a_study_tells_of_its_command_holds_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sk-" + "a1" * 12
+    words = ["study", "my table.yaml", "--set", f"world.judge={key}", "--on", "ray://u:secret@host"]
+    monkeypatch.setattr("sys.argv", ["/home/me/bin/onestage", *words])
+    told = described(parse_study(content(*HERE)), {}, [], {})["command"]
+    assert told == ("onestage study 'my table.yaml' --set 'world.judge=***' --on 'ray://***@host'")
