@@ -77,9 +77,16 @@ def convert(
 
 
 def _show(found: Converted) -> None:
+    from onestage.data.calibration import FEWEST
+
     console.print(_examples(found))
     if found.raters.ratings:
         show_raters(console, found.raters, found.calibration)
+    if found.calibration is not None and not found.calibration.habits:
+        say(
+            f"--ratings calibrated changed nothing: it needs raters who gave scores to {FEWEST} answers "
+            "that others have scored, too"
+        )
     told = ", ".join(f"{count:,} rows of {_called(name)}" for name, count in found.formats.items())
     say(f"read {told}")
     if found.unused:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from onestage.config import nearest
@@ -22,7 +22,10 @@ def require_measured(study: StudyFile, known: Sequence[str]) -> None:
     if study.tune is None:
         return
     known, tune = [*known, *(TRADED if study.front else ())], study.tune
-    places = {"metric": [tune.metric], "at_least": tune.at_least, "at_most": tune.at_most}
+    places: dict[str, Iterable[str]] = {
+        **{"metric": [tune.metric], "at_least": tune.at_least},
+        "at_most": tune.at_most,
+    }
     for place, names in places.items():
         for name in names:
             if name not in known and not name.startswith(OWN):

@@ -99,3 +99,7 @@ def test_the_command_says_what_it_took_off(write, tmp_path):
     wrong = CliRunner().invoke(app, ["convert", str(source), str(out), *options, "median"])
     assert wrong.exit_code != 0
     assert "neither mean nor calibrated" in wrong.output
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text(json.dumps({"prompt": "Why?", "completion": "So.", "score": 0.5}) + "\n")
+    few = CliRunner().invoke(app, ["convert", str(alone), str(out), "--ratings", "calibrated"])
+    assert "--ratings calibrated changed nothing" in " ".join(few.output.split())
