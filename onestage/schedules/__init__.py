@@ -99,7 +99,8 @@ class Schedule(abc.ABC):
 
     @property
     def feels(self) -> bool:
-        """Whether it is told of the terms' gradients (`feel`); only where a gauge can be read."""
+        """Whether it is told of the terms' gradients (`feel`); only where a gauge can be read, and every
+        term has two records a step, whose halves say how noisy it is."""
         return False
 
     @property

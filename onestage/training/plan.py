@@ -136,6 +136,11 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
             raise RecipeError(
                 f"schedule: {name} has a weight but no stream to train on has records for it"
             )
+        if part and schedule.feels and sum(s.share for s in own[name].streams) <= 1:
+            raise RecipeError(
+                f"schedule {weighing.name}: reads the noise of a gradient off two halves of a term's "
+                f"records, and {name} has one a step; raise train.batch_size, or per_step of its streams"
+            )
     own = {name: mixture for name, mixture in own.items() if mixture.streams}
     feeds = Feeds(own, together, schedule.measure_fraction)
     group, longest = rollout.num_generations, rollout.max_completion_length

@@ -178,12 +178,13 @@ class Run:
 
     def go(self, *, self_check: bool = True) -> Path:
         """All that is left to do; returns where the model lies."""
+        # First what may be refused: the reference's numbers can take hours.
+        self.surgeon, self.gauges = Surgeon.of(self.schedule), gauges_of(self)
         self.fill_reference()
         if self_check:
             self.check_laws()
         _ = self.monitor, self.benchmarks  # before resuming
         self.keeper = keeper_of(self)
-        self.surgeon, self.gauges = Surgeon.of(self.schedule), gauges_of(self)
         if self.resuming:
             checkpoints.resume(self)
         return self.train()

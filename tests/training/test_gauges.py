@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from onestage.config import RecipeError
 from onestage.runfolder import read_metrics
 from onestage.schedules import Slopes
 from onestage.training.build import build
@@ -125,6 +127,21 @@ def test_gac_is_told_of_them(recipe_of: Make, tmp_path: Path) -> None:
     assert weights[0] == pytest.approx(0.3)
     assert len(set(weights)) > 2
     assert all(abs(b - a) <= 0.01 + 1e-9 for a, b in pairwise(weights))
+
+
+def test_gac_is_refused_where_it_would_be_told_nothing(recipe_of: Make, tmp_path: Path) -> None:
+    """Of one record a step; and of a head that is no linear map, before the reference is computed."""
+    recipe = recipe_of("demonstration", "pair", objective=TWO, schedule="gac")
+    recipe["train"] |= {"batch_size": 1}
+    with pytest.raises(RecipeError, match=r"sft has one a step; raise train\.batch_size"):
+        build(parse_recipe(recipe), tmp_path / "one", say=silent)
+    recipe["train"] |= {"batch_size": 2}
+    said: list[str] = []
+    run = build(parse_recipe(recipe), tmp_path / "out", say=said.append)
+    run.policy.fit = replace(run.policy.fit, chunked_head=False, reason="its head is odd")
+    with pytest.raises(RecipeError, match=r"last hidden states.* \(its head is odd\)"):
+        run.go()
+    assert not any(line.startswith("reference:") for line in said)
 
 
 def test_a_line_by_hand() -> None:
