@@ -23,6 +23,7 @@ HELD = {
         "kl": "a pull to the start model",
         "replay": "a term's weight",
         "anchor": "decay to the start",
+        "fisher": "decay to the start by Fisher information",
     },
     **{"step": "shorter steps", "nothing": "nothing (only measured)"},
 }

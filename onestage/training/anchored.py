@@ -14,6 +14,7 @@ and B alone is held, which holds their product.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from onestage.config import RecipeError
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
+from onestage.objectives import wide
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -63,7 +65,8 @@ class Anchored:
 def fisher(run: Run, records: Sequence[Encoded]) -> Weights:
     """The diagonal of the Fisher information of some records, scaled to a mean of 1.
 
-    Raises `RecipeError` where no weight has any. Not for weights in parts (`choices.check_kept`).
+    Raises `RecipeError` where no weight has any, or some have none that is finite. Not for weights in
+    parts (`choices.check_kept`).
     """
     was, trained = run.policy.training, [p for p in run.policy.parameters() if p.requires_grad]
     stepped = run.masters.of(trained)
@@ -81,7 +84,13 @@ def fisher(run: Run, records: Sequence[Encoded]) -> Weights:
         run.optimizer.zero_grad(set_to_none=True)
     run.policy.train(was)
     found = [run.devices.add(total) for total in found]
-    mean = float(sum(total.double().sum() for total in found)) / sum(t.numel() for t in found)
+    whole = float(sum(total.to(wide(total.device)).sum() for total in found))
+    mean = whole / sum(total.numel() for total in found)
+    if not math.isfinite(mean):
+        raise RecipeError(
+            "keep: by: fisher: the gradient of the text's likelihood is not finite, so no weight can be "
+            "weighed by it; take model.dtype: float32, or by: anchor or kl"
+        )
     if not mean > 0:
         raise RecipeError(
             "keep: by: fisher: the likelihood of the text depends on no trained weight, so none would "

@@ -46,7 +46,9 @@ class Keeper:
         }
         self.anchored = Anchored(run, {name: self._weighed_by(name) for name in self._held()})
         for name, keep in schedule.keeps.items():
-            if keep.at_most < 0 and keep.means != "nothing":
+            # A weight that stays is only compared with a bound.
+            holds = keep.means != "nothing" and keep.multiplier is None
+            if keep.at_most < 0 and holds:
                 self._give_way(
                     name, f"the start model breaks the bound (0 > {keep.at_most:g})", 0.0
                 )
@@ -196,12 +198,13 @@ class OnText:
 
     def _pool(self, rest: Sequence[Encoded]) -> list[Encoded]:
         """The records that are pulled on, or that weights are weighed by."""
-        most = self.keep.pool_tokens
+        most, pulls = self.keep.pool_tokens, self.keep.means == "kl"
         pool, left = split(rest, most)
-        self._require(pool, "pulled on")
+        self._require(pool, "pulled on" if pulls else "read for the Fisher information")
         if left:
+            does = "pulls on" if pulls else "weighs weights by"
             self.run.say(
-                f"keep {self.keep.name}: pulls on the first {len(pool):,} of {len(rest):,} records "
+                f"keep {self.keep.name}: {does} the first {len(pool):,} of {len(rest):,} records "
                 f"(pool_tokens: {most:,})"
             )
         return pool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from onestage.config import RecipeError
 from onestage.data.packing import pack_records
 from onestage.training.anchored import Anchored, fisher
 from onestage.training.build import build
@@ -53,3 +55,7 @@ def test_the_fisher_information_of_some_records(recipe_of: Make, tmp_path: Path)
     for weight, sums in zip(weights, total, strict=True):
         torch.testing.assert_close(found[id(weight)], sums / mean, rtol=1e-4, atol=1e-6)
     assert all(p.grad is None for p in weights)
+    with torch.no_grad():
+        weights[0] *= math.inf
+    with pytest.raises(RecipeError, match="is not finite"):
+        fisher(run, records)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,12 +17,13 @@ from onestage.config import RecipeError
 from onestage.data.packing import pack
 from onestage.models.divergence import Anchor
 from onestage.models.policy import Fit, Policy
+from onestage.report.bounds import HELD, KEPT
 from onestage.report.numbers import number
 from onestage.report.page import chapter_sections, read_folders
 from onestage.runfolder import read_json, read_metrics
 from onestage.schedules import make
 from onestage.stats import interval, weighted
-from onestage.training.keep import Keep, Kept
+from onestage.training.keep import By, Keep, Kept, What
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -117,6 +118,7 @@ def test_the_report_shows_the_certificate(keeping: Make, tmp_path: Path) -> None
     shown = chapter_sections(chapter)["Bounds"]
     assert number(told["change"]) in shown
     assert told["verdict"] in shown
+    assert (set(KEPT), set(HELD)) == (set(get_args(What)), set(get_args(By)))
 
 
 def test_weights_by_hand() -> None:
@@ -268,6 +270,17 @@ def test_a_weight_that_stays_pulls_and_is_certified_alike(keeping: Make, tmp_pat
     assert found[1] < 0.5 * found[0]
 
 
+def test_a_weight_that_stays_may_have_a_bound_that_is_broken_at_the_start(
+    keeping: Make, tmp_path: Path
+) -> None:
+    recipe = keeping({"what": "text", "at_most": -9.0, "by": "anchor", "multiplier": 1.0})
+    recipe["train"]["max_steps"] = 2
+    go(recipe, tmp_path / "out")
+    (told,) = read_json(tmp_path / "out" / "keep.json")
+    assert told["verdict"] == "broken"
+    assert told["relaxed_to"] is None
+
+
 BAD = {
     "weighs nothing": ({"what": "kl", "at_most": 1, "by": "nothing", "multiplier": 1}, "give by"),
     "what: loss": ({"what": "loss", "at_most": 1}, "`loss` is of a `stream`"),
@@ -283,6 +296,10 @@ BAD = {
     "nothing to pull on": (
         {"what": "kl", "at_most": 1, "watch_tokens": 9999},
         "left to be pulled on",
+    ),
+    "nothing to weigh by": (
+        {"what": "kl", "at_most": 1, "by": "fisher", "watch_tokens": 9999},
+        "left to be read for the Fisher",
     ),
 }
 
