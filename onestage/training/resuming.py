@@ -60,7 +60,7 @@ FIXED = {
 
 WITHOUT_LENGTH = (
     *("proportional", "mix", "alright", "chord", "maxright", "smooth_maxright"),
-    *("famo", "dynamic_average", "uncertainty", "surgery"),
+    *("famo", "dynamic_average", "uncertainty", "surgery", "raco", "nash_mtl", "epo", "gac"),
 )
 """Schedules that do not ask how long the run is."""
 

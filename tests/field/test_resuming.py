@@ -18,6 +18,7 @@ from onestage.cli import app
 from onestage.config import RecipeError
 from onestage.runfolder import read_metrics
 from onestage.runfolder.seal import SEAL, seal
+from onestage.schedules import PLUGINS
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.pipeline import carry_out
@@ -258,6 +259,11 @@ def test_a_longer_run_is_the_same_run_only_where_no_step_asks_how_long_it_is() -
         ({}, False),
     ):
         assert is_free("train.max_steps", told, told) == free, told
+    # Of our schedules one alone reads how many steps there will be.
+    constant = {"train": {"lr_scheduler_type": "constant"}}
+    told_of = {name: constant | {"schedule": name} for name in PLUGINS.built_in()}
+    bound = [n for n, told in told_of.items() if not is_free("train.max_steps", told, told)]
+    assert bound == ["sequential"]
 
 
 def test_recipes_are_compared_by_what_they_mean() -> None:
