@@ -194,6 +194,21 @@ class Run:
         for callback in self.callbacks:
             callback.begin(self)
         try:
+            self._all_steps()
+            if self.done:
+                self._save_model(self.out / "model")
+                certify(self)
+            else:
+                self.say(f"stopped at step {self.step}; go on with --resume")
+        finally:
+            for callback in self.callbacks:  # last: a certificate is a line of metrics, too
+                callback.end()
+        self.accelerator.wait_for_everyone()
+        return self.out / "model" if self.done else checkpoints.folder_of(self.out) / "last"
+
+    def _all_steps(self) -> None:
+        """All that are left, and what is measured before the first."""
+        try:
             first = self.monitor.first() if self.step == 0 else {}
             if self.benchmarks:
                 first |= self.benchmarks.begin()
@@ -202,20 +217,9 @@ class Run:
             with StoppingOnSignals(self):
                 loop.train(self)
         finally:
-            for callback in self.callbacks:
-                callback.end()
             if self.answers:
                 self.answers.close()
             self.saving.close()
-        saved = self.out / "model"
-        if not self.done:
-            self.say(f"stopped at step {self.step}; go on with --resume")
-            saved = checkpoints.folder_of(self.out) / "last"
-        else:
-            self._save_model(saved)
-            certify(self)
-        self.accelerator.wait_for_everyone()
-        return saved
 
     def log(self, line: dict[str, Any]) -> None:
         """Write a line of metrics, and tell everybody who looks on."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tiny import write_rows
 
 from onestage.config import RecipeError
 from onestage.runfolder import read_metrics
@@ -63,6 +64,27 @@ def test_a_callback_is_told_of_everything_in_order(recipe_of: Make, tmp_path: Pa
     assert notes.told[0] == ("begin", 0, 2)
     assert [told[1] for told in notes.told[1:-1]] == [1, 1, 2, 2]
     assert [t[2] for t in notes.told if t[0] == "step"] == pytest.approx(losses, rel=1e-6)
+
+
+def test_a_certificate_is_told_before_the_end(
+    recipe_of: Make, rows: dict[str, Any], tmp_path: Path
+) -> None:
+    """wandb refuses a line after its end, and mlflow begins another run for it."""
+    told = []
+
+    class Lines(Callback):
+        def metrics(self, line: dict[str, Any]) -> None:
+            told.append(line)
+
+        def end(self) -> None:
+            told.append({"end": True})
+
+    text = {"name": "known", "path": str(write_rows(tmp_path / "known.jsonl", rows["text"] * 8))}
+    recipe = recipe_of("demonstration", objective="sft", train__max_steps=1)
+    recipe["keep"] = [{"what": "kl", "at_most": 5.0, "of": text, "by": "step", "steps": 1}]
+    carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None, callbacks=[Lines()])
+    assert "keep/known/held_out" in told[-2]
+    assert told[-1] == {"end": True}
 
 
 def test_the_end_is_told_when_an_error_ends_the_run(recipe_of: Make, tmp_path: Path) -> None:
