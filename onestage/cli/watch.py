@@ -108,16 +108,27 @@ def _follow(run: Path, patience: float, show: Callable[[_Seen], None]) -> Standi
         now = standing(run, patience)  # before looking: what a run wrote last is read as well
         place = current(run)
         if seen is None or place != seen.place:
+            if seen is not None:  # what a stage wrote before the next one began
+                _show(seen, now, show)
+                _damaged(seen)
             if place != run:
                 say(f"stage {place.name}")
             seen = _Seen(place)
-        seen.look(now)
-        show(seen)
+        _show(seen, now, show)
         if now.state != "running":
-            if seen.metrics.damaged:
-                say(f"{seen.metrics.damaged} damaged lines of {seen.metrics.file} are left out")
+            _damaged(seen)
             return now
         time.sleep(SECOND)
+
+
+def _show(seen: _Seen, now: Standing, show: Callable[[_Seen], None]) -> None:
+    seen.look(now)
+    show(seen)
+
+
+def _damaged(seen: _Seen) -> None:
+    if seen.metrics.damaged:
+        say(f"{seen.metrics.damaged} damaged lines of {seen.metrics.file} are left out")
 
 
 def _tell(seen: _Seen) -> None:

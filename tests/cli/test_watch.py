@@ -201,6 +201,40 @@ def test_a_growing_log_is_followed_to_the_end_of_the_run(
     assert "finished" in found.output
 
 
+def test_the_last_lines_of_a_stage_are_told_when_the_next_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, first, second = tmp_path / "run", tmp_path / "run" / "1-sft", tmp_path / "run" / "2-dpo"
+    for stage in (first, second):
+        stage.mkdir(parents=True)
+        (stage / "manifest.json").write_text(json.dumps({"steps": 2}))
+    (second / "manifest.json").rename(run / "later.json")
+    (run / ".lock").write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    stages = [{"folder": first.name}, {"folder": second.name}]
+    (run / "stages.json").write_text(json.dumps(stages))
+    lines = [json_line({"step": n, **LINE, "loss": n / 8}) for n in (1, 2)]
+    (first / "metrics.jsonl").write_text(lines[0])
+
+    def go_on() -> None:  # all of this between two looks
+        (first / "metrics.jsonl").write_text("".join(lines) + "not json\n")
+        (run / "later.json").rename(second / "manifest.json")
+        (second / "metrics.jsonl").write_text(lines[0])
+
+    def end() -> None:
+        (run / "model").mkdir()
+        (run / ".lock").unlink()
+
+    between = iter([go_on, end])
+    monkeypatch.setattr(watching.time, "sleep", lambda seconds: next(between)())
+    found = call("watch", run)
+    told = [
+        line.split("  ")[:2] for line in found.output.splitlines() if line[:3] in ("sta", "ste")
+    ]
+    one, two = ["step 1/2", "loss 0.1250"], ["step 2/2", "loss 0.2500"]
+    assert told == [["stage 1-sft"], one, two, ["stage 2-dpo"], one]
+    assert "1 damaged lines" in found.output
+
+
 @pytest.mark.parametrize(
     ("made", "says"),
     [((), "is no folder"), (("run",), "holds no run"), (("run", "run/cells"), "is a study")],
