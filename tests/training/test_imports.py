@@ -246,6 +246,39 @@ def test_what_cannot_be_counted_or_has_no_place_is_told() -> None:
     assert "val_dataset: d.jsonl is of no stream; left out" in swift.notes
 
 
+@pytest.mark.parametrize(
+    ("tool", "given", "objective", "left"),
+    [
+        ("llama_factory", {"stage": "dpo", "pref_loss": "ipo", "pref_ftx": 0.2}, "ipo", "pref_ftx"),
+        ("llama_factory", {"stage": "kto", "pref_ftx": 0.2}, "kto", "pref_ftx"),
+        ("llama_factory", {"stage": "sft", "pref_beta": 0.2}, "sft", "pref_beta"),
+        ("ms_swift", {"rlhf_type": "rm", "beta": 0.2}, "bradley_terry", "beta"),
+        ("axolotl", {"rl_beta": 0.2}, "sft", "rl_beta"),
+    ],
+)
+def test_what_an_objective_does_not_take_is_left(
+    tool: str, given: dict[str, Any], objective: str, left: str
+) -> None:
+    found = find(tool)().carry(given)
+    assert found.recipe["objective"] == objective
+    assert found.left == {left: 0.2}
+
+
+def test_places_of_ms_swift_with_a_hub_in_front() -> None:
+    given = ["HF::me/set:part#20", "hf::me/other", "ms::me/third#5"]
+    streams = find("ms_swift")().carry({"dataset": given}).recipe["data"]
+    assert [(s["path"], s.get("subset"), s.get("limit")) for s in streams] == [
+        ("me/set", "part", 20),
+        ("me/other", None, None),
+        ("ms::me/third", None, 5),
+    ]
+
+
+def test_no_of_yaml_is_no_strategy() -> None:
+    found = find("trl")().carry(yaml.safe_load("{eval_strategy: no, save_strategy: no}"))
+    assert not found.notes
+
+
 def test_alpaca_under_other_names_is_read_whole(tmp_path: Path) -> None:
     columns = {"prompt": "question", "query": "context", "response": "answer"}
     (tmp_path / "dataset_info.json").write_text(json.dumps({"a": {"columns": columns}}))

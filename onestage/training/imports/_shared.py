@@ -73,7 +73,7 @@ def batch(carried: Carried, per_device: str, devices: int, accumulation: str) ->
 def every(carried: Carried, key: str, strategy: str) -> None:
     """`eval_steps` and `save_steps`, which count only where the strategy is by steps."""
     steps, how = carried.take(key), carried.take(strategy, "steps")
-    if how == "no" or (steps is None and how == "steps"):
+    if how in ("no", False) or (steps is None and how == "steps"):
         return
     if how == "steps" and isinstance(steps, int) and steps > 0:
         carried.put(f"train.{key}", steps)

@@ -91,7 +91,7 @@ class Axolotl(Tool):
         rl = carried.given.get("rl")
         if rl is None or rl in OBJECTIVES:
             carried.take("rl")
-            beta = carried.take("rl_beta") or carried.take("dpo_beta")
+            beta = (carried.take("rl_beta") or carried.take("dpo_beta")) if rl else None
             strength(carried, OBJECTIVES.get(str(rl), "sft"), beta)
         for key in ("evals_per_epoch", "saves_per_epoch"):
             if carried.take(key):

@@ -73,16 +73,15 @@ class LlamaFactory(Tool):
         if stage not in STAGES or (stage == "dpo" and loss not in PAIRS):
             return  # left, and so told
         carried.take("stage")
-        beta, likelihood = carried.take("pref_beta"), carried.take("pref_ftx")
         name = STAGES[stage]
         if stage == "dpo":
             name = PAIRS[str(carried.take("pref_loss", "sigmoid"))]
         if stage == "rm":
             carried.put("model.task", "reward")
-        if name == "dpo" and likelihood:
-            strength(carried, "rpo", beta, sft_coef=likelihood)
-        else:
-            strength(carried, name, beta)
+        # What other objectives do not take is left, and so told.
+        beta = carried.take("pref_beta") if stage in ("dpo", "kto") else None
+        likelihood = carried.take("pref_ftx") if name == "dpo" else None
+        strength(carried, "rpo" if likelihood else name, beta, sft_coef=likelihood or None)
 
     def _data(self, carried: Carried, plain: bool) -> None:
         """plain: whether it trains on text, of which `prompt` names the column."""

@@ -66,7 +66,7 @@ class MsSwift(Tool):
         if kind is not None and kind not in OBJECTIVES:
             return  # left, and so told
         carried.take("rlhf_type")
-        beta = carried.take("beta")
+        beta = carried.take("beta") if kind not in (None, "rm") else None  # else left, and so told
         likelihood = carried.take("rpo_alpha") if kind == "dpo" else None
         if kind == "rm":
             carried.put("model.task", "reward")
@@ -97,9 +97,12 @@ class MsSwift(Tool):
 
 
 def _place(given: Any) -> tuple[str, str, str]:
-    """(path, subset, number of rows) of `path:subset#number`."""
-    path, _, most = str(given).partition("#")
-    path, _, subset = path.partition(":") if "://" not in path else (path, "", "")
+    """(path, subset, number of rows) of `path:subset#number`; `hf::` in front names the hub, and what
+    is of another one (`ms::`) stays as it is."""
+    hub, _, name = str(given).rpartition("::")
+    path, _, most = (name if hub.lower() in ("", "hf") else str(given)).partition("#")
+    alone = "://" in path or "::" in path
+    path, _, subset = (path, "", "") if alone else path.partition(":")
     return path, subset, most
 
 
