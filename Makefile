@@ -33,7 +33,8 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/against_trl.py
 	$(BIN)/python bench/rollout.py
 
-# Where every optimum is known, and what hints are for: half a minute each, nothing is downloaded.
+# Where every optimum is known (some four minutes), and what hints are for (half a minute): nothing is
+# downloaded.
 convex tree: $(VENV)/.installed-dev
 	$(BIN)/python -m experiments.$@
 
