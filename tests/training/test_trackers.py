@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from onestage.runfolder import read_metrics
+from onestage.training.callbacks.tracker import known_as
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -61,6 +62,7 @@ def of_mlflow(place: Path) -> Curve:
     (experiment,) = client.search_experiments(filter_string="name = 'onestage'")
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
+    assert "shown_ once/loss" in run.data.metrics
     return [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, "loss")]
 
 
@@ -86,8 +88,17 @@ def test_a_tracker_holds_the_metrics(
     monkeypatch.chdir(tmp_path)
     pytest.importorskip(name)
     recipe = recipe_of("demonstration", objective="sft", train__max_steps=2, train__report_to=name)
+    recipe["data"][0]["name"] = "shown, once"
     carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None)
     steps = [(line["step"], line["loss"]) for line in read_metrics(tmp_path / "run")]
     found = READERS[name](tmp_path)
     assert [step for step, _ in found] == [1, 2]
     assert [loss for _, loss in found] == pytest.approx([loss for _, loss in steps], rel=1e-6)
+
+
+def test_a_name_is_one_that_the_tracker_takes() -> None:
+    assert (
+        known_as("suite/lm_eval/arc_easy/acc,none", "mlflow") == "suite/lm_eval/arc_easy/acc_none"
+    )
+    assert known_as("probe/cosine/sft/dpo", "mlflow") == "probe/cosine/sft/dpo"
+    assert known_as("suite/lm_eval/arc_easy/acc,none", "wandb") == "suite/lm_eval/arc_easy/acc,none"

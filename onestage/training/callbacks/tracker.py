@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 CALLED = {"wandb": "name", "trackio": "name", "mlflow": "run_name"}
 """By tracker, the argument that names a run; the others take none, or make one up."""
+REFUSED = {"mlflow": re.compile(r"[^/\w.\- :]")}
+"""By tracker, what stands in no name of a metric there (lm-eval's are like `acc,none`), and is `_`."""
 
 
 @dataclass
@@ -49,9 +52,14 @@ class Tracker(Callback):
         self._tracker.store_init_configuration({"recipe": run.told})
 
     def metrics(self, line: dict[str, Any]) -> None:
-        numbers = {name: value for name, value in line.items() if name != "step"}
+        numbers = {known_as(n, self.to): value for n, value in line.items() if n != "step"}
         self._tracker.log(numbers, step=line["step"])
 
     def end(self) -> None:
         if self._tracker is not None:
             self._tracker.finish()
+
+
+def known_as(name: str, to: str) -> str:
+    """A metric's name as a tracker takes it."""
+    return REFUSED[to].sub("_", name) if to in REFUSED else name
