@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from onestage.runfolder import read_metrics
-from onestage.training.callbacks.tracker import known_as
+from onestage.training.callbacks.tracker import Tracker, known_as
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -102,3 +102,16 @@ def test_a_name_is_one_that_the_tracker_takes() -> None:
     )
     assert known_as("probe/cosine/sft/dpo", "mlflow") == "probe/cosine/sft/dpo"
     assert known_as("suite/lm_eval/arc_easy/acc,none", "wandb") == "suite/lm_eval/arc_easy/acc,none"
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("wandb", "'onestage[wandb]'"), ("tensorboard", "'onestage[trackers]'"), ("aim", "aim")],
+)
+def test_what_is_not_installed_says_what_to_type(
+    name: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    with pytest.raises(ValueError, match="not installed") as refused:
+        Tracker(to=name)
+    assert str(refused.value).endswith(f"(installed: none); pip install {command}")

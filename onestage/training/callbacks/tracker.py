@@ -36,8 +36,11 @@ class Tracker(Callback):
             raise ValueError(f"unknown tracker {self.to!r}{nearest(self.to, known)}")
         installed = [str(tracker) for tracker in get_available_trackers()]
         if self.to not in installed:
+            extra = "trackers" if self.to == "tensorboard" else self.to
+            wanted = f"'onestage[{extra}]'" if self.to in (*CALLED, "tensorboard") else self.to
             raise ValueError(
-                f"the package of {self.to} is not installed (installed: {installed or 'none'})"
+                f"the package of {self.to} is not installed (installed: "
+                f"{', '.join(installed) or 'none'}); pip install {wanted}"
             )
         self._tracker: Any = None
 
