@@ -312,6 +312,19 @@ def test_files_of_a_data_set_are_a_stream_each(
     parse_recipe({"model": "m", "objective": "sft", **found.recipe})
 
 
+def test_files_beside_their_folder_are_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows").mkdir()
+    for file in ("rows/a.jsonl", "rows/b.jsonl", "a.jsonl", "c.jsonl"):
+        Path(file).write_text("{}")
+    entry = {"path": "./rows", "data_files": ["a.jsonl", "rows/b.jsonl", "c.jsonl", "d.jsonl"]}
+    found = find("axolotl")().carry({"datasets": [entry]}).recipe["data"]
+    there = ["./rows/a.jsonl", "rows/b.jsonl", "c.jsonl", "./rows/d.jsonl"]
+    assert [stream["path"] for stream in found] == there
+
+
 def test_held_out_files_go_to_the_streams_of_their_data_set() -> None:
     entry = {"path": "json", "data_files": ["a.jsonl", "b.jsonl"]}
     held_out = {"path": "json", "data_files": ["c.jsonl", "d.jsonl", "e.jsonl"]}

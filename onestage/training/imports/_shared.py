@@ -159,7 +159,8 @@ LOADERS = ("json", "csv", "text", "parquet", "arrow")
 
 def files_of(entry: Mapping[str, Any]) -> list[str]:
     """The files, or the hub data set, that a data set's entry stands for; `data_files` are within its
-    `path` where that is a folder or a hub data set."""
+    `path` where that is a folder or a hub data set. (Axolotl reads those of a folder from where it is
+    started: what is there and not in the folder is meant so.)"""
     path, given = str(entry.get("path") or ""), entry.get("data_files")
     if isinstance(given, Mapping):  # by split
         given = given.get(entry.get("split") or "train")
@@ -169,8 +170,10 @@ def files_of(entry: Mapping[str, Any]) -> list[str]:
     if not path or path in LOADERS:
         return files
     local = path.startswith((".", "/", "~")) or "://" in path or path.count("/") != 1
-    within = path if local or Path(path).exists() else f"hf://datasets/{path}"
-    apart = [one.startswith("/") or "://" in one for one in files]
+    local = local or Path(path).exists()
+    within = path if local else f"hf://datasets/{path}"
+    beside = {one for one in files if Path(one).is_file() and not Path(path, one).exists()}
+    apart = [one.startswith("/") or "://" in one or (local and one in beside) for one in files]
     return [one if alone else f"{within}/{one}" for one, alone in zip(files, apart, strict=True)]
 
 
