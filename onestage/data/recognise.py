@@ -121,7 +121,8 @@ def flags(stream: Stream) -> list[str]:
     for ours, theirs in stream.columns.items():
         words += ["--column", f"{ours}={theirs}"]
     if stream.score_range != (0, 1):
-        words += ["--score-range", "{:g},{:g}".format(*stream.score_range)]
+        ends = (str(end).removesuffix(".0") for end in stream.score_range)
+        words += ["--score-range", ",".join(ends)]
     for name in ("kind", "encoding", "delimiter", "subset"):
         value = getattr(stream, name)
         words += [f"--{name}", str(value)] if value else []

@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,9 @@ def _digest(text: str) -> str:
 def _clear(versions: Path, newest: Path) -> None:
     """Remove the versions of a file that nobody has read for some time."""
     for version in versions.iterdir():
-        if version != newest and time.time() - version.stat().st_mtime > UNREAD:
-            shutil.rmtree(version, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process clears them, too
+            if version != newest and time.time() - version.stat().st_mtime > UNREAD:
+                shutil.rmtree(version, ignore_errors=True)
 
 
 def _version(store: Any, path: str) -> str:

@@ -41,7 +41,7 @@ def table_rows(file: DataFile, written: Written) -> Iterator[RawRow | Refusal]:
     with lines.opened(file.path, written.encoding) as stream:
         text = _decoded(file.path, stream)
         first = next(text, "")
-        said = SEPARATOR.fullmatch(first.strip())
+        said = SEPARATOR.fullmatch(first.strip(" \r\n"))  # not a tab, which the sign may be
         if said:
             delimiter = written.delimiter or said[1].replace("\\t", "\t")
         table = csv.reader(text if said else chain([first], text), delimiter=delimiter, strict=True)

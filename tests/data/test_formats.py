@@ -17,7 +17,7 @@ from onestage.cli import app
 from onestage.data.convert import convert
 from onestage.data.formats import Format, make, names
 from onestage.data.reading import read
-from onestage.data.recognise import advice, formats_of
+from onestage.data.recognise import advice, flags, formats_of
 from onestage.data.record import Record
 from onestage.data.rows import record_of
 from onestage.data.stream import Stream
@@ -270,6 +270,11 @@ def test_check_s_command_is_told_what_check_was_told(tmp_path):
     done = CliRunner().invoke(app, [*command[1:3], str(tmp_path / "rows.jsonl"), *command[4:]])
     assert done.exit_code == 0, done.output
     assert "Gr\u00fcezi" in (tmp_path / "rows.jsonl").read_text()
+
+
+def test_a_range_is_told_to_the_last_digit():
+    stream = Stream("a.jsonl", score_range=(-0.1, 1234567))
+    assert flags(stream) == ["--score-range", "-0.1,1234567"]
 
 
 def test_a_kind_that_recognised_rows_are_not_of_is_refused(write, tmp_path):

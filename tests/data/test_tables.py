@@ -16,7 +16,7 @@ import openpyxl
 import pytest
 from support.rows import read_all
 
-from onestage.data import lines
+from onestage.data import lines, remote
 from onestage.data.reading import content_key, prompts_of, raw_rows, read, skipped
 from onestage.data.record import Record
 from onestage.data.stream import Stream
@@ -115,9 +115,10 @@ def test_a_broken_row_of_a_table_is_refused_and_the_rest_is_read(write):
     assert "has 1 cells, and line 1 names 2 columns" in got[1].reason
 
 
-@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;"])
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;", "sep=\t", '"sep=\t"'])
 def test_a_line_that_names_the_separator_is_heeded(write, line):
-    content = f"{line}\r\nprompt;completion\r\na,1;b\r\nc\r\n".encode()
+    sign = line.strip('"')[-1]
+    content = f"{line}\r\nprompt{sign}completion\r\na,1{sign}b\r\nc\r\n".encode()
     first, second = read_all(write("a.csv", content))
     assert (first.id, first.prompt, first.completions) == ("a.csv:3", "a,1", ("b",))
     assert second.where == "a.csv:4"
@@ -293,6 +294,11 @@ def test_versions_that_nobody_reads_any_more_leave_the_cache(tmp_path, monkeypat
         assert len(list(tmp_path.rglob("a.jsonl"))) == {"x": 1, "xx": 2, "xxx": 1}[text]
     (kept,) = tmp_path.rglob("a.jsonl")
     assert "xxx" in kept.read_text()
+
+
+def test_a_version_that_another_process_clears_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter([self / "gone"]))
+    remote._clear(tmp_path, tmp_path / "newest")
 
 
 @pytest.mark.parametrize("name", ["base64", "rot13", "undefined", "klingon", "utf\0"])
