@@ -123,10 +123,10 @@ def gauges_of(run: Run) -> Gauges | None:
     readout = run.policy.readout
     several = len(run.terms.objectives) > 1
     if isinstance(readout, Likelihoods) and run.policy.fit.chunked_head and several:
-        head = run.policy.base.get_output_embeddings()
         size = int(run.policy.base.config.get_text_config().hidden_size)
         groups = 2 * len(run.terms.objectives)
-        readout.gauge = Gauge(groups, size, head.weight.device)
+        # Not where the head lies, which may be in the host's memory while it is not used.
+        readout.gauge = Gauge(groups, size, run.policy.device)
         return Gauges(run.terms, readout.gauge)
     if run.schedule.feels:
         raise RecipeError(
@@ -151,10 +151,12 @@ def told(seen: Sequence[tuple[Mapping[str, float], Slopes]]) -> dict[str, float]
         if noise and square[name] > 0:
             found[f"gauge/noise/{name}"] = _mean(noise) / square[name]
     for one, other in combinations(names, 2):
-        both = [s.inner[one][other] for _, s in seen if one in s.inner and other in s.inner]
-        size = norm[one] * norm[other]
-        if both and size:
-            found[f"gauge/cosine/{one}/{other}"] = _mean(both) / size
+        both = [s.inner for _, s in seen if one in s.inner and other in s.inner]
+        # Lengths in the same steps: in those that had but one of them they may be others.
+        size = math.prod(math.fsum(inner[name][name] for inner in both) for name in (one, other))
+        if size > 0:
+            sum_ = math.fsum(inner[one][other] for inner in both)
+            found[f"gauge/cosine/{one}/{other}"] = sum_ / math.sqrt(size)
     return found
 
 

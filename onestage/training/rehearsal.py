@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from onestage.data.trees import plant
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -46,9 +49,15 @@ def seconds_of_a_step(
     instead where problems are answered."""
     count = TRIED if run.steps > SHORT else TRIED // 2
     records = [one for one in run.first_records() if not one.is_problem][:count]
+    # Of a record that trains in pieces one path is read, and its others are taken to be like it.
+    budget, nodes = run.options.row_budget, [len(plant(one.paths)) for one in records]
+    read = [
+        one if size <= budget else replace(one, paths=one.paths[:1])
+        for one, size in zip(records, nodes, strict=True)
+    ]
     began = clock()
     if records:
-        rows = run.devices.deal(run.devices.pack(records, run.options.row_budget).rows)
+        rows = run.devices.deal(run.devices.pack(read, budget).rows)
         for place, row in enumerate(rows, 1):
             with run.devices.adding(last=place == len(rows)):
                 run.accelerator.backward(run.devices.look(row, ())["logp"].sum())
@@ -56,4 +65,7 @@ def seconds_of_a_step(
         run.optimizer.zero_grad(set_to_none=True)
     else:
         answer()
-    return (clock() - began) / max(1, len(records)) * run.options.batch_size
+    taken = clock() - began
+    if records:
+        taken *= sum(nodes) / sum(len(plant(one.paths)) for one in read)
+    return taken / max(1, len(records)) * run.options.batch_size

@@ -116,6 +116,18 @@ def test_a_row_in_pieces_makes_the_step_say_nothing(recipe_of: Make, tmp_path: P
         assert (gauges.slopes(numbers, weights) is not None) == said
 
 
+def test_they_lie_where_the_model_computes(
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights in parts may wait in the host's memory (`cpu_offload`) for a card that computes."""
+    recipe = recipe_of("demonstration", "pair", objective=TWO, schedule="mix")
+    run = build(parse_recipe(recipe), tmp_path / "out", say=silent)
+    monkeypatch.setattr(type(run.policy), "device", torch.device("meta"))
+    gauges = gauges_of(run)
+    assert gauges is not None
+    assert gauges.gauge.sketch_GSS.device.type == "meta"
+
+
 def test_gac_is_told_of_them(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("demonstration", "pair", objective=TWO)
     recipe["schedule"] = {"name": "gac", "weights": {"sft": 0.3, "dpo": 0.7}, "rate": 0.5}
@@ -158,3 +170,7 @@ def test_a_line_by_hand() -> None:
     }
     assert math.isclose(sum(v for k, v in found.items() if "share" in k), 1.0)
     assert told([]) == {}
+    # In a step that had but one of them, its gradient was short.
+    alone = Slopes({"a": {"a": 0.01}}, {})
+    more = told([({"a": 0.5, "b": 0.5}, Slopes(inner, {})), ({"a": 1.0, "b": 0.0}, alone)])
+    assert more["gauge/cosine/a/b"] == 0.5

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
+from support.tiny import write_rows
+
+from onestage.data.packing import pack_records
+from onestage.training.build import build
 from onestage.training.pace import Pace
-from onestage.training.rehearsal import longest_answer
+from onestage.training.recipe import parse_recipe
+from onestage.training.rehearsal import longest_answer, seconds_of_a_step
 
 
 def test_what_may_be_spent_is_a_share_of_all() -> None:
@@ -84,3 +92,24 @@ def test_what_comes_next_may_cost_less_than_the_first() -> None:
     pace = Pace(0.5, 100)
     pace.add(3.0, 2.0)
     assert (pace.spent, pace.last) == (3.0, 2.0)
+
+
+def test_the_first_guess_reads_no_longer_row_than_a_step(
+    recipe_of: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups that train in pieces would not fit in one: an answer of each is read, and its part told."""
+    length = {"train__max_length": 20, "train__tokens_per_row": 20}
+    recipe = recipe_of("group", train__batch_size=4, **length)
+    answers = [f" {word} and the sea" for word in ("red", "wind", "moon", "poem", "hello", "Paris")]
+    row = {"completions": answers, "scores": [0.5] * len(answers)}
+    write_rows(Path(recipe["data"][0]["path"]), [{"prompt": f"say {n}", **row} for n in range(3)])
+    run = build(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
+    rows, look, times = [], run.devices.look, iter((0.0, 3.0))
+    monkeypatch.setattr(
+        run.devices, "look", lambda row, reads: rows.append(row) or look(row, reads)
+    )
+    found = seconds_of_a_step(run, lambda: None, lambda: next(times))
+    records = run.first_records()[:2]  # in a run of few steps
+    whole = sum(len(pack_records([one]).rows[0]) for one in records)
+    assert max(map(len, rows)) <= 20 < whole / 2
+    assert found == pytest.approx(3.0 * whole / sum(map(len, rows)) / 2 * 4)
