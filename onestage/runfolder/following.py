@@ -129,18 +129,23 @@ def _lives(number: int, lock: Path) -> bool:
         return False
     except OSError:  # somebody else's
         pass
-    began = _began(number)
+    state, began = _told_of(number)
+    if (
+        state == "Z"
+    ):  # it has ended, and nobody has asked how: the first process of a container may not
+        return False
     with suppress(FileNotFoundError):
         return began is None or began <= lock.stat().st_mtime + SKEW
     return False
 
 
-def _began(number: int) -> float | None:
-    """When a process of this machine began, in seconds since 1970 (proc(5)); None where that is not
-    told."""
+def _told_of(number: int) -> tuple[str, float | None]:
+    """The state of a process of this machine, and when it began, in seconds since 1970 (proc(5)); "" and
+    None where that is not told."""
     try:
         words = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         boot = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
     except OSError:
-        return None
-    return float(boot[1]) + int(words[19]) / os.sysconf("SC_CLK_TCK") if boot else None
+        return "", None
+    began = float(boot[1]) + int(words[19]) / os.sysconf("SC_CLK_TCK") if boot else None
+    return words[0], began

@@ -132,6 +132,10 @@ def test_a_run_that_was_killed_is_interrupted(tmp_path: Path) -> None:
         )
         assert standing(tmp_path / "run", 600).state == "running"
         process.send_signal(signal.SIGKILL)
+        os.waitid(
+            os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
+        )  # it has ended, and is still listed
+        assert standing(tmp_path / "run", 600).state == "interrupted"
     found = call("watch", tmp_path / "run")
     assert found.exit_code == 3
     assert "step 3/?  loss 0.5000  100 tokens/s" in found.output
