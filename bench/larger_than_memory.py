@@ -71,9 +71,11 @@ def watched(found: dict[str, Any], what: str) -> Iterator[None]:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    yield
-    done.set()
-    thread.join()
+    try:
+        yield
+    finally:  # else a process that was given too little would never end
+        done.set()
+        thread.join()
     seconds = time.perf_counter() - began
     found[what] = {"seconds": round(seconds, 2), "own_mb": round(max(most), 1)}
 

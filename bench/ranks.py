@@ -2,7 +2,7 @@
 
     python bench/ranks.py                       # a tiny Llama: 100 steps, adapters and all weights
     python bench/ranks.py --model FOLDER --steps 6 --layouts "2 whole" "2 in parts"
-    python bench/ranks.py --quick --out /tmp/ranks.json     # seconds
+    python bench/ranks.py --quick               # seconds: that it runs; writes no results
 
 Ranks are processes of gloo on the CPU, so times say how much more work there is, not how fast as many
 devices are. Memory is what a rank holds after a step: weights, gradients and the optimiser's state, in
@@ -51,6 +51,7 @@ LAYOUTS = {
     "4 as two copies": (4, "hybrid", 2),
 }
 """Ranks, sharding, nodes."""
+RESULTS = Path(__file__).parent / "results" / "ranks.json"
 TRAINED = {"adapters": {"lora": {"r": 8}}, "all weights": {}}
 QUICK = {"steps": 2, "layouts": ["2 in parts"], "tasks": ["maxright"], "trained": ["adapters"]}
 WORDS = ("sea", "wind", "moon", "poem", "Paris", "red", "hello", "morning")
@@ -203,7 +204,7 @@ def main() -> None:
     parser.add_argument("--trained", nargs="*", default=list(TRAINED), choices=list(TRAINED))
     parser.add_argument("--quick", action="store_true", help="two steps on two ranks: seconds")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "ranks.json"
+        "--out", type=Path, help="a file of figures; default: that of results/, if not --quick"
     )
     options = parser.parse_args()
     if options.quick:
@@ -221,7 +222,9 @@ def main() -> None:
                     lines.append(line)
                     print(line, flush=True)
     print(table(lines))
-    options.out.write_text(json.dumps(renewed(options.out, lines), indent=1) + "\n")
+    file = options.out or (None if options.quick else RESULTS)
+    if file:
+        file.write_text(json.dumps(renewed(file, lines), indent=1) + "\n")
 
 
 if __name__ == "__main__":

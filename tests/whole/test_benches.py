@@ -13,6 +13,7 @@ import importlib
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -224,6 +225,17 @@ def test_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert two["loss_apart_relative"] <= 1e-6
 
 
+def test_quick_lines_of_ranks_are_no_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two steps would stand in the place of a hundred."""
+    how = {"RESULTS": tmp_path / "ranks.json", "tasks": lambda *given: {}}
+    run("ranks", "--quick", monkeypatch=monkeypatch, **how)
+    assert not list(tmp_path.iterdir())
+    run("ranks", monkeypatch=monkeypatch, **how)
+    assert json.loads((tmp_path / "ranks.json").read_text()) == []
+
+
 def test_larger_than_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +246,10 @@ def test_larger_than_memory(
     found = json.loads(capsys.readouterr().out)
     assert found["rows"] == 30
     assert min(found[what]["own_mb"] for what in ("encode", "draw")) > 0
+    before = threading.active_count()
+    with pytest.raises(MemoryError), bench.watched({}, "what needs more than there is"):
+        raise MemoryError
+    assert threading.active_count() == before
 
 
 def test_a_profile_of_the_lab(
