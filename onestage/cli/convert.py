@@ -82,6 +82,8 @@ def _show(found: Converted) -> None:
     console.print(_examples(found))
     if found.raters.ratings:
         show_raters(console, found.raters, found.calibration)
+    if found.clipped:
+        say(f"{found.clipped:,} calibrated scores lay beyond the range of scores, and are its ends")
     if found.calibration is not None and not found.calibration.habits:
         say(
             f"--ratings calibrated changed nothing: it needs raters who gave scores to {FEWEST} answers "

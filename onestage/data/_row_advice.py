@@ -105,7 +105,8 @@ def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream)
     spare = [c for c in seen if names[c] not in read and c not in {*(stream.ratings or {}), *TOLD}]
     filled = set(names.values())
     wanted = [c for c in COLUMNS if c not in filled]
-    rated = "" if "annotator" in filled else "annotator"
+    judged = any(FEEDBACK[kind].scale != "none" or FEEDBACK[kind].paired for kind in kinds)
+    rated = "annotator" if judged and "annotator" not in filled else ""
     # What has a name of ours is not meant for another.
     return {
         c: rated if c.lower() in RATERS else "" if c in COLUMNS else meant(c, wanted) for c in spare

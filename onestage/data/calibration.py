@@ -59,6 +59,11 @@ class Calibration:
 
     def score(self, rated: Rated) -> float | None:
         """In [0, 1]; labels and pairs are decided by most votes, as ever."""
+        worth = self.worth(rated)
+        return None if worth is None else min(1.0, max(0.0, worth))
+
+    def worth(self, rated: Rated) -> float | None:
+        """The score before it is brought into [0, 1]."""
         votes = rated.votes()
         if not rated.graded or not votes:
             return rated.verdict()
@@ -68,7 +73,7 @@ class Calibration:
             one = self.habits.get(name, usual)
             weighted += one.scale / one.noise**2 * (vote - self.centre - one.bias)
             weights += one.scale**2 / one.noise**2
-        return min(1.0, max(0.0, self.centre + weighted / weights))
+        return self.centre + weighted / weights
 
 
 def calibrate(raters: Raters) -> Calibration:

@@ -52,6 +52,8 @@ class Converted:
     raters: Raters = field(default_factory=Raters)
     calibration: Calibration | None = None
     """Of the raters, where it was asked for."""
+    clipped: int = 0
+    """Calibrated scores that lay beyond 0 or 1, and were set there."""
     unused: dict[str, str] = field(default_factory=dict)
     """Columns of rows of ours that were not carried over, with the column that each may be meant for."""
 
@@ -174,6 +176,8 @@ class _Conversion:
         """The row of an answer that several have rated."""
         fit, record = self.found.calibration, rated.record
         verdict = fit.score(rated) if fit else rated.verdict()
+        if fit and verdict is not None and verdict != fit.worth(rated):
+            self.found.clipped += 1
         if verdict is None:
             return Refusal(record.id, "its raters are divided: a tie", tie=True), row_of(record)
         if rated.paired:

@@ -94,6 +94,7 @@ def test_the_command_says_what_it_took_off(write, tmp_path):
     assert told.exit_code == 0, told.output
     assert "taken off" in told.output
     assert "+0.100" in told.output
+    assert "beyond the range" not in told.output
     first = json.loads(out.read_text().splitlines()[0])
     assert first["score"] == pytest.approx((1.5 - 1) / 4, abs=0.02)
     wrong = CliRunner().invoke(app, ["convert", str(source), str(out), *options, "median"])
@@ -103,3 +104,21 @@ def test_the_command_says_what_it_took_off(write, tmp_path):
     alone.write_text(json.dumps({"prompt": "Why?", "completion": "So.", "score": 0.5}) + "\n")
     few = CliRunner().invoke(app, ["convert", str(alone), str(out), "--ratings", "calibrated"])
     assert "--ratings calibrated changed nothing" in " ".join(few.output.split())
+
+
+def test_calibrated_scores_beyond_the_range_are_its_ends_and_counted(write, tmp_path):
+    rows = [
+        {
+            "prompt": f"q{n}",
+            "completion": "a",
+            "score": float(np.clip(v + off, 0, 1)),
+            "annotator": who,
+        }
+        for n, v in enumerate(np.linspace(0, 1, 30))
+        for who, off in (("ann", 0.15), ("bob", -0.15))
+    ] + [{"prompt": "alone", "completion": "a", "score": 1.0, "annotator": "bob"}]
+    source, out = write("a.jsonl", lines_of(*rows)), tmp_path / "o.jsonl"
+    told = CliRunner().invoke(app, ["convert", str(source), str(out), "--ratings", "calibrated"])
+    scores = [json.loads(line)["score"] for line in out.read_text().splitlines()]
+    assert max(scores) == 1.0
+    assert f"{scores.count(1.0) + scores.count(0.0)} calibrated scores lay beyond" in told.output
