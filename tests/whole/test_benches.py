@@ -340,6 +340,7 @@ def test_multiple_choice(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    pytest.importorskip("lm_eval")  # extra `eval`
     run("evaluate", str(model_folder), data, "--quick", "--only", "sums", monkeypatch=monkeypatch)
     line, _ = [x for x in capsys.readouterr().out.splitlines() if x.startswith("sums")]
     assert float(line.split()[4]) < 1e-3
