@@ -14,7 +14,6 @@ more than a careless one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,6 @@ QUIET, STEEP = 1e-4, 0.2
 ROUNDS, CLOSE = 500, 1e-7
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-Score = Callable[[Rated], float | None]
 
 
 @dataclass(frozen=True)

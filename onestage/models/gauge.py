@@ -30,9 +30,8 @@ class Gauge:
     """Adds up the sketches of all that goes backward after it was told whose tokens they are."""
 
     def __init__(self, groups: int, hidden: int, device: torch.device) -> None:
-        draw = torch.Generator().manual_seed(
-            0
-        )  # the same in every run, so that runs can be compared
+        # The same in every run, so that runs can be compared.
+        draw = torch.Generator().manual_seed(0)
         size = min(SIZE, hidden)
         self._sides = [
             torch.eye(hidden, device=device)

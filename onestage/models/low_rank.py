@@ -129,8 +129,7 @@ class _Adapted(torch.autograd.Function):
             by_x = by_x.to(x_NI.dtype).view(ctx.shape)
         if need_low:
             by_low = product(grad_NR.t(), x_NI.to(low_RI.dtype).t())
-        if (
-            need_high
-        ):  # turned over: a product of few rows takes half the time of one of few columns
+        if need_high:
+            # Turned over: a product of few rows takes half the time of one of few columns.
             by_high = product(x_NR.t(), wide_NO.t()).mul_(ctx.scale).t().contiguous()
         return by_x, None, None, by_low, by_high, None

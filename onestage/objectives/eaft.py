@@ -19,15 +19,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from onestage.objectives import TOP, Feedback, Measured, Objective, Scored, Units
-from onestage.objectives._likelihood import GOOD, good_tokens
+from onestage.objectives import TOP, Scored
+from onestage.objectives._likelihood import Weighed
 
 
 @dataclass(frozen=True)
-class EAFT(Objective):
+class EAFT(Weighed):
     paper = "2601.02151"
-    unit = "token"
-    kinds = GOOD
     needs = frozenset({"logp", "top_entropy"})
 
     alpha: float = 1.0
@@ -36,15 +34,6 @@ class EAFT(Objective):
     def __post_init__(self) -> None:
         if self.alpha < 0:
             raise ValueError(f"eaft: alpha must be at least 0, got {self.alpha}")
-
-    def units(self, feedback: Feedback) -> Units:
-        return good_tokens(feedback)
-
-    def losses(self, batch: Scored) -> Tensor:
-        return -batch.logp_K * self._weight_K(batch.detached())
-
-    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
-        return {"weight": batch.per_response(self._weight_K(batch)) / batch.feedback.tokens_N}
 
     def _weight_K(self, batch: Scored) -> Tensor:
         share_K = batch.extra["top_entropy"] / math.log(TOP)

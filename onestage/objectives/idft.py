@@ -22,18 +22,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onestage.objectives import Feedback, Measured, Objective, Scored, Units
-from onestage.objectives._likelihood import GOOD, good_tokens
+from onestage.objectives import Scored
+from onestage.objectives._likelihood import Weighed
 
 LARGE = 20.0
 """Of an exponent before `exp`: far above what any g is kept to."""
 
 
 @dataclass(frozen=True)
-class IDFT(Objective):
+class IDFT(Weighed):
     paper = "2602.12222"
-    unit = "token"
-    kinds = GOOD
     needs = frozenset({"logp", "entropy"})
 
     beta: float = 1.0
@@ -48,15 +46,6 @@ class IDFT(Objective):
                 "idft: needs beta > 0 and 0 <= gamma_min <= gamma_max, got "
                 f"{self.beta}, {self.gamma_min}, {self.gamma_max}"
             )
-
-    def units(self, feedback: Feedback) -> Units:
-        return good_tokens(feedback)
-
-    def losses(self, batch: Scored) -> Tensor:
-        return -batch.logp_K * self._weight_K(batch.detached())
-
-    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
-        return {"weight": batch.per_response(self._weight_K(batch)) / batch.feedback.tokens_N}
 
     def _weight_K(self, batch: Scored) -> Tensor:
         phi_K = batch.logp_K + batch.extra["entropy"]

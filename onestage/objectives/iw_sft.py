@@ -22,18 +22,16 @@ from typing import Literal
 
 from torch import Tensor
 
-from onestage.objectives import Feedback, Measured, Objective, Scored, Units
-from onestage.objectives._likelihood import GOOD, good_tokens
+from onestage.objectives import Scored
+from onestage.objectives._likelihood import Weighed
 
 LARGE = 20.0
 """Of a logarithm before `exp`: far above what any weight is kept to."""
 
 
 @dataclass(frozen=True)
-class ImportanceWeightedSFT(Objective):
+class ImportanceWeightedSFT(Weighed):
     paper = "2507.12856"
-    unit = "token"
-    kinds = GOOD
 
     level: Literal["response", "token"] = "response"
     """Whose ratio to the reference a token is weighed by."""
@@ -52,15 +50,6 @@ class ImportanceWeightedSFT(Objective):
             )
         if not 0 <= self.spread < 1:
             raise ValueError(f"iw_sft: spread must be in [0, 1), got {self.spread}")
-
-    def units(self, feedback: Feedback) -> Units:
-        return good_tokens(feedback)
-
-    def losses(self, batch: Scored) -> Tensor:
-        return -batch.logp_K * self._weight_K(batch.detached())
-
-    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
-        return {"weight": batch.per_response(self._weight_K(batch)) / batch.feedback.tokens_N}
 
     def _weight_K(self, batch: Scored) -> Tensor:
         if self.level == "token":

@@ -23,18 +23,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onestage.objectives import Feedback, Measured, Objective, Scored, Units
-from onestage.objectives._likelihood import GOOD, good_N, good_tokens
+from onestage.objectives import Scored
+from onestage.objectives._likelihood import Weighed, good_N
 
 LEAST = 1e-3
 """Of tau: a text that is known by heart would divide by 0."""
 
 
 @dataclass(frozen=True)
-class TALR(Objective):
+class TALR(Weighed):
     paper = "2509.20758"
-    unit = "token"
-    kinds = GOOD
     needs = frozenset({"logp"})
 
     tau: float | None = None
@@ -51,15 +49,6 @@ class TALR(Objective):
             raise ValueError(
                 f"talr: floor must be in [0, 1] and decay in [0, 1), got {self.floor}, {self.decay}"
             )
-
-    def units(self, feedback: Feedback) -> Units:
-        return good_tokens(feedback)
-
-    def losses(self, batch: Scored) -> Tensor:
-        return -batch.logp_K * self._weight_K(batch.detached())
-
-    def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
-        return {"weight": batch.per_response(self._weight_K(batch)) / batch.feedback.tokens_N}
 
     def _weight_K(self, batch: Scored) -> Tensor:
         return (batch.logp_K / self._tau_K(batch)).exp().clamp(self.floor, 1.0)

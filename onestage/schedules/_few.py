@@ -8,13 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from onestage.schedules import active
+
 Row = list[float]
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def matrix(inner: Mapping[str, Mapping[str, float]], terms: Sequence[str]) -> list[Row]:
-    """Inner products (m, m) in the order of some terms."""
-    return [[inner[one][other] for other in terms] for one in terms]
+def met(
+    share: Mapping[str, float], inner: Mapping[str, Mapping[str, float]]
+) -> tuple[list[str], Row, list[Row]]:
+    """The terms of positive weight that a step has gradients of, their weights (m), and the gradients'
+    inner products (m, m)."""
+    terms = [term for term in active(share) if term in inner]
+    return (
+        terms,
+        [share[term] for term in terms],
+        [[inner[one][other] for other in terms] for one in terms],
+    )
 
 
 def times(rows: Sequence[Row], column: Sequence[float]) -> Row:

@@ -20,9 +20,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onestage.schedules import OWN, Slopes, active
+from onestage.schedules import OWN, Slopes
 from onestage.schedules._balancing import Balancing
-from onestage.schedules._few import Row, matrix, times
+from onestage.schedules._few import Row, met, times
 
 
 @dataclass
@@ -52,12 +52,11 @@ class EPO(Balancing):
             self.above[term] = before + self.ema_rate * (value - before)
 
     def combine(self, slopes: Slopes) -> dict[str, float]:
-        terms = [term for term in active(self.weights) if term in slopes.inner]
+        terms, given, rows = met(self.share, slopes.inner)
         if len(terms) < 2 or not all(term in self.above for term in terms):
             return dict.fromkeys(terms, 1.0)
-        given = [self.share[term] for term in terms]
         losses = [self.above[term] for term in terms]
-        found = direction(matrix(slopes.inner, terms), given, losses, self.tolerance)
+        found = direction(rows, given, losses, self.tolerance)
         # Weights that add up to 1, as those of Mix do.
         return {term: a / w for term, a, w in zip(terms, found, given, strict=True)}
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from onestage.schedules import OWN, Schedule, Slopes, active
-from onestage.schedules._few import Row, matrix, solve, times
+from onestage.schedules import OWN, Schedule, Slopes
+from onestage.schedules._few import Row, met, solve, times
 
 RIDGE = 1e-9
 """Added to the diagonal, against its greatest: exactly opposed gradients have no bargain."""
@@ -34,8 +34,7 @@ class NashMTL(Schedule):
         return self.share
 
     def combine(self, slopes: Slopes) -> dict[str, float]:
-        terms = [term for term in active(self.weights) if term in slopes.inner]
-        rows, given = matrix(slopes.inner, terms), [self.share[term] for term in terms]
+        terms, given, rows = met(self.share, slopes.inner)
         size = math.sqrt(math.fsum(x * x for row in rows for x in row))
         if not size > 0:
             return dict.fromkeys(terms, 1.0)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onestage.schedules import OWN, Schedule, Slopes, active
-from onestage.schedules._few import Row, least, length, matrix, times
+from onestage.schedules import OWN, Schedule, Slopes
+from onestage.schedules._few import Row, least, length, met, times
 
 
 @dataclass
@@ -39,9 +39,7 @@ class Raco(Schedule):
         return self.share
 
     def combine(self, slopes: Slopes) -> dict[str, float]:
-        terms = [term for term in active(self.weights) if term in slopes.inner]
-        given = [self.share[term] for term in terms]
-        rows = matrix(slopes.inner, terms)
+        terms, given, rows = met(self.share, slopes.inner)
         radius = self.c * length(rows, given)
         part = self._part(rows, given, radius)
         size = length(rows, part)
