@@ -18,6 +18,7 @@ from onestage.rollout import suites
 from onestage.rollout.evaluation import make_suites
 from onestage.rollout.suites import Item, Scores, Suite, Whole
 from onestage.stats import Weighted
+from onestage.training.best import Best
 from onestage.training.questions import Evaluate
 
 LARGEST = 16
@@ -72,20 +73,24 @@ def check(section: Evaluate | None, tokenizer: Any, task: str) -> None:
             suites.chosen(suite, templated)
         except ValueError as error:
             raise RecipeError(f"evaluate.suites: {error}") from error
-    named = section.best.partition("/")[0]
-    if section.best and named not in (*asked, LOSS):
-        raise RecipeError(f"evaluate.best: nothing asks {named!r}{nearest(named, [*asked, LOSS])}")
+    name = section.best.partition("/")[0]
+    if name and name not in (*asked, LOSS):
+        raise RecipeError(f"evaluate.best: nothing asks {name!r}{nearest(name, [*asked, LOSS])}")
 
 
-def key_of(best: str, asked: Sequence[Asked]) -> str | None:
-    """The metric that decides, as it is logged."""
-    if not best:
-        return None
+def best_of(best: str, asked: Sequence[Asked]) -> Best | None:
+    """What keeps the best model, by what `evaluate.best` names; None where it names nothing."""
     name, _, metric = best.partition("/")
-    if name == LOSS:
-        return "eval/loss"
+    if name in ("", LOSS):
+        return Best(LOSS) if name else None
     suite = next(one.suite for one in asked if one.name == name)
-    return f"suite/{name}/{metric or suite.headline}"
+    return Best(name, suite, metric or suite.headline)
+
+
+def scores_at(step: int, suite: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Scores]:
+    """What a suite's answers were worth at a step, by item, from lines of `evaluations.jsonl`."""
+    told = [one for one in lines if one.get("suite") == suite and one.get("step") == step]
+    return {i: suites.scores_in(s) for i, s in told[-1]["scores"].items()} if told else {}
 
 
 def check_best(best: str, found: Mapping[str, float]) -> None:

@@ -19,7 +19,16 @@ from onestage.rollout import suites
 from onestage.rollout.suites import Scores, Subject
 from onestage.runfolder import EVALUATIONS, json_lines
 from onestage.stats import Estimate
-from onestage.training.asked import Asked, check_best, drawn, finite, key_of, made, texts_of
+from onestage.training.asked import (
+    Asked,
+    best_of,
+    check_best,
+    drawn,
+    finite,
+    made,
+    scores_at,
+    texts_of,
+)
 from onestage.training.asker import Asker, Prompts
 from onestage.training.pace import FIRST, Pace
 from onestage.training.questions import Evaluate
@@ -47,10 +56,9 @@ class Benchmarks:
         """The step of the next evaluation."""
         self.count = self.left_out = 0
         """Evaluations made, and those that were wanted and for which there was no time."""
-        self.best: float | None = None
-        self.best_step: int | None = None
-        self.waited = 0
-        """Evaluations since the best one."""
+        self.best = best_of(section.best, self.asked)
+        self.latest: dict[str, Mapping[str, Scores]] = {}
+        """By suite, what the answers were worth when it was last asked."""
         texts = texts_of(section.prompts)
         self.prompts = Prompts(self.asker, texts, section.max_completion_length) if texts else None
         self._since = self.clock()
@@ -100,7 +108,8 @@ class Benchmarks:
             return False
         found = self._look()
         better = self.judge(found)
-        kept = {} if self.best_step is None else {"evaluate/kept_step": float(self.best_step)}
+        step = self.best_step
+        kept = {} if step is None else {"evaluate/kept_step": float(step)}
         self.run.log({"step": self.run.step, **found, "evaluate/share": self.pace.used, **kept})
         if self.run.done:
             self.run.say(self.told())
@@ -109,7 +118,12 @@ class Benchmarks:
     @property
     def keeps(self) -> bool:
         """Whether it says which model is the best."""
-        return bool(self.section.best)
+        return self.best is not None
+
+    @property
+    def best_step(self) -> int | None:
+        """Of the best model so far, where it is looked for."""
+        return self.best.step if self.best else None
 
     def _look(self) -> dict[str, float]:
         """Ask, if there is time, and settle when next."""
@@ -149,32 +163,23 @@ class Benchmarks:
     def judge(self, found: Mapping[str, float]) -> bool:
         """Whether the named metric is among some numbers and better than ever; ends the run where it has
         not been for long."""
-        key = key_of(self.section.best, self.asked)
-        value = found.get(key) if key else None
-        if value is None or math.isnan(value):
+        best = self.best
+        value = found.get(best.key) if best else None
+        if best is None or value is None or math.isnan(value):
             return False
-        sign = -1.0 if self._less_is_better(key or "") else 1.0
-        better = self.best is None or sign * value > sign * self.best
-        if better:
-            self.best, self.best_step, self.waited = value, self.run.step, 0
+        if best.judge(self.run.step, value, self.latest.get(best.name, {})):
             return True
-        self.waited += 1
-        if self.section.patience is not None and self.waited >= self.section.patience:
+        if self.section.patience is not None and best.waited >= self.section.patience:
             self.run.say(
-                f"evaluate: {self.section.best} was best at step {self.best_step} ({self.best:.4g}) and "
-                f"has not been better in {self.waited} evaluations; the run ends here"
+                f"evaluate: {self.section.best} was best at step {best.step} ({best.value:.4g}) and "
+                f"has not been better in {best.waited} evaluations; the run ends here"
             )
             self.run.enough = True
         return False
 
-    def _less_is_better(self, key: str) -> bool:
-        if key == "eval/loss":
-            return True
-        _, name, metric = key.split("/", 2)
-        return next(a for a in self.asked if a.name == name).suite.lower_is_better(metric)
-
     def _tell(self, one: Asked, scores: Mapping[str, Scores]) -> dict[str, float]:
         """The numbers of one suite for the metrics, and all of them beside."""
+        self.latest[one.name] = scores
         if not scores:
             return {}
         now = one.suite.summarise(scores)
@@ -244,7 +249,7 @@ class Benchmarks:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; the start model's scores lie in `evaluations.jsonl`."""
         told = {"next": self.next, "count": self.count, "left_out": self.left_out}
-        best = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        best = self.best.state() if self.best else {}
         sizes = {one.name: [one.count, one.each, one.most] for one in self.asked}
         shown = [self.prompts.most, self.prompts.took] if self.prompts else []
         return {"pace": self.pace.state(), **told, **best, "sizes": sizes, "prompts": shown}
@@ -254,13 +259,15 @@ class Benchmarks:
         file = out / EVALUATIONS
         kept = json_lines(file)[0] if file.is_file() else []
         self.pace.restore(state["pace"])
-        for name in ("next", "count", "left_out", "best", "best_step", "waited"):
+        for name in ("next", "count", "left_out"):
             setattr(self, name, state[name])
         if self.prompts and state.get("prompts"):
             self.prompts.most, self.prompts.took = state["prompts"]
         for one in self.asked:
             one.count, one.each, *most = state["sizes"].get(one.name, (1, 0.0))
             one.most = most[0] if most else None
-            for line in kept:
-                if line.get("suite") == one.name and line.get("step") == 0:
-                    one.start = {i: suites.scores_in(s) for i, s in line["scores"].items()}
+            one.start = scores_at(0, one.name, kept)
+        if self.best:
+            self.best.restore(state)
+            if self.best.step is not None:
+                self.best.scores = scores_at(self.best.step, self.best.name, kept)

@@ -63,6 +63,9 @@ SCRIPT: list[float] = []
 class Scripted(Suite):
     """Two items, which are worth what the script says next."""
 
+    above: float = 0.0
+    """What the item that is asked first is worth above the other."""
+
     headline: ClassVar[str] = "worth"
 
     def items(self, chat: bool) -> list[Item]:
@@ -72,14 +75,14 @@ class Scripted(Suite):
         return [{"completion": ""} for _ in items]
 
     def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Any]:
-        worth = SCRIPT[0]
-        if items[-1].id == self.last:
+        worth, (first, last) = SCRIPT[0], self.order
+        if items[-1].id == last:
             SCRIPT.pop(0)
-        return [{"worth": worth} for _ in items]
+        return [{"worth": worth + self.above * (item.id == first)} for item in items]
 
     @property
-    def last(self) -> str:
-        """The item that is asked last: the order is drawn once."""
+    def order(self) -> list[str]:
+        """In which they are asked: drawn once."""
         from onestage.training.asked import drawn
 
-        return drawn("small_suites", self.items(False))[-1].id
+        return [item.id for item in drawn("small_suites", self.items(False))]

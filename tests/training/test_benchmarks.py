@@ -21,6 +21,7 @@ from onestage.report.keeping import verdict_of_run
 from onestage.report.plain import read_plain
 from onestage.rollout import suites
 from onestage.runfolder import read_metrics
+from onestage.training.asker import Asker
 from onestage.training.callbacks import Callback
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
@@ -142,6 +143,33 @@ def test_the_best_model_is_kept_and_the_run_ends(recipe_of: Make, tmp_path: Path
     # The report's numbers are those of the model that was kept: worth 5, not 2.
     found = read_plain([out])
     assert found.values(found.settings()[1], "small_suites worth") == {42: 5.0}
+
+
+def test_models_are_compared_on_the_items_that_both_were_asked(
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One item is worth 1 above the other. Step 2 has 1.2 and .2; step 4 is asked one, 1.1: less than
+    1.2, and more than their mean. The run is stopped there, and goes on."""
+    ask = Asker.ask
+
+    def fewer(asker: Asker, one: Any, count: int, *rest: Any) -> Any:
+        return ask(asker, one, 1 if asker.run.step == 4 else count, *rest)
+
+    class Stop(Callback):
+        def step(self, run: Any, loss: float) -> None:
+            run.stop = run.step == 4
+
+    monkeypatch.setattr(Asker, "ask", fewer)
+    small_suites.SCRIPT[:] = [0, 0.2, 0.1, 0.3]
+    told = recipe_of("demonstration", objective="sft", train__max_steps=8)
+    asked = {"suites": [{"name": SCRIPTED, "above": 1}], "best": "small_suites", "steps": 2}
+    told["evaluate"] = asked | {"share": 0.9}
+    out = tmp_path / "run"
+    train(told, out, callbacks=[Stop()])
+    train(told, out, resume=True)
+    worth = [value for _, value in series(out, "suite/small_suites/worth")]
+    assert worth == pytest.approx([0.5, 0.7, 1.1, 0.6, 0.8])
+    assert series(out, "evaluate/kept_step") == [(2, 2), (4, 2), (6, 2), (8, 8)]
 
 
 def test_it_goes_on_where_it_stopped(recipe_of: Make, tmp_path: Path) -> None:
