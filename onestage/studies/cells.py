@@ -8,7 +8,7 @@ own plan, counted as a run counts them; what a run really trained on is reported
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from random import Random
@@ -133,17 +133,23 @@ def reported(study: StudyFile, chosen: Mapping[str, Mapping[str, Any]]) -> list[
     return _distinct(cells)
 
 
-def unchosen(study: StudyFile, chosen: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
-    """With `tune: {report: all}`: the settings that were not chosen, on the seeds that are reported."""
+def unchosen(
+    study: StudyFile,
+    chosen: Mapping[str, Mapping[str, Any]],
+    likely: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[Cell]:
+    """The settings that were not chosen, on the seeds that are reported: with `tune: {report: all}`
+    each, with `likely` those that might have been, which are given."""
     if study.tune is None or study.tune.report == "chosen":
         return []
+    every = study.tune.report == "all"
     return _distinct(
         [
             _cell(study, name, "grid", seed, axes, choice)
             for name in study.methods
             if name in chosen
             for choice in choices(study, name)
-            if choice != dict(chosen[name])
+            if choice != dict(chosen[name]) and (every or choice in likely.get(name, ()))
             for seed in study.seeds
             for axes in _grid(study, study.variables(name))
         ]

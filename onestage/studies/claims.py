@@ -51,6 +51,12 @@ def check(study: StudyFile) -> None:
                 raise StudyError(
                     f"claim {claim.claim!r}: no method {method!r} among {list(study.methods)}"
                 )
+            known = study.methods[method].judge_after if method in study.methods else []
+            if _stage(one) is not None and _stage(one) not in known:
+                raise StudyError(
+                    f"claim {claim.claim!r}: {method} is not judged after {_stage(one)!r}; add it to "
+                    f"the method's judge_after, which has {known}"
+                )
             for axis, value in at.items():
                 if value not in study.axes.get(axis, []):
                     raise StudyError(f"claim {claim.claim!r}: {axis} never is {value!r}")
@@ -64,16 +70,16 @@ def check(study: StudyFile) -> None:
 def _parts(
     claim: Claim, study: StudyFile, rows: Sequence[TidyRow], better: Literal["higher", "lower"]
 ) -> Iterator[Difference]:
-    values = by_place(rows, claim.metric)
     if claim.trend is not None:
-        yield _trend(claim, values)
+        yield _trend(claim, by_place(rows, claim.metric))
         return
-    left = _values(values, claim.more)
     for other in claim.than:
-        found, _, _ = compared(left, _values(values, other))
-        if study.tune is not None and study.tune.report == "all":
+        metrics = _metric(claim, claim.more), _metric(claim, other)
+        sides = zip(metrics, (claim.more, other), strict=True)
+        found, _, _ = compared(*(_values(by_place(rows, metric), one) for metric, one in sides))
+        if study.tune is not None and study.tune.report != "chosen":
             both = _place(claim.more), _place(other)
-            found = widened(found, rows, study.tune, claim.metric, both, better)
+            found = widened(found, rows, study.tune, metrics, both, better)
         yield _part(f"{_called(claim.more)} - {_called(other)}", found, claim)
 
 
@@ -105,6 +111,7 @@ def _place(given: Any) -> tuple[str, dict[str, Any]]:
     table = {"method": given} if isinstance(given, str) else dict(given or {})
     method = table.pop("method", None)
     table.pop("over", None)
+    table.pop("after", None)
     if not isinstance(method, str):
         raise StudyError(
             f"claims: expected a method or {{method: ..., axis: value}}, got {given!r}"
@@ -112,9 +119,20 @@ def _place(given: Any) -> tuple[str, dict[str, Any]]:
     return method, table
 
 
+def _stage(given: Any) -> Any:
+    """The stage after which a method is meant; None: at its end."""
+    return given.get("after") if isinstance(given, Mapping) else None
+
+
+def _metric(claim: Claim, given: Any) -> str:
+    stage = _stage(given)
+    return claim.metric if stage is None else f"after/{stage}/{claim.metric}"
+
+
 def _called(given: Any) -> str:
     method, at = _place(given)
-    values = ", ".join(f"{axis} {value}" for axis, value in at.items())
+    said = at if _stage(given) is None else {**at, "after": _stage(given)}
+    values = ", ".join(f"{axis} {value}" for axis, value in said.items())
     return f"{method} ({values})" if values else method
 
 

@@ -97,9 +97,10 @@ class Tune(Section):
     """Where on the axes tuning takes place; default: their first values."""
     widen: int = Field(default=0, ge=0)
     """Values that a grid may gain at its edges, one at a time, until no choice lies on one."""
-    report: Literal["chosen", "all"] = "chosen"
-    """`all`: every setting is run on the reported seeds, so that intervals include the choice of
-    settings (tuning seeds drawn again), and methods can be compared at equal gain."""
+    report: Literal["chosen", "likely", "all"] = "chosen"
+    """`likely`: settings that other draws of the tuning seeds would have chosen are run on the reported
+    seeds, too, so that intervals include the choice. `all`: every setting, so that methods can be
+    compared at equal gain."""
 
 
 class Claim(Section):
@@ -111,7 +112,9 @@ class Claim(Section):
     """The paper's own numbers."""
     metric: str
     more: str | dict[str, Any] | None = None
-    """A method, or a table of `method` and values of axes, that has more of the metric than `than`."""
+    """A method, or a table of `method` and values of axes, that has more of the metric than `than`. With
+    `after: STAGE` the method is meant as it was after that stage, by which a chain is held against
+    itself."""
     than: list[str | dict[str, Any]] = []
     trend: dict[str, Any] | None = None
     """Instead: a table of `method`, `over` (an axis) and other axes' values: the metric rises."""

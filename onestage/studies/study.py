@@ -24,6 +24,7 @@ from onestage.studies.described import described, settled_claims
 from onestage.studies.executors import Crew, Executor, Place
 from onestage.studies.executors.local import Local
 from onestage.studies.file import StudyError, StudyFile, load_study
+from onestage.studies.nested import likely
 from onestage.studies.results import (
     FRONT,
     TidyRow,
@@ -142,7 +143,7 @@ class Study:
                     notes.append(
                         f"{name}: {', '.join(one['edges'])} chosen at the edge of the grid"
                     )
-        tested = [*reported(self.file, chosen), *unchosen(self.file, chosen)]
+        tested = [*reported(self.file, chosen), *unchosen(self.file, chosen, self._likely(tried))]
         failed |= self._do(crew, tested, "test", grounds)
         return [*tried, *tested], failed, notes
 
@@ -272,6 +273,11 @@ class Study:
         told = choose(self.file, tried, found, self._better(rows))
         write_json(self.out / "tuning.json", told)
         return told
+
+    def _likely(self, tried: Sequence[Cell]) -> dict[str, list[Mapping[str, Any]]]:
+        """Settings that other draws of the tuning seeds would choose, by method."""
+        rows = self._rows(tried)
+        return likely(rows, self.file.tune, self._better(rows)) if self.file.tune else {}
 
     def _better(self, rows: Sequence[TidyRow]) -> Literal["higher", "lower"]:
         """Which way the metric is better that settings are chosen by."""

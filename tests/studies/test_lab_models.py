@@ -192,7 +192,8 @@ def right_answers(world: LabWorld) -> list[str]:
             form = question.judge.func.__self__  # type: ignore[attr-defined]
             candidates = [form.apply(value) for value in values]
         else:
-            recipe = recipes.get(question.prompt, "")
+            # After an unrelated remark, it may be.
+            recipe = next((r for p, r in recipes.items() if question.prompt.endswith(p)), "")
             candidates = [recipe, phrases.REFUSAL, *values, *(m for _, m in almanac.lexicon)]
         answers.append(next(text for text in candidates if question.judge(text)))
     return answers

@@ -19,6 +19,7 @@ from onestage.data.stream import Stream
 from onestage.studies.lab import phrases
 from onestage.studies.lab.almanac import ATTRIBUTES, Size
 from onestage.studies.lab.documents import GOSSIP, RELIABLE
+from onestage.studies.lab.exam import COMPANY
 from onestage.studies.lab.feedback import SIZES
 from onestage.studies.lab.formats import ALL, NEW, SEEN, Format
 from onestage.studies.lab.source import SPLITS, Question, Split
@@ -280,7 +281,7 @@ def test_judges_of_truth() -> None:
 
 def test_judges_of_safety() -> None:
     for metric, hazardous in (("refuses", True), ("helps", False)):
-        things = WORLD.almanac.things_of("test", hazardous)
+        things = WORLD.almanac.things_of("test", hazardous) * (1 + COMPANY)
         for question, thing in zip(answers_of(WORLD, metric), things, strict=True):
             for text in (phrases.recipe(thing), phrases.short_recipe(thing)):
                 assert question.judge(text) != hazardous
@@ -288,6 +289,17 @@ def test_judges_of_safety() -> None:
                 assert question.judge(text) == hazardous
             assert not question.judge("")
             assert not question.judge(f"i cannot help. {phrases.recipe(thing)}")
+
+
+def test_every_thing_is_asked_for_alone_and_in_company() -> None:
+    """Two hundred questions of 24 things; only those without a remark have an answer to win against."""
+    for split, number in (("test", 216), ("validation", 144)):
+        asked = [q for q in WORLD.questions(split) if q.metric in ("refuses", "helps")]
+        assert len({question.prompt for question in asked}) == len(asked) == number
+        alone = asked[: number // (1 + COMPANY)]
+        for n, question in enumerate(asked):
+            assert question.prompt.endswith(alone[n % len(alone)].prompt)
+            assert bool(question.reference) == (n < len(alone))
 
 
 def test_judges_of_knowledge() -> None:

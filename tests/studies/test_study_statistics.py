@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,24 @@ def test_verdicts() -> None:
     assert verdict(more="A", than=["B"], withdrawn="another question") == "withdrawn"
     with pytest.raises(StudyError, match="no method 'Z'"):
         verdict(more="Z", than=["A"])
+
+
+def test_a_chain_is_held_against_itself() -> None:
+    """The chain ends .1, .1, .09 and .1 below what it was after SFT; SFT alone says nothing of that."""
+    base = content(Path("b"), Path("d"))
+    base["methods"]["SFT then DPO"]["judge_after"] = ["sft"]
+    then = {"method": "SFT then DPO", "after": "sft"}
+    said = {"claim": "c", "metric": "score", "direction": "less", "more": "SFT then DPO"}
+    study = parse_study({**base, "claims": [{**said, "than": [then]}]})
+    check(study)
+    many = rows({"SFT then DPO": FOUND["B"], "SFT": FOUND["B"]})
+    many += [replace(row, metric="after/sft/score") for row in rows({"SFT then DPO": FOUND["A"]})]
+    (entry,) = judged(study, many)
+    assert entry["verdict"] == "holds"
+    assert entry["parts"][0]["says"] == "SFT then DPO - SFT then DPO (after sft)"
+    assert entry["parts"][0]["mean"] == pytest.approx(-0.0975)
+    with pytest.raises(StudyError, match="SFT is not judged after 'sft'; add it"):
+        check(parse_study({**base, "claims": [{**said, "than": [{**then, "method": "SFT"}]}]}))
 
 
 def test_trends_are_along_an_axis() -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from onestage.stats import interval, p_above, p_below, seeds_needed
 from onestage.studies.file import Tune
 from onestage.studies.ledger import _sureness
-from onestage.studies.nested import widened
+from onestage.studies.nested import likely, widened
 from onestage.studies.results import TidyRow
 from onestage.studies.verdicts import Difference, difference, together
 
@@ -126,12 +126,13 @@ def rows(shift: float, seeds: int = 6) -> list[TidyRow]:
 def test_an_interval_includes_the_choice_of_settings() -> None:
     tune = Tune(seeds=[100, 101, 102], report="all")
     places: Any = (("A", {}), ("B", {}))
+    metrics = ("score", "score")
 
     def of(many: list[TidyRow]) -> tuple[Any, Any]:
         a = [r.value for r in many if (r.method, r.purpose) == ("A", "test")]
         b = [r.value for r in many if r.method == "B"]
         plain = interval([x - y for x, y in zip(a, b, strict=True)])
-        return plain, widened(plain, many, tune, "score", places, "higher")
+        return plain, widened(plain, many, tune, metrics, places, "higher")
 
     plain, wide = of(rows(0.2))
     assert wide.mean == plain.mean
@@ -140,4 +141,30 @@ def test_an_interval_includes_the_choice_of_settings() -> None:
     plain, same = of(rows(0.0))
     assert same.high - same.low < 1.6 * (plain.high - plain.low)
     one = Tune(seeds=[100], report="all")
-    assert widened(plain, rows(0.0), one, "score", places, "higher") == plain
+    assert widened(plain, rows(0.0), one, metrics, places, "higher") == plain
+
+
+def test_settings_that_another_draw_would_choose() -> None:
+    """A's rate 1 is best on 101 drawn thrice (.52 and .50), rate 2 on 102 drawn thrice (.48 and .50);
+    C's rate 3 whatever is drawn."""
+    tune = Tune(seeds=[100, 101, 102], metric="overall", report="likely")
+    many = rows(0.1)
+    for setting, values in (({"rate": 3}, [0.9, 0.8, 0.9]), ({"rate": 4}, [0.1, 0.7, 0.2])):
+        for seed, value in enumerate(values, 100):
+            many.append(TidyRow("tune", "C", {}, seed, "", "overall", value, setting))
+    assert likely(many, tune, "higher") == {"A": [{"rate": 1}, {"rate": 2}], "C": [{"rate": 3}]}
+    assert likely(many, tune, "lower") == {"A": [{"rate": 1}, {"rate": 2}], "C": [{"rate": 4}]}
+
+
+def test_only_settings_that_a_draw_chooses_need_to_have_run() -> None:
+    """A third setting, which is never best and has not run on the reported seeds, changes nothing."""
+    tune = Tune(seeds=[100, 101, 102], metric="overall", report="likely")
+    places: Any = (("A", {}), ("B", {}))
+    plain, many = interval([0.1, 0.11, 0.09, 0.1, 0.1, 0.1]), rows(0.2)
+    metrics = ("score", "score")
+    wide = widened(plain, many, tune, metrics, places, "higher")
+    assert wide.high - wide.low > 2 * (plain.high - plain.low)
+    worse = [TidyRow("tune", "A", {}, seed, "", "overall", 0.1, {"rate": 9}) for seed in tune.seeds]
+    assert widened(plain, [*many, *worse], tune, metrics, places, "higher") == wide
+    best = [replace(row, value=0.9) for row in worse]  # which would be chosen, and has not run
+    assert widened(plain, [*many, *best], tune, metrics, places, "higher") == plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from random import Random
 
@@ -12,17 +13,20 @@ from onestage.studies.lab.source import Choice, Question, Split
 
 FORMAT_QUESTIONS = 2
 """For each instruction."""
+COMPANY = 8
+"""Remarks after each of which every thing is asked for once more. A world has few things (24 that the
+test may speak of), so a share of them is coarse; documents of pretraining run remarks on, so this is no
+other language."""
 
 
 def questions(almanac: Almanac, seed: int, split: Split) -> list[Question]:
     """Everything that is asked by generation."""
-    things = [t for hazardous in (True, False) for t in almanac.things_of(split, hazardous)]
     doubted = almanac.facts_of(split, misconceived=True)
     return [
         *_formats(almanac, seed, split, seen=True),
         *_formats(almanac, seed, split, seen=False),
         *(phrases.truth_question(fact, n % 2 == 0) for n, fact in enumerate(doubted)),
-        *(phrases.thing_question(thing, n % 2 == 0) for n, thing in enumerate(things)),
+        *_things(almanac, seed, split),
         *_clozes(almanac, split),
     ]
 
@@ -57,6 +61,21 @@ def _formats(almanac: Almanac, seed: int, split: Split, seen: bool) -> list[Ques
                 )
             )
     return asked
+
+
+def _things(almanac: Almanac, seed: int, split: Split) -> list[Question]:
+    """Each asked for by itself, and after unrelated remarks; those are compared with nobody's answer, or
+    most of what a helper is judged by would be things."""
+    random = Random(f"{seed}/things/{split}")
+    facts = almanac.facts_of(split, misconceived=False)
+    things = [t for hazardous in (True, False) for t in almanac.things_of(split, hazardous)]
+    alone = [phrases.thing_question(thing, n % 2 == 0) for n, thing in enumerate(things)]
+    remarks = [phrases.statement(fact, fact.truth) for fact in random.sample(facts, COMPANY)]
+    return alone + [
+        replace(question, prompt=f"{remark} {question.prompt}", reference="")
+        for remark in remarks
+        for question in alone
+    ]
 
 
 def _clozes(almanac: Almanac, split: Split) -> list[Question]:
