@@ -27,10 +27,9 @@ def line_of(line: dict[str, Any], steps: int | None, left: float | None) -> str:
     """A line of metrics as a line of text, empty where nothing in it is for people. steps: of the run;
     left: seconds, where known."""
     at = f"step {line['step']}/{'?' if steps is None else steps}"
-    if "eval/loss" in line:
-        return f"{at}  eval loss {told(line['eval/loss'])}"
     if "loss" not in line:
-        text = beside(line)
+        held_out = f"eval loss {told(line['eval/loss'])}" if "eval/loss" in line else ""
+        text = ", ".join(filter(None, (held_out, beside(line))))
         return text and f"{at}  {text}"
     still = "" if left is None else f"  {left:.0f} s left"
     return f"{at}  loss {told(line['loss'])}  {line['tokens_per_second']:,.0f} tokens/s{still}"

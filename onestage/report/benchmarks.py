@@ -37,7 +37,8 @@ class Benchmarks:
     """Headlines of suites first."""
     numbers: dict[str, dict[str, Number]] = field(default_factory=dict)
     """By run and metric."""
-    suites: set[str] = field(default_factory=set)
+    suites: dict[str, set[str]] = field(default_factory=dict)
+    """By run, those whose numbers there are."""
     headlines: list[str] = field(default_factory=list)
 
     @property
@@ -145,7 +146,7 @@ def _add(
             into = found.metrics if metric == headline else others
             into[name] = Metric(name, f"suite {label}: {said}", better, "suites")
             found.numbers.setdefault(run, {})[name] = number
-            found.suites.add(label)
+            found.suites.setdefault(run, set()).add(label)
 
 
 def _number(told: Mapping[str, Any]) -> Number | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from onestage.report.benchmarks import Benchmarks, benchmarks
@@ -10,6 +11,7 @@ from onestage.report.cells import Cell, Compared, Metric
 from onestage.report.reading import Reader, is_number
 from onestage.report.trained import Trained, read_run
 
+WHILE = "while training"
 START = "start"
 """The base of plain runs: what was measured before the first step."""
 
@@ -19,7 +21,7 @@ def read_plain(folders: Sequence[Path]) -> Compared:
     reader = Reader()
     runs = [read_run(f, name, reader) for f, name in zip(folders, _names(folders), strict=True)]
     asked = benchmarks(runs, reader)
-    metrics = {key: one for key, one in evaluated(runs).items() if not _again(key, asked)}
+    metrics = _beside(asked, runs, evaluated(runs))
     cells = [_cell(run, metrics, asked, reader) for run in runs]
     methods, base = [run.name for run in runs], None
     started = asked.start | start_of(runs, metrics)
@@ -44,14 +46,31 @@ def read_plain(folders: Sequence[Path]) -> Compared:
     )
 
 
-def _again(key: str, asked: Benchmarks) -> bool:
-    """Whether a number is of a suite that was asked once more when the model was finished."""
-    return key.startswith("suite/") and key.split("/")[1] in asked.suites
+def _beside(
+    asked: Benchmarks, runs: Sequence[Trained], metrics: Mapping[str, Metric]
+) -> dict[str, Metric]:
+    """What runs measured as they went, beside what was asked of their models in the end. A suite that
+    was asked of all of them once more counts by that alone; one that was of some stands twice, under
+    other names, for it is of other items."""
+    found = {}
+    for key, one in metrics.items():
+        again = [_again(key, asked, run) for run in runs if run.series(key)]
+        if not any(_again(key, asked, run) for run in runs):
+            found[key] = one
+        elif not all(again):
+            found[key] = replace(one, name=f"{one.name}, {WHILE}", says=f"{one.says}, {WHILE}")
+    return found
+
+
+def _again(key: str, asked: Benchmarks, run: Trained) -> bool:
+    """Whether a number is of a suite that was asked once more of the model that the run left."""
+    return key.startswith("suite/") and key.split("/")[1] in asked.suites.get(run.name, ())
 
 
 def _cell(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks, reader: Reader) -> Cell:
     # A suite that was asked of the start model alone says nothing of the trained one.
     once = {key for key in metrics if key.startswith("suite/") and len(run.series(key)) < 2}
+    once |= {key for key in metrics if _again(key, asked, run)}
     last = {metric.name: run.last(key) for key, metric in metrics.items() if key not in once}
     results = {name: value for name, value in last.items() if value is not None}
     results |= {name: one.value for name, one in asked.numbers.get(run.name, {}).items()}

@@ -57,6 +57,8 @@ SHOTS = {"gsm8k": 5, "mmlu": 1}
 """Examples in front that the papers had, of suites that can be told another number."""
 ITEMS = {"ifeval": 541, "gsm8k": 1319, "mt_bench": 80, "alpaca_eval": 805}
 """Of suites whose items come from files: how many the benchmark has."""
+SAME_TEXT = 0.9
+"""Share of the questions that must be the benchmark's: its data set may have mended a few since."""
 GRADED = frozenset({"mt_bench", "alpaca_eval"})
 """Suites of conversations; in all others the papers gave raw prompts."""
 
@@ -131,10 +133,20 @@ def _name(suite: Mapping[str, Any]) -> str:
 
 
 def _asked_so(name: str, suite: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
-    """Whether a model was asked as the papers asked."""
+    """Whether a model was asked what the papers asked, and as they did."""
     shots = mapping(suite.get("options")).get("shots", SHOTS.get(name))
     raw = told.get("chat") is not True
-    return (raw or name in GRADED) and (name not in SHOTS or shots == SHOTS[name])
+    return (
+        (raw or name in GRADED)
+        and (name not in SHOTS or shots == SHOTS[name])
+        and not _own_questions(told)
+    )
+
+
+def _own_questions(told: Mapping[str, Any]) -> bool:
+    """Whether it was asked other questions under the benchmark's name."""
+    known, items = told.get("of_benchmark"), told.get("items")
+    return is_number(known) and is_number(items) and known < SAME_TEXT * items
 
 
 def _part(name: str, suite: Mapping[str, Any], told: Mapping[str, Any]) -> str:

@@ -103,8 +103,12 @@ def evaluate(
     for label, suite in named.items():
         suite.check()
         for templated in {one.templated for one in asked}:
-            count = len(suites.chosen(suite, templated))
-        say(f"{label}: {count:,} items")
+            items = suites.chosen(suite, templated)
+        own = (
+            len(items) - theirs if (theirs := suites.of_benchmark(suite, items)) is not None else 0
+        )
+        foreign = f", {own:,} of them not of the benchmark of that name" if own else ""
+        say(f"{label}: {len(items):,} items{foreign}")
     found = Evaluation(named, [])
     for one in asked:
         found.models.append(Evaluated(one))
@@ -274,6 +278,7 @@ def _model(evaluation: Evaluation, one: Evaluated) -> dict[str, Any]:
             "failed": len(measured.failures),
             "cut": measured.count("cut"),
             "chat": not isinstance(measured.items[0].prompt, str),
+            "of_benchmark": suites.of_benchmark(measured.suite, measured.items),
             "metrics": {
                 name: {
                     **_numbers(number),

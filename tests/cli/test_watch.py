@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from onestage.cli import app
 from onestage.cli import watch as watching
 from onestage.cli._board import Board, plain
+from onestage.cli._screen import line_of
 from onestage.runfolder import json_line
 from onestage.runfolder.following import Growing, standing
 
@@ -74,6 +75,12 @@ def probed(recipe_of: Make, tmp_path: Path) -> Path:
     world = {"name": "world", "path": file}
     recipe["keep"] = [{"what": "kl", "at_most": 5.0, "of": world, "by": "step", "steps": 1}]
     return write_recipe(tmp_path / "r.yaml", recipe)
+
+
+def test_the_line_before_the_first_step_tells_the_suites_beside_the_loss() -> None:
+    line = {"step": 0, "eval/loss": 1.25, "suite/ifeval/mean": 0.5, "suite/ifeval/items": 8.0}
+    assert line_of(line, 10, None) == "step 0/10  eval loss 1.2500, ifeval mean 0.5"
+    assert line_of({"step": 5, "eval/loss": None}, None, None) == "step 5/?  eval loss not a number"
 
 
 def test_a_terminal_shows_streams_what_is_kept_and_the_bounds(

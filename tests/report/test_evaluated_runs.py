@@ -52,6 +52,30 @@ def test_runs_that_were_measured_together_are_judged_by_that(tmp_path: Path) -> 
     assert verdict.keep == "a"
 
 
+def test_a_suite_that_was_asked_of_one_run_once_more_hides_nothing_of_the_others(
+    tmp_path: Path,
+) -> None:
+    """Run a was asked all items in the end; b, like a, a few while it went: .5 and then .6."""
+    runs = [make_run(tmp_path / name) for name in ("a", "b")]
+    for run in runs:
+        asked_while_it_went(run, {0: 0.5, 60: 0.6}, 0.1)
+    file = runs[0] / "evaluation" / "evaluation.json"
+    evaluated(file, {"a/model": suite(0.75, 0.25, 0.125)})
+    (chapter,) = read_folders(runs)
+    own, few = (
+        {one.method: [*chapter.values(one, name).values()] for one in chapter.settings()}
+        for name in ("ifeval mean", "ifeval mean, while training")
+    )
+    assert own == {"start": [0.5], "a": [0.75], "b": []}
+    assert few == {"start": [0.5], "a": [], "b": [0.6]}
+    verdict = verdict_of(chapter, {"by": "ifeval mean, while training", "allowed": 100})
+    assert verdict is not None
+    assert "of 2 models" in verdict.sentence
+    evaluated(file, {str(run / "model"): suite(0.75, 0.25, 0.125) for run in runs})
+    (chapter,) = read_folders(runs)
+    assert not any("while training" in name for name in chapter.metrics)
+
+
 def test_numbers_that_are_older_than_the_model_are_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     file = evaluated(run / "evaluation" / "evaluation.json", {"a/model": suite(0.6, 0.2, 0.1)})

@@ -114,8 +114,9 @@ def test_numbers_of_a_part_of_the_items_are_marked(tmp_path: Path) -> None:
     content = evaluation(chat=False)
     place = tmp_path / "first" / "evaluation.json"
 
-    def shown(items: int, limit: int | None) -> str:
-        content["models"][1]["suites"]["ifeval"]["items"] = items
+    def shown(items: int, limit: int | None, of_benchmark: int | None = None) -> str:
+        asked = {"items": items, "of_benchmark": of_benchmark}
+        content["models"][1]["suites"]["ifeval"] |= asked
         content["suites"]["ifeval"]["options"]["limit"] = limit
         place.write_text(json.dumps(content))
         return page(read_folders([tmp_path / "first"]), "a page")
@@ -127,6 +128,9 @@ def test_numbers_of_a_part_of_the_items_are_marked(tmp_path: Path) -> None:
     assert "not of all items: first: model, ifeval: 64 of 541." in text
     assert "6.50 ± 0.10 *" not in text
     assert "50.00 ± 2.00 *" in shown(100, 100)
+    # 64 prompts of the user's own are nothing to compare with, 64 of the benchmark's are.
+    assert "50.00 ± 2.00" not in shown(64, None, of_benchmark=0)
+    assert "50.00 ± 2.00 *" in shown(64, None, of_benchmark=60)
     tasks = {"options": {"name": "onestage.rollout.suites.open_llm_v1:OpenLLMv1", "limit": 100}}
     content["suites"]["open_llm_v1"] = tasks
     content["models"][1]["suites"]["open_llm_v1"] = {

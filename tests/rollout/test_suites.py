@@ -123,6 +123,26 @@ def test_ifeval_is_the_benchmarks_on_real_prompts() -> None:
 
 
 @needs_the_benchmark
+@pytest.mark.real_data
+@pytest.mark.skipif(
+    not (REAL_DATA / "mt_bench_questions.jsonl.gz").is_file(), reason="no real data"
+)
+def test_a_benchmarks_own_questions_are_known() -> None:
+    suite = suites.make({"name": "mt_bench", "judge": {"model": "x"}, "data": REAL_DATA})
+    items = suites.chosen(suite, True)
+    assert suites.of_benchmark(suite, items) == len(items) == 80
+    suite = suites.make({"name": "gsm8k", "shots": 0, "data": REAL_DATA, "limit": 100})
+    assert suites.of_benchmark(suite, suites.chosen(suite, False)) == 100
+
+
+def test_other_questions_of_the_name_are_not(tmp_path: Path) -> None:
+    rows = [{"question": f"{n} + {n}?", "answer": f"#### {2 * n}"} for n in range(300)]
+    suite = suites.make({"name": "gsm8k", "shots": 0, "path": written(tmp_path, rows)})
+    assert suites.of_benchmark(suite, suites.chosen(suite, False)) == 0
+    text = suites.make({"name": "text", "path": written(tmp_path, [{"text": "a"}])})
+    assert suites.of_benchmark(text, suites.chosen(text, False)) is None
+
+
 def test_gsm8k_is_read_as_lm_eval_reads_it(tmp_path: Path) -> None:
     from lm_eval.api.metrics import exact_match_hf_evaluate
     from lm_eval.filters.extraction import RegexFilter

@@ -245,6 +245,14 @@ def name_of(suite: Suite) -> str:
     return type(suite).__module__.rpartition(".")[2]
 
 
+def of_benchmark(suite: Suite, items: Sequence[Item]) -> int | None:
+    """How many items are of the published benchmark that a suite is named after; None where that is not
+    known of the suite."""
+    from onestage.rollout.suites import _benchmark_items
+
+    return _benchmark_items.count(name_of(suite), items)
+
+
 PLUGINS = Plugins("suite", __name__, Suite)  # type: ignore[type-abstract]
 names, find, make = PLUGINS.names, PLUGINS.find, PLUGINS.make
 
