@@ -1,9 +1,4 @@
-"""Holding to bounds on what is forgotten: measured while training, acted on, and certified at the end.
-
-What the controller looks at, what is pulled on and what the certificate is about are different records:
-a text on which a model was held near its start is not one that shows how much it has forgotten. A
-certificate is the change on the held-out records, with the 95 % interval of a ratio over records.
-"""
+"""Holding to bounds on what is forgotten: measured while training, acted on, certified at the end."""
 
 from __future__ import annotations
 
@@ -14,23 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from onestage.config import RecipeError
 from onestage.data.encoded import Encoded
-from onestage.data.packing import pack_records
-from onestage.models.divergence import Anchor
-from onestage.randomness import generator
-from onestage.stats import Interval, weighted
 from onestage.training.anchored import Anchored
-from onestage.training.evaluate import by_record
 from onestage.training.keep import Keep, Kept
 from onestage.training.monitor import Guarded
-from onestage.training.probes import moved
+from onestage.training.retained import OnStream, OnText
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
-
-EVERY = 4
-"""Without held-out rows, each such record of a text is for the certificate."""
-Parts = list[tuple[float, float]]
-"""Of each record, a sum over its tokens or units, and their number."""
 
 
 class Keeper:
@@ -158,128 +143,6 @@ class Keeper:
         return self.schedule.multipliers[name].worth
 
 
-class OnText:
-    """KL or loss on a text: records to watch, to pull on, and for the certificate."""
-
-    def __init__(self, run: Run, keep: Keep) -> None:
-        self.run, self.keep = run, keep
-        own = list(run.data.retention[f"keep/{keep.name}"])
-        store = run.data.retention.get(f"keep/{keep.name}/held_out")
-        held_out = list(store) if store else own[EVERY - 1 :: EVERY]
-        own = own if store else [r for n, r in enumerate(own, 1) if n % EVERY]
-        watched, rest = split(own, keep.watch_tokens)
-        self._require(watched, "watched (watch_tokens)")
-        self._require(held_out, "certified (of.eval_path, or every fourth record)")
-        budget = run.options.row_budget
-        self.watch = Anchor(run.policy, run.devices.deal(run.devices.pack(watched, budget).rows))
-        if keep.what == "kl" and not self.watch.exact:
-            raise RecipeError(
-                f"keep {keep.name}: the KL of a model whose head is no linear map cannot be measured "
-                f"({run.policy.fit.reason}); take what: text"
-            )
-        self.at_start = moved(run, self.watch).loss
-        apart = [pack_records([record], budget).rows[0] for record in held_out]
-        self.later = Anchor(run.policy, apart)
-        self.certified, self.before = len(apart), self._losses()
-        self.pulled = self._anchor_to_pull(rest) if keep.means == "kl" else None
-        self.weighed_by = self._pool(rest) if keep.means == "fisher" else None
-
-    def _require(self, records: Sequence[Encoded], what: str) -> None:
-        if not records:
-            raise RecipeError(
-                f"keep {self.keep.name}: too few records: none is left to be {what}; give more rows"
-            )
-
-    def _anchor_to_pull(self, rest: Sequence[Encoded]) -> Anchor:
-        pool = self._pool(rest)
-        longest = max(path_tokens(record) for record in pool)
-        rows = pack_records(pool, max(longest, self.keep.step_tokens)).rows
-        return Anchor(self.run.policy, rows)
-
-    def _pool(self, rest: Sequence[Encoded]) -> list[Encoded]:
-        """The records that are pulled on, or that weights are weighed by."""
-        most, pulls = self.keep.pool_tokens, self.keep.means == "kl"
-        pool, left = split(rest, most)
-        self._require(pool, "pulled on" if pulls else "read for the Fisher information")
-        if left:
-            does = "pulls on" if pulls else "weighs weights by"
-            self.run.say(
-                f"keep {self.keep.name}: {does} the first {len(pool):,} of {len(rest):,} records "
-                f"(pool_tokens: {most:,})"
-            )
-        return pool
-
-    def watched(self) -> float:
-        """x: on what the controller looks at; the same on every process."""
-        now = moved(self.run, self.watch)
-        return now.kl if self.keep.what == "kl" else now.loss - self.at_start
-
-    def pull(self, weight: float) -> float:
-        """Add weight times the gradient of the KL on the row of this step; returns that KL."""
-        assert self.pulled is not None
-        run, size = self.run, len(self.pulled.rows)
-        turn, place = divmod(run.step, size)
-        order = generator(f"{run.options.seed}/keep/{self.keep.name}/{turn}").permutation(size)
-        with run.accelerator.autocast():
-            return self.pulled.pull(run.policy, int(order[place]), weight)
-
-    def held_out(self) -> tuple[float, float, Interval]:
-        """Before, after, and the change, on the certificate's records."""
-        now = self._losses()
-        if self.keep.what == "kl":
-            change = weighted([(kl, n) for _, kl, n in now])
-            return 0.0, change.mean, change
-        pairs = zip(self.before, now, strict=True)
-        return _changed([((a[0], a[2]), (b[0], b[2])) for a, b in pairs])
-
-    def _losses(self) -> list[tuple[float, float, float]]:
-        """Of each record: loss and KL summed over its scored tokens, and their number."""
-        found = []
-        for number in range(len(self.later.rows)):
-            with self.run.accelerator.autocast():
-                one = self.later.measure(self.run.policy, [number])
-            n = float(one.positions)
-            found.append((one.loss * n, one.kl * n, n))
-        return found
-
-
-class OnStream:
-    """The loss of a stream's held-out records under its own objective: half watched, half certified."""
-
-    certified: int
-
-    def __init__(self, run: Run, keep: Keep) -> None:
-        self.run, self.keep = run, keep
-        records = list(run.data.held_out[keep.name])
-        if len(records) < 2 or any(record.is_problem for record in records):
-            raise RecipeError(
-                f"keep {keep.name}: needs two held-out records at least, and none that the policy "
-                f"answers itself; there are {len(records)}"
-            )
-        self.watch, self.later = records[::2], records[1::2]
-        self.certified = len(self.later)
-        self.at_start, self.before = self._loss(), by_record(run, self.later)
-
-    def _loss(self) -> float:
-        return weighted(by_record(self.run, self.watch)).mean
-
-    def watched(self) -> float:
-        return self._loss() - self.at_start
-
-    def held_out(self) -> tuple[float, float, Interval]:
-        now = by_record(self.run, self.later)
-        return _changed(list(zip(self.before, now, strict=True)))
-
-
-def _changed(
-    pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]],
-) -> tuple[float, float, Interval]:
-    """Means before and after, and the mean change over all units, by record."""
-    before, after = ([pair[side] for pair in pairs] for side in (0, 1))
-    change = weighted([(b[0] - a[0], a[1]) for a, b in pairs])
-    return weighted(before).mean, weighted(after).mean, change
-
-
 def keeper_of(run: Run) -> Keeper | None:
     """What holds to the bounds of a run, where it has some."""
     schedule = run.schedule
@@ -319,19 +182,3 @@ def logged(one: Mapping[str, Any]) -> dict[str, float]:
     """A certificate in a line of metrics."""
     where = f"keep/{one['name']}/held_out"
     return {where: one["change"], f"{where}_low": one["low"], f"{where}_high": one["high"]}
-
-
-def split(records: Sequence[Encoded], tokens: int) -> tuple[list[Encoded], list[Encoded]]:
-    """The first records, up to a number of scored tokens and at least one, and the others."""
-    left, size = tokens, 0
-    for record in records:
-        left -= record.scored
-        if left < 0 and size:
-            break
-        size += 1
-    return list(records[:size]), list(records[size:])
-
-
-def path_tokens(record: Encoded) -> int:
-    """Of its longest path."""
-    return max(len(path.ids) for path in record.paths)
