@@ -58,6 +58,12 @@ def made(section: Evaluate) -> dict[str, Suite]:
     return found
 
 
+def begin(section: Evaluate | None) -> None:
+    """Have what judges answers made ready beside what the run does until then."""
+    for suite in made(section).values() if section else ():
+        suite.begin()
+
+
 def check(section: Evaluate | None, tokenizer: Any, task: str) -> None:
     """Raise `RecipeError` for what cannot be asked, before any weights are loaded."""
     if section is None:

@@ -31,6 +31,8 @@ class First:
     """What is known of an item before it is asked: nothing, or its answer and what that took."""
 
     answers: list[Content] | None = None
+    stopped: int = 0
+    """Of them, those that were ended for their length."""
     took: float = 0.0
 
 
@@ -52,19 +54,19 @@ class Asker:
 
     def rehearse(self, one: Asked, seconds: float) -> First:
         """Settle how long an answer may be to take no more than that. Returns the first item's answer
-        where it ended by itself, or where nothing is written."""
-        first, ended = First(), False
+        where it is as long as it may be, or where nothing is written."""
+        first, ended, tried = First(), False, 0
 
         def ask(most: int) -> tuple[float, bool]:
-            nonlocal first, ended
-            began = self.clock()
+            nonlocal first, ended, tried
+            began, tried = self.clock(), most
             answers, stopped = self._asked(one, one.items[:1], most)
-            first = First(answers, self.agreed(self.clock() - began))
+            first = First(answers, stopped, self.agreed(self.clock() - began))
             ended = self.agreed(stopped) > 0
             return first.took, ended
 
         one.most = longest_answer(ask, seconds / 2)  # and the other half for more items
-        return First() if ended else first
+        return First() if ended and one.most != tried else first
 
     def ask(
         self, one: Asked, count: int, seconds: float, first: First | None = None
@@ -80,7 +82,7 @@ class Asker:
             each = (used - cold) / known if known else one.each
             if (known or not first) and not 0 <= used + each * len(block) <= seconds:
                 break
-            found = self.answered(one, block, first.answers if first and not known else None)
+            found = self.answered(one, block, first if not known else None)
             # The first time, checkers are started.
             cold = cold or (self.agreed(self.scoring) if first else 0.0)
             failed += sum(isinstance(score, Failure) for score in found.values())
@@ -92,11 +94,13 @@ class Asker:
         return scores
 
     def answered(
-        self, one: Asked, block: Sequence[Item], answers: list[Content] | None = None
+        self, one: Asked, block: Sequence[Item], first: First | None = None
     ) -> dict[str, Scores | Failure]:
-        """What some items are worth. answers: those of this rank, where it has them already."""
-        part, stopped, found = self._own(block), 0, list[Any]()
-        if answers is None:
+        """What some items are worth. first: what this rank has of their answers already."""
+        part, found = self._own(block), list[Any]()
+        if first is not None and first.answers is not None:
+            answers, stopped = first.answers, first.stopped
+        else:
             answers, stopped = self._asked(one, block, one.most)
         one.stopped += sum(self.run.devices.gather([stopped]))
         began = self.clock()
@@ -106,10 +110,10 @@ class Asker:
             found.append((item.id, score))
             if len(self.samples) < SHOWN:
                 text = one.suite.shown(item, answer).get("completion", "")
-                first = [] if isinstance(score, Failure) else worth(score)
-                self.samples.append(sample(one.name, item.prompt, text, first))
-        told = dict(self.run.devices.gather(found))
-        return {item.id: told[item.id] for item in block}
+                told = [] if isinstance(score, Failure) else worth(score)
+                self.samples.append(sample(one.name, item.prompt, text, told))
+        every = dict(self.run.devices.gather(found))
+        return {item.id: every[item.id] for item in block}
 
     def _asked(
         self, one: Asked, block: Sequence[Item], most: int | None
@@ -153,8 +157,14 @@ class Prompts:
 
     def rehearse(self, seconds: float) -> None:
         """Settle how long answers may be to take no more than that, and show what is written."""
-        self.most = longest_answer(self._answer, seconds)
-        if self.most is not None:
+        tried: list[int] = []
+
+        def ask(most: int) -> tuple[float, bool]:
+            tried.append(most)
+            return self._answer(most)
+
+        self.most = longest_answer(ask, seconds)
+        if self.most is not None and self.most != tried[-1]:
             self._answer(self.most)
         self._show()
 

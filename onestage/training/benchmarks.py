@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,28 +76,48 @@ class Benchmarks:
         and is asked for the first time has no answers of its start model."""
         agreed, began = self.asker.agreed, self.clock()
         self.pace.guess = agreed(seconds_of_a_step(self.run, self._one_answer, self.clock))
-        self.pace.spent = agreed(self.clock() - began)
+        self.pace.spent += agreed(self.clock() - began)
+        self.next = self.run.steps
+        if self.pace.room < self.pace.spent:
+            self.prompts = None
+            self.run.say(self._none())
+            return {}
         budget, began = self.pace.room / min(FIRST, self._wanted()), self.clock()
         waiting, found = len(self.asked) + bool(self.prompts), dict[str, float]()
+        asked: list[Asked] = []
+
+        def used() -> float:
+            return agreed(self.clock() - began)
 
         def share() -> float:
             """Of what is left for this evaluation, for one of those that wait."""
-            return (budget - agreed(self.clock() - began)) / waiting
+            return (budget - used()) / waiting
 
-        for one in self.asked:
-            first = self.asker.rehearse(one, share())
-            scores = self.asker.ask(one, len(one.items), share() + first.took, first)
-            one.count, one.start = len(scores), {} if self.run.step else scores
-            found |= self._tell(one, scores)
+        for number, one in enumerate(self.asked):
+            if self._has_room(used(), number):
+                asked.append(one)
+                first = self.asker.rehearse(one, share())
+                scores = self.asker.ask(one, len(one.items), share() + first.took, first)
+                one.count, one.start = len(scores), {} if self.run.step else scores
+                found |= self._tell(one, scores)
             waiting -= 1
         check_best(self.section.best, found)
         if self.prompts:
             self.prompts.rehearse(share())
-        again = sum(one.each * one.count for one in self.asked) + self._for_prompts
-        self.pace.add(agreed(self.clock() - began), again)
+        self.pace.add(used(), self._again + self._for_prompts)
         self.count, self.next = 1, self.pace.next(self.run.step, self.section.steps)
-        self.run.say(self._plan())
+        self.run.say(self._plan(asked))
         return found
+
+    def _has_room(self, used: float, done: int) -> bool:
+        """Whether one more suite can be asked now and in the end, if it takes what those before it took.
+        The first one is asked."""
+        return not done or self.pace.room - used - self._again >= 2 * used / done
+
+    @property
+    def _again(self) -> float:
+        """Seconds to ask once more what was asked."""
+        return sum(one.each * one.count for one in self.asked)
 
     def after_step(self) -> bool:
         """A step was done: evaluate where that is due; whether the model is the best so far."""
@@ -127,16 +147,19 @@ class Benchmarks:
 
     def _look(self) -> dict[str, float]:
         """Ask, if there is time, and settle when next."""
+        asked = [one for one in self.asked if one.count]
+        if not (asked or self.prompts):
+            return {}
         self._settle_pace()
         found: dict[str, float] = {}
         began = self.clock()
         whole = self.pace.room - (0.0 if self.run.done else self.pace.last)  # which is the end's
-        for number, one in enumerate(self.asked):
+        for number, one in enumerate(asked):
             used = self.asker.agreed(self.clock() - began) + self._for_prompts
-            room = (whole - used) / (len(self.asked) - number)
+            room = (whole - used) / (len(asked) - number)
             scores = self.asker.ask(one, one.count, room)
             found |= self._tell(one, scores)
-        if found or not self.asked:
+        if found or not asked:
             if self.prompts:
                 self.prompts.show()
             self.count += 1
@@ -144,7 +167,7 @@ class Benchmarks:
             self.run.say(f"evaluate: no time of the share is left at step {self.run.step}")
             self.left_out += 1
         took = self.asker.agreed(self.clock() - began)
-        self.pace.add(took, None if found or not self.asked else self.pace.last)
+        self.pace.add(took, None if found or not asked else self.pace.last)
         self._aside += took
         planned, every = self.next, self.section.steps
         self.next = self.pace.next(self.run.step, every)
@@ -229,22 +252,39 @@ class Benchmarks:
         """Seconds that they take."""
         return self.prompts.took if self.prompts else 0.0
 
-    def _plan(self) -> str:
-        sizes = ", ".join(f"{one.name} {one.count} of {len(one.items):,}" for one in self.asked)
-        most = f"{self.section.share:.1%} of the run's time"
+    def _plan(self, asked: Sequence[Asked]) -> str:
+        sizes = ", ".join(f"{one.name} {one.count} of {len(one.items):,}" for one in asked)
         plan = (
-            f"evaluate: {sizes or 'prompts'}, {self.pace.last:.1f} s at a time; at most {most} (about "
-            f"{self.pace.allowed:.0f} s of {self.pace.whole:.0f} s), next at step {self.next}"
+            f"evaluate: {sizes or 'prompts'}, {self.pace.last:.1f} s at a time; {self._most}, next at "
+            f"step {self.next}"
         )
-        short = {one.name: one.most for one in self.asked if one.stopped}
+        short = {one.name: one.most for one in asked if one.stopped}
         if self.prompts and self.prompts.shortened:
             short["prompts"] = self.prompts.most
         if short:
             ends = " and ".join(f"to {name} after {most} tokens" for name, most in short.items())
             plan += f"; answers {ends} are ended, for lack of time: a larger share has more"
+        if left := [one.name for one in self.asked if one not in asked]:
+            plan += f"; there is no time for {', '.join(left)}: raise evaluate.share"
         if self.pace.spent > self.pace.allowed:
             plan += "; that is over already: raise evaluate.share, or ask for shorter answers"
         return plan
+
+    def _none(self) -> str:
+        decides = f", and evaluate.best: {self.section.best} decides nothing" if self.best else ""
+        return (
+            f"evaluate: nothing is asked in so short a run{decides}: {self._most}, of which finding "
+            f"that out took {self.pace.spent:.1f} s; raise evaluate.share, or measure the model in the "
+            "end (onestage evaluate)"
+        )
+
+    @property
+    def _most(self) -> str:
+        """What all evaluations may take."""
+        return (
+            f"at most {self.section.share:.1%} of the run's time (about {self.pace.allowed:.1f} s of "
+            f"{self.pace.whole:.1f} s)"
+        )
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; the start model's scores lie in `evaluations.jsonl`."""

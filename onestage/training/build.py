@@ -300,6 +300,7 @@ def build(
     if folder and resume:
         folder.require_plugins(draft.plugins())
     plan, model = draft.planned, checkpointed(recipe.model, spread)
+    asked.begin(recipe.evaluate)
     where = (draft.tokenizer, accelerator, out, resume, train.seed, spread.sharding, say)
     loaded = load(model, given, *where)
     policy = policy_of(loaded, spread, accelerator, value_head="value" in plan.terms.needs)

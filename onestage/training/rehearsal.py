@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 FEW, MORE = 4, 36
 """Tokens of an answer that is written to see how long one takes: first, and then at most."""
-TRIED, SHORT = 4, 100
-"""Records by which a step's time is guessed; half of them in a run of so few steps."""
+TRIED, OF = 4, 200
+"""Records by which a step's time is guessed; fewer in short runs: one of so many that are trained on."""
 
 
 def longest_answer(ask: Callable[[int], tuple[float, bool]], seconds: float) -> int | None:
@@ -32,6 +32,8 @@ def longest_answer(ask: Callable[[int], tuple[float, bool]], seconds: float) -> 
     few, ended = ask(FEW)
     if not ended:
         return None
+    if few >= seconds:
+        return FEW
     # Where time is short, no more than it has room for, at worst.
     size = min(MORE, max(2 * FEW, int(FEW * seconds / few)))
     more, ended = ask(size)
@@ -47,7 +49,7 @@ def seconds_of_a_step(
 ) -> float:
     """A guess: what it takes to read some records forward and backward. answer: what is done for each
     instead where problems are answered."""
-    count = TRIED if run.steps > SHORT else TRIED // 2
+    count = max(1, min(TRIED, run.steps * run.options.batch_size // OF))
     records = [one for one in run.first_records() if not one.is_problem][:count]
     # Of a record that trains in pieces one path is read, and its others are taken to be like it.
     budget, nodes = run.options.row_budget, [len(plant(one.paths)) for one in records]

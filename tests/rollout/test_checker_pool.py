@@ -46,6 +46,23 @@ def test_rewards_come_back_in_order(pool: Pool) -> None:
     assert judged(pool) == []
 
 
+def test_workers_that_are_made_ready_ahead_judge_as_others_do() -> None:
+    with contextlib.closing(Pool(workers=2)) as fresh:
+        fresh.begin(Misbehaving())
+        first = [worker.process.pid for worker in fresh.workers]
+        assert judged(fresh, *map(repr, range(20))) == [*range(20)]
+        assert judged(fresh, "7") == [7]
+        assert [worker.process.pid for worker in fresh.workers] == first
+
+
+def test_what_keeps_a_checker_from_being_ready_is_said_where_it_is_to_judge() -> None:
+    with contextlib.closing(Pool(workers=1)) as fresh:
+        fresh.begin(Misbehaving(ready="refused"))
+        assert judged(fresh, "7") == [7]
+        with pytest.raises(ValueError, match="no such thing"):
+            fresh.judge(Misbehaving(ready="refused"), answers("7"))
+
+
 @pytest.mark.parametrize("deed", ["sleep", "compute"])
 def test_an_overrun_costs_only_its_own_answer(pool: Pool, deed: str) -> None:
     texts = ["1", "2", deed, "3", *["4"] * 20]

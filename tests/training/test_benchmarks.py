@@ -127,6 +127,30 @@ def test_answers_that_would_not_fit_are_ended_and_counted(recipe_of: Make, tmp_p
     assert f"answers to small_suites after {lengths[0][1]:.0f} tokens are ended" in said[0]
 
 
+def test_a_run_that_is_too_short_is_asked_nothing(recipe_of: Make, tmp_path: Path) -> None:
+    """24 records: a twentieth of them is one, which is read to see how long a step takes."""
+    told = recipe_of("demonstration", objective="sft")
+    asked = {"suites": [SLOW], "best": "small_suites"}
+    said = train(told | {"evaluate": asked}, tmp_path / "run")
+    assert "nothing is asked in so short a run, and evaluate.best: small_suites decides" in said[0]
+    assert "raise evaluate.share" in said[0]
+    assert "evaluations: 0" in said[-1]
+    assert not series(tmp_path / "run", "suite/small_suites/items")
+    assert [step for step, _ in series(tmp_path / "run", "evaluate/share")] == [4]
+    assert (tmp_path / "run" / "model").is_dir()
+
+
+def test_suites_for_which_there_is_no_time_are_named(recipe_of: Make, tmp_path: Path) -> None:
+    """One takes two seconds an item; then there is no time for the other, now and in the end."""
+    told = recipe_of("demonstration", objective="sft", train__max_steps=20)
+    slow = {"name": SLOW, "seconds": 0.3, "size": 9}
+    asked = {"suites": [slow, {"name": SLOW, "seconds": 0}], "share": 0.3}
+    said = train(told | {"evaluate": asked}, tmp_path / "run")
+    assert "there is no time for small_suites_2: raise evaluate.share" in said[0]
+    assert series(tmp_path / "run", "suite/small_suites/items")[0] == (0, 1)
+    assert not series(tmp_path / "run", "suite/small_suites_2/items")
+
+
 def test_the_best_model_is_kept_and_the_run_ends(recipe_of: Make, tmp_path: Path) -> None:
     """Start 1; then 3, 5, 4, 2 at steps 2, 4, 6, 8: step 4 is best, and two evaluations were not."""
     small_suites.SCRIPT[:] = [1, 3, 5, 4, 2, 9, 9, 9]
@@ -241,7 +265,7 @@ def test_a_metric_that_no_suite_takes_is_refused_before_the_first_step(
     recipe_of: Make, tmp_path: Path
 ) -> None:
     told = recipe_of("demonstration", objective="sft")
-    told["evaluate"] = {"suites": [SLOW], "best": "small_suites/means"}
+    told["evaluate"] = {"suites": [SLOW], "best": "small_suites/means", "share": 0.9}
     with pytest.raises(RecipeError, match="no metric 'means'; did you mean 'mean'"):
         train(told, tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoints/*"))

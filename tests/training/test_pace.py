@@ -79,6 +79,8 @@ def test_an_answer_is_as_long_as_the_time_allows() -> None:
     assert longest_answer(ask, 2.0) == pytest.approx(133, abs=1)
     assert asked[2:] == [4, 14]
     assert longest_answer(ask, 0.1) == 4  # no time for any: as few as were tried
+    # The first few took longer than there is time for: no more are tried.
+    assert asked[4:] == [4]
     # The first one took longer, since it was the first: 9 s / 36 / 4 a token.
     assert longest_answer(lambda most: (10.0 if most == 4 else 9.0, True), 90.0) == 1332
 
@@ -99,7 +101,7 @@ def test_the_first_guess_reads_no_longer_row_than_a_step(
 ) -> None:
     """Groups that train in pieces would not fit in one: an answer of each is read, and its part told."""
     length = {"train__max_length": 20, "train__tokens_per_row": 20}
-    recipe = recipe_of("group", train__batch_size=4, **length)
+    recipe = recipe_of("group", train__batch_size=4, train__max_steps=100, **length)
     answers = [f" {word} and the sea" for word in ("red", "wind", "moon", "poem", "hello", "Paris")]
     row = {"completions": answers, "scores": [0.5] * len(answers)}
     write_rows(Path(recipe["data"][0]["path"]), [{"prompt": f"say {n}", **row} for n in range(3)])
@@ -109,7 +111,7 @@ def test_the_first_guess_reads_no_longer_row_than_a_step(
         run.devices, "look", lambda row, reads: rows.append(row) or look(row, reads)
     )
     found = seconds_of_a_step(run, lambda: None, lambda: next(times))
-    records = run.first_records()[:2]  # in a run of few steps
+    records = run.first_records()[:2]  # of 400
     whole = sum(len(pack_records([one]).rows[0]) for one in records)
     assert max(map(len, rows)) <= 20 < whole / 2
     assert found == pytest.approx(3.0 * whole / sum(map(len, rows)) / 2 * 4)

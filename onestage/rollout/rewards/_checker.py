@@ -47,6 +47,10 @@ class Checker(Reward):
     def __call__(self, answers: Sequence[Answer]) -> list[float | Failure]:
         return pool.shared().judge(self, answers)
 
+    def begin(self) -> None:
+        """Have the shared workers made ready, and do not wait for them."""
+        pool.shared().begin(self)
+
     def close(self) -> None:
         """End the shared workers; the next answer of any checker starts new ones."""
         pool.close_shared()

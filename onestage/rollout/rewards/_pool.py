@@ -77,6 +77,8 @@ class Worker:
         self.chunk: deque[tuple[int, Answer]] = deque()
         self.begun: int | None = None
         self.since = 0.0
+        self.owed = 0
+        """What it was set up for ahead of time, and has not said to be ready for yet."""
 
     def give(self, kind: bytes, deadline: float, chunk: Chunk) -> None:
         """Send a chunk to an idle worker. `BrokenPipeError` where it is gone."""
@@ -148,6 +150,17 @@ class Pool:
                 self._end_all()
                 raise
 
+    def begin(self, checker: Judge) -> None:
+        """Start the workers that there are not yet and have them set up for a checker, beside whatever
+        this process does next."""
+        with self.lock:
+            while len(self.workers) < self.size:
+                worker = Worker(self.memory_mb)
+                self.workers.append(worker)
+                with contextlib.suppress(BrokenPipeError):  # seen when it is wanted
+                    worker.give(_kind(checker), float(checker.deadline), [])
+                    worker.owed += 1
+
     def close(self) -> None:
         """End the workers. The pool may be used again: new ones are started."""
         with self.lock:
@@ -168,11 +181,7 @@ class _Round:
     ) -> None:
         self.pool, self.deadline = pool, float(checker.deadline)
         self.outcomes: list[float | Failure | None] = [None] * len(answers)
-        try:
-            # Pickles name the module of a class, and a stranger's may be a file without such a name.
-            self.kind = pickle.dumps((source_of(type(checker)), pickle.dumps(checker)))
-        except Exception as error:
-            raise ValueError(f"{checker!r} cannot be sent to a worker: {error}") from error
+        self.kind = _kind(checker)
         self.waiting = deque([[]] if only_set_up else _chunks(answers, pool.size))
         self.busy: list[Worker] = []
         self.unlucky = 0
@@ -218,7 +227,9 @@ class _Round:
     def _listen(self, worker: Worker) -> None:
         lines, alive = worker.lines()
         for what, *rest in lines:
-            if what == "ready":
+            if worker.owed:  # what is wrong with a checker is said where it is to judge
+                worker.owed -= what in ("done", "unready")
+            elif what == "ready":
                 worker.ready, worker.since = True, time.monotonic()
             elif what == "unready":
                 raise ValueError(rest[0])
@@ -268,6 +279,15 @@ class _Round:
     def _discard(self, worker: Worker) -> int:
         self.pool.workers.remove(worker)
         return worker.end()
+
+
+def _kind(checker: Judge) -> bytes:
+    """A checker on its way to a worker. `ValueError` where it cannot be sent."""
+    try:
+        # Pickles name the module of a class, and a stranger's may be a file without such a name.
+        return pickle.dumps((source_of(type(checker)), pickle.dumps(checker)))
+    except Exception as error:
+        raise ValueError(f"{checker!r} cannot be sent to a worker: {error}") from error
 
 
 def _chunks(answers: Sequence[Answer], workers: int) -> list[Chunk]:

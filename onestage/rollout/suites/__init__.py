@@ -89,6 +89,9 @@ class Suite(abc.ABC):
         """Raise `ValueError` for what would fail later: a judge that cannot be reached, a package that
         is not installed. Called before a model is loaded; `items` is called then, too."""
 
+    def begin(self) -> None:  # noqa: B027 - most are ready at once
+        """Start what takes a while to be ready (processes that judge), and do not wait for it."""
+
     @abc.abstractmethod
     def items(self, chat: bool) -> list[Item]:
         """All of them, in order. Raises `ValueError` where they cannot be had: which file is needed, and

@@ -36,6 +36,9 @@ class IFEval(Suite):
     def check(self) -> None:
         self._checker("strict").prepare()
 
+    def begin(self) -> None:
+        self._checker("strict").begin()
+
     def items(self, chat: bool) -> list[Item]:
         checker = self._checker("strict")
         known = ("ifeval_prompts", "ifeval")
