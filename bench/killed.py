@@ -4,8 +4,9 @@
 
 FOLDER: a model (SmolLM2-135M-Instruct, say); DATA: a folder that holds `gsm8k.test.jsonl.gz`. Problems
 of GSM8K with four numbers to choose from are asked by `onestage evaluate` in a process of its own, which
-is ended by SIGKILL at random moments while it asks, and begun again by the same command. Answers (to
-the last bit), numbers and intervals must be those of the one that was left alone.
+is ended by SIGKILL, and begun again by the same command. The kills are spread over the whole of it: the
+first falls before any answer is kept, the last when few are missing, each at a random moment of a block.
+Answers (to the last bit), numbers and intervals must be those of the one that was left alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluate import sums, task
+
+from onestage.rollout.suites import BLOCK
 
 
 class Evaluation:
@@ -45,6 +48,14 @@ class Evaluation:
         while self.process.poll() is None:
             # A line when the suite was read, and one when asking begins.
             if self.log.read_text().count(" items") >= said + 2:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def reach(self, count: int) -> bool:
+        """Wait until so many answers are kept; whether it goes on then."""
+        while self.process.poll() is None:
+            if self.answered >= count:
                 return True
             time.sleep(0.05)
         return False
@@ -98,15 +109,14 @@ def main() -> int:
         took = time.monotonic() - began
         print(f"left alone: {whole.answered} items, {took:.1f} s from the first to the last")
         kills = 0
-        while kills < given.kills:
+        block = took * min(BLOCK, given.items) / given.items
+        for number in range(given.kills):
             one = Evaluation(given.folder, suite, Path(place) / "killed")
-            if not one.ask():
+            if not (one.ask() and one.reach(given.items * number // given.kills)):
                 break
-            # Answers are kept a block at a time: some kills fall behind one, others before.
-            moment = draw.uniform(0, took / 2)
-            time.sleep(moment)
+            time.sleep(draw.uniform(0, block / 3))  # the last block is a short one
             kills += one.kill()
-            print(f"killed {moment:.1f} s after it began to ask: {one.answered} items are known")
+            print(f"kill {number + 1}: {one.answered} items are known", flush=True)
         last = Evaluation(given.folder, suite, Path(place) / "killed")
         last.wait()
         same = last.numbers() == whole.numbers() and last.answers() == whole.answers()

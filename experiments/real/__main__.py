@@ -3,13 +3,15 @@
 SmolLM2-135M-Instruct learns eight instructions from demonstrations and pairs, all three ways from the
 same rows in the same number of steps. Then it is asked: the benchmark's own checkers of IFEval on
 prompts of other topics, questions that it could answer before, and sentences that it knew. Ends with a
-table, a verdict and a page. Every step is a command of onestage, which is printed before it is run.
+table, a verdict and a page, which is opened where somebody sits at a terminal. Every step is a
+command of onestage, which is printed before it is run.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -92,6 +94,8 @@ def main(
         page = str(out / "report.html")
         run(["report", *map(str, runs), "--out", page, "--title", "SmolLM2 in three ways"])
         say(f"{time.monotonic() - began:.0f} s in all")
+        if sys.stdout.isatty():
+            typer.launch(page)
 
 
 def run(words: Sequence[str]) -> None:

@@ -194,6 +194,7 @@ class _Loading:
         if self.subject is None:
             policy = self.one.load()
             engine = engines.make(self.engine, policy.model, policy.tokenizer)
+            engine.sync()  # one that runs a copy knows the base alone until then
             self.subject = Subject(policy, policy.tokenizer, engine, source=self.one.name)
         if with_base and self.base is None and self.one.beside is not None:
             self.base = self.one.beside.load()

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from support.endpoint import Endpoint, endpoint, sends  # noqa: F401
 from support.tiny import make_tokenizer, sharpen, tiny_llama
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,6 +35,7 @@ from onestage.rollout.engines._agreement import gap
 from onestage.rollout.engines._vllm_link import Link, ServerError
 from onestage.rollout.engines._vllm_transfer import Native
 from onestage.rollout.engines._vllm_worker import EXTENSION
+from onestage.rollout.evaluation import evaluate
 from onestage.rollout.served import check_served
 
 FOLDER = Path(os.environ.get("ONESTAGE_SMOLLM2", "not there"))
@@ -54,7 +56,7 @@ ROWS = [
     for n in range(2, 12)
 ]
 OPTIONS = [
-    *("--dtype", "float32", "--max-model-len", "256", "--enforce-eager"),
+    *("--dtype", "float32", "--max-model-len", "512", "--enforce-eager"),
     *("--enable-lora", "--max-lora-rank", "16", "--worker-extension-cls", EXTENSION),
 ]
 AROUND = {
@@ -269,6 +271,95 @@ def test_whole_weights_and_adapters_as_they_are_in_this_process() -> None:
     engine.hot, engine.model = False, sharpen(smollm2(), 1.2)
     assert engine_gap(engine) < NEAR
     engine.close()
+
+
+def test_a_judge_on_vllm_that_fails_every_fifth_time_loses_nothing(
+    server: str,
+    endpoint: Endpoint,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The same grades as behind a line that always holds. That it writes grades is asked of vLLM."""
+    turns = {"category": "stem", "turns": ["What is light?", "And dark?"]}
+    rows = [{"question_id": n, **turns} for n in range(6)]
+    (tmp_path / "mt_bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    link, broken = Link(server), True
+
+    def act(handler: Any, number: int, text: str) -> None:
+        if broken and number % 5 == 2:
+            sends(handler, 503, "busy")
+            return
+        asked = endpoint.seen[number] | {"structured_outputs": {"regex": "Score: [1-9]"}}
+        sends(handler, 200, json.dumps(link.post("/v1/chat/completions", asked)))
+
+    endpoint.act, found = act, []
+    judge = {"model": str(FOLDER), "base_url": endpoint.url, "backoff": 0, "max_tokens": 16}
+    judge |= {"concurrency": 1}  # so that it is every fifth
+    for out in ("broken", "whole"):
+        suite = {"name": "mt_bench", "max_completion_length": 8}
+        place = tmp_path / out
+        evaluated = evaluate(
+            [str(FOLDER)], [suite], place, base="none", data=tmp_path, judge=judge, dtype="float32"
+        )
+        found.append(evaluated.models[0].found["mt_bench"])
+        broken = False
+    assert not found[0].failures
+    assert found[0].scores == found[1].scores
+    assert len(found[0].scores) == 6
+    assert len(endpoint.seen) > 2 * (1 + 12)
+
+
+def test_an_evaluation_by_vllm_finds_what_ours_finds(tmp_path: Path) -> None:
+    """`backend: vllm`, which is lm-eval's own class, and `--engine vllm`: an adapter, not its base."""
+    pytest.importorskip("lm_eval.tasks", reason="extra: eval")
+    for name, value in AROUND.items():
+        os.environ.setdefault(name, value)
+    adapted(smollm2(), 0.03).save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(FOLDER).save_pretrained(tmp_path / "adapter")
+    rows = [
+        {"q": f"Question: {n} + {n}?\nAnswer:", "c": [str(2 * n), str(3 * n), "nothing"]}
+        for n in range(2, 10)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = {
+        **{"dataset_path": "json", "test_split": "test", "doc_to_text": "{{q}}"},
+        "dataset_kwargs": {
+            "data_files": {"test": str(tmp_path / "rows.jsonl")},
+            "cache_dir": str(tmp_path / "cache"),
+        },
+    }
+    likely = {"output_type": "multiple_choice", "doc_to_choice": "{{c}}", "doc_to_target": 0}
+    likely |= {"metric_list": [{"metric": "acc"}]}
+    written = {"output_type": "generate_until", "doc_to_target": "{{c[0]}}"}
+    written |= {"generation_kwargs": {"until": ["Question:"], "max_gen_toks": 12}}
+    written |= {"metric_list": [{"metric": "exact_match"}]}
+    tasks = []
+    for name, task in (("likely", likely), ("written", written)):
+        tasks.append(str(tmp_path / f"{name}.yaml"))
+        Path(tasks[-1]).write_text(json.dumps({"task": name, **both, **task}))
+    said = {}
+    for how in ("ours", "backend", "engine"):
+        suite = {"name": "lm_eval", "tasks": tasks if how != "engine" else tasks[1:]}
+        suite |= {"backend": "vllm"} if how == "backend" else {}
+        engine = {"name": "vllm", "mode": "colocate", "dtype": "float32", "max_model_len": 256}
+        found = evaluate(
+            [str(tmp_path / "adapter")],
+            [suite],
+            tmp_path / how,
+            base="none",
+            engine=engine if how == "engine" else "transformers",
+            dtype="float32",
+        )
+        said[how] = {i: a["resps"] for i, a in found.models[0].found["lm_eval"].answers.items()}
+    assert len(said["ours"]) == len(said["backend"]) == 16
+    for item, ours in said["ours"].items():
+        theirs = said["backend"][item]
+        if item.startswith("likely"):
+            assert [one[0] for one in theirs] == pytest.approx([one[0] for one in ours], abs=NEAR)
+        else:
+            assert ours == theirs == said["engine"][item]
+    base = evaluate([str(FOLDER)], [suite], tmp_path / "base", base="none", dtype="float32")
+    answers = {i: a["resps"] for i, a in base.models[0].found["lm_eval"].answers.items()}
+    assert answers != said["engine"]  # the adapter says something else
 
 
 def test_a_server_that_dies_in_the_middle(server: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from onestage.cli import app
 from onestage.rollout import suites
+from onestage.rollout.engines.transformers import Transformers
 from onestage.rollout.evaluation import evaluate
 from onestage.rollout.suites import Kept, Subject, measure
 
@@ -90,6 +91,20 @@ def test_an_adapter_stands_beside_its_base(folders: Path) -> None:
     residual = gained - size * gained.sum() / size.sum()
     by_hand = math.sqrt(2 * (residual**2).sum()) / size.sum()
     assert found["loss"]["difference"]["stderr"] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_what_samples_is_handed_the_model_before_it_is_asked(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM, say, runs a copy, which is the base until it is told of the adapter."""
+    told: list[str] = []
+    call = Transformers.__call__
+    monkeypatch.setattr(Transformers, "sync", lambda engine: told.append("handed over"))
+    monkeypatch.setattr(
+        Transformers, "__call__", lambda *given: told.append("asked") or call(*given)
+    )
+    evaluate([str(folders / "adapter")], [GSM8K], Path("handed"), base="none")
+    assert told[:2] == ["handed over", "asked"]
 
 
 def test_bits_are_of_the_bytes_that_were_foreseen(folders: Path) -> None:
