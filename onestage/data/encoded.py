@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onestage.data.kinds import FEEDBACK, Kind
+from onestage.data.messages import Turns
 from onestage.data.trees import TokenPath
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -43,6 +44,15 @@ class ProblemFacts:
     def load(text: str) -> ProblemFacts:
         content = json.loads(text)
         return ProblemFacts(content["prompt"], tuple(content["turns"]), content["facts"])
+
+    def with_solution(self, solution: str) -> Turns:
+        """The prompt with its solution in it: an empty line, and the text."""
+        if not self.turns:
+            return f"{self.prompt}\n\n{solution}"
+        *before, last = self.turns
+        if last["role"] != "user" or not isinstance(last["content"], str):
+            return (*self.turns, {"role": "user", "content": solution})
+        return (*before, {**last, "content": f"{last['content']}\n\n{solution}"})
 
 
 @dataclass(frozen=True, slots=True)

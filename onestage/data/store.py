@@ -237,7 +237,8 @@ def open_store(
         # All that decides the ids is in the name, so a store that is there is the right one.
         digest = digest or tokenizer_digest(encoder.tokenizer)
         limits = (str(encoder.max_length), encoder.overflow, str(encoder.room))
-        name = "/".join((stream.name, FORMAT, content, digest, *limits))
+        taught = [f"taught {encoder.taught[n]}" for n in (stream.name,) if n in encoder.taught]
+        name = "/".join((stream.name, FORMAT, content, digest, *limits, *taught))
         folder = cache / "tokens" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
         store, known = _kept(stream, encoder, folder, say)
     store.table.beside(stream)

@@ -14,8 +14,8 @@ than it should.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -68,6 +68,13 @@ def prompt_ids(tokenizer: Any, prompt: Turns) -> Ids:
     return _continued(tokenizer, rendered, _tokenise(tokenizer, [rendered])[0])
 
 
+def taught_ids(tokenizer: Any, about: ProblemFacts, worked: TokenPath) -> Ids:
+    """Ids of a problem's prompt with its worked answer in it, which a teacher reads. Raises
+    `TemplateError`."""
+    solution = tokenizer.decode(worked.ids[worked.opening :], skip_special_tokens=True)
+    return prompt_ids(tokenizer, about.with_solution(solution))
+
+
 def whole_ids(tokenizer: Any, text: Turns) -> list[int]:
     """Ids of a text or conversation that is only read, uncut. Raises `TemplateError`."""
     return _tokenise(tokenizer, [render_whole(text, tokenizer)])[0].ids
@@ -115,6 +122,9 @@ class Encoder:
     """Tokens that a sampled completion may have: a problem must leave room for them."""
     processes: int = 1
     """That share the work; what comes out is the same."""
+    taught: Mapping[str, bool] = field(default_factory=dict)
+    """Streams whose answers are also read behind a prompt that holds the solution (`taught_ids`), which
+    must leave room for them, too; and whether it must for a hint."""
 
     def __post_init__(self) -> None:
         if not getattr(self.tokenizer, "is_fast", False):
@@ -277,6 +287,11 @@ class Encoder:
             paths, cut = fitted
         turns = () if isinstance(record.prompt, str) else record.prompt
         facts = ProblemFacts(rendered[0].text, turns, record.facts)
+        if record.source in self.taught and len(paths) > 1:
+            read = len(taught_ids(self.tokenizer, facts, paths[1])) + self.room
+            read += hinted - len(prompt) if self.taught[record.source] else 0
+            if read > self.max_length:
+                return self._too_long_to_read(record, read)
         return Encoded(
             record.kind,
             tuple(paths),
@@ -288,6 +303,14 @@ class Encoder:
             facts.dump(),
             notes=_noted(rendered),
         )
+
+    def _too_long_to_read(self, record: Record, longest: int) -> Refusal:
+        # Of a prompt that was shortened a teacher would read another problem.
+        reason = (
+            f"with a completion of {self.room} tokens behind the prompt that holds its solution, as a "
+            f"teacher reads it, it has {longest} tokens, more than max_length {self.max_length}"
+        )
+        return Refusal(record.id, reason, overlong=True)
 
 
 def _batches(records: Iterable[Record | Refusal]) -> Iterator[list[Record | Refusal]]:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from onestage.data.encoded import Encoded, ProblemFacts
-from onestage.data.messages import Turns
 from onestage.data.record import ROLES
-from onestage.data.tokenize import prompt_ids
+from onestage.data.tokenize import taught_ids
 from onestage.data.trees import Ids, TokenPath
 from onestage.randomness import generator
 from onestage.rollout.engines import Completion, Request
@@ -56,16 +55,6 @@ def worked_answer(record: Encoded, about: ProblemFacts, tokenizer: Any) -> list[
     worked = record.paths[1].ids[record.paths[1].opening :]
     text = tokenizer.decode(worked, skip_special_tokens=True)
     return [Answer(about.prompt, text, about.facts, tokens=len(worked), turns=about.turns)]
-
-
-def with_solution(about: ProblemFacts, solution: str) -> Turns:
-    """A problem's prompt with its solution in it: an empty line, and the text."""
-    if not about.turns:
-        return f"{about.prompt}\n\n{solution}"
-    *before, last = about.turns
-    if last["role"] != "user" or not isinstance(last["content"], str):
-        return (*about.turns, {"role": "user", "content": solution})
-    return (*before, {**last, "content": f"{last['content']}\n\n{solution}"})
 
 
 @dataclass
@@ -132,11 +121,10 @@ class Group:
             for request, some in zip(self.requests, self.drawn, strict=True)
             for one in some
         ]
-        solution = worked_answer(self.record, about, tokenizer) if worked or taught else []
         if worked:
-            self.answers += solution
-        if taught and solution:
-            self.taught = prompt_ids(tokenizer, with_solution(about, solution[0].completion))
+            self.answers += worked_answer(self.record, about, tokenizer)
+        if taught and len(self.record.paths) > 1:
+            self.taught = taught_ids(tokenizer, about, self.record.paths[1])
 
     def _as_taught(self) -> Iterator[TokenPath]:
         """Each completion, and the hint that it had, behind the prompt that holds the solution."""

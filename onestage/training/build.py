@@ -90,6 +90,7 @@ class Draft:
         self.plan: Plan | None = None
         self.problems: dict[str, Problems] = {}
         self.callbacks: list[Callback] = []
+        self.taught: dict[str, bool] = {}
         self._look()
 
     def _look(self) -> None:
@@ -97,6 +98,7 @@ class Draft:
         with self._noting():
             longest = recipe.rollout.max_completion_length
             chosen = choices.objectives_of(recipe.objective, recipe.data, longest)
+            self.taught = choices.taught_by(chosen, recipe.data)
             choices.check_needs(chosen, recipe.model)
         with self._noting():
             if task == "reward":
@@ -154,7 +156,7 @@ class Draft:
             return
         encoder, room = None, recipe.rollout.max_completion_length
         with self._noting():
-            encoder = make_encoder(recipe.train, self.tokenizer, room)
+            encoder = make_encoder(recipe.train, self.tokenizer, room, self.taught)
         if encoder is None:
             return
         warn = warn or say

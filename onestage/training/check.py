@@ -89,7 +89,7 @@ def _checked(
     recipe, found = draft.recipe, Findings()
     if draft.data is not None:
         room = recipe.rollout.max_completion_length
-        encoder = make_encoder(recipe.train, draft.tokenizer, room)
+        encoder = make_encoder(recipe.train, draft.tokenizer, room, draft.taught)
         streams = {stream.name: stream for stream in recipe.data}
         found = examine(draft.data.train, draft.data.held_out, streams, encoder)
     found.errors += [str(conflict) for conflict in draft.conflicts]

@@ -66,6 +66,16 @@ def objectives_of(given: Any, streams: Sequence[Stream], longest: int) -> Chosen
     return {key: _objective(value, longest) for key, value in given.items()}
 
 
+def taught_by(chosen: Chosen, streams: Sequence[Stream]) -> dict[str, bool]:
+    """The streams whose answers an objective has read behind the solution, and which give hints."""
+    found = {}
+    for stream in streams:
+        key = next((key for key in (stream.name, "check", "") if key in chosen), None)
+        if key is not None and "taught" in chosen[key][1].needs:
+            found[stream.name] = stream.hint != "none"
+    return found
+
+
 def _objective(given: Any, longest: int) -> tuple[str, Objective]:
     name = _name_of(given) if isinstance(given, Objective) else named(given, "objective")[0]
     return name, objectives.make(given, longest)

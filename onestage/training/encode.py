@@ -34,7 +34,7 @@ def encode_recipe(given: Any, overrides: Sequence[str], say: Say) -> Iterator[Da
         if draft.tokenizer is None:
             draft.refuse()
         room = recipe.rollout.max_completion_length
-        encoder = make_encoder(recipe.train, draft.tokenizer, room)
+        encoder = make_encoder(recipe.train, draft.tokenizer, room, draft.taught)
         data = encode_streams(recipe.data, encoder, draft.cache, say, recipe.watched)
         yield data
         check_rows(data, recipe.train)

@@ -57,14 +57,15 @@ class Data:
         return [*self.train.items(), *self.held_out.items(), *self.retention.items()]
 
 
-def make_encoder(train: Train, tokenizer: Any, room: int) -> Encoder:
-    """How records become token ids. `room`: tokens that an answer to a problem may take.
+def make_encoder(train: Train, tokenizer: Any, room: int, taught: Mapping[str, bool]) -> Encoder:
+    """How records become token ids. `room`: tokens that an answer to a problem may take; `taught`:
+    streams whose answers a teacher reads behind the solution, and whether hints are given there.
 
     `overflow: error` is judged later (`check_rows`).
     """
     cut = train.overflow == "truncate_prompt"
     overflow: Overflow = "truncate_prompt" if cut else "drop"
-    return Encoder(tokenizer, train.max_length, overflow, room, train.dataset_num_proc)
+    return Encoder(tokenizer, train.max_length, overflow, room, train.dataset_num_proc, taught)
 
 
 def read_data(

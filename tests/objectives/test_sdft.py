@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from support.objective_batches import NAN, scored
-from support.tiny import write_rows
+from support.tiny import make_tokenizer, write_rows
 
+from onestage.config import RecipeError
 from onestage.objectives import ROLE
 from onestage.objectives.sdft import SDFT
 from onestage.training.build import build
@@ -119,3 +120,38 @@ def test_the_teacher_reads_the_solution(
         want = [float(told[len(taught) - 1 + n, token]) for n, token in enumerate(said)]
         assert record.sampled.kept["teacher"][number].tolist() == pytest.approx(want, abs=1e-4)
         assert record.sampled.kept["taught"][number].tolist() == [1.0] * len(said)
+
+
+def test_what_a_teacher_reads_is_no_longer_than_a_path_may_be(
+    recipe_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Of a model of learned positions, which would end in an error in the middle of a run."""
+    recipe = recipe_of("pair", objective={"check": "sdft"}, schedule="mix")
+    question, solution = "how much is 2 + 3?", "2 and 3 are 5."
+    rows = [{"prompt": question, "solution": solution, "answer": "5"}]
+    stream = {"name": "problems", "path": str(write_rows(tmp_path / "p.jsonl", rows))}
+    reward = {"name": "function", "path": "support.judged:vowels"}
+    recipe["data"] = [{**stream, "kind": "check", "reward": reward}]
+    recipe["rollout"] = {"num_generations": 2, "max_completion_length": 6}
+    longest = len(make_tokenizer()(f"{question}\n\n{solution}")["input_ids"]) + 6
+    shape = {"model_type": "gpt2", "n_positions": longest, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    recipe["model"]["config"] = {**shape, **ends, "vocab_size": len(make_tokenizer())}
+    recipe["train"] |= {"batch_size": 1, "max_length": longest}
+    run = build(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
+    (record,) = run.feeds.draw(["sdft"])
+    assert record.sampled is not None
+    assert record.sampled.kept["taught"][0].all()
+    recipe["train"]["max_length"] -= 1
+    told = (
+        f"behind the prompt that holds its solution, as a teacher reads it, it has {longest} tokens"
+    )
+    with pytest.raises(RecipeError, match=told):
+        build(parse_recipe(recipe), tmp_path / "error", say=lambda line: None)
+    # Not cut: a teacher would read another problem. And where none reads, there is room.
+    recipe["train"]["overflow"] = "truncate_prompt"
+    with pytest.raises(RecipeError, match="no record is left"):
+        build(parse_recipe(recipe), tmp_path / "none", say=lambda line: None)
+    recipe |= {"objective": {"check": "reinforce"}}
+    run = build(parse_recipe(recipe), tmp_path / "others", say=lambda line: None)
+    assert len(run.data.train["problems"]) == 1
