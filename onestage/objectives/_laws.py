@@ -13,6 +13,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from onestage import config
 from onestage.data.kinds import KINDS
 from onestage.objectives import DIVERGENCES, Need, Objective, Scored, Stateful, Unit
 from onestage.objectives._trial import arranged, before_update, only, slope_K, tensors, trained
@@ -33,6 +34,24 @@ def laws(objective: Objective, skip: Collection[str] = ()) -> list[str]:
             found = [f"raised {type(error).__name__}: {error}"]
         broken += [f"{name}: {complaint}" for complaint in found]
     return broken
+
+
+def require_read(objective: Objective, name: str) -> None:
+    """Raise `ValueError` for an option that is given and that nothing of the objective reads."""
+    config.require_read(f"objective {name}", objective, _use)
+
+
+def _use(objective: Objective) -> None:
+    """All that training asks of it."""
+    before = before_update(objective, sorted(objective.kinds))
+    for again in (False, True):
+        objective.asks(again)
+        objective.remember(before, again)
+    observed = objective(trained(objective)).observed
+    _ = objective.unit, objective.lowest, objective.relative
+    if isinstance(objective, Stateful):
+        means = {name: float(total / n) for name, (total, n) in observed.items() if n}
+        objective.advance(objective.start(), means)
 
 
 def _options(objective: Objective) -> Iterator[str]:

@@ -17,8 +17,10 @@ from onestage.data.kinds import FEEDBACK, KINDS, Kind
 from onestage.data.stream import Stream
 from onestage.models import Model
 from onestage.objectives import DIVERGENCES, Objective
+from onestage.objectives import _laws as objective_laws
 from onestage.rollout.rollout import Rollout
 from onestage.schedules import Schedule
+from onestage.schedules import _laws as schedule_laws
 from onestage.training.distributed import Distributed, of_launcher
 from onestage.training.keep import Keep
 from onestage.training.read import Data
@@ -78,6 +80,7 @@ def taught_by(chosen: Chosen, streams: Sequence[Stream]) -> dict[str, bool]:
 
 def _objective(given: Any, longest: int) -> tuple[str, Objective]:
     name = _name_of(given) if isinstance(given, Objective) else named(given, "objective")[0]
+    objective_laws.require_read(objectives.make(given), name)  # without what a run fills in
     return name, objectives.make(given, longest)
 
 
@@ -115,6 +118,7 @@ def _unmixed(found: Weighing) -> Weighing:
         raise RecipeError(
             f"schedule {found.name} takes its weights from the data: give the streams of data a weight"
         )
+    schedule_laws.require_read(found.rule, found.name)
     return found
 
 

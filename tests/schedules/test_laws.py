@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onestage import schedules
-from onestage.schedules import Maxright, Measure, Schedule, make, names
+from onestage.schedules import OWN, Maxright, Measure, Schedule, Slopes, make, names
 from onestage.schedules._laws import laws
 from onestage.testing import ContractError, check_schedule
 
@@ -150,6 +150,80 @@ class ThinksInTensors(Halves):
         return {term: w / total for term, w in self.weights.items()}
 
 
+@dataclass
+class Combines(Halves):
+    combines: str = field(default=OWN, init=False)
+
+    def combine(self, slopes: Slopes) -> dict[str, float]:
+        return dict.fromkeys(slopes.inner, 1.0)
+
+
+@dataclass
+class GoesUphill(Combines):
+    def combine(self, slopes: Slopes) -> dict[str, float]:
+        return dict.fromkeys(slopes.inner, -1.0)
+
+
+@dataclass
+class CombinesOne(Combines):
+    def combine(self, slopes: Slopes) -> dict[str, float]:
+        return {"first": 1.0}
+
+
+@dataclass
+class DividesByWhatIsLeft(Combines):
+    """Of opposed gradients nothing is."""
+
+    def combine(self, slopes: Slopes) -> dict[str, float]:
+        left = math.fsum(x for row in slopes.inner.values() for x in row.values())
+        return dict.fromkeys(slopes.inner, 1 / left if left > 1e-300 else math.inf)
+
+
+@dataclass
+class CombinesAnew(Combines):
+    calls: int = field(default=0, init=False)
+
+    def combine(self, slopes: Slopes) -> dict[str, float]:
+        self.calls += 1
+        return dict.fromkeys(slopes.inner, float(self.calls))
+
+    def state(self) -> dict[str, Any]:
+        return {"calls": self.calls}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.calls = state["calls"]
+
+
+@dataclass
+class KnowsNoRule(Halves):
+    combines: str = field(default="steepest", init=False)
+
+
+@dataclass
+class FeelsInSilence(Halves):
+    felt: float = field(default=1.0, init=False)
+
+    def feel(self, step: int, slopes: Slopes) -> None:
+        self.felt = 1.0 + sum(slopes.noise.values())
+
+    def weigh(self, step: int) -> dict[str, float]:
+        return {"first": 1.0, "second": self.felt, "never": 0.0}
+
+    def state(self) -> dict[str, Any]:
+        return {"felt": self.felt}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.felt = state["felt"]
+
+
+@dataclass
+class ForgetsWhatItFelt(FeelsInSilence):
+    feels: bool = field(default=True, init=False)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
 BROKEN: dict[type[Schedule], str] = {
     LeavesOneOut: "a weight to every term",
     GoesBelowZero: "not negative",
@@ -162,11 +236,19 @@ BROKEN: dict[type[Schedule], str] = {
     KeepsASet: "plain data",
     Raises: "raises no KeyError",
     ThinksInTensors: "uses no torch",
+    GoesUphill: "where all gradients agree",
+    CombinesOne: "a factor to every term",
+    DividesByWhatIsLeft: "gradients that are opposed are finite",
+    CombinesAnew: "`combine` gives the same answer",
+    KnowsNoRule: "`combines` is one of",
+    FeelsInSilence: "says so",
+    ForgetsWhatItFelt: "stopped and restored goes on",
 }
 
 
 def test_the_least_schedule_keeps_the_laws() -> None:
     assert laws(Halves()) == []
+    assert laws(Combines()) == []
 
 
 @pytest.mark.parametrize("broken", BROKEN)
