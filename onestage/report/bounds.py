@@ -17,6 +17,7 @@ KEPT = {
     "kl": "KL divergence on",
     "text": "rise of the loss of",
     "loss": "rise of the held-out loss of",
+    "suite": "fall of the headline of",
 }
 HELD = {
     **{
@@ -31,8 +32,11 @@ HELD = {
 
 
 WAY = {
-    "measured": ("measured on watched records, and its bound", "nats (lower is better)"),
-    "multiplier": ("multiplier that holds it", "nats of the goal for a nat of it"),
+    "measured": (
+        "measured on watched records, and its bound",
+        "nats, or a suite's headline (lower is better)",
+    ),
+    "multiplier": ("multiplier that holds it", "nats of the goal for one of it"),
 }
 DRAWN = 8
 """Runs in a figure."""
@@ -101,9 +105,9 @@ def _certificates(found: Compared) -> Html | None:
     if not rows:
         return None
     note = (
-        "Measured on held-out records that nothing of the run looked at, in nats; the interval is over "
-        "records. Held: its upper end keeps the bound. Price: what one nat more would be worth in the "
-        "weighted loss of the goals."
+        "Measured on held-out records that nothing of the run looked at, in nats, or in the unit of a "
+        "suite's headline; the interval is over records, paired. Held: its upper end keeps the bound. "
+        "Price: what one nat more would be worth in the weighted loss of the goals."
     )
     return join([table(HEAD, rows), el("p", note, class_="note")])
 

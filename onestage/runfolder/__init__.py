@@ -33,6 +33,8 @@ Say = Callable[[str], None]
 
 
 EVALUATIONS = "evaluations.jsonl"
+KEPT_ITEMS = "keep_items.json"
+"""What the start model's answers were worth, by bound on a suite: those of a run that goes on, too."""
 LOCK = ".lock"
 """Held by the run that goes on in a folder: who, in words. Left behind only where it was killed."""
 
@@ -149,6 +151,11 @@ class RunFolder:
         """Write what became of the bounds on forgetting."""
         clean = [{key: _clean(value) for key, value in one.items()} for one in found]
         write_json(self.folder / "keep.json", clean)
+
+    def kept_items(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write what a bound on a suite compares with."""
+        file = self.folder / KEPT_ITEMS
+        write_json(file, {**(read_json(file) if file.is_file() else {}), name: content})
 
     def samples(self, step: int, examples: Iterable[Mapping[str, Any]]) -> None:
         """Append some sampled responses, a problem a line, to `samples.jsonl`."""

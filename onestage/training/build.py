@@ -29,7 +29,7 @@ from onestage.rollout.hints import _laws as hint_laws
 from onestage.rollout.problems import Problems
 from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
-from onestage.training import asked, choices
+from onestage.training import asked, choices, kept_suite
 from onestage.training import optimizer as optimizers
 from onestage.training.agreeing import first_of_node, read_by, require_same
 from onestage.training.callbacks import Callback
@@ -131,6 +131,7 @@ class Draft:
             models.check_trained(model if self.first is None or self.first.name else self.first)
         self.tokenizer, self.config = models.tokenizer_of(seen), models.config_of(seen)
         asked.check(self.recipe.evaluate, self.tokenizer, model.task)
+        kept_suite.check(self.recipe.keep, self.tokenizer, model.task)
         models.check_vocabulary(self.tokenizer, self.config)
         models.check_shape(model, self.config)
         other = None

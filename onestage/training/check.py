@@ -25,6 +25,7 @@ from onestage.models.footprint import footprint
 from onestage.models.source import text_part_note
 from onestage.rollout.build import judge_worked
 from onestage.runfolder import Say, silent, taken
+from onestage.training import kept_suite
 from onestage.training.build import Draft
 from onestage.training.choices import IN_PARTS
 from onestage.training.pipeline import drafts
@@ -99,7 +100,9 @@ def _checked(
         return found, draft.tokenizer, None
     _judge_worked(draft, found)
     found.notes += text_part_note(draft.first or recipe.model)
-    return found, draft.tokenizer, _cost(draft, lora)
+    cost = _cost(draft, lora)
+    found.notes += kept_suite.notes(recipe.keep, cost.steps, draft.tokenizer, cost.seconds)
+    return found, draft.tokenizer, cost
 
 
 def _judge_worked(draft: Draft, found: Findings) -> None:

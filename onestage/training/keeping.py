@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from onestage.config import RecipeError
-from onestage.data.encoded import Encoded
 from onestage.training.anchored import Anchored
 from onestage.training.keep import Keep, Kept
+from onestage.training.kept_suite import OnSuite
 from onestage.training.monitor import Guarded
 from onestage.training.retained import OnStream, OnText
 
@@ -25,15 +25,12 @@ class Keeper:
 
     def __init__(self, run: Run, schedule: Kept) -> None:
         self.run, self.schedule = run, schedule
-        self.watches: dict[str, OnText | OnStream] = {
-            name: (OnText if keep.of else OnStream)(run, keep)
-            for name, keep in schedule.keeps.items()
-        }
-        self.anchored = Anchored(run, {name: self._weighed_by(name) for name in self._held()})
+        self.watches = {name: _watch(run, keep) for name, keep in schedule.keeps.items()}
+        texts = {name: self.watches[name].weighed_by for name in self._held()}
+        self.anchored = Anchored(run, texts)
         for name, keep in schedule.keeps.items():
             # A weight that stays is only compared with a bound.
-            holds = keep.means != "nothing" and keep.multiplier is None
-            if keep.at_most < 0 and holds:
+            if keep.at_most < 0 and keep.controlled:
                 self._give_way(
                     name, f"the start model breaks the bound (0 > {keep.at_most:g})", 0.0
                 )
@@ -60,7 +57,7 @@ class Keeper:
         multiplier = self.schedule.multipliers[name]
         multiplier.observe(now)
         if multiplier.lost:
-            much = f"{keep.what} is {multiplier.mean}, above {multiplier.bound:g}"
+            much = f"{keep.measure} is {multiplier.mean}, above {multiplier.bound:g}"
             self._give_way(name, f"no weight of {keep.means} holds the bound ({much})")
         told = {
             "bound": multiplier.bound,
@@ -88,9 +85,9 @@ class Keeper:
         """
         total = 0.0
         for name in self._means("kl"):
-            watch, part = self.watches[name], self.schedule.part(name)
-            if part and isinstance(watch, OnText):
-                total += part * watch.pull(part)
+            pulled, part = self.watches[name].pulled, self.schedule.part(name)
+            if part and pulled:
+                total += part * pulled.pull(part)
         if total:
             self.run.masters.gather()
         return total
@@ -112,11 +109,6 @@ class Keeper:
         """The bounds by which weights are drawn back."""
         return [*self._means("anchor"), *self._means("fisher")]
 
-    def _weighed_by(self, name: str) -> Sequence[Encoded] | None:
-        """The records by which a bound weighs the weights that it draws back; None: all alike."""
-        watch = self.watches[name]
-        return watch.weighed_by if isinstance(watch, OnText) else None
-
     def certify(self) -> list[dict[str, Any]]:
         """What became of each bound on records that nothing of the run has looked at."""
         return [self._certificate(name) for name in self.schedule.keeps]
@@ -127,7 +119,7 @@ class Keeper:
         before, after, change = watch.held_out()
         held = "held" if change.high <= keep.at_most else "within the interval"
         return {
-            **{"name": name, "what": keep.what, "at_most": keep.at_most, "by": keep.means},
+            **{"name": name, "what": keep.measure, "at_most": keep.at_most, "by": keep.means},
             "verdict": held if change.mean <= keep.at_most else "broken",
             "relaxed_to": multiplier.bound if multiplier.bound != keep.at_most else None,
             **{"records": watch.certified, "before": before, "after": after},
@@ -141,6 +133,12 @@ class Keeper:
 
     def _worth(self, name: str) -> float:
         return self.schedule.multipliers[name].worth
+
+
+def _watch(run: Run, keep: Keep) -> OnSuite | OnText | OnStream:
+    if keep.on_suite:
+        return OnSuite(run, keep)
+    return OnText(run, keep) if keep.of else OnStream(run, keep)
 
 
 def keeper_of(run: Run) -> Keeper | None:
@@ -165,9 +163,9 @@ def certify(run: Run) -> None:
 
 def told(one: Mapping[str, Any]) -> str:
     """A certificate in a line."""
-    bound = one["at_most"]
+    bound, what = one["at_most"], "fall" if one["what"] == "suite" else one["what"]
     line = (
-        f"keep {one['name']}: {one['what']} {one['change']:.4g} ({one['low']:.4g} to "
+        f"keep {one['name']}: {what} {one['change']:.4g} ({one['low']:.4g} to "
         f"{one['high']:.4g}) on {one['records']:,} held-out records, at most {bound:g}: "
         f"{one['verdict']}"
     )

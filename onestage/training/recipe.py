@@ -258,7 +258,7 @@ class Recipe(Section):
         if len(set(kept)) < len(kept):
             raise ValueError(f"keep: names must differ, found {kept}")
         for keep in self.keep:
-            if keep.of and self.model.task == "reward":
+            if keep.of and not keep.on_suite and self.model.task == "reward":
                 raise ValueError(
                     f"keep {keep.name}: a reward model gives no log-probabilities of a text; keep the "
                     "loss of a stream (what: loss)"

@@ -1,5 +1,4 @@
-"""What a bound is about, and its records: those that are watched, those that are pulled on, and those of
-the certificate.
+"""What a bound on losses is about, and its records: those that are watched, and the certificate's.
 
 They are different records: a text on which a model was held near its start is not one that shows how
 much it has forgotten. A certificate is the change on the held-out records, with the 95 % interval of a
@@ -12,14 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onestage.config import RecipeError
-from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.models.divergence import Anchor
-from onestage.randomness import generator
 from onestage.stats import Interval, weighted
 from onestage.training.evaluate import by_record
 from onestage.training.keep import Keep
 from onestage.training.probes import moved
+from onestage.training.pulled import Pulled, require, require_exact, split, weighed_by
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -38,60 +36,23 @@ class OnText:
         held_out = list(store) if store else own[EVERY - 1 :: EVERY]
         own = own if store else [r for n, r in enumerate(own, 1) if n % EVERY]
         watched, rest = split(own, keep.watch_tokens)
-        self._require(watched, "watched (watch_tokens)")
-        self._require(held_out, "certified (of.eval_path, or every fourth record)")
+        require(keep, watched, "watched (watch_tokens)")
+        require(keep, held_out, "certified (of.eval_path, or every fourth record)")
         budget = run.options.row_budget
         self.watch = Anchor(run.policy, run.devices.deal(run.devices.pack(watched, budget).rows))
-        if keep.what == "kl" and not self.watch.exact:
-            raise RecipeError(
-                f"keep {keep.name}: the KL of a model whose head is no linear map cannot be measured "
-                f"({run.policy.fit.reason}); take what: text"
-            )
+        if keep.what == "kl":
+            require_exact(run, keep, self.watch, "what: text")
         self.at_start = moved(run, self.watch).loss
         apart = [pack_records([record], budget).rows[0] for record in held_out]
         self.later = Anchor(run.policy, apart)
         self.certified, self.before = len(apart), self._losses()
-        self.pulled = self._anchor_to_pull(rest) if keep.means == "kl" else None
-        self.weighed_by = self._pool(rest) if keep.means == "fisher" else None
-
-    def _require(self, records: Sequence[Encoded], what: str) -> None:
-        if not records:
-            raise RecipeError(
-                f"keep {self.keep.name}: too few records: none is left to be {what}; give more rows"
-            )
-
-    def _anchor_to_pull(self, rest: Sequence[Encoded]) -> Anchor:
-        pool = self._pool(rest)
-        longest = max(path_tokens(record) for record in pool)
-        rows = pack_records(pool, max(longest, self.keep.step_tokens)).rows
-        return Anchor(self.run.policy, rows)
-
-    def _pool(self, rest: Sequence[Encoded]) -> list[Encoded]:
-        """The records that are pulled on, or that weights are weighed by."""
-        most, pulls = self.keep.pool_tokens, self.keep.means == "kl"
-        pool, left = split(rest, most)
-        self._require(pool, "pulled on" if pulls else "read for the Fisher information")
-        if left:
-            does = "pulls on" if pulls else "weighs weights by"
-            self.run.say(
-                f"keep {self.keep.name}: {does} the first {len(pool):,} of {len(rest):,} records "
-                f"(pool_tokens: {most:,})"
-            )
-        return pool
+        self.pulled = Pulled(run, keep, rest) if keep.means == "kl" else None
+        self.weighed_by = weighed_by(run, keep, rest) if keep.means == "fisher" else None
 
     def watched(self) -> float:
         """x: on what the controller looks at; the same on every process."""
         now = moved(self.run, self.watch)
         return now.kl if self.keep.what == "kl" else now.loss - self.at_start
-
-    def pull(self, weight: float) -> float:
-        """Add weight times the gradient of the KL on the row of this step; returns that KL."""
-        assert self.pulled is not None
-        run, size = self.run, len(self.pulled.rows)
-        turn, place = divmod(run.step, size)
-        order = generator(f"{run.options.seed}/keep/{self.keep.name}/{turn}").permutation(size)
-        with run.accelerator.autocast():
-            return self.pulled.pull(run.policy, int(order[place]), weight)
 
     def held_out(self) -> tuple[float, float, Interval]:
         """Before, after, and the change, on the certificate's records."""
@@ -117,6 +78,7 @@ class OnStream:
     """The loss of a stream's held-out records under its own objective: half watched, half certified."""
 
     certified: int
+    pulled = weighed_by = None
 
     def __init__(self, run: Run, keep: Keep) -> None:
         self.run, self.keep = run, keep
@@ -148,19 +110,3 @@ def _changed(
     before, after = ([pair[side] for pair in pairs] for side in (0, 1))
     change = weighted([(b[0] - a[0], a[1]) for a, b in pairs])
     return weighted(before).mean, weighted(after).mean, change
-
-
-def split(records: Sequence[Encoded], tokens: int) -> tuple[list[Encoded], list[Encoded]]:
-    """The first records, up to a number of scored tokens and at least one, and the others."""
-    left, size = tokens, 0
-    for record in records:
-        left -= record.scored
-        if left < 0 and size:
-            break
-        size += 1
-    return list(records[:size]), list(records[size:])
-
-
-def path_tokens(record: Encoded) -> int:
-    """Of its longest path."""
-    return max(len(path.ids) for path in record.paths)

@@ -48,8 +48,11 @@ def keeping(recipe_of: Make, rows: dict[str, Any], tmp_path: Path) -> Make:
         recipe["train"] |= {"lr_scheduler_type": "constant"}
         text = write_rows(tmp_path / "kept.jsonl", [*rows["text"]] * 8)
         of = {"name": "kept", "path": str(text)}
-        small = {"of": of, "steps": 2, "watch_tokens": 40, "step_tokens": 32}
-        recipe["keep"] = [small | bound for bound in bounds]
+        small = {"of": of, "steps": 2, "watch_tokens": 40}
+        pulled = {"step_tokens": 32}
+        recipe["keep"] = [
+            small | (pulled if bound.get("by", "kl") == "kl" else {}) | bound for bound in bounds
+        ]
         return recipe
 
     return make
