@@ -60,7 +60,7 @@ class Asker:
         def ask(most: int) -> tuple[float, bool]:
             nonlocal first, ended, tried
             began, tried = self.clock(), most
-            answers, stopped = self._asked(one, one.items[:1], most)
+            answers, stopped = self.answers(one, one.items[:1], most)
             first = First(answers, stopped, self.agreed(self.clock() - began))
             ended = self.agreed(stopped) > 0
             return first.took, ended
@@ -101,7 +101,7 @@ class Asker:
         if first is not None and first.answers is not None:
             answers, stopped = first.answers, first.stopped
         else:
-            answers, stopped = self._asked(one, block, one.most)
+            answers, stopped = self.answers(one, block, one.most)
         one.stopped += sum(self.run.devices.gather([stopped]))
         began = self.clock()
         scores = one.suite.score(part, answers) if part else []
@@ -115,7 +115,7 @@ class Asker:
         every = dict(self.run.devices.gather(found))
         return {item.id: every[item.id] for item in block}
 
-    def _asked(
+    def answers(
         self, one: Asked, block: Sequence[Item], most: int | None
     ) -> tuple[list[Content], int]:
         """This rank's answers to its part of some items, of at most so many tokens, and how many of them

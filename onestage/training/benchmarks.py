@@ -243,9 +243,12 @@ class Benchmarks:
             self.pace.steps = min(run.steps, round(run.step * run.options.max_tokens / run.tokens))
         self.pace.trained = self.asker.agreed(self.pace.trained)
 
-    def _one_answer(self) -> None:
-        if self.asked:
-            self.asker.answered(self.asked[0], self.asked[0].items[:1])
+    def _one_answer(self, most: int) -> bool:
+        """Have one written, of at most so many tokens; whether it was ended for that."""
+        stopped = 0
+        for one in self.asked[:1]:
+            _, stopped = self.asker.answers(one, one.items[:1], most)
+        return self.asker.agreed(stopped) > 0
 
     @property
     def _for_prompts(self) -> float:
@@ -265,7 +268,9 @@ class Benchmarks:
             ends = " and ".join(f"to {name} after {most} tokens" for name, most in short.items())
             plan += f"; answers {ends} are ended, for lack of time: a larger share has more"
         if left := [one.name for one in self.asked if one not in asked]:
+            decides = self.best is not None and self.best.name in left
             plan += f"; there is no time for {', '.join(left)}: raise evaluate.share"
+            plan += ", or evaluate.best decides nothing" if decides else ""
         if self.pace.spent > self.pace.allowed:
             plan += "; that is over already: raise evaluate.share, or ask for shorter answers"
         return plan

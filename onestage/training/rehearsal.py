@@ -45,10 +45,11 @@ def longest_answer(ask: Callable[[int], tuple[float, bool]], seconds: float) -> 
 
 
 def seconds_of_a_step(
-    run: Run, answer: Callable[[], object], clock: Callable[[], float] = time.monotonic
+    run: Run, answer: Callable[[int], bool], clock: Callable[[], float] = time.monotonic
 ) -> float:
-    """A guess: what it takes to read some records forward and backward. answer: what is done for each
-    instead where problems are answered."""
+    """A guess: what it takes to read some records forward and backward. answer: where problems are
+    answered, what is done for each instead: write at most so many tokens, and say whether there would be
+    more, which are taken to be as many as there may be."""
     count = max(1, min(TRIED, run.steps * run.options.batch_size // OF))
     records = [one for one in run.first_records() if not one.is_problem][:count]
     # Of a record that trains in pieces one path is read, and its others are taken to be like it.
@@ -57,7 +58,7 @@ def seconds_of_a_step(
         one if size <= budget else replace(one, paths=one.paths[:1])
         for one, size in zip(records, nodes, strict=True)
     ]
-    began = clock()
+    began, ended = clock(), False
     if records:
         rows = run.devices.deal(run.devices.pack(read, budget).rows)
         for place, row in enumerate(rows, 1):
@@ -66,8 +67,10 @@ def seconds_of_a_step(
         run.masters.gather()
         run.optimizer.zero_grad(set_to_none=True)
     else:
-        answer()
+        ended = answer(MORE)
     taken = clock() - began
+    if ended and run.answers:
+        taken *= max(1.0, run.answers.answering.section.max_completion_length / MORE)
     if records:
         taken *= sum(nodes) / sum(len(plant(one.paths)) for one in read)
     return taken / max(1, len(records)) * run.options.batch_size

@@ -150,6 +150,9 @@ def test_a_converter_that_fails_leaves_nothing(base: Path, tmp_path: Path) -> No
     text = call(*asked, code=1)
     assert "could not convert the model (this tokenizer is not known)" in text
     assert not (tmp_path / "out").exists()
+    script.write_text("import no_such_package")
+    text = call(*asked, code=1)
+    assert "; pip install no_such_package, or export without --gguf" in text
     script.write_text(
         "import sys\nopen(sys.argv[sys.argv.index('--outfile') + 1], 'w').write(' '.join(sys.argv))"
     )

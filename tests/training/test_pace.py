@@ -110,8 +110,28 @@ def test_the_first_guess_reads_no_longer_row_than_a_step(
     monkeypatch.setattr(
         run.devices, "look", lambda row, reads: rows.append(row) or look(row, reads)
     )
-    found = seconds_of_a_step(run, lambda: None, lambda: next(times))
+    found = seconds_of_a_step(run, lambda most: False, lambda: next(times))
     records = run.first_records()[:2]  # of 400
     whole = sum(len(pack_records([one]).rows[0]) for one in records)
     assert max(map(len, rows)) <= 20 < whole / 2
     assert found == pytest.approx(3.0 * whole / sum(map(len, rows)) / 2 * 4)
+
+
+def test_where_problems_are_answered_a_few_tokens_tell_what_an_answer_takes(
+    recipe_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """36 tokens took 3 s and there would be more: 72 take 6, and a step has 6 problems."""
+    recipe = recipe_of("text", objective="grpo")
+    path = write_rows(tmp_path / "sums.jsonl", [{"prompt": "1 + 1 =", "answer": "2"}] * 4)
+    recipe["data"] = [{"name": "sums", "path": str(path), "kind": "check", "reward": "match"}]
+    recipe["rollout"] = {"num_generations": 2, "max_completion_length": 72}
+    run = build(parse_recipe(recipe), tmp_path / "out", say=lambda line: None)
+    asked: list[int] = []
+
+    def answer(most: int) -> bool:
+        asked.append(most)
+        return len(asked) == 1
+
+    assert seconds_of_a_step(run, answer, iter((0.0, 3.0)).__next__) == pytest.approx(36)
+    assert seconds_of_a_step(run, answer, iter((0.0, 3.0)).__next__) == pytest.approx(18)
+    assert asked == [36, 36]

@@ -7,6 +7,7 @@ another process, which needs nothing of ours.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,11 @@ HERE = "LLAMA_CPP"
 TYPES = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}
 """The converter's names of precisions."""
 WANTED = (
-    "get it with `git clone https://github.com/ggml-org/llama.cpp` and `pip install -r "
-    f"llama.cpp/requirements/requirements-convert_hf_to_gguf.txt`, and give its folder as --converter "
-    f"or ${HERE} (the package gguf alone has no converter)"
+    "get it with `git clone https://github.com/ggml-org/llama.cpp` (the source package of "
+    "llama-cpp-python has it, too, in vendor/llama.cpp) and `pip install sentencepiece`, and give its "
+    f"folder as --converter or ${HERE} (the package gguf alone has no converter)"
 )
+MISSING = re.compile(r"No module named '(\w+)")
 
 
 def find_converter(given: Path | None) -> Path:
@@ -56,8 +58,11 @@ def convert(
     )
     if done.returncode or not file.is_file():
         said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        last = said[-1] if said else "it says nothing"
+        missing = MISSING.search(last)
+        # Not by llama.cpp's own list of requirements, which brings another torch.
+        then = f"pip install {missing[1]}" if missing else "see what it needs"
         raise RuntimeError(
-            f"{script} could not convert the model ({said[-1] if said else 'it says nothing'}); see "
-            "what it needs, or export without --gguf"
+            f"{script} could not convert the model ({last}); {then}, or export without --gguf"
         )
     return file
