@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, cache_utils
 from transformers.cache_utils import (
-    DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -125,7 +124,8 @@ REPLACEABLE = {
     LinearAttentionLayer,
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionAndSlidingWindowAttentionLayer,
-    DummyLayer,
+    # Keeps nothing. The transformers that vLLM 0.32 wants (5.19) has no such layer.
+    getattr(cache_utils, "DummyLayer", None),
 }
 """Layers of which is known all that they keep of a row."""
 
