@@ -103,7 +103,7 @@ def test_what_samples_is_handed_the_model_before_it_is_asked(
     monkeypatch.setattr(
         Transformers, "__call__", lambda *given: told.append("asked") or call(*given)
     )
-    evaluate([str(folders / "adapter")], [GSM8K], Path("handed"), base="none")
+    evaluate([str(folders / "adapter")], [GSM8K], Path("handed"), base=None)
     assert told[:2] == ["handed over", "asked"]
 
 

@@ -160,6 +160,13 @@ def check_backend(what: str, backend: str) -> None:
         raise ValueError(
             f"the suite {what}: lm-eval has no model class {backend!r}{nearest(backend, known)}"
         )
+    try:
+        get_model(backend)
+    except Exception as error:  # whatever a package of others says where it is imported
+        raise ValueError(
+            f"the suite {what}: lm-eval's model class {backend} cannot be imported ({error}); leave "
+            "backend out, or mend that"
+        ) from error
 
 
 def _rendered(one: Any, tokenizer: Any) -> Any:
