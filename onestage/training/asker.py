@@ -68,6 +68,11 @@ class Asker:
         one.most = longest_answer(ask, seconds / 2)  # and the other half for more items
         return First() if ended and one.most != tried else first
 
+    def more_than(self, one: Asked, most: int) -> bool:
+        """Have the first item answered in at most so many tokens; whether it was ended for that."""
+        _, stopped = self.answers(one, one.items[:1], most)
+        return self.agreed(stopped) > 0
+
     def ask(
         self, one: Asked, count: int, seconds: float, first: First | None = None
     ) -> dict[str, Scores]:

@@ -244,11 +244,7 @@ class Benchmarks:
         self.pace.trained = self.asker.agreed(self.pace.trained)
 
     def _one_answer(self, most: int) -> bool:
-        """Have one written, of at most so many tokens; whether it was ended for that."""
-        stopped = 0
-        for one in self.asked[:1]:
-            _, stopped = self.asker.answers(one, one.items[:1], most)
-        return self.asker.agreed(stopped) > 0
+        return any(self.asker.more_than(one, most) for one in self.asked[:1])
 
     @property
     def _for_prompts(self) -> float:

@@ -183,9 +183,7 @@ class OnSuite:
         """As many items as the share of the time has room for, of answers as long as it has."""
         run, watch, often = self.run, self.watch, measurements(self.keep, self.run.steps)
         pace = Pace(self.keep.share, run.steps)
-        guess = seconds_of_a_step(
-            run, lambda: self.asker.answered(watch, watch.items[:1]), self.clock
-        )
+        guess = seconds_of_a_step(run, lambda most: self.asker.more_than(watch, most), self.clock)
         pace.guess = self.asker.agreed(guess)
         room = pace.allowed / (often + CERTIFICATE)
         first = self.asker.rehearse(watch, room)
