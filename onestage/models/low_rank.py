@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onestage.models.products import product
+from onestage.models.products import linear, product
 
 
 def in_fewer_passes(model: nn.Module) -> None:
@@ -106,9 +106,7 @@ class _Adapted(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         x_NI = x.reshape(-1, x.shape[-1])
-        out_NO = product(x_NI, weight_OI)
-        if bias_O is not None:
-            out_NO += bias_O
+        out_NO = linear(x_NI, weight_OI, bias_O)
         x_NR = product(x_NI.to(low_RI.dtype), low_RI)
         dtype = out_NO.dtype
         out_NO = out_NO.to(high_OR.dtype).addmm_(x_NR, high_OR.t(), alpha=scale).to(dtype)

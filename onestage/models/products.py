@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 LEAST = 1 << 22
@@ -38,3 +39,12 @@ def product(left_NI: Tensor, right_OI: Tensor) -> Tensor:
         return torch.mm(left_NI, right_OI.t())
     found: Tensor = ONEDNN(left_NI, right_OI, None, "none", [], "")
     return found
+
+
+def linear(left_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """What a linear layer says (N, O). In half precision product and bias are rounded once, together, as
+    the layer itself does it. No gradient goes through it."""
+    if bias_O is not None and left_NI.dtype != torch.float32:
+        return F.linear(left_NI, weight_OI, bias_O)
+    said_NO = product(left_NI, weight_OI)
+    return said_NO if bias_O is None else said_NO.add_(bias_O)

@@ -16,10 +16,10 @@ from onestage.models.low_rank import as_peft_does, in_fewer_passes
 IDS = torch.arange(3, 40)[None]
 
 
-def adapted(dtype: torch.dtype = torch.float32, **options: Any) -> Any:
-    """A model whose adapters say something."""
+def adapted(dtype: torch.dtype = torch.float32, bias: bool = False, **options: Any) -> Any:
+    """A model whose adapters say something. `bias`: of its attention's layers."""
     config = LoraConfig(r=4, lora_alpha=12, target_modules="all-linear", **options)
-    model = get_peft_model(tiny_llama().to(dtype), config)
+    model = get_peft_model(tiny_llama(attention_bias=bias).to(dtype), config)
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -58,6 +58,24 @@ def test_values_and_gradients_are_those_of_peft(dtype: torch.dtype, below: bool)
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     ours, by_peft = torch.tensor(rounded).pow(2).mean(0).sqrt().tolist()
     assert ours <= (1.1 * by_peft if dtype == torch.bfloat16 else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_layer_with_a_bias_is_rounded_once(dtype: torch.dtype) -> None:
+    """As PEFT has it, to the last bit but where sums of the adapter's own products lie on an edge."""
+    model = adapted(dtype, bias=True)
+    in_fewer_passes(model)
+    torch.manual_seed(2)
+    for name, layer in model.named_modules():
+        if name.endswith(("q_proj", "k_proj", "v_proj")):
+            layer.base_layer.bias.data.normal_(std=3.0)
+            x = torch.randn(3, 64, layer.in_features).to(dtype)
+            mine, theirs = layer(x), type(layer).forward(layer, x)
+            steps = (mine.view(torch.int16).int() - theirs.view(torch.int16).int()).abs()
+            assert steps.max() <= 1
+            assert (steps > 0).float().mean() < 1e-3
+            layer.lora_B["default"].weight.data.zero_()
+            assert torch.equal(layer(x), layer.base_layer(x))
 
 
 def test_it_runs_where_it_is_the_plain_case_alone(monkeypatch: pytest.MonkeyPatch) -> None:

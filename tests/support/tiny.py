@@ -86,9 +86,9 @@ def sharpen(model: Any, factor: float = 3.0) -> Any:
     return model
 
 
-def tiny_llama(seed: int = 0, attention: str = "sdpa") -> Any:
+def tiny_llama(seed: int = 0, attention: str = "sdpa", **changes: Any) -> Any:
     torch.manual_seed(seed)
-    config = LlamaConfig(**TINY)
+    config = LlamaConfig(**TINY, **changes)
     return sharpen(AutoModelForCausalLM.from_config(config, attn_implementation=attention)).eval()
 
 
