@@ -68,26 +68,63 @@ def read_by(data: Data, plugins: Mapping[str, Any]) -> dict[str, Any]:
     return stores | {f"code of {name}": _digest(facts) for name, facts in plugins.items()}
 
 
+def all_do(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+    """What `work` returns on this rank, once all have done theirs: where one fails, none waits for it.
+
+    Raises that rank's own error there, and `RankError` in its words on all others. They wait for as long
+    as it takes, where a card's own messages give up after ten minutes: weights may be read for longer,
+    and rows be encoded for hours. Gloo's connections end with the process at their other end, so nobody
+    waits for one that has stopped without a word.
+    """
+    return tell_all(accelerator, work)[0]
+
+
+def tell_all(
+    accelerator: Accelerator, work: Callable[[], Any], what: Callable[[Any], Any] = lambda _: None
+) -> tuple[Any, list[Any]]:
+    """As `all_do`, with `what` of each rank's own result, in the order of ranks."""
+    if accelerator.num_processes == 1:
+        return (mine := work()), [what(mine)]
+    accelerator.wait_for_everyone()  # a group is waited for as patiently, also for who never comes
+    waiting = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    mine, failed = None, None
+    try:
+        mine = work()
+    except Exception as error:  # told to all, and raised below
+        failed = error
+    said = (" ".join(str(failed).split()) or type(failed).__name__) if failed else ""
+    told: list[Any] = [None] * accelerator.num_processes
+    distributed.all_gather_object(told, (said, None if failed else what(mine)), waiting)
+    distributed.destroy_process_group(waiting)
+    if failed:
+        raise failed
+    for rank, (words, _) in enumerate(told):
+        if words:
+            here = accelerator.process_index
+            raise RankError(f"rank {here} stops here, since rank {rank} has stopped: {words}")
+    return mine, [one for _, one in told]
+
+
+def main_first(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+    """What `work` returns on each rank; the main process has done it before the others begin."""
+    main = accelerator.is_main_process
+    mine = all_do(accelerator, lambda: work() if main else None)
+    return all_do(accelerator, lambda: mine if main else work())
+
+
 def first_of_node(
     accelerator: Accelerator | None, read: Callable[[Mapping[str, str]], Data]
 ) -> Data:
     """What `read` returns. A node's first process reads, then its others, who are told where that one
-    has found or put everything (`Data.folders`): large data are read through once a node.
-
-    They wait for as long as it takes, where a card's own messages give up after ten minutes: rows may be
-    encoded for hours. Gloo's connections end with the process at their other end, so nobody waits for
-    one that has stopped.
-    """
+    has found or put everything (`Data.folders`): large data are read through once a node."""
     if accelerator is None or accelerator.num_processes == 1:
         return read({})
-    accelerator.wait_for_everyone()  # a group is waited for as patiently, also for who never comes
-    waiting = distributed.new_group(backend="gloo", timeout=PATIENCE)
-    mine = read({}) if accelerator.is_local_main_process else None
-    told: list[Any] = [None] * accelerator.num_processes
-    distributed.all_gather_object(told, mine.folders if mine else None, waiting)
-    first = accelerator.process_index - accelerator.local_process_index
-    distributed.destroy_process_group(waiting)
-    return mine or read(told[first])
+    first = accelerator.is_local_main_process
+    mine, folders = tell_all(
+        accelerator, lambda: read({}) if first else None, lambda data: data and data.folders
+    )
+    place = accelerator.process_index - accelerator.local_process_index
+    return all_do(accelerator, lambda: mine or read(folders[place]))
 
 
 @contextmanager

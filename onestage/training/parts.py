@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from onestage.rollout.rollout import Rollout
 from onestage.rollout.stock import Stock
 from onestage.runfolder import Say
 from onestage.training import callbacks as looking_on
+from onestage.training.agreeing import all_do, main_first
 from onestage.training.callbacks import Callback
 from onestage.training.callbacks.tracker import Tracker
 from onestage.training.devices import policy_of
@@ -152,21 +154,24 @@ def load(
     start, keep = out / "start", resume or not accelerator.is_main_process
     # The main process writes the folder; the others find it, as a run that is resumed does.
     if given:
-        with accelerator.main_process_first():
-            return models.given(
-                given.model,
-                given.tokenizer,
+        there = given
+        return main_first(
+            accelerator,
+            lambda: models.given(
+                there.model,
+                there.tokenizer,
                 lora=model.lora,
                 base=start,
                 keep=keep,
                 seed=seed,
                 gradient_checkpointing=model.gradient_checkpointing,
-            )
+            ),
+        )
     if needs_folder(model):
         for note in text_part_note(model):
             say(f"model: {note}")
-        with accelerator.main_process_first():
-            model = prepare(model, tokenizer, start, keep=keep, seed=seed)
+        made = partial(prepare, model, tokenizer, start, keep=keep, seed=seed)
+        model = main_first(accelerator, made)
     loaded = _read_once(model, tokenizer, accelerator, seed, sharding, Door.TRAINED)
     for note in loaded.notes:
         say(f"model: {note}")
@@ -184,16 +189,17 @@ def _read_once(
     """A model with its weights. The main process alone reads them: where they will lie in parts it keeps
     them to send them to the others later, else it sends them now."""
     device = accelerator.device
+    read = partial(models.load, model, device, tokenizer, seed, door)
     if accelerator.num_processes == 1 and sharding == "none":
-        return models.load(model, device, tokenizer, seed, door)
+        return read()
     # A base of 4 bits is made while it is read, on the device that it stays on.
     if model.load_in_4bit:
-        return models.load(model, device, tokenizer, seed, door)
+        return all_do(accelerator, read)
     main, whole = accelerator.is_main_process, sharding == "none"
     held: Held | None = None if main and whole else "cpu" if main else "meta"
-    loaded = models.load(model, device, tokenizer, seed, door, held)
-    if whole and not send_whole(loaded.model, device) and not main:
-        loaded = models.load(model, device, tokenizer, seed, door)
+    loaded = all_do(accelerator, lambda: read(held))
+    if whole and not send_whole(loaded.model, device):
+        loaded = all_do(accelerator, lambda: loaded if main else read())
     return _told(loaded)
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from onestage.runfolder import (
     write_text,
 )
 from onestage.runfolder.following import begun
-from onestage.training.agreeing import among_ranks, require_same, told
+from onestage.training.agreeing import among_ranks, main_first, require_same, told
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
@@ -185,10 +186,9 @@ class _Stages:
             write_text(self.out / "recipe.yaml", yaml.safe_dump(dict(told), sort_keys=False))
             self._record()
         if self.model.config is not None:
-            with self.accelerator.main_process_first():
-                keep, seed = resume or not self.main, self.runs[0].recipe.train.seed
-                tokenizer = models.tokenizer_of(self.model)
-                prepare(self.model, tokenizer, self.out / "start", keep=keep, seed=seed)
+            keep, seed = resume or not self.main, self.runs[0].recipe.train.seed
+            where = (self.model, models.tokenizer_of(self.model), self.out / "start")
+            main_first(self.accelerator, partial(prepare, *where, keep=keep, seed=seed))
         for number, stage in enumerate(self.runs, 1):
             self.say(f"stage {number} of {len(self.runs)}, {stage.name}")
             if resume and (stage.folder / "model").is_dir():

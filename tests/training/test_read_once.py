@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.ranks import on_ranks
 from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -103,6 +103,29 @@ def test_what_has_no_shape_without_its_weights_is_read_by_each(
         return all(torch.equal(own[n], t) for n, t in wanted.model.state_dict().items())
 
     assert on_ranks(2, work, seconds=60) == [True, True]
+
+
+def test_a_main_rank_that_cannot_read_the_weights_holds_up_nobody(
+    recipe_of: Make, folder: Path, tmp_path: Path
+) -> None:
+    """The others read no file, and would wait for what it never sends."""
+    file = folder / "model.safetensors"
+    held = load_file(file)
+    del held["model.norm.weight"]
+    save_file(held, file, {"format": "pt"})
+    recipe = recipe_of("demonstration", objective="sft")
+    recipe["model"] = {"name": str(folder), "lora": {"r": 2}}
+
+    def refused(sharding: str) -> str:
+        told = {**recipe, "distributed": {"sharding": sharding}}
+        with pytest.raises((ValueError, RuntimeError)) as error:
+            go(told, tmp_path / sharding)
+        return str(error.value)
+
+    for sharding in ("none", "full"):
+        main, other = on_ranks(2, refused, sharding, seconds=60)
+        assert "is not whole: 1 weight (model.norm.weight) missing" in main
+        assert other == f"rank 1 stops here, since rank 0 has stopped: {main}"
 
 
 def test_stacked_adapters_lie_in_parts_and_go_on(
