@@ -163,7 +163,7 @@ def _through_terms(
     measured: Step,
 ) -> tuple[Tensor, Seen]:
     """All of a step's records; under gradient surgery each term's by themselves. As `_through_rows`."""
-    sum_2T, seen = torch.zeros(2, len(measured.weights), device=run.policy.device), Seen()
+    sum_2T, seen = _zeros_2T(run, measured), Seen()
     for part in run.terms.apart(records) if run.surgeon else [records]:
         batch = run.devices.pack(part, run.options.row_budget, run.options.tokens_per_row)
         measured.nodes += batch.nodes
@@ -184,7 +184,7 @@ def _through_rows(
     """This rank's rows, forward and backward: the sum and the weight of each term's loss (2, T), and of
     each row's terms what they observed. Nothing is read from the device."""
     weights, streams = measured.weights, [record.source for record in batch.records]
-    sum_2T = torch.zeros(2, len(weights), device=run.policy.device)
+    sum_2T = _zeros_2T(run, measured)
     observed: Seen = {}
     rows = run.devices.deal(batch.rows)
     for turn, row in enumerate(rows):
@@ -194,10 +194,17 @@ def _through_rows(
         for place, name in enumerate(weights):
             if name in losses:
                 shown = losses[name].reported
-                sum_2T[:, place] += torch.stack([shown.value_M.sum(), shown.weight_M.sum()])
+                both = (value.sum(dtype=sum_2T.dtype) for value in (shown.value_M, shown.weight_M))
+                sum_2T[:, place] += torch.stack([*both])
                 observed |= {(turn, name, what): two for what, two in losses[name].seen.items()}
         measured.tally.add(losses.values(), streams)
     return sum_2T, observed
+
+
+def _zeros_2T(run: Run, measured: Step) -> Tensor:
+    """In float64: in float32 a sum of very many losses would depend on which rows they stand in."""
+    device = run.policy.device
+    return torch.zeros(2, len(measured.weights), dtype=wide(device), device=device)
 
 
 def _read(*tensors: Tensor) -> list[list[float]]:
