@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from support import forked
 from support.tiny import make_tokenizer, tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
@@ -246,11 +246,11 @@ def test_serve_prints_runs_or_says_what_is_missing(adapter: Path, tmp_path: Path
     python = str(Path(sys.executable).parent)
     script = tmp_path / "vllm"
     around = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"}
-    done = subprocess.run(words, env=around, capture_output=True, text=True)
+    done = forked.run(words, env=around)
     assert done.returncode == 1
     assert "there is no program vllm here" in done.stderr
     script.write_text('#!/bin/sh\necho "told $*"\nexit 7\n')
     script.chmod(0o755)
-    done = subprocess.run(words, env=around, capture_output=True, text=True)
+    done = forked.run(words, env=around)
     assert done.returncode == 7, python
     assert "told serve" in done.stdout
