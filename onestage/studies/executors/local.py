@@ -119,8 +119,10 @@ def workers(processes: int) -> Iterator[Here]:
     # Read when torch is imported, so it must be there before a process begins.
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
+        # Without cards nothing is to settle, and a process reads no more than its first job needs.
+        settle = _settle if gpus() else None
         with ProcessPool(
-            processes, context=context, initializer=_settle, initargs=(devices,)
+            processes, context=context, initializer=settle, initargs=(devices,)
         ) as pool:
             try:
                 yield Workers(pool)
