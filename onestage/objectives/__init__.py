@@ -193,7 +193,8 @@ class Objective(abc.ABC):
 
 def _sum_and_count(value_N: Tensor) -> Tensor:
     has_N = ~value_N.isnan()
-    return torch.stack([some.sum().to(wide(value_N.device)) for some in (value_N[has_N], has_N)])
+    both = (value_N.where(has_N, 0.0), has_N)
+    return torch.stack([some_N.sum(dtype=wide(value_N.device)) for some_N in both])
 
 
 @runtime_checkable

@@ -73,6 +73,8 @@ class Feedback:
     scored: int | None = None
     """All `tokens_N` together, where they were counted before they went to the device, which would
     else be waited for."""
+    host: Feedback | None = None
+    """The same before it went to the device (see `_host`)."""
 
     def of(self, *kinds: Kind) -> Tensor:
         """Mask (N) of the responses whose record is of one of these kinds."""
@@ -207,9 +209,11 @@ class Weighted:
 
     @classmethod
     def of_responses(cls, value_N: Tensor, feedback: Feedback) -> Weighted:
-        """From values of the responses, NaN where one has none; weights are those of the records."""
-        has_N, weight_N = ~value_N.isnan(), feedback.weight_N
-        return cls((weight_N * value_N)[has_N], weight_N[has_N], feedback.record_N[has_N])
+        """From values of the responses, NaN where one has none, which weighs nothing; weights are
+        those of the records."""
+        has_N = ~value_N.isnan()
+        weight_N = feedback.weight_N.where(has_N, 0.0)
+        return cls(weight_N * value_N.where(has_N, 0.0), weight_N, feedback.record_N)
 
 
 @dataclass(frozen=True, slots=True)

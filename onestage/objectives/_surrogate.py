@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from onestage.objectives import Feedback, Measured, Need, Objective, Scored, Unit, Units
+from onestage.objectives._host import records
 
 RATIO_LIMIT = 20.0
 """Of differences of log-probabilities before `exp`, so that no gradient is 0 times infinity."""
@@ -248,9 +249,8 @@ def group_sums(value_N: Tensor, mask_N: Tensor, feedback: Feedback) -> Tensor:
 
     In float64 the mean of equal rewards is exactly the reward, so that their advantages are exactly 0.
     """
-    size = int(feedback.record_N.max()) + 1 if len(feedback.record_N) else 0
     wide = torch.float32 if value_N.device.type == "mps" else torch.float64  # it has no other
-    total = value_N.new_zeros(size, dtype=wide)
+    total = value_N.new_zeros(records(feedback), dtype=wide)
     total.index_add_(0, feedback.record_N, torch.where(mask_N, value_N.to(wide), 0.0))
     return total[feedback.record_N]
 

@@ -128,7 +128,7 @@ def arranged(batch: Scored, order_M: Tensor) -> Scored:
     picked = {
         field.name: getattr(old, field.name)[order_M]
         for field in fields(old)
-        if field.name not in ("pair_P2", "scored")
+        if field.name not in ("pair_P2", "scored", "host")
     }
 
     def numbers(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onestage.objectives import Feedback, Measured, Objective, Scored, Units
+from onestage.objectives._host import found, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +69,20 @@ class BradleyTerry(Objective):
 
     def units(self, feedback: Feedback) -> Units:
         """The comparisons, then the labels and scores."""
-        pairs, single_N = compared(feedback), feedback.of("label", "score")
+        pairs, single_M = compared(feedback), places(feedback, _alone_N)
         return Units(
-            torch.cat([pairs.weight_C, feedback.weight_N[single_N]]),
-            torch.cat([feedback.record_N[pairs.better_C], feedback.record_N[single_N]]),
+            torch.cat([pairs.weight_C, feedback.weight_N[single_M]]),
+            torch.cat([feedback.record_N[pairs.better_C], feedback.record_N[single_M]]),
         )
 
     def losses(self, batch: Scored) -> Tensor:
         feedback, reward_N, pairs = batch.feedback, batch.reward_N(), compared(batch.feedback)
-        single_N = feedback.of("label", "score")
-        loss_S = F.binary_cross_entropy_with_logits(
-            reward_N[single_N], feedback.score_N[single_N].to(reward_N.dtype), reduction="none"
+        single_M = places(feedback, _alone_N)
+        loss_M = F.binary_cross_entropy_with_logits(
+            reward_N[single_M], feedback.score_N[single_M].to(reward_N.dtype), reduction="none"
         )
         better_C, worse_C = reward_N[pairs.better_C], reward_N[pairs.worse_C]
-        return torch.cat([self.loss_C(better_C, worse_C, pairs.gap_C), loss_S])
+        return torch.cat([self.loss_C(better_C, worse_C, pairs.gap_C), loss_M])
 
     def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
         """Rewards of all responses, and how comparisons come out (each counts as one)."""
@@ -114,8 +115,18 @@ class BradleyTerry(Objective):
         return loss_C + self.centering * (better_C + worse_C) ** 2
 
 
+def _alone_N(feedback: Feedback) -> Tensor:
+    """Mask (N) of the responses that are compared with no other."""
+    return feedback.of("label", "score")
+
+
 def compared(feedback: Feedback) -> _Compared:
     """The pairs, and of each group all pairs of responses whose scores differ."""
+    return _Compared(*found(feedback, _compared))
+
+
+def _compared(feedback: Feedback) -> list[Tensor]:
+    """Better, worse, weight and gap (C) of them."""
     owner_N, score_N = feedback.record_N, feedback.score_N
     group_N = feedback.of("group")
     within_NN = (owner_N[:, None] == owner_N[None, :]) & group_N[:, None]
@@ -126,4 +137,4 @@ def compared(feedback: Feedback) -> _Compared:
     better_C, worse_C = torch.cat([chosen_P, better_G]), torch.cat([rejected_P, worse_G])
     weight_C = feedback.weight_N[better_C]
     part_C = torch.cat([torch.ones_like(chosen_P), each_R[owner_G]])
-    return _Compared(better_C, worse_C, weight_C / part_C, score_N[better_C] - score_N[worse_C])
+    return [better_C, worse_C, weight_C / part_C, score_N[better_C] - score_N[worse_C]]

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from onestage.objectives import Feedback, Measured, Scored, Units
+from onestage.objectives._host import places
 from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewards_N
 
 
@@ -53,12 +54,12 @@ class Hinted(PolicyGradient):
 
     def units(self, feedback: Feedback) -> Units:
         """Those of GRPO, then the hints, which count nothing in the mean."""
-        own, hint_N = super().units(feedback), feedback.are("hint")
+        own, hint_M = super().units(feedback), places(feedback, _hint_N)
         assert own.counted_U is not None
         return Units(
-            torch.cat([own.weight_U, feedback.weight_N[hint_N]]),
-            torch.cat([own.record_U, feedback.record_N[hint_N]]),
-            torch.cat([own.counted_U, torch.zeros_like(hint_N[hint_N])]),
+            torch.cat([own.weight_U, feedback.weight_N[hint_M]]),
+            torch.cat([own.record_U, feedback.record_N[hint_M]]),
+            torch.cat([own.counted_U, torch.zeros_like(hint_M, dtype=torch.bool)]),
         )
 
     def remember(self, batch: Scored, again: bool) -> dict[str, Tensor]:
@@ -77,9 +78,13 @@ class Hinted(PolicyGradient):
 
     def losses(self, batch: Scored) -> Tensor:
         nll_N = batch.per_response(-batch.logp_K * batch.remembered["hint"])
-        return torch.cat([super().losses(batch), nll_N[batch.feedback.are("hint")]])
+        return torch.cat([super().losses(batch), nll_N[places(batch.feedback, _hint_N)]])
 
     def metrics(self, batch: Scored) -> dict[str, Tensor | Measured]:
         mean_N = batch.per_response(batch.logp_K) / batch.feedback.tokens_N
         hint_logp_N = torch.where(batch.feedback.are("hint"), mean_N, torch.nan)
         return {**super().metrics(batch), "hint_logp": hint_logp_N}
+
+
+def _hint_N(feedback: Feedback) -> Tensor:
+    return feedback.are("hint")

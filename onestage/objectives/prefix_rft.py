@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from onestage.objectives import Feedback, Need, Scored
+from onestage.objectives._host import records
 from onestage.objectives._surrogate import PolicyGradient, group_means, group_sums, rewards_N
 
 
@@ -74,7 +75,6 @@ def hybrids_N(feedback: Feedback) -> Tensor:
     """Mask (N) of the sampled responses that were given a hint: those behind it in their record."""
     hint_N = feedback.are("hint")
     before_N = hint_N.long().cumsum(0)
-    size = int(feedback.record_N.max()) + 1 if len(feedback.record_N) else 0
-    first = before_N.new_full((size,), len(hint_N) + 1)
+    first = before_N.new_full((records(feedback),), len(hint_N) + 1)
     first.scatter_reduce_(0, feedback.record_N, before_N - hint_N.long(), "amin")
     return feedback.are("response") & (before_N > first[feedback.record_N])

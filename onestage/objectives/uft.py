@@ -45,6 +45,7 @@ from torch import Tensor
 
 from onestage.data.kinds import KINDS, Kind
 from onestage.objectives import Feedback, Measured, Objective, Scored, Units
+from onestage.objectives._host import places
 from onestage.objectives._surrogate import group_means
 
 
@@ -98,15 +99,17 @@ class UFT(Objective):
 
     def units(self, feedback: Feedback) -> Units:
         """The responses that are a unit of their own, then the pairs."""
-        single_N, pairs = self._single_N(feedback), feedback.units("pair", feedback.weight_N)
-        weight_M, record_M = feedback.weight_N[single_N], feedback.record_N[single_N]
+        single_M = places(feedback, self._single_N)
+        pairs = feedback.units("pair", feedback.weight_N)
+        weight_M, record_M = feedback.weight_N[single_M], feedback.record_N[single_M]
         if self.pairs == "score":
             return Units(weight_M, record_M)
         return Units(torch.cat([weight_M, pairs.weight_U]), torch.cat([record_M, pairs.record_U]))
 
     def losses(self, batch: Scored) -> Tensor:
         logit_N, target_N = self._read_N(batch)
-        loss_M = DISTANCES[self.loss](logit_N, target_N)[self._single_N(batch.feedback)]
+        single_M = places(batch.feedback, self._single_N)
+        loss_M = DISTANCES[self.loss](logit_N, target_N)[single_M]
         if self.pairs == "score":
             return loss_M
         return torch.cat([loss_M, -F.logsigmoid(self.beta * batch.margin_P())])

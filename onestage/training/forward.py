@@ -18,6 +18,7 @@ from onestage.data.encoded import Floats
 from onestage.data.packing import Batch, Row
 from onestage.models.readout import Said
 from onestage.objectives import Loss
+from onestage.objectives._host import there_of
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -86,4 +87,4 @@ def reference_of(run: Run, row: Row, batch: Batch, like_K: Tensor) -> Tensor:
             parts += [run.reference[path] for path in record.paths]
         else:
             parts.append(np.zeros(record.scored, np.float32))
-    return torch.from_numpy(np.concatenate(parts)).to(like_K.device)
+    return there_of(torch.from_numpy(np.concatenate(parts)), like_K.device)

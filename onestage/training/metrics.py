@@ -18,6 +18,7 @@ from torch import Tensor
 
 from onestage.data.kinds import ASKED, GRADED, THUMBS
 from onestage.objectives import Feedback, Loss, Measured, Scored, Weighted, wide
+from onestage.objectives._host import there_of
 from onestage.schedules import Slopes, active
 from onestage.training.gauges import told
 
@@ -85,7 +86,7 @@ def _sums_2S(parts: Collection[Weighted | Measured], code_R: Tensor, groups: int
             value_M, weight_M, record_M = part.every.where(has_M, 0.0), has_M, part.record
         values.append(value_M.to(wide(value_M.device)))
         weights.append(weight_M.to(wide(value_M.device)))
-        places.append(number * groups + code_R.to(record_M.device)[record_M])
+        places.append(number * groups + there_of(code_R, record_M.device)[record_M])
     zeros_S = values[0].new_zeros(len(values) * groups)
     place_M = torch.cat(places)
     both = (zeros_S.index_add(0, place_M, torch.cat(some)) for some in (values, weights))

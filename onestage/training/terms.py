@@ -19,6 +19,7 @@ from onestage.data.encoded import Encoded, Floats
 from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.packing import Batch, Row
 from onestage.objectives import CODE, Feedback, Loss, Need, Objective, Scored, Stateful
+from onestage.objectives._host import sent, there_of
 from onestage.training.metrics import measure
 
 
@@ -82,7 +83,9 @@ class Terms:
             places = np.flatnonzero(names == name)
             if not len(places):
                 continue
-            keep_K = torch.from_numpy(np.flatnonzero(name_K == name)).to(known["logp"].device)
+            keep_K = there_of(
+                torch.from_numpy(np.flatnonzero(name_K == name)), known["logp"].device
+            )
             scored = score(
                 [records[place] for place in places],
                 {what: value_K[keep_K] for what, value_K in known.items()},
@@ -127,7 +130,7 @@ def score(
         state,
         extra,
         {
-            name: torch.from_numpy(kept_K(records, name)).to(device)
+            name: there_of(torch.from_numpy(kept_K(records, name)), device)
             for name in sorted({n for r in records if r.sampled for n in r.sampled.kept})
         },
     )
@@ -167,9 +170,9 @@ def feedback_of(
         whole["role"] += record.sampled.roles if record.sampled else [0] * size
         real["score"] += record.scores
         real["weight"] += [record.weight * w for w in record.weights or (1.0,) * size]
-    int_of = {n: torch.tensor(v, dtype=torch.int64, device=device) for n, v in whole.items()}
-    float_of = {n: torch.tensor(v, dtype=torch.float32, device=device) for n, v in real.items()}
-    return Feedback(
+    int_of = {n: torch.tensor(v, dtype=torch.int64) for n, v in whole.items()}
+    float_of = {n: torch.tensor(v, dtype=torch.float32) for n, v in real.items()}
+    known = Feedback(
         kind_N=int_of["kind"],
         score_N=float_of["score"],
         weight_N=float_of["weight"],
@@ -179,3 +182,4 @@ def feedback_of(
         role_N=int_of["role"],
         scored=sum(whole["tokens"]),
     )
+    return sent(known, device)

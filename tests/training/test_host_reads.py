@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from onestage import objectives
+from onestage.objectives import Scored
+from onestage.objectives._host import sent
+from onestage.objectives._trial import trained
 from onestage.runfolder import read_metrics
 from onestage.training import loop
 from onestage.training.build import build
+from onestage.training.metrics import Tally, measure
 from onestage.training.recipe import parse_recipe
 
 Make = Callable[..., dict[str, Any]]
@@ -117,6 +123,52 @@ def test_the_count_sees_what_is_read() -> None:
     assert found == {"training/loop.py tolist": 2}
 
 
+SOME: dict[str, dict[str, Any]] = {
+    "uft": {"offset": "learned", "pairs": "score"},
+    "bradley_terry": {"margin": "score", "target": "soft"},
+    "hinted": {"hint_reduction": "token", "loss_type": "grpo"},
+    "reinforce": {"baseline": "running"},
+}
+"""Options under which an objective reads more than by default."""
+
+
+def on_meta(batch: Scored) -> Scored:
+    """Names and shapes of a batch, without numbers; the feedback is known on the host."""
+
+    def there(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value_K.to("meta") for name, value_K in values.items()}
+
+    known = replace(batch.feedback, scored=len(batch.response_K))
+    return replace(
+        batch,
+        feedback=sent(known, "meta"),
+        logp_K=batch.logp_K.to("meta").requires_grad_(),
+        ref_logp_K=batch.ref_logp_K.to("meta"),
+        response_K=batch.response_K.to("meta"),
+        extra={n: value_K.requires_grad_() for n, value_K in there(batch.extra).items()},
+        remembered=there(batch.remembered),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in objectives.names()), *SOME.items()]
+)
+def test_no_objective_asks_its_device(name: str, options: dict[str, Any]) -> None:
+    """Of a device that has no numbers torch refuses every question: an index by a mask, how many there
+    are, whether one is 0."""
+    objective = objectives.make({"name": name, **options})
+    batch = on_meta(trained(objective))
+    loss = objective(batch)
+    loss.loss_U.sum().backward()
+    assert any(said.grad is not None for said in (batch.logp_K, *batch.extra.values()))
+    common = measure(batch, objective.beta, reference="reference" in objective.needs)
+    tally = Tally()
+    groups = ["all"] * (int(batch.feedback.host.record_N.max()) + 1)  # type: ignore[union-attr]
+    tally.add([replace(loss, metrics={**common, **loss.metrics})], groups)
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        _ = tally.sums  # read in the end: it would be seen
+
+
 ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
 """Operations whose result, or its size, must come from the device before the next can be given to it."""
 
@@ -140,16 +192,32 @@ class Waits(TorchDispatchMode):
             files = [frame.filename for frame in traceback.extract_stack(limit=40)]
             ours = [file for file in files if "/onestage/" in file]
             where = "/".join(Path(ours[-1]).parts[-2:]) if ours else "not ours"
+            known = any(file.endswith("objectives/_host.py") for file in ours)
             # An optimiser counts its steps on the host.
             counting = any("torch/optim/" in file for file in files)
-            if not counting and not where.endswith(ON_THE_HOST):
+            if not counting and not known and not where.endswith(ON_THE_HOST):
                 self.found[f"{where} {name}"] += 1
         return function(*args, **given)
 
 
-@pytest.mark.parametrize("kind", ["pair", "demonstration"])
+EVERY = ("demonstration", "score", "label", "pair", "group", "text")
+
+
+@pytest.mark.parametrize(
+    ("objective", "kinds"),
+    [
+        ("dpo", ["pair"]),
+        ("sft", ["demonstration"]),
+        ({"name": "uft", "offset": "learned"}, EVERY),
+        ("bradley_terry", ["pair", "score", "label"]),
+    ],
+)
 def test_a_step_waits_for_its_device_once(
-    kind: str, recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objective: Any,
+    kinds: Sequence[str],
+    recipe_of: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Seen from inside torch, where an index by a mask is found, too, in a step of three rows."""
     waits, rows = Waits(), []
@@ -165,8 +233,9 @@ def test_a_step_waits_for_its_device_once(
 
     monkeypatch.setattr(loop, "take_step", step)
     monkeypatch.setattr(loop, "passes_of", row)
-    objective = {"pair": "dpo", "demonstration": "sft"}[kind]
-    recipe = recipe_of(kind, objective=objective)
+    recipe = recipe_of(*kinds, objective=objective)
+    if objective == "bradley_terry":
+        recipe["model"]["task"] = "reward"
     recipe["train"] |= {"max_steps": 1, "batch_size": 8, "max_length": 64, "tokens_per_row": 64}
     build(parse_recipe(recipe), tmp_path / "run", say=lambda line: None).go(self_check=False)
     assert len(rows) >= 3
