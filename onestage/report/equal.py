@@ -74,10 +74,11 @@ def _mean(cells: Sequence[Cell], metric: str) -> Interval | None:
 
 
 def tried(found: Compared) -> Tried | None:
-    """None where only chosen settings ran on the reported seeds, or nothing says what was gained."""
-    if not any(cell.purpose == "grid" for cell in found.cells):
-        return None
+    """None where only settings that are likely to be chosen ran on the reported seeds, or nothing says
+    what was gained."""
     tune = mapping(found.about.get("tune"))
+    if tune.get("report") == "likely" or not any(cell.purpose == "grid" for cell in found.cells):
+        return None
     asked = {k: v for k, v in mapping(tune.get("at_least")).items() if is_number(v)}
     gain = next(iter(asked), found.front[0] if found.front else str(tune.get("metric")))
     if gain not in found.metrics or found.metrics[gain].sign <= 0:

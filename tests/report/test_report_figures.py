@@ -258,6 +258,8 @@ def test_equal_gain_is_shown_where_all_settings_were_run() -> None:
     chosen = [cell for cell in found.cells if cell.purpose != "grid"]
     alone = Compared("x", Path("x"), found.methods, chosen, found.metrics, found.headline, "base")
     assert equal_section(alone, looks_of(found.methods, "base")) is None
+    found.about["tune"]["report"] = "likely"  # some settings were left out
+    assert equal_section(found, looks_of(found.methods, "base")) is None
 
 
 def test_chains_against_their_own_first_stage() -> None:
