@@ -1,4 +1,4 @@
-"""The demo's path, with a few steps instead of its own number; its study file as it is."""
+"""The demo's path, with a few steps and documents instead of its own number; its study file as it is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from onestage.studies import demo
 from onestage.studies.cells import reported
 from onestage.studies.file import Budget
 from onestage.studies.lab import presets
+from onestage.studies.lab.world import SIZES
 from onestage.studies.tuning import settled
 from onestage.training.callbacks import Callback
 
@@ -23,6 +24,7 @@ def test_the_demo_builds_trains_compares_and_reports(
     small = presets.PRESETS["small"]
     short = replace(small, train={**small.train, "max_steps": 3})
     monkeypatch.setitem(presets.PRESETS, "small", short)
+    monkeypatch.setitem(SIZES, "small", replace(SIZES["small"], documents=1500))
     few = demo.demo_study(3).model_copy(update={"budget": Budget(updates=4)})
     monkeypatch.setattr(demo, "demo_study", lambda seed: few)
     said: list[str] = []

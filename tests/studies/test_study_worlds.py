@@ -19,6 +19,7 @@ from onestage.runfolder import read_json
 from onestage.studies.cells import reported
 from onestage.studies.file import parse_study
 from onestage.studies.lab import lock_base, presets
+from onestage.studies.lab.world import SIZES
 from onestage.studies.run_cell import world_of
 from onestage.studies.study import Study
 from onestage.studies.tuning import settled
@@ -75,6 +76,7 @@ def judged(world: World, tmp_path: Path, seed: int) -> None:
 def test_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = presets.PRESETS["small"]
     monkeypatch.setitem(presets.PRESETS, "small", replace(small, train={**small.train, **SHORT}))
+    monkeypatch.setitem(SIZES, "small", replace(SIZES["small"], documents=1500))
     judged(world_of({"name": "lab"}), tmp_path, 7)
 
 
