@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from onestage.data.record import Record
 from onestage.data.rows import record_of
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
+from onestage.rollout import suites
 from onestage.runfolder import read_metrics
 from onestage.training.choices import objectives_of, schedule_of
 from onestage.training.pipeline import carry_out
@@ -34,6 +36,23 @@ def test_a_recipe_parses_and_its_objectives_exist(file: Path) -> None:
         run = stage.recipe
         assert objectives_of(run.objective, run.data, run.rollout.max_completion_length)
         assert schedule_of(run.schedule)
+
+
+def test_a_large_model_says_how_it_is_evaluated_and_what_to_expect() -> None:
+    """Every recipe of 7B and more that trains what writes; suites are ours or tasks of lm-eval."""
+    found = 0
+    for file in RECIPES:
+        recipe = load_recipe(file)
+        if not re.search(r"\b(7B|8B|70B)\b", recipe.model.name or "", re.IGNORECASE):
+            continue
+        if recipe.model.task == "reward":
+            continue
+        told, found = recipe.description, found + 1
+        asked = re.findall(r"--suite (\w+)", told.partition("`onestage evaluate runs/")[2])
+        assert asked, file.name
+        assert {*asked} <= {*suites.names(), "minerva_math500", "aime24", "aime25"}, file.name
+        assert re.search(r"expect|no number|base beside", told), file.name
+    assert found >= 15
 
 
 def test_the_template_of_the_xright_authors() -> None:
