@@ -73,6 +73,16 @@ def weighted(parts: Sequence[tuple[float, float]]) -> Interval:
     return Interval(mean, mean - half, mean + half, n, sd)
 
 
+def another(found: Interval, n: int) -> float:
+    """How far above `found.mean` the mean of n other values of the same kind may lie: in 95 % of samples
+    it does not (the upper end of Student's one-sided prediction interval). NaN of a single value."""
+    if found.n < 2 or n < 1:
+        return math.nan
+    from scipy.special import stdtrit
+
+    return float(stdtrit(found.n - 1, LEVEL)) * found.sd * math.sqrt(1 / found.n + 1 / n)
+
+
 @cache
 def critical(freedom: int) -> float:
     """t with 95 % of Student's distribution between -t and t."""

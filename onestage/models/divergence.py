@@ -12,7 +12,7 @@ Legend: K scored positions, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,29 +62,42 @@ class Anchor:
         """Loss and KL over the rows (or those of the given numbers) under the policy as it stands."""
         loss = kl = 0.0
         count = 0
-        shape = shape_of(policy.base.config)
         with policy.evaluating():
-            now_head, old_head = _head(policy), self._old_head(policy)
             for number in range(len(self.rows)) if which is None else which:
-                row = self.rows[number]
-                if not self.exact:
-                    logp_K = policy(row)
-                    if row.records:  # else one that only keeps step with other ranks
-                        loss, kl = loss - logp_K.sum().item(), float("nan")
-                        count += len(logp_K)
-                    continue
-                hidden_KH, target_K = _states(policy, row)
-                if not row.records:
-                    continue
-                start_KH = self.states[number].to(hidden_KH.device)
-                for first in range(0, len(target_K), CHUNK):
-                    part = slice(first, first + CHUNK)
-                    now = _log_probabilities(hidden_KH[part], now_head, shape)
-                    old = _log_probabilities(start_KH[part], old_head, shape)
-                    kl += (old.exp() * (old - now)).sum().item()
-                    loss -= now.gather(1, target_K[part, None]).sum().item()
-                count += len(target_K)
+                for loss_K, kl_KV in self._parts(policy, number):
+                    loss, kl = loss + loss_K.sum().item(), kl + kl_KV.sum().item()
+                    count += len(loss_K)
         return Moved(loss / max(count, 1), kl / max(count, 1), count)
+
+    def each(self, policy: Policy, number: int) -> tuple[Tensor, Tensor]:
+        """Loss and KL (K each, on the CPU) at a row's scored positions, in the order of its tree."""
+        with policy.evaluating():
+            parts = [(loss_K, kl_KV.sum(-1)) for loss_K, kl_KV in self._parts(policy, number)]
+        if not parts:
+            return torch.zeros(0), torch.zeros(0)
+        loss_K, kl_K = (torch.cat(some).cpu() for some in zip(*parts, strict=True))
+        return loss_K, kl_K
+
+    def _parts(self, policy: Policy, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of a row, a chunk of positions after the other: losses (K), and what their KLs are sums of
+        (K, V; NaN (K, 1) for a model whose head is not a plain linear map). Of a row that only keeps
+        step with other ranks, nothing; the model is run on it."""
+        row, shape = self.rows[number], shape_of(policy.base.config)
+        if not self.exact:
+            logp_K = policy(row)
+            if row.records:
+                yield -logp_K, torch.full_like(logp_K, float("nan"))[:, None]
+            return
+        now_head, old_head = _head(policy), self._old_head(policy)
+        hidden_KH, target_K = _states(policy, row)
+        if not row.records:
+            return
+        start_KH = self.states[number].to(hidden_KH.device)
+        for first in range(0, len(target_K), CHUNK):
+            part = slice(first, first + CHUNK)
+            now = _log_probabilities(hidden_KH[part], now_head, shape)
+            old = _log_probabilities(start_KH[part], old_head, shape)
+            yield -now.gather(1, target_K[part, None])[:, 0], old.exp() * (old - now)
 
     def pull(self, policy: Policy, number: int, weight: float) -> float:
         """Add the gradient of weight * KL(start || now), a mean over the scored positions of one row, to

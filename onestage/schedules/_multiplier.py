@@ -40,7 +40,8 @@ class Multiplier:
     scale: float = 0.0
     """What counts as one whole bound; 0: its absolute value, or .01 where that is 0."""
     margin: float = 0.1
-    """It aims this part of the scale below the bound, since what it measures is a sample."""
+    """It aims this part of the scale below the bound, since what it measures is a sample; or as far
+    below as it is told with what is measured."""
     proportional: float = 1.0
     integral: float = 0.2
     smooth: float = 0.5
@@ -53,6 +54,8 @@ class Multiplier:
     """The bound as it was given; `bound` may be relaxed."""
     mean: float | None = field(default=None, init=False)
     """The smoothed measurement."""
+    room: float | None = field(default=None, init=False)
+    """How far below the bound it aims, smoothed, where it was told."""
     level: float = field(default=0.0, init=False)
     """The integral, of log mu."""
     error: float = field(default=0.0, init=False)
@@ -77,9 +80,14 @@ class Multiplier:
         self.level = math.log(self.first)
 
     @property
+    def ahead(self) -> float:
+        """How far below the bound it aims."""
+        return self.margin * self.scale if self.room is None else self.room
+
+    @property
     def aim(self) -> float:
         """What x is held at while the bound binds."""
-        return self.bound - self.margin * self.scale
+        return self.bound - self.ahead
 
     @property
     def worth(self) -> float:
@@ -105,11 +113,14 @@ class Multiplier:
         """Whether no weight that is allowed held the bound."""
         return self.stuck >= PATIENCE
 
-    def observe(self, value: float) -> None:
-        """Take in a measurement of x. One that is no number counts as far too much."""
+    def observe(self, value: float, room: float | None = None) -> None:
+        """Take in a measurement of x. One that is no number counts as far too much.
+
+        room: how far below the bound to aim, by how much samples like this one differ.
+        """
         if math.isfinite(value):
-            before = value if self.mean is None else self.mean
-            self.mean = before + self.smooth * (value - before)
+            self.mean = self._smoothed(self.mean, value)
+            self.room = self.room if room is None else self._smoothed(self.room, room)
             self.error = min(1.0, max(-1.0, (self.mean - self.aim) / self.scale))
         else:
             self.error = 1.0
@@ -121,12 +132,20 @@ class Multiplier:
         greatest = self.held is None and self.worth >= MOST
         self.stuck = self.stuck + 1 if broken and greatest else 0
 
+    def drew(self, value: float) -> None:
+        """The model was drawn back since the last measurement, to where x is `value`: it goes on from
+        there. What it took to hold the bound is in the multiplier already."""
+        self.mean, self.stuck = value, 0
+
     def relax(self) -> float:
         """Give way to what is there: the bound is moved so that it just holds; returns it."""
         if self.mean is not None and self.mean > self.aim:
-            self.bound = self.mean + self.margin * self.scale
+            self.bound = self.mean + self.ahead
         self.stuck = 0
         return self.bound
+
+    def _smoothed(self, before: float | None, value: float) -> float:
+        return value if before is None else before + self.smooth * (value - before)
 
     def _clamped(self, log: float) -> float:
         return min(math.log(MOST), max(math.log(LEAST), log))
@@ -136,6 +155,7 @@ class Multiplier:
             "asked": self.asked,
             "bound": self.bound,
             "mean": self.mean,
+            "room": self.room,
             "level": self.level,
             "error": self.error,
             "stuck": self.stuck,
@@ -146,3 +166,4 @@ class Multiplier:
         same = state.get("asked", self.asked) == self.asked
         for name in ("mean", "level", "error", *(("bound", "stuck") if same else ())):
             setattr(self, name, state[name])
+        self.room = state.get("room")  # none in checkpoints of before it was told

@@ -1,37 +1,27 @@
-"""How much may be forgotten: the section, and the schedule that holds to it.
-
-    minimise goal(theta)  subject to  x_j(theta) <= bound_j
-
-A step trains on [goal + sum_j nu_j r_j] / (1 + sum_j nu_j), where goal is what the run's own schedule
-weighs, r_j is what a bound is held by, and the multipliers nu_j follow measurements of x_j
-(`schedules._multiplier`). The sum is divided, so that the step stays as long as it was.
-"""
+"""How much may be forgotten: the section of bounds, each with what holds it (docs/forgetting.md)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from onestage.config import Choice, RecipeError, Section, nearest
+from onestage.config import Choice, Section
 from onestage.data.stream import Stream
 from onestage.rollout import suites
-from onestage.schedules import OWN, Schedule
-from onestage.schedules._around import Around
-from onestage.schedules._multiplier import FIRST, Multiplier
+from onestage.schedules._multiplier import FIRST
 
 if TYPE_CHECKING:
-    from onestage.training.terms import Terms
+    pass
 
 What = Literal["kl", "text", "loss", "suite"]
 OF_LOSSES = ("kl", "text", "loss")
 """What is kept and named by itself; any other name is a suite's."""
 By = Literal["kl", "replay", "anchor", "fisher", "step", "nothing"]
-UNMOVED = ("mgda", "imtl_g", "aligned_mtl")
-"""Rules of gradient surgery by which a term's gradient counts as it points, however long it is."""
+MARGIN = 0.1
+"""Where nothing says by how much samples differ."""
 UNUSED = (
     "weight",
     "per_step",
@@ -82,8 +72,15 @@ class Keep(Section):
     """Of `by: kl`: scored tokens, at most, that steps pull on; the start model's hidden states of them
     are kept in memory (a number for each of the model's dimensions). Of `by: fisher`: from which weights
     are weighed, once."""
-    margin: float = Field(default=0.1, ge=0, lt=1)
-    """The controller aims this part of the bound below it."""
+    beyond: Literal["draw_back", "wait"] | None = None
+    """Where a measurement is beyond what is aimed at: `draw_back` the weights on the line to where they
+    started, until it is not (default; at_most must be above 0), or `wait` for what is raised to bring
+    it back (default of a suite, of a `multiplier` that stays, of by: nothing, and where at_most is not
+    above 0)."""
+    margin: float | None = Field(default=None, ge=0, lt=1)
+    """What is aimed at is this part of the bound below it; by default as far below as keeps another
+    sample, as large as the certificate's, within the bound in 95 % of cases, but by no more than half
+    of it (a suite: .1)."""
     items: int | None = Field(default=None, ge=1)
     """Of a suite: how many are watched, whatever it takes; as many others are for the certificate.
     Default: as many as fit `share`."""
@@ -117,6 +114,11 @@ class Keep(Section):
             raise ValueError(f"keep {self.name}: by: replay needs the term whose weight it raises")
         if self.multiplier is not None and self.means == "nothing":
             raise ValueError(f"keep {self.name}: a multiplier weighs something; give by")
+        if self.beyond == "draw_back" and not self.at_most > 0:
+            raise ValueError(
+                f"keep {self.name}: beyond: draw_back leads to the start model, which breaks a bound of "
+                f"{self.at_most:g} itself; take wait, or at_most above 0"
+            )
         unused = UNUSED + (HELD_OUT if self.on_suite else ())
         odd = self.of.model_fields_set & set(unused) if self.of else ()
         if odd:
@@ -147,7 +149,9 @@ class Keep(Section):
         by = f"with by: {self.means}"
         if not self.controlled:
             stays = by if self.multiplier is None else "beside a multiplier that stays as it is"
-            yield from (("margin", stays), ("then", stays))
+            yield "then", stays
+            if not self.draws:
+                yield "margin", stays
         if self.of is None or self.on_suite:
             yield "watch_tokens", "where no text is watched"
         if self.means != "kl":
@@ -204,6 +208,22 @@ class Keep(Section):
         return self.by or ("replay" if replayed else "kl")
 
     @property
+    def least_margin(self) -> float:
+        """`margin`, or what is taken where too few records are watched to say how samples differ."""
+        return MARGIN if self.margin is None else self.margin
+
+    @property
+    def draws(self) -> bool:
+        """Whether weights are drawn back."""
+        plain = self.at_most > 0 and self.controlled and not self.on_suite
+        return self.beyond == "draw_back" or (self.beyond is None and plain)
+
+    @property
+    def allows(self) -> bool:
+        """Whether the margin is what samples differ by (of a suite: of few items, that is too much)."""
+        return self.margin is None and not self.on_suite
+
+    @property
     def priced(self) -> bool:
         """Whether nu is what one unit of x costs in the goal: what is raised is x itself."""
         own = (self.what, self.means) in (("kl", "kl"), ("loss", "replay"))
@@ -215,113 +235,3 @@ class Keep(Section):
             if stream:
                 plain = dict.fromkeys(HELD_OUT)
                 yield stream.model_copy(update={**plain, "name": f"keep/{self.name}{place}"})
-
-
-def replays(keeps: Mapping[str, Keep], terms: Terms) -> dict[str, str]:
-    """By bound, the term that it weighs. Raises `RecipeError` where there is none, or no goal beside."""
-    found = {}
-    for name, keep in keeps.items():
-        if keep.means != "replay":
-            continue
-        own = sorted({term for (s, _), term in terms.term_of.items() if s == keep.stream})
-        term = keep.term or own[0]
-        if term not in terms.objectives:
-            hint = nearest(term, list(terms.objectives))
-            raise RecipeError(f"keep {name}: no term {term!r} whose weight could be raised{hint}")
-        if keep.term is None and len(own) > 1:
-            raise RecipeError(
-                f"keep {name}: its stream has several terms, {own}; say which with term"
-            )
-        found[name] = term
-    if found and set(found.values()) >= set(terms.objectives):
-        raise RecipeError("keep: all terms are weighed by bounds, and none is left to be the goal")
-    return found
-
-
-def check_replay(replayed: Mapping[str, str], name: str, rule: Schedule) -> None:
-    """Raise `RecipeError` under a schedule in which a bound cannot raise a term's weight.
-
-    `name`: of the schedule, as the recipe has it.
-    """
-    bound = next(iter(replayed), None)
-    if bound is None:
-        return
-    why = ""
-    if rule.batch == "mixed":
-        why = "draws one batch from all streams, with as many of the term's records as there are"
-    elif rule.combines == OWN or rule.combines in UNMOVED:
-        how = "" if rule.combines == OWN else f" (rule: {rule.combines})"
-        why = f"combines gradients{how} so that a greater weight is no greater pull"
-    elif hasattr(rule, "supervised"):
-        why = f"gives {rule.supervised} and the others weights of its own"
-    if why:
-        raise RecipeError(
-            f"keep {bound}: by: replay raises a term's weight, and schedule {name} {why}; take "
-            "schedule: mix, or by: kl, anchor or step"
-        )
-
-
-class Kept(Around):
-    """A schedule of the goals, and beside them what bounds are held by.
-
-    `inner`: of the goals, whose replayed terms weigh 0; `weights`: of all terms, as given.
-    """
-
-    def __init__(
-        self,
-        inner: Schedule,
-        weights: Mapping[str, float],
-        keeps: Mapping[str, Keep],
-        replayed: Mapping[str, str],
-    ) -> None:
-        super().__init__(inner, weights)
-        self.keeps, self.replayed = keeps, replayed
-        self.multipliers = {
-            name: Multiplier(
-                keep.at_most, margin=keep.margin, held=keep.multiplier, first=keep.first
-            )
-            for name, keep in keeps.items()
-        }
-
-    def nu(self, name: str) -> float:
-        """The multiplier of a bound."""
-        return self.multipliers[name].weight
-
-    def part(self, name: str) -> float:
-        """The weight in a step of what a bound is held by."""
-        return self.nu(name) / self._whole
-
-    @property
-    def _whole(self) -> float:
-        added = (n for n, keep in self.keeps.items() if keep.means in ("kl", "replay"))
-        return 1.0 + math.fsum(self.nu(name) for name in added)
-
-    def weigh(self, step: int) -> dict[str, float]:
-        goals = self.inner.weigh(step)
-        found = {term: weight / self._whole for term, weight in goals.items()}
-        for name, term in self.replayed.items():
-            found[term] += self.part(name)
-        return found
-
-    def observe(self, step: int, losses: Mapping[str, float]) -> None:
-        mine = {term: x for term, x in losses.items() if term not in self.replayed.values()}
-        self.inner.observe(step, mine)
-
-    def reweigh(self, weights: Mapping[str, float]) -> None:
-        self.inner.reweigh(goals_of(weights, self.replayed))
-        self.weights = weights
-
-    def state(self) -> dict[str, Any]:
-        multipliers = {name: one.state() for name, one in self.multipliers.items()}
-        return {"keep": multipliers, **self.inner.state()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        for name, one in self.multipliers.items():
-            if name in state["keep"]:  # else one that was allowed to be added since
-                one.restore(state["keep"][name])
-        self.inner.restore(state)
-
-
-def goals_of(weights: Mapping[str, float], replayed: Mapping[str, str]) -> dict[str, float]:
-    """The weights of what a run is for: a term that a bound weighs is none of it."""
-    return {term: 0.0 if term in replayed.values() else w for term, w in weights.items()}

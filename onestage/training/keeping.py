@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from onestage.config import RecipeError
+from onestage.stats import Interval, another
 from onestage.training.anchored import Anchored
-from onestage.training.keep import Keep, Kept
+from onestage.training.drawn import Line
+from onestage.training.keep import Keep
+from onestage.training.kept import Kept
 from onestage.training.kept_suite import OnSuite
 from onestage.training.monitor import Guarded
 from onestage.training.retained import OnStream, OnText
@@ -26,6 +31,10 @@ class Keeper:
     def __init__(self, run: Run, schedule: Kept) -> None:
         self.run, self.schedule = run, schedule
         self.watches = {name: _watch(run, keep) for name, keep in schedule.keeps.items()}
+        self.measured: dict[str, Interval] = {}
+        """Of each bound, what was measured last."""
+        drawn = any(keep.draws for keep in schedule.keeps.values())
+        self.line = Line(trained(run)) if drawn else None
         texts = {name: self.watches[name].weighed_by for name in self._held()}
         self.anchored = Anchored(run, texts)
         for name, keep in schedule.keeps.items():
@@ -39,32 +48,85 @@ class Keeper:
         return any(self.run.due(keep.steps) for keep in self.schedule.keeps.values())
 
     def hold(self) -> dict[str, float]:
-        """Measure the bounds that are due, and let their multipliers follow; what there is to log."""
+        """Measure the bounds that are due, let their multipliers follow, and draw the weights back where
+        one is beyond what it aims at; what there is to log."""
+        due = [name for name, keep in self.schedule.keeps.items() if self.run.due(keep.steps)]
         found: dict[str, float] = {}
-        for name, keep in self.schedule.keeps.items():
-            if not self.run.due(keep.steps):
-                continue
-            now = self.watches[name].watched()
-            found[f"keep/{name}/measured"] = now
-            # The last measurement of a run is none that a longer one would have taken.
-            if keep.means != "nothing" and self.run.step % keep.steps == 0:
-                told = self._follow(name, keep, now)
-                found |= {f"keep/{name}/{what}": value for what, value in told.items()}
+        for name in due:
+            found |= {f"keep/{name}/{what}": x for what, x in self._follow(name).items()}
+        drawing = [name for name in due if self.schedule.keeps[name].draws]
+        left = self._draw(drawing, self.line.draw) if self.line else 1.0
+        for name in drawing if left < 1 else ():
+            now = self.measured[name].mean
+            self.schedule.multipliers[name].drew(now)
+            before = found[f"keep/{name}/measured"]
+            found |= {f"keep/{name}/before_drawing": before, f"keep/{name}/measured": now}
+            found[f"keep/{name}/drawn_to"] = left
         return found
 
-    def _follow(self, name: str, keep: Keep, now: float) -> dict[str, float]:
-        """Let a multiplier follow a measurement; what is told of it."""
-        multiplier = self.schedule.multipliers[name]
-        multiplier.observe(now)
+    def settle(self) -> None:
+        """At the end, where an average is what is kept: draw that back, too."""
+        average, line = self.run.average, self.line
+        if average is None or not average.mean or line is None:
+            return
+        names = [name for name, keep in self.schedule.keeps.items() if keep.draws]
+        left = self._draw(names, lambda part: line.draw(part, average.mean), average.in_place)
+        if left < 1:
+            self.run.say(
+                f"keep: the average of the weights was drawn back to {left:.3g} of its way"
+            )
+
+    def _follow(self, name: str) -> dict[str, float]:
+        """Measure, and let the multiplier follow; what is told of it."""
+        keep, multiplier = self.schedule.keeps[name], self.schedule.multipliers[name]
+        now = self._measure(name)
+        told = {"measured": now.mean}
+        # The last measurement of a run is none that a longer one would have taken.
+        if keep.means == "nothing" or self.run.step % keep.steps:
+            return told
+        multiplier.observe(now.mean, self._room(name))
         if multiplier.lost:
             much = f"{keep.measure} is {multiplier.mean}, above {multiplier.bound:g}"
             self._give_way(name, f"no weight of {keep.means} holds the bound ({much})")
-        told = {
-            "bound": multiplier.bound,
-            "slack": multiplier.slack,
-            "multiplier": multiplier.weight,
-        }
+        told |= {"bound": multiplier.bound, "slack": multiplier.slack}
+        told |= {"multiplier": multiplier.weight, "aim": multiplier.aim}
         return told | ({"price": multiplier.weight} if keep.priced else {})
+
+    def _measure(self, name: str) -> Interval:
+        self.measured[name] = self.watches[name].watched()
+        return self.measured[name]
+
+    def _room(self, name: str) -> float | None:
+        """How far below its bound a measure must stand for the certificate to keep it, too: as far as
+        another sample may be above this one, and no further than leaves half of the bound."""
+        room = another(self.measured[name], self.watches[name].certified)
+        allows = self.schedule.keeps[name].allows and not math.isnan(room)
+        return min(room, self.schedule.multipliers[name].scale / 2) if allows else None
+
+    def _draw(
+        self,
+        names: Sequence[str],
+        draw: Callable[[float], None],
+        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> float:
+        """Draw weights back until these bounds hold; which part of their way is left."""
+
+        def worst() -> float:
+            self.run.masters.round()
+            with within():
+                for name in names:
+                    self._measure(name)
+            return max(map(self._over, names), default=0.0)
+
+        over = worst() if within is not nullcontext else max(map(self._over, names), default=0.0)
+        return self.schedule.drawing.until(over, draw, worst)
+
+    def _over(self, name: str) -> float:
+        """How much a bound is measured to be, with the room that it needs, as a part of it."""
+        multiplier = self.schedule.multipliers[name]
+        room = self._room(name)
+        ahead = multiplier.margin * multiplier.scale if room is None else room
+        return (self.measured[name].mean + ahead) / multiplier.bound
 
     def _give_way(self, name: str, why: str, level: float | None = None) -> None:
         keep, multiplier = self.schedule.keeps[name], self.schedule.multipliers[name]
@@ -139,6 +201,13 @@ def _watch(run: Run, keep: Keep) -> OnSuite | OnText | OnStream:
     if keep.on_suite:
         return OnSuite(run, keep)
     return OnText(run, keep) if keep.of else OnStream(run, keep)
+
+
+def trained(run: Run) -> dict[str, Tensor]:
+    """What the optimiser steps of the model's own weights, by name; a value head forgets nothing."""
+    found = {n: p for n, p in run.policy.named_parameters() if p.requires_grad}
+    stepped = dict(zip(found, run.masters.of(found.values()), strict=True))
+    return {name: p for name, p in stepped.items() if not name.startswith("value_head.")}
 
 
 def keeper_of(run: Run) -> Keeper | None:

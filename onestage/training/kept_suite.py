@@ -136,13 +136,13 @@ class OnSuite:
             self._recall(known)
         self.certified = len(self.later.start)
 
-    def watched(self) -> float:
-        """x: on what the controller looks at; the same on every process. NaN where nothing could be
+    def watched(self) -> Interval:
+        """x on what the controller looks at; the same on every process. NaN where nothing could be
         judged."""
         with self._timed():
             now = self.asker.ask(self.watch, len(self.watch.items), math.inf)
         self.seen = self._fall(self.watch, now)
-        return self.seen.value
+        return _interval(self.seen)
 
     def held_out(self) -> tuple[float, float, Interval]:
         """Before, after, and the fall, on the certificate's items."""
@@ -151,14 +151,9 @@ class OnSuite:
             now = self.asker.ask(one, len(one.items), math.inf)
         both = [i for i in one.start if i in now]
         self.certified, fall = len(both), self._fall(one, now)
-        half, found = (
-            fall.half,
-            [self._headline(one, {i: s[i] for i in both}) for s in (one.start, now)],
-        )
-        sd = fall.stderr * math.sqrt(fall.n)
+        found = [self._headline(one, {i: s[i] for i in both}) for s in (one.start, now)]
         self.run.say(self._told())
-        interval = Interval(fall.value, fall.value - half, fall.value + half, fall.n, sd)
-        return found[0].value, found[1].value, interval
+        return found[0].value, found[1].value, _interval(fall)
 
     def _begin(self) -> None:
         """Ask the start model, and settle what is asked from now on."""
@@ -271,3 +266,8 @@ class OnSuite:
             one.start = {i: suites.scores_in(scores) for i, scores in known[part].items()}
             one.items = [item for item in one.items if item.id in one.start]
             one.most, one.each = known["most"], known["each"]
+
+
+def _interval(fall: Estimate) -> Interval:
+    half, sd = fall.half, fall.stderr * math.sqrt(fall.n)
+    return Interval(fall.value, fall.value - half, fall.value + half, fall.n, sd)

@@ -57,8 +57,11 @@ def train(run: Run) -> None:
         run.step += 1
         run.tokens += measured.tokens
         run.saving.look()
+        kept = run.keeper.hold() if run.keeper and run.keeper.due() else {}
         if run.average:
             run.average.update(run.step)
+        if run.keeper and run.done:
+            run.keeper.settle()
         window.add(measured)
         for callback in run.callbacks:
             callback.step(run, measured.loss)
@@ -66,8 +69,8 @@ def train(run: Run) -> None:
         if run.due(run.options.logging_steps):
             line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
             run.log({**line, **(run.answers.report() if run.answers else {})})
-        if run.keeper and run.keeper.due():
-            run.log({"step": run.step, **run.keeper.hold()})
+        if kept:
+            run.log({"step": run.step, **kept})
         if run.due(run.probe.steps if run.probe else None):
             run.log({"step": run.step, **run.monitor.probe()})
         better = False

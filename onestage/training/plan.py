@@ -31,7 +31,7 @@ from onestage.training.choices import (
     schedule_of,
     weights_by_lambda,
 )
-from onestage.training.keep import Kept, check_replay, goals_of, replays
+from onestage.training.kept import Kept, check_replay, goals_of, replays
 from onestage.training.mixtures import Mixing, share_of_terms
 from onestage.training.monitor import Guarded
 from onestage.training.read import Data

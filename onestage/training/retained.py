@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onestage.config import RecipeError
-from onestage.data.packing import pack_records
+from onestage.data.encoded import Encoded
 from onestage.models.divergence import Anchor
 from onestage.stats import Interval, weighted
 from onestage.training.evaluate import by_record
 from onestage.training.keep import Keep
-from onestage.training.probes import moved
 from onestage.training.pulled import Pulled, require, require_exact, split, weighed_by
 
 if TYPE_CHECKING:
@@ -24,6 +23,39 @@ if TYPE_CHECKING:
 
 EVERY = 4
 """Without held-out rows, each such record of a text is for the certificate."""
+Sums = tuple[float, float, int]
+"""Of a record: loss and KL summed over its scored tokens, and their number."""
+
+
+class Sampled:
+    """Records of a text, and what the start model says of them. Ranks share the work."""
+
+    def __init__(self, run: Run, records: Sequence[Encoded]) -> None:
+        self.run, self.records = run, records
+        rows = run.devices.pack(list(records), run.options.row_budget).rows
+        self.anchor = Anchor(run.policy, run.devices.deal(rows))
+        self.before = self.sums()
+
+    def sums(self) -> list[Sums]:
+        """By record; the same on every process."""
+        mine: list[tuple[int, Sums]] = []
+        for number, row in enumerate(self.anchor.rows):
+            with self.run.accelerator.autocast():
+                loss_K, kl_K = self.anchor.each(self.run.policy, number)
+            sizes = [self.records[record].scored for record in row.records]
+            cut = zip(loss_K.double().split(sizes), kl_K.double().split(sizes), strict=True)
+            for record, (loss, kl) in zip(row.records, cut, strict=True):
+                mine.append((record, (loss.sum().item(), kl.sum().item(), len(loss))))
+        return [sums for _, sums in sorted(self.run.devices.gather(mine))]
+
+    def change(self, what: str) -> tuple[float, float, Interval]:
+        """Means a token before and now, and the change: of the KL, or of the loss."""
+        now = self.sums()
+        if what == "kl":
+            change = weighted([(kl, n) for _, kl, n in now])
+            return 0.0, change.mean, change
+        pairs = zip(self.before, now, strict=True)
+        return changed([((a[0], a[2]), (b[0], b[2])) for a, b in pairs])
 
 
 class OnText:
@@ -38,40 +70,20 @@ class OnText:
         watched, rest = split(own, keep.watch_tokens)
         require(keep, watched, "watched (watch_tokens)")
         require(keep, held_out, "certified (of.eval_path, or every fourth record)")
-        budget = run.options.row_budget
-        self.watch = Anchor(run.policy, run.devices.deal(run.devices.pack(watched, budget).rows))
+        self.watch, self.later = Sampled(run, watched), Sampled(run, held_out)
         if keep.what == "kl":
-            require_exact(run, keep, self.watch, "what: text")
-        self.at_start = moved(run, self.watch).loss
-        apart = [pack_records([record], budget).rows[0] for record in held_out]
-        self.later = Anchor(run.policy, apart)
-        self.certified, self.before = len(apart), self._losses()
+            require_exact(run, keep, self.watch.anchor, "what: text")
+        self.certified = len(held_out)
         self.pulled = Pulled(run, keep, rest) if keep.means == "kl" else None
         self.weighed_by = weighed_by(run, keep, rest) if keep.means == "fisher" else None
 
-    def watched(self) -> float:
-        """x: on what the controller looks at; the same on every process."""
-        now = moved(self.run, self.watch)
-        return now.kl if self.keep.what == "kl" else now.loss - self.at_start
+    def watched(self) -> Interval:
+        """x on what the controller looks at; the same on every process."""
+        return self.watch.change(self.keep.what)[2]
 
     def held_out(self) -> tuple[float, float, Interval]:
         """Before, after, and the change, on the certificate's records."""
-        now = self._losses()
-        if self.keep.what == "kl":
-            change = weighted([(kl, n) for _, kl, n in now])
-            return 0.0, change.mean, change
-        pairs = zip(self.before, now, strict=True)
-        return _changed([((a[0], a[2]), (b[0], b[2])) for a, b in pairs])
-
-    def _losses(self) -> list[tuple[float, float, float]]:
-        """Of each record: loss and KL summed over its scored tokens, and their number."""
-        found = []
-        for number in range(len(self.later.rows)):
-            with self.run.accelerator.autocast():
-                one = self.later.measure(self.run.policy, [number])
-            n = float(one.positions)
-            found.append((one.loss * n, one.kl * n, n))
-        return found
+        return self.later.change(self.keep.what)
 
 
 class OnStream:
@@ -90,20 +102,18 @@ class OnStream:
             )
         self.watch, self.later = records[::2], records[1::2]
         self.certified = len(self.later)
-        self.at_start, self.before = self._loss(), by_record(run, self.later)
+        self.at_start, self.before = by_record(run, self.watch), by_record(run, self.later)
 
-    def _loss(self) -> float:
-        return weighted(by_record(self.run, self.watch)).mean
-
-    def watched(self) -> float:
-        return self._loss() - self.at_start
+    def watched(self) -> Interval:
+        now = by_record(self.run, self.watch)
+        return changed(list(zip(self.at_start, now, strict=True)))[2]
 
     def held_out(self) -> tuple[float, float, Interval]:
         now = by_record(self.run, self.later)
-        return _changed(list(zip(self.before, now, strict=True)))
+        return changed(list(zip(self.before, now, strict=True)))
 
 
-def _changed(
+def changed(
     pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]],
 ) -> tuple[float, float, Interval]:
     """Means before and after, and the mean change over all units, by record."""

@@ -27,6 +27,21 @@ def test_a_step_by_hand() -> None:
     assert found.slack == pytest.approx(0.06)
 
 
+def test_room_that_is_told_by_hand() -> None:
+    """Bound .1, room .02 then .04 (smoothed .03): x = .12 is .4 of a bound beyond, then .13 has a mean
+    of .125, .55 beyond. Drawn back to .05, it goes on from there."""
+    found = Multiplier(0.1)
+    found.observe(0.12, 0.02)
+    assert (found.aim, found.error) == pytest.approx((0.08, 0.4))
+    found.observe(0.13, 0.04)
+    assert (found.aim, found.error) == pytest.approx((0.07, 0.55))
+    level = found.level
+    found.drew(0.05)
+    assert (found.mean, found.level) == (0.05, level)
+    found.observe(0.09, 0.03)
+    assert (found.mean, found.error) == pytest.approx((0.07, 0.0))
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60))
 def test_no_bang_bang_and_no_windup(values: list[float]) -> None:
     """Whatever is measured, a step moves the weight by a bounded factor, and leaves a border."""
@@ -50,11 +65,11 @@ def test_no_bang_bang_and_no_windup(values: list[float]) -> None:
 def test_a_state_is_all_there_is() -> None:
     one, other = Multiplier(0.05), Multiplier(0.05)
     for step in range(30):
-        one.observe(0.05 + 0.02 * math.sin(step))
+        one.observe(0.05 + 0.02 * math.sin(step), 0.001 * (step % 5))
         if step == 12:
             other.restore(json.loads(json.dumps(one.state())))
         if step > 12:
-            other.observe(0.05 + 0.02 * math.sin(step))
+            other.observe(0.05 + 0.02 * math.sin(step), 0.001 * (step % 5))
     assert one == other
 
 

@@ -22,8 +22,10 @@ from onestage.report.numbers import number
 from onestage.report.page import chapter_sections, read_folders
 from onestage.runfolder import read_json, read_metrics
 from onestage.schedules import make
-from onestage.stats import interval, weighted
-from onestage.training.keep import By, Keep, Kept, What
+from onestage.stats import another, interval, weighted
+from onestage.training.drawn import NEAR
+from onestage.training.keep import By, Keep, What
+from onestage.training.kept import Kept
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -78,6 +80,26 @@ def test_a_run_holds_its_bound_and_says_so(keeping: Make, tmp_path: Path) -> Non
     assert told["verdict"] == verdict
 
 
+@pytest.mark.parametrize("average", ["none", "ema"])
+def test_weights_go_back_where_the_bound_is_broken(
+    keeping: Make, tmp_path: Path, average: str
+) -> None:
+    """At every measurement, and of what is saved, an average too."""
+    bound = {"what": "kl", "at_most": 0.01, "margin": 0.2}
+    recipe = keeping(bound)
+    recipe["train"] |= {"average": average}
+    lines = go(recipe, tmp_path / "drawn")
+    waiting = go(keeping(bound | {"beyond": "wait"}), tmp_path / "waiting")
+    measured = [line["keep/kept/measured"] for line in lines if "keep/kept/measured" in line]
+    drawn = [line for line in lines if "keep/kept/drawn_to" in line]
+    assert max(measured) <= 0.01 * (1 - 0.2 + NEAR) + 1e-9
+    assert max(line.get("keep/kept/measured", 0.0) for line in waiting) > 0.01
+    assert all(0 < line["keep/kept/drawn_to"] < 1 for line in drawn)
+    assert all(line["keep/kept/before_drawing"] > line["keep/kept/measured"] for line in drawn)
+    (told,) = read_json(tmp_path / "drawn" / "keep.json")  # of the model that is saved
+    assert told["change"] <= 0.01
+
+
 @pytest.mark.parametrize("layout", ["forest", "alone"])
 @pytest.mark.parametrize("trained", ["all", "body"])
 def test_the_pull_is_the_gradient_of_the_kl_of_plain_models(layout: Any, trained: str) -> None:
@@ -108,6 +130,10 @@ def test_the_pull_is_the_gradient_of_the_kl_of_plain_models(layout: Any, trained
         )
     (3 * total / 7).backward()
     assert value == pytest.approx(total.item() / 7, rel=1e-4)
+    loss_K, kl_K = watch.each(policy, 0)
+    assert kl_K.sum().item() == pytest.approx(total.item(), rel=1e-4)
+    assert watch.measure(policy).loss == pytest.approx(loss_K.mean().item(), rel=1e-5)
+    assert len(loss_K) == 7
     for mine, theirs in zip(now.parameters(), plain.parameters(), strict=True):
         assert (mine.grad is None) == (theirs.grad is None)
         if mine.grad is not None and theirs.grad is not None:
@@ -149,6 +175,23 @@ def test_a_ratio_over_clusters_by_hand() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((plain.mean, plain.low, plain.high))
     assert weighted([(4.0, 1), (0.0, 3)]).mean == 1.0
     assert math.isnan(weighted([(1.0, 1)]).low)
+
+
+def test_how_far_another_sample_may_be_above_by_hand() -> None:
+    """1, 2, 3, 4: sd 1.2910; t of 3 degrees of freedom at 95 %, one-sided, 2.3534; 12 others."""
+    assert another(interval([1.0, 2.0, 3.0, 4.0]), 12) == pytest.approx(
+        2.3534 * 1.2910 * math.sqrt(1 / 4 + 1 / 12), rel=1e-4
+    )
+    assert math.isnan(another(interval([1.0]), 12))
+
+
+def test_the_margin_is_what_samples_differ_by(keeping: Make, tmp_path: Path) -> None:
+    lines = go(keeping({"what": "kl", "at_most": 0.05}), tmp_path / "by_sample")
+    given = go(keeping({"what": "kl", "at_most": 0.05, "margin": 0.3}), tmp_path / "given")
+    aims = [line["keep/kept/aim"] for line in lines if "keep/kept/aim" in line]
+    assert all(0.025 <= aim < 0.05 for aim in aims)
+    assert len(set(aims)) > 1
+    assert last(given, "keep/kept/aim") == pytest.approx(0.05 * 0.7)
 
 
 def test_stopped_and_resumed_it_ends_with_the_same_bits(keeping: Make, tmp_path: Path) -> None:
@@ -247,7 +290,7 @@ def test_a_replayed_stream_is_raised_by_its_own_loss(
 
 def test_what_nothing_holds_stops_the_run_or_is_relaxed(keeping: Make, tmp_path: Path) -> None:
     said: list[str] = []
-    bound = {"what": "kl", "at_most": 1e-9, "steps": 1}
+    bound = {"what": "kl", "at_most": 1e-9, "steps": 1, "beyond": "wait"}
     recipe = keeping(bound)
     recipe["train"]["max_steps"] = 60
     go(recipe, tmp_path / "stopped", say=said.append)
@@ -285,6 +328,10 @@ def test_a_weight_that_stays_may_have_a_bound_that_is_broken_at_the_start(
 
 
 BAD = {
+    "back to what breaks it": (
+        {"what": "text", "at_most": -0.1, "beyond": "draw_back"},
+        "leads to the start model",
+    ),
     "weighs nothing": ({"what": "kl", "at_most": 1, "by": "nothing", "multiplier": 1}, "give by"),
     "what: loss": ({"what": "loss", "at_most": 1}, "`loss` is of a `stream`"),
     "no room": ({"what": "kl", "at_most": 0}, "at_most must be above 0"),

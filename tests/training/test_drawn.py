@@ -1,0 +1,64 @@
+"""Weights drawn back until a bound holds: the line, and how far along it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onestage.training.drawn import NEAR, TRIES, Drawing, Line
+
+
+def test_a_part_of_the_way_by_hand() -> None:
+    """Half of the way, then half of what is left; other tensors of the same names go the same way."""
+    weights = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[4.0]])}
+    line = Line(weights)
+    weights["a"] += torch.tensor([2.0, -4.0])
+    line.draw(0.5)
+    assert weights["a"].tolist() == [2.0, 0.0]
+    line.draw(0.5)
+    assert weights["a"].tolist() == [1.5, 1.0]
+    mean = {"a": torch.tensor([3.0, 2.0]), "b": torch.tensor([[0.0]]), "value_head": torch.ones(1)}
+    line.draw(0.25, mean)
+    assert (mean["a"].tolist(), mean["b"].item(), mean["value_head"].item()) == (
+        [1.5, 2.0],
+        3.0,
+        1.0,
+    )
+
+
+@given(st.floats(1.0, 6.0), st.floats(0.1, 1e4))
+def test_whatever_the_power_a_bound_is_met_and_little_is_given_away(
+    power: float, over: float
+) -> None:
+    """x = over * part^power: drawn back to the bound, and to it alone where it is known how."""
+    part, asked = 1.0, 0
+    drawing = Drawing()
+
+    def draw(by: float) -> None:
+        nonlocal part
+        part *= by
+
+    def again() -> float:
+        nonlocal asked
+        asked += 1
+        return over * part**power
+
+    left = drawing.until(over, draw, again)
+    assert left == pytest.approx(part)
+    assert over * part**power <= 1 + NEAR + 1e-9
+    assert asked <= TRIES
+    assert (part == 1) == (over <= 1 + NEAR)
+    if part < 1 and 2 <= power <= 5:  # it has learned the power: the next time one try is enough
+        asked, part, over = 0, 1.0, 1.5
+        drawing.until(over, draw, again)
+        assert asked == 1
+        assert over * part**power == pytest.approx(1, abs=NEAR)
+
+
+def test_what_is_no_number_moves_nothing() -> None:
+    def no(part: float) -> None:
+        raise AssertionError("nothing tells how far")
+
+    assert Drawing().until(float("nan"), no, lambda: 0.0) == 1.0
