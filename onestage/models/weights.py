@@ -8,7 +8,6 @@ reference) from there. `adapter` says whether it is trained itself (`same`), mer
 from __future__ import annotations
 
 import copy
-import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from onestage.models import four_bits
 from onestage.models.adapters import adapted, continued, put_on_top, require_given
 from onestage.models.attention import NAME as FOREST_ATTENTION
 from onestage.models.endings import stop_at_markers
@@ -239,7 +239,7 @@ def _built(
         return model.to(dtype=_dtype(source.dtype, torch.float32), device=device)
     options: dict[str, Any] = {"dtype": source.dtype, **how}
     if source.load_in_4bit:
-        options |= {"quantization_config": _four_bits(device), "device_map": {"": str(device)}}
+        options |= {"quantization_config": four_bits.settings(), "device_map": {"": str(device)}}
     if source.task == "reward":
         options["num_labels"] = 1
     name = adapter_base(source) or str(source.name)
@@ -257,7 +257,7 @@ def _built(
     require_whole(name, report, fresh="score." if fresh else None, unused=HEADS if fresh else ())
     if is_nested(model.config):
         model = text_part(model)
-    return model if source.load_in_4bit else model.to(device)
+    return four_bits.trainable(model) if source.load_in_4bit else model.to(device)
 
 
 def _shape(source: Model, config: PretrainedConfig) -> Any:
@@ -322,23 +322,3 @@ def _use_forest_attention(model: Any, device: torch.device) -> None:
             return
         except (ValueError, ImportError):
             continue
-
-
-def _four_bits(device: torch.device | str) -> Any:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ValueError(
-            "model.load_in_4bit needs the package bitsandbytes: pip install 'onestage[quantized]'"
-        )
-    if torch.device(device).type == "cpu":
-        # Measured with bitsandbytes 0.50.2: on a CPU with AVX512-BF16 the first evaluation packs the
-        # weights for a product that has no backward pass through its input, and they stay so in
-        # training: gradients of all but the last adapters are then 0, silently.
-        raise ValueError("model.load_in_4bit needs a GPU: bitsandbytes cannot train on the CPU")
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
