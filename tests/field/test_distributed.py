@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import forked
 from support.ranks import on_ranks
 from support.tiny import write_recipe, write_rows
 
@@ -93,13 +93,8 @@ def test_where_a_rank_stops_all_stop_and_its_message_is_told(
         "train",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(file), "--out", str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=200,
-    )
+    words = [*command, str(file), "--out", str(tmp_path / "out")]
+    done = forked.run(words, env=environment, timeout=200)
     assert done.returncode != 0
     assert time.monotonic() - began < 60
     said = done.stdout + done.stderr

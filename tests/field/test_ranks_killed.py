@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -38,6 +39,7 @@ def begun(recipe: dict[str, Any], out: Path, *, resume: bool) -> list[int]:
             for state in (AcceleratorState, PartialState, GradientState):
                 state._shared_state.clear()
             torch.set_num_threads(1)
+            gc.freeze()
             try:
                 carry_out(parse_recipe(recipe), out, resume=resume, say=silent)
                 os._exit(0)

@@ -6,17 +6,20 @@ costs, some seconds for each of its processes, is saved. (That they can be start
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import runpy
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 """The ends of a process's three pipes, as the standard library names them; -1 where there is none."""
@@ -35,6 +38,8 @@ class Forked(subprocess.Popen[Any]):
         pipes = {name: told[name] for name in PIPES}
         self.pid = os.fork()
         if not self.pid:
+            if told["start_new_session"]:
+                os.setsid()
             _become(words[1:], pipes, told["env"], told["cwd"])
         self._child_created = True
         self._close_pipe_fds(*pipes.values())  # type: ignore[attr-defined]
@@ -62,9 +67,16 @@ def _become(words: Sequence[str], pipes: dict[str, int], env: Any, cwd: Any) -> 
             os.environ.clear()
             os.environ.update(env)
         os.chdir(cwd or ".")
-        code = _ran(words)
-    except BaseException:
-        traceback.print_exc()
+        warnings.resetwarnings()  # pytest's make errors of them
+        for state in (AcceleratorState, PartialState, GradientState):
+            state._shared_state.clear()
+        gc.freeze()
+        code = _ran([word for word in words if word != "-u"])
+    except BaseException as error:
+        inside = (
+            error.__traceback__ and error.__traceback__.tb_next
+        )  # from `runpy` on, as elsewhere
+        traceback.print_exception(error.with_traceback(inside and inside.tb_next))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

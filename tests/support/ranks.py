@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import multiprocessing
 import os
 import socket
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from support import forked
 
 
 def on_ranks(
@@ -57,7 +59,7 @@ def _train(recipe: Path, out: Path) -> None:
 
 
 def train_under_torchrun(recipe: Path, out: Path) -> None:
-    """The same as people type it: two new interpreters, which costs some seconds each."""
+    """The same as people type it: torchrun and the two processes that it starts (forked, see there)."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     command += ["-m", "onestage", "train", str(recipe), "--out", str(out)]
@@ -65,7 +67,7 @@ def train_under_torchrun(recipe: Path, out: Path) -> None:
     environment.pop(
         "ACCELERATE_USE_CPU", None
     )  # without it, these were two runs of one process each
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    done = forked.run(command, env=environment, timeout=240)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
@@ -92,6 +94,7 @@ def _rank(
     for state in (AcceleratorState, PartialState, GradientState):
         state._shared_state.clear()
     torch.set_num_threads(1)
+    gc.freeze()  # what was there before the fork is no garbage here, and takes long to look through
     faulthandler.dump_traceback_later(max(seconds - 2, 1))
     try:
         pipe.send(("done", work(*given)))
