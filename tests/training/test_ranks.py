@@ -124,6 +124,10 @@ CASES = [
 ]
 
 
+ALONE: dict[str, tuple[list[dict[str, Any]], dict[str, torch.Tensor]]] = {}
+"""What one process came to, by task, and the weights that it saved."""
+
+
 def compared(name: str) -> bool:
     """Not the clock's, and not what trees save: many ranks join fewer records, to have equal work."""
     return "second" not in name and name != "forest_saving"
@@ -134,11 +138,13 @@ def test_ranks_do_what_one_process_does(
     tasks: Callable[[str], dict[str, Any]], tmp_path: Path, task: str, layout: str
 ) -> None:
     recipe = tasks(task)
-    one = go(recipe, tmp_path / "one")
+    if task not in ALONE:
+        ALONE[task] = go(recipe, tmp_path / "one"), weights(tmp_path / "one")
+    one, mine = ALONE[task]
     many = spread({**recipe, "cache_dir": str(tmp_path / "own")}, layout, tmp_path / "many")
     # What is watched is a KL of .001, the difference of numbers a thousand times as large, and steers.
     agree(one, many, times=10 if task.startswith("kept") else 1)
-    mine, theirs = weights(tmp_path / "one"), weights(tmp_path / "many")
+    theirs = weights(tmp_path / "many")
     assert mine.keys() == theirs.keys()  # and not a rank's part of them
     for name, tensor in mine.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=2e-5, msg=name)
