@@ -105,11 +105,15 @@ def tell_all(
     return mine, [one for _, one in told]
 
 
+def by_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+    """What `work` returns on the main process, which alone does it; None on the others."""
+    return all_do(accelerator, lambda: work() if accelerator.is_main_process else None)
+
+
 def main_first(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
     """What `work` returns on each rank; the main process has done it before the others begin."""
-    main = accelerator.is_main_process
-    mine = all_do(accelerator, lambda: work() if main else None)
-    return all_do(accelerator, lambda: mine if main else work())
+    mine = by_main(accelerator, work)
+    return all_do(accelerator, lambda: mine if accelerator.is_main_process else work())
 
 
 def first_of_node(

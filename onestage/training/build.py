@@ -31,7 +31,7 @@ from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
 from onestage.training import asked, choices, kept_suite
 from onestage.training import optimizer as optimizers
-from onestage.training.agreeing import first_of_node, read_by, require_same
+from onestage.training.agreeing import by_main, first_of_node, read_by, require_same
 from onestage.training.callbacks import Callback
 from onestage.training.devices import devices_of, policy_of, require_ranks
 from onestage.training.distributed import of_launcher
@@ -295,9 +295,9 @@ def build(
     require_ranks(spread, accelerator.num_processes)
     train = recipe.train.on(accelerator.device.type)
     # First: a folder that is taken, or cannot be written, is known before any data are read.
-    folder, say = (RunFolder(out, resume=resume), say) if main else (None, silent)
-    told = recipe.model_dump(mode="json", exclude_defaults=True)
-    whole = recipe.model_dump(mode="json")
+    folder = by_main(accelerator, lambda: RunFolder(out, resume=resume))
+    say = say if main else silent
+    whole, told = (recipe.model_dump(mode="json", exclude_defaults=own) for own in (False, True))
     changes = changes_of(out, told, whole, allow_changed) if resume else Changes(told)
     draft = _read(Draft(recipe, stage, given=given), accelerator, say)
     if folder and resume:

@@ -33,7 +33,7 @@ from onestage.runfolder import (
     write_text,
 )
 from onestage.runfolder.following import begun
-from onestage.training.agreeing import among_ranks, main_first, require_same, told
+from onestage.training.agreeing import among_ranks, by_main, main_first, require_same, told
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
@@ -176,8 +176,7 @@ class _Stages:
     ) -> Path:
         """All that are left; returns the model of the last, or the checkpoint at which one was
         stopped."""
-        if self.main:
-            self._require_folder(resume)
+        by_main(self.accelerator, lambda: self._require_folder(resume))
         for draft in drafts(self.model, self.runs, warn=self.say, accelerator=self.accelerator):
             draft.refuse()
             draft.close()

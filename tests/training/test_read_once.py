@@ -105,10 +105,10 @@ def test_what_has_no_shape_without_its_weights_is_read_by_each(
     assert on_ranks(2, work, seconds=60) == [True, True]
 
 
-def test_a_main_rank_that_cannot_read_the_weights_holds_up_nobody(
+def test_a_main_rank_that_cannot_begin_holds_up_nobody(
     recipe_of: Make, folder: Path, tmp_path: Path
 ) -> None:
-    """The others read no file, and would wait for what it never sends."""
+    """The others read no weights and write no folder, and would wait for what it never sends."""
     file = folder / "model.safetensors"
     held = load_file(file)
     del held["model.norm.weight"]
@@ -116,15 +116,20 @@ def test_a_main_rank_that_cannot_read_the_weights_holds_up_nobody(
     recipe = recipe_of("demonstration", objective="sft")
     recipe["model"] = {"name": str(folder), "lora": {"r": 2}}
 
-    def refused(sharding: str) -> str:
-        told = {**recipe, "distributed": {"sharding": sharding}}
+    def refused(name: str) -> str:
+        told = {**recipe, "distributed": {"sharding": "full" if name == "full" else "none"}}
         with pytest.raises((ValueError, RuntimeError)) as error:
-            go(told, tmp_path / sharding)
+            go(told, tmp_path / name)
         return str(error.value)
 
-    for sharding in ("none", "full"):
-        main, other = on_ranks(2, refused, sharding, seconds=60)
-        assert "is not whole: 1 weight (model.norm.weight) missing" in main
+    (tmp_path / "taken" / "model").mkdir(parents=True)
+    for name, said in (
+        ("none", "is not whole: 1 weight (model.norm.weight) missing"),
+        ("full", "is not whole: 1 weight (model.norm.weight) missing"),
+        ("taken", "already holds a run (model)"),
+    ):
+        main, other = on_ranks(2, refused, name, seconds=60)
+        assert said in main
         assert other == f"rank 1 stops here, since rank 0 has stopped: {main}"
 
 
