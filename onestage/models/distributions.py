@@ -14,6 +14,7 @@ Legend: K scored positions, T nodes of a row, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -95,7 +96,7 @@ def _apart(name: str, p: Tensor, q: Tensor) -> Tensor:
         return _kl(q, p)
     if name == "reverse_kl":
         return _kl(p, q)
-    middle = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0, device=p.device))
+    middle = torch.logaddexp(p, q) - math.log(2.0)
     return (_kl(p, middle) + _kl(q, middle)) / 2
 
 

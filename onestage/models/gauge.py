@@ -49,7 +49,7 @@ class Gauge:
         self._passed = 0
         self._group_K = None
         if group_K is not None:
-            self._group_K = torch.from_numpy(group_K).to(self._zeros.device)
+            self._group_K = torch.from_numpy(group_K).to(self._zeros.device, non_blocking=True)
 
     def watch(self, hidden_UH: Tensor, entry_K: NDArray[np.int64]) -> None:
         """Look at the gradient of these states when it comes. `entry_K`: of the row's next entries, the
@@ -59,7 +59,7 @@ class Gauge:
             return
         group_K = self._group_K[self._passed : self._passed + len(entry_K)]
         self._passed += len(entry_K)
-        place_K = torch.from_numpy(entry_K).to(group_K.device)
+        place_K = torch.from_numpy(entry_K).to(group_K.device, non_blocking=True)
         count_UG = hidden_UH.new_zeros(len(hidden_UH), len(self._zeros), dtype=torch.float32)
         count_UG.index_put_((place_K, group_K), count_UG.new_ones(()), accumulate=True)
         share_UG, state_UH = count_UG / count_UG.sum(1, keepdim=True), hidden_UH.detach()

@@ -19,6 +19,7 @@ from torch import Tensor
 from onestage.data.packing import EMPTY, Batch, Piece, Row
 from onestage.models.readout import Said
 from onestage.objectives import Loss
+from onestage.objectives._host import there_of
 from onestage.training.forward import losses_of, needs_of, row_loss, weighed
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class _Pieces:
         for number, piece in enumerate(self.pieces, 1):
             with self.run.devices.adding(last=last and number == len(self.pieces)):
                 again = self._look(piece, self.states[number - 1])
-                entry_K = torch.from_numpy(piece.entry_K).to(total.device)
+                entry_K = there_of(torch.from_numpy(piece.entry_K), total.device)
                 parts = [
                     (value_K[: len(entry_K)] * gradients[name][entry_K]).sum() + 0.0 * value_K.sum()
                     for name, value_K in again.items()
@@ -98,7 +99,7 @@ class _Pieces:
             self.states.append(_dice(self.run))
             with torch.no_grad(), self.run.devices.adding(last=False):
                 said = self._look(piece)
-            entry_K = torch.from_numpy(piece.entry_K).to(self.run.policy.device)
+            entry_K = there_of(torch.from_numpy(piece.entry_K), self.run.policy.device)
             for name, value_K in said.items():
                 into = whole.setdefault(name, value_K.new_zeros(size, dtype=torch.float32))
                 into[entry_K] = value_K[: len(entry_K)].float()
