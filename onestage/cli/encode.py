@@ -11,7 +11,7 @@ import typer
 
 from onestage.cli._flags import Column, Kind, ScoreRange
 from onestage.cli._inputs import refuse_unused, stream_of
-from onestage.cli._terminal import Set, app, quiet_libraries, say
+from onestage.cli._terminal import Set, app, loading, quiet_libraries, say
 
 
 @app.command()
@@ -74,7 +74,8 @@ def _processes(number: int | None) -> list[str]:
 
 
 def _of_recipe(what: list[str], overrides: list[str], cache: Path | None) -> Iterator[Any]:
-    from onestage.training.encode import encode_recipe
+    with loading():
+        from onestage.training.encode import encode_recipe
 
     if len(what) > 1:
         raise ValueError(

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from onestage.cli._flags import Dtype
-from onestage.cli._terminal import app, complaints, console, quiet_libraries, say
+from onestage.cli._terminal import app, complaints, console, loading, quiet_libraries, say
 
 if TYPE_CHECKING:
     from onestage.report.verdict import Change
@@ -73,8 +73,9 @@ def evaluate(
 
     The same command again goes on where it was interrupted.
     """
-    from onestage.config.plain_yaml import parsed
-    from onestage.rollout.evaluation import evaluate as run
+    with loading():
+        from onestage.config.plain_yaml import parsed
+        from onestage.rollout.evaluation import evaluate as run
 
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {dtype!r}: allowed are auto, float32, bfloat16, float16")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onestage.cli._flags import flags, made
-from onestage.cli._terminal import app, quiet_libraries, say
+from onestage.cli._terminal import app, loading, quiet_libraries, say
 from onestage.models.release import Export
 
 NOTICED = 0.05
@@ -17,7 +17,8 @@ NOTICED = 0.05
 def export(asked: dict[str, Any]) -> None:
     """Write a model (an adapter merged into its base) as one folder: precision, shards, GGUF."""
     section = made(Export, asked)
-    from onestage.models.release.write import run
+    with loading():
+        from onestage.models.release.write import run
 
     quiet_libraries()
     found = run(section, say)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
-from onestage.cli._terminal import app, console, quiet_libraries, say, then
+from onestage.cli._terminal import app, console, loading, quiet_libraries, say, then
 
 if TYPE_CHECKING:
     from onestage.data.wishes import Wish
@@ -41,8 +41,9 @@ def sample(
     dtype: Dtype = "auto",
 ) -> None:
     """Chat with a model in the terminal, or complete prompts from a file."""
-    from onestage.data.wishes import read_wish
-    from onestage.rollout.engines import Decoding
+    with loading():
+        from onestage.data.wishes import read_wish
+        from onestage.rollout.engines import Decoding
 
     wishes = dict(map(read_wish, wish or ()))
     quiet_libraries()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from onestage.cli._terminal import app, quiet_libraries, say
+from onestage.cli._terminal import app, loading, quiet_libraries, say
 
 if TYPE_CHECKING:
     from onestage.models.release.serving import Serving
@@ -43,7 +43,8 @@ def serve(
     ] = None,
 ) -> None:
     """Print (or run) the command that serves a model, or compare a running server with it."""
-    from onestage.models.release.serving import by_transformers, by_vllm
+    with loading():
+        from onestage.models.release.serving import by_transformers, by_vllm
 
     _refuse_unused(engine, name, run, check, tolerance)
     if check is not None:
