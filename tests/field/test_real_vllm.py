@@ -280,8 +280,10 @@ def test_a_judge_on_vllm_that_fails_every_fifth_time_loses_nothing(
     tmp_path: Path,
 ) -> None:
     """The same grades as behind a line that always holds. That it writes grades is asked of vLLM."""
-    turns = {"category": "stem", "turns": ["What is light?", "And dark?"]}
-    rows = [{"question_id": n, **turns} for n in range(6)]
+    rows = [
+        {"question_id": n, "category": "stem", "turns": [f"What is {n}?", f"And {n} and {n}?"]}
+        for n in range(6)
+    ]
     (tmp_path / "mt_bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     link, broken = Link(server), True
 
@@ -317,12 +319,15 @@ def test_an_evaluation_by_vllm_finds_what_ours_finds(
     version = metadata.version
     # lm-eval asks the package's version by name, and vLLM for the CPU goes by another.
     monkeypatch.setattr(
-        metadata, "version", lambda name: "0.32.0" if name == "vllm" else version(name)
+        metadata, "version", lambda name: "0.32.0+cpu" if name == "vllm" else version(name)
     )
     for name, value in AROUND.items():
         os.environ.setdefault(name, value)
-    adapted(smollm2(), 0.03).save_pretrained(tmp_path / "adapter")
-    AutoTokenizer.from_pretrained(FOLDER).save_pretrained(tmp_path / "adapter")
+    model = adapted(smollm2(), 0.03)
+    model.save_pretrained(tmp_path / "adapter")
+    model.merge_and_unload().save_pretrained(tmp_path / "whole")
+    for place in ("adapter", "whole"):
+        AutoTokenizer.from_pretrained(FOLDER).save_pretrained(tmp_path / place)
     rows = [
         {"q": f"Question: {n} + {n}?\nAnswer:", "c": [str(2 * n), str(3 * n), "nothing"]}
         for n in range(2, 10)
@@ -344,30 +349,28 @@ def test_an_evaluation_by_vllm_finds_what_ours_finds(
     for name, task in (("likely", likely), ("written", written)):
         tasks.append(str(tmp_path / f"{name}.yaml"))
         Path(tasks[-1]).write_text(json.dumps({"task": name, **both, **task}))
-    said = {}
-    for how in ("ours", "backend", "engine"):
-        suite = {"name": "lm_eval", "tasks": tasks if how != "engine" else tasks[1:]}
-        suite |= {"backend": "vllm"} if how == "backend" else {}
-        engine = {"name": "vllm", "mode": "colocate", "dtype": "float32", "max_model_len": 256}
-        found = evaluate(
-            [str(tmp_path / "adapter")],
-            [suite],
-            tmp_path / how,
-            base=None,
-            engine=engine if how == "engine" else "transformers",
-            dtype="float32",
-        )
-        said[how] = {i: a["resps"] for i, a in found.models[0].found["lm_eval"].answers.items()}
-    assert len(said["ours"]) == len(said["backend"]) == 16
-    for item, ours in said["ours"].items():
-        theirs = said["backend"][item]
+    vllm = {"name": "vllm", "mode": "colocate", "dtype": "float32", "max_model_len": 256}
+
+    def answers(model: str, asked: list[str], engine: Any = "transformers", **how: Any) -> Any:
+        suite = {"name": "lm_eval", "tasks": asked, **how}
+        out, named = tmp_path / f"{model}{len(how)}{len(str(engine))}", str(tmp_path / model)
+        found = evaluate([named], [suite], out, base=None, engine=engine, dtype="float32")
+        return {i: a["resps"] for i, a in found.models[0].found["lm_eval"].answers.items()}
+
+    ours, theirs = answers("whole", tasks), answers("whole", tasks, backend="vllm")
+    assert len(ours) == 16
+    for item, said in ours.items():
         if item.startswith("likely"):
-            assert [one[0] for one in theirs] == pytest.approx([one[0] for one in ours], abs=NEAR)
+            near = pytest.approx([one[0] for one in said], abs=NEAR)
+            assert [one[0] for one in theirs[item]] == near
         else:
-            assert ours == theirs == said["engine"][item]
-    base = evaluate([str(FOLDER)], [suite], tmp_path / "base", base=None, dtype="float32")
-    answers = {i: a["resps"] for i, a in base.models[0].found["lm_eval"].answers.items()}
-    assert answers != said["engine"]  # the adapter says something else
+            assert theirs[item] == said
+    with pytest.raises(ValueError, match=r"merge .* into its base first"):
+        answers("adapter", tasks, backend="vllm")
+    by_engine = answers("adapter", tasks[1:], engine=vllm)
+    assert by_engine == {item: ours[item] for item in by_engine}
+    (tmp_path / "base").symlink_to(FOLDER)
+    assert answers("base", tasks[1:]) != by_engine  # the adapter says something else
 
 
 def test_a_server_that_dies_in_the_middle(server: str, tmp_path: Path) -> None:

@@ -126,6 +126,12 @@ def _theirs(backend: str, source: str, batch_size: int, dtype: str, device: str)
     base = adapter_base(Model(name=source))
     of: dict[str, Any] = {"pretrained": base or source, "dtype": dtype}
     if backend == "vllm":  # it finds its device and its batches itself
+        if base and device == "cpu":
+            raise ValueError(
+                "backend vllm: on a CPU vLLM ends where a text's log-probabilities are asked of an "
+                f"adapter (seen with 0.32): merge {source} into its base first (onestage merge), or "
+                "leave backend out"
+            )
         adapted = {"lora_local_path": source, "max_lora_rank": rank_of(source)} if base else {}
         return get_model(backend)(**of, **adapted, **_beside_ours())
     if base and backend != "hf":
