@@ -113,8 +113,9 @@ def drawn(name: str, items: Sequence[Item]) -> list[Item]:
     return [items[number] for number in order]
 
 
-def blocks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    start, size = 0, 1
+def blocks(items: Sequence[Item], size: int = 1) -> Iterator[Sequence[Item]]:
+    """Of `size` items, twice as many, and so on, so that what they take is known soon."""
+    start = 0
     while start < len(items):
         yield items[start : start + size]
         start, size = start + size, min(2 * size, LARGEST)

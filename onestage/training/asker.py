@@ -4,6 +4,7 @@ be looked at. Ranks share the items, tell each other what they found, and go by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from onestage.models.sharding import whole
 from onestage.rollout.engines import Decoding
 from onestage.rollout.rewards import Failure
 from onestage.rollout.suites import Content, Item, Scores, Subject
-from onestage.training.asked import Asked, blocks, sample, turns, worth
+from onestage.training.asked import LARGEST, Asked, blocks, sample, turns, worth
 from onestage.training.rehearsal import longest_answer
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Asker:
         scores: dict[str, Scores] = {}
         failed, self.samples, one.stopped = 0, [], 0
         began, cold = self.clock() - (first.took if first else 0.0), 0.0
-        for block in blocks(one.items[:count]):
+        for block in blocks(one.items[:count], 1 if math.isfinite(seconds) else LARGEST):
             used = self.agreed(self.clock() - began)
             known = len(scores) + failed
             each = (used - cold) / known if known else one.each

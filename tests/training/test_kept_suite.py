@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from safetensors.torch import load_file
+from support.ranks import train_on_two_ranks
 from support.tiny import write_rows
 
 import onestage as one
@@ -57,7 +59,7 @@ def test_a_real_suite_is_held_by_a_text_and_certified_on_other_items(
     of = {"name": "near", "path": str(pulled)}
     bound = {"what": suite, "at_most": 2.0, "items": 16, "step_tokens": 64, "of": of}
     recipe = keeping(**bound)
-    recipe["train"] |= {"max_steps": 16, "batch_size": 3}
+    recipe["train"] |= {"max_steps": 8, "batch_size": 3}
     free = keeping(what=suite, at_most=2.0, items=16, by="nothing") | {"train": recipe["train"]}
     go(free, tmp_path / "free")
     said = go(recipe, tmp_path / "kept")
@@ -200,3 +202,19 @@ def test_a_fall_that_there_cannot_be_is_refused(keeping: Make, tmp_path: Path) -
         RecipeError, match=r"at_most: 2 is more than .* \(its mean is 0\); of a share"
     ):
         go(recipe, tmp_path / "out")
+
+
+def test_two_ranks_share_the_items_and_hold_the_same_bound(keeping: Make, tmp_path: Path) -> None:
+    recipe = keeping(by="anchor", at_most=0.05, items=9)
+    go(recipe, tmp_path / "one")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    train_on_two_ranks(tmp_path / "recipe.yaml", tmp_path / "two")
+    (one_told,), (two_told,) = (read_json(tmp_path / n / "keep.json") for n in ("one", "two"))
+    assert two_told["records"] == 9
+    for key in ("before", "change", "multiplier"):
+        assert two_told[key] == pytest.approx(one_told[key], rel=1e-3, abs=1e-3)
+    one_asked, two_asked = (
+        read_json(tmp_path / n / "keep_items.json")["small_suites"]["watched"]
+        for n in ("one", "two")
+    )
+    assert list(one_asked) == list(two_asked)
