@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from onestage.data.trees import TokenPath, Tree
 from onestage.models.distributions import Head, Other, divergences, top_entropy
-from onestage.models.gauge import Gauge
 from onestage.models.head import shape_of, token_logps, token_logps_and_entropy
 from onestage.models.likeliest import is_likeliest
 from onestage.models.model import GIVES
@@ -98,8 +97,6 @@ class Likelihoods(Readout):
     """Log-probabilities of a causal language model; also entropies, and values where there is a head."""
 
     gives = GIVES["causal"]
-    gauge: Gauge | None = None
-    """What looks at the gradients of its hidden states, where somebody does."""
 
     def packed(
         self,
@@ -114,7 +111,7 @@ class Likelihoods(Readout):
         source_U, target_U = (
             on_device(array[node_U], self.base.device) for array in (tree.parent_T, tree.token_T)
         )
-        found = self._score(inputs, source_U, target_U, chunked, reads, other, entry_K)
+        found = self._score(inputs, source_U, target_U, chunked, reads, other)
         entry = on_device(entry_K, self.base.device)
         return {name: value_U[entry] for name, value_U in found.items()}
 
@@ -130,8 +127,7 @@ class Likelihoods(Readout):
         target_K = ids[on_device(at_K, ids.device)]
         source_K = on_device(at_K - 1, ids.device)
         inputs = self.plain_inputs(ids, padding)
-        every = np.arange(len(at_K))
-        return self._score(inputs, source_K, target_K, chunked, reads, other, every)
+        return self._score(inputs, source_K, target_K, chunked, reads, other)
 
     def check(self, chunked: bool) -> None:
         """Any head will do: one that is not plain keeps its own logits."""
@@ -144,14 +140,10 @@ class Likelihoods(Readout):
         chunked: bool,
         reads: Collection[str],
         other: Other | None,
-        entry_K: np.ndarray[Any, Any],
     ) -> Said:
-        """`entry_K`: of each entry, the node that it is read off (`Gauge.watch`)."""
         if not chunked:
             return self._by_its_own_logits(inputs, source_U, target_U, reads)
         hidden = self.hidden(**inputs)[source_U]
-        if self.gauge is not None:
-            self.gauge.watch(hidden, entry_K)
         head = self.base.get_output_embeddings()
         if hasattr(head, "base_layer"):
             raise NotImplementedError("an adapter lies on its output head")

@@ -13,8 +13,8 @@ KL, and the prior falls along a cosine: that is `chord`). The others share 1 - m
 
 The paper reads noise and disagreement off the losses' coefficients (advantages, likelihoods), which only
 SFT and GRPO have. Here they are those of the gradients themselves, of any terms, as a gauge sees them
-(`training.gauges`): in a sketch at the last hidden states, by two halves of each term's records. A term
-of a single record in a step says nothing about its noise, and leaves mu where it is.
+(`training.gauges`): in a sketch of some trained layers, by two halves of each term's records. A term of
+a single record in a step says nothing about its noise, and leaves mu where it is.
 """
 
 from __future__ import annotations

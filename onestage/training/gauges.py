@@ -1,9 +1,9 @@
 """What a run always knows of its terms' gradients: how long, how noisy, whether they agree.
 
-A probe measures a term's gradient exactly, in a backward pass of its own. A gauge reads a sketch off the
-step's own backward pass (`models.gauge`), at the cost of some small products a row. Each term's records
-are dealt out into two halves, by turns; how far these are apart is what the gradient of another batch
-like this one would differ by:
+A probe measures a term's gradient exactly, in a backward pass of its own. A gauge reads a sketch of it,
+in some of the layers, off the step's own backward pass (`models.gauge`), at the cost of some small
+products a row. Each term's records are dealt out into two halves, by turns; how far these are apart is
+what the gradient of another batch like this one would differ by:
 
     noise = p_a p_b |g_a - g_b|^2,   g = p_a g_a + p_b g_b,   p the parts of the term's units
 
@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from onestage.config import RecipeError
-from onestage.data.encoded import Encoded
-from onestage.data.packing import Batch, Row
+from onestage.data.encoded import Encoded, Floats
+from onestage.data.packing import WORTH_SHARING, Batch, Row
+from onestage.data.trees import shared_length, sort_key
 from onestage.models.gauge import Gauge
-from onestage.models.readout import Likelihoods
+from onestage.models.policy import Policy
 from onestage.schedules import Slopes
 
 if TYPE_CHECKING:
@@ -42,17 +43,21 @@ class Gauges:
     """Reads each step's gradients, by term and half."""
 
     terms: Terms
+    policy: Policy
     gauge: Gauge
     part: dict[tuple[str, int], float] = field(default_factory=dict)
     """Of the step: what each half of a term's records has of its units, about."""
     half: dict[int, int] = field(default_factory=dict)
     """Of the step: the group of each record, by identity."""
+    common: dict[int, int] = field(default_factory=dict)
+    """Of the step: how many tokens of each record's prompt others have as well, by identity."""
     whole: bool = True
     """Whether all that went backward in the step was looked at."""
 
     def begin(self, records: Sequence[Encoded]) -> None:
         """A step on some records, of all ranks."""
         self.half, self.part, self.whole = {}, {}, True
+        self.common = common_of(records)
         seen, size = Counter[str](), Counter[tuple[str, int]]()
         names = list(self.terms.objectives)
         for record in records:
@@ -73,20 +78,29 @@ class Gauges:
         if passes > 1 or not records:
             self.gauge.expect(None)
             return
-        groups = [self.half[id(record)] for record in records]
-        scored = [record.scored for record in records]
-        self.gauge.expect(np.repeat(np.asarray(groups, np.int64), scored))
+        whose = [(r.scored, self.half[id(r)], self.common[id(r)]) for r in records]
+        if self.policy.packs(row):
+            self.gauge.expect([shares(row, whose, self.gauge.groups)])
+            return
+        sizes = [len(record.paths) for record in records]
+        each = [one for one, size in zip(whose, sizes, strict=True) for _ in range(size)]
+        self.gauge.expect(
+            [
+                np.eye(self.gauge.groups, dtype=np.float32)[[group] * len(path.ids)]
+                * (np.arange(len(path.ids)) >= common)[:, None]
+                for (_, group, common), path in zip(each, row.paths, strict=True)
+            ]
+        )
 
     def read(self) -> Tensor:
-        """What the step had, of this rank: halves (T, 2, S, S)."""
+        """What the step had, of this rank: halves (T, 2, D)."""
         self.gauge.expect(None)
         found = self.gauge.take()
-        return found.reshape(-1, 2, *found.shape[1:])
+        return found.reshape(-1, 2, found.shape[1])
 
     def numbers(self, halves: Tensor) -> Tensor:
         """Inner products (T, T) and noise (T), of weighted losses, from the halves of all ranks."""
-        each = halves.flatten(2)
-        sum_TD = each.sum(1)
+        each, sum_TD = halves, halves.sum(1)
         names = list(self.terms.objectives)
         a_T, b_T = (
             torch.tensor([self.part.get((name, which), 0.0) for name in names]) for which in (0, 1)
@@ -117,22 +131,56 @@ class Gauges:
         return Slopes(inner, noise)
 
 
+def common_of(records: Sequence[Encoded]) -> dict[int, int]:
+    """How many tokens of each record's prompt stand at the beginning of another one, too, by identity.
+
+    In a row they are run once for all, and whose gradient goes through them cannot be told: split among
+    terms it would make them agree. They are left out everywhere, since which records are joined in a
+    row depends on how rows are cut; but not where so few agree that no row joins them.
+    """
+    paths = sorted((record.paths[0] for record in records), key=sort_key)
+    longest = dict.fromkeys((id(path) for path in paths), 0)
+    # In the order of their tokens, neighbours are those that share the longest beginning.
+    for one, other in pairwise(paths):
+        both = shared_length(one.ids, other.ids)
+        for path in (one, other) if both >= WORTH_SHARING else ():
+            longest[id(path)] = max(longest[id(path)], min(both, path.opening - 1))
+    return {id(record): longest[id(record.paths[0])] for record in records}
+
+
+def shares(row: Row, whose: Sequence[tuple[int, int, int]], size: int) -> Floats:
+    """How much of each node of a packed row is each group's (N, G): one that several answers share
+    counts for their groups in equal parts.
+
+    whose: of each record, in the order of the row's entries: its scored tokens, its group, and how many
+    of its first tokens are left out; size: G.
+    """
+    tree, found, at = row.tree, np.zeros((len(row), size), np.float32), 0
+    every = np.arange(len(row))
+    for count, group, common in whose:
+        ends = np.zeros(len(row) + 1, np.int64)
+        ends[tree.node_K[at : at + count] + 1] = 1
+        before = np.cumsum(ends)
+        # A record goes through the nodes that one of its scored tokens stands behind.
+        found[:, group] += (before[tree.exit_T] > before[every]) & (tree.position_T >= common)
+        at += count
+    return found / np.maximum(found.sum(1, keepdims=True), 1)
+
+
 def gauges_of(run: Run) -> Gauges | None:
-    """Those of a run of several terms whose model can be read; `RecipeError` where a schedule needs them
-    and there are none."""
-    readout = run.policy.readout
-    several = len(run.terms.objectives) > 1
-    if isinstance(readout, Likelihoods) and run.policy.fit.chunked_head and several:
-        size = int(run.policy.base.config.get_text_config().hidden_size)
-        groups = 2 * len(run.terms.objectives)
-        # Not where the head lies, which may be in the host's memory while it is not used.
-        readout.gauge = Gauge(groups, size, run.policy.device)
-        return Gauges(run.terms, readout.gauge)
+    """Those of a run of several terms that trains linear layers; `RecipeError` where a schedule needs
+    them and there are none."""
+    several, why = len(run.terms.objectives) > 1, "there is one term"
+    if several:
+        try:
+            gauge = Gauge(2 * len(run.terms.objectives), run.policy.model, run.policy.device)
+            return Gauges(run.terms, run.policy, gauge)
+        except ValueError as error:
+            why = str(error)
     if run.schedule.feels:
         raise RecipeError(
-            f"schedule {run.plan.name}: reads the gradients of its terms off the last hidden states, "
-            f"which this model does not show ({run.policy.fit.reason or 'it is a reward model'}); take "
-            "mix or chord"
+            f"schedule {run.plan.name}: reads the gradients of its terms off the layers that are "
+            f"trained, which this run does not show ({why}); take mix or chord"
         )
     return None
 

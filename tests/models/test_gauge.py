@@ -1,78 +1,111 @@
-"""The gauge beside the gradient of a linear map that is really there, and its sketch in the mean."""
+"""The gauge beside autograd's gradients of the layers that it looks at, and its sketch in the mean."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor, nn
 
-from onestage.models.gauge import SIZE, Gauge
+from onestage.models.gauge import LAYERS, SIZE, Gauge
 
-
-def through(gauge: Gauge, hidden: int, nodes: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """States of some nodes, the gradients by them, and their groups, after these went backward."""
-    draw = torch.Generator().manual_seed(seed)
-    states = torch.randn(nodes, hidden, generator=draw, requires_grad=True)
-    wanted = torch.randn(nodes, hidden, generator=draw)
-    group = torch.randint(0, 2, (nodes,), generator=draw)
-    read = states.clone()
-    gauge.expect(group.numpy())
-    gauge.watch(read, np.arange(nodes))
-    (read * wanted).sum().backward()
-    assert states.grad is not None
-    assert torch.equal(states.grad, wanted)  # looking on changes nothing
-    return states.detach(), wanted, group
+CPU = torch.device("cpu")
 
 
-def test_it_is_the_gradient_of_a_map_that_changes_nothing() -> None:
-    """Of states no longer than the sketch: autograd's own, of W = 1 before the losses, by group."""
-    gauge = Gauge(2, 8, torch.device("cpu"))
-    states, wanted, group = through(gauge, 8, 12)
+def layers(*sides: tuple[int, int]) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(inputs, outputs) for inputs, outputs in sides))
+
+
+def through(model: nn.Module, share_NG: np.ndarray, states: Tensor, wanted: Tensor) -> Tensor:
+    """The sketches (G, D) of a pass with these losses, which changes no gradient."""
+    gauge = Gauge(share_NG.shape[1], model, CPU)
+    gauge.expect([share_NG])
+    (model(states[None])[0] * wanted).sum().backward()
+    gauge.expect(None)
+    (model(states[None])[0] * wanted).sum().backward()  # is not looked at
     found = gauge.take()
-    for number in range(2):
-        weight = torch.eye(8, requires_grad=True)
-        mine = group == number
-        ((states[mine] @ weight.T) * wanted[mine]).sum().backward()
-        torch.testing.assert_close(found[number], weight.grad)
     assert not bool(gauge.take().any())
+    return found
+
+
+def exact(model: nn.Module, states: Tensor, wanted: Tensor, share_N: Tensor) -> list[Tensor]:
+    model.zero_grad()
+    (model(states[None])[0] * wanted * share_N[:, None]).sum().backward()
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None and p.dim() == 2]
+
+
+def batch(inputs: int, outputs: int, size: int = 40) -> tuple[Tensor, Tensor, np.ndarray]:
+    draw = torch.Generator().manual_seed(1)
+    states = torch.randn(size, inputs, generator=draw)
+    wanted = torch.randn(size, outputs, generator=draw)
+    group_N = torch.randint(0, 2, (size,), generator=draw)
+    return states, wanted, np.eye(2, dtype=np.float32)[group_N.numpy()]
+
+
+def test_of_small_layers_it_is_the_gradient_itself() -> None:
+    """Of each group, of all layers, where nothing is nonlinear between them."""
+    model, (states, wanted, share_NG) = layers((6, 5), (5, 3)), batch(6, 3)
+    found = through(model, share_NG, states, wanted)
+    for group in range(2):
+        want = exact(model, states, wanted, torch.from_numpy(share_NG[:, group]))
+        torch.testing.assert_close(found[group], torch.cat([w.flatten() for w in want]))
 
 
 def test_the_sketch_keeps_inner_products() -> None:
-    """Of long states: within four standard errors, 4 sqrt(4 / S), of the product of the lengths."""
-    gauge = Gauge(2, 600, torch.device("cpu"))
-    states, wanted, group = through(gauge, 600, 60, seed=3)
-    found = gauge.take()
-    exact = [wanted[group == n].T @ states[group == n] for n in range(2)]
+    """Of long ones: within four standard errors, 4 sqrt(4 / S), of the product of the lengths."""
+    model, (states, wanted, share_NG) = layers((600, 700)), batch(600, 700)
+    found = through(model, share_NG, states, wanted)
+    assert found.shape == (2, SIZE * SIZE)
+    want = [
+        exact(model, states, wanted, torch.from_numpy(share_NG[:, n]))[0].flatten() for n in (0, 1)
+    ]
     for i in range(2):
         for j in range(2):
-            size = float(exact[i].norm() * exact[j].norm())
-            apart = float((found[i] * found[j]).sum() - (exact[i] * exact[j]).sum())
+            size = float(want[i].norm() * want[j].norm())
+            apart = float(found[i] @ found[j] - want[i] @ want[j])
             assert abs(apart) < 4 * (4 / SIZE) ** 0.5 * size
 
 
-def test_a_row_in_several_passes_is_told_apart_in_order() -> None:
-    gauge = Gauge(2, 4, torch.device("cpu"))
-    gauge.expect(np.array([0, 0, 1]))
-    parts = [torch.ones(2, 4, requires_grad=True), torch.full((1, 4), 2.0, requires_grad=True)]
-    for part in parts:
-        gauge.watch(part, np.arange(len(part)))
-    torch.stack([part.sum() for part in parts]).sum().backward()
-    assert gauge.take()[:, 0, 0].tolist() == [2.0, 2.0]
+def test_of_lora_it_is_the_gradient_by_b() -> None:
+    """Also where B is not 0, in the fewer passes over memory that its layers are run in."""
+    from peft import LoraConfig, get_peft_model
+
+    from onestage.models.low_rank import in_fewer_passes
+
+    model = get_peft_model(
+        layers((6, 5), (5, 3)), LoraConfig(r=2, target_modules=["0", "1"], init_lora_weights=False)
+    )
+    in_fewer_passes(model)
+    states, wanted, share_NG = batch(6, 3)
+    found = through(model, share_NG, states, wanted)
+    model.zero_grad()
+    (model(states[None])[0] * wanted * torch.from_numpy(share_NG[:, :1])).sum().backward()
+    want = [p.grad.flatten() for name, p in model.named_parameters() if "lora_B" in name]
+    torch.testing.assert_close(found[0], torch.cat(want))
 
 
-def test_what_was_not_expected_is_not_looked_at() -> None:
-    gauge = Gauge(2, 4, torch.device("cpu"))
-    states = torch.ones(2, 4, requires_grad=True)
-    gauge.watch(states, np.arange(2))
-    states.sum().backward()
-    assert not bool(gauge.take().any())
+def test_passes_are_told_apart_in_order_and_what_fills_a_row_up_is_left_out() -> None:
+    model = layers((4, 4))
+    gauge = Gauge(2, model, CPU)
+    one, two = (np.eye(2, dtype=np.float32)[[group] * 2] for group in (0, 1))
+    gauge.expect([one, two])
+    first, second = (
+        torch.ones(1, 3, 4),
+        torch.full((1, 2, 4), 2.0),
+    )  # the first has a token too many
+    (model(first).sum() + model(second).sum()).backward()
+    assert gauge.take()[:, 0].tolist() == [2.0, 4.0]
 
 
-def test_a_state_that_several_entries_are_read_off_counts_for_each() -> None:
-    """Two answers that begin alike, or one record twice: as if their tokens stood apart."""
-    gauge = Gauge(2, 4, torch.device("cpu"))
-    gauge.expect(np.array([0, 1, 1]))
-    states = torch.ones(2, 4, requires_grad=True)
-    read = states.clone()
-    gauge.watch(read, np.array([0, 0, 1]))
-    read.sum().backward()
-    assert gauge.take()[:, 0, 0].tolist() == [0.5, 1.5]
+def test_layers_are_spread_over_a_deep_model() -> None:
+    model = layers(*[(2, 2)] * 100)
+    found = [
+        next(n for n, x in enumerate(model) if x is y.module) for y in Gauge(2, model, CPU).layers
+    ]
+    assert len(found) == LAYERS
+    assert found[0] == 2
+    assert found[-1] == 97
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="no linear layer of it is trained"):
+        Gauge(2, model, CPU)

@@ -11,53 +11,58 @@ from typing import Any
 
 import pytest
 import torch
+from support.tiny import token_path
 
 from onestage.config import RecipeError
+from onestage.data.encoded import Encoded
+from onestage.data.packing import pack_records
 from onestage.runfolder import read_metrics
 from onestage.schedules import Slopes
 from onestage.training.build import build
 from onestage.training.forward import row_loss
-from onestage.training.gauges import gauges_of, told
+from onestage.training.gauges import common_of, gauges_of, shares, told
 from onestage.training.loop import take_step
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
 Make = Callable[..., dict[str, Any]]
 TWO = {"demonstration": "sft", "pair": "dpo"}
+NAN = float("nan")
 
 
 def silent(line: str) -> None:
     pass
 
 
-def test_they_are_the_gradients_of_a_map_before_the_head(
-    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layout", ["forest", "alone"])
+def test_they_are_the_gradients_of_the_layers_that_are_looked_at(
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Any
 ) -> None:
-    """Each term's own, by autograd, in a model as small as the sketch; noise by its two halves."""
+    """Each term's own, by autograd, in a model as small as the sketch; noise by its two halves. Of these
+    records nothing is left out: no row joins two of different groups."""
+    nothing = "onestage.training.gauges.common_of"
+    monkeypatch.setattr(nothing, lambda records: dict.fromkeys(map(id, records), 0))
     recipe = recipe_of("demonstration", "pair", objective=TWO, schedule="mix")
     recipe["train"] |= {"batch_size": 4}
     run = build(parse_recipe(recipe), tmp_path / "out", say=silent)
+    run.policy.fit = replace(run.policy.fit, layout=layout)
     run.fill_reference()
     run.gauges = gauges_of(run)
     assert run.gauges is not None
     records = run.feeds.draw(["sft", "dpo"])
     weights = {"sft": 0.25, "dpo": 0.75}
     exact: dict[tuple[str, int], torch.Tensor] = {}
-    readout, hidden = run.policy.readout, run.policy.readout.hidden
-    size = run.policy.base.config.hidden_size
+    seen = [layer.module.weight for layer in run.gauges.gauge.layers]
     for name in weights:
         mine = [r for r in records if run.terms.name_of(r) == name]
         counts = run.terms.count(mine)
         for half in (0, 1):
-            map_ = torch.eye(size, requires_grad=True)
-            monkeypatch.setattr(readout, "hidden", lambda m=map_, **how: hidden(**how) @ m.T)
             batch = run.devices.pack(mine[half::2], run.options.row_budget)
             for row in batch.rows:
                 loss, _ = row_loss(run, row, batch, {name: 1.0}, counts)
                 loss.backward()
-            exact[name, half] = map_.grad
-            monkeypatch.setattr(readout, "hidden", hidden)
-    run.optimizer.zero_grad(set_to_none=True)
+            exact[name, half] = torch.cat([p.grad.flatten() for p in seen if p.grad is not None])
+            run.optimizer.zero_grad(set_to_none=True)
     parameters = [p for p in run.policy.parameters() if p.requires_grad]
     measured = take_step(run, parameters, records, weights)
     slopes = measured.slopes
@@ -72,6 +77,38 @@ def test_they_are_the_gradients_of_a_map_before_the_head(
     p = len(pair[::2]) / len(pair)
     apart = exact["dpo", 0] / p - exact["dpo", 1] / (1 - p)
     assert slopes.noise["dpo"] == pytest.approx(p * (1 - p) * float(apart.norm() ** 2), rel=1e-3)
+
+
+def test_a_beginning_that_records_share_is_left_out_and_an_answer_counts_in_parts() -> None:
+    """Two records of one answer behind a prompt of nine tokens, a third with a prompt of its own."""
+    prompt = [0, 9, 8, 7, 6, 5, 4, 3, 2]
+    paths = [
+        token_path([*prompt, 11, 12, 1], (9, 11)),
+        token_path([*prompt, 11, 13, 1], (9, 11)),
+        token_path([0, 19, 20, 21, 1], (3, 5)),
+    ]
+    records = [
+        Encoded("demonstration", (path,), (NAN,), 1.0, "a", str(n)) for n, path in enumerate(paths)
+    ]
+    common = common_of(records)
+    assert [common[id(record)] for record in records] == [8, 8, 0]  # the last one says the answer
+    batch = pack_records(records, 64)
+    (row,) = batch.rows
+    assert len(row) == 9 + 1 + 2 + 2 + 5
+    whose = [(2, group, common[id(record)]) for group, record in enumerate(records)]
+    found = dict(
+        zip(
+            zip(row.tree.token_T, row.tree.position_T, strict=True),
+            shares(row, whose, 3).tolist(),
+            strict=True,
+        )
+    )
+    assert [found[token, place] for place, token in enumerate(prompt[1:-1], 1)] == [[0.0] * 3] * 7
+    assert found[2, 8] == found[11, 9] == [0.5, 0.5, 0.0]
+    assert found[12, 10] == [1.0, 0.0, 0.0]
+    assert found[13, 10] == [0.0, 1.0, 0.0]
+    assert found[1, 11] == [0.0] * 3  # behind the last scored one nothing has a loss
+    assert [found[place] for place in ((20, 2), (21, 3), (1, 4))] == [[0.0, 0.0, 1.0]] * 3
 
 
 def test_a_run_logs_them_and_is_the_same_run_without(
@@ -125,7 +162,7 @@ def test_they_lie_where_the_model_computes(
     monkeypatch.setattr(type(run.policy), "device", torch.device("meta"))
     gauges = gauges_of(run)
     assert gauges is not None
-    assert gauges.gauge.sketch_GSS.device.type == "meta"
+    assert gauges.gauge.take().device.type == "meta"
 
 
 def test_gac_is_told_of_them(recipe_of: Make, tmp_path: Path) -> None:
@@ -142,7 +179,7 @@ def test_gac_is_told_of_them(recipe_of: Make, tmp_path: Path) -> None:
 
 
 def test_gac_is_refused_where_it_would_be_told_nothing(recipe_of: Make, tmp_path: Path) -> None:
-    """Of one record a step; and of a head that is no linear map, before the reference is computed."""
+    """Of one record a step; and where no linear layer is trained, before the reference is computed."""
     recipe = recipe_of("demonstration", "pair", objective=TWO, schedule="gac")
     recipe["train"] |= {"batch_size": 1}
     with pytest.raises(RecipeError, match=r"sft has one a step; raise train\.batch_size"):
@@ -150,8 +187,9 @@ def test_gac_is_refused_where_it_would_be_told_nothing(recipe_of: Make, tmp_path
     recipe["train"] |= {"batch_size": 2}
     said: list[str] = []
     run = build(parse_recipe(recipe), tmp_path / "out", say=said.append)
-    run.policy.fit = replace(run.policy.fit, chunked_head=False, reason="its head is odd")
-    with pytest.raises(RecipeError, match=r"last hidden states.* \(its head is odd\)"):
+    for name, weight in run.policy.named_parameters():
+        weight.requires_grad_("embed" in name)
+    with pytest.raises(RecipeError, match=r"the layers that are trained.* \(no linear layer"):
         run.go()
     assert not any(line.startswith("reference:") for line in said)
 
