@@ -38,6 +38,13 @@ def sample(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    only_ended: Annotated[
+        bool,
+        typer.Option(
+            "--only-ended",
+            help="Leave out completions that were cut at --max-new-tokens, and count them.",
+        ),
+    ] = False,
     dtype: Dtype = "auto",
 ) -> None:
     """Chat with a model in the terminal, or complete prompts from a file."""
@@ -50,28 +57,44 @@ def sample(
     policy = load_model(model, tokenizer, dtype)
     how = Decoding(max_new_tokens, temperature, top_p)
     if prompts is not None:
-        _complete(policy, prompts, out, how, seed, wishes)
+        _complete(policy, prompts, out, how, seed, wishes, only_ended)
     else:
         _chat(policy, system, how, seed, wishes)
 
 
 def _complete(
-    policy: Any, prompts: Path, out: Path | None, how: Any, seed: int, wishes: Mapping[str, Wish]
+    policy: Any,
+    prompts: Path,
+    out: Path | None,
+    how: Any,
+    seed: int,
+    wishes: Mapping[str, Wish],
+    only_ended: bool,
 ) -> None:
     from onestage.data.reading import prompts_of
     from onestage.data.wishes import wished
-    from onestage.rollout.complete import complete
+    from onestage.rollout.complete import drawn
     from onestage.runfolder import write_text
 
     given = prompts_of(str(prompts))
     asked = [wished(prompt, wishes) for prompt in given]
-    completions = complete(policy, asked, how, seed=seed)
+    completions = drawn(policy, asked, how, seed=seed)
     rows: list[dict[str, Any]] = [
-        {"prompt": p, "completion": c} for p, c in zip(given, completions, strict=True)
+        {"prompt": prompt, "completion": one.text}
+        for prompt, one in zip(given, completions, strict=True)
+        if one.ended or not only_ended
     ]
+    cut = sum(not one.ended for one in completions)
+    if not rows:
+        raise ValueError(
+            f"all {cut:,} completions were cut at {how.max_completion_length} tokens, and --only-ended "
+            "leaves those out; give a larger --max-new-tokens"
+        )
     if out is not None:
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
-        say(f"{out}: {len(rows):,} completions")
+        what = "were left out" if only_ended else "are among them (--only-ended leaves those out)"
+        told = f"; {cut:,} cut at {how.max_completion_length} tokens {what}" if cut else ""
+        say(f"{out}: {len(rows):,} completions{told}")
         then(f"onestage check {out}")
         return
     for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from onestage.data.messages import Message
 from onestage.data.tokenize import prompt_ids
@@ -13,6 +13,14 @@ from onestage.rollout.engines import Decoding, Request
 from onestage.rollout.engines.transformers import Transformers
 
 SAMPLED = Decoding()
+
+
+class Drawn(NamedTuple):
+    """A completion as text."""
+
+    text: str
+    ended: bool
+    """Whether it ended by itself; else it was cut at the limit."""
 
 
 def complete(
@@ -37,6 +45,20 @@ def complete(
     policy without a tokenizer, for a text where a list of prompts should be, and for an empty prompt
     where the tokenizer has no token to begin with.
     """
+    found = drawn(policy, prompts, how, tokenizer, seed, batch_size=batch_size)
+    return [one.text for one in found]
+
+
+def drawn(
+    policy: Policy,
+    prompts: Sequence[str | Sequence[Message]],
+    how: Decoding = SAMPLED,
+    tokenizer: Any = None,
+    seed: int = 0,
+    *,
+    batch_size: int = 64,
+) -> list[Drawn]:
+    """The same, with which completions were cut: as demonstrations those would teach to stop there."""
     tokenizer = tokenizer if tokenizer is not None else policy.tokenizer
     if tokenizer is None:
         raise ValueError("the policy has no tokenizer of its own: give one")
@@ -47,7 +69,10 @@ def complete(
         for number, prompt in enumerate(p if isinstance(p, str) else tuple(p) for p in prompts)
     ]
     engine = Transformers(policy.model, tokenizer, batch_size)
-    drawn = engine(requests, how)
+    completions = engine(requests, how)
     for remark in engine.remarks:
         warnings.warn(remark, stacklevel=2)
-    return [tokenizer.decode(one.ids, skip_special_tokens=True) for (one,) in drawn]
+    return [
+        Drawn(tokenizer.decode(one.ids, skip_special_tokens=True), one.ended)
+        for (one,) in completions
+    ]

@@ -138,7 +138,10 @@ def test_sample_from_a_file(model_folder: Path, tmp_path: Path) -> None:
     )
     out = tmp_path / "out.jsonl"
     words = ["sample", "--model", model_folder, "--prompts", prompts, "--max-new-tokens", 5]
-    call(*words, "--temperature", 0, "--out", out)
+    assert "2 completions; 2 cut at 5 tokens are" in call(*words, "--temperature", 0, "--out", out)
+    assert "all 2 completions were cut" in call(
+        *words, "--temperature", 0, "--only-ended", "--out", tmp_path / "none.jsonl", code=1
+    )
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     tokenizer, model = make_tokenizer(), AutoModelForCausalLM.from_pretrained(model_folder)
     ids = tokenizer("hello", return_tensors="pt").input_ids

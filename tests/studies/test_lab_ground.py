@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from onestage.data.kinds import KINDS
 from onestage.studies.lab import ground
 from onestage.studies.lab.ground import GroundError, make_base, write_rows
+from onestage.studies.lab.own import BEGINNING, write_own
 from onestage.studies.lab.presets import PRESETS, base_config, pretraining_settings
 from onestage.studies.lab.source import SPLITS
 from onestage.studies.lab.world import SIZES, LabWorld
@@ -166,3 +167,25 @@ def test_the_large_preset_trains(tmp_path: Path) -> None:
         "train": pretraining_settings("large"),
     }
     assert parse_recipe(whole).train.bf16
+
+
+def test_what_the_base_says_itself(tmp_path: Path) -> None:
+    """Rows of demonstrations behind beginnings of the world's texts; of a base that has learned nothing
+    most are cut, which is told."""
+    world, told = LabWorld(1), list[str]()
+    base = make_base(world, tmp_path, say=silent)
+    for name, seed in (("first", 0), ("same", 0), ("other", 1)):
+        write_own(base, world, tmp_path / name, 64, seed=seed, say=told.append)
+    first, same, other = (
+        (tmp_path / name / "own.train.jsonl").read_text() for name in ("first", "same", "other")
+    )
+    assert first == same != other
+    found = [json.loads(line) for line in first.splitlines()]
+    assert 0 < len(found) < 64
+    assert f"{len(found)} continuations by the base, {64 - len(found)} were cut" in told[0]
+    begun = {" ".join(row["text"].split()[:BEGINNING]) for row in world.rows("text", "train")}
+    assert {row["prompt"] for row in found} <= begun
+    write_own(base, world, tmp_path / "first", 8, seed=1, say=told.append)  # is there
+    assert (tmp_path / "first/own.train.jsonl").read_text() == first
+    with pytest.raises(ValueError, match="own may be at most 256"):
+        write_own(base, world, tmp_path / "more", 999, seed=0, say=silent)

@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from onestage import models
 from onestage.runfolder import Say
 from onestage.studies.lab.evaluation import METRICS, evaluate
 from onestage.studies.lab.ground import make_base, write_rows
+from onestage.studies.lab.own import write_own
 from onestage.studies.lab.world import LabWorld
 from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
 
@@ -21,6 +24,9 @@ class Lab(World):
 
     preset: Literal["small", "large"] = "small"
     """Sizes of world and base model."""
+    own: int = Field(default=0, ge=0)
+    """Texts that the base itself goes on with, as demonstrations in `own.train.jsonl` (self-generated
+    replay)."""
 
     headline = (
         *("overall", "formats", "formats_new", "truth", "truth_mc2", "refuses", "helps"),
@@ -34,7 +40,11 @@ class Lab(World):
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
         world = self._world(seed)
         base = make_base(world, cache, self.preset, seed=seed, say=say)
-        data = cache.absolute() / "lab" / "rows" / f"{self.preset}-{seed}"
+        rows = cache.absolute() / "lab" / "rows"
+        data = rows / f"{self.preset}-{seed}"
+        if self.own:
+            data = rows / f"{self.preset}-{seed}-{base.parent.name}-own-{self.own}"
+            write_own(base, world, data, self.own, seed=seed, say=say)
         write_rows(world, data)
         return Ground(base, data)
 
