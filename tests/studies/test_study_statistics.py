@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.small_studies import content
 
-from onestage.studies.cells import trials
+from onestage.studies.cells import trials, unchosen
 from onestage.studies.claims import check, judged
 from onestage.studies.file import Front, StudyError, parse_study
 from onestage.studies.results import TidyRow, differences, summary, traded
@@ -168,6 +168,21 @@ def test_grids_grow_at_the_edges_that_were_chosen() -> None:
     assert wider(whole, {"A": {"best": {"rate": 1}, "edges": ["rate"]}}) is None  # below 1 is none
     with pytest.raises(StudyError, match="takes whole grids"):
         parse_study(content(Path("b"), Path("d"), methods=method, tune={**tune, "trials": 2}))
+
+
+def test_which_settings_run_on_the_reported_seeds() -> None:
+    """Beside the chosen one: with `likely` what a draw would choose, with `all` the rest."""
+    method = {"A": {"objective": "sft", "try": {"rate": [1, 2, 3]}}}
+
+    def run(report: str) -> list[tuple[str, int, int]]:
+        tune = {"seeds": [8, 9], "report": report}
+        study = parse_study(content(Path("b"), Path("d"), methods=method, tune=tune))
+        cells = unchosen(study, {"A": {"rate": 2}}, {"A": [{"rate": 2}, {"rate": 3}]})
+        return [(cell.purpose, cell.choice["rate"], cell.seed) for cell in cells]
+
+    assert run("chosen") == []
+    assert run("likely") == [("grid", 3, 0), ("grid", 3, 1)]
+    assert run("all") == [("grid", rate, seed) for rate in (1, 3) for seed in (0, 1)]
 
 
 def test_what_is_kept_is_compared_at_equal_gain() -> None:
