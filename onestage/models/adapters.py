@@ -17,6 +17,7 @@ from onestage.config import nearest
 from onestage.models.features import Door, require, require_untied
 from onestage.models.loading import LoadError, count_of, reading
 from onestage.models.model import Lora, Model, Task
+from onestage.models.preserved import preserve
 from onestage.models.stacking import stack
 
 CONFIG = "adapter_config.json"
@@ -28,13 +29,16 @@ OF_THIS_BASE = "its files must be as PEFT saved them, and made for this base"
 def adapted(lora: Lora, model: Any, task: Task = "causal") -> Any:
     """The model with fresh adapters, drawn from torch's global generator.
 
-    Raises `ValueError` where they would lie on the output head, or on nothing.
+    Raises `ValueError` where they would lie on the output head, or on nothing, or on layers of which no
+    directions can be preserved where that is asked for.
     """
     from peft import get_peft_model
 
     made: Any = get_peft_model(model, _peft_config(lora, task))
     _require_bound(made, "model.lora", "default")
     _refuse_adapted_head(made)
+    if lora.preserve_rank is not None:
+        preserve(made, lora.preserve_rank)
     return made
 
 

@@ -33,6 +33,9 @@ class Lora(Section):
     """Scale: the update is multiplied by alpha / r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
+    preserve_rank: int | None = Field(default=None, ge=1)
+    """So many of the strongest singular directions of each adapted weight stay as they are: the update
+    is orthogonal to them on both sides (OPLoRA, arXiv 2510.13003)."""
 
 
 class Model(Section):
@@ -68,6 +71,21 @@ class Model(Section):
         """What the model will say of a token, known before it is loaded."""
         return GIVES[self.task]
 
+    @property
+    def uncut(self) -> str:
+        """What of it cannot lie in parts on many devices, and what to do; nothing where all can."""
+        if self.load_in_4bit:
+            return (
+                "weights of 4 bits (model.load_in_4bit); they lie whole on each device (sharding: "
+                "none), or take a base in bfloat16"
+            )
+        if self.lora is not None and self.lora.preserve_rank is not None:
+            return (
+                "adapters that are kept off some directions (model.lora.preserve_rank); set sharding: "
+                "none, or leave preserve_rank out"
+            )
+        return ""
+
     @field_validator("name", "config", "tokenizer")
     @classmethod
     def _somewhere(cls, value: Any) -> Any:
@@ -91,4 +109,19 @@ class Model(Section):
             raise ValueError("model.task: reward needs whole weights: remove model.load_in_4bit")
         if self.adapter == "stack" and self.lora is None:
             raise ValueError("model.adapter: stack trains a new adapter: add model.lora")
+        if self.lora is not None and self.lora.preserve_rank is not None:
+            self._require_directions()
         return self
+
+    def _require_directions(self) -> None:
+        """Raise `ValueError` where singular directions cannot be had of the weights that are adapted."""
+        if self.load_in_4bit:
+            raise ValueError(
+                "model.lora.preserve_rank takes singular directions of whole weights, and those of "
+                "model.load_in_4bit are packed; leave one of the two out"
+            )
+        if self.adapter == "stack":
+            raise ValueError(
+                "model.lora.preserve_rank keeps off directions of the base, and under model.adapter: "
+                "stack an earlier adapter lies on it; take adapter: merge"
+            )

@@ -22,6 +22,7 @@ from onestage.models.attention import masks, reach
 from onestage.models.beside import Beside
 from onestage.models.distributions import DIVERGENCES
 from onestage.models.low_rank import in_fewer_passes
+from onestage.models.preserved import Preserved
 from onestage.models.probe import Fit, probe
 from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_device
 from onestage.models.reward_model import check_head, is_judge
@@ -54,6 +55,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         in_fewer_passes(model)
+        self.preserved = Preserved(model)
         self.readout = _readout_of(self)
         self.value_head: nn.Linear | None = None
         self.beside: Beside | None = None

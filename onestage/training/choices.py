@@ -332,11 +332,8 @@ def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Roll
             )
         return
     why = f"distributed.sharding: {section.sharding}"
-    if model.load_in_4bit:
-        raise RecipeError(
-            f"{why} does not cut weights of 4 bits (model.load_in_4bit); they lie whole on each device "
-            "(sharding: none), or take a base in bfloat16"
-        )
+    if model.uncut:
+        raise RecipeError(f"{why} does not cut {model.uncut}")
     engine, options = named(rollout.engine, "rollout.engine")
     if engine == "vllm" and options.get("mode") == "colocate":
         raise RecipeError(

@@ -128,6 +128,7 @@ def take_step(
     if run.penalty:
         run.masters.gather()
     pull = run.keeper.pull() if run.keeper else 0.0
+    run.policy.preserved.turn(run.masters)
     grads = [p.grad for p in run.masters.of(parameters) if p.grad is not None]
     # Once a step the process waits for its device, to learn all that the step must know.
     sums, (extra,), (measured.grad_norm,), felt, *pairs = _read(
@@ -142,6 +143,7 @@ def take_step(
     if not (math.isfinite(measured.loss) and math.isfinite(measured.grad_norm)):
         raise NonFiniteError(_blame(run, records, measured))
     (run.keeper or run.optimizer).step()
+    run.policy.preserved.settle(run.masters)
     run.masters.round()
     run.learning_rate.step()
     run.optimizer.zero_grad(set_to_none=True)
