@@ -210,7 +210,13 @@ def spent(run: Path) -> dict[str, float]:
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    return {k: v for k, v in line.items() if k.startswith("eval/") and isinstance(v, int | float)}
+    """Held-out losses of the model that is kept and judged: of the average, where there is one."""
+    numbers = {k: v for k, v in line.items() if isinstance(v, int | float)}
+    own = {k: v for k, v in numbers.items() if k.startswith("eval/")}
+    mark = "average_"
+    return own | {
+        k.removeprefix(mark): v for k, v in numbers.items() if k.startswith(f"{mark}eval/")
+    }
 
 
 def _write_answers(file: Path, evaluated: Evaluated) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from onestage.studies.cells import trials, unchosen
 from onestage.studies.claims import check, judged
 from onestage.studies.file import Front, StudyError, parse_study
 from onestage.studies.results import TidyRow, differences, summary, traded
+from onestage.studies.run_cell import spent
 from onestage.studies.tuning import asked, choose, edges, require_measured, settled, wider
 
 
@@ -240,3 +242,17 @@ def test_what_no_trial_measures_is_refused_before_any_trial() -> None:
         asks(at_least={"trut": 0.9})
     with pytest.raises(StudyError, match=r"tune.metric: 'all' is not measured"):
         asks(metric="all")
+
+
+def test_losses_are_of_the_model_that_is_kept_and_judged(tmp_path: Path) -> None:
+    """The average, where a run keeps one: its goal must be that of the model whose retention is told."""
+    lines = [
+        {"step": 0, "eval/a/loss": 2.0},
+        {"step": 3, "tokens": 30},
+        {"step": 3, "eval/a/loss": 1.0, "average_eval/a/loss": 1.5, "average_eval/loss": 1.75},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = spent(tmp_path)
+    assert found["eval/a/loss"] == 1.5
+    assert found["start/eval/a/loss"] == 2.0
+    assert found["eval/loss"] == 1.75
