@@ -47,7 +47,7 @@ def _without(one: Any, name: str) -> Any:
     made = option.default_factory
     try:
         return replace(one, **{name: option.default if made is MISSING else made()})
-    except ValueError:
+    except Exception:  # whatever a stranger's class raises over its own default
         return one
 
 

@@ -16,6 +16,7 @@ Legend: G groups, N tokens, S and R numbers that are left on the sides of a laye
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -71,6 +72,7 @@ class Gauge:
             raise ValueError("no linear layer of it is trained")
         self._shares: list[Tensor] | None = None
         self._found: dict[int, Tensor] = {}
+        self._missed = False
         for layer in self.layers:
             layer.module.register_forward_hook(
                 lambda module, given, out, layer=layer: self._watch(layer, given, out)
@@ -93,8 +95,12 @@ class Gauge:
             return
         share_NG = self._shares[layer.passes]
         layer.passes += 1
+        x_NI = given[0].detach().flatten(0, -2)
+        if len(x_NI) < len(share_NG):  # a row that was announced whole goes path by path
+            self._missed = True
+            return
         # Behind the tokens of a row may stand some that fill it up.
-        right_NR = layer.right(given[0].detach().flatten(0, -2)[: len(share_NG)])
+        right_NR = layer.right(x_NI[: len(share_NG)])
         right_NGR = share_NG[:, :, None] * right_NR[:, None]
         out.register_hook(lambda slope: self._add(layer, slope, right_NGR))
 
@@ -106,9 +112,11 @@ class Gauge:
         self._found[layer.number] = found if before is None else before.add_(found)
 
     def take(self) -> Tensor:
-        """The sketches (G, D) of what has gone backward since they were taken last, of all layers."""
+        """The sketches (G, D) of what has gone backward since they were taken last, of all layers; NaN
+        where some of it went another way than it was told, and was not looked at."""
         parts = [self._found.get(layer.number) for layer in self.layers]
-        self._found = {}
+        nothing = math.nan if self._missed else 0.0
+        self._found, self._missed = {}, False
         sizes = [self._size(layer) for layer in self.layers]
         made = [
             torch.zeros(self.groups, size, device=self.device)
@@ -116,7 +124,7 @@ class Gauge:
             else part.transpose(0, 1).flatten(1)
             for part, size in zip(parts, sizes, strict=True)
         ]
-        return torch.cat(made, 1)
+        return torch.cat(made, 1) + nothing
 
     def _size(self, layer: Layer) -> int:
         """Numbers that are kept of a group."""
@@ -152,10 +160,14 @@ def sides_of(module: Any) -> tuple[int, int]:
 
 def _trained(model: Any) -> Iterator[tuple[Any, str | None]]:
     """The linear layers that are trained, and by which adapter. Not those of experts, which see some of
-    the tokens alone, nor the head, whose weight is read apart."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    the tokens alone, nor the head: a language model's weight is read apart, and a reward model's sees
+    scored tokens only."""
+    said = [model.get_output_embeddings()] if hasattr(model, "get_output_embeddings") else []
+    said.append(getattr(model, "score", None))
+    # With what lies inside: PEFT trains a copy of a head.
+    heads = {id(part) for head in said if head is not None for part in head.modules()}
     for name, module in model.named_modules():
-        if "expert" in name or "lora_" in name or module is head:
+        if "expert" in name or "lora_" in name or id(module) in heads:
             continue
         held = getattr(module, "lora_B", ())
         low = [one for one in held if one in module.active_adapters]

@@ -48,7 +48,7 @@ def _use(objective: Objective) -> None:
         objective.asks(again)
         objective.remember(before, again)
     observed = objective(trained(objective)).observed
-    _ = objective.unit, objective.lowest, objective.relative
+    _ = objective.unit, objective.lowest, objective.relative, objective.beta
     if isinstance(objective, Stateful):
         means = {name: float(total / n) for name, (total, n) in observed.items() if n}
         objective.advance(objective.start(), means)

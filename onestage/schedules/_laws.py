@@ -168,7 +168,8 @@ def require_read(schedule: Schedule, name: str) -> None:
 def _use(run: Schedule) -> None:
     """All that a run asks of it."""
     _follow(run, range(STEPS))
-    _ = run.batch, run.one_at_a_time, run.feels, run.measure, run.measure_fraction, run.state()
+    _ = run.batch, run.one_at_a_time, run.feels, run.state()
+    _ = run.measure, run.measure_fraction, run.measure_every
 
 
 def _slopes(terms: Collection[str], step: int) -> Slopes:

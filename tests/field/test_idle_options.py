@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from onestage import schedules
 from onestage.config import require_read
-from onestage.objectives import make
+from onestage.objectives import Objective, Scored, make
 from onestage.objectives._laws import require_read as objective_read
 from onestage.schedules._laws import require_read as schedule_read
 from onestage.training.choices import objectives_of, schedule_of
@@ -81,3 +82,40 @@ def test_a_strangers_class_is_watched_or_left_alone() -> None:
         require_read("way", Slotted(names=["a"]), Slotted.go)
     require_read("look", Looks(2.0), Looks.go)
     require_read("fail", Slotted("short", 2.0), lambda one: 1 / 0)
+
+
+@dataclass(frozen=True)
+class Told(Objective):
+    """Its loss knows no scale; the implicit rewards that are logged do."""
+
+    unit = "token"
+    kinds = frozenset({"demonstration"})
+
+    beta: float = 0.0
+
+    def losses(self, batch: Scored) -> Tensor:
+        return -batch.logp_K
+
+
+def test_a_scale_of_implicit_rewards_is_read_by_what_is_logged() -> None:
+    objective_read(Told(beta=0.5), "told")
+
+
+@dataclass(frozen=True)
+class Strict:
+    """Its options go together; it says so in an error of its own."""
+
+    way: str = "long"
+    length: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.way == "long") != (self.length == 1.0):
+            raise TypeError("short ones have a length")
+
+    def go(self) -> str:
+        return self.way
+
+
+def test_what_a_stranger_raises_over_a_default_is_no_traceback() -> None:
+    with pytest.raises(ValueError, match="way strict: length would change nothing"):
+        require_read("way strict", Strict("short", 2.0), Strict.go)

@@ -98,6 +98,16 @@ def test_passes_are_told_apart_in_order_and_what_fills_a_row_up_is_left_out() ->
     assert gauge.take()[:, 0].tolist() == [2.0, 4.0]
 
 
+def test_a_row_that_goes_another_way_than_it_was_announced_is_no_number() -> None:
+    """Path by path, say, since a reference beside the policy takes no whole rows."""
+    model = layers((4, 4))
+    gauge = Gauge(2, model, CPU)
+    gauge.expect([np.ones((3, 2), np.float32)])
+    (model(torch.ones(1, 2, 4)).sum() + model(torch.ones(1, 3, 4)).sum()).backward()
+    assert bool(gauge.take().isnan().all())
+    assert not bool(gauge.take().any())
+
+
 def test_layers_are_spread_over_a_deep_model() -> None:
     model = layers(*[(2, 2)] * 100)
     found = [

@@ -165,6 +165,20 @@ def test_they_lie_where_the_model_computes(
     assert gauges.gauge.take().device.type == "meta"
 
 
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_a_reward_models_head_sees_scored_tokens_only(
+    recipe_of: Make, tmp_path: Path, lora: Any
+) -> None:
+    """It is trained, and a linear layer, and yet none whose gradient could be told apart by tokens."""
+    twice = {"pair": "bradley_terry", "group": {"name": "bradley_terry", "centering": 0.1}}
+    recipe = recipe_of("pair", "group", objective=twice, schedule="mix")
+    recipe["model"] |= {"task": "reward"} | ({"lora": lora} if lora else {})
+    recipe["train"] |= {"max_steps": 1}
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=silent)
+    line = {k: v for line in read_metrics(tmp_path / "out") for k, v in line.items()}
+    assert len([name for name in line if name.startswith("gauge/grad_norm/")]) == 2
+
+
 def test_gac_is_told_of_them(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("demonstration", "pair", objective=TWO)
     recipe["schedule"] = {"name": "gac", "weights": {"sft": 0.3, "dpo": 0.7}, "rate": 0.5}
