@@ -134,8 +134,9 @@ class Multiplier:
 
     def drew(self, value: float) -> None:
         """The model was drawn back since the last measurement, to where x is `value`: it goes on from
-        there. What it took to hold the bound is in the multiplier already."""
-        self.mean, self.stuck = value, 0
+        there. What it took to hold the bound is in the multiplier already. A value that is no number
+        says nothing."""
+        self.mean, self.stuck = value if math.isfinite(value) else self.mean, 0
 
     def relax(self) -> float:
         """Give way to what is there: the bound is moved so that it just holds; returns it."""

@@ -60,6 +60,6 @@ class Drawing:
             part = over ** (-1 / self.steep)
             draw(part)
             left, before, over = left * part, over, again()
-            if over > 0:
+            if over > 0 and math.isfinite(before):
                 self.steep = min(MOST, max(LEAST, math.log(over / before) / math.log(part)))
         return left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -12,9 +12,6 @@ from onestage.config import Choice, Section
 from onestage.data.stream import Stream
 from onestage.rollout import suites
 from onestage.schedules._multiplier import FIRST
-
-if TYPE_CHECKING:
-    pass
 
 What = Literal["kl", "text", "loss", "suite"]
 OF_LOSSES = ("kl", "text", "loss")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +49,26 @@ class Keeper:
 
     def hold(self) -> dict[str, float]:
         """Measure the bounds that are due, let their multipliers follow, and draw the weights back where
-        one is beyond what it aims at; what there is to log."""
+        one is beyond what it aims at; what there is to log. Those that draw nothing back are measured
+        last: of the model that is left."""
         due = [name for name, keep in self.schedule.keeps.items() if self.run.due(keep.steps)]
-        found: dict[str, float] = {}
-        for name in due:
-            found |= {f"keep/{name}/{what}": x for what, x in self._follow(name).items()}
         drawing = [name for name in due if self.schedule.keeps[name].draws]
+        found = self._follow_all(drawing)
         left = self._draw(drawing, self.line.draw) if self.line else 1.0
         for name in drawing if left < 1 else ():
-            now = self.measured[name].mean
-            self.schedule.multipliers[name].drew(now)
-            before = found[f"keep/{name}/measured"]
-            found |= {f"keep/{name}/before_drawing": before, f"keep/{name}/measured": now}
-            found[f"keep/{name}/drawn_to"] = left
-        return found
+            now, multiplier = self.measured[name].mean, self.schedule.multipliers[name]
+            multiplier.drew(now)
+            place = f"keep/{name}"
+            found |= {f"{place}/before_drawing": found[f"{place}/measured"]}
+            found |= {f"{place}/measured": now, f"{place}/drawn_to": left}
+            if f"{place}/slack" in found:
+                found[f"{place}/slack"] = multiplier.slack
+        return found | self._follow_all(name for name in due if name not in drawing)
+
+    def _follow_all(self, names: Iterable[str]) -> dict[str, float]:
+        return {
+            f"keep/{name}/{what}": x for name in names for what, x in self._follow(name).items()
+        }
 
     def settle(self) -> None:
         """At the end, where an average is what is kept: draw that back, too."""
@@ -116,10 +122,15 @@ class Keeper:
             with within():
                 for name in names:
                     self._measure(name)
-            return max(map(self._over, names), default=0.0)
+            return self._worst(names)
 
-        over = worst() if within is not nullcontext else max(map(self._over, names), default=0.0)
+        over = worst() if within is not nullcontext else self._worst(names)
         return self.schedule.drawing.until(over, draw, worst)
+
+    def _worst(self, names: Sequence[str]) -> float:
+        """The most that one of these is measured to be; one that is no number hides no other."""
+        found = [over for over in map(self._over, names) if not math.isnan(over)]
+        return max(found, default=0.0)
 
     def _over(self, name: str) -> float:
         """How much a bound is measured to be, with the room that it needs, as a part of it."""

@@ -124,8 +124,6 @@ class OnSuite:
         watched, later = items_of(keep, suite, subject.templated)
         self.digest = suites.digest(suite, [*watched, *later])
         self.watch, self.later = (Asked(keep.name, suite, items) for items in (watched, later))
-        self.seen = Estimate(math.nan)
-        """x as it was measured last."""
         text = list(run.data.retention.get(f"keep/{keep.name}", ()))
         self.pulled = Pulled(run, keep, text) if keep.means == "kl" else None
         self.weighed_by = weighed_by(run, keep, text) if keep.means == "fisher" else None
@@ -141,8 +139,7 @@ class OnSuite:
         judged."""
         with self._timed():
             now = self.asker.ask(self.watch, len(self.watch.items), math.inf)
-        self.seen = self._fall(self.watch, now)
-        return _interval(self.seen)
+        return _interval(self._fall(self.watch, now))
 
     def held_out(self) -> tuple[float, float, Interval]:
         """Before, after, and the fall, on the certificate's items."""

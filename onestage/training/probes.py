@@ -41,7 +41,8 @@ class Prober:
         for prefix, records_of in (("retention", retention), ("task", task)):
             for name, records in records_of.items():
                 rows = run.devices.pack(list(records), run.options.row_budget).rows
-                self.watched[f"{prefix}/{name}"] = Anchor(run.policy, run.devices.deal(rows))
+                with run.accelerator.autocast():  # as it is measured later
+                    self.watched[f"{prefix}/{name}"] = Anchor(run.policy, run.devices.deal(rows))
         self.start = {name: moved(self.run, start) for name, start in self.watched.items()}
 
     def __call__(self) -> dict[str, float]:

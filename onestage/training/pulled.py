@@ -28,7 +28,8 @@ class Pulled:
         pool = pool_of(run, keep, records, "pulled on", "pulls on")
         longest = max(_path_tokens(record) for record in pool)
         rows = pack_records(pool, max(longest, keep.step_tokens)).rows
-        self.anchor = Anchor(run.policy, rows)
+        with run.accelerator.autocast():  # as it is measured later
+            self.anchor = Anchor(run.policy, rows)
         require_exact(run, keep, self.anchor, "anchor, replay or step")
 
     def pull(self, weight: float) -> float:

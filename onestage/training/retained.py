@@ -33,7 +33,8 @@ class Sampled:
     def __init__(self, run: Run, records: Sequence[Encoded]) -> None:
         self.run, self.records = run, records
         rows = run.devices.pack(list(records), run.options.row_budget).rows
-        self.anchor = Anchor(run.policy, run.devices.deal(rows))
+        with run.accelerator.autocast():  # as it is measured later
+            self.anchor = Anchor(run.policy, run.devices.deal(rows))
         self.before = self.sums()
 
     def sums(self) -> list[Sums]:

@@ -40,6 +40,8 @@ def test_room_that_is_told_by_hand() -> None:
     assert (found.mean, found.level) == (0.05, level)
     found.observe(0.09, 0.03)
     assert (found.mean, found.error) == pytest.approx((0.07, 0.0))
+    found.drew(math.nan)  # which says nothing of where x is now
+    assert found.mean == pytest.approx(0.07)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60))

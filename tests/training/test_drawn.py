@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onestage.training.drawn import NEAR, TRIES, Drawing, Line
+from onestage.training.drawn import NEAR, STEEP, TRIES, Drawing, Line
 
 
 def test_a_part_of_the_way_by_hand() -> None:
@@ -62,3 +62,10 @@ def test_what_is_no_number_moves_nothing() -> None:
         raise AssertionError("nothing tells how far")
 
     assert Drawing().until(float("nan"), no, lambda: 0.0) == 1.0
+
+
+def test_what_is_beyond_all_measure_goes_back_to_the_start() -> None:
+    drawn: list[float] = []
+    drawing = Drawing()
+    assert drawing.until(float("inf"), drawn.append, lambda: 0.5) == 0.0
+    assert (drawn, drawing.steep) == ([0.0], STEEP)

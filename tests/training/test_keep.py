@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from onestage.schedules import make
 from onestage.stats import another, interval, weighted
 from onestage.training.drawn import NEAR
 from onestage.training.keep import By, Keep, What
+from onestage.training.keeping import Keeper
 from onestage.training.kept import Kept
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
@@ -84,9 +86,12 @@ def test_a_run_holds_its_bound_and_says_so(keeping: Make, tmp_path: Path) -> Non
 def test_weights_go_back_where_the_bound_is_broken(
     keeping: Make, tmp_path: Path, average: str
 ) -> None:
-    """At every measurement, and of what is saved, an average too."""
+    """At every measurement, and of what is saved, an average too; another bound is measured of what is
+    left, and so is the slack."""
     bound = {"what": "kl", "at_most": 0.01, "margin": 0.2}
-    recipe = keeping(bound)
+    beside = {"what": "kl", "at_most": 0.01, "by": "nothing"}
+    beside |= {"of": {"name": "beside", "path": str(tmp_path / "kept.jsonl")}}
+    recipe = keeping(beside, bound)
     recipe["train"] |= {"average": average}
     lines = go(recipe, tmp_path / "drawn")
     waiting = go(keeping(bound | {"beyond": "wait"}), tmp_path / "waiting")
@@ -96,8 +101,30 @@ def test_weights_go_back_where_the_bound_is_broken(
     assert max(line.get("keep/kept/measured", 0.0) for line in waiting) > 0.01
     assert all(0 < line["keep/kept/drawn_to"] < 1 for line in drawn)
     assert all(line["keep/kept/before_drawing"] > line["keep/kept/measured"] for line in drawn)
-    (told,) = read_json(tmp_path / "drawn" / "keep.json")  # of the model that is saved
+    assert measured == [line["keep/beside/measured"] for line in lines if "keep/kept/aim" in line]
+    for line in drawn:
+        assert line["keep/kept/slack"] == pytest.approx(0.01 - line["keep/kept/measured"])
+    told = read_json(tmp_path / "drawn" / "keep.json")[1]  # of the model that is saved
     assert told["change"] <= 0.01
+
+
+def test_a_model_that_has_not_moved_has_not_moved_in_bfloat16_either(
+    keeping: Make, tmp_path: Path
+) -> None:
+    """What the start model says is computed as what is compared with it."""
+    recipe = keeping({"what": "kl", "at_most": 0.05, "by": "nothing"})
+    recipe["probe"] = {"steps": 1, "retention": [recipe["keep"][0]["of"] | {"name": "probed"}]}
+    recipe["train"] |= {"bf16": True, "max_steps": 1, "learning_rate": 1e-12}
+    lines = go(recipe, tmp_path / "out", self_check=False)
+    for key in ("keep/kept/measured", "keep/kept/held_out", "retention/probed/kl"):
+        assert abs(last(lines, key)) < 1e-9
+
+
+def test_a_measure_that_is_no_number_hides_no_other() -> None:
+    """A suite of which no answer could be judged, beside a KL."""
+    measured = SimpleNamespace(_over={"suite": math.nan, "kl": 2.0}.get)
+    assert Keeper._worst(cast("Keeper", measured), ["suite", "kl"]) == 2.0
+    assert Keeper._worst(cast("Keeper", measured), ["suite"]) == 0.0
 
 
 @pytest.mark.parametrize("layout", ["forest", "alone"])
