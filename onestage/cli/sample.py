@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
-from onestage.cli._terminal import app, console, loading, quiet_libraries, say, then
+from onestage.cli._terminal import app, complaints, console, loading, quiet_libraries, say, then
 
 if TYPE_CHECKING:
     from onestage.data.wishes import Wish
@@ -90,15 +90,17 @@ def _complete(
             f"all {cut:,} completions were cut at {how.max_completion_length} tokens, and --only-ended "
             "leaves those out; give a larger --max-new-tokens"
         )
+    what = "were left out" if only_ended else "are among them (--only-ended leaves those out)"
+    told = f"; {cut:,} cut at {how.max_completion_length} tokens {what}" if cut else ""
     if out is not None:
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
-        what = "were left out" if only_ended else "are among them (--only-ended leaves those out)"
-        told = f"; {cut:,} cut at {how.max_completion_length} tokens {what}" if cut else ""
         say(f"{out}: {len(rows):,} completions{told}")
         then(f"onestage check {out}")
         return
     for row in rows:
         console.print(f"[bold]{escape(str(row['prompt']))}[/]\n{escape(row['completion'])}\n")
+    if told:  # beside what may be kept
+        complaints.print(f"{len(rows):,} completions{told}", highlight=False, soft_wrap=True)
 
 
 def _chat(policy: Any, system: str | None, how: Any, seed: int, wishes: Mapping[str, Wish]) -> None:

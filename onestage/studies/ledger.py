@@ -50,7 +50,7 @@ OLD = {"does not hold": "reversed"}
 def _opening(folder: Path, told: Mapping[str, Any], beside: Path) -> list[str]:
     tune, seeds = told.get("tune"), told.get("seeds", [])
     how = f"{tune['trials']} trials a method on seed {tune['seeds']}" if tune else "not tuned"
-    if tune and tune.get("report") in ("likely", "all"):
+    if tune and tune.get("report") in ("likely", "all") and len(tune["seeds"]) > 1:
         how += ", intervals include the choice"
     page = folder / "README.md"
     link = Path(os.path.relpath(page, beside)).as_posix() if page.is_file() else ""

@@ -174,6 +174,10 @@ class Prompts:
             self._answer(self.most)
         self._show()
 
+    def more_than(self, most: int) -> bool:
+        """Have the first answered in at most so many tokens; whether that was ended for it."""
+        return self._answer(most, 1)[1]
+
     def show(self) -> None:
         """Answer them, and keep the answers as samples."""
         self._answer(self.most)
@@ -191,11 +195,11 @@ class Prompts:
         """Whether answers are ended sooner than the section has it."""
         return self.most is not None and self.most < self.allowed
 
-    def _answer(self, most: int | None) -> tuple[float, bool]:
-        """Answer them; the seconds, and whether any answer was ended for its length."""
+    def _answer(self, most: int | None, number: int | None = None) -> tuple[float, bool]:
+        """Answer them, or the first few; the seconds, and whether one was ended for its length."""
         began, how = self.asker.clock(), Decoding(self.allowed, temperature=0)
         subject = replace(self.asker.subject, most=most, stopped=[])
-        asked = [turns(one, subject.templated) for one in self.texts]
+        asked = [turns(one, subject.templated) for one in self.texts[:number]]
         with self.asker.asking():
             self._written = subject.write(asked, how, [str(n) for n in range(len(asked))])
         self.took = self.asker.agreed(self.asker.clock() - began)

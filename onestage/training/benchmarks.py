@@ -244,7 +244,9 @@ class Benchmarks:
         self.pace.trained = self.asker.agreed(self.pace.trained)
 
     def _one_answer(self, most: int) -> bool:
-        return any(self.asker.more_than(one, most) for one in self.asked[:1])
+        if self.asked:
+            return self.asker.more_than(self.asked[0], most)
+        return self.prompts is not None and self.prompts.more_than(most)
 
     @property
     def _for_prompts(self) -> float:

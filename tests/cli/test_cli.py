@@ -152,6 +152,7 @@ def test_sample_from_a_file(model_folder: Path, tmp_path: Path) -> None:
     }
     assert len(lines) == 2
     same = [call(*words, "--seed", 3) for _ in range(2)]
+    assert "2 cut at 5 tokens are among them" in same[0]
     assert same[0] == same[1] != call(*words, "--seed", 4)
 
 

@@ -128,6 +128,11 @@ def test_claims_are_older_than_results(
     assert one["why"] == "the margin was forgotten"
     assert [was["margin"] for was in (*one["before"], *one["after"])] == [0.5]
     assert "Claims changed on" in ledger([folder], tmp_path)
+    told = read_json(folder / "study.json")
+    for seeds, says in (([100], False), ([100, 101], True)):  # one seed cannot be drawn otherwise
+        tune = {"trials": 2, "seeds": seeds, "report": "likely"}
+        (folder / "study.json").write_text(json.dumps({**told, "tune": tune}))
+        assert ("intervals include the choice" in ledger([folder], tmp_path)) is says
 
 
 def test_results_are_judged_again_without_a_run(

@@ -152,6 +152,9 @@ def test_settings_that_another_draw_would_choose() -> None:
     for setting, values in (({"rate": 3}, [0.9, 0.8, 0.9]), ({"rate": 4}, [0.1, 0.7, 0.2])):
         for seed, value in enumerate(values, 100):
             many.append(TidyRow("tune", "C", {}, seed, "", "overall", value, setting))
+    # Diverged on one seed, it is chosen nowhere.
+    for seed, value in enumerate([float("nan"), 0.75, 0.75], 100):
+        many.append(TidyRow("tune", "C", {}, seed, "", "overall", value, {"rate": 5}))
     assert likely(many, tune, "higher") == {"A": [{"rate": 1}, {"rate": 2}], "C": [{"rate": 3}]}
     assert likely(many, tune, "lower") == {"A": [{"rate": 1}, {"rate": 2}], "C": [{"rate": 4}]}
 
@@ -168,3 +171,22 @@ def test_only_settings_that_a_draw_chooses_need_to_have_run() -> None:
     assert widened(plain, [*many, *worse], tune, metrics, places, "higher") == wide
     best = [replace(row, value=0.9) for row in worse]  # which would be chosen, and has not run
     assert widened(plain, [*many, *best], tune, metrics, places, "higher") == plain
+
+
+def test_a_draw_chooses_among_settings_that_reach_and_keep_what_is_asked() -> None:
+    """A's rate 2 breaks the bound in every draw and reaches half of the best truth; C, of one trial
+    that does not, is never chosen."""
+    many = rows(0.2)
+    asked = {("A", 1): (0.1, 0.8), ("A", 2): (0.3, 0.4), ("C", 1): (0.3, 0.1), ("C", 2): (0.3, 0.1)}
+    for (method, rate), values in asked.items():
+        for seed in (100, 101, 102):
+            for name, value in zip(("loss", "truth"), values, strict=True):
+                many.append(TidyRow("tune", method, {}, seed, "", name, value, {"rate": rate}))
+            if method == "C":
+                many.append(TidyRow("tune", "C", {}, seed, "", "overall", 0.9, {"rate": rate}))
+    plain, places = interval([0.1, 0.11, 0.09, 0.1, 0.1, 0.1]), (("A", {}), ("B", {}))
+    for asks in ({"at_most": {"loss": 0.2}}, {"at_least": {"truth": 0.9}}):
+        tune = Tune(seeds=[100, 101, 102], report="likely", **asks)  # type: ignore[arg-type]
+        assert likely(many, tune, "higher") == {"A": [{"rate": 1}], "C": []}
+        wide = widened(plain, many, tune, ("score", "score"), places, "higher")
+        assert wide.high - wide.low < 1.1 * (plain.high - plain.low)

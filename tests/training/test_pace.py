@@ -10,8 +10,10 @@ import pytest
 from support.tiny import write_rows
 
 from onestage.data.packing import pack_records
+from onestage.training.benchmarks import Benchmarks
 from onestage.training.build import build
 from onestage.training.pace import Pace
+from onestage.training.questions import Evaluate
 from onestage.training.recipe import parse_recipe
 from onestage.training.rehearsal import longest_answer, seconds_of_a_step
 
@@ -135,3 +137,7 @@ def test_where_problems_are_answered_a_few_tokens_tell_what_an_answer_takes(
     assert seconds_of_a_step(run, answer, iter((0.0, 3.0)).__next__) == pytest.approx(36)
     assert seconds_of_a_step(run, answer, iter((0.0, 3.0)).__next__) == pytest.approx(18)
     assert asked == [36, 36]
+    # Where nothing but prompts is asked, one of them is answered for that.
+    looking = Benchmarks(run, Evaluate(prompts=["say red", "say blue"]))
+    looking.begin()
+    assert looking.pace.guess > 1e-3
