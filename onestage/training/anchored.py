@@ -15,7 +15,7 @@ and B alone is held, which holds their product.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,22 +36,20 @@ Weights = dict[int, Tensor]
 class Anchored:
     """Trained weights, where they started, and how strongly each bound holds each of them."""
 
-    def __init__(self, run: Run, texts: Mapping[str, Sequence[Encoded] | None]) -> None:
-        """`texts`: by bound, the records that weights are weighed by; None: all alike."""
-        self.run = run
-        self.start: Weights = {}
-        if texts:
-            self.start = {id(p): p.detach().clone() for p in self.trained()}
+    def __init__(
+        self, run: Run, held: Iterable[Tensor], texts: Mapping[str, Sequence[Encoded] | None]
+    ) -> None:
+        """`held`: the weights; what else is trained (a value head) goes where it goes. `texts`: by
+        bound, the records that weights are weighed by; None: all alike."""
+        self.start: Weights = {id(p): p.detach().clone() for p in held} if texts else {}
         self.fisher = {name: fisher(run, text) for name, text in texts.items() if text is not None}
-
-    def trained(self) -> list[Tensor]:
-        return [p for group in self.run.optimizer.param_groups for p in group["params"]]
 
     @torch.no_grad()
     def decay(self, weights: Sequence[Tensor], rate: float, nu: Mapping[str, float]) -> None:
         """Draw some weights back, by the multipliers of the bounds and their learning rate."""
         alike = rate * sum(value for name, value in nu.items() if name not in self.fisher)
-        for weight in weights if any(nu.values()) else ():
+        held = (weight for weight in weights if id(weight) in self.start)
+        for weight in held if any(nu.values()) else ():
             part: Tensor | float = alike
             for name, found in self.fisher.items():
                 part = part + rate * nu.get(name, 0.0) * found[id(weight)]

@@ -36,7 +36,7 @@ class Keeper:
         drawn = any(keep.draws for keep in schedule.keeps.values())
         self.line = Line(trained(run)) if drawn else None
         texts = {name: self.watches[name].weighed_by for name in self._held()}
-        self.anchored = Anchored(run, texts)
+        self.anchored = Anchored(run, trained(run).values(), texts)
         for name, keep in schedule.keeps.items():
             # A weight that stays is only compared with a bound.
             if keep.at_most < 0 and keep.controlled:

@@ -123,14 +123,15 @@ class Kept(Around):
         self.weights = weights
 
     def state(self) -> dict[str, Any]:
-        multipliers = {name: one.state() for name, one in self.multipliers.items()}
-        return {"keep": multipliers, "steep": self.drawing.steep, **self.inner.state()}
+        steep = {"steep": self.drawing.steep}  # here, so that older checkpoints have the same keys
+        multipliers = {name: one.state() | steep for name, one in self.multipliers.items()}
+        return {"keep": multipliers, **self.inner.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, one in self.multipliers.items():
             if name in state["keep"]:  # else one that was allowed to be added since
                 one.restore(state["keep"][name])
-        self.drawing.steep = state.get("steep", self.drawing.steep)
+                self.drawing.steep = state["keep"][name].get("steep", self.drawing.steep)
         self.inner.restore(state)
 
 

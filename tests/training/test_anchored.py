@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,18 +15,20 @@ from onestage.data.packing import pack_records
 from onestage.training.anchored import Anchored, fisher
 from onestage.training.build import build
 from onestage.training.recipe import parse_recipe
+from onestage.training.run import Run
 
 Make = Callable[..., dict[str, Any]]
 
 
 def test_a_decay_by_hand() -> None:
-    """From 1 to where it started, 0: by a tenth alike, by F = 3 and 1/3, and never past it."""
-    weight = torch.zeros(2)
-    run: Any = SimpleNamespace(optimizer=SimpleNamespace(param_groups=[{"params": [weight]}]))
-    anchored = Anchored(run, {"alike": None})
+    """From 1 to where it started, 0: by a tenth alike, by F = 3 and 1/3, and never past it. What is not
+    held (a value head) stays as it is trained."""
+    weight, head, run = torch.zeros(2), torch.ones(1), cast("Run", None)
+    anchored = Anchored(run, [weight], {"alike": None})
     weight += 1
-    anchored.decay([weight], 0.1, {"alike": 1.0})
+    anchored.decay([weight, head], 0.1, {"alike": 1.0})
     assert weight.tolist() == pytest.approx([0.9, 0.9])
+    assert head.item() == 1
     anchored.fisher["text"] = {id(weight): torch.tensor([3.0, 1 / 3])}
     weight.fill_(1.0)
     anchored.decay([weight], 0.1, {"text": 1.0})

@@ -246,12 +246,15 @@ def test_a_bound_that_is_another_one_by_now_is_held_from_then_on() -> None:
     for one in first.multipliers.values():
         one.observe(0.5)
         one.relax()
+    first.drawing.steep = 2.5
+    assert set(first.state()) == {"keep", *first.inner.state()}  # as in checkpoints of before
     state, again = json.loads(json.dumps(first.state())), kept(a=0.1, b=0.9, c=0.3)
     again.restore(state)
     assert again.multipliers["a"] == first.multipliers["a"]
     assert again.multipliers["b"].bound == 0.9
     assert again.multipliers["b"].mean == first.multipliers["b"].mean
     assert again.multipliers["c"].bound == 0.3
+    assert again.drawing.steep == 2.5
 
 
 def test_a_term_of_weight_0_is_raised_and_no_guard_raises_it(
