@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,17 @@ def test_the_loop_fits_one_screen() -> None:
     }
     assert sizes["train"] <= 50
     assert sizes["take_step"] <= 50
+
+
+ON_THE_HOST = {"training/retained.py", "models/preserved.py"}
+"""What these make wide has come to the host before."""
+
+
+def test_no_device_is_asked_for_what_it_may_not_have() -> None:
+    """Apple's have no float64: wide are numbers of the host, or what `objectives.wide` says."""
+    found = {
+        str(file.relative_to(ROOT))
+        for file in FILES
+        if re.search(r"(?<!\.cpu\(\))\.double\(\)", file.read_text())
+    }
+    assert found <= ON_THE_HOST

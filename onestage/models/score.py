@@ -32,7 +32,7 @@ def score_records(
             sums = [0.0] * sum(len(record.scores) for record in block)
             tokens = [0] * len(sums)
             for row in batch.rows:
-                logp_K = policy(row).double().tolist()
+                logp_K = policy(row).cpu().double().tolist()
                 for number, logp in zip(row.tree.response_K.tolist(), logp_K, strict=True):
                     sums[number] += logp
                     tokens[number] += 1

@@ -153,7 +153,7 @@ def given(
             check_head(model)
         settle(inner, tokenizer)
     _use_forest_attention(inner, inner.device)
-    _without_dropout(inner)
+    four_bits.trainable(_without_dropout(inner))
     fingerprint = fingerprint_of(model)
     if lora is not None and base is not None:
         if not (keep and base.exists()):
@@ -257,7 +257,8 @@ def _built(
     require_whole(name, report, fresh="score." if fresh else None, unused=HEADS if fresh else ())
     if is_nested(model.config):
         model = text_part(model)
-    return four_bits.trainable(model) if source.load_in_4bit else model.to(device)
+    # Also of a folder that is stored in 4 bits, which nobody needs to ask for.
+    return four_bits.trainable(model if source.load_in_4bit else model.to(device))
 
 
 def _shape(source: Model, config: PretrainedConfig) -> Any:

@@ -122,7 +122,8 @@ def largest(gap: Tensor) -> float:
 
 
 def root_mean_square(gap: Tensor) -> float:
-    return gap.double().pow(2).mean().sqrt().item() if gap.numel() else 0.0
+    wide = torch.float32 if gap.device.type == "mps" else torch.float64  # it has no other
+    return gap.to(wide).pow(2).mean().sqrt().item() if gap.numel() else 0.0
 
 
 def not_finite(model: Any) -> str:

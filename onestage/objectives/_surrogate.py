@@ -29,7 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives import Feedback, Measured, Need, Objective, Scored, Unit, Units
+from onestage.objectives import Feedback, Measured, Need, Objective, Scored, Unit, Units, wide
 from onestage.objectives._host import records
 
 RATIO_LIMIT = 20.0
@@ -249,9 +249,9 @@ def group_sums(value_N: Tensor, mask_N: Tensor, feedback: Feedback) -> Tensor:
 
     In float64 the mean of equal rewards is exactly the reward, so that their advantages are exactly 0.
     """
-    wide = torch.float32 if value_N.device.type == "mps" else torch.float64  # it has no other
-    total = value_N.new_zeros(records(feedback), dtype=wide)
-    total.index_add_(0, feedback.record_N, torch.where(mask_N, value_N.to(wide), 0.0))
+    dtype = wide(value_N.device)
+    total = value_N.new_zeros(records(feedback), dtype=dtype)
+    total.index_add_(0, feedback.record_N, torch.where(mask_N, value_N.to(dtype), 0.0))
     return total[feedback.record_N]
 
 
@@ -274,7 +274,7 @@ def sums_to_go(value_K: Tensor, batch: Scored, factor: float = 1.0) -> Tensor:
 
 def whitened(value_K: Tensor, mask_K: Tensor) -> Tensor:
     """A value brought to mean 0 and deviation 1 over the masked tokens."""
-    value_M = value_K[mask_K].double()
+    value_M = value_K[mask_K].to(wide(value_K.device))
     if len(value_M) < 2:
         return value_K - (value_M.mean() if len(value_M) else 0.0)
     return (value_K - value_M.mean()) / (value_M.var() + WHITENING).sqrt()

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives import Scored
+from onestage.objectives import Scored, wide
 from onestage.objectives._surrogate import (
     PolicyGradient,
     group_means,
@@ -65,7 +65,8 @@ class Reinforce(PolicyGradient):
             return group_means(reward_N, own_N, feedback)
         value = 0.0
         if self.baseline == "batch":
-            value = float(reward_N[own_N].double().mean()) if bool(own_N.any()) else 0.0
+            own_M = reward_N[own_N].to(wide(reward_N.device))
+            value = float(own_M.mean()) if len(own_M) else 0.0
         elif self.baseline == "running" and batch.state["weight"]:
             value = batch.state["reward"] / batch.state["weight"]
         return torch.full_like(reward_N, value)

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onestage.objectives import Scored
+from onestage.objectives import Scored, wide
 from onestage.objectives._surrogate import PolicyGradient, group_sums, rewards_N
 
 
@@ -33,9 +33,10 @@ class RLOO(PolicyGradient):
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "sum"
 
     def advantage_K(self, batch: Scored) -> Tensor:
-        feedback, reward_N = batch.feedback, rewards_N(batch, self).double()
+        feedback, reward_N = batch.feedback, rewards_N(batch, self)
+        reward_N = reward_N.to(wide(reward_N.device))
         group_N = self.units_N(feedback)
-        others_N = group_sums(group_N.double(), group_N, feedback) - 1
+        others_N = group_sums(group_N, group_N, feedback) - 1
         baseline_N = (group_sums(reward_N, group_N, feedback) - reward_N) / others_N.clamp(min=1)
         advantage_N = torch.where(others_N > 0, reward_N - baseline_N, 0.0)
         return advantage_N[batch.response_K]

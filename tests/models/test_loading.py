@@ -71,7 +71,10 @@ def test_an_opened_model_says_what_the_saved_one_says(tmp_path: Path) -> None:
 
 def test_a_given_model_is_trained_whole_where_no_adapter_is_asked_for() -> None:
     model = plain_llama()
+    packing = model.model.layers[0].mlp.up_proj  # as a layer of bitsandbytes would be (`four_bits`)
+    packing.support_avx512bf16_for_cpu = True
     loaded = models.given(model, make_tokenizer())
+    assert not packing.support_avx512bf16_for_cpu
     assert loaded.model is model
     assert model.config._attn_implementation == "onestage_forest"
     assert all(layer.self_attn.attention_dropout == 0.0 for layer in model.model.layers)

@@ -149,14 +149,14 @@ class RewardModel(Reward):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
         logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-        return iter(logits[:, column].double().tolist())
+        return iter(logits[:, column].cpu().double().tolist())
 
     def _reward(self, logit: float) -> float | Failure:
         if not math.isfinite(logit):
             return Failure("value", f"a logit of {logit}")
-        return (
-            float(torch.tensor(logit).double().sigmoid()) if self.transform == "sigmoid" else logit
-        )
+        if self.transform != "sigmoid":
+            return logit
+        return float(torch.tensor(logit, dtype=torch.float64).sigmoid())
 
     @cached_property
     def _loaded(self) -> Classifier:

@@ -116,7 +116,7 @@ class Subject:
         with self.policy.evaluating():
             for row in pack(numbered, max(longest, TOKENS_PER_ROW)):
                 said = self.policy.look(row, ("likeliest",))
-                logp_K, likeliest_K = (said[name].double().cpu().numpy() for name in said)
+                logp_K, likeliest_K = (said[name].cpu().double().numpy() for name in said)
                 np.add.at(sums, row.tree.response_K, logp_K)
                 np.logical_and.at(likeliest, row.tree.response_K, likeliest_K > 0)
         return list(zip(sums.tolist(), likeliest.tolist(), strict=True))

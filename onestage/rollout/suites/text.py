@@ -73,7 +73,7 @@ class Text(Suite):
         with subject.policy.evaluating():
             for row in pack(records, max(self.max_length, TOKENS_PER_ROW)):
                 whose = owner[row.tree.response_K]
-                np.add.at(found["logp"], whose, subject.policy(row).double().cpu().numpy())
+                np.add.at(found["logp"], whose, subject.policy(row).cpu().double().numpy())
                 np.add.at(found["tokens"], whose, 1)
                 moved = self._moved(subject, row) if apart else None
                 if moved is not None:
@@ -105,7 +105,7 @@ class Text(Suite):
         assert subject.base is not None
         with subject.base.evaluating():
             found = between(subject.base, subject.policy, row)
-        return None if found is None else found.double().cpu().numpy()
+        return None if found is None else found.cpu().double().numpy()
 
 
 def _bytes(subject: Subject, ids: Any) -> int:

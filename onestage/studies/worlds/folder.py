@@ -155,7 +155,7 @@ def _moved(trained: Policy, base: Policy, records: list[Encoded]) -> dict[str, f
     rows = pack_records(records, _row(records)).rows
     with trained.evaluating(), base.evaluating():
         parts = [between(base, trained, row) for row in rows]
-    known = [part.double().cpu() for part in parts if part is not None]
+    known = [part.cpu().double() for part in parts if part is not None]
     return {"text_kl": float(torch.cat(known).mean())} if len(known) == len(parts) else {}
 
 
