@@ -70,6 +70,13 @@ class Keeper:
             f"keep/{name}/{what}": x for name in names for what, x in self._follow(name).items()
         }
 
+    def end(self) -> None:
+        """Of a run that goes on only to end, hold the bounds that weights are drawn back to: since they
+        were measured it may have moved."""
+        if self.run.done and self.line:
+            self.run.log({"step": self.run.step, **self.hold()})
+            self.settle()
+
     def settle(self) -> None:
         """At the end, where an average is what is kept: draw that back, too."""
         average, line = self.run.average, self.line

@@ -44,6 +44,8 @@ def train(run: Run) -> None:
     parameters = [p for p in run.policy.parameters() if p.requires_grad]
     window = Window(run.tokens)
     run.policy.train()
+    if run.keeper:
+        run.keeper.end()
     while not run.done and not _stopping(run):
         weights = decide(run)
         records = run.feeds.draw(active(weights))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,6 +233,18 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(keeping: Make, tmp_path:
     assert last(lines, "keep/kept/multiplier") == last(whole, "keep/kept/multiplier")
     mine, theirs = (load_file(tmp_path / n / "model/model.safetensors") for n in ("whole", "cut"))
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_a_run_that_goes_on_only_to_end_is_held_to_its_bound(keeping: Make, tmp_path: Path) -> None:
+    """Stopped between two measurements, and ended there."""
+    recipe = keeping({"what": "kl", "at_most": 0.001, "steps": 100, "margin": 0.2})
+    recipe["train"] |= {"save_steps": 3, "max_steps": 6}
+    go(recipe, tmp_path / "out", self_check=False)
+    shutil.rmtree(tmp_path / "out" / "checkpoints" / "step-000006")
+    recipe["train"]["max_tokens"] = 1
+    lines = go(recipe, tmp_path / "out", self_check=False, resume=True)
+    assert (lines[-1]["step"], last(lines, "keep/kept/drawn_to") < 1) == (3, True)
+    assert last(lines, "keep/kept/measured") <= 0.001
 
 
 def test_a_bound_that_is_another_one_by_now_is_held_from_then_on() -> None:
