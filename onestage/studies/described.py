@@ -55,9 +55,7 @@ def settled_claims(file: StudyFile, folder: Path, why: str | None) -> dict[str, 
         return {"claims": asked, "claims_since": now}
     changed = list(before.get("changed_claims") or [])
     since = {"claims_since": before.get("claims_since", now), "changed_claims": changed}
-    new = [one for one in asked if one not in old]
-    withdrawn = _withdrawn(file)
-    gone = [one for one in old if one not in asked and one not in withdrawn]
+    new, gone = _unlike(file, old)
     if not (new or gone) or not any((folder / "cells").glob("*/results.json")):
         return {"claims": asked, **since}
     if not why:
@@ -70,6 +68,26 @@ def settled_claims(file: StudyFile, folder: Path, why: str | None) -> dict[str, 
         )
     changed.append({"date": now, "why": why, "before": old, "after": asked})
     return {"claims": asked, **since}
+
+
+def judged_anew(file: StudyFile, told: Mapping[str, Any]) -> dict[str, Any]:
+    """What `study.json`, which says `told`, is to say where its results are judged by other claims than
+    it has: the change, too. Nothing where they are the same, or it is too old to have any."""
+    old, asked = told.get("claims"), claims.asked(file)
+    if old is None or not any(_unlike(file, old)):
+        return {}
+    why = f"judged again by what {file.name}.yaml claims"
+    date = datetime.now().isoformat(timespec="seconds")
+    change = {"date": date, "why": why, "before": old, "after": asked}
+    return {"claims": asked, "changed_claims": [*(told.get("changed_claims") or []), change]}
+
+
+def _unlike(file: StudyFile, old: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Claims that ask what none of the old ones did, and old ones that nothing asks and that were not
+    withdrawn."""
+    asked, withdrawn = claims.asked(file), _withdrawn(file)
+    new = [one for one in asked if one not in old]
+    return new, [one for one in old if one not in asked and one not in withdrawn]
 
 
 def _withdrawn(file: StudyFile) -> list[dict[str, Any]]:

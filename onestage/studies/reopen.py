@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onestage.runfolder import read_json, write_json, write_text
 from onestage.studies.claims import judged
+from onestage.studies.described import judged_anew
 from onestage.studies.file import StudyError, load_study
 from onestage.studies.results import read_tidy, summary
 from onestage.studies.study import Outcome
@@ -14,7 +15,7 @@ from onestage.studies.tables import markdown
 
 def judge_again(folder: Path, files: Path) -> Outcome:
     """Write `claims.json` and `README.md` of a study's folder anew, from its `results.parquet` and its
-    study file in `files`.
+    study file in `files`. Where that claims other things than the study did, `study.json` keeps that.
 
     `StudyError` where either is not there.
     """
@@ -29,6 +30,8 @@ def judge_again(folder: Path, files: Path) -> Outcome:
     lower = told["metrics"].get(chooses, {}).get("better") == "lower"
     claims = judged(study, rows, "lower" if lower else "higher")
     outcome = Outcome(folder, rows, summary(rows, list(study.axes)), claims, {}, [])
+    if changed := judged_anew(study, told):
+        write_json(folder / "study.json", {**told, **changed})
     write_json(folder / "claims.json", claims)
     write_text(folder / "README.md", markdown(folder, outcome, file.as_posix()))
     return outcome

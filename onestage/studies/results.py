@@ -97,10 +97,12 @@ def traded(rows: Sequence[TidyRow], front: Front) -> list[TidyRow]:
 
     f* is the lowest that any run of the same seed ended with (Fernando et al. 2024 measure it by runs
     of one objective alone; include those as methods to have the same). The start is 1, the best 0.
+    Settings that were not chosen are seen from the best of those that were.
     """
     made: list[TidyRow] = []
-    for purpose in ("tune", "test"):
-        placed = _gaps([row for row in rows if row.purpose == purpose], front)
+    for purpose, among in (("tune", "tune"), ("test", "test"), ("grid", "test")):
+        mine, others = ([r for r in rows if r.purpose == one] for one in (purpose, among))
+        placed = _gaps(mine, others, front)
         for row, gap in placed:
             numbers = {f"gap/{name}": value for name, value in gap.items()}
             numbers["ideal_distance"] = ideal_distance(gap)
@@ -109,15 +111,20 @@ def traded(rows: Sequence[TidyRow], front: Front) -> list[TidyRow]:
     return made
 
 
-def _gaps(rows: Sequence[TidyRow], front: Front) -> list[tuple[TidyRow, dict[str, float]]]:
-    """A row of every cell with its normalised gaps `x` and `y`, where both can be said."""
+def _gaps(
+    rows: Sequence[TidyRow], among: Sequence[TidyRow], front: Front
+) -> list[tuple[TidyRow, dict[str, float]]]:
+    """A row of every cell with its normalised gaps `x` and `y`, where both can be said. among: the rows
+    that the start and the best are taken from."""
     ends: dict[str, dict[str, TidyRow]] = {}
     best: dict[int, dict[str, float]] = {}
     start: dict[int, dict[str, float]] = {}
-    for row in rows:
-        for name, metric in (("x", front.x), ("y", front.y)):
+    for name, metric in (("x", front.x), ("y", front.y)):
+        for row in rows:
             if row.metric == metric:
                 ends.setdefault(row.cell, {})[name] = row
+        for row in among:
+            if row.metric == metric and math.isfinite(row.value):
                 lowest = best.setdefault(row.seed, {})
                 lowest[name] = min(lowest.get(name, row.value), row.value)
             elif row.metric == f"start/{metric}":
@@ -126,19 +133,21 @@ def _gaps(rows: Sequence[TidyRow], front: Front) -> list[tuple[TidyRow, dict[str
     for both in ends.values():
         row = next(iter(both.values()))
         losses = {name: one.value for name, one in both.items()}
-        gap = normalised(losses, best[row.seed], start.get(row.seed, {}))
+        gap = normalised(losses, best.get(row.seed, {}), start.get(row.seed, {}))
         if len(gap) == 2:
             placed.append((row, dict(sorted(gap.items()))))
     return placed
 
 
 def _volumes(placed: Sequence[tuple[TidyRow, Mapping[str, float]]], over: str) -> list[TidyRow]:
-    """The hypervolume between a method's front along the axis `over` and the start, for each seed."""
+    """The hypervolume between the front of a method's setting along the axis `over` and the start, for
+    each seed."""
     fronts: dict[Any, list[tuple[float, float]]] = {}
     firsts: dict[Any, TidyRow] = {}
     for row, gap in placed:
         rest = {key: value for key, value in row.axes.items() if key != over}
-        key = row.method, tuple(rest.items()), row.seed
+        choice = json.dumps(dict(row.choice), sort_keys=True)
+        key = row.method, choice, tuple(rest.items()), row.seed
         firsts.setdefault(key, replace(row, axes=rest, cell="", metric="hypervolume"))
         fronts.setdefault(key, []).append((gap["x"], gap["y"]))
     return [

@@ -153,6 +153,13 @@ def test_results_are_judged_again_without_a_run(
     assert (
         "**withdrawn**: the chain is better. 2026-11-26: no." in (folder / "README.md").read_text()
     )
+    assert "changed_claims" not in read_json(folder / "study.json")
+    (tmp_path / "counting.yaml").write_text(
+        yaml.safe_dump({**study, "claims": [{**claim, "margin": 0.5}]})
+    )
+    for _ in range(2):  # kept once
+        judge_again(folder, tmp_path)
+    assert ledger([folder], tmp_path).count("judged again by what counting.yaml claims") == 1
 
 
 class ByFormula(Executor, Crew):

@@ -119,6 +119,17 @@ def test_the_front_of_a_method() -> None:
     assert found["A", 1, "ideal_distance"] == pytest.approx(0.5)
     assert found["A", None, "hypervolume"] == pytest.approx(0.75)
     assert ("B", None, "hypervolume") not in found
+    # A setting that was not chosen is seen from the same best, which it changes as little as a run that
+    # diverged: (.9 - 1) / 2, (.45 - .2) / .5.
+    grid = [
+        replace(row, purpose="grid", cell="g", choice={"rate": 1})
+        for row in losses("A", 0, 0.9, 0.45)
+    ]
+    front = Front(x="eval/sft", y="eval/dpo", over="part")
+    more = traded(losses("C", 0, math.nan, 0.7) + many + grid, front)
+    seen = {row.metric: row.value for row in more if row.purpose == "grid"}
+    assert (seen["gap/x"], seen["gap/y"]) == (pytest.approx(-0.05), pytest.approx(0.5))
+    assert made == [row for row in more if row.purpose == "test" and row.method != "C"]
 
 
 def test_the_best_trial_is_chosen_and_edges_are_told() -> None:
