@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config
 
 import onestage as one
+from onestage.config import RecipeError
 from onestage.models.masters import Masters
 from onestage.models.preserved import Preserved, preserve, strongest
 from onestage.runfolder import silent
 from onestage.training.build import build
+from onestage.training.plan import stages_of
 from onestage.training.recipe import parse_recipe
 
 Make = Callable[..., dict[str, Any]]
@@ -154,6 +156,14 @@ def test_ranks_hold_the_same(recipe: dict[str, Any], model_folder: Path, tmp_pat
     mine, theirs = map(load_file, saved)
     for name, tensor in mine.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=2e-5, msg=name)
+
+
+def test_a_stage_does_not_go_on_without_it(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["stages"] = [{"name": "a"}, {"name": "b", "adapter": "same"}]
+    with pytest.raises(RecipeError, match=r"without keeping it off them; take adapter: merge"):
+        stages_of(parse_recipe(recipe), tmp_path)
+    recipe["stages"][1]["adapter"] = "merge"
+    assert len(stages_of(parse_recipe(recipe), tmp_path)) == 2
 
 
 @pytest.mark.parametrize(
