@@ -71,7 +71,7 @@ def _parts(
     claim: Claim, study: StudyFile, rows: Sequence[TidyRow], better: Literal["higher", "lower"]
 ) -> Iterator[Difference]:
     if claim.trend is not None:
-        yield _trend(claim, by_place(rows, claim.metric))
+        yield _trend(claim, by_place(rows, _metric(claim, claim.trend)))
         return
     for other in claim.than:
         metrics = _metric(claim, claim.more), _metric(claim, other)

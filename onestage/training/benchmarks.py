@@ -312,5 +312,10 @@ class Benchmarks:
             one.start = scores_at(0, one.name, kept)
         if self.best:
             self.best.restore(state)
+            if self.best.step is None and state.get("best_step") is not None:
+                before = f"{state['best_of']}, by which step {state['best_step']} was"
+                self.run.say(
+                    f"evaluate.best: {self.best.key} decides from now on, not {before} best"
+                )
             if self.best.step is not None:
                 self.best.scores = scores_at(self.best.step, self.best.name, kept)

@@ -61,11 +61,15 @@ class Best:
         mine, theirs = (one[self.metric].value if self.metric in one else math.nan for one in found)
         return (math.nan, None) if math.isnan(theirs) else (mine, theirs)
 
-    def state(self) -> dict[str, float | int | None]:
+    def state(self) -> dict[str, float | int | str | None]:
         """What a checkpoint keeps; scores lie in `evaluations.jsonl`."""
-        return {"best": self.value, "best_step": self.step, "waited": self.waited}
+        found = {"best": self.value, "best_step": self.step, "waited": self.waited}
+        return {**found, "best_of": self.key}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing, where another number decided before: the two cannot be compared."""
+        if state.get("best_of", self.key) != self.key:
+            return
         self.value, self.step = state.get("best"), state.get("best_step")
         self.waited = state.get("waited", 0)
 

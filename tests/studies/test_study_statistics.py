@@ -90,6 +90,11 @@ def test_trends_are_along_an_axis() -> None:
     (entry,) = judged(study, many)
     assert entry["verdict"] == "holds"
     assert entry["parts"][0]["mean"] == -1
+    earlier = study.claims[0].model_copy(update={"trend": {**trend, "after": "sft"}})
+    flat = [replace(row, value=1.0) for row in many]
+    flat += [replace(row, metric="after/sft/score") for row in many]
+    (entry,) = judged(study.model_copy(update={"claims": [earlier]}), flat)
+    assert entry["parts"][0]["mean"] == -1
     with pytest.raises(StudyError, match="no axis"):
         check(study.model_copy(update={"claims": [study.claims[0].model_copy(
             update={"trend": {"method": "A", "over": "nothing"}})]}))  # fmt: skip

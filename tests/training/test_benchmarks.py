@@ -22,6 +22,7 @@ from onestage.report.plain import read_plain
 from onestage.rollout import suites
 from onestage.runfolder import read_metrics
 from onestage.training.asker import Asker
+from onestage.training.best import Best
 from onestage.training.callbacks import Callback
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
@@ -194,6 +195,18 @@ def test_models_are_compared_on_the_items_that_both_were_asked(
     worth = [value for _, value in series(out, "suite/small_suites/worth")]
     assert worth == pytest.approx([0.5, 0.7, 1.1, 0.6, 0.8])
     assert series(out, "evaluate/kept_step") == [(2, 2), (4, 2), (6, 2), (8, 8)]
+
+
+def test_what_was_best_by_another_number_is_not_the_best() -> None:
+    """A loss of 2.0 is no accuracy that .4 would have to beat."""
+    by_loss = Best("loss")
+    assert by_loss.judge(3, 2.0, {})
+    by_suite, again = Best("slow", suites.make(SLOW), "mean"), Best("loss")
+    by_suite.restore(by_loss.state())
+    again.restore(by_loss.state())
+    assert (by_suite.step, again.step) == (None, 3)
+    assert by_suite.judge(4, 0.4, {"1": {"mean": 0.4}})
+    assert not again.judge(4, 2.1, {})
 
 
 def test_it_goes_on_where_it_stopped(recipe_of: Make, tmp_path: Path) -> None:
