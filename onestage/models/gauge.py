@@ -170,8 +170,9 @@ def _trained(model: Any) -> Iterator[tuple[Any, str | None]]:
         if "expert" in name or "lora_" in name or id(module) in heads:
             continue
         held = getattr(module, "lora_B", ())
-        low = [one for one in held if one in module.active_adapters]
-        if low and held[low[0]].weight.requires_grad and hasattr(module, "in_features"):
+        # Of adapters that are stacked, one is frozen.
+        low = [k for k in held if k in module.active_adapters and held[k].weight.requires_grad]
+        if low and hasattr(module, "in_features"):
             yield module, low[0]
         elif type(module).__name__ in ("Linear", "Conv1D") and module.weight.requires_grad:
             yield module, None

@@ -67,21 +67,27 @@ def test_the_sketch_keeps_inner_products() -> None:
             assert abs(apart) < 4 * (4 / SIZE) ** 0.5 * size
 
 
-def test_of_lora_it_is_the_gradient_by_b() -> None:
-    """Also where B is not 0, in the fewer passes over memory that its layers are run in."""
+@pytest.mark.parametrize("earlier", [False, True])
+def test_of_lora_it_is_the_gradient_by_b(earlier: bool) -> None:
+    """Also where B is not 0, in the fewer passes over memory that its layers are run in; and of the new
+    adapter where it lies on an earlier one, which is frozen."""
     from peft import LoraConfig, get_peft_model
 
     from onestage.models.low_rank import in_fewer_passes
+    from onestage.models.stacking import stack
 
-    model = get_peft_model(
-        layers((6, 5), (5, 3)), LoraConfig(r=2, target_modules=["0", "1"], init_lora_weights=False)
-    )
+    config = LoraConfig(r=2, target_modules=["0", "1"], init_lora_weights=False)
+    model = get_peft_model(layers((6, 5), (5, 3)), config)
+    if earlier:
+        stack(model, config)
     in_fewer_passes(model)
     states, wanted, share_NG = batch(6, 3)
     found = through(model, share_NG, states, wanted)
     model.zero_grad()
     (model(states[None])[0] * wanted * torch.from_numpy(share_NG[:, :1])).sum().backward()
-    want = [p.grad.flatten() for name, p in model.named_parameters() if "lora_B" in name]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    want = [p.grad.flatten() for name, p in trained.items() if "lora_B" in name]
+    assert len(want) == 2
     torch.testing.assert_close(found[0], torch.cat(want))
 
 
