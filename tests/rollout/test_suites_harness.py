@@ -164,6 +164,30 @@ def test_answers_are_those_that_lm_eval_draws(tmp_path: Path, subject: Subject) 
         assert found.answers[f"written/{sample['doc_id']}"]["resps"] == sample["resps"][0]
 
 
+def test_a_task_that_says_nothing_of_sampling_is_answered_greedily_by_every_class(
+    tmp_path: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's class would draw at temperature 1: what it makes of what it is told is looked at."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    from onestage.rollout.suites import _forest_lm
+
+    told: list[Any] = []
+
+    class Listening:
+        def generate_until(self, requests: Any, disable_tqdm: bool) -> list[str]:
+            told.extend(one.args[1] for one in requests)
+            return ["e"] * len(requests)
+
+    monkeypatch.setattr(_forest_lm, "_theirs", lambda *of: Listening())
+    drawn = {"do_sample": True, "temperature": 0.5, "until": ["e"]}
+    for name, how in (("silent", {"until": ["e"]}), ("drawn", drawn)):
+        path = a_task(tmp_path, name, {**WRITTEN, "generation_kwargs": how})
+        asked = suites.make({"name": "lm_eval", "tasks": path, "backend": "hf", "limit": 1})
+        measure(asked, Subject(subject.policy, subject.tokenizer, subject.engine, source="x"))
+    assert [normalize_gen_kwargs(dict(how)).get("temperature") for how in told] == [0.0, 0.5]
+
+
 def test_an_unknown_task_and_missing_data_are_said_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,7 @@ def answered(
         device = str(subject.policy.device)
         dtype = str(subject.policy.dtype).removeprefix("torch.")
         lm = _theirs(backend, str(subject.source), batch_size, dtype, device)
-    asked = [_rendered(one, subject.tokenizer) for one in instances]
+    asked = [_greedy(_rendered(one, subject.tokenizer)) for one in instances]
     found: list[Any] = [None] * len(asked)
     cut = [0] * len(asked)
     for sort in dict.fromkeys(one.request_type for one in asked):
@@ -173,6 +173,19 @@ def check_backend(what: str, backend: str) -> None:
             f"the suite {what}: lm-eval's model class {backend} cannot be imported ({error}); leave "
             "backend out, or mend that"
         ) from error
+
+
+def _greedy(one: Any) -> Any:
+    """A request that draws nothing where its task does not say that it does.
+
+    lm-eval means that, and its class of vLLM samples at vLLM's own temperature of 1 then (0.4.13).
+    """
+    if one.request_type != "generate_until" or {"do_sample", "temperature"} & set(one.args[1]):
+        return one
+    told = copy.copy(one)
+    how = {**one.args[1], "do_sample": False, "temperature": 0.0}
+    told.arguments = (one.args[0], how, *one.args[2:])
+    return told
 
 
 def _rendered(one: Any, tokenizer: Any) -> Any:
