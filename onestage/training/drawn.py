@@ -21,8 +21,9 @@ STEEP = 3.0
 """At first: a KL grows along the line with this power of the part. It is 2 near the start; of models
 that were held near it on other records of a text, 2.1 to 4.2 were found in the lab."""
 LEAST, MOST = 2.0, 5.0
-NEAR, TRIES = 0.02, 12
-"""It is drawn back to this part of a bound above it at most, in so many pieces at most."""
+NEAR, TRIES, EXACT = 0.02, 12, 4
+"""It is drawn back to this part of a bound above it at most, in so many pieces at most, of which so many
+are reckoned by that power."""
 
 
 class Line:
@@ -54,10 +55,11 @@ class Drawing:
         over: how much the worst measure is, as a part of its bound; `again` measures that anew.
         """
         left = 1.0
-        for _ in range(TRIES):
+        for turn in range(TRIES):
             if not over > 1 + NEAR:  # nor is there anything to do about what is no number
                 break
-            part = over ** (-1 / self.steep)
+            # A line may lead over a hill before it comes down to the start: then by halves.
+            part = min(over ** (-1 / self.steep), 1.0 if turn < EXACT else 0.5)
             draw(part)
             left, before, over = left * part, over, again()
             if over > 0 and math.isfinite(before):

@@ -140,11 +140,17 @@ class Keeper:
         return max(found, default=0.0)
 
     def _over(self, name: str) -> float:
-        """How much a bound is measured to be, with the room that it needs, as a part of it."""
-        multiplier = self.schedule.multipliers[name]
-        room = self._room(name)
-        ahead = multiplier.margin * multiplier.scale if room is None else room
-        return (self.measured[name].mean + ahead) / multiplier.bound
+        """How large a measure is, as a part of what it may be. A room that is what samples differ by
+        grows and falls with the measure, so that the two together are what falls along the line; a
+        margin that was given stays where it is."""
+        multiplier, room, now = (
+            self.schedule.multipliers[name],
+            self._room(name),
+            self.measured[name],
+        )
+        if room is not None:
+            return (now.mean + room) / multiplier.bound
+        return now.mean / (multiplier.bound - multiplier.margin * multiplier.scale)
 
     def _give_way(self, name: str, why: str, level: float | None = None) -> None:
         keep, multiplier = self.schedule.keeps[name], self.schedule.multipliers[name]

@@ -69,3 +69,19 @@ def test_what_is_beyond_all_measure_goes_back_to_the_start() -> None:
     drawing = Drawing()
     assert drawing.until(float("inf"), drawn.append, lambda: 0.5) == 0.0
     assert (drawn, drawing.steep) == ([0.0], STEEP)
+
+
+def test_a_hill_on_the_way_is_gone_over() -> None:
+    """x falls from 1.2 to 1.05 and rises to 1.3 before it falls to 0 (seen of a tiny model)."""
+    part = 1.0
+
+    def draw(by: float) -> None:
+        nonlocal part
+        part *= by
+
+    def again() -> float:
+        return 1.2 - 1.5 * (1 - part) if part > 0.9 else min(1.3, 4 * part**2)
+
+    Drawing().until(1.2, draw, again)
+    assert again() <= 1 + NEAR
+    assert part > 0.1
