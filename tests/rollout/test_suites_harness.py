@@ -158,8 +158,15 @@ def test_many_drawn_answers_of_a_question_are_refused(tmp_path: Path) -> None:
 def test_answers_are_those_that_lm_eval_draws(tmp_path: Path, subject: Subject) -> None:
     path = a_task(tmp_path, "written", WRITTEN)
     known = theirs(path)["samples"]["written"]
-    found = measure(suites.make({"name": "lm_eval", "tasks": path, "limit": 5}), subject)
-    assert len(found.items) == 5
+    asked: list[Any] = []
+
+    def engine(requests: Any, how: Any) -> Any:
+        asked.extend(one.ids.dtype for one in requests)  # arrays, as every engine may expect
+        return subject.engine(requests, how)
+
+    listening = Subject(subject.policy, subject.tokenizer, engine)
+    found = measure(suites.make({"name": "lm_eval", "tasks": path, "limit": 5}), listening)
+    assert len(asked) == len(found.items) == 5
     for sample in known[:5]:
         assert found.answers[f"written/{sample['doc_id']}"]["resps"] == sample["resps"][0]
 

@@ -71,7 +71,8 @@ class Forests(HFLM):
         for places in groups.values():
             how = normalize_gen_kwargs(requests[places[0]].args[1], self.max_gen_toks)
             until = handle_stop_sequences(how.pop("until", None), eos=eos)
-            ids = [self.tok_encode(requests[place].args[0]) for place in places]
+            texts = [requests[place].args[0] for place in places]
+            ids = [np.asarray(self.tok_encode(text), np.int32) for text in texts]
             keys = [f"{requests[p].task_name}/{requests[p].doc_id}/{p}" for p in places]
             said = self.subject.continued(ids, _decoding(how), keys, [u for u in until if u])
             for place, one in zip(places, said, strict=True):
