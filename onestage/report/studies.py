@@ -35,7 +35,8 @@ def read_study(folder: Path) -> Compared:
     if base is not None and base not in methods:
         methods.insert(0, base)
     methods += [m for m in dict.fromkeys(c.method for c in cells) if m not in methods]
-    _tell_missing(about, methods, cells, reader)
+    tuning = reader.json(folder / "tuning.json", folder.name) or {}
+    _tell_missing(about, [m for m in methods if not _unfit(tuning.get(m))], cells, reader)
     headline = [name for name in texts(about.get("headline")) if name in metrics]
     claims = reader.json(folder / "claims.json", folder.name, kind=list) or []
     return Compared(
@@ -52,7 +53,7 @@ def read_study(folder: Path) -> Compared:
         reader.text(folder / "study.yaml", folder.name) or "",
         [claim for claim in claims if isinstance(claim, dict)],
         reader.troubles,
-        reader.json(folder / "tuning.json", folder.name) or {},
+        tuning,
         whole=whole,
     )
 
@@ -123,6 +124,12 @@ def _number(given: str | float | None) -> float | None:
     except ValueError:
         return None
     return value if is_number(value) else None
+
+
+def _unfit(told: Any) -> bool:
+    """Whether a method was tried and no setting of it was fit to be run (`tune.at_most`): then nothing
+    of it is missing, and what tuning chose tells it."""
+    return bool(mapping(told).get("trials")) and mapping(told).get("best") is None
 
 
 def _tell_missing(
