@@ -119,7 +119,7 @@ def main() -> None:
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}
-        settings |= {"tune.trials": 1}
+        settings |= {"tune.trials": 1, "tune.widen": 0}
         world |= {"limit": 48, "answers": 8, "max_completion_length": 32}
     else:
         world |= {"limit": 48, "max_length": 384, "answers": 0}

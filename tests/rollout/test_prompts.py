@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from support.tiny import make_tokenizer
 
@@ -14,7 +15,7 @@ from onestage.data.template import TemplateError
 from onestage.data.tokenize import encode, prompt_ids, whole_ids
 from onestage.rollout import complete as module
 from onestage.rollout.complete import complete
-from onestage.rollout.engines import Decoding
+from onestage.rollout.engines import Completion, Decoding
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}]
 
@@ -43,7 +44,8 @@ def test_sampling_and_a_rollout_have_the_same_ids(
 
         def __call__(self, requests: Any, how: Decoding) -> list[Any]:
             asked.extend(requests)
-            return [[request] for request in requests]
+            none = np.zeros(0, np.float32)
+            return [[Completion(request.ids, True, none)] for request in requests]
 
     monkeypatch.setattr(module, "Transformers", Engine)
     complete(SimpleNamespace(model=None, tokenizer=tokenizer), [prompt], Decoding(4))  # type: ignore[arg-type]

@@ -144,6 +144,7 @@ def test_other_questions_of_the_name_are_not(tmp_path: Path) -> None:
 
 
 def test_gsm8k_is_read_as_lm_eval_reads_it(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="extra: eval")
     from lm_eval.api.metrics import exact_match_hf_evaluate
     from lm_eval.filters.extraction import RegexFilter
 

@@ -59,7 +59,7 @@ def test_a_real_suite_is_held_by_a_text_and_certified_on_other_items(
     of = {"name": "near", "path": str(pulled)}
     bound = {"what": suite, "at_most": 2.0, "items": 16, "step_tokens": 64, "of": of}
     recipe = keeping(**bound)
-    recipe["train"] |= {"max_steps": 8, "batch_size": 3}
+    recipe["train"] |= {"max_steps": 16, "batch_size": 3}
     free = keeping(what=suite, at_most=2.0, items=16, by="nothing") | {"train": recipe["train"]}
     go(free, tmp_path / "free")
     said = go(recipe, tmp_path / "kept")

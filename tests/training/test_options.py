@@ -92,7 +92,7 @@ def test_a_training_option_changes_the_model(option: str, recipe_of: Make, tmp_p
     assert differ(*models)
 
 
-ADAPTER = {"r": 3, "alpha": 64, "dropout": 0.5, "target_modules": ["q_proj"]}
+ADAPTER = {"r": 3, "alpha": 64, "dropout": 0.5, "target_modules": ["q_proj"], "preserve_rank": 1}
 
 
 @pytest.mark.parametrize("option", Lora.model_fields)

@@ -128,11 +128,11 @@ from onestage.schedules import Schedule
 class Worst(Schedule):
     measure = "own_batch"
     measure_every = 3
-    patience: int = 1
+    patience: int = 3
     losses: dict = field(default_factory=dict, init=False)
 
     def wants(self, step):
-        return list(self.weights) if step % 3 == 0 else []
+        return list(self.weights) if step % (self.patience + 1) == 0 else []
 
     def observe(self, step, losses):
         self.losses |= {term: loss for term, loss in losses.items() if loss == loss}
