@@ -45,20 +45,19 @@ def complete(
     policy without a tokenizer, for a text where a list of prompts should be, and for an empty prompt
     where the tokenizer has no token to begin with.
     """
-    found = drawn(policy, prompts, how, tokenizer, seed, batch_size=batch_size)
+    found = drawn(policy, prompts, how, tokenizer, seed, batch_size)
     return [one.text for one in found]
 
 
 def drawn(
     policy: Policy,
     prompts: Sequence[str | Sequence[Message]],
-    how: Decoding = SAMPLED,
+    how: Decoding,
     tokenizer: Any = None,
     seed: int = 0,
-    *,
     batch_size: int = 64,
 ) -> list[Drawn]:
-    """The same, with which completions were cut: as demonstrations those would teach to stop there."""
+    """As `complete`, with which were cut: as demonstrations those would teach to stop there."""
     tokenizer = tokenizer if tokenizer is not None else policy.tokenizer
     if tokenizer is None:
         raise ValueError("the policy has no tokenizer of its own: give one")
@@ -71,7 +70,7 @@ def drawn(
     engine = Transformers(policy.model, tokenizer, batch_size)
     completions = engine(requests, how)
     for remark in engine.remarks:
-        warnings.warn(remark, stacklevel=2)
+        warnings.warn(remark, stacklevel=3)  # where `complete` was called, and not a line of it
     return [
         Drawn(tokenizer.decode(one.ids, skip_special_tokens=True), one.ended)
         for (one,) in completions

@@ -38,7 +38,7 @@ def test_sampling_and_a_rollout_have_the_same_ids(
     tokenizer, asked = make(), []
 
     class Engine:
-        remarks = ()
+        remarks = ("it samples one batch after the other",)
 
         def __init__(self, *given: Any) -> None: ...
 
@@ -48,7 +48,9 @@ def test_sampling_and_a_rollout_have_the_same_ids(
             return [[Completion(request.ids, True, none)] for request in requests]
 
     monkeypatch.setattr(module, "Transformers", Engine)
-    complete(SimpleNamespace(model=None, tokenizer=tokenizer), [prompt], Decoding(4))  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="one batch after the other") as told:
+        complete(SimpleNamespace(model=None, tokenizer=tokenizer), [prompt], Decoding(4))  # type: ignore[arg-type]
+    assert told[0].filename == __file__  # the line that asked
     (problem,) = encode(read([{"prompt": prompt, "answer": "4"}]), tokenizer)
     assert isinstance(problem, Encoded)
     assert asked[0].ids.tolist() == problem.paths[0].ids.tolist()
