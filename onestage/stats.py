@@ -78,17 +78,20 @@ def another(found: Interval, n: int) -> float:
     it does not (the upper end of Student's one-sided prediction interval). NaN of a single value."""
     if found.n < 2 or n < 1:
         return math.nan
-    from scipy.special import stdtrit
+    return _quantile(found.n - 1, LEVEL) * found.sd * math.sqrt(1 / found.n + 1 / n)
 
-    return float(stdtrit(found.n - 1, LEVEL)) * found.sd * math.sqrt(1 / found.n + 1 / n)
+
+def critical(freedom: int) -> float:
+    """t with 95 % of Student's distribution between -t and t."""
+    return _quantile(freedom, (1 + LEVEL) / 2)
 
 
 @cache
-def critical(freedom: int) -> float:
-    """t with 95 % of Student's distribution between -t and t."""
+def _quantile(freedom: int, part: float) -> float:
+    """t with this part of Student's distribution below it."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + LEVEL) / 2))
+    return float(stdtrit(freedom, part))
 
 
 def paired(left: Sequence[float], right: Sequence[float]) -> tuple[Interval, float]:

@@ -15,7 +15,7 @@ and B alone is held, which holds their product.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,11 +37,11 @@ class Anchored:
     """Trained weights, where they started, and how strongly each bound holds each of them."""
 
     def __init__(
-        self, run: Run, held: Iterable[Tensor], texts: Mapping[str, Sequence[Encoded] | None]
+        self, run: Run, start: Weights, texts: Mapping[str, Sequence[Encoded] | None]
     ) -> None:
-        """`held`: the weights; what else is trained (a value head) goes where it goes. `texts`: by
-        bound, the records that weights are weighed by; None: all alike."""
-        self.start: Weights = {id(p): p.detach().clone() for p in held} if texts else {}
+        """`start`: of the weights that are held; what else is trained (a value head) goes where it
+        goes. `texts`: by bound, the records that weights are weighed by; None: all alike."""
+        self.start = start
         self.fisher = {name: fisher(run, text) for name, text in texts.items() if text is not None}
 
     @torch.no_grad()

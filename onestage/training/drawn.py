@@ -33,6 +33,10 @@ class Line:
         self.weights = dict(weights)
         self.start = {name: weight.detach().clone() for name, weight in weights.items()}
 
+    def start_of(self) -> dict[int, Tensor]:
+        """Where each weight was, by its identity."""
+        return {id(weight): self.start[name] for name, weight in self.weights.items()}
+
     @torch.no_grad()
     def draw(self, part: float, weights: Mapping[str, Tensor] | None = None) -> None:
         """Leave this part of the way; of these weights or, by default, those that it was made of."""

@@ -34,9 +34,10 @@ class Keeper:
         self.measured: dict[str, Interval] = {}
         """Of each bound, what was measured last."""
         drawn = any(keep.draws for keep in schedule.keeps.values())
-        self.line = Line(trained(run)) if drawn else None
         texts = {name: self.watches[name].weighed_by for name in self._held()}
-        self.anchored = Anchored(run, trained(run).values(), texts)
+        line = Line(trained(run)) if drawn or texts else None  # one copy of the start for both
+        self.line = line if drawn else None
+        self.anchored = Anchored(run, line.start_of() if line and texts else {}, texts)
         for name, keep in schedule.keeps.items():
             # A weight that stays is only compared with a bound.
             if keep.at_most < 0 and keep.controlled:
@@ -83,6 +84,7 @@ class Keeper:
         if average is None or not average.mean or line is None:
             return
         names = [name for name, keep in self.schedule.keeps.items() if keep.draws]
+        self._measure_all(names, average.in_place)
         left = self._draw(names, lambda part: line.draw(part, average.mean), average.in_place)
         if left < 1:
             self.run.say(
@@ -122,17 +124,22 @@ class Keeper:
         draw: Callable[[float], None],
         within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> float:
-        """Draw weights back until these bounds hold; which part of their way is left."""
+        """Draw weights back until these bounds, which were measured, hold; which part of their way is
+        left."""
 
-        def worst() -> float:
+        def again() -> float:
             self.run.masters.round()
-            with within():
-                for name in names:
-                    self._measure(name)
+            self._measure_all(names, within)
             return self._worst(names)
 
-        over = worst() if within is not nullcontext else self._worst(names)
-        return self.schedule.drawing.until(over, draw, worst)
+        return self.schedule.drawing.until(self._worst(names), draw, again)
+
+    def _measure_all(
+        self, names: Iterable[str], within: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        with within():
+            for name in names:
+                self._measure(name)
 
     def _worst(self, names: Sequence[str]) -> float:
         """The most that one of these is measured to be; one that is no number hides no other."""

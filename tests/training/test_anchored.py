@@ -24,7 +24,7 @@ def test_a_decay_by_hand() -> None:
     """From 1 to where it started, 0: by a tenth alike, by F = 3 and 1/3, and never past it. What is not
     held (a value head) stays as it is trained."""
     weight, head, run = torch.zeros(2), torch.ones(1), cast("Run", None)
-    anchored = Anchored(run, [weight], {"alike": None})
+    anchored = Anchored(run, {id(weight): weight.detach().clone()}, {"alike": None})
     weight += 1
     anchored.decay([weight, head], 0.1, {"alike": 1.0})
     assert weight.tolist() == pytest.approx([0.9, 0.9])
