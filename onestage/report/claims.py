@@ -50,7 +50,9 @@ def claims_section(found: Compared) -> Html | None:
 
 
 def _sureness(claim: dict[str, Any]) -> str:
-    """Why it is withdrawn, or how many seeds would decide what is undecided."""
+    """Why it is withdrawn; where it is asked again or how many seeds would decide what is undecided."""
+    if claim.get("verdict") == "undecided" and claim.get("asked_again"):
+        return f"asked again in {claim['asked_again']}"
     seeds = claim.get("seeds")
     decides = f"{seeds} seeds would decide" if is_number(seeds) else ""
     return str(claim.get("withdrawn") or decides)

@@ -131,6 +131,9 @@ class Claim(Section):
     """What would change our mind."""
     withdrawn: str = ""
     """Why this says nothing of what the paper claims; its verdict is then not given."""
+    asked_again: str = ""
+    """The study that asks this once more on seeds of its own, where it is undecided here: the ledger
+    counts its verdict there, and not twice."""
 
     @model_validator(mode="after")
     def _one(self) -> Claim:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,8 +21,9 @@ difference it speaks of lies on its side of zero, of practical size where it has
 else, and then a line says how many seeds would decide it, were the difference as measured. Verdicts are
 adjusted for the number of claims of a study (Holm); fewer than four seeds decide nothing. A claim is
 *withdrawn* where what we ran does not answer what the paper says; [changed readings](withdrawn.md) have
-their dates. The same budget for all, the same number of tuning trials, on the validation split of seeds
-that are not reported.
+their dates. What is undecided may be *asked again* by another study, on seeds that nothing was run on:
+then it counts there. The same budget for all, the same number of tuning trials, on the validation split
+of seeds that are not reported.
 """
 
 
@@ -30,14 +31,17 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
     """The page of all claims of some study folders, by study; links are from the folder `beside`."""
     counts: dict[str, int] = dict.fromkeys(get_args(Verdict), 0)
     body: list[str] = []
-    for folder in folders:
-        told, entries = read_json(folder / "study.json"), read_json(folder / "claims.json")
+    found = {folder: read_json(folder / "study.json") for folder in folders}
+    studies = {told["name"] for told in found.values()}
+    for folder, told in found.items():
+        entries = read_json(folder / "claims.json")
         body += _opening(folder, told, beside)
         body += ["| claim | paper | ours | verdict |", "|---|---|---|---|"]
-        body += [_line(entry) for entry in entries]
+        body += [_line(entry, studies) for entry in entries]
         for entry in entries:
             verdict = OLD.get(entry["verdict"], entry["verdict"])
-            counts[verdict] = counts.get(verdict, 0) + 1
+            counted = AGAIN if _again(entry, studies) else verdict
+            counts[counted] = counts.get(counted, 0) + 1
         body += _changed(told)
     total = ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
     return "\n".join([HEAD, f"**{total}.**", *body, ""])
@@ -45,6 +49,13 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
 
 OLD = {"does not hold": "reversed"}
 """As version 0.1.0 wrote it."""
+AGAIN = "undecided and asked again"
+
+
+def _again(entry: Mapping[str, Any], studies: Collection[str]) -> bool:
+    """Whether another of the studies answers this. What is decided here counts here, whatever another
+    study finds later: else a second try would undo the first."""
+    return entry["verdict"] == "undecided" and entry.get("asked_again") in studies
 
 
 def _opening(folder: Path, told: Mapping[str, Any], beside: Path) -> list[str]:
@@ -71,7 +82,7 @@ def _changed(told: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _line(entry: Mapping[str, Any]) -> str:
+def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
     ours = [
         f"{part['says']}: {part['mean']:+.3f} [{part['low']:+.3f}, {part['high']:+.3f}]"
         if part["n"] > 1
@@ -82,11 +93,12 @@ def _line(entry: Mapping[str, Any]) -> str:
     margin = f" (margin{asked} {entry['margin']})" if entry.get("margin") else ""
     source = f" *{entry['source']}*" if entry.get("source") else ""
     design = f" Ours: {entry['design']}" if entry.get("design") else ""
+    again = [f"Asked again in {entry['asked_again']}."] if _again(entry, studies) else []
     cells = [
         f"{entry['claim']}{source}{design}",
         entry.get("paper", ""),
         f"{entry['metric']}{margin}: " + "; ".join(ours),
-        " ".join([f"**{entry['verdict']}**", *_sureness(entry)]),
+        " ".join([f"**{entry['verdict']}**", *_sureness(entry), *again]),
     ]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 

@@ -81,6 +81,8 @@ def markdown(folder: Path, outcome: Outcome, file: str = "study.yaml") -> str:
     for claim in outcome.claims:
         source = f" ({claim['source']})" if claim["source"] else ""
         why = f" {claim['withdrawn']}." if claim["withdrawn"] else ""
+        if claim["verdict"] == "undecided" and claim.get("asked_again"):
+            why = f" Asked again in {claim['asked_again']}."
         text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]
     text += ["", f"Again: `onestage study {file}`", ""]
     return "\n".join(text).replace("\n\n\n", "\n\n")

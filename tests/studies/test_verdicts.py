@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from scipy import stats
 
+from onestage.runfolder import write_json
 from onestage.stats import interval, p_above, p_below, seeds_needed
 from onestage.studies.file import Tune
-from onestage.studies.ledger import _sureness
+from onestage.studies.ledger import _sureness, ledger
 from onestage.studies.nested import likely, widened
 from onestage.studies.results import TidyRow
 from onestage.studies.verdicts import Difference, difference, together
@@ -105,6 +107,29 @@ def test_the_ledger_asks_for_seeds_only_where_seeds_would_decide() -> None:
     assert said(replace(far, n=1)) == []
     unlike = said(part("holds", 0.001), part("equivalent", 0.001))
     assert unlike == ["(its differences are decided, and not alike)"]
+
+
+def test_what_is_undecided_counts_where_it_is_asked_again(tmp_path: Path) -> None:
+    """But what is decided stays as it was, whatever another study finds."""
+
+    def study(name: str, *verdicts: str, again: str = "") -> Path:
+        claims = [
+            {"claim": name, "metric": "m", "verdict": one, "parts": [], "asked_again": again}
+            for one in verdicts
+        ]
+        (tmp_path / name).mkdir(exist_ok=True)
+        write_json(tmp_path / name / "claims.json", claims)
+        write_json(tmp_path / name / "study.json", {"name": name})
+        return tmp_path / name
+
+    first = study("first", "undecided", "reversed", again="second")
+    second = study("second", "holds", "undecided")
+    alone, both = (ledger(some, tmp_path) for some in ([first], [first, second]))
+    assert "reversed: 1, equivalent: 0, undecided: 1, withdrawn: 0." in alone
+    assert "holds: 1, reversed: 1, equivalent: 0, undecided: 1, withdrawn: 0," in both
+    assert both.count("Asked again in second.") == 1
+    assert "Asked again" not in alone
+    assert "undecided and asked again: 1." in both
 
 
 def rows(shift: float, seeds: int = 6) -> list[TidyRow]:
