@@ -228,6 +228,17 @@ def seeds_needed(distance: float, sd: float, most: int = 1000) -> int | None:
     return low
 
 
+def unseen(n: int) -> float:
+    """The largest part of all items that may differ where none of n does: the upper end of the exact
+    interval for 0 of n (Clopper and Pearson 1934), some 3.7 / n."""
+    return 1 - ((1 - LEVEL) / 2) ** (1 / n) if n else 1.0
+
+
+def unseen_needed(part: float) -> int:
+    """The fewest n for which `unseen` is at most a part, which lies between 0 and 1."""
+    return math.ceil(math.log((1 - LEVEL) / 2) / math.log1p(-part))
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """p values adjusted for being several (Holm 1979); those that are not numbers stay so."""
     known = sorted((value, n) for n, value in enumerate(p) if not math.isnan(value))

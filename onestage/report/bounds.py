@@ -106,8 +106,9 @@ def _certificates(found: Compared) -> Html | None:
         return None
     note = (
         "Measured on held-out records that nothing of the run looked at, in nats, or in the unit of a "
-        "suite's headline; the interval is over records, paired. Held: its upper end keeps the bound. "
-        "Price: what one nat more would be worth in the weighted loss of the goals."
+        "suite's headline; the interval is over records, paired. Held: all of it keeps the bound; "
+        "broken: none of it does. Price: what one nat more would be worth in the weighted loss of the "
+        "goals."
     )
     return join([table(HEAD, rows), el("p", note, class_="note")])
 
@@ -118,7 +119,8 @@ def _told(one: Mapping[str, Any]) -> list[str]:
         return number(value if is_number(value) else None)
 
     what, by, relaxed = str(one.get("what", "")), str(one.get("by", "")), one.get("relaxed_to")
-    verdict = str(one.get("verdict", ""))
+    verdict, needed = str(one.get("verdict", "")), one.get("needed")
+    verdict += f", {needed:,} records would decide" if is_number(needed) else ""
     return [
         f"{KEPT.get(what, what)} {one.get('name', '')}; held by {HELD.get(by, by)}",
         *map(of, ("at_most", "before", "after", "change")),

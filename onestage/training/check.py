@@ -100,6 +100,7 @@ def _checked(
         return found, draft.tokenizer, None
     _judge_worked(draft, found)
     found.notes += text_part_note(draft.first or recipe.model)
+    found.warnings += kept_suite.doubts(recipe.keep, draft.tokenizer)
     cost = _cost(draft, lora)
     found.notes += kept_suite.notes(recipe.keep, cost.steps, draft.tokenizer, cost.seconds)
     return found, draft.tokenizer, cost

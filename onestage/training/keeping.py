@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onestage.config import RecipeError
 from onestage.stats import Interval, another
+from onestage.training import certificate
 from onestage.training.anchored import Anchored
 from onestage.training.drawn import Line
 from onestage.training.keep import Keep
@@ -210,10 +211,12 @@ class Keeper:
         keep, multiplier = self.schedule.keeps[name], self.schedule.multipliers[name]
         watch = self.watches[name]
         before, after, change = watch.held_out()
-        held = "held" if change.high <= keep.at_most else "within the interval"
+        verdict = certificate.verdict(change, keep.at_most)
+        undecided = verdict == certificate.UNDECIDED
         return {
             **{"name": name, "what": keep.measure, "at_most": keep.at_most, "by": keep.means},
-            "verdict": held if change.mean <= keep.at_most else "broken",
+            "verdict": verdict,
+            "needed": certificate.needed(change, keep.at_most, watch.span) if undecided else None,
             "relaxed_to": multiplier.bound if multiplier.bound != keep.at_most else None,
             **{"records": watch.certified, "before": before, "after": after},
             **{"change": change.mean, "low": change.low, "high": change.high},
@@ -246,37 +249,3 @@ def keeper_of(run: Run) -> Keeper | None:
     schedule = run.schedule
     inner = schedule.inner if isinstance(schedule, Guarded) else schedule
     return Keeper(run, inner) if isinstance(inner, Kept) else None
-
-
-def certify(run: Run) -> None:
-    """Say and write what became of a run's bounds, of the model that was saved."""
-    if run.keeper is None:
-        return
-    with run.average.in_place() if run.average and run.average.mean else nullcontext():
-        found = run.keeper.certify()
-    for line in map(told, found):
-        run.say(line)
-    if run.folder:
-        run.folder.certify(found)
-    run.log({"step": run.step, **{k: v for one in found for k, v in logged(one).items()}})
-
-
-def told(one: Mapping[str, Any]) -> str:
-    """A certificate in a line."""
-    bound, what = one["at_most"], "fall" if one["what"] == "suite" else one["what"]
-    line = (
-        f"keep {one['name']}: {what} {one['change']:.4g} ({one['low']:.4g} to "
-        f"{one['high']:.4g}) on {one['records']:,} held-out records, at most {bound:g}: "
-        f"{one['verdict']}"
-    )
-    if one["relaxed_to"] is not None:
-        line += f"; relaxed to {one['relaxed_to']:.4g}"
-    if one["price"] and bound > 0:
-        line += f"; a bound {bound / 10:.2g} higher would be worth {one['price'] * bound / 10:.2g}"
-    return line
-
-
-def logged(one: Mapping[str, Any]) -> dict[str, float]:
-    """A certificate in a line of metrics."""
-    where = f"keep/{one['name']}/held_out"
-    return {where: one["change"], f"{where}_low": one["low"], f"{where}_high": one["high"]}

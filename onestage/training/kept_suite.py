@@ -24,6 +24,7 @@ from onestage.runfolder import KEPT_ITEMS, read_json
 from onestage.stats import Estimate, Interval
 from onestage.training.asked import Asked, drawn
 from onestage.training.asker import Asker
+from onestage.training.certificate import too_few, widened
 from onestage.training.keep import Keep
 from onestage.training.pace import Pace
 from onestage.training.pulled import Pulled, weighed_by
@@ -103,6 +104,16 @@ def notes(keeps: Sequence[Keep], steps: int, tokenizer: Any, seconds: float) -> 
             )
 
 
+def doubts(keeps: Sequence[Keep], tokenizer: Any) -> Iterator[str]:
+    """Bounds that no certificate of theirs can show to be held, in a line for each."""
+    for keep in keeps:
+        if keep.on_suite:
+            suite = suite_of(keep)
+            _, later = items_of(keep, suite, tokenizer.chat_template is not None)
+            if short := too_few(keep.items or len(later), keep.at_most, suite.span):
+                yield f"keep {keep.name}: {short} (the suite has {len(later):,} for the certificate)"
+
+
 def measurements(keep: Keep, steps: int) -> int:
     """How often the watched items are asked: at the start, every so many steps, and at the end."""
     return 1 + math.ceil(steps / keep.steps)
@@ -120,7 +131,7 @@ class OnSuite:
         self.began, self.spent = clock(), 0.0
         """When this process began with it, and the seconds that its answers have taken since."""
         suite, subject = suite_of(keep), Subject.of(run.policy, run.loaded.tokenizer)
-        self.asker = Asker(run, subject, clock)
+        self.asker, self.span = Asker(run, subject, clock), suite.span
         watched, later = items_of(keep, suite, subject.templated)
         self.digest = suites.digest(suite, [*watched, *later])
         self.watch, self.later = (Asked(keep.name, suite, items) for items in (watched, later))
@@ -150,7 +161,7 @@ class OnSuite:
         self.certified, fall = len(both), self._fall(one, now)
         found = [self._headline(one, {i: s[i] for i in both}) for s in (one.start, now)]
         self.run.say(self._told())
-        return found[0].value, found[1].value, _interval(fall)
+        return found[0].value, found[1].value, widened(_interval(fall), self.span)
 
     def _begin(self) -> None:
         """Ask the start model, and settle what is asked from now on."""
@@ -170,6 +181,8 @@ class OnSuite:
         if self.run.folder:
             self.run.folder.kept_items(keep.name, self._contents())
         self.run.say(self._plan())
+        if short := too_few(len(later.items), keep.at_most, self.span):
+            self.run.say(f"keep {keep.name}: {short}")
 
     def _settle(self) -> None:
         """As many items as the share of the time has room for, of answers as long as it has."""

@@ -62,6 +62,8 @@ class Sampled:
 class OnText:
     """KL or loss on a text: records to watch, to pull on, and for the certificate."""
 
+    span = None
+
     def __init__(self, run: Run, keep: Keep) -> None:
         self.run, self.keep = run, keep
         own = list(run.data.retention[f"keep/{keep.name}"])
@@ -91,7 +93,7 @@ class OnStream:
     """The loss of a stream's held-out records under its own objective: half watched, half certified."""
 
     certified: int
-    pulled = weighed_by = None
+    pulled = weighed_by = span = None
 
     def __init__(self, run: Run, keep: Keep) -> None:
         self.run, self.keep = run, keep

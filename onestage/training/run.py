@@ -36,9 +36,10 @@ from onestage.schedules import Schedule
 from onestage.training import checkpoints, loop
 from onestage.training.benchmarks import Benchmarks
 from onestage.training.callbacks import Callback
+from onestage.training.certificate import certify
 from onestage.training.devices import Devices
 from onestage.training.gauges import Gauges, gauges_of
-from onestage.training.keeping import Keeper, certify, keeper_of
+from onestage.training.keeping import Keeper, keeper_of
 from onestage.training.monitor import Monitor, probed
 from onestage.training.optimizer import Clipping
 from onestage.training.plan import Plan, most_drawn, most_measured

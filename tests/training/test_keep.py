@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import beta
 from support.tiny import tiny_llama, token_path, write_rows
 
 from onestage.config import RecipeError
@@ -25,6 +26,7 @@ from onestage.report.page import chapter_sections, read_folders
 from onestage.runfolder import read_json, read_metrics
 from onestage.schedules import make
 from onestage.stats import another, interval, weighted
+from onestage.training import certificate
 from onestage.training.drawn import NEAR
 from onestage.training.keep import By, Keep, What
 from onestage.training.keeping import Keeper
@@ -78,9 +80,8 @@ def test_a_run_holds_its_bound_and_says_so(keeping: Make, tmp_path: Path) -> Non
     assert told["at_most"] == 0.05
     assert told["low"] < told["change"] < told["high"]
     assert told["change"] == pytest.approx(last(lines, "keep/kept/held_out"))
-    held, within = told["high"] <= 0.05, told["change"] <= 0.05
-    verdict = "held" if held else "within the interval" if within else "broken"
-    assert told["verdict"] == verdict
+    held, broken = told["high"] <= 0.05, told["low"] > 0.05
+    assert told["verdict"] == ("held" if held else "broken" if broken else "undecided")
 
 
 @pytest.mark.parametrize("average", ["none", "ema"])
@@ -203,6 +204,41 @@ def test_a_ratio_over_clusters_by_hand() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((plain.mean, plain.low, plain.high))
     assert weighted([(4.0, 1), (0.0, 3)]).mean == 1.0
     assert math.isnan(weighted([(1.0, 1)]).low)
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "words"),
+    [
+        ([0.01, 0.02, 0.01, 0.02], "held", ""),
+        ([0.09, 0.07, 0.08, 0.08], "broken", ""),
+        # Mean .075, s .0957: too far from .05 on neither side. By the noncentral t, some 118 would do.
+        ([0.2, 0.0, 0.1, 0.0], "undecided", "about 118 records would decide"),
+        ([0.04], "undecided", "one record says nothing of the next"),
+    ],
+)
+def test_a_verdict_is_the_intervals(values: list[float], verdict: str, words: str) -> None:
+    found = interval(values)
+    assert certificate.verdict(found, 0.05) == verdict
+    told = {"needed": certificate.needed(found, 0.05, None), "low": found.low}
+    assert not words or certificate.enough(told) == words
+
+
+def test_answers_that_are_all_worth_what_they_were_say_little_of_others() -> None:
+    """None of 16 changed: of others up to 1 - .025^(1/16) = .206 may (Clopper and Pearson)."""
+    unchanged = interval([0.0] * 16)
+    found = certificate.widened(unchanged, 1.0)
+    assert (
+        found.high
+        == pytest.approx(float(beta.ppf(0.975, 1, 16)))
+        == pytest.approx(0.2059, abs=1e-4)
+    )
+    assert certificate.verdict(found, 0.02) == "undecided"
+    assert certificate.needed(found, 0.02, 1.0) == 183
+    assert beta.ppf(0.975, 1, 183) <= 0.02 < beta.ppf(0.975, 1, 182)
+    assert certificate.widened(unchanged, None) is unchanged
+    assert "183 are the least" in certificate.too_few(182, 0.02, 1.0)
+    assert not certificate.too_few(183, 0.02, 1.0)
+    assert not certificate.too_few(16, 0.02, None)
 
 
 def test_how_far_another_sample_may_be_above_by_hand() -> None:

@@ -138,6 +138,25 @@ def test_its_share_of_the_time_is_held(keeping: Make, tmp_path: Path) -> None:
         go(recipe, tmp_path / "short")
 
 
+def test_too_few_answers_to_decide_are_named_before_the_run_and_at_its_end(
+    keeping: Make, tmp_path: Path
+) -> None:
+    """Of 14 answers to problems that the model solves neither before nor after, nothing follows."""
+    problems = [{"question": f"{n} and {n}?", "answer": f"#### {2 * n}"} for n in range(14)]
+    path = str(write_rows(tmp_path / "problems.jsonl", problems))
+    suite = {"name": "gsm8k", "path": path, "shots": 0, "max_completion_length": 2}
+    recipe = keeping(what=suite, at_most=0.02, by="nothing", items=7)
+    (found,) = check_recipe(recipe)
+    (warned,) = [line for line in found.findings.warnings if "cannot show" in line]
+    assert "7 items cannot show that at most 0.02 is lost" in warned
+    assert "0.41 may be; 183 are the least" in warned
+    said = go(recipe, tmp_path / "out")
+    assert any("7 items cannot show" in line for line in said)
+    (told,) = read_json(tmp_path / "out" / "keep.json")
+    assert (told["change"], told["verdict"], told["needed"]) == (0, "undecided", 183)
+    assert told["high"] == pytest.approx(1 - 0.025 ** (1 / 7))
+
+
 def test_check_says_what_it_will_cost(keeping: Make) -> None:
     (found,) = check_recipe(keeping(by="step", items=10))
     told = "10 items at 4 times, and as many for the certificate, before and after: 60 answers"

@@ -74,6 +74,8 @@ class Suite(abc.ABC):
 
     headline: ClassVar[str]
     """The metric that stands for the suite."""
+    span: ClassVar[float | None] = None
+    """By how much an item can count in the headline at most (1 of a share); None: nobody knows."""
     judging: ClassVar[frozenset[str]] = frozenset()
     """Options that change no answer, only what it is worth: with others, kept answers are still good."""
     raw: ClassVar[bool] = False

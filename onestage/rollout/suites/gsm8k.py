@@ -38,6 +38,7 @@ class GSM8K(Suite):
     max_completion_length: int = 256
 
     headline: ClassVar[str] = "mean"
+    span: ClassVar[float | None] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

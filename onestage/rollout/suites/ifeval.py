@@ -31,6 +31,7 @@ class IFEval(Suite):
     """Seconds to check one answer; one that takes longer counts as following nothing."""
 
     headline: ClassVar[str] = "mean"
+    span: ClassVar[float | None] = 1.0
     judging: ClassVar[frozenset[str]] = frozenset({"deadline"})
 
     def check(self) -> None:

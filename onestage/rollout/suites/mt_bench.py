@@ -63,6 +63,7 @@ class MTBench(Suite):
     max_completion_length: int = 1024
 
     headline: ClassVar[str] = "score"
+    span: ClassVar[float | None] = 9.0
     judging: ClassVar[frozenset[str]] = frozenset({"judge", "cache"})
 
     def check(self) -> None:
