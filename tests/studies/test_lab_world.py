@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -155,6 +156,10 @@ def test_judged_rows_tell_the_same_judgements(seed: int, split: Split) -> None:
     assert found["label"] == cut
 
 
+def _scores(world: LabWorld) -> list[tuple[str, str, float]]:
+    return [(row["prompt"], row["completion"], row["score"]) for row in world.rows("score")]
+
+
 @pytest.mark.parametrize("kind", JUDGED)
 def test_verdicts_agree_with_the_truth(kind: Kind) -> None:
     found = {True: 0, False: 0}
@@ -165,6 +170,33 @@ def test_verdicts_agree_with_the_truth(kind: Kind) -> None:
             assert good == (score > 0.5), (row["prompt"], completion, score)
             found[good] += 1
     assert found[True] == found[False]
+
+
+def test_a_rater_that_errs_is_wrong_of_the_same_answers_in_every_form() -> None:
+    """Questions and answers stay; as many pairs turn as two normal errors turn; rows to evaluate on stay
+    right."""
+    noise = 0.8
+    world = LabWorld(3, rater_noise=noise)
+    right = {(p, text): score for p, text, score in _scores(WORLD)}
+    found = _scores(world)
+    assert [(p, text) for p, text, _ in found] == [(p, text) for p, text, _ in _scores(WORLD)]
+    assert [row["label"] for row in world.rows("label")] == [s >= 0.5 for _, _, s in found]
+    turned = expected = 0.0
+    felt = {(p, text, score) for p, text, score in found}
+    for row in world.rows("pair"):
+        prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
+        assert {
+            (prompt, chosen, row["chosen_score"]),
+            (prompt, rejected, row["rejected_score"]),
+        } <= felt
+        assert row["chosen_score"] >= row["rejected_score"]
+        gap = right[prompt, chosen] - right[prompt, rejected]
+        turned += gap < 0
+        expected += 1 - NormalDist(0, noise * 2**0.5).cdf(abs(gap))
+    assert turned == pytest.approx(expected, abs=4 * (expected * 0.75) ** 0.5)
+    assert expected > 100
+    for kind in JUDGED:
+        assert world.rows(kind, "test") == WORLD.rows(kind, "test")
 
 
 def test_scores_use_the_whole_scale() -> None:

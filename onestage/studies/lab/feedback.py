@@ -13,6 +13,8 @@ The rater is declared here. It likes elaboration: a full answer gets more than t
 be it right or wrong. It uses all of its scale, 0 to 1. Scores are read against 1/2 by objectives that
 compare with the base model; with `score_range: [-1, 1]` a recipe reads the same files as if the rater
 kept to the upper half of a scale, as raters of public data sets do, and then nothing is pushed down far.
+With `rater_noise` it errs: a normal error of that standard deviation, once for each answer, so that
+scores, thumbs and pairs are wrong of the same answers. Only rows of the train split have it.
 """
 
 from __future__ import annotations
@@ -56,8 +58,12 @@ class Judged:
     """An answer and what the rater gives."""
 
     text: str
-    good: bool
-    score: float
+    felt: float
+    """On no scale that ends: which of two answers the rater prefers."""
+
+    @property
+    def score(self) -> float:
+        return round(min(1.0, max(0.0, self.felt)), 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,9 @@ class Case:
     bad: tuple[tuple[str, bool], tuple[str, bool]]
 
 
-def rows(almanac: Almanac, seed: int, kind: Kind, split: Split) -> list[Row]:
+def rows(
+    almanac: Almanac, seed: int, kind: Kind, split: Split, rater_noise: float = 0.0
+) -> list[Row]:
     """The rows of one kind."""
     random = Random(f"{seed}/{kind}/{split}")
     number = SIZES[kind] if split == "train" else SIZES[kind] // 8
@@ -80,7 +88,7 @@ def rows(almanac: Almanac, seed: int, kind: Kind, split: Split) -> list[Row]:
         return [{"text": text} for text in unseen]
     if kind == "check":
         return list(islice(_problems(random, almanac, split), number))
-    judged = _judged(almanac, seed, split)
+    judged = _judged(almanac, seed, split, rater_noise if split == "train" else 0.0)
     return [row for case, answers in judged for row in _told(kind, case.prompt, answers)]
 
 
@@ -98,28 +106,32 @@ def _demonstration(random: Random, almanac: Almanac, split: Split) -> Row:
     return {"prompt": prompt, "completion": " " + form.apply(fact.truth)}
 
 
-def _judged(almanac: Almanac, seed: int, split: Split) -> list[tuple[Case, list[Judged]]]:
+def _judged(
+    almanac: Almanac, seed: int, split: Split, noise: float
+) -> list[tuple[Case, list[Judged]]]:
     """The judged answers of a split, the same whatever kind of row they are told in."""
-    random = Random(f"{seed}/judged/{split}")
+    random, errors = Random(f"{seed}/judged/{split}"), Random(f"{seed}/errors/{split}")
     number = GROUPS if split == "train" else GROUPS // 8
-    return [(case, _rated(random, case)) for case in islice(_cases(random, almanac, split), number)]
+    cases = islice(_cases(random, almanac, split), number)
+    return [(case, _rated(random, case, errors, noise)) for case in cases]
 
 
-def _rated(random: Random, case: Case) -> list[Judged]:
-    """Good, bad, good, bad."""
+def _rated(random: Random, case: Case, errors: Random, noise: float) -> list[Judged]:
+    """Good, bad, good, bad. Errors are drawn apart: questions and answers are the same with them."""
     answers = []
     for good, bad in zip(random.sample(case.good, 2), random.sample(case.bad, 2), strict=True):
         for (text, full), right in ((good, True), (bad, False)):
             mean = ((BAD_SHORT, BAD_FULL), (GOOD_SHORT, GOOD_FULL))[right][full]
-            score = mean + random.uniform(-NOISE, NOISE)
-            answers.append(Judged(text, right, round(min(1.0, max(0.0, score)), 3)))
+            felt = mean + random.uniform(-NOISE, NOISE)
+            answers.append(Judged(text, felt + noise * errors.gauss() if noise else felt))
     return answers
 
 
 def _told(kind: Kind, prompt: str, answers: list[Judged]) -> Iterator[Row]:
     """The judged answers to one question as rows of a kind."""
     if kind == "pair":
-        for good, bad in zip(answers[::2], answers[1::2], strict=True):
+        for two in zip(answers[::2], answers[1::2], strict=True):
+            bad, good = sorted(two, key=lambda one: one.felt)
             yield {
                 "prompt": prompt,
                 "chosen": good.text,

@@ -28,6 +28,7 @@ class LabWorld:
 
     seed: int = 0
     size: str = "small"
+    rater_noise: float = 0.0
 
     @cached_property
     def almanac(self) -> Almanac:
@@ -40,7 +41,7 @@ class LabWorld:
 
     def rows(self, kind: Kind, split: Split = "train") -> list[Row]:
         """Feedback of one kind; rows of a split name no entity or thing of another."""
-        return feedback.rows(self.almanac, self.seed, kind, split)
+        return feedback.rows(self.almanac, self.seed, kind, split, self.rater_noise)
 
     def questions(self, split: Split = "test") -> list[Question]:
         return exam.questions(self.almanac, self.seed, split)

@@ -27,6 +27,8 @@ class Lab(World):
     own: int = Field(default=0, ge=0)
     """Texts that the base itself goes on with, as demonstrations in `own.train.jsonl` (self-generated
     replay)."""
+    rater_noise: float = Field(default=0.0, ge=0)
+    """Standard deviation of the rater's error, in scores of 0 to 1; training rows only."""
 
     headline = (
         *("overall", "formats", "formats_new", "truth", "truth_mc2", "refuses", "helps"),
@@ -41,9 +43,10 @@ class Lab(World):
         world = self._world(seed)
         base = make_base(world, cache, self.preset, seed=seed, say=say)
         rows = cache.absolute() / "lab" / "rows"
-        data = rows / f"{self.preset}-{seed}"
+        erring = f"-noise-{self.rater_noise:g}" if self.rater_noise else ""
+        data = rows / f"{self.preset}-{seed}{erring}"
         if self.own:
-            data = rows / f"{self.preset}-{seed}-{base.parent.name}-own-{self.own}"
+            data = rows / f"{self.preset}-{seed}{erring}-{base.parent.name}-own-{self.own}"
             write_own(base, world, data, self.own, seed=seed, say=say)
         write_rows(world, data)
         return Ground(base, data)
@@ -55,4 +58,4 @@ class Lab(World):
         return Evaluated(found.metrics, [asdict(answer) for answer in found.answers])
 
     def _world(self, seed: int) -> LabWorld:
-        return LabWorld(seed, self.preset)
+        return LabWorld(seed, self.preset, self.rater_noise)
