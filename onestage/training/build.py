@@ -108,7 +108,7 @@ class Draft:
         with self._noting():
             optimizers.check(recipe.train)
         with self._noting():
-            choices.check_sharding(recipe.distributed, recipe.model, recipe.train, recipe.rollout)
+            choices.check_sharding(recipe.distributed, recipe.model, recipe.train)
             choices.check_saving(recipe.model, recipe.train)
         with self._noting():
             choices.check_kept(recipe.keep, recipe.distributed)

@@ -320,7 +320,7 @@ def check_kept(keeps: Sequence[Keep], asked: Distributed) -> None:
         )
 
 
-def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Rollout) -> None:
+def check_sharding(asked: Distributed, model: Model, train: Train) -> None:
     """Raise `RecipeError` for what cannot lie in parts on many devices."""
     section = of_launcher(asked, os.environ)
     if section.sharding == "none":
@@ -334,12 +334,6 @@ def check_sharding(asked: Distributed, model: Model, train: Train, rollout: Roll
     why = f"distributed.sharding: {section.sharding}"
     if model.uncut:
         raise RecipeError(f"{why} does not cut {model.uncut}")
-    engine, options = named(rollout.engine, "rollout.engine")
-    if engine == "vllm" and options.get("mode") == "colocate":
-        raise RecipeError(
-            f"{why} was never tried with vLLM in the training processes (mode: colocate); take "
-            "mode: server, or rollout.engine: transformers"
-        )
     if train.optim not in IN_PARTS:
         raise RecipeError(
             f"{why} needs an optimiser that steps each number by itself ({', '.join(IN_PARTS)}), and "

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from support.endpoint import Endpoint, endpoint, sends  # noqa: F401
+from support.ranks import on_ranks
 from support.tiny import make_tokenizer, sharpen, tiny_llama
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -105,12 +106,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def grpo(
-    out: Path, engine: dict[str, Any], steps: int, callbacks: Any = (), **model: Any
+    out: Path,
+    engine: dict[str, Any],
+    steps: int,
+    callbacks: Any = (),
+    reward: Any = "match",
+    sharding: str = "none",
+    **model: Any,
 ) -> list[dict[str, Any]]:
     """The lines of a run's metrics that tell the engine's gap: one a step."""
     one.train(
         model={"name": str(FOLDER), "dtype": "float32", **model},
-        data=[{"name": "sums", "path": ROWS, "kind": "check", "reward": "match"}],
+        data=[{"name": "sums", "path": ROWS, "kind": "check", "reward": reward}],
         objective="grpo",
         rollout={
             "engine": {"name": "vllm", **engine},
@@ -118,6 +125,7 @@ def grpo(
             "max_completion_length": 8,
         },
         train={"max_steps": steps, "batch_size": 1, "learning_rate": 1e-3, "logging_steps": 1},
+        distributed={"sharding": sharding},
         out=out,
         callbacks=callbacks,
     )
@@ -257,6 +265,41 @@ def test_twenty_steps_of_grpo_with_adapters_handed_over_each_time(tmp_path: Path
     gaps = [line["rollout/engine_gap"] for line in lines]
     assert len(gaps) == 20
     assert max(gaps) < 1e-3
+
+
+@pytest.mark.parametrize("adapters", [True, False])
+def test_ranks_in_parts_that_each_have_a_vllm(adapters: bool, tmp_path: Path) -> None:
+    """vLLM finds the ranks' process group, and ends before the model is saved by it. All of both parts
+    is trained and saved, and plain transformers and PEFT load it."""
+    judge = tmp_path / "judge.py"
+    judge.write_text("def letters(completion, **row):\n    return len(set(completion)) / 32\n")
+    reward = {"name": "function", "path": f"{judge}:letters"}
+    engine = {"mode": "colocate", "dtype": "float32", "max_model_len": 256}
+
+    def work() -> list[float]:
+        for name, value in AROUND.items():
+            os.environ.setdefault(name, value)
+        how = {"lora": {"r": 8}} if adapters else {}
+        lines = grpo(tmp_path / "out", engine, 3, (), reward, "full", **how)
+        return [line["rollout/engine_gap"] for line in lines]
+
+    gaps, _ = on_ranks(2, work, seconds=580)
+    print(f"gaps (nats a token): {gaps}")
+    assert max(gaps) < NEAR
+    folder = tmp_path / "out" / "model"
+    start = smollm2()
+    if adapters:
+        trained = PeftModel.from_pretrained(start, folder)
+        moved = {n: p for n, p in trained.named_parameters() if ".lora_B." in n}
+        assert len(moved) == 7 * 30
+    else:
+        trained = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        before = dict(start.named_parameters())
+        moved = {n: p - before[n] for n, p in trained.named_parameters()}
+        assert len(moved) == len(before)
+    for name, change in moved.items():
+        for part in change.detach().chunk(2):  # as it lay on two ranks
+            assert part.abs().max() > 1e-4, name
 
 
 def test_whole_weights_and_adapters_as_they_are_in_this_process() -> None:

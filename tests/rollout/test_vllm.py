@@ -579,6 +579,40 @@ def test_a_run_goes_on_after_its_server_has_died(tokenizer_folder: Path, tmp_pat
     assert all(torch.equal(cut[name], weight) for name, weight in whole.items())
 
 
+def test_ranks_that_each_have_one_end_as_one_process_does(
+    other: Other, model_folder: Path, tmp_path: Path
+) -> None:
+    """vLLM's end takes the process group with it that it finds, and the model is saved after that."""
+    judge = tmp_path / "judge.py"
+    judge.write_text("def letters(completion, **row):\n    return len(set(completion)) / 8\n")
+    reward = {"name": "function", "path": f"{judge}:letters"}
+
+    def run(sharding: str) -> int:
+        one.train(
+            model={"name": str(model_folder), "dtype": "float32"},
+            data=[{"name": "sums", "path": SUMS, "kind": "check", "reward": reward}],
+            objective="grpo",
+            rollout={
+                "engine": {"name": "vllm", "mode": "colocate"},
+                **{"num_generations": 2, "max_completion_length": 3},
+            },
+            train={"max_steps": 2, "batch_size": 2, "learning_rate": 1e-2},
+            distributed={"sharding": sharding} if sharding else {},
+            out=tmp_path / f"out{sharding}",
+            self_check=False,
+        )
+        return other.resets
+
+    given = on_ranks(1, run, "", seconds=60)
+    alone = ended(tmp_path / "out")
+    for sharding in ("none", "full"):
+        assert on_ranks(2, run, sharding, seconds=60) == given * 2
+        ranks = ended(tmp_path / f"out{sharding}")
+        assert ranks.keys() == alone.keys()
+        for name, weight in alone.items():
+            torch.testing.assert_close(ranks[name], weight, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("adapters", [False, True])
 def test_ranks_whose_weights_lie_in_parts_share_a_server(
     adapters: bool, tokenizer_folder: Path, tmp_path: Path

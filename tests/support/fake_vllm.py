@@ -286,6 +286,7 @@ def make_llm(inside: Other) -> type:
                 model_runner=SimpleNamespace(get_model=lambda: SimpleNamespace(lm_head=head)),
             )
             self.llm_engine = SimpleNamespace(
+                engine_core=SimpleNamespace(shutdown=_ended),
                 model_executor=SimpleNamespace(driver_worker=worker),
                 add_lora=lambda request: inside.add(request.lora_name, request.lora_path),
                 remove_lora=lambda number: inside.adapters.pop(f"version-{number}"),
@@ -313,6 +314,11 @@ def make_llm(inside: Other) -> type:
             return SimpleNamespace(outputs=outputs[::-1])
 
     return LLM
+
+
+def _ended() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _output(number: int, ids: list[int], logps: list[float]) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from onestage.rollout.engines._vllm_backend import Drawn, Save, Weights, imported
 from onestage.rollout.engines._vllm_offer import check_version, named
@@ -22,6 +24,23 @@ ALONE = {
 """What vLLM wants to find in the environment where no launcher has set it."""
 ROOMS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks that vLLM makes room for."""
+
+
+@contextmanager
+def _the_ranks_own_stays() -> Iterator[None]:
+    """vLLM ends with whatever process group there is, also one that it found: the ranks', which have a
+    model to save yet. Its own, which it makes of that one, may go."""
+    destroy = distributed.destroy_process_group
+
+    def some(group: Any = None) -> None:
+        if group is not None:
+            destroy(group)
+
+    distributed.destroy_process_group = some
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group = destroy
 
 
 class Colocated:
@@ -44,6 +63,7 @@ class Colocated:
                 "from; this one is made from a config"
             )
         check_version(vllm.__version__, "that is installed is")
+        self.joins = distributed.is_initialized()
         # Without a launcher, vLLM's external launcher is a group of one.
         for name, value in ALONE.items():
             os.environ.setdefault(name, value)
@@ -119,6 +139,8 @@ class Colocated:
         ]
 
     def close(self) -> None:
+        with _the_ranks_own_stays() if self.joins else nullcontext():
+            self.llm.llm_engine.engine_core.shutdown()
         del self.llm
         self.folder.cleanup()
 
