@@ -7,8 +7,7 @@ version of the code would train on something else than the rest, or wait for eve
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -21,20 +20,17 @@ from torch import distributed
 from onestage.config import RecipeError
 from onestage.runfolder import code_digest
 from onestage.training.read import Data
+from onestage.training.stopped import RankError
 
-GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out", "remote process exited")
-"""What torch's messengers say where the other end is no longer there."""
 PATIENCE = timedelta(days=30)
+SAME = "the same recipe, data and version of onestage"
 
 
-class RankError(RuntimeError):
-    """Another rank has stopped."""
-
-
-def require_same(accelerator: Accelerator, facts: Mapping[str, Any]) -> None:
+def require_same(accelerator: Accelerator, facts: Mapping[str, Any], advice: str = SAME) -> None:
     """Raise `RecipeError` on every rank where one has another fact than the main process.
 
-    `facts`: by what they are called, values that are told in the message, so short ones.
+    `facts`: by what they are called, values that are told in the message, so short ones; `advice`: what
+    to give all ranks.
     """
     if accelerator.num_processes == 1:
         return
@@ -45,7 +41,7 @@ def require_same(accelerator: Accelerator, facts: Mapping[str, Any]) -> None:
             if was != now:
                 raise RecipeError(
                     f"rank {rank} has another {name} than rank 0 ({was} there, {now} here); give all "
-                    "ranks the same recipe, data and version of onestage"
+                    f"ranks {advice}"
                 )
 
 
@@ -129,21 +125,6 @@ def first_of_node(
     )
     place = accelerator.process_index - accelerator.local_process_index
     return all_do(accelerator, lambda: mine or read(folders[place]))
-
-
-@contextmanager
-def among_ranks(accelerator: Accelerator) -> Iterator[None]:
-    """Inside, an error that only says that another rank is gone says it in a line (`RankError`)."""
-    try:
-        yield
-    except RuntimeError as error:
-        lost = accelerator.num_processes > 1 and any(word in str(error) for word in GONE)
-        if not (lost or isinstance(error, distributed.DistBackendError)):
-            raise
-        raise RankError(
-            f"rank {accelerator.process_index} stops here, since another rank has stopped: its own "
-            "message says why"
-        ) from error
 
 
 def _digest(value: Any) -> str:

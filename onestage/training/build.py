@@ -31,7 +31,7 @@ from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
 from onestage.training import asked, choices, kept_suite
 from onestage.training import optimizer as optimizers
-from onestage.training.agreeing import by_main, first_of_node, read_by, require_same
+from onestage.training.agreeing import all_do, by_main, first_of_node, read_by, require_same
 from onestage.training.callbacks import Callback
 from onestage.training.devices import devices_of, policy_of, require_ranks
 from onestage.training.distributed import of_launcher
@@ -266,9 +266,9 @@ class Draft:
 
 def _read(draft: Draft, accelerator: Accelerator, say: Say) -> Draft:
     """The draft with data and plan, after all that can be refused was."""
-    draft.refuse()
+    all_do(accelerator, draft.refuse)
     draft.read(say, accelerator=accelerator)
-    draft.refuse()
+    all_do(accelerator, draft.refuse)
     require_same(accelerator, read_by(draft.stores, draft.plugins()))
     return draft
 
@@ -300,8 +300,8 @@ def build(
     whole, told = (recipe.model_dump(mode="json", exclude_defaults=own) for own in (False, True))
     changes = changes_of(out, told, whole, allow_changed) if resume else Changes(told)
     draft = _read(Draft(recipe, stage, given=given), accelerator, say)
-    if folder and resume:
-        folder.require_plugins(draft.plugins())
+    if resume:
+        by_main(accelerator, lambda: folder.require_plugins(draft.plugins()))
     plan, model = draft.planned, checkpointed(recipe.model, spread)
     asked.begin(recipe.evaluate)
     where = (draft.tokenizer, accelerator, out, resume, train.seed, spread.sharding, say)
@@ -346,5 +346,5 @@ def build(
         resuming=resume,
         changes=changes,
     )
-    run.describe(draft.plugins())
+    all_do(accelerator, lambda: run.describe(draft.plugins()))
     return run

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -33,7 +33,9 @@ from onestage.models.policy import Policy
 from onestage.models.probe import UNTRIED, probe
 from onestage.models.readout import Said
 from onestage.models.sharding import full
-from onestage.training.distributed import Distributed
+from onestage.training.distributed import Distributed, of_launcher
+
+LOCAL = "LOCAL_WORLD_SIZE"
 
 
 class Devices(ABC):
@@ -192,9 +194,18 @@ def require_ranks(section: Distributed, ranks: int) -> None:
         )
 
 
+def arranged(section: Distributed, environment: Mapping[str, str]) -> dict[str, str]:
+    """How ranks are to lie, by what each was told of it: their launchers and nodes may differ."""
+    found = of_launcher(section, environment)
+    how = {f"distributed.{name}": str(value) for name, value in found.model_dump().items()}
+    if found.sharding == "hybrid":
+        how["number of ranks on its node (LOCAL_WORLD_SIZE)"] = environment.get(LOCAL, "")
+    return how
+
+
 def _local(ranks: int) -> int:
     """Processes on this node."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or ranks)
+    return int(os.environ.get(LOCAL) or ranks)
 
 
 def mesh_of(section: Distributed, accelerator: Accelerator) -> DeviceMesh | None:

@@ -10,7 +10,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,18 @@ from onestage.runfolder import (
     write_text,
 )
 from onestage.runfolder.following import begun
-from onestage.training.agreeing import among_ranks, by_main, main_first, require_same, told
+from onestage.training.agreeing import all_do, by_main, main_first, require_same, told
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
+from onestage.training.devices import arranged
 from onestage.training.lock import held
 from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
 from onestage.training.resuming import told_apart
 from onestage.training.stages import StageRun
+from onestage.training.stopped import among_ranks
 from onestage.training.whole import told_what_is_whole
 
 
@@ -74,8 +76,6 @@ def carry_out(
     accelerator = make_accelerator(recipe.train, recipe.distributed)
     main = accelerator.is_main_process
     say = say if main else silent
-    if accelerator.num_processes > 1:
-        require_same(accelerator, told(recipe))
 
     def go(stage: StageRun, resume: bool) -> Path:
         resume = resume and _goes_on(stage.folder, accelerator, say)
@@ -95,15 +95,15 @@ def carry_out(
 
     if allow_changed and not resume:
         raise RecipeError("--allow-changed is of a run that goes on: add --resume")
-    if resume and not begun(out):
-        found = "no stages were begun in" if recipe.stages else "no checkpoint, and no run, in"
-        raise CheckpointError(f"--resume: {found} {out}; leave --resume out to begin")
-    accelerator.wait_for_everyone()  # all have looked before the main process writes
-    with (
-        among_ranks(accelerator),
-        told_what_is_whole(out),
-        held(out, say) if main else nullcontext(),
-    ):
+    with ExitStack() as around:
+        around.enter_context(among_ranks(accelerator))
+        if accelerator.num_processes > 1:
+            require_same(accelerator, told(recipe) | arranged(recipe.distributed, os.environ))
+        if resume:
+            _require_begun(out, runs, accelerator)
+        around.enter_context(told_what_is_whole(out))
+        # All have looked before the main process writes.
+        by_main(accelerator, lambda: around.enter_context(held(out, say)))
         if not recipe.stages:
             saved = go(runs[0], resume)
         else:
@@ -117,6 +117,24 @@ def carry_out(
         accelerator.wait_for_everyone()
     accelerator.state.destroy_process_group()
     return saved
+
+
+def _require_begun(out: Path, runs: Sequence[StageRun], accelerator: Any) -> None:
+    """Raise `CheckpointError` where nothing was begun in a folder, and `RecipeError` where ranks see
+    other things there: then it is not one folder."""
+    seen = {f"list of what was saved in {run.folder}": _saved(run.folder) for run in runs}
+    require_same(accelerator, seen, "an --out that lies on one disk, which all nodes see")
+    if not begun(out):
+        found = (
+            "no checkpoint, and no run, in" if runs[0].folder == out else "no stages were begun in"
+        )
+        raise CheckpointError(f"--resume: {found} {out}; leave --resume out to begin")
+
+
+def _saved(folder: Path) -> list[str]:
+    """Checkpoints, and the model of a run that is done."""
+    done = [folder / "model"] if (folder / "model").is_dir() else []
+    return [one.name for one in Checkpoints(folder).all() + done]
 
 
 def _goes_on(folder: Path, accelerator: Any, say: Say) -> bool:
@@ -178,12 +196,9 @@ class _Stages:
         stopped."""
         by_main(self.accelerator, lambda: self._require_folder(resume))
         for draft in drafts(self.model, self.runs, warn=self.say, accelerator=self.accelerator):
-            draft.refuse()
+            all_do(self.accelerator, draft.refuse)
             draft.close()
-        if self.main:
-            self.out.mkdir(parents=True, exist_ok=True)
-            write_text(self.out / "recipe.yaml", yaml.safe_dump(dict(told), sort_keys=False))
-            self._record()
+        by_main(self.accelerator, lambda: self._begin(told))
         if self.model.config is not None:
             keep, seed = resume or not self.main, self.runs[0].recipe.train.seed
             where = (self.model, models.tokenizer_of(self.model), self.out / "start")
@@ -198,12 +213,15 @@ class _Stages:
             release_memory()
             if reached != stage.folder / "model":
                 return reached
-            if self.main:
-                self._record()
-        if self.main:
-            _link(self.out / "model", self.runs[-1].folder / "model")
-        self.accelerator.wait_for_everyone()
+            by_main(self.accelerator, self._record)
+        made = self.runs[-1].folder / "model"
+        by_main(self.accelerator, lambda: _link(self.out / "model", made))
         return self.out / "model"
+
+    def _begin(self, told: Mapping[str, Any]) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_text(self.out / "recipe.yaml", yaml.safe_dump(dict(told), sort_keys=False))
+        self._record()
 
     def _require_folder(self, resume: bool) -> None:
         """Raise where the folder holds another run, or stages that are not these."""

@@ -18,10 +18,11 @@ from support.ranks import on_ranks
 
 from onestage.data.stream import Stream
 from onestage.runfolder import read_metrics
-from onestage.training.agreeing import RankError, among_ranks, first_of_node
+from onestage.training.agreeing import first_of_node
 from onestage.training.pipeline import carry_out
 from onestage.training.read import Data
 from onestage.training.recipe import parse_recipe
+from onestage.training.stopped import RankError, among_ranks
 
 Make = Callable[..., dict[str, Any]]
 

@@ -1,0 +1,112 @@
+"""A rank that stops leaves its words where all others find them, wherever in a run it was.
+
+Where it is known that one may fail alone, ranks wait for each other (`agreeing.all_do`). Everywhere else
+they learn of it when a message fails, without knowing why: on gloo at once, on cards when messages give
+up, after ten minutes. So a rank that stops puts its words into the store through which the ranks have
+found each other, and a thread of each rank looks there, also while the rank waits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from secrets import token_hex
+from threading import Event, Lock, Thread
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import distributed
+from torch.distributed.distributed_c10d import _get_default_store
+
+GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out", "remote process exited")
+"""What torch's messengers say where the other end is no longer there."""
+EVERY = 1.0
+"""Seconds between two looks."""
+LINGER = 5.0
+"""Seconds that a rank which stops stays for the others to read its words: where no launcher keeps the
+store, it is gone with the main process."""
+GRACE = 30.0
+"""Seconds that a rank may go on, or wait, after another has stopped, before its process is ended."""
+WORDS, READ = "words", "read"
+
+
+class RankError(RuntimeError):
+    """Another rank has stopped."""
+
+
+@contextmanager
+def among_ranks(accelerator: Accelerator) -> Iterator[None]:
+    """Inside, what stops one rank stops all: each raises its own error, or `RankError` in the words of
+    the one that has stopped first. A rank that neither hears it nor ends has its process ended."""
+    if accelerator.num_processes == 1:
+        yield
+        return
+    words: Words | None = None
+    try:
+        words = Words(accelerator)
+        yield
+    except BaseException as error:
+        if isinstance(error, RankError):
+            raise
+        heard = words.heard() if words else ""
+        lost = isinstance(error, RuntimeError) and (
+            heard
+            or isinstance(error, distributed.DistBackendError)
+            or any(word in str(error) for word in GONE)
+        )
+        if not lost:
+            if words:
+                words.leave(error)
+            raise
+        here, why = accelerator.process_index, "another rank has stopped: its own message says why"
+        raise RankError(f"rank {here} stops here, since {heard or why}") from error
+    finally:
+        if words:
+            words.close()
+
+
+class Words:
+    """What one of this run's ranks has left for all. Of one process, and looked for until `close`."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
+        # A launcher may keep the store for longer than one run.
+        (run,) = broadcast_object_list([token_hex(4)])
+        # A connection of its own: the other is taken while a rank waits for one that comes late.
+        self.store = distributed.PrefixStore(f"stopped-{run}", _get_default_store().clone())
+        self.found, self.reading, self.over = "", Lock(), Event()
+        Thread(target=self._look, name="words of other ranks", daemon=True).start()
+
+    def heard(self) -> str:
+        """What was left, if anything was and the store is still there to say so."""
+        with self.reading, suppress(RuntimeError):
+            if not self.found and self.store.check([WORDS]):
+                self.found = self.store.get(WORDS).decode()
+                self.store.add(READ, 1)
+        return self.found
+
+    def leave(self, error: BaseException) -> None:
+        """Tell all others why this rank stops, unless one has done so before; they have read it when
+        this returns, or will not."""
+        said = " ".join(str(error).split()) or type(error).__name__
+        with suppress(RuntimeError):
+            self.store.compare_set(WORDS, "", f"rank {self.rank} has stopped: {said}")
+            self.heard()
+            end = time.monotonic() + LINGER
+            while self.store.add(READ, 0) < self.ranks and time.monotonic() < end:
+                time.sleep(0.05)
+
+    def close(self) -> None:
+        self.heard()
+        self.over.set()
+
+    def _look(self) -> None:
+        while not self.heard():
+            if self.over.wait(EVERY):
+                return
+        if not self.over.wait(GRACE):
+            print(f"rank {self.rank} stops here, since {self.found}", file=sys.stderr, flush=True)
+            os._exit(1)

@@ -1,0 +1,142 @@
+"""What stops one rank stops all, in the words of that rank, wherever it stops."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from support.ranks import on_ranks
+from torch import distributed
+
+from onestage.runfolder import silent
+from onestage.training import stopped
+from onestage.training.callbacks import Callback
+from onestage.training.lock import held
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import parse_recipe
+from onestage.training.stopped import RankError, among_ranks
+
+Make = Callable[..., dict[str, Any]]
+PLUGIN = "from onestage.objectives.sft import SFT\n\n\nclass Mine(SFT):\n    pass\n"
+
+
+class Breaks(Callback):
+    def begin(self, run: Any) -> None:
+        raise ValueError("the tracker of the main rank broke")
+
+
+def go(recipe: dict[str, Any], out: Path, **how: Any) -> None:
+    carry_out(parse_recipe(recipe), out, say=silent, self_check=False, **how)
+
+
+def test_each_rank_stops_in_the_words_of_the_one_that_cannot_go_on(
+    recipe_of: Make, model_folder: Path, tmp_path: Path
+) -> None:
+    """A model that one node lacks; a plug-in that has changed and a folder that is in use, which the
+    main rank alone finds out; a callback, which it alone has, when all have long begun."""
+    recipe = recipe_of("demonstration", objective="sft", train__max_steps=2)
+    recipe["train"] |= {"save_steps": 1}
+    plugged = recipe | {"objective": f"{tmp_path / 'mine.py'}:Mine"}
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    go(plugged, tmp_path / "plugged")
+    (tmp_path / "mine.py").write_text(PLUGIN + "# another one\n")
+    (tmp_path / "node0").symlink_to(tmp_path)
+    (tmp_path / "node1").mkdir()
+    (tmp_path / "model").symlink_to(model_folder)
+
+    def failing(case: str) -> None:
+        rank = os.environ["RANK"]
+        if case == "plug-in":
+            go(
+                plugged | {"train": recipe["train"] | {"max_steps": 2}},
+                tmp_path / "plugged",
+                resume=True,
+            )
+        elif case == "model":
+            os.chdir(tmp_path / f"node{rank}")
+            go(recipe | {"model": {"name": "./model"}}, tmp_path / "out")
+        elif case == "folder":
+            go(recipe, tmp_path / "used")
+        else:
+            go(recipe, tmp_path / "out", callbacks=[Breaks()])
+
+    def work() -> list[str]:
+        found = []
+        for case in ("plug-in", "model", "folder", "callback"):
+            began = time.monotonic()
+            with pytest.raises((ValueError, OSError, RankError)) as error:
+                failing(case)
+            assert time.monotonic() - began < 20
+            found.append(f"{error.type.__name__}: {error.value}")
+        return found
+
+    with held(tmp_path / "used", silent):
+        main, other = on_ranks(2, work, seconds=60)
+    said = [
+        "was begun with another Mine",
+        "model",
+        "in use by",
+        "the tracker of the main rank broke",
+    ]
+    for words, mine, theirs, first in zip(said, main, other, (0, 1, 0, 0), strict=True):
+        one, rest = (mine, theirs) if first == 0 else (theirs, mine)
+        assert words in one
+        assert not one.startswith("RankError")
+        told = one.partition(": ")[2]
+        assert rest.startswith(
+            f"RankError: rank {1 - first} stops here, since rank {first} has stopped"
+        )
+        assert rest.endswith(" ".join(told.split()))
+
+
+def test_a_rank_that_stops_in_the_middle_is_heard_where_others_wait() -> None:
+    """Not at a place where ranks wait for each other on purpose: in a message of torch's own."""
+
+    def fails() -> None:
+        with among_ranks(accelerator := Accelerator(cpu=True)):
+            if accelerator.process_index == 1:
+                raise ValueError("no room on\nthe disk of node 1")
+            distributed.all_reduce(torch.ones(1))
+
+    def work() -> str:
+        with pytest.raises((ValueError, RankError)) as error:
+            fails()
+        return str(error.value)
+
+    for ranks in (2, 3):
+        main, other, *rest = on_ranks(ranks, work, seconds=30)
+        assert other == "no room on\nthe disk of node 1"
+        heard = "stops here, since rank 1 has stopped: no room on the disk of node 1"
+        assert main == f"rank 0 {heard}"
+        assert rest == [f"rank 2 {heard}"] * (ranks - 2)
+
+
+def test_a_rank_that_waits_for_ever_is_ended(capfd: pytest.CaptureFixture[str]) -> None:
+    """As on a card, whose messages do not notice that the other end is gone."""
+
+    def work() -> list[int]:
+        ended: list[int] = []
+        stopped.EVERY, stopped.GRACE = 0.05, 0.2
+        accelerator, end = Accelerator(cpu=True), os._exit
+        os._exit = ended.append  # type: ignore[assignment]
+        try:
+            with among_ranks(accelerator):
+                if accelerator.is_main_process:
+                    raise ValueError("the main one broke")
+                time.sleep(1)
+        except ValueError:
+            time.sleep(1)
+        finally:
+            os._exit = end
+        return ended
+
+    assert on_ranks(2, work, seconds=30) == [[], [1]]
+    assert (
+        "rank 1 stops here, since rank 0 has stopped: the main one broke" in capfd.readouterr().err
+    )
