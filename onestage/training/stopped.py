@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from secrets import token_hex
 from threading import Event, Lock, Thread
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -76,7 +77,8 @@ class Words:
         # A launcher may keep the store for longer than one run.
         (run,) = broadcast_object_list([token_hex(4)])
         # A connection of its own: the other is taken while a rank waits for one that comes late.
-        self.store = distributed.PrefixStore(f"stopped-{run}", _get_default_store().clone())
+        shared: Any = _get_default_store()
+        self.store = distributed.PrefixStore(f"stopped-{run}", shared.clone())
         self.found, self.reading, self.over = "", Lock(), Event()
         Thread(target=self._look, name="words of other ranks", daemon=True).start()
 

@@ -280,7 +280,7 @@ def test_ranks_in_parts_that_each_have_a_vllm(adapters: bool, tmp_path: Path) ->
         for name, value in AROUND.items():
             os.environ.setdefault(name, value)
         how = {"lora": {"r": 8}} if adapters else {}
-        lines = grpo(tmp_path / "out", engine, 3, (), reward, "full", **how)
+        lines = grpo(tmp_path / "out", engine, 2, (), reward, "full", **how)
         return [line["rollout/engine_gap"] for line in lines]
 
     gaps, _ = on_ranks(2, work, seconds=580)
