@@ -107,6 +107,38 @@ FAMILIES = {
         ("<|user|>", "<|assistant|>"),
         "</s>",
     ),
+    "the next turn's opening is always written (Command R7B)": Family(
+        "{{ bos_token }}{% for m in messages %}<|START|>{% if m.role == 'assistant' %}<|BOT|><|SAY|>"
+        "{{ m.content }}<|/SAY|>{% else %}<|{{ m.role | upper }}|>{{ m.content }}{% endif %}<|STOP|>"
+        "{% endfor %}<|START|><|BOT|>{% if add_generation_prompt %}<|SAY|>{% endif %}",
+        ("<|START|>", "<|STOP|>", "<|BOT|>", "<|USER|>", "<|SYSTEM|>", "<|SAY|>", "<|/SAY|>"),
+        "<|/SAY|><|STOP|>",
+    ),
+    "named channels, which end on one token (Kimi K3)": Family(
+        "{% for m in messages %}<|open|>message {{ m.role }}<|sep|>{% if m.role == 'assistant' %}"
+        "<|open|>think<|sep|>{{ m.reasoning_content or '' }}<|close|>think<|sep|><|open|>say<|sep|>"
+        "{{ m.content }}<|close|>say<|sep|>{% else %}{{ m.content }}{% endif %}<|end_of_msg|>"
+        "{% endfor %}{% if add_generation_prompt %}<|open|>message assistant<|sep|><|open|>think<|sep|>"
+        "{% endif %}",
+        ("<|open|>", "<|sep|>", "<|close|>", "<|end_of_msg|>"),
+        "<|close|>say<|sep|><|end_of_msg|>",
+    ),
+    "system text in the last question only (Mistral 7B v0.3)": Family(
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.last and "
+        "messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% endif %}{{ m.content }}[/INST]"
+        "{% elif m.role == 'assistant' %} {{ m.content }}{{ eos_token }}{% elif m.role != 'system' %}"
+        "{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}",
+        ("[INST]", "[/INST]"),
+        "</s>",
+    ),
+    "asked to think, answered without (GLM 4.7)": Family(
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% if "
+        "m.reasoning_content and loop.last %}<think>{{ m.reasoning_content }}{% endif %}</think>"
+        "{{ m.content }}<|endoftext|>{% else %}{{ m.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|><think>{% endif %}",
+        ("<|user|>", "<|assistant|>", "<|system|>", "<think>", "</think>", "<|endoftext|>"),
+        "<|endoftext|>",
+    ),
 }
 
 

@@ -15,19 +15,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from onestage.data.bounded import EndlessTemplateError, bounded, refuse_endless, require_short
+from onestage.data.dialect import Apply, Dialect, TemplateError, dialect_of
 from onestage.data.kinds import FEEDBACK
 from onestage.data.messages import Message, Turns
 from onestage.data.record import Record
 from onestage.data.spoken import REASONING, holds, in_parts
-from onestage.data.turns import (
-    Apply,
-    Dialect,
-    Span,
-    TemplateError,
-    dialect_of,
-    ends_marked,
-    spoken,
-)
+from onestage.data.turns import Span, ends_marked, spoken
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -170,6 +163,7 @@ def _chat(record: Record, completion: Turns, number: int, tokenizer: Any) -> lis
     # What follows the last turn that counts is in no text, and matters to none.
     heard = turns[: counted[-1] + 1]
     notes = _unread(heard, made[-1].text, record.template, tokenizer)
+    notes += tuple(dict.fromkeys(note for text in texts for note in text.elsewhere))
     known = dialect(tokenizer)
     if not all(ends_marked(text.text, span, known) for text in texts for span in text.spans):
         notes = (*notes, NO_END)
@@ -193,8 +187,9 @@ def _weights(turns: Sequence[Message], counted: Sequence[int], each: bool) -> tu
 
 def _applied(tokenizer: Any, extra: Mapping[str, Any]) -> Apply:
     """The tokenizer's chat template with the record's extra arguments, as it reads messages."""
-    apply = _as_given(tokenizer, extra)
-    if dialect(tokenizer).content == "text":
+    known = dialect(tokenizer)
+    apply = known.closed(_as_given(tokenizer, extra))
+    if known.content == "text":
         return apply
     return lambda turns, prompt: apply(in_parts(turns), prompt)
 

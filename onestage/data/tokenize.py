@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from onestage.data._row_error import RowError
+from onestage.data.dialect import TemplateError
 from onestage.data.edges import first_token, token_spans
 from onestage.data.encoded import Encoded, ProblemFacts
 from onestage.data.kinds import FEEDBACK
@@ -29,7 +30,6 @@ from onestage.data.messages import Turns, text_of
 from onestage.data.record import Record, Refusal
 from onestage.data.template import Rendered, render, render_prompt, render_whole
 from onestage.data.trees import Ids, TokenPath
-from onestage.data.turns import TemplateError
 from onestage.data.workers import in_order
 
 Overflow = Literal["drop", "truncate_prompt"]

@@ -13,50 +13,17 @@ sees when it speaks; texts that begin alike cost their beginning once, as all pa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from os.path import commonprefix
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from onestage.data.dialect import REPLY, Apply, Dialect, Dropped, TemplateError, alike
 from onestage.data.messages import Message
-from onestage.data.spoken import forms, in_parts, unspoken
+from onestage.data.spoken import forms, unspoken
 
 Span = tuple[int, int]
-Apply = Callable[[Sequence[Message], bool], str]
-"""The chat template: messages, and whether a generation prompt is wanted, to text."""
 
-REPLY = "Zq7Xv"
-"""A reply that no template holds and no rule of a template looks at."""
-
-
-class TemplateError(ValueError):
-    """A record that the chat template does not render faithfully."""
-
-
-class Dropped(TemplateError):
-    """A part of a message, named, that is not in its rendering."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """What a template writes around a reply."""
-
-    prompt: str = ""
-    """The generation prompt."""
-    header: str = ""
-    """What stands between the turns before and the reply where there is no generation prompt."""
-    tail: str = ""
-    """All that follows the last reply."""
-    marker: str = ""
-    """Of the tail: up to and with the end marker. Empty where the template writes none."""
-    tokens: re.Pattern[str] = field(default=re.compile(r"(?!)"))
-    """The tokenizer's added tokens, which markers are made of."""
-    ends: tuple[int, ...] = ()
-    """Ids of the tokens that end a reply or a tool call; none where the marker is several tokens."""
-    content: Literal["text", "parts"] = "text"
-    """Whether the template reads a message's content as a text or as a list of its parts."""
-    special: re.Pattern[str] = field(default=re.compile(r"(?!)"))
-    """Its special tokens and the end marker: what no row should hold as text."""
+TAG = re.compile(r"<[^\s<>]*>|\[[^\s\[\]]*\]")
+"""What looks like a marker, whether the tokenizer has a token for it or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,89 +33,8 @@ class Spoken:
     text: str
     spans: tuple[Span, ...]
     turns: tuple[int, ...]
-
-
-def dialect_of(tokenizer: Any, apply: Apply) -> Dialect:
-    """What the template writes around a reply, from two conversations of our own."""
-    tokens = _any_of(token.content for token in tokenizer.added_tokens_decoder.values())
-    names = tokenizer.all_special_tokens
-    plain = Dialect(tokens=tokens, special=_any_of(names))
-    ways: tuple[Literal["text", "parts"], ...] = ("text", "parts")
-    for content in ways:
-        around = _around(plain, apply, content)
-        if around is None:
-            continue
-        ends = [
-            _last_token(tokenizer, around.marker),
-            _last_token(tokenizer, _call_end(plain, apply)),
-        ]
-        known = tuple(dict.fromkeys(end for end in ends if end is not None))
-        return replace(around, special=_any_of([*names, around.marker]), ends=known)
-    return plain
-
-
-def _around(plain: Dialect, apply: Apply, content: Literal["text", "parts"]) -> Dialect | None:
-    """Prompt, header, tail and marker; None where the template does not render our conversation."""
-    asked: list[Message] = [{"role": "user", "content": "Hi"}]
-    if content == "parts":
-        asked = in_parts(asked)
-    try:
-        before, opening = apply(asked, False), apply(asked, True)
-        closed = apply([*asked, _reply(content)], False)
-    except TemplateError:
-        return None
-    head, found, tail = closed.rpartition(REPLY)
-    if not found:
-        return None
-    prompt = opening[_alike(before, opening) :]
-    header = "" if prompt else head[_alike(before, head) :]
-    first = plain.tokens.search(tail)
-    # Without a token of its own, a marker is the text of the tail.
-    end = first.end() if first else len(tail.rstrip())
-    while following := plain.tokens.match(tail, end):
-        end = following.end()  # the reply and the turn may each have an end of their own
-    marker = tail[:end]
-    header = header if header.strip() else ""
-    return replace(plain, prompt=prompt, header=header, tail=tail, marker=marker, content=content)
-
-
-def _reply(content: str) -> Message:
-    reply: Message = {"role": "assistant", "content": REPLY}
-    return in_parts([reply])[0] if content == "parts" else reply
-
-
-def _call_end(plain: Dialect, apply: Apply) -> str:
-    """The token that ends a tool call; empty where the template renders none or ends it otherwise."""
-    function = {"name": REPLY, "arguments": {"city": "Paris"}}
-    turn = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
-    for form in forms([{"role": "user", "content": "Hi"}, turn]):
-        try:
-            closed = apply(form, False).rstrip()
-        except TemplateError:
-            continue
-        last = list(plain.tokens.finditer(closed))[-1:]
-        if REPLY in closed and last and last[0].end() == len(closed):
-            return last[0].group()
-    return ""
-
-
-def _last_token(tokenizer: Any, marker: str) -> int | None:
-    """The id of a marker's last token, if that is an added one."""
-    if not marker:
-        return None
-    ids = tokenizer(marker, add_special_tokens=False, verbose=False).input_ids
-    return ids[-1] if ids and ids[-1] in tokenizer.added_tokens_decoder else None
-
-
-def _alike(left: str, right: str) -> int:
-    """How many characters two texts begin with alike."""
-    return len(commonprefix([left, right]))  # noqa: RUF071 - of characters, as it should be
-
-
-def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    # White space may be a token, too (Gemma); it marks nothing.
-    longest_first = sorted({text for text in texts if text.strip()}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+    elsewhere: tuple[str, ...] = ()
+    """Notes on replies that stand behind another prompt than the model is asked with."""
 
 
 def spoken(turns: Sequence[Message], first: int, apply: Apply, dialect: Dialect) -> list[Spoken]:
@@ -176,7 +62,7 @@ def _spoken(turns: Sequence[Message], first: int, apply: Apply, dialect: Dialect
     ]
     found: list[Spoken] = []
     for number in reversed(scored):
-        text, span = _turn(turns, number, whole, apply, dialect)
+        text, span, elsewhere = _turn(turns, number, whole, apply, dialect)
         said = text[slice(*span)]
         # The generation prompt may hold the beginning of what was said, such as <think>.
         lost = unspoken(turns[number], said) and unspoken(turns[number], dialect.prompt + said)
@@ -192,26 +78,62 @@ def _spoken(turns: Sequence[Message], first: int, apply: Apply, dialect: Dialect
         if found and found[-1].text.startswith(text[: span[1]]):
             later = found.pop()
             spans, numbers = (span, *later.spans), (number, *later.turns)
-            found.append(Spoken(later.text, spans, numbers))
+            notes = (*elsewhere, *later.elsewhere)
+            found.append(Spoken(later.text, spans, numbers, notes))
         else:
-            last = number == len(turns) - 1
-            found.append(Spoken(text if last else text[: span[1]], (span,), (number,)))
+            text = text if number == len(turns) - 1 else text[: span[1]]
+            found.append(Spoken(text, (span,), (number,), elsewhere))
     return found[::-1]
 
 
 def _turn(
     turns: Sequence[Message], number: int, whole: str, apply: Apply, dialect: Dialect
-) -> tuple[str, Span]:
-    """The text of a conversation that ends with a turn, and the turn's characters in it."""
+) -> tuple[str, Span, tuple[str, ...]]:
+    """The text of a conversation that ends with a turn, the turn's characters in it, and what is to be
+    said of the prompt in front of it."""
     closed = whole if number + 1 == len(turns) else apply(turns[: number + 1], False)
     opening = _opening(turns[:number], apply)
+    elsewhere: tuple[str, ...] = ()
     if opening and closed.startswith(opening):
         # All that stands before is the rendering of the earlier turns; all behind is this turn's.
         start = len(opening)
+        if turns[number - 1]["role"] == "assistant" and not opening.endswith(dialect.prompt):
+            start = _behind_prompt(turns[:number], closed, start, apply, dialect)
         start += len(dialect.header) * closed.startswith(dialect.header, start)
     else:
         closed, start = _without_prompt(turns, number, closed, opening, apply, dialect)
-    return closed, (start, max(start, _end(closed, start, dialect)))
+        elsewhere = _elsewhere(opening, closed, start)
+    return closed, (start, max(start, _end(closed, start, dialect))), elsewhere
+
+
+def _behind_prompt(
+    before: Sequence[Message], closed: str, start: int, apply: Apply, dialect: Dialect
+) -> int:
+    """Where a reply to the assistant's own words begins, if its template asks for none but writes the
+    prompt of one in front of it."""
+    shared = alike(_answered(before, apply), closed)
+    place = closed.rfind(dialect.prompt, start, shared)
+    if place >= 0:
+        return place + len(dialect.prompt)
+    return shared if closed[start:shared].strip() else start
+
+
+def _elsewhere(opening: str, closed: str, start: int) -> tuple[str, ...]:
+    """A note where what stands in front of a reply is not the prompt that a model is asked with."""
+    if not opening or opening == closed[:start]:
+        return ()
+    parted = _tag_start(opening, alike(opening, closed[:start]))
+    asked, there = opening[parted:][:40], closed[parted:start][:40]
+    return (
+        f"the chat template asks a model with {asked!r} in front of its reply and renders this reply "
+        f"with {there!r} there: what is learned may not be what is asked",
+    )
+
+
+def _tag_start(text: str, place: int) -> int:
+    """The place, or the beginning of the marker that it is in the middle of."""
+    around = (m.start() for m in TAG.finditer(text) if m.start() < place < m.end())
+    return next(around, place)
 
 
 def _opening(turns: Sequence[Message], apply: Apply) -> str:
@@ -238,27 +160,57 @@ def _without_prompt(
     reply. Where the earlier turns themselves are rendered otherwise once the turn is there, the turn is
     put behind the prompt that the model will really see.
     """
-    answered = apply([*turns[:number], {"role": "assistant", "content": REPLY}], False)
-    head, found, _ = answered.rpartition(REPLY)
-    if not found:
-        raise TemplateError("the chat template drops the reply of an assistant turn")
-    shared = _alike(head, closed)
+    head = _answered(turns[:number], apply)
+    shared = alike(head, closed)
     if not opening:
         before = apply(turns[:number], False) if number else ""
-        _check_history(shared, _alike(before, head))
+        _check_history(shared, alike(before, head))
         return closed, shared
     prompt = dialect.prompt if opening.endswith(dialect.prompt) else ""
     before = opening.removesuffix(prompt)
     if head.startswith(before):
         _check_history(shared, len(before))
-        return closed, min(_alike(opening, closed), shared)
-    place = closed.rfind(prompt, 0, shared) if prompt else -1
-    if place < 0:
+        start = min(alike(opening, closed), shared)
+        # What the template writes in place of its prompt, and of no reply, is none of this reply.
+        start = shared if closed[start:shared].strip() else start
+        return closed, _tag_start(closed, start)
+    place = _replaced(turns[:number], closed[:shared], opening, head, prompt)
+    if not place:
         raise TemplateError(
             "the chat template renders earlier turns otherwise once an assistant turn follows, and "
             "its generation prompt is not in what it renders; set model.chat_template to another"
         )
-    return opening + closed[place + len(prompt) :], len(opening)
+    return opening + closed[place:], len(opening)
+
+
+def _replaced(before: Sequence[Message], shared: str, opening: str, head: str, prompt: str) -> int:
+    """Where in a rendering, which begins with `shared`, the prompt of a reply ends; 0 if that is not
+    found."""
+    if prompt:
+        place = shared.rfind(prompt)
+        return place + len(prompt) if place >= 0 else 0
+    place = _asked(before, opening, head)
+    return place if place <= len(shared) else 0
+
+
+def _asked(before: Sequence[Message], opening: str, head: str) -> int:
+    """Where what was said last, rendered as in the prompt, ends in front of a reply; 0 if that is not
+    found. Some templates write the system message into the last question, as long as it is the last
+    (Mistral)."""
+    head = head.rstrip()
+    alike_from_behind = alike(opening[::-1], head[::-1])
+    said = before[-1].get("content")
+    found = isinstance(said, str) and said.strip() in head[len(head) - alike_from_behind :]
+    return len(head) if found else 0
+
+
+def _answered(before: Sequence[Message], apply: Apply) -> str:
+    """What stands in front of a reply that no rule of a template looks at."""
+    answered = apply([*before, {"role": "assistant", "content": REPLY}], False)
+    head, found, _ = answered.rpartition(REPLY)
+    if not found:
+        raise TemplateError("the chat template drops the reply of an assistant turn")
+    return head
 
 
 def _check_history(shared: int, known: int) -> None:
@@ -276,7 +228,7 @@ def _end(text: str, start: int, dialect: Dialect) -> int:
         if end > start:
             return end
     # A turn that ends otherwise than a plain reply, such as a tool call.
-    stripped = text.rstrip()
+    stripped = text.removesuffix(dialect.tail[len(dialect.marker) :]).rstrip()
     closing = [m.end() for m in dialect.tokens.finditer(stripped, start)]
     marked = closing and closing[-1] == len(stripped)
     return len(stripped) if marked and len(stripped) > start else len(text)

@@ -270,6 +270,57 @@ def test_the_end_markers_of_replies_and_calls_are_known(chatml: Any) -> None:
         assert ends == ["<|return|>", "<|call|>"]
 
 
+def family(name: str) -> Any:
+    (full,) = (known for known in FAMILIES if name in known)
+    return with_markers(bytes_tokenizer(), FAMILIES[full])
+
+
+def test_an_opening_that_is_always_written_ends_no_reply() -> None:
+    tokenizer = family("R7B")
+    assert [tokenizer.decode([end]) for end in dialect(tokenizer).ends] == ["<|STOP|>"]
+    texts = spans(tokenizer, user("a"), said("one"), user("b"), said("two"))
+    assert texts == ["one<|/SAY|><|STOP|>", "two<|/SAY|><|STOP|>"]
+
+
+def test_a_turn_ends_where_its_message_does_and_not_its_channel() -> None:
+    tokenizer = family("K3")
+    assert [tokenizer.decode([end]) for end in dialect(tokenizer).ends] == ["<|end_of_msg|>"]
+
+
+def test_system_text_that_only_the_last_question_holds_stands_in_front_of_each_reply() -> None:
+    tokenizer = family("v0.3")
+    talk = (user("a"), said("one"), user("b"), said("two"))
+    encoded = encode(tokenizer, [{"role": "system", "content": "SYS"}, *talk])
+    assert isinstance(encoded, Encoded)
+    assert scored(encoded, tokenizer) == [
+        ("<s>[INST] SYS\n\na[/INST]", " one</s>"),
+        ("<s>[INST] a[/INST] one</s>[INST] SYS\n\nb[/INST]", " two</s>"),
+    ]
+    assert not encoded.notes
+
+
+def test_another_prompt_than_is_asked_with_is_counted_and_none_of_its_marks_are_scored() -> None:
+    tokenizer = family("GLM 4.7")
+    assert spans(tokenizer, user("a"), said("one")) == ["one<|endoftext|>"]
+    (note,) = notes(tokenizer, user("a"), said("one"))
+    assert "with '<think>' in front of its reply" in note
+    assert "with '</think>' there" in note
+    thinking = (user("a"), said("one", reasoning_content="T"))
+    assert spans(tokenizer, *thinking) == ["T</think>one<|endoftext|>"]
+    assert not notes(tokenizer, *thinking)
+
+
+def test_a_second_reply_in_a_row_begins_behind_the_header_that_its_template_writes() -> None:
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "if add_generation_prompt", "if add_generation_prompt and messages[-1].role == 'user'"
+    )
+    assert spans(tokenizer, user("a"), said("one"), said("two")) == [
+        "one<|im_end|>",
+        "two<|im_end|>",
+    ]
+
+
 @pytest.mark.parametrize("variable", ["ONESTAGE_SMOLLM2", "ONESTAGE_GEMMA3"])
 def test_real_tokenizers(variable: str) -> None:
     """SmolLM2 with its own template; Gemma 3, whose base model has none, with the family's."""

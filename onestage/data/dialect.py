@@ -1,0 +1,196 @@
+"""What a chat template writes around a reply: its prompt, and what ends a turn.
+
+Found once for a tokenizer, by showing the template conversations of our own whose words stand in no
+template. What closes a turn is what stands behind a reply wherever the reply stands, as the last word or
+before another turn; what only the end of a conversation has may be the end token of a text (Phi 3), or
+the next turn's opening, which some templates write whether it is asked for or not (Command R7B).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from os.path import commonprefix
+from typing import Any, Literal
+
+from onestage.data.messages import Message
+from onestage.data.spoken import forms, in_parts
+
+Apply = Callable[[Sequence[Message], bool], str]
+"""The chat template: messages, and whether a generation prompt is wanted, to text."""
+
+REPLY = "Zq7Xv"
+"""A reply that no template holds and no rule of a template looks at."""
+
+ASKED_ON = "Wj3Yk"
+"""What is said behind that reply."""
+
+
+class TemplateError(ValueError):
+    """A record that the chat template does not render faithfully."""
+
+
+class Dropped(TemplateError):
+    """A part of a message, named, that is not in its rendering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a template writes around a reply."""
+
+    prompt: str = ""
+    """The generation prompt."""
+    header: str = ""
+    """What stands between the turns before and the reply where there is no generation prompt."""
+    tail: str = ""
+    """All that follows the last reply."""
+    marker: str = ""
+    """Of the tail: up to and with the end marker. Empty where the template writes none."""
+    tokens: re.Pattern[str] = field(default=re.compile(r"(?!)"))
+    """The tokenizer's added tokens, which markers are made of."""
+    ends: tuple[int, ...] = ()
+    """Ids of the tokens that end a reply or a tool call; none where the marker is several tokens."""
+    content: Literal["text", "parts"] = "text"
+    """Whether the template reads a message's content as a text or as a list of its parts."""
+    special: re.Pattern[str] = field(default=re.compile(r"(?!)"))
+    """Its special tokens and the end marker: what no row should hold as text."""
+    always: str = ""
+    """What it writes at the end of every conversation, though no generation prompt was asked for."""
+
+    def closed(self, apply: Apply) -> Apply:
+        """The template without the generation prompt that nobody asked for."""
+        if not self.always:
+            return apply
+        return lambda turns, prompt: apply(turns, prompt).removesuffix(
+            "" if prompt else self.always
+        )
+
+
+def dialect_of(tokenizer: Any, apply: Apply) -> Dialect:
+    """What the template writes around a reply, from conversations of our own."""
+    tokens = _any_of(token.content for token in tokenizer.added_tokens_decoder.values())
+    names = tokenizer.all_special_tokens
+    plain = Dialect(tokens=tokens, special=_any_of(names))
+    ways: tuple[Literal["text", "parts"], ...] = ("text", "parts")
+    for content in ways:
+        around = _around(replace(plain, content=content), apply, tokenizer.eos_token)
+        if around is None:
+            continue
+        ends = [
+            _last_token(tokenizer, around.marker),
+            _last_token(tokenizer, _call_end(around, around.closed(apply))),
+        ]
+        known = tuple(dict.fromkeys(end for end in ends if end is not None))
+        return replace(around, special=_any_of([*names, around.marker]), ends=known)
+    return plain
+
+
+def _around(plain: Dialect, apply: Apply, eos: str | None) -> Dialect | None:
+    """Prompt, header, tail and marker; None where the template does not render our conversation."""
+    asked, reply, again = _conversation(plain.content)
+    try:
+        before, opening = apply([asked], False), apply([asked], True)
+        whole = apply([asked, reply], False)
+    except TemplateError:
+        return None
+    if REPLY not in whole:
+        return None
+    openers = _openers(plain, before, eos)
+    known = replace(plain, always=_always(plain, before, whole, openers))
+    before = before.removesuffix(known.always)
+    head, _, tail = whole.removesuffix(known.always).rpartition(REPLY)
+    prompt = opening[alike(before, opening) :]
+    header = "" if prompt else head[alike(before, head) :]
+    header = header if header.strip() else ""
+    marker = tail[: _marked(plain, tail, _going_on([asked, reply, again], apply), openers)]
+    return replace(known, prompt=prompt, header=header, tail=tail, marker=marker)
+
+
+def _conversation(content: str) -> list[Message]:
+    said: list[Message] = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": REPLY},
+        {"role": "user", "content": ASKED_ON},
+    ]
+    return in_parts(said) if content == "parts" else said
+
+
+def _openers(plain: Dialect, before: str, eos: str | None) -> set[str]:
+    """The tokens that every conversation begins with: no turn can end on one of them."""
+    found, place = set(), 0
+    while token := plain.tokens.match(before, place):
+        found.add(token.group())
+        place = token.end()
+    return found - {eos}
+
+
+def _always(plain: Dialect, before: str, whole: str, openers: set[str]) -> str:
+    """What ends a question as it ends a reply, from a token on that opens a turn. Behind a reply a
+    token that closes it comes first."""
+    shared = alike(before[::-1], whole[::-1])
+    tail = whole.rpartition(REPLY)[2]
+    closing = [match for match in plain.tokens.finditer(tail) if match.group() not in openers]
+    for match in plain.tokens.finditer(tail):
+        late = match.start() >= max(len(tail) - shared, 1)
+        if late and match.group() in openers and closing and closing[0].start() < match.start():
+            return tail[match.start() :]
+    return ""
+
+
+def _going_on(turns: Sequence[Message], apply: Apply) -> str:
+    """What stands between our reply and what is said next; empty where the template refuses that."""
+    try:
+        return apply(turns, True).rpartition(REPLY)[2].partition(ASKED_ON)[0]
+    except TemplateError:
+        return ""
+
+
+def _marked(plain: Dialect, tail: str, going_on: str, openers: set[str]) -> int:
+    """How many characters of the tail are the end marker, and what stands in front of it."""
+    first = plain.tokens.search(tail)
+    if not first:
+        return len(tail.rstrip())  # without a token of its own, a marker is the text of the tail
+    end = first.end()
+    while (following := plain.tokens.match(tail, end)) and following.group() not in openers:
+        end = following.end()  # the reply and the turn may each have an end of their own
+    shared = alike(tail, going_on)
+    for match in plain.tokens.finditer(tail, end):
+        if match.end() > shared or match.group() in openers:
+            break
+        end = match.end()  # a channel's end, its name, and then the turn's end
+    return end
+
+
+def _call_end(plain: Dialect, apply: Apply) -> str:
+    """The token that ends a tool call; empty where the template renders none or ends it otherwise."""
+    function = {"name": REPLY, "arguments": {"city": "Paris"}}
+    turn = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+    for form in forms([{"role": "user", "content": "Hi"}, turn]):
+        try:
+            closed = apply(form, False).rstrip()
+        except TemplateError:
+            continue
+        last = list(plain.tokens.finditer(closed))[-1:]
+        if REPLY in closed and last and last[0].end() == len(closed):
+            return last[0].group()
+    return ""
+
+
+def _last_token(tokenizer: Any, marker: str) -> int | None:
+    """The id of a marker's last token, if that is an added one."""
+    if not marker:
+        return None
+    ids = tokenizer(marker, add_special_tokens=False, verbose=False).input_ids
+    return ids[-1] if ids and ids[-1] in tokenizer.added_tokens_decoder else None
+
+
+def alike(left: str, right: str) -> int:
+    """How many characters two texts begin with alike."""
+    return len(commonprefix([left, right]))  # noqa: RUF071 - of characters, as it should be
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    # White space may be a token, too (Gemma); it marks nothing.
+    longest_first = sorted({text for text in texts if text.strip()}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
