@@ -151,9 +151,9 @@ def _require_every_tensor(model: Any, folder: str, label: str) -> None:
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
     found = load_peft_weights(folder, device="cpu")
-    # Put in a second time, since only this call says which were not used. What should be there is what
-    # PEFT would write of the same adapter.
-    report: Any = set_peft_model_state_dict(model, found, label)
+    # Put in a second time, since only this call says which were not used (PEFT before 0.20 renames what
+    # it is handed). What should be there is what PEFT would write of the same adapter.
+    report: Any = set_peft_model_state_dict(model, dict(found), label)
     whole = get_peft_model_state_dict(model, adapter_name=label, save_embedding_layers=False)
     wrong = {
         "missing": whole.keys() - found.keys(),

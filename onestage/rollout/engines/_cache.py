@@ -22,10 +22,7 @@ from transformers import DynamicCache, cache_utils
 from transformers.cache_utils import (
     DynamicLayer,
     DynamicSlidingWindowLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
     LinearAttentionCacheLayerMixin,
-    LinearAttentionLayer,
 )
 
 ROOM = 64
@@ -118,14 +115,17 @@ class RoomySlidingLayer(_Roomy, DynamicSlidingWindowLayer):
         self.keys, self.values = self.room.shown
 
 
+THEIRS = (
+    "LinearAttentionLayer",
+    "LinearAttentionAndFullAttentionLayer",
+    "LinearAttentionAndSlidingWindowAttentionLayer",
+    "DummyLayer",  # keeps nothing
+)
+"""Of transformers, whichever of them its version has: 5.10 has two, 5.19 three."""
 REPLACEABLE = {
     RoomyLayer,
     RoomySlidingLayer,
-    LinearAttentionLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
-    # Keeps nothing. The transformers that vLLM 0.32 wants (5.19) has no such layer.
-    getattr(cache_utils, "DummyLayer", None),
+    *(getattr(cache_utils, name) for name in THEIRS if hasattr(cache_utils, name)),
 }
 """Layers of which is known all that they keep of a row."""
 
@@ -141,7 +141,7 @@ def _roomy(layer: Any) -> Any:
     if type(layer) is DynamicLayer:
         return RoomyLayer()
     if type(layer) is DynamicSlidingWindowLayer:
-        return RoomySlidingLayer(layer.sliding_window)
+        return RoomySlidingLayer(sliding_window=layer.sliding_window)
     return layer
 
 
@@ -167,7 +167,10 @@ def _replace_states(layer: Any, place_N: Tensor, source: Any, row_N: Tensor) -> 
         (layer.recurrent_states, source.recurrent_states),
     )
     for ours, theirs in pairs:
-        for number, state in ours.items():
+        if isinstance(ours, Tensor):  # before transformers 5.19 there is one of each
+            ours[place_N] = theirs[row_N]
+            continue
+        for number, state in (ours or {}).items():
             if state is not None:
                 state[place_N] = theirs[number][row_N]
 
