@@ -93,7 +93,7 @@ def _forwards(made: Objective) -> str:
     """Forward passes over what is trained on, by whose they are; one of them has a backward pass."""
     from onestage.objectives import DIVERGENCES
 
-    told = "1"
+    told = "2" if "mixed_logp" in made.needs else "1"
     if "reference" in made.needs:
         # What is on disk is scored by the reference once, whatever the number of epochs and runs.
         kept = made.kinds != {"check"} and not made.needs & DIVERGENCES

@@ -7,7 +7,8 @@
 all in nats, of one position. Log-probabilities of the reference are kept on disk (`reference`); whole
 distributions would be V numbers a token. So the other model is asked again about each row that is
 trained on, and what is held of it are its hidden states (H numbers a position). Logits of both are made
-in chunks of positions, and made again for the backward pass, as in `head`.
+in chunks of positions, and made again for the backward pass, as in `head`. The policy's own distribution
+is all that `top_entropy` and `rivals` need.
 
 Legend: K scored positions, T nodes of a row, H hidden size, V vocabulary.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 from torch.utils.checkpoint import checkpoint
 
 from onestage.models.head import CHUNK_ELEMENTS, FEWEST, Shape, full_logits
@@ -67,6 +69,27 @@ def top_entropy(hidden_KH: Tensor, head: Head) -> Tensor:
             logp_kV = head.log_probabilities(part_kH)
             logp = logp_kV.topk(min(TOP, logp_kV.shape[1]), dim=-1).values.log_softmax(-1)
             found.append(-(logp.exp() * logp).sum(-1))
+    return torch.cat(found)
+
+
+def rivals(hidden_KH: Tensor, head: Head, target_K: Tensor, count: int) -> Tensor:
+    """How the `count` likeliest other tokens stand against each target (K, nats, float32): the mean of
+    log(1 + p(target) / p(rival)) over them, each as likely as the policy finds it among them. It is
+    differentiable in the states and the head, but for those weights of the mean."""
+
+    def against(part_kH: Tensor, target_k: Tensor) -> Tensor:
+        logp_kV = head.log_probabilities(part_kH)
+        with torch.no_grad():
+            others_kV = logp_kV.scatter(1, target_k[:, None], -math.inf)
+            best_kR = others_kV.topk(min(count, logp_kV.shape[1] - 1), dim=-1).indices
+            share_kR = others_kV.gather(1, best_kR).softmax(-1)
+        ahead_kR = logp_kV.gather(1, target_k[:, None]) - logp_kV.gather(1, best_kR)
+        return (share_kR * softplus(ahead_kR)).sum(-1)
+
+    found = [hidden_KH.new_empty(0, dtype=torch.float32)]
+    parts = (each.split(head.positions) for each in (hidden_KH, target_K))
+    for part_kH, target_k in zip(*parts, strict=True):
+        found.append(checkpoint(against, part_kH, target_k, use_reentrant=False))
     return torch.cat(found)
 
 

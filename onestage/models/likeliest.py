@@ -1,4 +1,5 @@
-"""Whether a model would have said a token itself, greedily: for benchmarks that ask just that."""
+"""What a model would have said itself, greedily: for benchmarks that ask whether it is a given token,
+and for objectives that let it read its own guesses."""
 
 from __future__ import annotations
 
@@ -10,19 +11,13 @@ ELEMENTS = 1 << 24
 
 
 @torch.no_grad()
-def is_likeliest(
-    hidden_KH: Tensor, weight_VH: Tensor, target_K: Tensor, bias_V: Tensor | None = None
-) -> Tensor:
-    """1 or 0 (K, float32): whether `target_K` has the largest logit under a linear head.
+def likeliest(hidden_KH: Tensor, weight_VH: Tensor, bias_V: Tensor | None = None) -> Tensor:
+    """The tokens (K) with the largest logits under a linear head.
 
     What models do to logits behind the head (a scale, a soft cap) keeps their order.
     """
-    found = []
-    for hidden_kH, target_k in zip(
-        hidden_KH.split(chunk := max(1, ELEMENTS // len(weight_VH))),
-        target_K.split(chunk),
-        strict=True,
-    ):
+    found = [hidden_KH.new_empty(0, dtype=torch.int64)]
+    for hidden_kH in hidden_KH.split(max(1, ELEMENTS // len(weight_VH))):
         logits_kV = torch.nn.functional.linear(hidden_kH.to(weight_VH.dtype), weight_VH, bias_V)
-        found.append(logits_kV.argmax(-1) == target_k)
-    return torch.cat(found).float() if found else target_K.float()
+        found.append(logits_kV.argmax(-1))
+    return torch.cat(found)

@@ -17,7 +17,10 @@ Task = Literal["causal", "reward"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 GIVES: dict[Task, frozenset[str]] = {
     "causal": frozenset(
-        {"logp", "entropy", "top_entropy", "value", "forward_kl", "reverse_kl", "js"}
+        {
+            *("logp", "entropy", "top_entropy", "value", "forward_kl", "reverse_kl", "js"),
+            *("rivals", "mixed_logp"),
+        }
     ),
     "reward": frozenset({"reward"}),
 }

@@ -9,7 +9,7 @@ Legend: T nodes of a row, K scored entries.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_devi
 from onestage.models.reward_model import check_head, is_judge
 from onestage.models.sharding import Sharded, opened
 
-PLAIN_HEAD = frozenset({"value", "top_entropy", *DIVERGENCES})
+PLAIN_HEAD = frozenset({"value", "top_entropy", "rivals", "mixed_logp", *DIVERGENCES})
 """What can be read where the head is a plain linear map alone."""
 
 
@@ -107,7 +107,9 @@ class Policy(nn.Module):
         """What the policy says of the row's scored entries (K each, float32): `logp` (of a reward model
         the reward), and what else is read: `entropy` of the distribution that the token comes from,
         `top_entropy` of its likeliest tokens, `value` of the state before it, how far it is from the
-        reference's (`DIVERGENCES`), which must stand `beside` for that; `likeliest`: 1 where no token
+        reference's (`DIVERGENCES`), which must stand `beside` for that; `rivals`: how other tokens stand
+        against it; `mixed_logp`: its log-probability where what is scored is read partly as what the
+        policy would have said, in a second pass (both with `ask_with`); `likeliest`: 1 where no token
         would have been likelier, else 0."""
         return self._said(row, reads)
 
@@ -169,6 +171,11 @@ class Policy(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self.readout.value_head = self.value_head
+
+    def ask_with(self, numbers: Mapping[str, float]) -> None:
+        """Numbers that go with what is read: how many `rivals`, which share of its guesses is in what
+        `mixed_logp` reads."""
+        self.readout.numbers = dict(numbers)
 
     def _parts(self, row: Row) -> tuple[tuple[int, int, bool], ...]:
         size = len(row)

@@ -11,7 +11,8 @@ Legend: T nodes of a row, K scored entries, U distinct scored nodes, H hidden si
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,14 +20,24 @@ import torch
 from torch import Tensor, nn
 
 from onestage.data.trees import TokenPath, Tree
-from onestage.models.distributions import Head, Other, divergences, top_entropy
+from onestage.models.distributions import Head, Other, divergences, rivals, top_entropy
 from onestage.models.head import shape_of, token_logps, token_logps_and_entropy
-from onestage.models.likeliest import is_likeliest
+from onestage.models.likeliest import likeliest
+from onestage.models.mixed import mixing
 from onestage.models.model import GIVES
 from onestage.models.reward_model import FAMILY
 
 Said = dict[str, Tensor]
 """By what is read: a number (K, float32) for each scored entry."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The scored nodes of a forward pass: where each stands, where it is read, its token (U each)."""
+
+    node_U: Tensor
+    source_U: Tensor
+    target_U: Tensor
 
 
 class Readout(ABC):
@@ -38,6 +49,8 @@ class Readout(ABC):
     def __init__(self, base: Any) -> None:
         self.base = base
         self.value_head: nn.Linear | None = None
+        self.numbers: Mapping[str, float] = {}
+        """What goes with some of what is read: how many `rivals`, which share in `mixed_logp`."""
 
     @abstractmethod
     def packed(
@@ -108,10 +121,9 @@ class Likelihoods(Readout):
     ) -> Said:
         # A token that several responses share is read once.
         node_U, entry_K = np.unique(tree.node_K, return_inverse=True)
-        source_U, target_U = (
-            on_device(array[node_U], self.base.device) for array in (tree.parent_T, tree.token_T)
-        )
-        found = self._score(inputs, source_U, target_U, chunked, reads, other)
+        arrays = (node_U, tree.parent_T[node_U], tree.token_T[node_U])
+        places = Places(*(on_device(array, self.base.device) for array in arrays))
+        found = self._score(inputs, places, chunked, reads, other)
         entry = on_device(entry_K, self.base.device)
         return {name: value_U[entry] for name, value_U in found.items()}
 
@@ -124,10 +136,9 @@ class Likelihoods(Readout):
         other: Other | None = None,
     ) -> Said:
         ids, at_K = self._ids(path)
-        target_K = ids[on_device(at_K, ids.device)]
-        source_K = on_device(at_K - 1, ids.device)
-        inputs = self.plain_inputs(ids, padding)
-        return self._score(inputs, source_K, target_K, chunked, reads, other)
+        node_K = on_device(at_K, ids.device)
+        places = Places(node_K, node_K - 1, ids[node_K])
+        return self._score(self.plain_inputs(ids, padding), places, chunked, reads, other)
 
     def check(self, chunked: bool) -> None:
         """Any head will do: one that is not plain keeps its own logits."""
@@ -135,14 +146,14 @@ class Likelihoods(Readout):
     def _score(
         self,
         inputs: dict[str, Any],
-        source_U: Tensor,
-        target_U: Tensor,
+        places: Places,
         chunked: bool,
         reads: Collection[str],
         other: Other | None,
     ) -> Said:
         if not chunked:
-            return self._by_its_own_logits(inputs, source_U, target_U, reads)
+            return self._by_its_own_logits(inputs, places, reads)
+        source_U, target_U = places.source_U, places.target_U
         hidden = self.hidden(**inputs)[source_U]
         head = self.base.get_output_embeddings()
         if hasattr(head, "base_layer"):
@@ -151,36 +162,46 @@ class Likelihoods(Readout):
             "bias_V": getattr(head, "bias", None),
             "shape": shape_of(self.base.config),
         }
+        now = Head(head.weight, **how)
         if "entropy" in reads:
             logp_U, entropy_U = token_logps_and_entropy(hidden, head.weight, target_U, **how)
             found = {"logp": logp_U, "entropy": entropy_U}
         else:
             found = {"logp": token_logps(hidden, head.weight, target_U, **how)}
         if "likeliest" in reads:
-            found["likeliest"] = is_likeliest(hidden, head.weight, target_U, how["bias_V"])
+            found["likeliest"] = (likeliest(hidden, head.weight, now.bias_V) == target_U).float()
+        if "mixed_logp" in reads:
+            mixed = self._mixed(inputs, places, likeliest(hidden, head.weight, now.bias_V))
+            found["mixed_logp"] = token_logps(mixed, head.weight, target_U, **how)
         if "value" in reads:
             assert self.value_head is not None
             value = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
             found["value"] = value.to(torch.float32, copy=True)
-        now = Head(head.weight, **how)
         if "top_entropy" in reads:
             found["top_entropy"] = top_entropy(hidden, now)
+        if "rivals" in reads:
+            found["rivals"] = rivals(hidden, now, target_U, int(self.numbers["rivals"]))
         if other is not None:
             found |= divergences(reads, hidden, now, other.hidden_TH[source_U], other.head)
         return found
 
+    def _mixed(self, inputs: dict[str, Any], places: Places, guess_U: Tensor) -> Tensor:
+        """Hidden states (U, H) where each scored token is read partly as the one that was guessed."""
+        embedding, share = self.base.get_input_embeddings(), self.numbers["mixed_logp"]
+        with mixing(embedding, places.node_U, guess_U, share):
+            return self.hidden(**inputs)[places.source_U]
+
     def _by_its_own_logits(
         self,
         inputs: dict[str, Any],
-        source_U: Tensor,
-        target_U: Tensor,
+        places: Places,
         reads: Collection[str],
     ) -> Said:
-        logits = self.base(**inputs, use_cache=False).logits[0, source_U].float()
+        logits = self.base(**inputs, use_cache=False).logits[0, places.source_U].float()
         logp_UV = torch.log_softmax(logits, -1)
-        found = {"logp": logp_UV.gather(1, target_U[:, None])[:, 0]}
+        found = {"logp": logp_UV.gather(1, places.target_U[:, None])[:, 0]}
         if "likeliest" in reads:
-            found["likeliest"] = (logp_UV.argmax(-1) == target_U).float()
+            found["likeliest"] = (logp_UV.argmax(-1) == places.target_U).float()
         if "entropy" in reads:
             found["entropy"] = -(logp_UV.exp() * logp_UV).sum(-1)
         return found

@@ -78,6 +78,8 @@ Need = Literal[
     "forward_kl",
     "reverse_kl",
     "js",
+    "rivals",
+    "mixed_logp",
     "reward",
     "worked",
     "stranger",
@@ -87,16 +89,22 @@ Need = Literal[
 (nats) and of the `TOP` likeliest tokens of that one, brought to a sum of 1 (no gradient goes through
 it), what a value head expects before it; of the reference: the log-probability; of both: KL(reference ||
 policy), KL(policy || reference) and Jensen-Shannon divergence of the two distributions (nats), for which
-`reference` must be needed too, and is asked in every step; of a reward model: the reward of the text so
-far. Of a checkable problem: its worked answer beside the sampled ones, and, while it is remembered what
-they are, each of these behind a prompt that holds the solution. Of a record that is drawn from a stream:
-the answer of the next record behind its own prompt."""
+`reference` must be needed too, and is asked in every step; of the policy alone: the mean of log(1 +
+p(token) / p(rival)) over the likeliest `rivals` of the token, and its log-probability where each scored
+token before it is read partly as the one that the policy would have said (`Objective.numbers` has how
+many, and which part); of a reward model: the reward of the text so far. Of a checkable problem: its
+worked answer beside the sampled ones, and, while it is remembered what they are, each of these behind a
+prompt that holds the solution. Of a record that is drawn from a stream: the answer of the next record
+behind its own prompt."""
 
 GIVEN: frozenset[Need] = frozenset({"reference", "worked", "stranger", "taught"})
 """What is not read off the policy."""
 
 DIVERGENCES: frozenset[Need] = frozenset({"forward_kl", "reverse_kl", "js"})
 """What compares whole distributions."""
+
+BESIDE_LOGP: frozenset[Need] = DIVERGENCES | {"mixed_logp"}
+"""What a loss can be made of, so that its slope by the token's log-probability is not all there is."""
 
 TOP = 20
 """Tokens of `top_entropy`."""
@@ -132,6 +140,12 @@ class Objective(abc.ABC):
     def needs(self) -> frozenset[Need]:
         """What it must be told of every token; a model that does not give it is refused."""
         return frozenset({"logp", "reference"})
+
+    @property
+    def numbers(self) -> Mapping[Need, float]:
+        """Numbers that go with what it needs: how many `rivals`; which share of its own guess is in what
+        `mixed_logp` reads."""
+        return {}
 
     def units(self, feedback: Feedback) -> Units:
         """Weights and records of the units (U), known without a forward pass. Default: every token,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onestage import config
 from onestage.data.kinds import KINDS
-from onestage.objectives import DIVERGENCES, Need, Objective, Scored, Stateful, Unit
+from onestage.objectives import BESIDE_LOGP, Need, Objective, Scored, Stateful, Unit
 from onestage.objectives._trial import arranged, before_update, only, slope_K, tensors, trained
 
 Law = Callable[[Objective], Iterator[str]]
@@ -48,7 +48,7 @@ def _use(objective: Objective) -> None:
         objective.asks(again)
         objective.remember(before, again)
     observed = objective(trained(objective)).observed
-    _ = objective.unit, objective.lowest, objective.relative, objective.beta
+    _ = objective.unit, objective.lowest, objective.relative, objective.beta, objective.numbers
     if isinstance(objective, Stateful):
         means = {name: float(total / n) for name, (total, n) in observed.items() if n}
         objective.advance(objective.start(), means)
@@ -80,6 +80,8 @@ def _declares(objective: Objective) -> Iterator[str]:
     ):
         if not given or not set(given) <= set(known):
             yield f"{what} are {sorted(given)}, not some of {known}"
+    if not set(objective.numbers) <= objective.needs:
+        yield f"numbers {dict(objective.numbers)} go with what it does not need"
     if not objective.needs & {"logp", "reward"}:
         yield "it needs neither logp nor reward, so nothing could be trained"
 
@@ -181,8 +183,8 @@ def _sign(objective: Objective) -> Iterator[str]:
         batch = trained(objective, [kind])
         batch = replace(batch, ref_logp_K=batch.logp_K)
         slope_N, feedback = batch.per_response(slope_K(objective, batch)), batch.feedback
-        if objective.needs & DIVERGENCES and not bool(slope_N.any()):
-            continue  # what is learnt of a whole distribution is not in the slope of one token
+        if objective.needs & BESIDE_LOGP and not bool(slope_N.any()):
+            continue  # what is learnt of something else is not in the slope by this token
         bad_N = feedback.rejected_N | (feedback.of("label") & (feedback.score_N == 0))
         worse = slope_N[bad_N].mean() if bool(bad_N.any()) else slope_N.new_zeros(())
         if not slope_N[~bad_N].mean() < worse:

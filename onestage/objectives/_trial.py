@@ -56,8 +56,9 @@ def before_update(objective: Objective, kinds: Sequence[Kind]) -> Scored:
             "value": torch.randn(size, generator=draw),
             **{
                 name: 3 * torch.rand(size, generator=draw)
-                for name in ("top_entropy", "forward_kl", "reverse_kl", "js")
+                for name in ("top_entropy", "forward_kl", "reverse_kl", "js", "rivals")
             },
+            "mixed_logp": -3 * torch.rand(size, generator=draw) + SUREST,
         },
     )
 

@@ -306,7 +306,7 @@ def build(
     asked.begin(recipe.evaluate)
     where = (draft.tokenizer, accelerator, out, resume, train.seed, spread.sharding, say)
     loaded = load(model, given, *where)
-    policy = policy_of(loaded, spread, accelerator, value_head="value" in plan.terms.needs)
+    policy = policy_of(loaded, spread, accelerator, plan.terms)
     compared = compared_with(
         recipe.model, recipe.reference, loaded, plan, draft.cache, train, accelerator, spread, say
     )

@@ -16,7 +16,7 @@ from onestage.config import RecipeError, named, nearest
 from onestage.data.kinds import FEEDBACK, KINDS, Kind
 from onestage.data.stream import Stream
 from onestage.models import Model
-from onestage.objectives import DIVERGENCES, Objective
+from onestage.objectives import BESIDE_LOGP, Objective
 from onestage.objectives import _laws as objective_laws
 from onestage.rollout.rollout import Rollout
 from onestage.schedules import Schedule
@@ -25,7 +25,7 @@ from onestage.training.distributed import Distributed, of_launcher
 from onestage.training.keep import Keep
 from onestage.training.read import Data
 from onestage.training.recipe import Probe, Train
-from onestage.training.terms import Terms
+from onestage.training.terms import Terms, numbers_of
 
 Chosen = Mapping[str, tuple[str, Objective]]
 """Name and objective by stream name, kind, or "" for everything."""
@@ -287,15 +287,18 @@ def check_terms(terms: Terms, section: Rollout, asked: Distributed) -> None:
     are to have."""
     check_groups(terms, section)
     check_distributions(terms, asked)
+    numbers_of(terms)
 
 
 def check_distributions(terms: Terms, asked: Distributed) -> None:
-    """Raise `RecipeError` where whole distributions are compared and the weights lie in parts."""
-    comparing = sorted(n for n, o in terms.objectives.items() if o.needs & DIVERGENCES)
+    """Raise `RecipeError` for what was made for weights that lie whole, and not for parts: whole
+    distributions that are compared, and answers that are read twice."""
+    comparing = sorted(n for n, o in terms.objectives.items() if o.needs & BESIDE_LOGP)
     if comparing and of_launcher(asked, os.environ).sharding != "none":
         raise RecipeError(
-            f"objective {', '.join(comparing)} compares whole distributions with the reference, which "
-            "needs weights that lie whole on each device: set distributed.sharding: none"
+            f"objective {', '.join(comparing)} compares whole distributions with the reference or reads "
+            "answers twice, which needs weights that lie whole on each device: set "
+            "distributed.sharding: none"
         )
 
 

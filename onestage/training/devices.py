@@ -34,6 +34,7 @@ from onestage.models.probe import UNTRIED, probe
 from onestage.models.readout import Said
 from onestage.models.sharding import full
 from onestage.training.distributed import Distributed, of_launcher
+from onestage.training.terms import Terms, numbers_of
 
 LOCAL = "LOCAL_WORLD_SIZE"
 
@@ -226,22 +227,26 @@ def mesh_of(section: Distributed, accelerator: Accelerator) -> DeviceMesh | None
 
 
 def policy_of(
-    loaded: Loaded, section: Distributed, accelerator: Accelerator, *, value_head: bool = False
+    loaded: Loaded, section: Distributed, accelerator: Accelerator, terms: Terms | None = None
 ) -> Policy:
-    """The policy of a loaded model, laid out on the devices there are."""
+    """The policy of a loaded model, laid out on the devices there are, and made ready for what the terms
+    that are trained ask of it."""
     mesh = mesh_of(section, accelerator)
     if mesh is None:
-        policy = Policy(loaded.model, loaded.tokenizer)
-        if value_head:
-            policy.add_value_head()
-        return policy
+        return _ready(Policy(loaded.model, loaded.tokenizer), terms)
     pad_to = 128 if accelerator.device.type == "cuda" else 1
-    policy = Policy(loaded.model, loaded.tokenizer, fit=UNTRIED, pad_to=pad_to)
-    if value_head:
-        policy.add_value_head()
+    policy = _ready(Policy(loaded.model, loaded.tokenizer, fit=UNTRIED, pad_to=pad_to), terms)
     how = section.model_dump(include={"reshard_after_forward", "cpu_offload"})
     shard(policy, mesh, accelerator.device, **how)
     policy.run_as(probe(policy))
+    return policy
+
+
+def _ready(policy: Policy, terms: Terms | None) -> Policy:
+    if terms is not None:
+        policy.ask_with(numbers_of(terms))
+        if "value" in terms.needs:
+            policy.add_value_head()
     return policy
 
 

@@ -35,7 +35,9 @@ def row_loss(
     said, losses = row_terms(run, row, batch)
     # Of many ranks through all that any row of the step goes through, since they wait for each other's
     # gradients.
-    through = list(said) if run.devices.ranks > 1 else ["logp"]
+    # Else through the last pass alone: a first one that only found guesses need not go backward.
+    last = "mixed_logp" if "mixed_logp" in said else "logp"
+    through = list(said) if run.devices.ranks > 1 else [last]
     return weighed(losses, weights, counts, said, through), losses
 
 

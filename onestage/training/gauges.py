@@ -78,9 +78,11 @@ class Gauges:
         if passes > 1 or not records:
             self.gauge.expect(None)
             return
+        # What is read partly as the policy's own guess goes through the model a second time.
+        times = 1 + ("mixed_logp" in self.terms.needs_of(*records))
         whose = [(r.scored, self.half[id(r)], self.common[id(r)]) for r in records]
         if self.policy.packs(row):
-            self.gauge.expect([shares(row, whose, self.gauge.groups)])
+            self.gauge.expect([shares(row, whose, self.gauge.groups)] * times)
             return
         sizes = [len(record.paths) for record in records]
         each = [one for one, size in zip(whose, sizes, strict=True) for _ in range(size)]
@@ -89,6 +91,7 @@ class Gauges:
                 np.eye(self.gauge.groups, dtype=np.float32)[[group] * len(path.ids)]
                 * (np.arange(len(path.ids)) >= common)[:, None]
                 for (_, group, common), path in zip(each, row.paths, strict=True)
+                for _ in range(times)
             ]
         )
 

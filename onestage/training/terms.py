@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onestage.config import RecipeError
 from onestage.data.encoded import Encoded, Floats
 from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.packing import Batch, Row
@@ -106,6 +107,23 @@ class Terms:
                 seen = observed.get(name, {}).items()
                 means = {what: total / count for what, (total, count) in seen if count}
                 self.state[name] = objective.advance(self.state[name], means)
+
+
+def numbers_of(terms: Terms) -> dict[str, float]:
+    """The numbers that go with what is asked of the policy (`Objective.numbers`).
+
+    Raises `RecipeError` where two objectives ask the same with other numbers.
+    """
+    found: dict[str, tuple[str, float]] = {}
+    for name, objective in terms.objectives.items():
+        for what, number in objective.numbers.items():
+            first, before = found.setdefault(what, (name, number))
+            if before != number:
+                raise RecipeError(
+                    f"objective {first} asks the policy for {what} with {before:g} and {name} with "
+                    f"{number:g}, which is read once for both: give both the same number"
+                )
+    return {what: number for what, (_, number) in found.items()}
 
 
 def score(

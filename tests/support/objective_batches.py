@@ -89,8 +89,9 @@ def scored(
         "entropy": torch.rand(len(response_K), generator=draw, dtype=dtype) * 3,
         "value": torch.randn(len(response_K), generator=draw, dtype=dtype),
     }
-    for name in ("top_entropy", "forward_kl", "reverse_kl", "js"):
+    for name in ("top_entropy", "forward_kl", "reverse_kl", "js", "rivals"):
         extra[name] = torch.rand(len(response_K), generator=draw, dtype=dtype) * 3
+    extra["mixed_logp"] = -3 * torch.rand(len(response_K), generator=draw, dtype=dtype)
     if log_ratios is not None:
         ratio_K = (torch.tensor(log_ratios, dtype=dtype) / tokens_N)[response_K]
     return Scored(

@@ -14,8 +14,11 @@ from transformers import AutoModelForCausalLM
 
 import onestage as one
 from onestage.config import RecipeError
+from onestage.objectives.ift import IFT
+from onestage.objectives.sft import SFT
 from onestage.runfolder import read_metrics
 from onestage.training import build
+from onestage.training.terms import Terms, numbers_of
 
 PROMPTS = ["What is the capital of France?", "Write about the sea.", "Count."]
 ANSWERS = [" The capital is Paris.", " The wind and the moon.", " one two three four"]
@@ -92,6 +95,43 @@ def test_a_run_that_was_killed_ends_the_same(
     name = "model/adapter_model.safetensors"
     ours, theirs = (load_file(tmp_path / run / name) for run in ("whole", "cut"))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_guesses_and_rivals_in_one_run(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """The policy is asked with each one's number, and the gauges see the answer that is read twice:
+    with nothing mixed in its gradient is SFT's."""
+    first = {}
+    for name, shown in {
+        "plain": {"name": "ift", "mix": 0.0, "gamma": 0.0},
+        "mixed": {"name": "ift", "mix": 0.9, "gamma": 0.0},
+        "sft": {"name": "sft"},
+    }.items():
+        one.train(
+            model={"name": str(folders[0]), "dtype": "float32", "lora": {"r": 8}},
+            data={"shown": ROWS[:1], "judged": PAIRS},
+            objective={"demonstration": shown, "pair": "cringe"},
+            train={"max_steps": 1, "batch_size": 4, "logging_steps": 1, "max_length": 64},
+            out=tmp_path / name,
+            say=quiet,
+        )
+        first[name] = next(line for line in read_metrics(tmp_path / name) if "shown/loss" in line)
+    plain, mixed, sft = (first[name] for name in ("plain", "mixed", "sft"))
+    assert plain["shown/guessing_cost"] == pytest.approx(0.0, abs=1e-5)
+    assert mixed["shown/loss"] == pytest.approx(
+        plain["shown/loss"] + mixed["shown/guessing_cost"], rel=1e-5
+    )
+    assert abs(mixed["shown/guessing_cost"]) > 1e-3
+    assert plain["shown/loss"] == pytest.approx(sft["shown/loss"], rel=1e-5)
+    assert plain["gauge/grad_norm/ift"] == pytest.approx(sft["gauge/grad_norm/sft"], rel=1e-3)
+    for line in first.values():
+        assert line["judged/loss"] == pytest.approx(sft["judged/loss"], rel=1e-5)
+
+
+def test_other_numbers_of_the_same_are_refused() -> None:
+    terms = Terms({"a": IFT(mix=0.2), "b": SFT(), "c": IFT(mix=0.3)}, {})
+    with pytest.raises(RecipeError, match=r"a asks the policy for mixed_logp with 0\.2 .* 0\.3"):
+        numbers_of(terms)
+    assert numbers_of(Terms({"a": IFT(gamma=0.5), "c": IFT()}, {})) == {"mixed_logp": 0.2}
 
 
 def test_weights_in_parts_are_refused(
