@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -141,6 +142,11 @@ def quiet_libraries() -> None:
 
 def say(line: str) -> None:
     console.print(escape(hidden(line)), highlight=False, soft_wrap=True)
+
+
+def word(path: object) -> str:
+    """A path as it must be typed: in quotes where it holds a space."""
+    return shlex.quote(str(path))
 
 
 def then(command: str) -> None:

@@ -12,7 +12,7 @@ import typer
 from onestage.cli._flags import Delimiter, Encoding, Subset
 from onestage.cli._inputs import refuse_unused, stream_of
 from onestage.cli._raters import show_raters
-from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say, then
+from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say, then, word
 
 SHOWN_REASONS = 20
 
@@ -100,7 +100,7 @@ def _recipe(file: Path, overrides: list[str], out: Path, machines: Any) -> bool:
         show(console, checked.findings, checked.tokenizer, checked.cost)
         good &= checked.good
     if good:
-        then(f"onestage train {file}")
+        then(f"onestage train {word(file)}")
     return good
 
 
@@ -114,7 +114,7 @@ def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
     checked = check_data(stream, tokenizer_of(Model(name=tokenizer)), max_length)
     show(console, checked.findings, checked.tokenizer, None)
     if checked.good:
-        then(f"onestage train {stream.path} --model {tokenizer}{_again(stream)}")
+        then(f"onestage train {word(stream.path)} --model {word(tokenizer)}{_again(stream)}")
     return checked.good
 
 
@@ -151,11 +151,10 @@ def _rows(stream: Any) -> bool:
 def _next(stream: Any, raters: Any) -> str:
     """What to type for a file that can be read."""
     if raters.ratings > len(raters):
-        return (
-            f"convert {stream.path} {stream.name}.rows.jsonl{_again(stream)} (one row of all ratings "
-            "of an answer)"
-        )
-    return f"train {stream.path} --model MODEL{_again(stream)}"
+        rows = word(f"{stream.name}.rows.jsonl")
+        why = "(one row of all ratings of an answer)"
+        return f"convert {word(stream.path)} {rows}{_again(stream)} {why}"
+    return f"train {word(stream.path)} --model MODEL{_again(stream)}"
 
 
 def _again(stream: Any) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
 from onestage.cli._raters import show_raters
-from onestage.cli._terminal import app, console, say, then
+from onestage.cli._terminal import app, console, say, then, word
 
 if TYPE_CHECKING:
     from onestage.data.convert import Converted
@@ -73,7 +73,7 @@ def convert(
         )
     found = convert(stream, out, form, columns, "mean" if ratings == "mean" else "calibrated")
     _show(found)
-    then(f"onestage check {out}")
+    then(f"onestage check {word(out)}")
 
 
 def _show(found: Converted) -> None:

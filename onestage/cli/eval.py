@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from onestage.cli._terminal import app, console, loading, quiet_libraries, say, then
+from onestage.cli._terminal import app, console, loading, quiet_libraries, say, then, word
 
 if TYPE_CHECKING:
     from onestage.studies.worlds import Metric
@@ -48,7 +48,7 @@ def eval_(
         answers = [dict(answer) for answer in judged.model.answers]
         write_json(out, {"metrics": dict(judged.model.metrics), "answers": answers})
         say(f"{out}")
-    then(f"onestage sample --model {model}")
+    then(f"onestage sample --model {word(model)}")
 
 
 def _table(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, say, then
+from onestage.cli._terminal import app, say, then, word
 
 
 @app.command("import")
@@ -44,4 +44,4 @@ def import_(
         say(f"NOT CARRIED: {key}: {value}")
     left = len(carried.left)
     say(f"{out}: {left} keys of {tool.title} could not be carried" if left else f"{out}")
-    then(f"onestage check {out}")
+    then(f"onestage check {word(out)}")

@@ -9,7 +9,7 @@ import typer
 
 from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
-from onestage.cli._terminal import app, say, then
+from onestage.cli._terminal import app, say, then, word
 
 
 @app.command()
@@ -36,4 +36,4 @@ def init(
     streams = [stream_of(file, kind, column, score_range, **written) for file in data]
     write_text(out, first_recipe(streams, model))
     say(f"{out}")
-    then(f"onestage check {out}")
+    then(f"onestage check {word(out)}")

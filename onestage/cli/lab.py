@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from onestage.cli._terminal import app, quiet_libraries, say, then
+from onestage.cli._terminal import app, quiet_libraries, say, then, word
 
 MOVED = ("convex", "tree")
 """Commands of version 0.1.0 that are benches of the repository now."""
@@ -71,4 +71,4 @@ def rows(
 
     files = write_rows(LabWorld(seed, size_of(size)), out)
     say(f"{len(files)} files in {out}")
-    then(f"onestage check {next(iter(files.values()))}")
+    then(f"onestage check {word(next(iter(files.values())))}")

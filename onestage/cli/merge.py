@@ -10,7 +10,7 @@ from rich.table import Table
 
 from onestage.cli._flags import Column, Kind, ScoreRange, flags, made
 from onestage.cli._inputs import stream_of
-from onestage.cli._terminal import app, complaints, console, quiet_libraries, say, then
+from onestage.cli._terminal import app, complaints, console, quiet_libraries, say, then, word
 from onestage.models.merge import Merge, carried_out
 
 AMA = "AMA only"
@@ -62,4 +62,4 @@ def _show(merged: Any) -> None:
     left_out = f", {len(merged.refused):,} rows left out" if merged.refused else ""
     what = f"one adapter {method}" if count == 1 else f"{method} of {count} models"
     say(f"{merged.folder}: {what}{left_out}")
-    then(f"onestage sample --model {merged.folder}")
+    then(f"onestage sample --model {word(merged.folder)}")

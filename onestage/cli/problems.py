@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from onestage.cli._terminal import app, say, then
+from onestage.cli._terminal import app, say, then, word
 from onestage.runfolder import json_line
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -198,4 +198,4 @@ def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             opened.write(json_line(row).encode("utf-8", "backslashreplace"))
             count += 1
     say(f"{out}: {count:,} problems")
-    then(f"onestage check {out} --kind check")
+    then(f"onestage check {word(out)} --kind check")

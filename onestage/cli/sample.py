@@ -12,7 +12,16 @@ from rich.markup import escape
 
 from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
-from onestage.cli._terminal import app, complaints, console, loading, quiet_libraries, say, then
+from onestage.cli._terminal import (
+    app,
+    complaints,
+    console,
+    loading,
+    quiet_libraries,
+    say,
+    then,
+    word,
+)
 
 if TYPE_CHECKING:
     from onestage.data.wishes import Wish
@@ -95,7 +104,7 @@ def _complete(
     if out is not None:
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
         say(f"{out}: {len(rows):,} completions{told}")
-        then(f"onestage check {out}")
+        then(f"onestage check {word(out)}")
         return
     for row in rows:
         console.print(f"[bold]{escape(str(row['prompt']))}[/]\n{escape(row['completion'])}\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from onestage.cli._terminal import app, loading, quiet_libraries, say
+from onestage.cli._terminal import app, loading, quiet_libraries, say, word
 
 if TYPE_CHECKING:
     from onestage.models.release.serving import Serving
@@ -62,7 +62,7 @@ def serve(
     print(found.line)
     for note in found.notes:
         say(f"# {note}")
-    say(f"# then: onestage serve {model} --check http://{host}:{port}")
+    say(f"# then: onestage serve {word(model)} --check http://{host}:{port}")
 
 
 def _refuse_unused(

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._terminal import app, complaints, console, loading, quiet_libraries, say, then
+from onestage.cli._terminal import (
+    app,
+    complaints,
+    console,
+    loading,
+    quiet_libraries,
+    say,
+    then,
+    word,
+)
 
 
 @app.command("study")
@@ -83,6 +92,6 @@ def study_(
     for name, reason in outcome.failed.items():
         complaints.print(f"failed: {name}: {reason}", style="red", highlight=False, markup=False)
     say(f"study folder {folder}")
-    then(f"onestage report {folder}")
+    then(f"onestage report {word(folder)}")
     if outcome.failed:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ import typer
 
 from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
-from onestage.cli._terminal import Set, app, loading, quiet_libraries, say, then
+from onestage.cli._terminal import Set, app, loading, quiet_libraries, say, then, word
 
 UNDECIDED = (
     "no verdict: nothing was measured both before the first step and at the end (probe.retention does, "
@@ -92,7 +92,7 @@ def train(
         raise typer.Exit(ending.code)
     say(f"run folder {folder}, model {saved}")
     _judge(folder)
-    then(f"onestage sample --model {saved}, or: onestage report {folder}")
+    then(f"onestage sample --model {word(saved)}, or: onestage report {word(folder)}")
 
 
 def _refuse_useless(recipe: str, rows: str | None, given: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from onestage.cli._board import Board
 from onestage.cli._screen import line_of, on_terminal, screen
-from onestage.cli._terminal import app, say, then
+from onestage.cli._terminal import app, say, then, word
 from onestage.runfolder import read_json
 from onestage.runfolder.following import Growing, Standing, begun, current, standing
 
@@ -55,9 +55,9 @@ def watch(
         raise typer.Exit(130) from None
     say(f"{found.state}: {found.why}")
     if found.state == "finished":
-        then(f"onestage report {run}, or: onestage sample --model {run / 'model'}")
+        then(f"onestage report {word(run)}, or: onestage sample --model {word(run / 'model')}")
         return
-    then(f"onestage train {run / 'recipe.yaml'} --out {run} --resume")
+    then(f"onestage train {word(run / 'recipe.yaml')} --out {word(run)} --resume")
     raise typer.Exit(ENDED)
 
 

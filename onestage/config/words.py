@@ -28,6 +28,9 @@ class Section(BaseModel):
     LOOKED_AT_ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
     """Fields whose numbers are no options (rows of data), or have a check that says more."""
 
+    CALLED: ClassVar[Mapping[str, str]] = {}
+    """What is said of unknown keys that people bring from other tools."""
+
     @field_validator("*")
     @classmethod
     def _finite(cls, value: Any, info: ValidationInfo) -> Any:
@@ -141,7 +144,7 @@ def explain(problem: Any, whole: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         *place, key = map(str, problem["loc"])
         known = _known_keys(whole, problem["loc"][:-1])
-        return f"{'.'.join([*place, key])}: unknown key{nearest(key, known)}"
+        return f"{'.'.join([*place, key])}: unknown key{_meant(whole, key) or nearest(key, known)}"
     given = problem.get("input")
     plain = not problem["loc"] or isinstance(given, dict | list | BaseModel)
     return said(problem) + ("" if plain else _got(given))
@@ -159,6 +162,21 @@ def said(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     return f"{place}: {message}" if place else message
+
+
+def _meant(whole: type[BaseModel], key: str) -> str:
+    """Of a key that is ours in another section, or another tool's for one of ours: where ours is."""
+    called = whole.CALLED.get(key) if issubclass(whole, Section) else None
+    if called:
+        return f"; {called}"
+    sections = (
+        (name, section)
+        for name, field in whole.model_fields.items()
+        for section in (field.annotation, *get_args(field.annotation))
+        if isinstance(section, type) and issubclass(section, BaseModel)
+    )
+    places = {f"{name}.{key}" for name, section in sections if key in section.model_fields}
+    return f"; it is {places.pop()}" if len(places) == 1 else ""
 
 
 def _known_keys(whole: type[BaseModel], place: Sequence[Any]) -> list[str]:

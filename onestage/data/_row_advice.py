@@ -74,7 +74,7 @@ def no_feedback(row: Mapping[str, Any], names: Mapping[str, str], unread: Sequen
     """A row without any column that speaks of a response."""
     column_of = {ours: theirs for theirs, ours in names.items()}
     wanted = [(ours, column_of.get(ours, ours)) for ours in ALIASES if ours != "prompt"]
-    hint = _converted(row) or _hint(wanted, _present(row, unread))
+    hint = _converted(row) or _within(row) or _hint(wanted, _present(row, unread))
     return f"{A_ROW_NEEDS}; found {_listed(row, unread)}{hint}"
 
 
@@ -87,6 +87,13 @@ def _converted(row: Mapping[str, Any]) -> str:
         return ""
     options = "" if len(found) == 1 else f" --from {found[0]}"
     return f"; this is a row of {' or '.join(found)}: onestage convert FILE rows.jsonl{options}"
+
+
+def _within(row: Mapping[str, Any]) -> str:
+    """What is said of an object that holds a list of rows; "" of any other."""
+    lists = (key for key, held in row.items() if isinstance(held, list) and held)
+    key = next((key for key in lists if all(isinstance(one, dict) for one in row[key])), None)
+    return f"; rows within {key!r} are written one a line by: jq -c '.{key}[]' FILE" if key else ""
 
 
 def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream) -> dict[str, str]:

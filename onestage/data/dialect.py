@@ -26,6 +26,9 @@ REPLY = "Zq7Xv"
 ASKED_ON = "Wj3Yk"
 """What is said behind that reply."""
 
+CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.+?)\1")
+"""Where a template asks what day it is: in group 2, how the day is written."""
+
 
 class TemplateError(ValueError):
     """A record that the chat template does not render faithfully."""
@@ -58,6 +61,9 @@ class Dialect:
     always: str = ""
     """What it writes at the end of every conversation, though no generation prompt was asked for."""
 
+    days: tuple[str, ...] = ()
+    """How it writes the day on which it is used (formats of `strftime`)."""
+
     def closed(self, apply: Apply) -> Apply:
         """The template without the generation prompt that nobody asked for."""
         if not self.always:
@@ -71,7 +77,8 @@ def dialect_of(tokenizer: Any, apply: Apply) -> Dialect:
     """What the template writes around a reply, from conversations of our own."""
     tokens = _any_of(token.content for token in tokenizer.added_tokens_decoder.values())
     names = tokenizer.all_special_tokens
-    plain = Dialect(tokens=tokens, special=_any_of(names))
+    days = tuple(found[1] for found in CLOCK.findall(str(tokenizer.chat_template or "")))
+    plain = Dialect(tokens=tokens, special=_any_of(names), days=days)
     ways: tuple[Literal["text", "parts"], ...] = ("text", "parts")
     for content in ways:
         around = _around(replace(plain, content=content), apply, tokenizer.eos_token)

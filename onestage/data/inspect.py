@@ -16,7 +16,7 @@ import numpy as np
 from onestage.data.annotators import Raters
 from onestage.data.counted import Table
 from onestage.data.encoded import Encoded
-from onestage.data.kinds import FEEDBACK, GRADED, THUMBS
+from onestage.data.kinds import FEEDBACK, GRADED, THUMBS, Kind
 from onestage.data.packing import pack_records
 from onestage.data.reading import read
 from onestage.data.record import Refusal
@@ -39,6 +39,8 @@ class StreamFindings:
     histogram: tuple[tuple[str, int], ...]
     duplicates: int
     """Records whose paths all occurred before."""
+    contradicted: Mapping[str, int]
+    """By kind: answers that are a thumb up here and down there, pairs that another turns round."""
     labels: Mapping[str, float]
     """How label and score records are spread (see `balance`), by `kind/figure`."""
     broken_trips: tuple[str, ...]
@@ -136,6 +138,7 @@ def _stream(store: Store, stream: Stream | None, encoder: Encoder) -> StreamFind
         lengths=_quantiles(lengths),
         histogram=_histogram(lengths),
         duplicates=len(store) - len(distinct),
+        contradicted=_contradicted(store),
         labels=spread,
         broken_trips=tuple(_broken_trips(stream, encoder)) if stream else (),
         saving=1 - nodes / tokens if tokens else 0.0,
@@ -243,6 +246,27 @@ def beside(table: Table) -> tuple[list[str], list[str]]:
     return warnings, notes
 
 
+def _contradicted(store: Store) -> dict[str, int]:
+    """How many answers, or pairs, two records judge in opposite ways."""
+    found = {}
+    for kind in store.counts():
+        if kind in THUMBS:
+            keys = _keys(store, kind)
+            up = np.concatenate(list(store.scores(kind))) > 1 / 2
+            found[kind] = len(np.intersect1d(keys[up], keys[~up]))
+        elif FEEDBACK[kind].paired:
+            both = np.intersect1d(_keys(store, kind), _keys(store, kind, turned=True))
+            found[kind] = len(both) // 2
+    return {kind: count for kind, count in found.items() if count}
+
+
+def _keys(store: Store, kind: Kind, turned: bool = False) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """A digest of the tokens of each record of a kind; `turned`, its paths from behind."""
+    step = -1 if turned else 1
+    paths = (list(store.path_keys(int(number)))[::step] for number in store.numbers([kind]))
+    return np.array([_digest(b"/".join(one)) for one in paths], np.uint64)
+
+
 def _warnings(found: Findings) -> Iterator[str]:
     for name, stream in found.streams.items():
         table = stream.store.table
@@ -256,6 +280,9 @@ def _warnings(found: Findings) -> Iterator[str]:
             yield f"{name}: {count} records: {note}"
         if stream.duplicates:
             yield f"{name}: {stream.duplicates} records are repeated word for word"
+        for kind, count in stream.contradicted.items():
+            both = "answers that are up and down" if kind in THUMBS else "pairs both ways round"
+            yield f"{name}: {count} {both}: records that pull against each other"
         for trip in stream.broken_trips[:3]:
             yield f"{name}: round trip: {trip}"
         for kind in THUMBS:

@@ -164,6 +164,11 @@ def line_rows(file: DataFile, stream: IO[bytes], before: int = 0) -> Iterator[Ra
         )
         spread = number == 1 and opens
         row = too_long() if line is None else _parsed(line)
+        if number == 1 and line is not None and isinstance(row, str) and line.lstrip()[:1] == b"[":
+            raise ValueError(
+                f"{file.path}: begins with a list, and its name says one object a line: name it .json "
+                "if all of it is one list of rows, or write its objects one a line (`jq -c '.[]' FILE`)"
+            )
         yield Refusal(where, row) if isinstance(row, str) else RawRow(where, row)
 
 

@@ -90,10 +90,10 @@ def _problems(stream: Stream, rows: list[RawRow]) -> list[str]:
     for checker, told in PROBLEMS.items():
         count = sum(told(row.columns) and "prompt" not in row.columns for row in rows)
         if rows and count * 2 > len(rows):
-            out = f"{stream.name}.problems.jsonl"
+            out, path = shlex.quote(f"{stream.name}.problems.jsonl"), shlex.quote(str(stream.path))
             return [
                 f"{count} of the first {len(rows)} rows are problems of {checker}, read after: "
-                f"onestage problems {checker} {stream.path} --out {out}"
+                f"onestage problems {checker} {path} --out {out}"
             ]
     return []
 

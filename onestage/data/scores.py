@@ -5,9 +5,11 @@ They may be written as text ("0.8", "true"), as in every table of text.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -34,9 +36,14 @@ def unit_score(value: object, name: str, score_range: tuple[float, float]) -> fl
     low, high = score_range
     number = _number(value, name)
     if not low <= number <= high:
+        # No range that can be declared holds these.
+        wider = (
+            ": set `score_range`"
+            if -math.inf < number < math.inf
+            else ", which is no number to judge by"
+        )
         raise RowError(
-            f"`{name}` must lie in the declared range {low:g} to {high:g}, found {value!r}: "
-            "set `score_range`"
+            f"`{name}` must lie in the declared range {low:g} to {high:g}, found {value!r}{wider}"
         )
     return (number - low) / (high - low)
 
@@ -97,7 +104,8 @@ def _rating(row: Mapping[str, Any], name: str, score_range: tuple[float, float])
 def _number(value: object, name: str) -> float:
     if type(value) is float or type(value) is int:
         return value
-    if isinstance(value, Real) and not isinstance(value, bool):
+    # Of a column of decimals, as databases write them to Parquet.
+    if isinstance(value, Real | Decimal) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str) and DECIMAL.fullmatch(value.strip()):
         return float(value)

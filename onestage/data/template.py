@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Any
@@ -237,6 +238,11 @@ def _unread(
             notes[f"the chat template has no use for chat_template_kwargs.{name}"] = None
     if any(not holds(text, name) for name in _tool_names(template)):
         notes["the chat template does not render `tools`"] = None
+    for day in map(datetime.now().strftime, dialect(tokenizer).days):
+        if day in text and not any(day in str(turn.get("content")) for turn in turns):
+            notes[
+                f"the chat template writes the day's date, {day}: on another day it is another"
+            ] = None
     said = [str(t.get("content") or "") for t in turns]
     replies = [said.pop(n) for n in reversed(range(len(turns))) if turns[n]["role"] == "assistant"]
     return (*notes, *_special_inside(tokenizer, said, replies))

@@ -88,6 +88,17 @@ def count_of(names: Iterable[str]) -> str:
     return f"{len(known)} weight{'s' if len(known) > 1 else ''} ({shown})"
 
 
+def require_weights(folder: Path, file: Path) -> None:
+    """Raise `LoadError` where a folder has a model's configuration and none of its weights."""
+    if file.exists():
+        return
+    gguf = any(folder.glob("*.gguf"))
+    why = ", only GGUF, which llama.cpp runs and nobody trains" if gguf else ""
+    raise LoadError(
+        f"{folder} holds no weights (no {file.name} and no index of parts){why}; {GIVE}"
+    )
+
+
 def check_files(name: str, stem: str = "model") -> None:
     """Raise `LoadError` where a folder's weights are not there or cut short; reads no tensor.
 
@@ -105,6 +116,7 @@ def check_files(name: str, stem: str = "model") -> None:
             files = [folder / f"{stem}.safetensors"]
             if not files[0].exists() and any(folder.glob("*.bin")):
                 return  # of older times; `torch.load` will say
+            require_weights(folder, files[0])
         generation = folder / "generation_config.json"
         if generation.is_file():
             json.loads(generation.read_text())  # which transformers would do without

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,11 +20,15 @@ from transformers import (
 )
 
 from onestage.config import RecipeError
+from onestage.data.bounded import bounded, refuse_endless
 from onestage.data.reach import require_within_reach
 from onestage.models.adapters import config_in
 from onestage.models.features import Door, require
 from onestage.models.loading import LoadError, check_files, reading
 from onestage.models.model import Model
+
+CONFIGS = ("config.json", "adapter_config.json")
+"""What a model's folder holds, whatever else."""
 
 BECOMES = {"same": Door.TRAINED, "merge": Door.MERGED, "stack": Door.STACKED}
 """What `model.adapter` asks of an earlier adapter."""
@@ -95,8 +100,10 @@ def stored_config(model: Model) -> PretrainedConfig:
             "model.config", "its keys are those of the transformers config of that model_type"
         ):
             return AutoConfig.for_model(options.pop("model_type"), **options)
-    name = adapter_base(model) or str(model.name)
-    check_found("model.name", name)
+    base = adapter_base(model)
+    name = base or str(model.name)
+    check_found("model.name", name) if base is None else check_base(str(model.name), base)
+    require_folder(name)
     with reading(f"the configuration of {name}"):
         return AutoConfig.from_pretrained(
             name, revision=model.revision, trust_remote_code=model.trust_remote_code
@@ -146,6 +153,39 @@ def check_found(option: str, name: str) -> None:
     require_within_reach(option, name)
 
 
+def check_base(adapter: str, base: str) -> None:
+    """Raise `ValueError` where an adapter's base is not to be had."""
+    try:
+        check_found("model", base)
+        check_files(base)
+    except ValueError as error:
+        raise ValueError(
+            f"{adapter} is an adapter of {base}, which cannot be had ({error}); bring that model here, "
+            f"or set base_model_name_or_path in {Path(adapter) / 'adapter_config.json'} to where it is"
+        ) from error
+
+
+def require_folder(name: str) -> None:
+    """Raise `ValueError` for a name under which a file or folder lies, but no model. Names of the hub
+    are not looked at."""
+    folder = Path(name)
+    if not folder.exists():
+        return
+    if folder.is_file():
+        gguf = " (GGUF is what llama.cpp runs: none of its weights can be trained)"
+        kind = gguf if folder.suffix.lower() == ".gguf" else ""
+        raise ValueError(
+            f"{name} is a file{kind}; give a folder as save_pretrained wrote it, or a hub id"
+        )
+    if not any((folder / one).is_file() for one in CONFIGS):
+        nested = folder / "model"
+        inside = any((nested / one).is_file() for one in CONFIGS)
+        hint = nested if inside else "a folder as training or save_pretrained wrote it, or a hub id"
+        raise ValueError(
+            f"{name} holds no model (no config.json, no adapter_config.json); give {hint}"
+        )
+
+
 def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
     """The tokenizer of the model, or the one that is named, with the chat template that is given."""
     name = str(model.name) if model.tokenizer is None else model.tokenizer
@@ -153,11 +193,28 @@ def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
     if model.tokenizer is None and not has_tokenizer(name):
         name = adapter_base(model) or name
     check_found("model.tokenizer" if model.tokenizer else "model.name", name)
+    if Path(name).is_file() or (model.tokenizer is None and not has_tokenizer(name)):
+        require_folder(name)
     with reading(f"the tokenizer of {name}", "name one in model.tokenizer (a folder or hub id)"):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
     if model.chat_template is not None:
         tokenizer.chat_template = template_of(model.chat_template)
+        check_template(tokenizer)
     return tokenizer
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `ValueError` for a chat template that is no Jinja: rows of plain text would not show it."""
+    refuse_endless(str(tokenizer.chat_template))
+    try:
+        with bounded():
+            tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    except TemplateSyntaxError as error:
+        raise ValueError(
+            f"model.chat_template is no Jinja: line {error.lineno}: {error.message}"
+        ) from error
+    except TemplateError:
+        return  # it refuses what we say; whether it does what rows say, they will show
 
 
 def template_of(given: str) -> str:
@@ -186,7 +243,9 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
     if highest >= config.vocab_size:
         raise ValueError(
             f"the tokenizer gives ids up to {highest}, but the model has {config.vocab_size} "
-            "embeddings (0 to vocab_size - 1); they do not belong together"
+            "embeddings (0 to vocab_size - 1); they do not belong together: give the tokenizer that the "
+            "model came with, or, of tokens that were added, a model that was saved after "
+            "`model.resize_token_embeddings(len(tokenizer))`"
         )
 
 

@@ -13,7 +13,7 @@ from onestage.models import Model, Policy, adapter_base, digest_files, tokenizer
 from onestage.models import open as open_model
 from onestage.models.loading import check_files
 from onestage.models.model import Precision
-from onestage.models.source import check_found
+from onestage.models.source import check_base, check_found, require_folder
 
 READ = ("*.safetensors", "*.bin", "*.json", "*.jinja", "tokenizer*")
 """Files of a model folder that decide what it answers."""
@@ -97,27 +97,12 @@ def _plain(name: str) -> str:
 
 def _checked(name: str) -> str | None:
     """A model's base, if it is an adapter. Raises `ValueError` where it is no model, or not whole."""
-    folder = Path(name)
     check_found("model", name)
-    inside = [one for one in ("config.json", "adapter_config.json") if (folder / one).is_file()]
-    if folder.exists() and not inside:
-        nested = (folder / "model" / "config.json", folder / "model" / "adapter_config.json")
-        hint = f"; give {folder / 'model'}" if any(one.is_file() for one in nested) else ""
-        raise ValueError(
-            f"{name} holds no model (no config.json, no adapter_config.json)"
-            f"{hint or '; give a folder as training or save_pretrained wrote it, or a hub id'}"
-        )
+    require_folder(name)
     base = adapter_base(Model(name=name))
     if base is None:
         check_files(name)
         return None
     check_files(name, "adapter_model")
-    try:
-        check_found("model", base)
-        check_files(base)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is an adapter of {base}, which cannot be had ({error}); bring that model here, or "
-            f"set base_model_name_or_path in {folder / 'adapter_config.json'} to where it is"
-        ) from error
+    check_base(name, base)
     return base

@@ -27,6 +27,7 @@ from onestage.models import Model
 from onestage.rollout.rollout import Rollout
 from onestage.runfolder.secrets import secrets
 from onestage.training.distributed import Distributed
+from onestage.training.imports._called import OURS
 from onestage.training.keep import Keep
 from onestage.training.questions import Evaluate, Verdict
 
@@ -202,6 +203,8 @@ class Stage(BaseModel):
 
 class Recipe(Section):
     """Everything a run is told."""
+
+    CALLED = OURS
 
     model: Model
     """A section, or a folder or hub id alone."""

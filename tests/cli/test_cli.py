@@ -74,7 +74,8 @@ def test_check_a_recipe(recipe_of: Make, tmp_path: Path) -> None:
 def test_check_finds_what_is_wrong(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("pair", "label", objective={"pair": "dpo", "label": "dpo"})
     rows = [{"prompt": "p", "chosen": " a", "rejected": " b"}] * 2
-    write_rows(Path(recipe["data"][0]["path"]), [*rows, {"prompt": "p", "chosen": " a"}])
+    turned = {"prompt": "p", "chosen": " b", "rejected": " a"}
+    write_rows(Path(recipe["data"][0]["path"]), [*rows, turned, {"prompt": "p", "chosen": " a"}])
     write_rows(
         Path(recipe["data"][1]["path"]),
         [{"prompt": f"p{n}", "completion": " a", "label": True} for n in range(3)],
@@ -82,6 +83,7 @@ def test_check_finds_what_is_wrong(recipe_of: Make, tmp_path: Path) -> None:
     text = " ".join(call("check", write_recipe(tmp_path / "r.yaml", recipe), code=1).split())
     assert "1 rows are refused" in text
     assert "1 records are repeated" in text
+    assert "1 pairs both ways round: records that pull against each other" in text
     assert "all labels are the same" in text
     assert "dpo cannot use label" in text
     assert "cannot be trained as it is" in text
@@ -96,6 +98,20 @@ def test_check_a_data_file(tmp_path: Path, tokenizer_folder: Path) -> None:
     write_rows(file, rows[:1])
     text = call("check", file, "--column", "prompt=question", "--tokenizer", tokenizer_folder)
     assert "\u27e6 a</s>\u27e7" in text
+    judged = [{"prompt": "q", "completion": " a", "label": up} for up in (True, False)]
+    write_rows(file, judged)
+    text = call("check", file, "--tokenizer", tokenizer_folder)
+    assert "1 answers that are up and down: records that pull against each other" in " ".join(
+        text.split()
+    )
+
+
+def test_what_to_type_next_can_be_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    file = write_rows(folder / "d.jsonl", [{"prompt": "q", "completion": " a"}])
+    text = " ".join(call("convert", file, folder / "rows.jsonl").split())
+    assert f"next: onestage check '{folder / 'rows.jsonl'}'" in text
 
 
 def test_score(model_folder: Path, tmp_path: Path) -> None:

@@ -51,6 +51,12 @@ def test_a_path_without_rows_is_explained_at_once(write, tmp_path, name, words):
         read(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("text", [b'[\n{"prompt": "a"}\n]\n', b'[{"prompt": "a"}]\n'])
+def test_a_list_that_is_named_for_lines_is_told_its_name(write, text):
+    with pytest.raises(ValueError, match=r"begins with a list.* name it \.json"):
+        read_all(write("a.jsonl", text))
+
+
 def test_an_empty_source_is_an_error(write):
     with pytest.raises(ValueError, match=r"a\.jsonl: no rows"):
         read_all(write("a.jsonl", b"\n\n"))

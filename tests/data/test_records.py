@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
@@ -83,6 +84,10 @@ KINDS_OF_ROWS = {
     "pair": (
         {"prompt": "2+2?", "chosen": "4", "rejected": "5"},
         ("pair", "2+2?", ("4", "5"), ()),
+    ),
+    "score of a database": (
+        {"prompt": "2+2?", "completion": "4", "score": Decimal("0.25")},
+        ("score", "2+2?", ("4",), (0.25,)),
     ),
     "pair with scores": (
         {"prompt": "", "chosen": "4", "rejected": "5", "chosen_score": 1, "rejected_score": 0.5},

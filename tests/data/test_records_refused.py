@@ -15,7 +15,7 @@ from onestage.data.stream import Stream
 BAD_ROWS = {
     "score above range": ({**DEMO, "score": 7}, ["`score`", "0 to 1", "found 7"]),
     "score below range": ({**DEMO, "score": -0.1}, ["0 to 1", "found -0.1"]),
-    "score nan": ({**DEMO, "score": math.nan}, ["`score`", "nan"]),
+    "score nan": ({**DEMO, "score": math.nan}, ["`score`", "found nan, which is no number"]),
     "score infinite": ({**DEMO, "score": math.inf}, ["`score`", "inf"]),
     "score huge": ({**DEMO, "score": 10**400}, ["`score`", "0 to 1"]),
     "score bool": ({**DEMO, "score": True}, ["`score`", "number", "bool True"]),
@@ -65,6 +65,10 @@ BAD_ROWS = {
     ),
     "kind unknown": ({**DEMO, "kind": "sft"}, ["`kind`", "demonstration, score", "'sft'"]),
     "kind unhashable": ({**DEMO, "kind": ["pair"]}, ["`kind`", "list ['pair']"]),
+    "rows within an object": (
+        {"version": 1, "data": [DEMO, DEMO]},
+        ["found 'version', 'data'", "jq -c '.data[]' FILE"],
+    ),
     "no columns": ({}, ["found no column that is not null"]),
     "misspelt column": (
         {"prompt": "2+2?", "respone": "4"},

@@ -19,7 +19,9 @@ from onestage.data._row_error import RowError
 from onestage.data.encoded import Encoded
 from onestage.data.messages import messages_of
 from onestage.data.record import Record, Refusal
+from onestage.data.rows import record_of
 from onestage.data.spoken import in_parts
+from onestage.data.stream import Stream
 from onestage.data.template import NO_END, NO_TOKEN, dialect
 from onestage.data.tokenize import Encoder
 
@@ -308,6 +310,18 @@ def test_another_prompt_than_is_asked_with_is_counted_and_none_of_its_marks_are_
     thinking = (user("a"), said("one", reasoning_content="T"))
     assert spans(tokenizer, *thinking) == ["T</think>one<|endoftext|>"]
     assert not notes(tokenizer, *thinking)
+
+
+def test_the_date_of_the_day_in_a_prompt_is_told() -> None:
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    dated = "{% if not day %}{% set day = strftime_now('%d %b %Y') %}{% endif %}Today: {{ day }}\n"
+    tokenizer.chat_template = dated + tokenizer.chat_template
+    (note,) = notes(tokenizer, user("a"), said("one"))
+    assert note.startswith("the chat template writes the day's date, ")
+    row = {"messages": [user("a"), said("one")], "chat_template_kwargs": {"day": "1 May 2025"}}
+    encoded = Encoder(tokenizer, 99).encode(record_of(row, Stream("r.jsonl"), "r.jsonl:1"))
+    assert isinstance(encoded, Encoded)
+    assert not encoded.notes
 
 
 def test_a_second_reply_in_a_row_begins_behind_the_header_that_its_template_writes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from onestage.data.packing import pack
 from onestage.models import Lora, Model, Policy
 from onestage.models.fingerprint import digest_files
 from onestage.models.save import save_model
-from onestage.models.source import config_of, tokenizer_of
+from onestage.models.source import check_trained, config_of, tokenizer_of
 
 ROW = pack([[token_path([0, 5, 6, 7, 8, 1], (2, 6))]], 100)[0]
 
@@ -48,6 +50,40 @@ def test_a_folder_that_is_not_there_is_not_taken_for_a_hub_id(
         config_of(Model(config=name, tokenizer=str(model_folder)))
     with pytest.raises(ValueError, match=rf"model\.tokenizer: nothing at {name}; give a folder"):
         tokenizer_of(Model(name=str(model_folder), tokenizer=name))
+
+
+def test_what_holds_no_model_is_told_apart(model_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    for look in (config_of, tokenizer_of):
+        with pytest.raises(
+            ValueError, match=r"model\.gguf is a file \(GGUF is what llama\.cpp runs"
+        ):
+            look(Model(name=str(file)))
+        with pytest.raises(ValueError, match=r"holds no model .no config\.json"):
+            look(Model(name=str(tmp_path)))
+    run = tmp_path / "run"
+    shutil.copytree(model_folder, run / "model")
+    with pytest.raises(ValueError, match=f"holds no model .*; give {run / 'model'}"):
+        config_of(Model(name=str(run)))
+    (run / "model" / "model.safetensors").rename(run / "model" / "model.gguf")
+    with pytest.raises(ValueError, match=r"holds no weights .*, only GGUF"):
+        check_trained(Model(name=str(run / "model")))
+    adapter = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "/nowhere/x",
+    }
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(ValueError, match=r"is an adapter of /nowhere/x, which cannot be had"):
+        config_of(Model(name=str(tmp_path)))
+
+
+def test_a_chat_template_that_is_no_jinja_is_refused_though_no_row_asks_for_it(
+    model_folder: Path,
+) -> None:
+    with pytest.raises(ValueError, match=r"model\.chat_template is no Jinja: line 1"):
+        tokenizer_of(Model(name=str(model_folder), chat_template="{{ broken"))
 
 
 def test_every_name_of_the_door_is_there() -> None:

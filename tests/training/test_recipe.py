@@ -30,7 +30,12 @@ def go(recipe: dict[str, Any], tmp_path: Path) -> None:
             {"train": {"learning_rat": 1}},
             r"train.learning_rat: unknown key; did you mean 'learning_rate'",
         ),
-        ({"model": {"name": "x", "lora": {"rank": 1}}}, "model.lora.rank: unknown key"),
+        (
+            {"model": {"name": "x", "lora": {"rank": 1}}},
+            "model.lora.rank: unknown key; adapters are",
+        ),
+        ({"seed": 1}, "seed: unknown key; it is train.seed"),
+        ({"train": {"gradient_accumulation_steps": 4}}, "train.batch_size is of the whole step"),
         ({"data": [{"name": "a", "path": "p", "wight": 1}]}, "data.0.wight: unknown key.*'weight'"),
         ({"data": []}, "data: .*at least 1"),
         ({"data": [{"name": "a", "path": "p"}] * 2}, "more than once"),

@@ -109,6 +109,10 @@ def recognise(given: Mapping[str, Any]) -> str:
 
     `RecipeError` where none or several know as many of its keys: `--from` says which.
     """
+    if "data" in given and "objective" in given:
+        raise RecipeError(
+            "this is a recipe of onestage, which needs no import: onestage check FILE"
+        )
     scores = {name: len(find(name).marks & set(given)) for name in names()}
     best = max(scores.values())
     found = [name for name, score in scores.items() if score == best]
