@@ -107,12 +107,16 @@ def _recipe(file: Path, overrides: list[str], out: Path, machines: Any) -> bool:
 def _data(stream: Any, tokenizer: str, max_length: int) -> bool:
     with loading():
         from onestage.cli._findings import show
+        from onestage.data.recognise import advice
         from onestage.models import Model, tokenizer_of
         from onestage.training.check import check_data
 
     quiet_libraries()
     checked = check_data(stream, tokenizer_of(Model(name=tokenizer)), max_length)
     show(console, checked.findings, checked.tokenizer, None)
+    if not checked.good:
+        for line in advice(stream):
+            console.print(line, markup=False, soft_wrap=True)
     if checked.good:
         then(f"onestage train {word(stream.path)} --model {word(tokenizer)}{_again(stream)}")
     return checked.good

@@ -36,6 +36,12 @@ SAME = {
 }
 """One word for another in the names of columns."""
 
+TAKEN = frozenset(alias for aliases in ALIASES.values() for alias in aliases)
+"""What other data sets call some column of ours, exactly."""
+
+NUMBERED = re.compile(r"[_ -]?(\d|[a-z])$", re.IGNORECASE)
+"""The end of a name by which one of several answers is told from the others."""
+
 SHORT = 4
 """Names of so few letters are near too much."""
 
@@ -74,7 +80,7 @@ def no_feedback(row: Mapping[str, Any], names: Mapping[str, str], unread: Sequen
     """A row without any column that speaks of a response."""
     column_of = {ours: theirs for theirs, ours in names.items()}
     wanted = [(ours, column_of.get(ours, ours)) for ours in ALIASES if ours != "prompt"]
-    hint = _converted(row) or _within(row) or _hint(wanted, _present(row, unread))
+    hint = _converted(row) or _hint(wanted, _present(row, unread)) or _within(row)
     return f"{A_ROW_NEEDS}; found {_listed(row, unread)}{hint}"
 
 
@@ -92,8 +98,15 @@ def _converted(row: Mapping[str, Any]) -> str:
 def _within(row: Mapping[str, Any]) -> str:
     """What is said of an object that holds a list of rows; "" of any other."""
     lists = (key for key, held in row.items() if isinstance(held, list) and held)
-    key = next((key for key in lists if all(isinstance(one, dict) for one in row[key])), None)
+    key = next((key for key in lists if all(map(_is_row, row[key]))), None)
     return f"; rows within {key!r} are written one a line by: jq -c '.{key}[]' FILE" if key else ""
+
+
+def _is_row(value: object) -> bool:
+    """Whether an object has the columns of a kind, in more words than a text has."""
+    kinds = (kind for kind in FEEDBACK.values() if not kind.weak)
+    marks = (mark for kind in kinds for mark in kind.marks)
+    return isinstance(value, Mapping) and any(set(mark) <= value.keys() for mark in marks)
 
 
 def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream) -> dict[str, str]:
@@ -155,13 +168,22 @@ def _listed(row: Mapping[str, Any], unread: Sequence[str]) -> str:
 
 def _hint(wanted: Sequence[tuple[str, str]], candidates: Sequence[str]) -> str:
     """Slips of the pen first, for all wanted columns; then other data sets' names for them."""
-    for ours, column in wanted:
-        near = nearest_name(column, candidates)
-        if near:
-            return f"; did you mean columns: {{{ours}: {near}}}?"
-    for ours, _ in wanted:
-        for alias in ALIASES.get(ours, ()):
-            near = nearest_name(alias, candidates)
-            if near:
-                return f"; did you mean columns: {{{ours}: {near}}}?"
+    for names in (lambda ours, column: (column,), lambda ours, column: ALIASES.get(ours, ())):
+        for ours, column in wanted:
+            for name in names(ours, column):
+                near = _one_of(name, candidates)
+                if near:
+                    return f"; did you mean columns: {{{ours}: {near}}}?"
     return ""
+
+
+def _one_of(wanted: str, candidates: Sequence[str]) -> str | None:
+    """As `nearest_name`; None where others have as good a claim: `response_0` beside `response_1` are
+    two answers, and which of them is the better one their names do not say. What is another column of
+    ours, by its own name or another data set's, is no slip of the pen."""
+    near = nearest_name(wanted, [one for one in candidates if one == wanted or one not in TAKEN])
+    if near is None:
+        return None
+    stem = NUMBERED.sub("", near)
+    twins = [one for one in candidates if one != near and NUMBERED.sub("", one) == stem != near]
+    return None if twins else near

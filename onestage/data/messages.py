@@ -177,7 +177,9 @@ def _message_of(message: object, name: str, index: int) -> Message:
     if type(content) is list or type(content) is tuple:
         content = joined(content, f"{name}[{index}].content")
     if content is None and not message.get("tool_calls"):
-        raise RowError(f"`{name}[{index}]` has no content: only tool calls may go without")
+        old = next((key for key in OLD_CALLS if message.get(key)), None)
+        how = f"`{old}` is not read: {OLD_CALLS[old]}" if old else "only tool calls may go without"
+        raise RowError(f"`{name}[{index}]` has no content: {how}")
     if content is not None and not (isinstance(content, str) and content.isascii()):
         text_of(content, f"{name}[{index}].content")
     # Nearly all messages are of this form, and have no other keys to go through.

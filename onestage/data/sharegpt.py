@@ -82,6 +82,9 @@ def _message(turn: object) -> object:
     if not isinstance(turn, Mapping) or turn.get("role") is not None:
         return turn
     speaker = turn.get("from")
+    speaker = (
+        speaker.lower() if isinstance(speaker, str) else speaker
+    )  # NeMo writes User, Assistant
     rest = {key: held for key, held in turn.items() if key not in ("from", "value", "role")}
     if speaker in CALLS:
         calls = called(turn.get("value"), f"`conversations`: the value of a {speaker}")

@@ -65,6 +65,18 @@ BAD_ROWS = {
     ),
     "kind unknown": ({**DEMO, "kind": "sft"}, ["`kind`", "demonstration, score", "'sft'"]),
     "kind unhashable": ({**DEMO, "kind": ["pair"]}, ["`kind`", "list ['pair']"]),
+    "several answers of one prompt": (
+        {"prompt": "2+2?", "response_0": "4", "response_1": "5", "better": 0},
+        ["found 'prompt', 'response_0', 'response_1', 'better'"],
+    ),
+    "chat under another name": (
+        {"conversation": [USER, FOUR]},
+        ["did you mean columns: {messages: conversation}?"],
+    ),
+    "a call of older times": (
+        {"messages": [USER, {"role": "assistant", "function_call": {"name": "f"}}]},
+        ["`messages[1]` has no content: `function_call` is not read: give it as `tool_calls`"],
+    ),
     "rows within an object": (
         {"version": 1, "data": [DEMO, DEMO]},
         ["found 'version', 'data'", "jq -c '.data[]' FILE"],
@@ -179,6 +191,13 @@ BAD_ROWS = {
         ["`prompt` is no part", "3+3?"],
     ),
 }
+
+
+def test_of_several_answers_none_is_named_as_the_one_that_is_meant() -> None:
+    row = {"question": "2+2?", "response_j": "4", "response_k": "5"}
+    with pytest.raises(RowError) as caught:
+        record_of(row, PLAIN, "file:1")
+    assert "did you mean" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", BAD_ROWS)

@@ -237,6 +237,28 @@ SHAPES = {
         },
         [{"prompt": "2+2?", "chosen": "4", "rejected": "5"}],
     ),
+    "PKU-SafeRLHF": Shape(
+        "safe_rlhf",
+        {
+            "prompt": "2+2?",
+            "response_0": "5",
+            "response_1": "4",
+            **{"is_response_0_safe": True, "is_response_1_safe": True},
+            **{"better_response_id": 1, "safer_response_id": 0},
+        },
+        [{"prompt": "2+2?", "chosen": "4", "rejected": "5"}],
+    ),
+    "Gemini and Vertex AI": Shape(
+        "contents",
+        {
+            "systemInstruction": {"parts": [{"text": "Be brief."}]},
+            "contents": [
+                {"role": "user", "parts": [{"text": "2+2?"}]},
+                {"role": "model", "parts": [{"text": "4"}]},
+            ],
+        },
+        [{"messages": [{"role": "system", "content": "Be brief."}, USER, FOUR]}],
+    ),
     "PRM800K": Shape(
         "prm800k",
         {

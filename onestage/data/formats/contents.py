@@ -1,0 +1,39 @@
+"""Conversations as Gemini and Vertex AI write them: `contents` of `role` (user, model) and `parts`.
+
+Before them `systemInstruction` (or `system_instruction`). A part that is no text is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onestage.data._row_error import RowError
+from onestage.data.formats import Format, Row, has
+
+ROLES = {"user": "user", "model": "assistant"}
+
+
+@dataclass(frozen=True)
+class Contents(Format):
+    def recognises(self, row: Row) -> bool:
+        contents = row["contents"] if has(row, "contents") else None
+        return isinstance(contents, list) and all("parts" in turn for turn in contents)
+
+    def rows(self, row: Row) -> Iterator[Row]:
+        system = row.get("systemInstruction") or row.get("system_instruction")
+        turns = [{"role": "system", "content": _text(system)}] if system else []
+        turns += [
+            {"role": ROLES[turn.get("role", "user")], "content": _text(turn)}
+            for turn in row["contents"]
+        ]
+        yield {"messages": turns}
+
+
+def _text(turn: Mapping[str, Any]) -> str:
+    held = [key for part in turn["parts"] for key, value in part.items() if value is not None]
+    other = next((key for key in held if key != "text"), None)
+    if other:
+        raise RowError(f"a part of `contents` is {other}: onestage trains on text only")
+    return "".join(part["text"] for part in turn["parts"])
