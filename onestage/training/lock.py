@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ DRAFT = re.compile(
 )
 """The names of what is written beside its place before it takes it (`runfolder.disk`), and of what
 steps aside for it."""
+
+SEEN_WITHIN = 60.0
+"""Seconds after which a shared file system has told all nodes of a new file."""
 
 _held: set[int] = set()
 """Descriptors of the locks that this process holds."""
@@ -52,6 +56,19 @@ def held(folder: Path, say: Say) -> Iterator[None]:
                     folder.rmdir()
         _held.discard(file)
         os.close(file)
+
+
+def require_seen(folder: Path) -> None:
+    """Raise `OutputError` where this process does not see a run folder that another one holds: where the
+    disk is not the same, parts of a checkpoint would lie on each."""
+    end = time.monotonic() + SEEN_WITHIN
+    while not (folder / LOCK).exists():
+        if time.monotonic() > end:
+            raise OutputError(
+                f"{folder} on {socket.gethostname()} is not the main process's, and each rank writes "
+                "its part of a checkpoint there; choose an --out on a disk that all nodes see"
+            )
+        time.sleep(0.2)
 
 
 def _opened(folder: Path) -> int:

@@ -38,7 +38,8 @@ from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.devices import arranged
-from onestage.training.lock import held
+from onestage.training.distributed import of_launcher
+from onestage.training.lock import held, require_seen
 from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
@@ -104,6 +105,8 @@ def carry_out(
         around.enter_context(told_what_is_whole(out))
         # All have looked before the main process writes.
         by_main(accelerator, lambda: around.enter_context(held(out, say)))
+        if of_launcher(recipe.distributed, os.environ).sharding != "none":
+            all_do(accelerator, lambda: require_seen(out))
         if not recipe.stages:
             saved = go(runs[0], resume)
         else:

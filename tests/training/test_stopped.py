@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from support.ranks import on_ranks
 from torch import distributed
 
-from onestage.runfolder import silent
-from onestage.training import stopped
+from onestage.runfolder import OutputError, silent
+from onestage.training import lock, stopped
 from onestage.training.callbacks import Callback
 from onestage.training.lock import held
 from onestage.training.pipeline import carry_out
@@ -93,6 +93,22 @@ def test_each_rank_stops_in_the_words_of_the_one_that_cannot_go_on(
             f"RankError: rank {1 - first} stops here, since rank {first} has stopped"
         )
         assert rest.endswith(" ".join(told.split()))
+
+
+def test_parts_of_checkpoints_need_one_disk(
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of("demonstration", objective="sft", distributed={"sharding": "full"})
+    monkeypatch.setattr(lock, "SEEN_WITHIN", 0.1)
+
+    def work() -> str:
+        (node := tmp_path / f"node{os.environ['RANK']}").mkdir()
+        os.chdir(node)
+        with pytest.raises((OutputError, RankError), match="not the main process's") as error:
+            go(recipe, Path("out"))
+        return error.type.__name__
+
+    assert on_ranks(2, work, nodes=2, seconds=30) == ["RankError", "OutputError"]
 
 
 def test_a_rank_that_stops_in_the_middle_is_heard_where_others_wait() -> None:
