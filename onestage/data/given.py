@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator
 
 from onestage.data._row_error import shown
+from onestage.data.files import BATCH_ROWS
 from onestage.data.hub import rows_of_dataset, whole_hub_name
 from onestage.data.raw import RawRow
 from onestage.data.record import Refusal
@@ -52,10 +53,13 @@ class GivenRows:
     def __hash__(self) -> int:
         return hash(self.digest)
 
-    def read(self, label: str, wanted: frozenset[str]) -> Iterator[RawRow | Refusal]:
-        """Every row; `label` stands for the file. Of a data set only `wanted` columns are decoded."""
+    def read(
+        self, label: str, wanted: frozenset[str], block: int = BATCH_ROWS
+    ) -> Iterator[RawRow | Refusal]:
+        """Every row; `label` stands for the file. Of a data set only `wanted` columns are decoded, so
+        many rows together."""
         if not isinstance(self.rows, tuple):
-            yield from rows_of_dataset(self.rows, label, wanted)
+            yield from rows_of_dataset(self.rows, label, wanted, block)
             return
         for number, row in enumerate(self.rows):
             where = f"{label}[{number}]"

@@ -66,15 +66,18 @@ def load_hub(name: str, config: str | None, split: str, streaming: bool) -> Any:
         ) from error
 
 
-def rows_of_dataset(dataset: Any, label: str, wanted: frozenset[str]) -> Iterator[RawRow]:
-    """Every row of a data set, streamed or not; unwanted columns (images, say) are not decoded."""
+def rows_of_dataset(
+    dataset: Any, label: str, wanted: frozenset[str], block: int = BATCH_ROWS
+) -> Iterator[RawRow]:
+    """Every row of a data set, streamed or not; unwanted columns (images, say) are not decoded. `block`:
+    rows that are asked for together."""
     unread: tuple[str, ...] = ()
     if dataset.column_names is not None:
         read, unread = columns_to_read(dataset.column_names, wanted)
         if unread:
             dataset = dataset.select_columns(read)
     start = 0
-    for table in dataset.iter(batch_size=BATCH_ROWS):
+    for table in dataset.iter(batch_size=block):
         count = len(next(iter(table.values()), ()))
         yield from rows_of_table(label, table, start, unread, count)
         start += count

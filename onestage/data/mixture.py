@@ -20,6 +20,7 @@ import numpy as np
 from onestage.data.columns import number_type
 from onestage.data.encoded import Encoded
 from onestage.data.kinds import Kind
+from onestage.data.portions import Lap, Portions
 from onestage.data.store import Store
 from onestage.data.strangers import with_strangers
 from onestage.randomness import generator
@@ -61,11 +62,22 @@ class MixedStream:
     """Of a stream whose responses are sampled."""
     beside: Collection[Kind] = ()
     """Kinds whose records are drawn with answers to another prompt (`strangers`)."""
+    portions: Portions | None = None
+    """Of a stream that is still arriving; the store is the first of them."""
 
     def __len__(self) -> int:
         return len(self.store) if self.numbers is None else len(self.numbers)
 
+    def lap(self, cursor: int) -> Lap:
+        """Where the `cursor`-th record that is drawn lies."""
+        if self.portions:
+            return self.portions.lap(cursor)
+        epoch, at = divmod(cursor, len(self))
+        return Lap(str(epoch), 0, len(self), at)
+
     def __getitem__(self, place: int) -> Encoded:
+        if self.portions:
+            return self.portions[place]
         record = self.store[self._number(place)]
         if record.kind not in self.beside:
             return record
@@ -173,11 +185,13 @@ class Mixture:
         return records
 
     def planned(self, steps: int, name: str) -> Iterator[Encoded]:
-        """Every record of a stream that `steps` steps visit, once each."""
+        """Every record of a stream that `steps` steps visit, once each; of one that is still arriving
+        those of its first portion."""
         stream = next(stream for stream in self.streams if stream.name == name)
-        end, size = self.until(steps)[name], len(stream)
+        end, first = self.until(steps)[name], stream.lap(0)
         # An epoch or more visits all records, in an order that makes no difference here.
-        for place in range(size) if end >= size else self._order(stream, 0)[:end]:
+        whole = end >= first.size
+        for place in range(first.size) if whole else self._order(stream, first)[:end]:
             yield stream[int(place)]
 
     def part(self, fraction: float, purpose: str) -> Mixture:
@@ -186,19 +200,19 @@ class Mixture:
         return Mixture(streams, self.seed, {}, purpose)
 
     def _place(self, stream: MixedStream, cursor: int) -> int:
-        epoch, at = divmod(cursor, len(stream))
-        return int(self._order(stream, epoch)[at])
+        lap = stream.lap(cursor)
+        return lap.begin + int(self._order(stream, lap)[lap.at])
 
-    def _order(self, stream: MixedStream, epoch: int) -> np.ndarray[Any, Any]:
+    def _order(self, stream: MixedStream, lap: Lap) -> np.ndarray[Any, Any]:
         kept = self._orders.get(stream.name)
-        if kept is None or kept[0] != epoch:
+        if kept is None or kept[0] != lap.name:
             name = f"{self.purpose}/{stream.name}" if self.purpose else stream.name
-            kept = self._orders[stream.name] = epoch, order(self.seed, name, epoch, len(stream))
+            kept = self._orders[stream.name] = lap.name, order(self.seed, name, lap.name, lap.size)
         return kept[1]
 
     @cached_property
-    def _orders(self) -> dict[str, tuple[int, np.ndarray[Any, Any]]]:
-        """Of each stream, the epoch that was walked last and its order: 4 bytes a record."""
+    def _orders(self) -> dict[str, tuple[str, np.ndarray[Any, Any]]]:
+        """Of each stream, the lap that was walked last and its order: 4 bytes a record."""
         return {}
 
 
@@ -208,7 +222,7 @@ def _due(taken: int, part: int, way: int, rank: int, name: str) -> tuple[Fractio
     return way * Fraction(2 * taken + way, part), rank, name
 
 
-def order(seed: int, stream: str, epoch: int, size: int) -> np.ndarray[Any, Any]:
+def order(seed: int, stream: str, epoch: int | str, size: int) -> np.ndarray[Any, Any]:
     """A permutation of range(size), a function of its arguments alone."""
     permutation: np.ndarray[Any, Any] = np.arange(size, dtype=number_type(size))
     # What `Generator.permutation` does, which takes twice the memory.

@@ -12,6 +12,7 @@ from typing import Any
 from onestage.data._row_advice import unused_columns
 from onestage.data._row_error import RowError
 from onestage.data.files import (
+    BATCH_ROWS,
     SUFFIXES,
     TEXT_SUFFIXES,
     data_files,
@@ -204,14 +205,14 @@ def raw_rows(stream: Stream, every: bool = False) -> Iterator[RawRow | Refusal]:
     """
     place, wanted = stream.path, frozenset[str]() if every else stream.needed
     _refuse_options(stream)
+    # A portion does not wait for rows of the next.
+    block = min(BATCH_ROWS, stream.portion or BATCH_ROWS)
     if isinstance(place, GivenRows):
-        return place.read(stream.name, wanted)
-    if is_saved(place):
-        return rows_of_dataset(
-            _dataset(stream, place), f"{Path(place).name}/{stream.split}", wanted
-        )
-    if is_hub_name(place):
-        return rows_of_dataset(_dataset(stream, place), f"{place}/{stream.split}", wanted)
+        return place.read(stream.name, wanted, block)
+    if is_saved(place) or is_hub_name(place):
+        name = Path(place).name if is_saved(place) else place
+        found = _dataset(stream, place)
+        return rows_of_dataset(found, f"{name}/{stream.split}", wanted, block)
     written = Written(stream.encoding, stream.delimiter, stream.subset)
     return chain.from_iterable(rows_of(file, wanted, written) for file in data_files(place))
 

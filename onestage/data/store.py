@@ -261,7 +261,22 @@ def _kept(stream: Stream, encoder: Encoder, folder: Path, say: Say) -> tuple[Sto
 
 def _passing(stream: Stream, encoder: Encoder, cache: Path) -> Store:
     """A store named by what is in it: so a run that goes on, or another node, knows the rows again."""
-    made = _encoded(stream, encoder, cache / "tokens" / f"stream-{token_hex(8)}").folder
+    return _named_by_content(_encoded(stream, encoder, _unnamed(cache)))
+
+
+def write_by_content(
+    items: Iterable[Encoded | Refusal], source: str, cache: Path, reading: Reading
+) -> Store:
+    """As `write`, into a folder of the cache that is named by what is in it."""
+    return _named_by_content(write(items, source, _unnamed(cache), reading))
+
+
+def _unnamed(cache: Path) -> Path:
+    return cache / "tokens" / f"stream-{token_hex(8)}"
+
+
+def _named_by_content(store: Store) -> Store:
+    made = store.folder
     name = hashlib.blake2b((made / SEAL).read_bytes(), digest_size=16).hexdigest()
     settle(made, made.with_name(name))
     return Store(made.with_name(name))

@@ -69,6 +69,9 @@ class Stream(Section):
     """What separates the cells of a .csv (else a comma) or .tsv (else a tab)."""
     streaming: bool = False
     """Read a hub data set without downloading it whole first."""
+    portion: int | None = Field(default=None, ge=1)
+    """Read and encode this many rows at a time, the first before the run begins and the others when
+    those before them have been drawn: of data that are still arriving, or would take long to encode."""
     as_messages: bool = False
     """Turn plain prompts and completions into messages, so that the chat template is applied."""
     score_range: tuple[float, float] = (0.0, 1.0)
@@ -173,7 +176,7 @@ class Stream(Section):
         if not self.eval_path and not self.eval_split:
             return None
         place = {"path": self.eval_path or self.path, "split": self.eval_split or "train"}
-        return self.model_copy(update={**place, "limit": self.eval_limit})
+        return self.model_copy(update={**place, "limit": self.eval_limit, "portion": None})
 
 
 @lru_cache(maxsize=256)

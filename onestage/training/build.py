@@ -31,7 +31,8 @@ from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
 from onestage.training import asked, choices, kept_suite
 from onestage.training import optimizer as optimizers
-from onestage.training.agreeing import all_do, by_main, first_of_node, read_by, require_same
+from onestage.training.agreeing import all_do, by_main, read_by, require_same
+from onestage.training.arriving import read_together
 from onestage.training.callbacks import Callback
 from onestage.training.devices import devices_of, policy_of, require_ranks
 from onestage.training.distributed import of_launcher
@@ -160,10 +161,9 @@ class Draft:
             encoder = make_encoder(recipe.train, self.tokenizer, room, self.taught)
         if encoder is None:
             return
-        warn = warn or say
-        self.cache = usable(self.cache, CACHED, warn)
-        asked = (recipe.data, recipe.watched, encoder, self.cache, say, warn)
-        self.data = first_of_node(accelerator, lambda there: read_data(*asked, there))
+        self.cache = usable(self.cache, CACHED, warn or say)
+        asked = (recipe.data, recipe.watched, encoder, self.cache, say, warn or say)
+        self.data = read_together(accelerator, lambda t: read_data(*asked, t), recipe.train, say)
         with self._noting():
             check_rows(self.data, recipe.train)
             check_problems(self.data, recipe.data)

@@ -70,7 +70,8 @@ def save(run: Run, *, best: bool = False) -> None:
         "recipe": run.changes.recipe,
         "fingerprint": run.loaded.fingerprint,
         "reference": run.compared.fingerprint,
-        "data": run.contents(),
+        "data": run.data.contents(),
+        "portions": {name: len(one.stores) for name, one in run.data.arriving.items()},
         "feeds": run.feeds.state() | (run.answers.state() if run.answers else {}),
         "schedule": run.schedule.state(),
         "clipping": run.clipping.state(),
@@ -122,6 +123,9 @@ def resume(run: Run) -> None:
     """Put a run where its newest checkpoint left it; `CheckpointError` for one of another run."""
     newest = Checkpoints(run.out).newest()
     progress = json.loads((newest / "progress.json").read_text())
+    for name, count in progress.get("portions", {}).items():
+        if name in run.data.arriving:
+            run.data.arriving[name].reach(count)
     _require_same_run(newest, progress, run)
     _require_fitting(newest, progress, run)
     training = read(run, newest)
@@ -171,7 +175,7 @@ def _require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -
             f"checkpoint {checkpoint} is of a run whose reference was {reference[0]}, but the recipe's "
             f"is {reference[1]}; put it back, or go on with it: --resume --allow-changed reference"
         )
-    now = run.contents()
+    now = run.data.contents()
     # Rows that only pass by were called UNNAMED by earlier versions.
     was = {k: now.get(k) if name == UNNAMED else name for k, name in progress["data"].items()}
     other = [k for k in sorted(was | now) if changes.notes(f"data.{k}", was.get(k), now.get(k))]

@@ -51,7 +51,9 @@ def encode_streams(
 
     Those that only pass by are left out, and `say` told: nothing of them could be found again.
     """
-    for stream in filter(passes_by, (*streams, *watched)):
-        say(f"data {stream.name}: only passes by (streaming), so each run reads it by itself")
-    kept, seen = ([s for s in some if not passes_by(s)] for some in (streams, watched))
+    left = {id(s): passes_by(s) or s.portion is not None for s in (*streams, *watched)}
+    for stream in (s for s in (*streams, *watched) if left[id(s)]):
+        why = "arrives in portions" if stream.portion else "only passes by (streaming)"
+        say(f"data {stream.name}: {why}, so each run reads it by itself")
+    kept, seen = ([s for s in some if not left[id(s)]] for some in (streams, watched))
     return read_data(kept, seen, encoder, usable(cache, CACHED, say), say)

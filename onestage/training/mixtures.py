@@ -47,6 +47,7 @@ class Mixing:
                 share[name],
                 reuse=self._reuse(name),
                 beside=self._beside(terms, name),
+                portions=self.data.arriving.get(name),
             )
             for name in sizes
             if share[name] > 0
@@ -88,6 +89,7 @@ class Mixing:
                 else self.data.train[name].numbers(kinds[name]),
                 self._reuse(name),
                 self._beside(terms, name),
+                self.data.arriving.get(name),
             )
             for name, size in sizes.items()
             if share[name] > 0

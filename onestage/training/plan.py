@@ -20,6 +20,7 @@ from onestage.data.feeds import Feeds
 from onestage.data.kinds import KINDS
 from onestage.data.mixture import MixedStream
 from onestage.schedules import OWN, Schedule, active
+from onestage.training import arriving
 from onestage.training.choices import (
     Chosen,
     Weighing,
@@ -107,6 +108,7 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
         given = weights_by_lambda(weighing.part, terms)
     if given:
         terms = name_terms_by(list(given), resolved, _known(chosen, data))
+    arriving.check(recipe.data, recipe.watched, recipe.train, recipe.optimum, data, terms)
     mixing = Mixing(recipe.data, data, recipe.train, rollout.reuse)
     own = {name: mixing.own(terms, name) for name in terms.objectives}
     mixed = weighing.rule.batch == "mixed"

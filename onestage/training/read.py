@@ -13,6 +13,7 @@ from onestage.config import RecipeError, nearest
 from onestage.data.counted import Table
 from onestage.data.digests import tokenizer_digest
 from onestage.data.kinds import FEEDBACK
+from onestage.data.portions import Arriving, Portions
 from onestage.data.store import Store, open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder, Overflow
@@ -38,16 +39,24 @@ class Data:
     """What is only watched, by the probe."""
     folders: dict[str, str] = field(default_factory=dict)
     """Where the stores lie, by stream and what it is for: what a node's other processes are told."""
+    arriving: dict[str, Portions] = field(default_factory=dict)
+    """Of training streams that are still arriving; in `train` is the first portion."""
 
     def table(self) -> dict[str, Any]:
         """The data table, as written to `data.json`."""
-        parts = {"train": self.train, "eval": self.held_out}
+        train: dict[str, Store | Portions] = {**self.train, **self.arriving}
+        parts: dict[str, Mapping[str, Store | Portions]] = {"train": train, "eval": self.held_out}
         if self.retention:
             parts["retention"] = self.retention
         return {
             part: {name: asdict(store.table) for name, store in stores.items()}
             for part, stores in parts.items()
         }
+
+    def contents(self) -> dict[str, str]:
+        """What each training stream was encoded from, as far as it has come: a name."""
+        whole = {name: store.folder.name for name, store in self.train.items()}
+        return whole | {name: portions.content for name, portions in self.arriving.items()}
 
     def trained_and_evaluated(self) -> list[Store]:
         return [*self.train.values(), *self.held_out.values()]
@@ -94,16 +103,38 @@ def read_data(
         fitting = encoder if stream.reward is not None else replace(encoder, room=0)
         known_as = f"{stream.name}{note}"
         folder = (there or {}).get(known_as)
-        store, known = open_store(stream, fitting, cache, digest, warn or say, folder)
+        if stream.portion and stores is found.train:
+            found.arriving[stream.name] = _portions(stream, fitting, cache, folder)
+            store, known = found.arriving[stream.name].stores[0], False
+        else:
+            store, known = open_store(stream, fitting, cache, digest, warn or say, folder)
         stores[stream.name] = store
         found.folders[known_as] = str(store.folder)
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in store.table.records.items())
-        say(
-            f"data {known_as}: {kinds or 'no records'}; "
-            f"{store.table.tokens:,} tokens{_left_out(store.table)}"
-            f"{' (encoded before)' if known else ''}"
+        how = (
+            " (encoded before)"
+            if known
+            else " (the first of what arrives)"
+            if stream.portion
+            else ""
         )
+        say(f"data {known_as}: {told(store.table)}{how}")
     return found
+
+
+def _portions(stream: Stream, encoder: Encoder, cache: Path, folder: str | None) -> Portions:
+    """A stream's first portion; another process of this machine, which has made the one in `folder`,
+    makes those behind it."""
+    more = Arriving(stream, encoder, cache)
+    first = Store(Path(folder)) if folder else more()
+    assert first  # a source without rows is refused by its reader
+    first.table.beside(stream)
+    return Portions(first, more)
+
+
+def told(table: Table) -> str:
+    """What was read of a stream and what was not, in a line."""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in table.records.items())
+    return f"{kinds or 'no records'}; {table.tokens:,} tokens{_left_out(table)}"
 
 
 def _left_out(table: Table) -> str:
@@ -119,20 +150,26 @@ def _left_out(table: Table) -> str:
 def check_rows(data: Data, train: Train) -> None:
     """Refuse rows that are not allowed, naming file, row and what to do. Raises `RecipeError`."""
     for name, store in data.named():
-        table, shown = store.table, "\n  ".join(store.table.reasons[:5])
-        if table.overlong and train.overflow == "error":
-            raise RecipeError(
-                f"data {name}: {table.overlong} records are longer than train.max_length; raise it, "
-                f"or set train.overflow to drop or truncate_prompt\n  {shown}"
-            )
-        if table.refused > table.overlong and train.bad_rows == "error":
-            raise RecipeError(
-                f"data {name}: {table.refused - table.overlong} rows cannot be used; mend them, or "
-                f"set train.bad_rows to skip to leave them out\n  {shown}"
-            )
+        check_table(name, store.table, train)
         if not len(store):
-            left = f" ({table.unlabelled} unlabelled)" if table.unlabelled else ""
+            shown, unlabelled = "\n  ".join(store.table.reasons[:5]), store.table.unlabelled
+            left = f" ({unlabelled} unlabelled)" if unlabelled else ""
             raise RecipeError(f"data {name}: no record is left to train on{left}\n  {shown}")
+
+
+def check_table(name: str, table: Table, train: Train) -> None:
+    """The same of some rows of a stream, of which none needs to be left."""
+    shown = "\n  ".join(table.reasons[:5])
+    if table.overlong and train.overflow == "error":
+        raise RecipeError(
+            f"data {name}: {table.overlong} records are longer than train.max_length; raise it, "
+            f"or set train.overflow to drop or truncate_prompt\n  {shown}"
+        )
+    if table.refused > table.overlong and train.bad_rows == "error":
+        raise RecipeError(
+            f"data {name}: {table.refused - table.overlong} rows cannot be used; mend them, or "
+            f"set train.bad_rows to skip to leave them out\n  {shown}"
+        )
 
 
 def check_options(data: Data, streams: Sequence[Stream]) -> None:

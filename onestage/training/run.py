@@ -250,11 +250,8 @@ class Run:
     def _save_as_it_stands(self, folder: Path) -> None:
         weights = gathered(self.policy)
         if self.folder:
+            self.folder.data(self.data.table())  # of all that has arrived
             save_model(self.loaded.model, self.loaded.tokenizer, folder, weights)
-
-    def contents(self) -> dict[str, str]:
-        """What each training stream was encoded from: the name of its store."""
-        return {name: store.folder.name for name, store in self.data.train.items()}
 
     def visited(self) -> Iterator[Encoded]:
         """Every record of the run that has responses, training and held-out, once each."""

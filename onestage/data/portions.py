@@ -1,0 +1,109 @@
+"""Records that are drawn while those behind them are still to come.
+
+A stream with `portion: N` is read and encoded N rows at a time: the first before a run begins, each of
+the others when all before it have been drawn. A portion is a store of its own, named by what is in it,
+and has an order of its own. So what a step draws is a function of the seed and of the rows, whenever
+these came, on however many ranks, and wherever the run was interrupted. A source that has ended comes
+again, in the same portions and in other orders.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from onestage.data.encoded import Encoded
+from onestage.data.reading import read
+from onestage.data.store import Store, write_by_content
+from onestage.data.stream import Stream
+from onestage.data.tokenize import Encoder
+
+
+class Lap(NamedTuple):
+    """Some records of a stream that are gone through in an order of their own."""
+
+    name: str
+    begin: int
+    """The number of the first of them."""
+    size: int
+    at: int
+    """Which of them it is."""
+
+
+class Portions:
+    """The portions of a stream that are there, and how the next one is had."""
+
+    def __init__(self, first: Store, more: Callable[[], Store | None]) -> None:
+        """`more`: the next portion, or None where the source has ended."""
+        self.stores, self.more, self.ended = [first], more, False
+        self.begins = [0]
+        """Of each portion: the number of its first record."""
+        self.table = copy.deepcopy(first.table)
+        """Of all of them."""
+
+    def __len__(self) -> int:
+        """Records that are there."""
+        return self.begins[-1] + len(self.stores[-1])
+
+    def __getitem__(self, number: int) -> Encoded:
+        portion = self._portion(number)
+        return self.stores[portion][number - self.begins[portion]]
+
+    @property
+    def content(self) -> str:
+        """A name for what is in all of them."""
+        names = "/".join(store.folder.name for store in self.stores)
+        return hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
+
+    def lap(self, cursor: int) -> Lap:
+        """Where the `cursor`-th record that is drawn lies; has the portions come that it takes."""
+        while cursor >= len(self) and not self.ended:
+            self._next()
+        epoch, place = divmod(cursor, len(self)) if self.ended else (0, cursor)
+        portion = self._portion(place)
+        begin = self.begins[portion]
+        return Lap(f"{epoch}.{portion}", begin, len(self.stores[portion]), place - begin)
+
+    def reach(self, count: int) -> None:
+        """Have so many portions come, if the source has them."""
+        while len(self.stores) < count and not self.ended:
+            self._next()
+
+    def _portion(self, number: int) -> int:
+        return bisect_right(self.begins, number) - 1
+
+    def _next(self) -> None:
+        found = self.more()
+        if found is None:
+            self.ended = True
+            return
+        odd = sorted(found.counts().keys() - self.stores[0].counts().keys())
+        if odd:
+            source, here = self.table.source, ", ".join(self.stores[0].counts())
+            raise ValueError(
+                f"data {source}: {odd[0]} records come in portion {len(self.stores) + 1}, and the first "
+                f"holds {here} alone; give each kind a stream of its own"
+            )
+        self.begins.append(len(self))
+        self.stores.append(found)
+        self.table.merge(found.table)
+
+
+class Arriving:
+    """A source that is read from its beginning, once; on one process of a machine."""
+
+    def __init__(self, stream: Stream, encoder: Encoder, cache: Path) -> None:
+        self.name, self.size = stream.name, stream.portion
+        self.reading, self.encoder, self.cache = read(stream), encoder, cache
+
+    def __call__(self) -> Store | None:
+        """The next portion, encoded now, of no more rows than it takes; None where none is left."""
+        rows = list(islice(self.reading, self.size))
+        if not rows:
+            return None
+        return write_by_content(self.encoder.encode_all(rows), self.name, self.cache, self.reading)

@@ -1,0 +1,105 @@
+"""Streams that are trained on while their records still arrive: what a run allows of them, and how its
+ranks come by the same portions.
+
+The first process of each node reads the source, and encodes a portion when all have drawn what is before
+it. It tells its node's others where the portion lies, and all compare what is in theirs with the main
+one's: no disk is shared, and a source that gives one node other rows than another is found out at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from onestage.config import RecipeError
+from onestage.data.portions import Portions
+from onestage.data.store import Store
+from onestage.data.stream import Stream
+from onestage.runfolder import Say
+from onestage.training.agreeing import first_of_node, require_same, tell_all
+from onestage.training.read import Data, check_table, told
+from onestage.training.recipe import Optimum, Train
+from onestage.training.terms import Terms
+
+BEFORE = {"reference": "a reference", "stranger": "the answers of others", "worked": "solutions"}
+"""What an objective may need that takes all records before the first step."""
+
+
+def read_together(
+    accelerator: Accelerator | None,
+    read: Callable[[Mapping[str, str]], Data],
+    train: Train,
+    say: Say,
+) -> Data:
+    """What `read` returns, on all ranks (`first_of_node`). From then on all have the next portion of a
+    stream come together, when they draw from it: they draw the same."""
+    data = first_of_node(accelerator, read)
+    if accelerator:
+        for name, portions in data.arriving.items():
+            portions.more = partial(_more, name, portions, portions.more, train, accelerator, say)
+    return data
+
+
+def _more(
+    name: str,
+    portions: Portions,
+    make: Callable[[], Store | None],
+    train: Train,
+    accelerator: Accelerator,
+    say: Say,
+) -> Store | None:
+    """Raises what reading raises, and `RecipeError` for rows that a run does not allow."""
+    first, number = accelerator.is_local_main_process, len(portions.stores) + 1
+    _, places = tell_all(
+        accelerator,
+        lambda: make() if first else None,
+        lambda made: str(made.folder) if made else "",
+    )
+    place = places[accelerator.process_index - accelerator.local_process_index]
+    require_same(accelerator, {f"portion {number} of the data {name}": Path(place).name})
+    if not place:
+        say(f"data {name}: ended after {len(portions):,} records; they come again")
+        return None
+    found = Store(Path(place))
+    check_table(f"{name}, portion {number}", found.table, train)
+    say(f"data {name}: portion {number}, {told(found.table)}")
+    return found
+
+
+def check(
+    streams: Sequence[Stream],
+    watched: Sequence[Stream],
+    train: Train,
+    optimum: Optimum | None,
+    data: Data,
+    terms: Terms,
+) -> None:
+    """Raise `RecipeError` for what takes more of a stream than its first portion before the first
+    step."""
+    for stream in watched:
+        if stream.portion:
+            _refuse(stream.name, "it is watched, always the same of it", "leave portion out")
+    rest = [stream for stream in streams if stream.per_step is None]
+    by_size = len(rest) > 1 and all(stream.weight is None for stream in rest)
+    for stream in (stream for stream in streams if stream.portion):
+        kinds = list(data.train[stream.name].counts())
+        if train.max_steps is None:
+            _refuse(stream.name, "nobody knows how long an epoch of it is", "give train.max_steps")
+        if by_size and stream in rest:
+            _refuse(stream.name, "nobody knows its size", "give it a weight, or per_step")
+        if optimum and optimum.steps:
+            _refuse(stream.name, "f* is measured on all of it", "give the values (optimum.given)")
+        if len(kinds) > 1 or data.train[stream.name].table.has_problems:
+            held = ", ".join(kinds)
+            _refuse(stream.name, f"it holds {held}", "keep it to one kind, with responses")
+        for name in (terms.term_of[stream.name, kind] for kind in kinds):
+            for need in sorted(terms.objectives[name].needs & BEFORE.keys()):
+                why = f"{name} needs {BEFORE[need]}, for all of it before the first step"
+                _refuse(stream.name, why, "take an objective that does not (sft), or no portion")
+
+
+def _refuse(name: str, why: str, instead: str) -> None:
+    raise RecipeError(f"data {name}: arrives in portions, and {why}; {instead}")

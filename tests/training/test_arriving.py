@@ -1,0 +1,170 @@
+"""Streams that are trained on while their records still arrive, some of them without an end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from support.ranks import on_ranks
+
+from onestage.config import RecipeError
+from onestage.data.mixture import MixedStream, Mixture
+from onestage.data.portions import Arriving, Portions
+from onestage.data.stream import Stream
+from onestage.data.tokenize import Encoder
+from onestage.runfolder import read_json, read_metrics, silent
+from onestage.training.build import Draft
+from onestage.training.encode import encode_streams
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import parse_recipe
+
+Make = Callable[..., dict[str, Any]]
+Rows = Iterator[dict[str, Any]]
+
+
+def asked(seen: list[int], odd: int = -1) -> Rows:
+    """Rows without end; one cannot be used, and `odd` is another one than elsewhere."""
+    for n in count():
+        seen.append(n)
+        if n == 2:
+            yield {"prompt": "Who?", "completion": None}
+        else:
+            yield {"prompt": f"What is {n}?", "completion": f" it is {n + (n == odd)}."}
+
+
+def stream(rows: Callable[[], Rows], **options: Any) -> Stream:
+    given = datasets.IterableDataset.from_generator(rows)
+    return Stream(given, **{"name": "asked", "portion": 6, **options})
+
+
+@pytest.fixture
+def recipe(recipe_of: Make) -> dict[str, Any]:
+    made = recipe_of("demonstration", objective="sft", train__batch_size=4)
+    made["train"] |= {"max_steps": 5, "save_steps": 1, "bad_rows": "skip"}
+    return made
+
+
+def go(recipe: dict[str, Any], out: Path, rows: Callable[[], Rows], resume: bool = False) -> None:
+    told = {**recipe, "data": [stream(rows)]}
+    carry_out(parse_recipe(told), out, resume=resume, say=silent, self_check=False)
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(out) if "loss" in line]
+
+
+def test_each_record_is_drawn_once_in_portions_that_come_when_they_are_needed(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    rows = stream(lambda: islice(asked(seen), 17))
+    more = Arriving(rows, Encoder(tokenizer, 128), tmp_path)
+    first = more()
+    assert first is not None
+    portions = Portions(first, more)
+    mixture = Mixture([MixedStream("asked", first, 1, portions=portions)], seed=0)
+    drawn = []
+    for step in range(32):
+        drawn += [record.id for record in mixture.draw(step)]
+        # Of the first six one was refused; `datasets` may ask for a block more than it gives.
+        assert len(seen) <= (12 if step < 5 else 18)
+    assert len(seen) == 17
+    assert (len(portions), portions.ended, portions.table.refused) == (16, True, 1)
+    parts = [drawn[at:end] for at, end in ((0, 5), (5, 11), (11, 16), (16, 21), (21, 27), (27, 32))]
+    assert len({*parts[0], *parts[1], *parts[2]}) == 16
+    assert [sorted(part) for part in parts[:3]] == [sorted(part) for part in parts[3:]]
+    assert parts[:3] != parts[3:]
+    assert [portions[n].id for n in (0, 5, 11)] == [store[0].id for store in portions.stores]
+
+
+def test_a_run_on_rows_without_end_is_the_same_in_pieces_and_on_ranks(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    go(recipe, tmp_path / "one", lambda: asked(seen))
+    table = read_json(tmp_path / "one" / "data.json")["train"]["asked"]
+    assert (table["records"], table["refused"]) == ({"demonstration": 23}, 1)  # 20 were drawn
+    assert len(seen) <= 30
+
+    def work(resume: bool, steps: int) -> None:
+        cache = tmp_path / f"cache{os.environ['RANK']}"
+        told = {**recipe, "cache_dir": str(cache), "train": {**recipe["train"], "max_steps": steps}}
+        go(told, tmp_path / "ranks", lambda: asked([]), resume)
+
+    on_ranks(2, work, False, 2, nodes=2, seconds=60)
+    on_ranks(2, work, True, 4, nodes=2, seconds=60)
+    go(recipe, tmp_path / "ranks", lambda: asked([]), resume=True)
+    assert losses(tmp_path / "ranks") == pytest.approx(losses(tmp_path / "one"), abs=1e-6)
+
+
+def test_in_pieces_on_as_many_ranks_it_is_the_same_to_the_bit(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    go(recipe, tmp_path / "one", lambda: asked([]))
+    cut = {**recipe, "train": {**recipe["train"], "max_steps": 3}}
+    go(cut, tmp_path / "cut", lambda: asked([]))
+    with pytest.raises(ValueError, match=r"made with other data: \['asked'\]"):
+        go(recipe, tmp_path / "cut", lambda: asked([], odd=9), resume=True)
+    go(recipe, tmp_path / "cut", lambda: asked([]), resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "one")
+    (one, other) = (
+        next((tmp_path / name / "model").glob("*.safetensors")).read_bytes()
+        for name in ("one", "cut")
+    )
+    assert one == other
+
+
+def test_a_node_that_is_sent_other_rows_is_found_out(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    def work() -> str:
+        rank = int(os.environ["RANK"])
+        told = {**recipe, "cache_dir": str(tmp_path / f"cache{rank}")}
+        with pytest.raises(RecipeError) as error:
+            go(told, tmp_path / "out", lambda: asked([], odd=9 if rank else -1))
+        return str(error.value)
+
+    for said in on_ranks(2, work, nodes=2, seconds=60):
+        assert "rank 1 has another portion 2 of the data asked than rank 0" in said
+
+
+LATE = [{"prompt": f"{n}?", "completion": " it."} for n in range(6)] + [{"text": "Some text."}] * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"train__max_steps": None, "train__num_train_epochs": 1}, {}, "give train.max_steps"),
+        ({"objective": "uft"}, {}, "needs a reference, for all of it before the first step"),
+        ({"data": 2}, {}, "give it a weight, or per_step"),
+        ({"train__bad_rows": "error"}, {}, "1 rows cannot be used"),
+    ],
+)
+def test_what_takes_all_records_first_is_refused(
+    recipe_of: Make, changes: dict[str, Any], options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    both = changes.pop("data", 1)
+    recipe = recipe_of("demonstration", **{"objective": "sft", "train__bad_rows": "skip"} | changes)
+    mine = [stream(lambda: asked([]), **options)]
+    draft = Draft(parse_recipe({**recipe, "data": [*recipe["data"][: both - 1], *mine]}))
+    draft.read()
+    assert any(said in str(one) for one in draft.conflicts)
+
+
+def test_another_kind_that_comes_later_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="text records come in portion 2, and the first holds demonst"
+    ):
+        go(recipe, tmp_path / "out", lambda: iter(LATE))
+
+
+def test_encoding_ahead_of_time_leaves_it_to_the_run(tokenizer: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    rows = stream(lambda: asked([]))
+    assert not encode_streams([rows], Encoder(tokenizer, 128), tmp_path, said.append).train
+    assert said == ["data asked: arrives in portions, so each run reads it by itself"]
