@@ -9,10 +9,10 @@ stranger's) that. With the weight p^g, through which no gradient goes,
 A stranger's token has g = 2: the little that it is likely counts twice over. One that the policy might
 have said is learnt nearly as in SFT, which is g = 0; DFT (`sft` with `reweight: dft`) is g = 1 for all.
 
-H is of the whole distribution, in nats. In the released code a gradient goes through p^g, too, by which
-tokens with p < e^(-1/g) are made less likely; the paper speaks of damping them, which is what is done
-here. Their script goes from g = 1 to this between a fifth and three tenths of a run: a stage of `sft`
-with `reweight: dft` before one of this. Defaults as in that script: beta 1, gamma_min 0.1, gamma_max 2.
+H is of the whole distribution, in nats. The released code (zhangmiaosen2000/Towards-On-Policy-SFT) lets
+no gradient through p^g either, and keeps p above 1e-10, below which this goes on. Their script goes from
+g = 1 to this between a fifth and three tenths of a run: a stage of `sft` with `reweight: dft` before one
+of this. Defaults as in that script: beta 1, gamma_min 0.1, gamma_max 2.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ Their code mixes embeddings of the start model, frozen; here they are the policy
 with. With adapters, which leave them alone, that is the same.
 
 Two forward passes; the first is not gone back through, but is kept in memory. The mean is over
-responses. Default: mix 0.2, gamma 0.95."""
+responses. Default: mix 0.2, gamma 0.95.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In-distribution fine-tuning: by hand, its limits, and where its gradient goes."""
+"""In-distribution fine-tuning: by hand, its limits, and the authors' loss from logits, written anew."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from support.objective_batches import NAN, scored
 from support.second_opinions import agree
 from torch import Tensor
 
+from onestage.models.head import token_logps_and_entropy
 from onestage.objectives import Scored
 from onestage.objectives.idft import IDFT
 from onestage.objectives.sft import SFT
@@ -50,6 +51,27 @@ def test_no_gradient_goes_through_the_weight() -> None:
     agree(objective, batch, theirs)
     assert not objective(batch).loss_U.requires_grad
     assert entropy_K.grad is None
+
+
+def test_the_authors_loss_from_logits_and_its_gradient() -> None:
+    """After their transition: probabilities to a power between 0.1 and 2, detached, times the log."""
+    draw = torch.Generator().manual_seed(0)
+    states, weight = (torch.randn(n, 8, generator=draw) for n in (4, 30))
+    states.requires_grad_()
+    target = torch.tensor([3, 0, 29, 7])
+    chance = torch.softmax(states @ weight.t(), -1)
+    mine = chance.gather(1, target[:, None])[:, 0]
+    above = mine.log() - (chance * (chance + 1e-10).log()).sum(-1)
+    power = torch.exp(-above).clamp(0.1, 2.0)
+    theirs = -((mine**power).detach()) * mine.log()
+    (want,) = torch.autograd.grad(theirs.sum(), states)
+
+    logp, entropy = token_logps_and_entropy(states, weight, target)
+    batch = replace(scored(ONE, lengths=[4]), logp_K=logp, extra={"entropy": entropy})
+    loss = IDFT()(batch).loss_U
+    torch.testing.assert_close(loss, theirs, rtol=1e-5, atol=1e-7)
+    (found,) = torch.autograd.grad(loss.sum(), states)
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{"beta": 0.0}, {"gamma_min": 3.0}])

@@ -1,4 +1,4 @@
-"""KTO against hand arithmetic, and its reference point."""
+"""KTO against hand arithmetic and TRL's own loss, and its reference point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import dataclasses
 import math
 
 import pytest
+import torch
 from support.objective_batches import NAN, scored
+from support.second_opinions import agree, trl_kto
 
 from onestage.objectives.kto import KTO
 
@@ -24,6 +26,17 @@ def test_by_hand() -> None:
     """Up 2, down 3, z 1, beta 0.1: 1 - sigma(0.1) and 1 - sigma(-0.2)."""
     loss = KTO(beta=0.1)(labels(2.0, 3.0, kl=1.0)).loss_U.tolist()
     assert loss == pytest.approx([1 - sigma(0.1), 1 - sigma(-0.2)], rel=1e-5)
+
+
+@pytest.mark.parametrize("z", [0.4, -1.0])
+def test_trls_loss_at_the_published_reference_point(z: float) -> None:
+    """A z from mismatched pairs, which is never below 0 in either."""
+    records = [("label", [1.0]), ("label", [0.0]), ("label", [1.0]), ("label", [0.0])]
+    batch = scored(records, seed=3, dtype=torch.float64)  # type: ignore[arg-type]
+    objective = KTO(beta=0.3, desirable_weight=1.5, undesirable_weight=0.5, baseline="mismatched")
+    weights = {"desirable_weight": 1.5, "undesirable_weight": 0.5}
+    given = dataclasses.replace(batch, state={"kl": z})
+    agree(objective, given, trl_kto(0.3, z, **weights))
 
 
 def test_start_is_one_half() -> None:

@@ -122,3 +122,35 @@ def trl_orpo(beta: float) -> Callable[[Scored], Tensor]:
 
 def _same(value: Tensor) -> Tensor:
     return value
+
+
+def trl_kto(beta: float, reference_point: float, **weights: float) -> Callable[[Scored], Tensor]:
+    """The losses (N) of TRL's KTO trainer, of labels, where its mismatched pairs come to this z."""
+    trainer = pytest.importorskip("trl.trainer.kto_trainer").KTOTrainer
+    one = SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        accelerator=SimpleNamespace(device="cpu", gather_for_metrics=_same),
+        **{"loss_type": "kto", "beta": beta, "calculate_KL": True, "precompute_ref_logps": True},
+        **{"desirable_weight": 1.0, "undesirable_weight": 1.0, "aux_loss_enabled": False},
+        **{"_total_train_tokens": 0, "_tp_size": 1},
+        _metrics=defaultdict(lambda: defaultdict(list)),
+        _compute_kl_logps=lambda model, batch: torch.tensor([reference_point]),
+    )
+    vars(one).update(weights)
+
+    def loss(batch: Scored, response: int) -> Tensor:
+        mine_K = batch.response_K == response
+        logps = batch.logp_K[mine_K][None]
+        mask = torch.nn.functional.pad(torch.ones_like(logps).long(), (1, 0))
+        zeros = torch.zeros_like(logps)
+        said = SimpleNamespace(log_probs=logps, entropy=zeros, mean_logits=zeros)
+        inputs = {
+            **{"input_ids": mask, "attention_mask": mask, "completion_mask": mask},
+            "label": batch.feedback.score_N[response : response + 1] == 1,
+            "ref_logps": batch.ref_logp_K[mine_K].sum()[None],
+            "ref_KL_logps": torch.zeros(1),
+        }
+        found: Tensor = trainer._compute_loss(one, lambda **_: said, inputs, False)
+        return found
+
+    return lambda batch: torch.stack([loss(batch, n) for n in range(len(batch.feedback.tokens_N))])
