@@ -134,12 +134,14 @@ def _name(suite: Mapping[str, Any]) -> str:
 
 def _asked_so(name: str, suite: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
     """Whether a model was asked what the papers asked, and as they did."""
-    shots = mapping(suite.get("options")).get("shots", SHOTS.get(name))
+    options = mapping(suite.get("options"))
+    shots = options.get("shots", SHOTS.get(name))
     raw = told.get("chat") is not True
     return (
         (raw or name in GRADED)
         and (name not in SHOTS or shots == SHOTS[name])
         and not _own_questions(told)
+        and options.get("system") is None
     )
 
 

@@ -143,6 +143,29 @@ def test_other_questions_of_the_name_are_not(tmp_path: Path) -> None:
     assert suites.of_benchmark(text, suites.chosen(text, False)) is None
 
 
+def test_a_system_message_stands_in_front(tmp_path: Path) -> None:
+    """Of what is asked through the chat template; answers are kept apart, and nothing else changes."""
+    asked = {"name": "gsm8k", "shots": 0, "path": written(tmp_path, PROBLEMS)}
+    plain, safe = suites.make(asked), suites.make({**asked, "system": "Be kind."})
+    before, after = suites.chosen(plain, True), suites.chosen(safe, True)
+    lead = {"role": "system", "content": "Be kind."}
+    assert [item.prompt for item in after] == [(lead, *item.prompt) for item in before]
+    assert suites.digest(plain, before) != suites.digest(safe, after)
+    assert suites.digest(plain, before) == suites.digest(safe, before)
+    with pytest.raises(ValueError, match=r"gsm8k has no place for a system message.* raw text"):
+        suites.chosen(safe, False)
+
+
+def test_both_turns_of_mt_bench_stand_behind_it(tmp_path: Path) -> None:
+    from onestage.rollout.suites.mt_bench import _prompt
+
+    path = written(tmp_path, [{"question_id": 1, "turns": ["One?", "Two?"], "category": "writing"}])
+    how = {"name": "mt_bench", "judge": {"model": "x"}, "path": path, "system": "Be kind."}
+    (item,) = suites.chosen(suites.make(how), True)
+    roles = [one["role"] for one in _prompt(item, 1, ["First."])]
+    assert roles == ["system", "user", "assistant", "user"]
+
+
 def test_gsm8k_is_read_as_lm_eval_reads_it(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="extra: eval")
     from lm_eval.api.metrics import exact_match_hf_evaluate

@@ -17,7 +17,7 @@ import abc
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,6 +69,9 @@ class Suite(abc.ABC):
     chat: bool | None = None
     """Ask through the chat template, or raw text. Default: through the template where the tokenizer has
     one, but for tasks of `lm-eval`, whose published numbers are of raw prompts."""
+    system: str | None = None
+    """A system message in front of all that is asked through the chat template, as a safety prompt that
+    training was without (PTST, Lyu et al. 2024, arXiv 2402.18540)."""
     data: Path | None = None
     """A folder in which suites look for their files, under the names that they are known by."""
 
@@ -80,6 +83,8 @@ class Suite(abc.ABC):
     """Options that change no answer, only what it is worth: with others, kept answers are still good."""
     raw: ClassVar[bool] = False
     """Whether raw text is asked where nobody says otherwise."""
+    takes_system: ClassVar[bool] = True
+    """Whether what is asked are its items' messages, so that a system message can stand in front."""
     uses_base: ClassVar[bool] = False
     """Whether it compares the model with its base, where it has one, while asking (`Subject.base`)."""
 
@@ -194,7 +199,8 @@ def scored(suite: Suite, items: Sequence[Item], answers: Mapping[str, Content]) 
 
 def chosen(suite: Suite, templated: bool) -> list[Item]:
     """The items that are asked. Raises `ValueError` where there are none, or two of one id, or where
-    they are to go through a chat template that there is not."""
+    they are to go through a chat template that there is not, or behind a system message for which they
+    have no place."""
     if suite.chat and not templated:
         raise ValueError(
             f"the suite {name_of(suite)} is to be asked through a chat template (chat: true), and the "
@@ -205,7 +211,25 @@ def chosen(suite: Suite, templated: bool) -> list[Item]:
         raise ValueError(f"the suite {name_of(suite)} has no items")
     if len({item.id for item in items}) < len(items):
         raise ValueError(f"the suite {name_of(suite)} has two items of one id")
-    return items
+    return items if suite.system is None else [_addressed(suite, item) for item in items]
+
+
+def _addressed(suite: Suite, item: Item) -> Item:
+    """An item with the suite's system message in front."""
+    prompt, why = item.prompt, ""
+    if not suite.takes_system:
+        why = "it asks in lm-eval's own words"
+    elif isinstance(prompt, str):
+        why = "it asks raw text (set chat: true, with a tokenizer that has a chat template)"
+    elif prompt[0]["role"] == "system":
+        why = f"item {item.id} has one of its own"
+    if why or isinstance(prompt, str):
+        raise ValueError(
+            f"the suite {name_of(suite)} has no place for a system message, since {why}: leave system "
+            "out"
+        )
+    lead = {"role": "system", "content": suite.system}
+    return replace(item, prompt=(lead, *prompt))
 
 
 def through_template(suite: Suite, templated: bool) -> bool:
@@ -240,7 +264,8 @@ def scores_in(content: Mapping[str, Any]) -> Scores:
 def digest(suite: Suite, items: Sequence[Item]) -> str:
     """By what and how is asked: answers of one digest (and one model) are the same."""
     asked = [[item.id, item.prompt, item.facts.get("asked")] for item in items]
-    apart = {"limit", "chat", "data", "path", *suite.judging}  # items say what these have come to
+    # Items say what these have come to.
+    apart = {"limit", "chat", "system", "data", "path", *suite.judging}
     how = {one.name: getattr(suite, one.name) for one in fields(suite) if one.name not in apart}
     whole = json.dumps([name_of(suite), how, asked], sort_keys=True, default=str)
     return hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()

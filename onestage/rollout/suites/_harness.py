@@ -58,6 +58,7 @@ class Harness(Suite):
 
     headline: ClassVar[str] = "average"
     raw: ClassVar[bool] = True
+    takes_system: ClassVar[bool] = False
 
     @abc.abstractmethod
     def parts(self) -> Sequence[Part]:

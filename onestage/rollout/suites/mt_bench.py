@@ -167,7 +167,10 @@ def _kind(item: Item) -> str:
 
 def _prompt(item: Item, turn: int, said: Sequence[str]) -> Turns:
     turns = item.facts["turns"][: turn + 1]
-    return _plain(turns, said) if isinstance(item.prompt, str) else _said(turns, said)
+    if isinstance(item.prompt, str):
+        return _plain(turns, said)
+    lead = (one for one in item.prompt if one["role"] == "system")
+    return (*lead, *_said(turns, said))
 
 
 def _said(turns: Sequence[str], answers: Sequence[str]) -> tuple[Message, ...]:
