@@ -166,8 +166,8 @@ def line_rows(file: DataFile, stream: IO[bytes], before: int = 0) -> Iterator[Ra
         row = too_long() if line is None else _parsed(line)
         if number == 1 and line is not None and isinstance(row, str) and line.lstrip()[:1] == b"[":
             raise ValueError(
-                f"{file.path}: begins with a list, and its name says one object a line: name it .json "
-                "if all of it is one list of rows, or write its objects one a line (`jq -c '.[]' FILE`)"
+                f"{file.path}: a line must be a JSON object, and this begins with a list: name the file "
+                ".json if it is one list of rows, or write its objects one a line (`jq -c '.[]' FILE`)"
             )
         yield Refusal(where, row) if isinstance(row, str) else RawRow(where, row)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -23,11 +23,12 @@ from onestage.data.given import GivenRows, refuse_remembered
 from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
 from onestage.data.kinds import Kind
 from onestage.data.lines import lines_of
-from onestage.data.messages import Turns, prompt_of
+from onestage.data.messages import Message, Turns, messages_of, prompt_of
 from onestage.data.raw import RawRow, Written
 from onestage.data.reach import require_within_reach
 from onestage.data.record import Record, Refusal
 from onestage.data.rows import JUDGED_BY, record_of
+from onestage.data.sharegpt import sharegpt_messages
 from onestage.data.stream import Stream
 
 FORMAT = b"onestage records 3"
@@ -174,6 +175,7 @@ def read(data: Any, **options: Any) -> Reading:
 
 def prompts_of(path: str) -> list[Turns]:
     """The prompts of a file of rows with `prompt` (a text or messages), or of plain text, one a line.
+    Of a conversation (`messages`, `conversations`) it is all in front of the answer that it ends with.
 
     Raises ValueError with the place of a prompt that cannot be read, or where there is none.
     """
@@ -189,13 +191,27 @@ def prompts_of(path: str) -> list[Turns]:
 def _prompt(row: RawRow | Refusal) -> Turns:
     if isinstance(row, Refusal):
         raise ValueError(f"{row.where}: {row.reason}")
-    if row.columns.get("prompt") is None:
-        found = ", ".join(sorted(row.columns)) or "no column"
-        raise ValueError(f"{row.where}: expected an object with `prompt`, found {found}")
+    held = row.columns
     try:
-        return prompt_of(row.columns["prompt"])
+        if held.get("prompt") is None and (asked := _asked(held)):
+            return prompt_of(asked)
+        if held.get("prompt") is not None:
+            return prompt_of(held["prompt"])
+        found = ", ".join(sorted(held)) or "no column"
+        raise RowError(f"expected an object with `prompt`, found {found}")
     except RowError as error:
         raise ValueError(f"{row.where}: {error}") from None
+
+
+def _asked(columns: Mapping[str, Any]) -> Sequence[Message]:
+    """A conversation without the assistant's last words."""
+    if columns.get("messages") is not None:
+        turns = messages_of(columns["messages"], "messages")
+    elif columns.get("conversations") is not None:
+        turns = sharegpt_messages(columns["conversations"], columns.get("system"))
+    else:
+        return ()
+    return turns[:-1] if turns[-1]["role"] == "assistant" else turns
 
 
 def raw_rows(stream: Stream, every: bool = False) -> Iterator[RawRow | Refusal]:

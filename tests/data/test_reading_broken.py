@@ -53,7 +53,7 @@ def test_a_path_without_rows_is_explained_at_once(write, tmp_path, name, words):
 
 @pytest.mark.parametrize("text", [b'[\n{"prompt": "a"}\n]\n', b'[{"prompt": "a"}]\n'])
 def test_a_list_that_is_named_for_lines_is_told_its_name(write, text):
-    with pytest.raises(ValueError, match=r"begins with a list.* name it \.json"):
+    with pytest.raises(ValueError, match=r"begins with a list: name the file \.json"):
         read_all(write("a.jsonl", text))
 
 

@@ -131,6 +131,11 @@ def test_prompts_may_stand_in_a_table_and_be_messages(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines_of({"prompt": chat}))
     (found,) = prompts_of(str(tmp_path / "a.jsonl"))
     assert [dict(turn) for turn in found if not isinstance(turn, str)] == chat
+    said = [{"from": "human", "value": SEPARATORS}, {"from": "gpt", "value": "yes"}]
+    answered = [*chat, {"role": "assistant", "content": "yes"}]
+    (tmp_path / "b.jsonl").write_bytes(lines_of({"messages": answered}, {"conversations": said}))
+    for found in prompts_of(str(tmp_path / "b.jsonl")):
+        assert [dict(turn) for turn in found if not isinstance(turn, str)] == chat
 
 
 def test_sample_answers_every_prompt_once(model_folder: Path, tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def find_converter(given: Path | None) -> Path:
         file = place / SCRIPT if place.is_dir() else place
         if file.is_file():
             return file
-    where = given or named or "on the PATH or in ./llama.cpp"
-    raise ValueError(f"--gguf: llama.cpp's {SCRIPT} is not at {where}; {WANTED}")
+    where = f"at {given or named}" if given or named else "on the PATH or in ./llama.cpp"
+    raise ValueError(f"--gguf: llama.cpp's {SCRIPT} is not {where}; {WANTED}")
 
 
 def convert(
