@@ -102,7 +102,10 @@ def _checked(
     found.notes += text_part_note(draft.first or recipe.model)
     found.warnings += kept_suite.doubts(recipe.keep, draft.tokenizer)
     cost = _cost(draft, lora)
-    found.notes += kept_suite.notes(recipe.keep, cost.steps, draft.tokenizer, cost.seconds)
+    averaged = recipe.train.average != "none"
+    found.notes += kept_suite.notes(
+        recipe.keep, cost.steps, averaged, draft.tokenizer, cost.seconds
+    )
     return found, draft.tokenizer, cost
 
 

@@ -13,7 +13,7 @@ from onestage.config import RecipeError
 from onestage.stats import Interval, another
 from onestage.training import certificate
 from onestage.training.anchored import Anchored
-from onestage.training.drawn import Line
+from onestage.training.drawn import NEAR, Line
 from onestage.training.keep import Keep
 from onestage.training.kept import Kept
 from onestage.training.kept_suite import OnSuite
@@ -60,6 +60,11 @@ class Keeper:
         for name in drawing if left < 1 else ():
             now, multiplier = self.measured[name].mean, self.schedule.multipliers[name]
             multiplier.drew(now)
+            if self._over(name) > 1 + NEAR:
+                self.run.say(
+                    f"keep {name}: {now:.4g} at step {self.run.step}, beyond its aim; it was drawn back "
+                    f"{self.watches[name].again} times, and its share of the time has room for no more"
+                )
             place = f"keep/{name}"
             found |= {f"{place}/before_drawing": found[f"{place}/measured"]}
             found |= {f"{place}/measured": now, f"{place}/drawn_to": left}
@@ -126,12 +131,16 @@ class Keeper:
         within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> float:
         """Draw weights back until these bounds, which were measured, hold; which part of their way is
-        left."""
+        left. One that has no more time to be measured anew is left where it was found last."""
+        drawings = 0
 
         def again() -> float:
+            nonlocal drawings
+            drawings += 1
             self.run.masters.round()
-            self._measure_all(names, within)
-            return self._worst(names)
+            timely = [name for name in names if drawings <= self.watches[name].again]
+            self._measure_all(timely, within)
+            return self._worst(timely)
 
         return self.schedule.drawing.until(self._worst(names), draw, again)
 

@@ -25,6 +25,7 @@ from onestage.stats import Estimate, Interval
 from onestage.training.asked import Asked, drawn
 from onestage.training.asker import Asker
 from onestage.training.certificate import too_few, widened
+from onestage.training.drawn import TRIES
 from onestage.training.keep import Keep
 from onestage.training.pace import Pace
 from onestage.training.pulled import Pulled, weighed_by
@@ -37,6 +38,9 @@ FEWEST = 7
 """Items that are watched at least, as many as the first three blocks have (`asked.blocks`)."""
 CERTIFICATE = 2
 """Measurements that it costs: as many items as are watched, before and after."""
+AGAIN = 2
+"""Measurements more, at most, of one after which weights are drawn back, where a share of the time is to
+be kept; none is planned for more."""
 
 
 def suite_of(keep: Keep) -> Suite:
@@ -80,24 +84,27 @@ def check(keeps: Sequence[Keep], tokenizer: Any, task: str) -> None:
             items_of(keep, suite_of(keep), tokenizer.chat_template is not None)
 
 
-def notes(keeps: Sequence[Keep], steps: int, tokenizer: Any, seconds: float) -> Iterator[str]:
-    """What measuring will cost, in a line for each. seconds: that the run takes otherwise."""
+def notes(
+    keeps: Sequence[Keep], steps: int, averaged: bool, tokenizer: Any, seconds: float
+) -> Iterator[str]:
+    """What measuring will cost, in a line for each. averaged: whether an average of the weights is kept;
+    seconds: that the run takes otherwise."""
     for keep in keeps:
         if not keep.on_suite:
             continue
-        suite, often = suite_of(keep), measurements(keep, steps)
+        suite, often = suite_of(keep), measurements(keep, steps, averaged)
         watched, _ = items_of(keep, suite, tokenizer.chat_template is not None)
         longest = getattr(suite, "max_completion_length", None)
         upto = f" of up to {longest:,} tokens" if longest else ""
         if keep.items:
-            answers = keep.items * (often + CERTIFICATE)
+            answers, most = keep.items * (often + CERTIFICATE), "up to " if keep.draws else ""
             yield (
-                f"keep {keep.name}: {keep.items} items at {often} times, and as many for the "
+                f"keep {keep.name}: {keep.items} items at {most}{often} times, and as many for the "
                 f"certificate, before and after: {answers:,} answers{upto}, whatever they take"
             )
         else:
-            most = Pace(keep.share, steps, guess=seconds / steps).allowed
-            part = f"{keep.share:.1%} of the run's time (about {most:,.0f} s)"
+            allowed = Pace(keep.share, steps, guess=seconds / steps).allowed
+            part = f"{keep.share:.1%} of the run's time (about {allowed:,.0f} s)"
             yield (
                 f"keep {keep.name}: up to {len(watched)} items at {often} times, and as many for the "
                 f"certificate, in {part}; answers{upto}"
@@ -114,9 +121,11 @@ def doubts(keeps: Sequence[Keep], tokenizer: Any) -> Iterator[str]:
                 yield f"keep {keep.name}: {short} (the suite has {len(later):,} for the certificate)"
 
 
-def measurements(keep: Keep, steps: int) -> int:
-    """How often the watched items are asked: at the start, every so many steps, and at the end."""
-    return 1 + math.ceil(steps / keep.steps)
+def measurements(keep: Keep, steps: int, averaged: bool) -> int:
+    """How often the watched items are asked at most: at the start, every so many steps, and at the end,
+    there also of an average that is kept; where weights are drawn back, each time `AGAIN` times more."""
+    once = math.ceil(steps / keep.steps) + (averaged and keep.draws)
+    return 1 + once * (1 + AGAIN * keep.draws)
 
 
 class OnSuite:
@@ -128,6 +137,9 @@ class OnSuite:
 
     def __init__(self, run: Run, keep: Keep, clock: Callable[[], float] = time.monotonic) -> None:
         self.run, self.keep, self.clock = run, keep, clock
+        self.often = measurements(keep, run.steps, run.average is not None)
+        self.again = AGAIN if keep.items is None else TRIES
+        """How often it may be measured anew while weights are drawn back."""
         self.began, self.spent = clock(), 0.0
         """When this process began with it, and the seconds that its answers have taken since."""
         suite, subject = suite_of(keep), Subject.of(run.policy, run.loaded.tokenizer)
@@ -186,7 +198,7 @@ class OnSuite:
 
     def _settle(self) -> None:
         """As many items as the share of the time has room for, of answers as long as it has."""
-        run, watch, often = self.run, self.watch, measurements(self.keep, self.run.steps)
+        run, watch, often = self.run, self.watch, self.often
         pace = Pace(self.keep.share, run.steps)
         guess = seconds_of_a_step(run, lambda most: self.asker.more_than(watch, most), self.clock)
         pace.guess = self.asker.agreed(guess)
@@ -230,15 +242,15 @@ class OnSuite:
         return after - before if one.suite.lower_is_better(one.suite.headline) else before - after
 
     def _plan(self) -> str:
-        keep, watch, often = self.keep, self.watch, measurements(self.keep, self.run.steps)
-        start = self._headline(watch, watch.start)
+        keep, watch, often = self.keep, self.watch, self.often
+        start, most = self._headline(watch, watch.start), "up to " if keep.draws else ""
         whole = watch.each * len(watch.items) * (often + CERTIFICATE)
         ended = f"; answers are ended after {watch.most} tokens" if watch.most else ""
         again = "" if keep.items else f"; keep.items: {len(watch.items)} asks as many again"
         return (
             f"keep {keep.name}: {len(watch.items)} items are watched ({watch.suite.headline} "
             f"{start.value:.3g} \u00b1 {start.half:.2g}) and {len(self.later.items)} others are for the "
-            f"certificate: {often} measurements, about {whole:.0f} s in all{ended}{again}"
+            f"certificate: {most}{often} measurements, about {whole:.0f} s in all{ended}{again}"
         )
 
     def _told(self) -> str:

@@ -14,6 +14,7 @@ from onestage.config import RecipeError
 from onestage.data.encoded import Encoded
 from onestage.models.divergence import Anchor
 from onestage.stats import Interval, weighted
+from onestage.training.drawn import TRIES
 from onestage.training.evaluate import by_record
 from onestage.training.keep import Keep
 from onestage.training.pulled import Pulled, require, require_exact, split, weighed_by
@@ -62,7 +63,7 @@ class Sampled:
 class OnText:
     """KL or loss on a text: records to watch, to pull on, and for the certificate."""
 
-    span = None
+    span, again = None, TRIES
 
     def __init__(self, run: Run, keep: Keep) -> None:
         self.run, self.keep = run, keep
@@ -94,6 +95,7 @@ class OnStream:
 
     certified: int
     pulled = weighed_by = span = None
+    again = TRIES
 
     def __init__(self, run: Run, keep: Keep) -> None:
         self.run, self.keep = run, keep

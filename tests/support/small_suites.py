@@ -16,6 +16,7 @@ class Slow(Suite):
 
     seconds: float = 0.004
     size: int = 200
+    sign: float = 1.0
 
     headline: ClassVar[str] = "mean"
 
@@ -33,7 +34,7 @@ class Slow(Suite):
         ]
 
     def _worth(self, number: int, answer: Content) -> Scores:
-        return {"mean": float(answer["completion"]) + 0.01 * (number % 3)}
+        return {"mean": self.sign * float(answer["completion"]) + 0.01 * (number % 3)}
 
 
 @dataclass(frozen=True)

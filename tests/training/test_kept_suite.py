@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from onestage.rollout import suites
 from onestage.runfolder import read_json, read_metrics
 from onestage.training.asked import drawn
 from onestage.training.check import check_recipe
+from onestage.training.kept_suite import OnSuite
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -136,6 +138,32 @@ def test_its_share_of_the_time_is_held(keeping: Make, tmp_path: Path) -> None:
     recipe = keeping(what=SLOW | {"seconds": 0.05}, share=0.01, by="step")
     with pytest.raises(RecipeError, match=r"room for 1 of its items at each of 4 .* keep\.share"):
         go(recipe, tmp_path / "short")
+
+
+def test_weights_are_drawn_back_within_the_share(
+    keeping: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An item falls as a straight line does, so that two drawings leave it beyond its aim: no more are
+    made, and the time that was planned has room for them."""
+    asked: list[int] = []
+    watched = OnSuite.watched
+
+    def counted(self: OnSuite) -> Any:
+        asked.append(self.run.step)
+        return watched(self)
+
+    monkeypatch.setattr(OnSuite, "watched", counted)
+    bound = {"at_most": 1e-4, "beyond": "draw_back", "by": "step", "share": 0.9}
+    recipe = keeping(what=SLOW | {"size": 14, "sign": -1.0}, **bound)
+    recipe["train"] |= {"average": "ema"}
+    said = go(recipe, tmp_path / "out")
+    assert Counter(asked) == {2: 3, 4: 3, 6: 6}
+    assert (
+        "up to 13 measurements" in said[0]
+    )  # the start model's, 3 of 3 each, and 3 of the average
+    assert sum("has room for no more" in line for line in said) == 3
+    (found,) = check_recipe(recipe)
+    assert any("up to 7 items at 13 times" in note for note in found.findings.notes)
 
 
 def test_too_few_answers_to_decide_are_named_before_the_run_and_at_its_end(
