@@ -84,6 +84,11 @@ def put_on(model: Any, folder: str, door: Door, label: str = "default") -> Any:
 
 def require_given(model: Any) -> None:
     """Raise `LoadError` where a model in memory has adapters that a run cannot train and save."""
+    if not hasattr(model, "get_base_model"):
+        raise LoadError(
+            "an earlier run has put adapters into the layers of the model that is given; load it anew, "
+            "or go on from the folder that the run saved (model: RUN/model)"
+        )
     (label, *others) = model.peft_config
     if others or label != "default":
         names = ", ".join(model.peft_config)

@@ -73,10 +73,17 @@ class Gauge:
         self._shares: list[Tensor] | None = None
         self._found: dict[int, Tensor] = {}
         self._missed = False
-        for layer in self.layers:
+        self._hooks = [
             layer.module.register_forward_hook(
                 lambda module, given, out, layer=layer: self._watch(layer, given, out)
             )
+            for layer in self.layers
+        ]
+
+    def close(self) -> None:
+        """Listen no more."""
+        for hook in self._hooks:
+            hook.remove()
 
     def expect(self, shares: Shares | None) -> None:
         """Say whose the tokens of the next row are, in each of its forward passes; None: nothing is

@@ -34,12 +34,18 @@ def in_fewer_passes(model: nn.Module) -> None:
         layer.forward = MethodType(_forward, layer)
 
 
-@contextlib.contextmanager
-def as_peft_does(model: nn.Module) -> Iterator[None]:
-    """PEFT's own layers inside: what ours are measured against."""
+def in_pefts_passes(model: nn.Module) -> list[Any]:
+    """Run the LoRA layers of a model as PEFT has it, in place; returns those that were not."""
     mine = [layer for layer in _layers(model) if "forward" in vars(layer)]
     for layer in mine:
         del layer.forward
+    return mine
+
+
+@contextlib.contextmanager
+def as_peft_does(model: nn.Module) -> Iterator[None]:
+    """PEFT's own layers inside: what ours are measured against."""
+    mine = in_pefts_passes(model)
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from onestage.models.attention import NAME as FOREST_ATTENTION
 from onestage.models.endings import stop_at_markers
 from onestage.models.features import Door
 from onestage.models.fingerprint import digest
+from onestage.models.lent import noise_of
 from onestage.models.loading import check_files, reading, require_whole
 from onestage.models.model import Lora, Model, Precision
 from onestage.models.policy import Policy
@@ -128,7 +129,8 @@ def given(
     seed: int = 0,
     gradient_checkpointing: bool = False,
 ) -> Loaded:
-    """A model that is in memory already, as the start of a run; it is changed in place.
+    """A model that is in memory already, as the start of a run; it is changed in place (`lent` puts back
+    what is not its weights).
 
     lora: train fresh adapters on it; base: the folder that it is then written to, since a saved adapter
     is worth what its base is worth, and nobody else has this one; keep: leave what lies there (another
@@ -139,13 +141,13 @@ def given(
     are asked for, and for `lora` without `base`.
     """
     whole = not hasattr(model, "peft_config")
+    if not whole:
+        require_given(model)
     if lora is not None and not whole:
         raise ValueError("the model that is given has adapters already: leave model.lora out")
     if lora is not None and base is None:
         raise ValueError("adapters of a model that is given need a folder for their base")
     inner = model if whole else model.get_base_model()
-    if not whole:
-        require_given(model)
     check_vocabulary(tokenizer, inner.config)
     task = "reward" if is_judge(inner) else "causal"
     if task == "reward":
@@ -285,17 +287,8 @@ def _without_dropout(model: Any) -> Any:
     """Switch off the base model's own dropout, and the noise of its routers: policy and reference must
     be the same function at step 0 (TRL does so with dropout for DPO and KTO). Dropout of adapters
     (`lora.dropout`) stays as asked for."""
-    for place, module in model.named_modules():
-        if ".lora_dropout" in place:
-            continue
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name in (
-            *("attention_dropout", "activation_dropout", "dropout"),
-            *("input_jitter_noise", "jitter_noise"),
-        ):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
+    for module, name, _ in noise_of(model):
+        setattr(module, name, 0.0)
     return model
 
 

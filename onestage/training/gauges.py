@@ -54,6 +54,13 @@ class Gauges:
     whole: bool = True
     """Whether all that went backward in the step was looked at."""
 
+    def __enter__(self) -> Gauges:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """The model is somebody else's from now on."""
+        self.gauge.close()
+
     def begin(self, records: Sequence[Encoded]) -> None:
         """A step on some records, of all ranks."""
         self.half, self.part, self.whole = {}, {}, True

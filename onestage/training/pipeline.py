@@ -21,6 +21,7 @@ from accelerate.utils import release_memory
 from onestage import models
 from onestage.config import RecipeError, read_yaml
 from onestage.models import Model
+from onestage.models.lent import lent
 from onestage.models.start import prepare
 from onestage.runfolder import (
     OutputError,
@@ -97,6 +98,8 @@ def carry_out(
     if allow_changed and not resume:
         raise RecipeError("--allow-changed is of a run that goes on: add --resume")
     with ExitStack() as around:
+        if given:
+            around.enter_context(lent(given.model))
         around.enter_context(among_ranks(accelerator))
         if accelerator.num_processes > 1:
             require_same(accelerator, told(recipe) | arranged(recipe.distributed, os.environ))

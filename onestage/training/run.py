@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -181,14 +182,15 @@ class Run:
         """All that is left to do; returns where the model lies."""
         # First what may be refused: the reference's numbers can take hours.
         self.surgeon, self.gauges = Surgeon.of(self.schedule), gauges_of(self)
-        self.fill_reference()
-        if self_check:
-            self.check_laws()
-        _ = self.monitor, self.benchmarks  # before resuming
-        self.keeper = keeper_of(self)
-        if self.resuming:
-            checkpoints.resume(self)
-        return self.train()
+        with self.gauges or nullcontext():
+            self.fill_reference()
+            if self_check:
+                self.check_laws()
+            _ = self.monitor, self.benchmarks  # before resuming
+            self.keeper = keeper_of(self)
+            if self.resuming:
+                checkpoints.resume(self)
+            return self.train()
 
     def train(self) -> Path:
         """Train to the end (or a signal) and save; returns where the model lies."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,49 @@ def test_a_loaded_model_trains_like_its_folder(
     first, second = (load_file(run.model / file) for run in (named, loaded))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert loaded.policy.gives >= {"logp"}  # its base is where the adapter says
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["whole", "adapter"])
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "fails"])
+def test_a_loaded_model_is_given_back_as_it_was(
+    lora: Any, ends: bool, tmp_path: Path, cache: dict[str, Any]
+) -> None:
+    """All but weights and adapters, whether the run ends or not: what plain modules hold, by name."""
+
+    class Fail(one.Callback):
+        def step(self, run: Any, loss: float) -> None:
+            assert any(module._forward_hooks for module in model.modules())
+            assert model.config._attn_implementation == "onestage_forest"
+            if not ends:
+                raise KeyError("somebody else's")
+
+    def held() -> dict[str, Any]:
+        plain = {"training", "p", "attention_dropout", "gradient_checkpointing", "forward"}
+        found: dict[str, Any] = {"attention": model.config._attn_implementation}
+        for name, module in model.named_modules():
+            if "lora_" not in name and "base_layer" not in name:
+                own = {k: v for k, v in vars(module).items() if k in plain or ("hooks" in k and v)}
+                found[name] = own
+        return found
+
+    model = tiny_llama(attention_dropout=0.1)
+    model.train()
+    model.model.layers[0].eval()
+    was = held()
+
+    def train(**more: Any) -> None:
+        how = {"objective": {"demonstration": "sft", "pair": "dpo"}, "train": SHORT, **cache}
+        given = {"model": model, "tokenizer": make_tokenizer(), "data": [*ROWS, *PAIRS]}
+        one.train(lora=lora, **how, **given, **more)
+
+    with nullcontext() if ends else pytest.raises(KeyError):
+        train(out=tmp_path / "run", callbacks=[Fail()])
+    assert held() == was
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert any("lora_" in name for name, _ in model.named_parameters()) == (lora is not None)
+    if lora:  # in its layers, and it is no model of PEFT's
+        with pytest.raises(ValueError, match="load it anew"):
+            train(out=tmp_path / "again")
 
 
 @pytest.mark.parametrize(
