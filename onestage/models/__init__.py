@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         check_trained,
         check_vocabulary,
         config_of,
+        preserved_in,
         reference_of,
         tokenizer_of,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "given",
     "load",
     "open",
+    "preserved_in",
     "reference_of",
     "tokenizer_of",
 ]

@@ -17,7 +17,7 @@ from onestage.config import nearest
 from onestage.models.features import Door, require, require_untied
 from onestage.models.loading import LoadError, count_of, reading
 from onestage.models.model import Lora, Model, Task
-from onestage.models.preserved import preserve
+from onestage.models.preserved import FILE, go_on, preserve, told
 from onestage.models.stacking import stack
 
 CONFIG = "adapter_config.json"
@@ -50,7 +50,25 @@ def continued(source: Model, model: Any, door: Door) -> Any:
     """
     if source.adapter == "merge":
         raise ValueError("a merged adapter is loaded from the folder it was merged into (start)")
-    return put_on(model, str(source.name), Door.STACKED if source.adapter == "stack" else door)
+    made = put_on(model, str(source.name), Door.STACKED if source.adapter == "stack" else door)
+    if k := preserved_in(source) if door == Door.TRAINED else 0:
+        go_on(made, k)
+    return made
+
+
+def preserved_in(source: Model) -> int:
+    """How many directions of its base an adapter that is trained further was kept off, and is to be kept
+    off. Raises `ValueError` for a folder that does not say it well, and for a base that packs them."""
+    if source.adapter != "same" or source.name is None:
+        return 0
+    k = told(source.name)
+    if k and source.load_in_4bit:
+        raise ValueError(
+            f"the adapter in {source.name} is kept off the {k} strongest directions of its base, which "
+            f"model.load_in_4bit packs; load the base whole, or remove {source.name}/{FILE} to train "
+            "on without"
+        )
+    return k
 
 
 def put_on_top(lora: Lora, model: Any) -> None:

@@ -10,14 +10,17 @@ the loss asks for.
 The paper leaves A and B free and projects in the forward pass. Here A and B themselves stay projected,
 after each step, and so do their gradients before it. For an optimiser whose step is a decay and a
 function of the gradients (AdamW, SGD) that is the same run, number by number, since projecting is linear
-and does nothing the second time; and what is trained and saved is plain LoRA, which PEFT loads.
+and does nothing the second time; and what is trained and saved is plain LoRA, which PEFT loads, merges
+and serves. Only who trains it further must know: `preserved.json` beside it says how many directions.
 
 Legend: I inputs and O outputs of a layer, R rank of the update, K directions.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,11 +32,26 @@ OUT, IN = "preserved_out", "preserved_in"
 """Of an adapted layer, as buffers that no folder holds: U_k (O, K) and V_k (I, K), float32."""
 
 
+FILE, RANK = "preserved.json", "preserve_rank"
+"""Of an adapter folder: K."""
+
+
 def preserve(model: nn.Module, k: int) -> None:
     """Keep the fresh adapters of a model (PEFT's) off the k strongest directions, in place.
 
-    Their A is projected at once; B is 0 there. Raises `ValueError` for a layer that is no plain linear
-    map, and for one that has no more than k directions.
+    Their A is projected at once; B is 0 there. Raises as `go_on`.
+    """
+    go_on(model, k)
+    for _, layer in _adapted(model):
+        for factor in layer.lora_A.values():
+            _take_off(factor.weight.detach().t(), getattr(layer, IN))
+
+
+def go_on(model: nn.Module, k: int) -> None:
+    """Keep adapters that are off the k strongest directions off them, in place.
+
+    Raises `ValueError` for a layer that is no plain linear map, and for one that has no more than k
+    directions.
     """
     for name, layer in _adapted(model):
         _check(name, layer, k)
@@ -41,8 +59,30 @@ def preserve(model: nn.Module, k: int) -> None:
         device = layer.base_layer.weight.device
         layer.register_buffer(OUT, out_OK.to(device), persistent=False)
         layer.register_buffer(IN, in_IK.to(device), persistent=False)
-        for factor in layer.lora_A.values():
-            _take_off(factor.weight.detach().t(), in_IK.to(device))
+
+
+def tell(model: nn.Module, folder: Path) -> None:
+    """Write beside a model's adapter how many directions it was kept off, if it was."""
+    for layer in Preserved(model).layers[:1]:
+        (folder / FILE).write_text(json.dumps({RANK: layer.get_buffer(OUT).shape[1]}))
+
+
+def told(folder: str | Path) -> int:
+    """How many directions the adapter of a folder was kept off. Raises `ValueError` for a file that does
+    not say it."""
+    file = Path(folder) / FILE
+    if not file.is_file():
+        return 0
+    try:
+        k = json.loads(file.read_text())[RANK]
+        if isinstance(k, int) and k > 0:
+            return k
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(
+        f'{file} must say {{"{RANK}": K}}, how many directions the adapter was kept off; write it '
+        "so, or remove it to train on without"
+    )
 
 
 def strongest(weight_OI: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onestage.models.endings import save_ends
+from onestage.models.preserved import tell
 from onestage.models.sharding import local
 from onestage.models.stacking import is_stacked, restore_trained, save_sum, save_trained
 from onestage.runfolder.disk import whole_folder
@@ -37,6 +38,8 @@ def fill_model(model: Any, tokenizer: Any, folder: Path, weights: Weights | None
     fill_weights(model, folder, weights)
     if hasattr(model, "peft_config"):
         save_ends(model, folder)
+        if not is_stacked(model):
+            tell(model, folder)
     tokenizer.save_pretrained(folder)
 
 

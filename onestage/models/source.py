@@ -22,7 +22,7 @@ from transformers import (
 from onestage.config import RecipeError
 from onestage.data.bounded import bounded, refuse_endless
 from onestage.data.reach import require_within_reach
-from onestage.models.adapters import config_in
+from onestage.models.adapters import config_in, preserved_in
 from onestage.models.features import Door, require
 from onestage.models.loading import LoadError, check_files, reading
 from onestage.models.model import Model
@@ -70,6 +70,7 @@ def check_trained(model: Model) -> None:
     if base is not None:
         check_files(str(model.name), "adapter_model")
         require(config_in(str(model.name)), BECOMES[model.adapter], str(model.name))
+        preserved_in(model)
     going_on = model.adapter == "same" and base is not None
     if model.load_in_4bit and model.lora is None and not going_on:
         raise ValueError("model.load_in_4bit trains adapters only: add model.lora")

@@ -19,7 +19,13 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from onestage.models import four_bits
-from onestage.models.adapters import adapted, continued, put_on_top, require_given
+from onestage.models.adapters import (
+    adapted,
+    continued,
+    preserved_in,
+    put_on_top,
+    require_given,
+)
 from onestage.models.attention import NAME as FOREST_ATTENTION
 from onestage.models.endings import stop_at_markers
 from onestage.models.features import Door
@@ -28,6 +34,7 @@ from onestage.models.lent import noise_of
 from onestage.models.loading import check_files, reading, require_whole
 from onestage.models.model import Lora, Model, Precision
 from onestage.models.policy import Policy
+from onestage.models.preserved import FILE
 from onestage.models.reward_model import (
     auto_class,
     check_head,
@@ -98,6 +105,10 @@ def load(
     if earlier:
         what = "goes on with" if source.adapter == "same" else "adds an adapter to"
         notes.append(f"training {what} the adapter in {source.name}")
+        if k := preserved_in(source):
+            notes.append(
+                f"its update stays off the {k} strongest directions of each weight ({FILE})"
+            )
     if source.gradient_checkpointing:
         _checkpoint_gradients(model)
     stop_at_markers(model, tokenizer)

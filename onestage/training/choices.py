@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from onestage import objectives, schedules
+from onestage import models, objectives, schedules
 from onestage.config import RecipeError, named, nearest
 from onestage.data.kinds import FEEDBACK, KINDS, Kind
 from onestage.data.stream import Stream
@@ -337,6 +337,11 @@ def check_sharding(asked: Distributed, model: Model, train: Train) -> None:
     why = f"distributed.sharding: {section.sharding}"
     if model.uncut:
         raise RecipeError(f"{why} does not cut {model.uncut}")
+    if k := models.preserved_in(model):
+        raise RecipeError(
+            f"{why} does not cut the adapter in {model.name}, whose update is kept off {k} directions; "
+            "set sharding: none, or remove its preserved.json to train on without"
+        )
     if train.optim not in IN_PARTS:
         raise RecipeError(
             f"{why} needs an optimiser that steps each number by itself ({', '.join(IN_PARTS)}), and "

@@ -139,7 +139,6 @@ class Whole:
         if before and policy == "same":
             if own.get("lora") is not None:
                 raise RecipeError("adapter: same keeps the adapter's shape; remove model.lora")
-            _require_free(before[-1].lora)
             model.pop("lora", None)
         if policy is not None:
             model["adapter"] = policy
@@ -161,17 +160,6 @@ class Whole:
             known = ["start", "first", *earlier]
             raise RecipeError(f"reference: no stage or folder {word!r}{nearest(word, known)}")
         return word
-
-
-def _require_free(lora: Lora | None) -> None:
-    """Raise `RecipeError` for an earlier adapter that was kept off some directions: these are known
-    where it is made, and no folder holds them."""
-    if lora is not None and lora.preserve_rank is not None:
-        raise RecipeError(
-            "adapter: same would train on an adapter that was kept off some directions "
-            "(model.lora.preserve_rank) without keeping it off them; take adapter: merge, or leave "
-            "preserve_rank out"
-        )
 
 
 def _own(stage: Stage) -> dict[str, Any]:

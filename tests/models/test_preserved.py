@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config
 
 import onestage as one
-from onestage.config import RecipeError
 from onestage.models.masters import Masters
-from onestage.models.preserved import Preserved, preserve, strongest
+from onestage.models.preserved import FILE, Preserved, preserve, strongest
 from onestage.runfolder import silent
 from onestage.training.build import build
-from onestage.training.plan import stages_of
 from onestage.training.recipe import parse_recipe
 
 Make = Callable[..., dict[str, Any]]
@@ -158,12 +157,45 @@ def test_ranks_hold_the_same(recipe: dict[str, Any], model_folder: Path, tmp_pat
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=2e-5, msg=name)
 
 
-def test_a_stage_does_not_go_on_without_it(recipe: dict[str, Any], tmp_path: Path) -> None:
-    recipe["stages"] = [{"name": "a"}, {"name": "b", "adapter": "same"}]
-    with pytest.raises(RecipeError, match=r"without keeping it off them; take adapter: merge"):
-        stages_of(parse_recipe(recipe), tmp_path)
-    recipe["stages"][1]["adapter"] = "merge"
-    assert len(stages_of(parse_recipe(recipe), tmp_path)) == 2
+def test_who_trains_the_adapter_further_keeps_it_off_them(
+    recipe: dict[str, Any], model_folder: Path, tmp_path: Path
+) -> None:
+    """A later stage, and another run on the folder: by the file that lies beside the adapter."""
+    recipe["train"] |= {"save_steps": None, "max_steps": 3}
+    recipe["stages"] = [{"name": "a"}, {"name": "b", "adapter": "same", "reference": "start"}]
+    said: list[str] = []
+    found = one.train(recipe, out=tmp_path / "out", say=said.append)
+    assert any(f"stays off the {K} strongest directions" in line for line in said)
+    require_kept(changes(found.model, model_folder), K)
+    assert json.loads((found.model / FILE).read_text()) == {"preserve_rank": K}
+    first, second = (
+        load_file(p / "adapter_model.safetensors")
+        for p in (tmp_path / "out/1-a/model", found.model)
+    )
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    # Without the file it is any adapter.
+    (found.model / FILE).unlink()
+    del recipe["stages"]
+    recipe["model"] = {"name": str(found.model)}
+    free = one.train(recipe, out=tmp_path / "free", say=silent)
+    with pytest.raises(AssertionError):
+        require_kept(changes(free.model, model_folder), K)
+    assert not (free.model / FILE).exists()
+
+
+def test_what_lies_beside_an_adapter_and_cannot_be_kept_is_refused(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe["train"]["max_steps"] = 1
+    recipe["model"] = {"name": str(one.train(recipe, out=tmp_path / "out", say=silent).model)}
+    cut = one.check(recipe | {"distributed": {"sharding": "full"}})[0].findings.errors
+    assert any("is kept off 4 directions; set sharding: none" in line for line in cut)
+    packed = recipe["model"] | {"load_in_4bit": True, "adapter": "same"}
+    (line,) = one.check(recipe | {"model": packed})[0].findings.errors
+    assert "load the base whole, or remove" in line
+    (Path(recipe["model"]["name"]) / FILE).write_text("[]")
+    (line,) = one.check(recipe)[0].findings.errors
+    assert 'must say {"preserve_rank": K}' in line
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import yaml
 
 FILES = (
     *("config.json", "generation_config.json", "adapter_config.json", "*.safetensors"),
+    "preserved.json",
     *("*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "chat_template*", "*.gguf", "LICENSE*", "NOTICE*"),
     *("preprocessor_config.json", "processor_config.json", "README.md"),
