@@ -130,6 +130,26 @@ def _elsewhere(opening: str, closed: str, start: int) -> tuple[str, ...]:
     )
 
 
+def _block(asked: str) -> str:
+    """The name of the block that a prompt opens and closes again, such as one of empty thinking; "" if
+    there is none, or it is left open for the model to think in."""
+    tags = TAG.findall(asked)
+    names = [_name(tag) for tag in tags]
+    return names[0] if len(tags) > 1 and tags[0] != tags[-1] and names[0] == names[-1] else ""
+
+
+def _behind(block: str, text: str, place: int) -> int:
+    """The place behind marks of a block that stand there."""
+    while (tag := TAG.match(text, place)) and _name(tag.group()) == block:
+        place = tag.end()
+    return place
+
+
+def _name(tag: str) -> str:
+    """`think` of `<think>` and `</think>`, `THINKING` of `<|START_THINKING|>` and `<|END_THINKING|>`."""
+    return re.sub(r"START|BEGIN|END|[^A-Za-z]", "", tag)
+
+
 def _tag_start(text: str, place: int) -> int:
     """The place, or the beginning of the marker that it is in the middle of."""
     around = (m.start() for m in TAG.finditer(text) if m.start() < place < m.end())
@@ -171,6 +191,11 @@ def _without_prompt(
     if head.startswith(before):
         _check_history(shared, len(before))
         start = min(alike(opening, closed), shared)
+        block = _block(opening[_tag_start(opening, start) :])
+        if block:  # it is closed: what the reply's own rendering has in its place goes on behind it
+            return opening + closed[_behind(block, closed, _tag_start(closed, start)) :], len(
+                opening
+            )
         # What the template writes in place of its prompt, and of no reply, is none of this reply.
         start = shared if closed[start:shared].strip() else start
         return closed, _tag_start(closed, start)

@@ -312,6 +312,34 @@ def test_another_prompt_than_is_asked_with_is_counted_and_none_of_its_marks_are_
     assert not notes(tokenizer, *thinking)
 
 
+@pytest.mark.parametrize(
+    ("asked", "rendered", "scored_too"),
+    [
+        ("<think>\n</think>", "", ""),
+        ("<think></think>", "</think>", ""),
+        ("<|channel>thought\n<channel|>", "", ""),
+        ("<|START_THINKING|><|END_THINKING|>", "<|START_SAYING|>", "<|START_SAYING|>"),
+    ],
+)
+def test_a_reply_stands_behind_the_empty_thinking_that_it_will_be_asked_with(
+    asked: str, rendered: str, scored_too: str
+) -> None:
+    """QwQ, DeepSeek V3.2, Gemma 4 and Command R7B render replies without it."""
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '"
+        + rendered
+        + "' if m.role == 'assistant' }}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n" + asked + "{% endif %}"
+    )
+    encoded = encode(tokenizer, (user("a"), said("one"), user("b"), said("two")))
+    assert isinstance(encoded, Encoded)
+    (before, first), (_, second) = scored(encoded, tokenizer)
+    assert before == f"<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n{asked}"
+    assert (first, second) == (f"{scored_too}one<|im_end|>", f"{scored_too}two<|im_end|>")
+    assert not encoded.notes
+
+
 def test_the_date_of_the_day_in_a_prompt_is_told() -> None:
     tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
     dated = "{% if not day %}{% set day = strftime_now('%d %b %Y') %}{% endif %}Today: {{ day }}\n"
