@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onestage.data.packing import Row
+from onestage.data.packing import EMPTY, Row
 from onestage.data.trees import TokenPath
 from onestage.models.attention import masks, reach
 from onestage.models.beside import Beside
@@ -26,7 +26,7 @@ from onestage.models.preserved import Preserved
 from onestage.models.probe import Fit, probe
 from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_device
 from onestage.models.reward_model import check_head, is_judge
-from onestage.models.sharding import Sharded, opened
+from onestage.models.sharding import Sharded, more_passes, opened
 
 PLAIN_HEAD = frozenset({"value", "top_entropy", "rivals", "mixed_logp", *DIVERGENCES})
 """What can be read where the head is a plain linear map alone."""
@@ -62,6 +62,8 @@ class Policy(nn.Module):
         """The reference, where its whole distributions are compared with."""
         self.sharded: Sharded | None = None
         """How it lies in parts on many devices, where it does."""
+        self.together = False
+        """Whether all parts are put together now, for as long as is needed (`sharding.whole`)."""
         on_cuda = next(model.parameters()).device.type == "cuda"
         # FlexAttention works in blocks of 128, and rows of few lengths leave less to compile.
         self.pad_to = pad_to if pad_to is not None else (128 if on_cuda else 1)
@@ -119,16 +121,31 @@ class Policy(nn.Module):
             what = "a value head" if "value" in reads else "a look at whole distributions"
             raise ValueError(f"{what} needs a model with a plain head ({self.fit.reason})")
         beside = self.beside if set(reads) & set(DIVERGENCES) else None
-        if self.packs(row) and (beside is None or beside.packs(row)):
+        packs = self.packs(row) and (beside is None or beside.packs(row))
+        more = self._more(1 if packs else len(row.paths))
+        if packs:
             # Asked before the policy, whose weights it may stand on.
             other = beside.packed(row) if beside else None
-            return self.readout.packed(self.inputs(row), row.tree, chunked, reads, other)
-        others = [beside.alone(path) if beside else None for path in row.paths]
-        found = [
-            self.readout.alone(path, chunked, reads, other=other)
-            for path, other in zip(row.paths, others, strict=True)
-        ]
-        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+            said = self.readout.packed(self.inputs(row), row.tree, chunked, reads, other)
+        else:
+            others = [beside.alone(path) if beside else None for path in row.paths]
+            found = [
+                self.readout.alone(path, chunked, reads, other=other)
+                for path, other in zip(row.paths, others, strict=True)
+            ]
+            said = {name: torch.cat([one[name] for one in found]) for name in found[0]}
+        spare = [self.readout.alone(EMPTY.paths[0], chunked, reads) for _ in range(more)]
+        if not spare:
+            return said
+        # A zero whose graph goes through them all.
+        nothing = torch.stack([0.0 * value.sum() for one in spare for value in one.values()]).sum()
+        return {**said, "logp": said["logp"] + nothing}
+
+    def _more(self, passes: int) -> int:
+        """How many forward passes more another rank runs for its row than these: where weights lie in
+        parts, all ranks put them together for each pass, and add up its gradients."""
+        one = self.fit.layout == "forest" and reach(self.base.config) is None
+        return 0 if one else more_passes(self, passes)
 
     def packs(self, row: Row) -> bool:
         """Whether a row is run in one forward pass, or each of its paths alone."""

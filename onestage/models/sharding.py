@@ -50,11 +50,16 @@ class Sharded:
 
 def in_step(policy: Policy, rows: Sequence[Row]) -> list[Row]:
     """Rows that other ranks do not know, and empty ones behind them, as many as on every rank."""
-    if policy.sharded is None:
-        return list(rows)
-    most = torch.tensor(len(rows), device=policy.device)
+    return [*rows, *[EMPTY] * more_passes(policy, len(rows))]
+
+
+def more_passes(policy: Policy, mine: int) -> int:
+    """How many more forward passes than this rank some other one has to run."""
+    if policy.sharded is None or policy.together:
+        return 0
+    most = torch.tensor(mine, device=policy.device)
     distributed.all_reduce(most, distributed.ReduceOp.MAX)
-    return [*rows, *[EMPTY] * (int(most) - len(rows))]
+    return int(most) - mine
 
 
 @contextmanager
@@ -79,10 +84,12 @@ def whole(policy: Policy) -> Iterator[None]:
         return
     parts: Any = policy
     parts.set_reshard_after_forward(False)
+    before, policy.together = policy.together, True
     try:
         with _together(groups_of(policy)):
             yield
     finally:
+        policy.together = before
         parts.set_reshard_after_forward(how.reshard_after_forward)
         parts.set_reshard_after_forward(False, recurse=False)
 

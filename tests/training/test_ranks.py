@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from support.ranks import on_ranks
 from support.tiny import write_rows
 
+from onestage.models.probe import Fit
 from onestage.runfolder import read_metrics
+from onestage.training import devices
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -217,6 +219,18 @@ def test_layers_that_are_kept_are_not_old_ones(
     told = {"sharding": "full", "reshard_after_forward": False, "cpu_offload": True}
     recipe |= {"distributed": told, "cache_dir": str(tmp_path / "own")}
     agree(one, on_ranks(2, go, recipe, tmp_path / "many", seconds=100)[0])
+
+
+def test_a_model_that_is_run_path_by_path_lies_in_parts(
+    tasks: Callable[[str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of one turn hold different numbers of paths, and ranks wait for each other at each."""
+    recipe = tasks("uft full")
+    recipe["train"] |= {"max_steps": 3}
+    one = go(recipe, tmp_path / "one")
+    monkeypatch.setattr(devices, "probe", lambda policy: Fit("alone", True, "told to"))
+    many = spread({**recipe, "cache_dir": str(tmp_path / "own")}, "2 in parts", tmp_path / "many")
+    agree(one, many)
 
 
 def test_value_heads_and_reward_models_lie_in_parts_too(recipe_of: Make, tmp_path: Path) -> None:
