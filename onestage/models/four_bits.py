@@ -5,6 +5,9 @@ asked without gradients, for a product that has no backward pass through what it
 so. After a first evaluation all adapters but those of the last layers then had gradients of 0, and
 nothing said so. A layer that is told that it has no such CPU takes its weights apart each time, and
 packs none.
+
+A packed weight keeps what unpacks it (scales of blocks of 64, a thirtieth of its own size) as an
+attribute, which torch loses where it cuts weights into parts; bitsandbytes then looks on the layer.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import importlib.util
 from typing import Any
 
 import torch
+from torch import nn
 
 PACKS = "support_avx512bf16_for_cpu"
 """Of a layer of bitsandbytes: whether it may pack its weights."""
@@ -40,3 +44,31 @@ def trainable(model: Any) -> Any:
         if hasattr(module, PACKS):
             setattr(module, PACKS, False)
     return model
+
+
+def cuttable(model: nn.Module) -> None:
+    """Lay the packed weights of a model out so that they can lie in parts like others: as numbers of a
+    floating type, which torch asks for, with the same bytes. What unpacks them stays whole, with their
+    layers. Raises `ValueError` for one whose bytes are no whole numbers of that type."""
+    for name, module in model.named_modules():
+        packed = module._parameters.get("weight")  # its own: PEFT's layers show that of another
+        state = getattr(packed, "quant_state", None)
+        if packed is None or state is None:
+            continue
+        held: Any = module
+        held.quant_state, found = state, packed.detach().view(-1)
+        if not found.is_floating_point():
+            if found.numel() % 2:
+                raise ValueError(
+                    f"{name}: an odd number of bytes ({found.numel():,}) of 4-bit weights cannot lie in "
+                    "parts; set distributed.sharding: none"
+                )
+            found = found.view(torch.bfloat16)
+        held.quant_storage = found.dtype
+        held.weight = nn.Parameter(found.view(-1, 1), requires_grad=False)
+
+
+def packed(model: nn.Module) -> set[int]:
+    """The identities of weights that hold bytes, whatever numbers these would be."""
+    layers = (m for m in model.modules() if getattr(m, "quant_state", None) is not None)
+    return {id(layer._parameters.get("weight")) for layer in layers}

@@ -23,6 +23,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 from onestage.data.packing import EMPTY
+from onestage.models.four_bits import cuttable
 from onestage.models.policy import Policy
 from onestage.models.sharding import Sharded, groups_of, local, part_like
 
@@ -42,11 +43,12 @@ def shard(
 
     Raises `ValueError` where trained weights of one layer are held in different precisions.
     """
+    dtype = policy.dtype
+    cuttable(policy)
     source: dict[str, Tensor] = {}
     if distributed.get_rank() == 0:
         source = {name: tensor.detach() for name, tensor in _tensors(policy)}
     ties = _agree(policy)
-    dtype = policy.dtype
     policy.to("meta")
     _tie(policy, ties)
     how = Sharded(mesh, device, dtype, reshard_after_forward, cpu_offload)

@@ -77,11 +77,6 @@ class Model(Section):
     @property
     def uncut(self) -> str:
         """What of it cannot lie in parts on many devices, and what to do; nothing where all can."""
-        if self.load_in_4bit:
-            return (
-                "weights of 4 bits (model.load_in_4bit); they lie whole on each device (sharding: "
-                "none), or take a base in bfloat16"
-            )
         if self.lora is not None and self.lora.preserve_rank is not None:
             return (
                 "adapters that are kept off some directions (model.lora.preserve_rank); set sharding: "

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from onestage.data.trees import TokenPath
+from onestage.models.four_bits import packed
 from onestage.models.low_rank import as_peft_does
 from onestage.models.sharding import full
 from onestage.stats import at_most
@@ -128,10 +129,11 @@ def root_mean_square(gap: Tensor) -> float:
 
 def not_finite(model: Any) -> str:
     """Of a model with NaN or infinite weights a sentence that names the first of them, else nothing."""
+    bytes_of = packed(model)
     for name, tensor in model.named_parameters():
-        bad = (
-            int(full((~torch.isfinite(tensor.detach())).sum())) if tensor.is_floating_point() else 0
-        )
+        if id(tensor) in bytes_of or not tensor.is_floating_point():
+            continue
+        bad = int(full((~torch.isfinite(tensor.detach())).sum()))
         if bad:
             return f"the tensor {name} holds {bad} of {tensor.numel()} numbers that are not finite"
     return ""

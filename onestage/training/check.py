@@ -156,7 +156,7 @@ def _scaled(draft: Draft, lora: Lora | None, machines: Machines) -> Scaled:
         autocast=train.bf16,
         sampled=-(-answers // machines.gpus) * train.max_length if draft.problems else 0,
         reference="reference" in plan.terms.needs,
-        whole=model.load_in_4bit or train.optim not in IN_PARTS,
+        whole=train.optim not in IN_PARTS,
     )
     spread = recipe.distributed
     checkpointing = model.gradient_checkpointing or spread.activation_checkpointing

@@ -171,7 +171,6 @@ def test_other_engines_are_refused_in_our_words(environment: dict[str, str], sai
         of_launcher(Distributed(), environment)
 
 
-FOUR_BITS = {"name": "a", "load_in_4bit": True, "lora": {"r": 2}}
 KEPT = {"what": "kl", "at_most": 0.1, "of": {"name": "old", "path": "old.jsonl"}}
 
 
@@ -181,8 +180,8 @@ KEPT = {"what": "kl", "at_most": 0.1, "of": {"name": "old", "path": "old.jsonl"}
         ({"distributed": {"cpu_offload": True}}, "would do nothing without parts"),
         ({"distributed": {"sharding": "full"}, "train__optim": "adafactor"}, "train.optim is adaf"),
         (
-            {"distributed": {"sharding": "full"}, "model": FOUR_BITS},
-            "does not cut weights of 4 bits (model.load_in_4bit); they lie whole on each device",
+            {"distributed": {"sharding": "full"}, "model__lora": {"r": 2, "preserve_rank": 1}},
+            "does not cut adapters that are kept off some directions",
         ),
         (
             {"distributed": {"sharding": "full"}, "keep": [KEPT]},

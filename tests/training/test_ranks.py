@@ -18,8 +18,10 @@ from support.ranks import on_ranks
 from support.tiny import write_rows
 
 from onestage.models.probe import Fit
-from onestage.runfolder import read_metrics
+from onestage.models.sharding import local
+from onestage.runfolder import read_metrics, silent
 from onestage.training import devices
+from onestage.training.callbacks import Callback
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -231,6 +233,42 @@ def test_a_model_that_is_run_path_by_path_lies_in_parts(
     monkeypatch.setattr(devices, "probe", lambda policy: Fit("alone", True, "told to"))
     many = spread({**recipe, "cache_dir": str(tmp_path / "own")}, "2 in parts", tmp_path / "many")
     agree(one, many)
+
+
+def test_a_base_of_four_bits_lies_in_parts(
+    recipe_of: Make, model_folder: Path, tmp_path: Path
+) -> None:
+    """Computed with in bfloat16, so that other rows are rounded otherwise: the same rows on ranks."""
+    pytest.importorskip("bitsandbytes")  # extra: quantized
+    recipe = recipe_of("demonstration", "pair", train__learning_rate=1e-3, train__max_steps=6)
+    recipe["model"] = {"name": str(model_folder), "load_in_4bit": True, "lora": {"r": 2}}
+    recipe["train"] |= {"save_steps": 3}
+    held: list[int] = []
+
+    class Held(Callback):
+        def begin(self, run: Any) -> None:
+            packed = [m.weight for m in run.policy.modules() if type(m).__name__ == "Linear4bit"]
+            held.append(sum(local(weight).nbytes for weight in packed))
+
+    def work(sharding: str, resume: bool = False) -> Any:
+        told, out = {**recipe, "distributed": {"sharding": sharding}}, tmp_path / sharding
+        carry_out(parse_recipe(told), out, resume=resume, say=silent, callbacks=[Held()])
+        return read_metrics(out), held
+
+    (whole, (every,)), _ = on_ranks(2, work, "none", seconds=100)
+    (parts, (half,)), _ = on_ranks(2, work, "full", seconds=100)
+    assert half == pytest.approx(every / 2, rel=0.1)
+    agree(whole, parts)
+    agree(go(recipe, tmp_path / "one"), parts, times=300)
+    mine, theirs = weights(tmp_path / "none"), weights(tmp_path / "full")
+    assert mine.keys() == theirs.keys()
+    assert all(weight.any() for name, weight in theirs.items() if "lora_B" in name)
+    for name, tensor in mine.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=2e-5, msg=name)
+    _forget(tmp_path / "full", after=3)
+    on_ranks(2, work, "full", True, seconds=100)
+    again = weights(tmp_path / "full")
+    assert all(torch.equal(again[name], tensor) for name, tensor in theirs.items())
 
 
 def test_value_heads_and_reward_models_lie_in_parts_too(recipe_of: Make, tmp_path: Path) -> None:
