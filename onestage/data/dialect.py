@@ -142,7 +142,11 @@ def _always(plain: Dialect, before: str, whole: str, openers: set[str]) -> str:
         late = match.start() >= max(len(tail) - shared, 1)
         if late and match.group() in openers and closing and closing[0].start() < match.start():
             return tail[match.start() :]
-    return ""
+    rest = tail[closing[-1].end() if closing else len(tail) :]
+    # A prompt in words: what follows the last closing token, if it stands in front of the reply, too.
+    same = tail[max(len(tail) - shared, len(tail) - len(rest)) :]
+    asked = whole.rpartition(REPLY)[0].rstrip().endswith(rest.strip())
+    return same if rest.strip() and same.strip() == rest.strip() and asked else ""
 
 
 def _going_on(turns: Sequence[Message], apply: Apply) -> str:

@@ -284,6 +284,17 @@ def test_an_opening_that_is_always_written_ends_no_reply() -> None:
     assert texts == ["one<|/SAY|><|STOP|>", "two<|/SAY|><|STOP|>"]
 
 
+def test_a_prompt_in_words_that_is_always_written_ends_no_reply() -> None:
+    """As DeepSeek Coder's templates are passed on."""
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}### {{ 'Response' if m.role == 'assistant' else 'Instruction' }}:\n"
+        "{{ m.content }}{{ '<|im_end|>' if m.role == 'assistant' }}\n{% endfor %}{{ '### Response:\n' }}"
+    )
+    texts = spans(tokenizer, user("a"), said("one"), user("b"), said("two"))
+    assert texts == ["one<|im_end|>", "two<|im_end|>"]
+
+
 def test_a_turn_ends_where_its_message_does_and_not_its_channel() -> None:
     tokenizer = family("K3")
     assert [tokenizer.decode([end]) for end in dialect(tokenizer).ends] == ["<|end_of_msg|>"]
