@@ -119,6 +119,14 @@ def save(run: Run, *, best: bool = False) -> None:
         finish()
 
 
+def mark_best(run: Run) -> None:
+    """The checkpoint of this step, which was saved, is the best so far."""
+    run.saving.wait()
+    if run.folder:
+        kept = Checkpoints(run.out)
+        kept.link("best", kept.of(run.step))
+
+
 def resume(run: Run) -> None:
     """Put a run where its newest checkpoint left it; `CheckpointError` for one of another run."""
     newest = Checkpoints(run.out).newest()
@@ -236,7 +244,7 @@ class Checkpoints:
         """Begin the checkpoint of a step; what is returned writes it, moves the links, and drops what is
         over the limit. `weights`: the model's, where it lies in parts or goes on; `parts`: begins to
         write those of all ranks, and returns what waits for that."""
-        target = self.folder / f"step-{step:06d}"
+        target = self.of(step)
         told = json.dumps({**progress, "step": step}, indent=1)
         with ExitStack() as stack:
             draft = stack.enter_context(whole_folder(target))
@@ -254,14 +262,17 @@ class Checkpoints:
                 torch.save(dict(training), draft / "training.pt")
                 (draft / "progress.json").write_text(told)
                 seal(draft)
-            self._link("last", target)
+            self.link("last", target)
             if best:
-                self._link("best", target)
+                self.link("best", target)
             self._prune()
 
         return finish
 
-    def _link(self, name: str, target: Path) -> None:
+    def of(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+    def link(self, name: str, target: Path) -> None:
         # A link cannot be changed, but another be renamed over it: there always is one.
         draft = self.folder / f".{name}"
         draft.unlink(missing_ok=True)

@@ -46,14 +46,27 @@ class Keeper:
                     name, f"the start model breaks the bound (0 > {keep.at_most:g})", 0.0
                 )
 
-    def due(self) -> bool:
-        return any(self.run.due(keep.steps) for keep in self.schedule.keeps.values())
-
     def hold(self) -> dict[str, float]:
-        """Measure the bounds that are due, let their multipliers follow, and draw the weights back where
-        one is beyond what it aims at; what there is to log. Those that draw nothing back are measured
-        last: of the model that is left."""
-        due = [name for name, keep in self.schedule.keeps.items() if self.run.due(keep.steps)]
+        """Hold the bounds that are due; what there is to log."""
+        return self._hold([name for name in self.schedule.keeps if self._due(name)])
+
+    def finish(self) -> dict[str, float]:
+        """At the end, hold the bounds that were not due, and the average; what there is to log. A run
+        that is made longer does none of this here, and goes on from before it."""
+        left = [name for name in self.schedule.keeps if not self._due(name)]
+        found = self._hold(left)
+        for name in self.schedule.keeps if left and self.line else ():
+            if name not in left:
+                found[f"keep/{name}/measured"] = self._measure(name).mean
+        self._settle()
+        return found
+
+    def _due(self, name: str) -> bool:
+        return self.run.step % self.schedule.keeps[name].steps == 0
+
+    def _hold(self, due: Sequence[str]) -> dict[str, float]:
+        """Measure bounds, let their multipliers follow, and draw the weights back where one is beyond
+        what it aims at. Those that draw nothing back are measured last: of the model that is left."""
         drawing = [name for name in due if self.schedule.keeps[name].draws]
         found = self._follow_all(drawing)
         left = self._draw(drawing, self.line.draw) if self.line else 1.0
@@ -81,10 +94,10 @@ class Keeper:
         """Of a run that goes on only to end, hold the bounds that weights are drawn back to: since they
         were measured it may have moved."""
         if self.run.done and self.line:
-            self.run.log({"step": self.run.step, **self.hold()})
-            self.settle()
+            self.run.log({"step": self.run.step, **self._hold([*self.schedule.keeps])})
+            self._settle()
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """At the end, where an average is what is kept: draw that back, too."""
         average, line = self.run.average, self.line
         if average is None or not average.mean or line is None:

@@ -20,7 +20,7 @@ from onestage.data.encoded import Encoded
 from onestage.data.packing import Batch, pack_records
 from onestage.objectives import wide
 from onestage.schedules import active
-from onestage.training.checkpoints import save
+from onestage.training.checkpoints import mark_best, save
 from onestage.training.devices import norm_of, total_norm
 from onestage.training.evaluate import measure
 from onestage.training.forward import row_loss
@@ -29,6 +29,7 @@ from onestage.training.mixtures import in_batch
 from onestage.training.pieces import backward, passes_of
 
 if TYPE_CHECKING:
+    from onestage.training.keeping import Keeper
     from onestage.training.run import Run
 
 Seen = dict[tuple[int, str, str], Tensor]
@@ -59,11 +60,11 @@ def train(run: Run) -> None:
         run.step += 1
         run.tokens += measured.tokens
         run.saving.look()
-        kept = run.keeper.hold() if run.keeper and run.keeper.due() else {}
+        kept = run.keeper.hold() if run.keeper else {}
         if run.average:
             run.average.update(run.step)
         if run.keeper and run.done:
-            run.keeper.settle()
+            kept |= _finish(run, run.keeper)
         window.add(measured)
         for callback in run.callbacks:
             callback.step(run, measured.loss)
@@ -84,11 +85,27 @@ def train(run: Run) -> None:
             best = best or (run.benchmarks is not None and run.benchmarks.judge(losses))
         if run.benchmarks and run.benchmarks.keeps:
             better = best
-        every = run.options.save_steps
-        if (every and run.step % every == 0) or (better and (every or best)):
-            save(run, best=better)
+        _save_due(run, better=better, best=best)
     if run.stop and not run.done:
         save(run)
+
+
+def _finish(run: Run, keeper: Keeper) -> dict[str, float]:
+    """Hold to the bounds of a run that ends; what there is to log."""
+    every = run.options.save_steps
+    if every and (run.step % every == 0 or run.options.eval_steps):
+        save(run)  # what a run that is made longer goes on from
+    return keeper.finish()
+
+
+def _save_due(run: Run, *, better: bool, best: bool) -> None:
+    """Save a checkpoint, if it is time, or this is the best so far."""
+    every = run.options.save_steps
+    if run.keeper and run.done:  # which saved one before it held to its bounds
+        if better and every:
+            mark_best(run)
+    elif (every and run.step % every == 0) or (better and (every or best)):
+        save(run, best=better)
 
 
 def decide(run: Run) -> dict[str, float]:

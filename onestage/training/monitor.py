@@ -74,9 +74,13 @@ class Monitor:
 
     def probe(self) -> dict[str, float]:
         """The probe's measurements; the guards act on them."""
-        found = self._prober() if self._prober else {}
-        if act(self.run.guards, found, self.run.schedule, self.run.say):
-            self.run.stop = True
+        run, found = self.run, self._prober() if self._prober else {}
+        guards = run.guards
+        if run.probe and run.step % run.probe.steps:
+            # At the end, no weight is raised: a run that is made longer does not look at this step.
+            guards = [g.model_copy(update={"then": "warn", "term": None}) for g in guards]
+        if act(guards, found, run.schedule, run.say):
+            run.stop = True
         return found
 
     def _standing(self) -> dict[str, float]:

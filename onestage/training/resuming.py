@@ -20,6 +20,7 @@ import yaml
 from onestage.config import RecipeError, nearest
 from onestage.runfolder import read_json
 from onestage.training.checkpoints import CheckpointError, Checkpoints
+from onestage.training.keep import OF_LOSSES
 from onestage.training.recipe import Recipe
 
 FREE = (
@@ -58,6 +59,9 @@ FIXED = {
 }
 """What nobody can apply to a run under way, and why."""
 
+LENGTH = "train.max_steps"
+ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")
+"""Learning rates whose course does not ask how long the run is."""
 WITHOUT_LENGTH = (
     *("proportional", "mix", "alright", "chord", "maxright", "smooth_maxright"),
     *("famo", "dynamic_average", "uncertainty", "surgery", "raco", "nash_mtl", "epo", "gac"),
@@ -101,7 +105,11 @@ class Changes:
         return not self.allows(key)
 
     def lines(self) -> list[str]:
-        return [f"{key}: {_line(*values)}" for key, values in self.keys.items()]
+        return [f"{key}: {_line(*values)}{self._why(key)}" for key, values in self.keys.items()]
+
+    def _why(self, key: str) -> str:
+        why = by_length(self.recipe) if key == LENGTH else ""
+        return f"; not the steps of one run of that length, which bears on {why}" if why else ""
 
     def record(self, step: int) -> dict[str, Any]:
         """The entry of `manifest.json`."""
@@ -137,13 +145,19 @@ def changes_of(
             )
     refused = [key for key in found if not (is_free(key, was, recipe) or changes.allows(key))]
     if refused:
-        lines = [f"{key}: {_line(*found[key])}" for key in refused]
+        lines = [f"{key}: {_line(*found[key])}{bears(key, was, recipe)}" for key in refused]
         raise CheckpointError(
             f"the run in {out} was begun with another recipe (was -> is):\n"
             + "\n".join(lines)
             + f"\nput it back, or go on with what is new: --resume {permission(refused)}"
         )
     return changes
+
+
+def bears(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Why the length of a run may not just change, in words."""
+    why = (by_length(was) or by_length(now)) if key == LENGTH else ""
+    return f" (it bears on {why})" if why else ""
 
 
 def permission(keys: Sequence[str]) -> str:
@@ -166,7 +180,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Diff
 
 def is_free(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a key may change: it bears on no number that is trained."""
-    longer = key == "train.max_steps" and not (_sees_length(was) or _sees_length(now))
+    longer = key == LENGTH and not (by_length(was) or by_length(now))
     return longer or _matches(key, FREE)
 
 
@@ -213,14 +227,29 @@ def _acting(*recipes: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{key: one for key, one in recipe.items() if key not in left} for recipe in recipes]
 
 
-def _sees_length(recipe: Mapping[str, Any]) -> bool:
-    """Whether what a step does depends on how many there will be."""
+def by_length(recipe: Mapping[str, Any]) -> str:
+    """What of a run depends on how many steps there will be, in words; nothing where a longer run begins
+    with the steps of a shorter one."""
     train, schedule = recipe.get("train", {}), recipe.get("schedule", "proportional")
     name = schedule.get("name") if isinstance(schedule, Mapping) else schedule
     rate = train.get("lr_scheduler_type", "linear")
     warming = train.get("warmup_ratio", 0) and not train.get("warmup_steps", 0)
-    constant = rate == "constant" or (rate == "constant_with_warmup" and not warming)
-    return not constant or name not in WITHOUT_LENGTH or train.get("average") == "tail"
+    if rate not in ENDLESS:
+        return f"the learning rate of each step (lr_scheduler_type: {rate}; constant does not)"
+    if warming and rate != "constant":
+        return "how long the learning rate rises (warmup_ratio; warmup_steps does not)"
+    if name not in WITHOUT_LENGTH:
+        return f"the schedule ({name})"
+    if train.get("average") == "tail":
+        return "where the average begins (average: tail; ema does not)"
+    if any(one.get("what") not in OF_LOSSES and not one.get("items") for one in _keeps(recipe)):
+        return "how many items of a suite are watched (keep.share; keep.items does not)"
+    return ""
+
+
+def _keeps(recipe: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    keeps = recipe.get("keep") or ()
+    return [keeps] if isinstance(keeps, Mapping) else keeps
 
 
 def _told(out: Path) -> tuple[int, dict[str, Any]]:

@@ -23,7 +23,7 @@ from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
-from onestage.training.resuming import differences, is_free, told_apart
+from onestage.training.resuming import Changes, bears, differences, is_free, told_apart
 from onestage.training.run import Run
 
 Make = Callable[..., dict[str, Any]]
@@ -255,10 +255,19 @@ def test_a_longer_run_is_the_same_run_only_where_no_step_asks_how_long_it_is() -
         ({"train": {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 3}}, True),
         ({"train": {"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.1}}, False),
         ({"train": {"lr_scheduler_type": "constant", "average": "tail"}}, False),
+        ({"train": {"lr_scheduler_type": "inverse_sqrt"}}, True),
+        ({"train": {"lr_scheduler_type": "constant"}, "keep": [{"what": "kl"}]}, True),
+        ({"train": {"lr_scheduler_type": "constant"}, "keep": [{"what": "gsm8k"}]}, False),
         ({"train": {"lr_scheduler_type": "constant"}, "schedule": "sequential"}, False),
         ({}, False),
     ):
         assert is_free("train.max_steps", told, told) == free, told
+    # Who is refused, and who goes on all the same, is told why.
+    assert bears("train.max_steps", {}, {}).startswith(
+        " (it bears on the learning rate of each step"
+    )
+    allowed = Changes({}, ["train"], {"train.max_steps": (3, 6)})
+    assert "3 -> 6; not the steps of one run of that length" in allowed.lines()[0]
     # Of our schedules one alone reads how many steps there will be.
     constant = {"train": {"lr_scheduler_type": "constant"}}
     told_of = {name: constant | {"schedule": name} for name in PLUGINS.built_in()}

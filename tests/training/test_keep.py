@@ -283,6 +283,33 @@ def test_a_run_that_goes_on_only_to_end_is_held_to_its_bound(keeping: Make, tmp_
     assert last(lines, "keep/kept/measured") <= 0.001
 
 
+@pytest.mark.parametrize("average", ["none", "ema"])
+def test_a_run_that_is_made_longer_is_one_that_was_begun_so_long(
+    keeping: Make, tmp_path: Path, average: str
+) -> None:
+    """At its end weights, and an average, are drawn back to be saved; who goes on does not see that."""
+    recipe = keeping({"what": "kl", "at_most": 0.01, "steps": 4})
+    recipe["train"] |= {"max_steps": 10, "save_steps": 3, "average": average}
+    whole = go(recipe, tmp_path / "whole")
+    recipe["train"]["max_steps"] = 6
+    first = go(recipe, tmp_path / "cut")
+    assert max(line["step"] for line in first if "keep/kept/drawn_to" in line) == 6
+    recipe["train"]["max_steps"] = 10
+    lines = go(recipe, tmp_path / "cut", resume=True)
+    for key in ("measured", "drawn_to", "multiplier"):
+        found = [
+            {line["step"]: line[f"keep/kept/{key}"] for line in one if f"keep/kept/{key}" in line}
+            for one in (whole, lines)
+        ]
+        found[1].pop(6, None)  # of what was the end
+        assert found[0] == found[1]
+    for name in ("model", *(["model_last"] if average == "ema" else [])):
+        mine, theirs = (
+            load_file(tmp_path / n / name / "model.safetensors") for n in ("whole", "cut")
+        )
+        assert all(mine[key].equal(theirs[key]) for key in mine)
+
+
 def test_a_bound_that_is_another_one_by_now_is_held_from_then_on() -> None:
     """`--resume --allow-changed keep`; one that was relaxed stays so, and a new one begins."""
     bounds = {"a": 0.1, "b": 0.2}
