@@ -73,6 +73,12 @@ class Cell:
         theirs = worlds.PLUGINS.locate(self.world["name"]).digest
         return digest_of([*parts, theirs] if theirs else parts)
 
+    @property
+    def exam(self) -> int:
+        """Which exam of its world judges it. Not in the digest, so that older cells are found."""
+        found: int = worlds.PLUGINS.find(self.world["name"]).exam
+        return found
+
     def describe(self) -> dict[str, Any]:
         """As `cell.json` has it."""
         return {
@@ -83,6 +89,7 @@ class Cell:
             "axes": dict(self.axes),
             "choice": dict(self.choice),
             "digest": self.digest,
+            "exam": self.exam,
         }
 
 

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ def world_of(given: Mapping[str, Any]) -> World:
 
 
 def state_of(folder: Path, cell: Cell) -> str:
-    """`waiting`, `done`, `failed` or `damaged`; one that was left running, or is another now, waits."""
+    """`waiting`, `done`, `failed` or `damaged`; one that was left running, or is another now, waits.
+    `outdated`: done, and judged by another exam than its world holds now."""
     if not (folder / "status.json").exists():
         return "waiting"
     try:
@@ -44,9 +45,29 @@ def state_of(folder: Path, cell: Cell) -> str:
         if status["state"] == "failed":
             return "failed"
         whole = status["state"] == "done" and not _spoilt(folder, status)
+        if whole and _exam_of(folder, told, cell) != cell.exam:
+            return "outdated"
     except (OSError, ValueError, KeyError, TypeError):
         return "damaged"
     return "done" if whole else "damaged"
+
+
+def done_again(states: Mapping[str, str]) -> Iterator[str]:
+    """Which cells are done again though they were done, and why, in words. states: by name."""
+    for name in (name for name, state in states.items() if state == "damaged"):
+        yield f"{name}: what the cell has found or told of itself is damaged; it is done again"
+    if other := sum(state == "outdated" for state in states.values()):
+        yield (
+            f"{other} of {len(states)} cells were judged by an earlier exam of their world, or do not "
+            "say by which, and it asks otherwise now: they are done again"
+        )
+
+
+def _exam_of(folder: Path, told: Mapping[str, Any], cell: Cell) -> int:
+    """By which exam a cell that is done was judged."""
+    if "exam" in told or cell.exam == 1:
+        return int(told.get("exam", 1))
+    return world_of(cell.world).examined(read_json(folder / "results.json"))
 
 
 def _spoilt(folder: Path, status: Mapping[str, Any]) -> bool:

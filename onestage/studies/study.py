@@ -37,7 +37,7 @@ from onestage.studies.results import (
     write_table,
     write_tidy,
 )
-from onestage.studies.run_cell import begin, mark_failed, state_of, world_of
+from onestage.studies.run_cell import begin, done_again, mark_failed, state_of, world_of
 from onestage.studies.tuning import asked, choose, require_measured, settled, wider
 from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.lock import held
@@ -209,10 +209,8 @@ class Study:
         """Do the cells that are not done; returns those that failed, now or before, and why."""
         folder = self.out / "cells"
         states = {cell.name: state_of(folder / cell.name, cell) for cell in cells}
-        for name in (name for name, state in states.items() if state == "damaged"):
-            self.say(
-                f"{name}: what the cell has found or told of itself is damaged; it is done again"
-            )
+        for line in done_again(states):
+            self.say(line)
         before = [name for name, state in states.items() if state == "failed" and not self.retry]
         failed = {name: _reason(folder / name) + " (try again with --retry)" for name in before}
         todo = [c for c in cells if states[c.name] != "done" and c.name not in failed]

@@ -31,6 +31,8 @@ from onestage.studies.results import read_tidy
 from onestage.studies.run_cell import begin
 from onestage.studies.study import Outcome, Study
 from onestage.studies.worlds import Ground
+from onestage.studies.worlds.folder import Folder
+from onestage.studies.worlds.lab import Lab
 
 
 @pytest.fixture(scope="module")
@@ -464,3 +466,40 @@ def test_one_model_is_judged_as_a_study_would(folders: tuple[Path, Path], tmp_pa
 def test_an_unfinished_study_has_no_made_up_claims(folders: tuple[Path, Path]) -> None:
     study = parse_study(content(*folders))
     assert [cell.name for cell in reported(study, {})] == ["base-seed=0", "base-seed=1"]
+
+
+def test_cells_of_an_earlier_exam_are_done_again(
+    done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a world asks otherwise now, by what each cell says it was judged by; one that does not say
+    so was judged by the first."""
+    study, out, _ = done
+    shutil.copytree(out, tmp_path / "out")
+    todo: list[str] = []
+
+    def noted(self: Study, crew: Any, work: Sequence[Any], *rest: Any) -> dict[str, str]:
+        todo.extend(cell.name for cell, _ in work)
+        return {}
+
+    monkeypatch.setattr(Study, "_run", noted)
+    silent = tmp_path / "out" / "cells" / "SFT-seed=0" / "cell.json"
+    write_json(silent, {k: v for k, v in read_json(silent).items() if k != "exam"})
+    _, lines = do(study, tmp_path / "out")
+    assert (todo, [line for line in lines if "earlier exam" in line]) == ([], [])
+    monkeypatch.setattr(Folder, "exam", 2)
+    later = tmp_path / "out" / "cells" / "SFT-seed=1" / "cell.json"
+    write_json(later, read_json(later) | {"exam": 2})
+    _, lines = do(study, tmp_path / "out")
+    assert "SFT-seed=0" in todo
+    assert "SFT-seed=1" not in todo
+    assert any("5 of 6 cells were judged by an earlier exam" in line for line in lines)
+
+
+def test_the_lab_knows_its_first_exam_by_the_shares_it_found() -> None:
+    """Of 12 things each a share is a twelfth; of 108 it may be any other."""
+    lab = Lab()
+    assert lab.exam == 2
+    assert lab.examined({"refuses": 11 / 12, "helps": 0.25}) == 1
+    assert lab.examined({"refuses": 5 / 8, "helps": 1.0}) == 1
+    assert lab.examined({"refuses": 1.0, "helps": 107 / 108}) == 2
+    assert lab.examined({"refuses": 0.0, "helps": 1.0}) == 1

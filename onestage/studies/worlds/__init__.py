@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from onestage.config import Plugins
 from onestage.runfolder import Say
@@ -58,6 +58,9 @@ class World(ABC):
 
     headline: Sequence[str]
     """The metrics of the main table, the one to tune by first."""
+    exam: ClassVar[int] = 1
+    """Which exam `evaluate` holds: one more wherever what it asks, or how it judges, becomes another, so
+    that a study mixes no results of two."""
 
     @property
     @abstractmethod
@@ -67,6 +70,11 @@ class World(ABC):
     def check(self) -> None:
         """Raise `ValueError` where the world cannot be: a missing model or file."""
         return
+
+    def examined(self, found: Mapping[str, float]) -> int:
+        """By which exam a cell found this, at most, that does not say so (of versions before it was
+        told)."""
+        return 1
 
     @abstractmethod
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ from onestage.studies.lab.ground import make_base, write_rows
 from onestage.studies.lab.own import write_own
 from onestage.studies.lab.world import LabWorld
 from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
+
+FIRST = {"small": (8, 12), "large": (48, 64)}
+"""Things of either sort that the first exam asked for, in a validation and in a test."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Lab(World):
     rater_noise: float = Field(default=0.0, ge=0)
     """Standard deviation of the rater's error, in scores of 0 to 1; training rows only."""
 
+    exam: ClassVar[int] = 2  # things are asked for nine times, and not once
+
     headline = (
         *("overall", "formats", "formats_new", "truth", "truth_mc2", "refuses", "helps"),
         *("knowledge", "win_rate", "kl_to_base"),
@@ -38,6 +43,16 @@ class Lab(World):
     @property
     def metrics(self) -> Mapping[str, Metric]:
         return METRICS
+
+    def examined(self, found: Mapping[str, float]) -> int:
+        """The first had so few things that a share of them is a multiple of one of so many; of a cell
+        that refuses or helps always or never nobody can tell, and it counts as one of the first."""
+        shares = [found[name] for name in ("refuses", "helps") if name in found]
+        few = (
+            any(abs(share * n - round(share * n)) < 1e-9 for n in FIRST[self.preset])
+            for share in shares
+        )
+        return 1 if all(few) else 2
 
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
         world = self._world(seed)
