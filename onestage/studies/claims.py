@@ -78,10 +78,12 @@ def _parts(
         metrics = _metric(claim, claim.more), _metric(claim, other)
         sides = zip(metrics, (claim.more, other), strict=True)
         found, _, _ = compared(*(_values(by_place(rows, metric), one) for metric, one in sides))
+        whole = True
         if study.tune is not None and study.tune.report != "chosen":
             both = _place(claim.more), _place(other)
-            found = widened(found, rows, study.tune, metrics, both, better)
-        yield _part(f"{_called(claim.more)} - {_called(other)}", found, claim)
+            found, whole = widened(found, rows, study.tune, metrics, both, better)
+        part = _part(f"{_called(claim.more)} - {_called(other)}", found, claim)
+        yield replace(part, narrow=not whole)
 
 
 def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Difference:

@@ -84,7 +84,7 @@ def _changed(told: Mapping[str, Any]) -> list[str]:
 
 def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
     ours = [
-        f"{part['says']}: {part['mean']:+.3f} [{part['low']:+.3f}, {part['high']:+.3f}]"
+        f"{part['says']}: {part['mean']:+.3f} [{part['low']:+.3f}, {part['high']:+.3f}]{_narrow(part)}"
         if part["n"] > 1
         else f"{part['says']}: too few seeds ({part['n']})"
         for part in entry["parts"]
@@ -101,6 +101,10 @@ def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
         " ".join([f"**{entry['verdict']}**", *_sureness(entry), *again]),
     ]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _narrow(part: Mapping[str, Any]) -> str:
+    return " (too narrow: settings as chosen)" if part.get("narrow") else ""
 
 
 def _sureness(entry: Mapping[str, Any]) -> list[str]:

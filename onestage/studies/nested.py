@@ -110,16 +110,19 @@ def widened(
     metrics: tuple[str, str],
     places: tuple[Place, Place],
     better: Literal["higher", "lower"],
-) -> Interval:
-    """The interval of a difference of two places with the choice of settings in it; as it is where fewer
-    than two tuning or reported seeds have every setting that a draw chooses. Draws by which one of them
-    would not be reported (`tune.at_least`, `tune.at_most`) are left out."""
+) -> tuple[Interval, bool]:
+    """The interval of a difference of two places with the choice of settings in it, and whether it is in
+    it: where fewer than two tuning or reported seeds have every setting that a draw chooses, it stays as
+    it is, and narrow. Draws by which one of them would not be reported (`tune.at_least`, `tune.at_most`)
+    are left out."""
     both = zip(metrics, places, strict=True)
     sides = [_side(rows, tune.metric, metric, *place) for metric, place in both]
     seeds = sorted(sides[0].seeds() & sides[1].seeds())
     tried = any(side.chosen for side in sides)
-    if not tried or found.n < 2 or len(seeds) < 2 or len(tune.seeds) < 2:
-        return found
+    if not tried or found.n < 2:
+        return found, True
+    if len(seeds) < 2 or len(tune.seeds) < 2:
+        return found, False
     draws = Draws(rows, tune, 1 if better == "higher" else -1)
     reported = draws.random.integers(len(seeds), size=(DRAWS, len(seeds)))
     best = [draws.best(method, side) for (method, _), side in zip(places, sides, strict=True)]
@@ -129,12 +132,12 @@ def widened(
         for side, one in zip(sides, best, strict=True)
     ]
     if not some.any() or not np.isfinite(means).all():
-        return found
+        return found, False
     # The bootstrap's variance of a mean of n is (n - 1) / n of the unbiased one.
     spread = float(np.std(means[0] - means[1])) * math.sqrt(len(seeds) / (len(seeds) - 1))
     sd = max(found.sd, spread * math.sqrt(found.n))
     half = critical(found.n - 1) * sd / math.sqrt(found.n)
-    return replace(found, low=found.mean - half, high=found.mean + half, sd=sd)
+    return replace(found, low=found.mean - half, high=found.mean + half, sd=sd), True
 
 
 def likely(

@@ -41,6 +41,9 @@ class Difference:
     """Of the verdict; of an undecided one the least of those it might have had."""
     seeds: int | None
     """That would decide it, were the difference as measured; None: more than a thousand, or it is."""
+    narrow: bool = False
+    """Whether its interval should include the choice of settings and takes them as chosen: one that
+    another draw of the tuning seeds would choose has not run on two reported seeds."""
 
 
 def difference(says: str, found: Interval, direction: Direction, margin: float) -> Difference:

@@ -157,7 +157,9 @@ def test_an_interval_includes_the_choice_of_settings() -> None:
         a = [r.value for r in many if (r.method, r.purpose) == ("A", "test")]
         b = [r.value for r in many if r.method == "B"]
         plain = interval([x - y for x, y in zip(a, b, strict=True)])
-        return plain, widened(plain, many, tune, metrics, places, "higher")
+        wide, whole = widened(plain, many, tune, metrics, places, "higher")
+        assert whole
+        return plain, wide
 
     plain, wide = of(rows(0.2))
     assert wide.mean == plain.mean
@@ -166,7 +168,7 @@ def test_an_interval_includes_the_choice_of_settings() -> None:
     plain, same = of(rows(0.0))
     assert same.high - same.low < 1.6 * (plain.high - plain.low)
     one = Tune(seeds=[100], report="all")
-    assert widened(plain, rows(0.0), one, metrics, places, "higher") == plain
+    assert widened(plain, rows(0.0), one, metrics, places, "higher") == (plain, False)
 
 
 def test_settings_that_another_draw_would_choose() -> None:
@@ -190,12 +192,16 @@ def test_only_settings_that_a_draw_chooses_need_to_have_run() -> None:
     places: Any = (("A", {}), ("B", {}))
     plain, many = interval([0.1, 0.11, 0.09, 0.1, 0.1, 0.1]), rows(0.2)
     metrics = ("score", "score")
-    wide = widened(plain, many, tune, metrics, places, "higher")
+    wide, whole = widened(plain, many, tune, metrics, places, "higher")
+    assert whole
     assert wide.high - wide.low > 2 * (plain.high - plain.low)
     worse = [TidyRow("tune", "A", {}, seed, "", "overall", 0.1, {"rate": 9}) for seed in tune.seeds]
-    assert widened(plain, [*many, *worse], tune, metrics, places, "higher") == wide
+    assert widened(plain, [*many, *worse], tune, metrics, places, "higher") == (wide, True)
     best = [replace(row, value=0.9) for row in worse]  # which would be chosen, and has not run
-    assert widened(plain, [*many, *best], tune, metrics, places, "higher") == plain
+    assert widened(plain, [*many, *best], tune, metrics, places, "higher") == (plain, False)
+    # Where nothing was chosen there is nothing to include.
+    alone: Any = (("B", {}), ("B", {}))
+    assert widened(plain, many, tune, metrics, alone, "higher") == (plain, True)
 
 
 def test_a_draw_chooses_among_settings_that_reach_and_keep_what_is_asked() -> None:
@@ -213,5 +219,6 @@ def test_a_draw_chooses_among_settings_that_reach_and_keep_what_is_asked() -> No
     for asks in ({"at_most": {"loss": 0.2}}, {"at_least": {"truth": 0.9}}):
         tune = Tune(seeds=[100, 101, 102], report="likely", **asks)  # type: ignore[arg-type]
         assert likely(many, tune, "higher") == {"A": [{"rate": 1}], "C": []}
-        wide = widened(plain, many, tune, ("score", "score"), places, "higher")
+        wide, whole = widened(plain, many, tune, ("score", "score"), places, "higher")
+        assert whole
         assert wide.high - wide.low < 1.1 * (plain.high - plain.low)
