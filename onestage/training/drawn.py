@@ -26,6 +26,10 @@ NEAR, TRIES, EXACT = 0.02, 12, 4
 are reckoned by that power."""
 
 
+NEARER = 0.9
+"""The part of the way at which a price is measured."""
+
+
 class Line:
     """Of some weights, by name: where they were when this was made."""
 
@@ -43,6 +47,29 @@ class Line:
         weights = self.weights if weights is None else weights
         for name, start in self.start.items():
             weights[name].lerp_(start.to(weights[name].dtype), 1 - part)
+
+
+Measured = tuple[float, Mapping[str, float]]
+"""The goals' loss, and what each bound measures."""
+
+
+def prices(
+    line: Line, weights: Mapping[str, Tensor], measure: Callable[[], Measured]
+) -> dict[str, float]:
+    """What each bound is worth: by how much the goals' loss is higher a little nearer to the start, for
+    one of what the bound measures less there. Left out where that does not fall. The weights are put
+    back, bit for bit.
+
+    Along the line alone: a run that had been trained under a wider bound may have used it better.
+    """
+    goal, now = measure()
+    kept = {name: weights[name].detach().clone() for name in line.start}
+    line.draw(NEARER, weights)
+    lost, less = measure()
+    with torch.no_grad():
+        for name, weight in kept.items():
+            weights[name].copy_(weight)
+    return {name: (lost - goal) / (x - less[name]) for name, x in now.items() if x > less[name]}
 
 
 @dataclass

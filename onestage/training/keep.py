@@ -222,9 +222,10 @@ class Keep(Section):
 
     @property
     def priced(self) -> bool:
-        """Whether nu is what one unit of x costs in the goal: what is raised is x itself."""
+        """Whether nu is what one unit of x costs in the goal: what is raised is x itself, and it alone
+        holds the bound."""
         own = (self.what, self.means) in (("kl", "kl"), ("loss", "replay"))
-        return own and self.multiplier is None
+        return own and self.multiplier is None and not self.draws
 
     def streams(self) -> Iterator[Stream]:
         """What is read for it: the text, and the text of its certificate."""

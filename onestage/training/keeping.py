@@ -13,12 +13,13 @@ from onestage.config import RecipeError
 from onestage.stats import Interval, another
 from onestage.training import certificate
 from onestage.training.anchored import Anchored
-from onestage.training.drawn import NEAR, Line
+from onestage.training.drawn import NEAR, Line, Measured, prices
+from onestage.training.evaluate import term_losses
 from onestage.training.keep import Keep
 from onestage.training.kept import Kept
 from onestage.training.kept_suite import OnSuite
 from onestage.training.monitor import Guarded
-from onestage.training.retained import OnStream, OnText
+from onestage.training.retained import OnStream, OnText, goal_records
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -34,6 +35,8 @@ class Keeper:
         self.watches = {name: _watch(run, keep) for name, keep in schedule.keeps.items()}
         self.measured: dict[str, Interval] = {}
         """Of each bound, what was measured last."""
+        self.prices: dict[str, float] = {}
+        """Of bounds that weights are drawn back to, at the end."""
         drawn = any(keep.draws for keep in schedule.keeps.values())
         texts = {name: self.watches[name].weighed_by for name in self._held()}
         line = Line(trained(run)) if drawn or texts else None  # one copy of the start for both
@@ -59,7 +62,29 @@ class Keeper:
             if name not in left:
                 found[f"keep/{name}/measured"] = self._measure(name).mean
         self._settle()
-        return found
+        return found | self._priced()
+
+    def _priced(self) -> dict[str, float]:
+        """What the bounds that weights are drawn back to are worth, to log. A suite's fall is too coarse
+        for that."""
+        run, line, average = self.run, self.line, self.run.average
+        drawn = [n for n, keep in self.schedule.keeps.items() if keep.draws and not keep.on_suite]
+        share = self.schedule.inner.share
+        records = goal_records(run, [name for name, part in share.items() if part])
+        if line is None or not drawn or not records:
+            return {}
+        averaged = average if average and average.mean else None
+
+        def measure() -> Measured:
+            run.masters.round()
+            with averaged.in_place() if averaged else nullcontext():
+                losses = term_losses(run, records)
+                goal = math.fsum(share[name] * loss for name, loss in losses.items())
+                return goal, {name: self.watches[name].watched().mean for name in drawn}
+
+        self.prices = prices(line, averaged.mean if averaged else line.weights, measure)
+        run.masters.round()
+        return {f"keep/{name}/price": price for name, price in self.prices.items()}
 
     def _due(self, name: str) -> bool:
         return self.run.step % self.schedule.keeps[name].steps == 0
@@ -94,8 +119,9 @@ class Keeper:
         """Of a run that goes on only to end, hold the bounds that weights are drawn back to: since they
         were measured it may have moved."""
         if self.run.done and self.line:
-            self.run.log({"step": self.run.step, **self._hold([*self.schedule.keeps])})
+            found = self._hold([*self.schedule.keeps])
             self._settle()
+            self.run.log({"step": self.run.step, **found, **self._priced()})
 
     def _settle(self) -> None:
         """At the end, where an average is what is kept: draw that back, too."""
@@ -243,7 +269,7 @@ class Keeper:
             **{"records": watch.certified, "before": before, "after": after},
             **{"change": change.mean, "low": change.low, "high": change.high},
             "multiplier": None if keep.means == "nothing" else multiplier.weight,
-            "price": multiplier.weight if keep.priced else None,
+            "price": multiplier.weight if keep.priced else self.prices.get(name),
         }
 
     def _means(self, by: str) -> list[str]:

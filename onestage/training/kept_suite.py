@@ -112,8 +112,14 @@ def notes(
 
 
 def doubts(keeps: Sequence[Keep], tokenizer: Any) -> Iterator[str]:
-    """Bounds that no certificate of theirs can show to be held, in a line for each."""
+    """Bounds that no certificate of theirs can show to be held, and that nothing relaxes, in a line for
+    each."""
     for keep in keeps:
+        if keep.draws and keep.then == "relax":
+            yield (
+                f"keep {keep.name}: then: relax does nothing where weights are drawn back, which always "
+                "holds the bound; take beyond: wait with it"
+            )
         if keep.on_suite:
             suite = suite_of(keep)
             _, later = items_of(keep, suite, tokenizer.chat_template is not None)

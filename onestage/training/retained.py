@@ -8,6 +8,7 @@ ratio over records.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from onestage.config import RecipeError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 EVERY = 4
 """Without held-out rows, each such record of a text is for the certificate."""
+GOAL_TOKENS = 4096
+"""Scored tokens of each goal, by which a price is measured."""
 Sums = tuple[float, float, int]
 """Of a record: loss and KL summed over its scored tokens, and their number."""
 
@@ -116,6 +119,20 @@ class OnStream:
     def held_out(self) -> tuple[float, float, Interval]:
         now = by_record(self.run, self.later)
         return changed(list(zip(self.before, now, strict=True)))
+
+
+def goal_records(run: Run, goals: Sequence[str]) -> list[Encoded]:
+    """Records by which the goals' loss is measured: held-out ones of each term, some thousand tokens of
+    them, or of those that are trained on; none that the policy answers itself."""
+    held_out = list(chain.from_iterable(run.data.held_out.values()))
+    found: list[Encoded] = []
+    for name in goals:
+        for records in (held_out, run.first_records()):
+            mine = [r for r in records if not r.is_problem and run.terms.name_of(r) == name]
+            if mine:
+                found += split(mine, GOAL_TOKENS)[0]
+                break
+    return found
 
 
 def changed(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onestage.training.drawn import NEAR, STEEP, TRIES, Drawing, Line
+from onestage.training.drawn import NEAR, STEEP, TRIES, Drawing, Line, prices
 
 
 def test_a_part_of_the_way_by_hand() -> None:
@@ -85,3 +85,19 @@ def test_a_hill_on_the_way_is_gone_over() -> None:
     Drawing().until(1.2, draw, again)
     assert again() <= 1 + NEAR
     assert part > 0.1
+
+
+def test_a_price_by_hand() -> None:
+    """From 1 the weight went to 3; the goal is (w - 5)^2, x is (w - 1)^2, another does not fall. At .9
+    of the way stands 2.8: the goal is 4.84 for 4, and x 3.24 for 4. The weight is what it was."""
+    weight = torch.tensor([3.0])
+    line = Line({"w": weight})
+    line.start["w"] = torch.tensor([1.0])
+
+    def measure() -> tuple[float, dict[str, float]]:
+        w = float(weight)
+        return (w - 5) ** 2, {"x": (w - 1) ** 2, "flat": 0.0}
+
+    found = prices(line, line.weights, measure)
+    assert found == {"x": pytest.approx((4.84 - 4) / (4 - 3.24), rel=1e-5)}
+    assert weight.item() == 3.0

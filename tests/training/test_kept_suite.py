@@ -194,6 +194,14 @@ def test_check_says_what_it_will_cost(keeping: Make) -> None:
     assert any(told in note for note in found.findings.notes)
 
 
+def test_check_says_what_does_nothing(keeping: Make) -> None:
+    for beyond in ("draw_back", "wait"):
+        recipe = keeping(by="step", items=8, then="relax", beyond=beyond)
+        (found,) = check_recipe(recipe)
+        told = any("then: relax does nothing" in line for line in found.findings.warnings)
+        assert told == (beyond == "draw_back")
+
+
 NEAR = {"name": "near", "path": "near.jsonl"}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": (
