@@ -85,6 +85,10 @@ def tasks(recipe_of: Make, tmp_path: Path) -> Callable[[str], dict[str, Any]]:
             recipe["rollout"] = {"max_completion_length": 8, "num_generations": 4}
             recipe["rollout"]["engine"] = {"name": "transformers", "batch_size": 3}
             recipe["train"] |= {"batch_size": 2, "max_steps": 6}
+        elif what == "mix":
+            recipe = recipe_of("demonstration", "pair", **train, **budget)
+            recipe["objective"] = {"demonstration": "sft", "pair": "dpo"}
+            recipe["schedule"], recipe["train"]["max_steps"] = "mix", 6
         elif what == "maxright":
             recipe = recipe_of("demonstration", "pair", **train, **budget)
             recipe["objective"] = {"demonstration": "sft", "pair": "dpo"}
@@ -122,6 +126,8 @@ CASES = [
     ("uft full", "4 as two copies"),
     ("uft lora", "4 in parts"),
     ("maxright full", "2 in parts"),
+    ("mix full", "2 in parts"),  # of two terms in a step, whose gradients the gauges read
+    ("mix lora", "2 in parts"),
     ("kept full", "2 in parts"),
     ("grpo full", "2 whole"),
     ("grpo lora", "2 in parts"),
@@ -145,6 +151,7 @@ def test_ranks_do_what_one_process_does(
     if task not in ALONE:
         ALONE[task] = go(recipe, tmp_path / "one"), weights(tmp_path / "one")
     one, mine = ALONE[task]
+    assert any("gauge/cosine/sft/dpo" in line for line in one) == task.startswith("mix")
     many = spread({**recipe, "cache_dir": str(tmp_path / "own")}, layout, tmp_path / "many")
     # What is watched is a KL of .001, the difference of numbers a thousand times as large, and steers.
     agree(one, many, times=10 if task.startswith("kept") else 1)
