@@ -101,7 +101,7 @@ class Keeper:
             if self._over(name) > 1 + NEAR:
                 self.run.say(
                     f"keep {name}: {now:.4g} at step {self.run.step}, beyond its aim; it was drawn back "
-                    f"{self.watches[name].again} times, and its share of the time has room for no more"
+                    f"{self.watches[name].again} times, and no more were planned for"
                 )
             place = f"keep/{name}"
             found |= {f"{place}/before_drawing": found[f"{place}/measured"]}

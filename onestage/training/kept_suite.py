@@ -25,7 +25,6 @@ from onestage.stats import Estimate, Interval
 from onestage.training.asked import Asked, drawn
 from onestage.training.asker import Asker
 from onestage.training.certificate import too_few, widened
-from onestage.training.drawn import TRIES
 from onestage.training.keep import Keep
 from onestage.training.pace import Pace
 from onestage.training.pulled import Pulled, weighed_by
@@ -39,8 +38,8 @@ FEWEST = 7
 CERTIFICATE = 2
 """Measurements that it costs: as many items as are watched, before and after."""
 AGAIN = 2
-"""Measurements more, at most, of one after which weights are drawn back, where a share of the time is to
-be kept; none is planned for more."""
+"""Measurements more, at most, of one after which weights are drawn back: what is planned has room for
+them, and for no more."""
 
 
 def suite_of(keep: Keep) -> Suite:
@@ -144,7 +143,7 @@ class OnSuite:
     def __init__(self, run: Run, keep: Keep, clock: Callable[[], float] = time.monotonic) -> None:
         self.run, self.keep, self.clock = run, keep, clock
         self.often = measurements(keep, run.steps, run.average is not None)
-        self.again = AGAIN if keep.items is None else TRIES
+        self.again = AGAIN
         """How often it may be measured anew while weights are drawn back."""
         self.began, self.spent = clock(), 0.0
         """When this process began with it, and the seconds that its answers have taken since."""

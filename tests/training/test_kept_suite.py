@@ -161,7 +161,7 @@ def test_weights_are_drawn_back_within_the_share(
     assert (
         "up to 13 measurements" in said[0]
     )  # the start model's, 3 of 3 each, and 3 of the average
-    assert sum("has room for no more" in line for line in said) == 3
+    assert sum("no more were planned for" in line for line in said) == 3
     (found,) = check_recipe(recipe)
     assert any("up to 7 items at 13 times" in note for note in found.findings.notes)
 
