@@ -251,20 +251,19 @@ def _contradicted(store: Store) -> dict[str, int]:
     found = {}
     for kind in store.counts():
         if kind in THUMBS:
-            keys = _keys(store, kind)
-            up = np.concatenate(list(store.scores(kind))) > 1 / 2
-            found[kind] = len(np.intersect1d(keys[up], keys[~up]))
+            key_N = _keys(store, kind)[:, 0]
+            up_N = np.concatenate(list(store.scores(kind))) > 1 / 2
+            found[kind] = len(np.intersect1d(key_N[up_N], key_N[~up_N]))
         elif FEEDBACK[kind].paired:
-            both = np.intersect1d(_keys(store, kind), _keys(store, kind, turned=True))
-            found[kind] = len(both) // 2
+            found[kind] = len(np.intersect1d(*_keys(store, kind).T)) // 2
     return {kind: count for kind, count in found.items() if count}
 
 
-def _keys(store: Store, kind: Kind, turned: bool = False) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """A digest of the tokens of each record of a kind; `turned`, its paths from behind."""
-    step = -1 if turned else 1
-    paths = (list(store.path_keys(int(number)))[::step] for number in store.numbers([kind]))
-    return np.array([_digest(b"/".join(one)) for one in paths], np.uint64)
+def _keys(store: Store, kind: Kind) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """(N, 2) digests of the tokens of each record of a kind: of its paths in order, and from behind."""
+    each = (list(store.path_keys(int(number))) for number in store.numbers([kind]))
+    both = (_digest(b"/".join(way)) for one in each for way in (one, one[::-1]))
+    return np.fromiter(both, np.uint64).reshape(-1, 2)
 
 
 def _warnings(found: Findings) -> Iterator[str]:
