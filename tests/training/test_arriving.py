@@ -45,7 +45,7 @@ def stream(rows: Callable[[], Rows], **options: Any) -> Stream:
 @pytest.fixture
 def recipe(recipe_of: Make) -> dict[str, Any]:
     made = recipe_of("demonstration", objective="sft", train__batch_size=4)
-    made["train"] |= {"max_steps": 5, "save_steps": 1, "bad_rows": "skip"}
+    made["train"] |= {"max_steps": 4, "save_steps": 2, "bad_rows": "skip"}
     return made
 
 
@@ -85,31 +85,24 @@ def test_each_record_is_drawn_once_in_portions_that_come_when_they_are_needed(
 def test_a_run_on_rows_without_end_is_the_same_in_pieces_and_on_ranks(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
+    """To the bit where it goes on as it was begun; to 1e-6 where that is on two nodes."""
     seen: list[int] = []
     go(recipe, tmp_path / "one", lambda: asked(seen))
     table = read_json(tmp_path / "one" / "data.json")["train"]["asked"]
-    assert (table["records"], table["refused"]) == ({"demonstration": 23}, 1)  # 20 were drawn
-    assert len(seen) <= 30
+    assert (table["records"], table["refused"]) == ({"demonstration": 17}, 1)  # 16 were drawn
+    assert len(seen) <= 24
+    shorter = {**recipe, "train": {**recipe["train"], "max_steps": 2}}
 
-    def work(resume: bool, steps: int) -> None:
-        cache = tmp_path / f"cache{os.environ['RANK']}"
-        told = {**recipe, "cache_dir": str(cache), "train": {**recipe["train"], "max_steps": steps}}
-        go(told, tmp_path / "ranks", lambda: asked([]), resume)
+    def work() -> None:
+        cache = {"cache_dir": str(tmp_path / f"cache{os.environ['RANK']}")}
+        go(shorter | cache, tmp_path / "ranks", lambda: asked([]))
 
-    on_ranks(2, work, False, 2, nodes=2, seconds=60)
-    on_ranks(2, work, True, 4, nodes=2, seconds=60)
+    on_ranks(2, work, nodes=2, seconds=60)
     go(recipe, tmp_path / "ranks", lambda: asked([]), resume=True)
     assert losses(tmp_path / "ranks") == pytest.approx(losses(tmp_path / "one"), abs=1e-6)
-
-
-def test_in_pieces_on_as_many_ranks_it_is_the_same_to_the_bit(
-    recipe: dict[str, Any], tmp_path: Path
-) -> None:
-    go(recipe, tmp_path / "one", lambda: asked([]))
-    cut = {**recipe, "train": {**recipe["train"], "max_steps": 3}}
-    go(cut, tmp_path / "cut", lambda: asked([]))
+    go(shorter, tmp_path / "cut", lambda: asked([]))
     with pytest.raises(ValueError, match=r"made with other data: \['asked'\]"):
-        go(recipe, tmp_path / "cut", lambda: asked([], odd=9), resume=True)
+        go(recipe, tmp_path / "cut", lambda: asked([], odd=7), resume=True)
     go(recipe, tmp_path / "cut", lambda: asked([]), resume=True)
     assert losses(tmp_path / "cut") == losses(tmp_path / "one")
     (one, other) = (
