@@ -7,7 +7,7 @@ import torch
 from support.tiny import make_tokenizer, tiny_llama, token_path
 from torch import Tensor
 
-from onestage.data.packing import pack
+from onestage.data.packing import EMPTY, pack
 from onestage.models.distributions import Head, rivals
 from onestage.models.head import Shape
 from onestage.models.policy import Policy
@@ -80,6 +80,8 @@ def test_with_nothing_mixed_in_it_is_the_likelihood() -> None:
     policy.ask_with({"mixed_logp": 0.0})
     said = policy.look(ROW, ["mixed_logp"])
     torch.testing.assert_close(said["mixed_logp"], said["logp"])
+    nothing = policy.look(EMPTY, ["mixed_logp"])  # what a rank runs while others have a row
+    assert nothing["mixed_logp"].shape == nothing["logp"].shape
     assert not policy.model.get_input_embeddings()._forward_hooks
 
 
