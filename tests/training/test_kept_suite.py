@@ -158,9 +158,8 @@ def test_weights_are_drawn_back_within_the_share(
     recipe["train"] |= {"average": "ema"}
     said = go(recipe, tmp_path / "out")
     assert Counter(asked) == {2: 3, 4: 3, 6: 6}
-    assert (
-        "up to 13 measurements" in said[0]
-    )  # the start model's, 3 of 3 each, and 3 of the average
+    # The start model's, three of three each, and three of the average.
+    assert "up to 13 measurements" in said[0]
     assert sum("no more were planned for" in line for line in said) == 3
     (found,) = check_recipe(recipe)
     assert any("up to 7 items at 13 times" in note for note in found.findings.notes)
