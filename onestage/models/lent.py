@@ -40,7 +40,7 @@ def lent(model: Any) -> Iterator[None]:
     """Inside, a run may set the model up as it needs it; at the end, also after an error, it is as it
     was but for weights, adapters (and what PEFT froze under them) and generation settings."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    attention, checkpoints = base.config._attn_implementation, base.is_gradient_checkpointing
+    attention, checkpoints = base.config._attn_implementation, _checkpoints(base)
     modes = {module: module.training for module in model.modules()}
     noise = list(noise_of(model))
     try:
@@ -52,11 +52,16 @@ def lent(model: Any) -> Iterator[None]:
         for parameter in model.parameters():
             parameter.grad = None
         in_pefts_passes(model)
-        if base.is_gradient_checkpointing and not checkpoints:
+        if _checkpoints(base) and not checkpoints:
             base.gradient_checkpointing_disable()
             base.disable_input_require_grads()
         if base.config._attn_implementation != attention:
             base.set_attn_implementation(attention)
+
+
+def _checkpoints(base: Any) -> bool:
+    """Whether activations are checkpointed; the model's own word for it was renamed in transformers."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
 
 
 def _put_back(module: Any, modes: Mapping[nn.Module, bool], mode: bool) -> None:
