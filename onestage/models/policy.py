@@ -22,6 +22,7 @@ from onestage.models.attention import masks, reach
 from onestage.models.beside import Beside
 from onestage.models.distributions import DIVERGENCES
 from onestage.models.low_rank import in_fewer_passes
+from onestage.models.mixed import read_two_ways
 from onestage.models.preserved import Preserved
 from onestage.models.probe import Fit, probe
 from onestage.models.readout import Likelihoods, Readout, Rewards, Said, on_device
@@ -121,7 +122,7 @@ class Policy(nn.Module):
             what = "a value head" if "value" in reads else "a look at whole distributions"
             raise ValueError(f"{what} needs a model with a plain head ({self.fit.reason})")
         beside = self.beside if set(reads) & set(DIVERGENCES) else None
-        packs = self.packs(row) and (beside is None or beside.packs(row))
+        packs = self.packs(row, reads) and (beside is None or beside.packs(row))
         more = self._more(1 if packs else len(row.paths))
         if packs:
             # Asked before the policy, whose weights it may stand on.
@@ -147,8 +148,10 @@ class Policy(nn.Module):
         one = self.fit.layout == "forest" and reach(self.base.config) is None
         return 0 if one else more_passes(self, passes)
 
-    def packs(self, row: Row) -> bool:
-        """Whether a row is run in one forward pass, or each of its paths alone."""
+    def packs(self, row: Row, reads: Collection[str] = ()) -> bool:
+        """Whether a row is run in one forward pass, or each of its paths alone, where this is read."""
+        if "mixed_logp" in reads and read_two_ways(row):
+            return False
         end = reach(self.base.config)
         longest = int(row.tree.position_T.max()) + 1
         return self.fit.layout == "forest" and (end is None or longest <= end)

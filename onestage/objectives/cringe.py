@@ -24,6 +24,7 @@ Sums over tokens; the mean is over pairs. Default: cringe_coef 1, the released c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -60,6 +61,11 @@ class Cringe(Objective):
             raise ValueError(f"cringe: cringe_coef must be at least 0, got {self.cringe_coef}")
         if self.temperature <= 0:
             raise ValueError(f"cringe: temperature must be positive, got {self.temperature}")
+        if self.bias == -math.inf:
+            raise ValueError(
+                "cringe: bias must be a number or .inf (gate open), got -.inf, which shuts the gate: "
+                "nothing would be learnt"
+            )
 
     @property
     def numbers(self) -> Mapping[Need, float]:

@@ -15,7 +15,8 @@ of 1 in each answer, and a gradient goes through them, as in their code. `gamma:
 Their code mixes embeddings of the start model, frozen; here they are the policy's, which it will be used
 with. With adapters, which leave them alone, that is the same.
 
-Two forward passes; the first is not gone back through, but is kept in memory. The mean is over
+Of a conversation, later turns read those that are scored before them mixed, too, and prompts as they
+stand. Two forward passes; the first is not gone back through, but is kept in memory. The mean is over
 responses. Default: mix 0.2, gamma 0.95.
 """
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
@@ -77,18 +77,18 @@ class Gauges:
         for (name, which), units in size.items():
             self.part[name, which] = units / (size[name, 0] + size[name, 1])
 
-    def expect(self, row: Row, batch: Batch, passes: int) -> None:
-        """The row that goes forward and backward next, in so many passes: one that goes in pieces is not
-        looked at, and its step says nothing."""
+    def expect(self, row: Row, batch: Batch, passes: int, reads: Collection[str]) -> None:
+        """The row that goes forward and backward next, in so many passes, and what is read of it: one
+        that goes in pieces is not looked at, and its step says nothing."""
         self.whole &= passes == 1
         records = [batch.records[number] for number in row.records]
         if passes > 1 or not records:
             self.gauge.expect(None)
             return
         # What is read partly as the policy's own guess goes through the model a second time.
-        times = 1 + ("mixed_logp" in self.terms.needs_of(*records))
+        times = 1 + ("mixed_logp" in reads)
         whose = [(r.scored, self.half[id(r)], self.common[id(r)]) for r in records]
-        if self.policy.packs(row):
+        if self.policy.packs(row, reads):
             self.gauge.expect([shares(row, whose, self.gauge.groups)] * times)
             return
         sizes = [len(record.paths) for record in records]

@@ -44,7 +44,7 @@ def backward(
     other. `last`: whether no other row of the step follows.
     """
     if run.gauges:
-        run.gauges.expect(row, batch, passes)
+        run.gauges.expect(row, batch, passes, needs_of(run, row, batch))
     if passes > 1:
         return _Pieces(run, row, batch, passes).backward(weights, counts, last)
     with run.devices.adding(last=last):

@@ -58,7 +58,7 @@ def test_against_plain_transformers(layout: str, monkeypatch: pytest.MonkeyPatch
     policy = Policy(tiny_llama(0), make_tokenizer())
     policy.ask_with({"rivals": 3, "mixed_logp": 0.3})
     if layout == "alone":
-        monkeypatch.setattr(Policy, "packs", lambda self, row: False)
+        monkeypatch.setattr(Policy, "packs", lambda *_: False)
     said, want = policy.look(ROW, READS), naive(policy.model, 0.3, 3)
     assert not torch.allclose(want["mixed_logp"], want["logp"], atol=1e-3)
     inner = policy.model.model
@@ -73,6 +73,22 @@ def test_against_plain_transformers(layout: str, monkeypatch: pytest.MonkeyPatch
             torch.testing.assert_close(
                 found, naively, rtol=1e-3, atol=1e-5 * float(naively.abs().max())
             )
+
+
+def test_a_turn_that_another_path_only_reads_is_mixed_for_its_own() -> None:
+    """Design law 4: the answer of one path is the prompt of another, which reads it as it stands."""
+    policy = Policy(tiny_llama(0), make_tokenizer())
+    policy.ask_with({"mixed_logp": 0.5})
+    longer = token_path([*IDS[0], 44, 45, 1], (6, 9), responses=(1,))
+    (both,) = pack([[PATHS[0], longer]], 64)
+    assert len(both) == 9  # the longer one is all of it
+    alone = [policy.look(pack([[path]], 64)[0], ["mixed_logp"]) for path in both.paths]
+    want = torch.cat([said["mixed_logp"] for said in alone])
+    torch.testing.assert_close(policy.look(both, ["mixed_logp"])["mixed_logp"], want)
+    talk = token_path([*IDS[0], 44, 45, 1], (3, 6), (7, 9), responses=(0, 1))
+    assert policy.packs(both)
+    assert not policy.packs(both, ["mixed_logp"])
+    assert all(policy.packs(row, ["mixed_logp"]) for row in (ROW, EMPTY, pack([[talk]], 64)[0]))
 
 
 def test_with_nothing_mixed_in_it_is_the_likelihood() -> None:

@@ -88,6 +88,7 @@ def test_it_says_how_many_rivals() -> None:
         ({"k": 0}, "k"),
         ({"cringe_coef": -1.0}, "cringe_coef"),
         ({"temperature": 0.0}, "temperature"),
+        ({"bias": -math.inf}, "bias"),
     ],
 )
 def test_bad_options(options: dict[str, float], told: str) -> None:

@@ -22,7 +22,7 @@ def test_a_study_file_can_be_done(file: Path, tmp_path: Path, model_folder: Path
     """Making a study checks worlds, recipes and claims; nothing is written."""
     world = {"name": "folder", "model": str(model_folder), "data": str(tmp_path)}
     write_rows(tmp_path / "text.test.jsonl", [{"text": "one two three"}])
-    real = file.stem == "real_models"  # whose model and data are its user's
+    real = file.stem.startswith("real_")  # whose model and data are its user's
     study = load_study(file, [f"world={json.dumps(world)}"] if real else [])
     Study(study, tmp_path / "out", tmp_path / "cache")
     assert not (tmp_path / "out").exists()
@@ -31,7 +31,8 @@ def test_a_study_file_can_be_done(file: Path, tmp_path: Path, model_folder: Path
     assert reported(study, settled(study))
     if file != FILE:
         assert study.name == file.stem
-        assert len(study.seeds) >= 5
+        # Of three seeds no claim is decided, and that study tells values instead.
+        assert len(study.seeds) >= (3 if file.stem == "real_keep" else 5)
         assert study.claims
         assert all(claim.source and claim.paper for claim in study.claims)
 

@@ -148,7 +148,7 @@ def test_a_row_in_pieces_makes_the_step_say_nothing(recipe_of: Make, tmp_path: P
     weights = {"sft": 0.5, "dpo": 0.5}
     for passes, said in ((1, True), (2, False)):
         gauges.begin(records)
-        gauges.expect(batch.rows[0], batch, passes)
+        gauges.expect(batch.rows[0], batch, passes, ["logp"])
         numbers = gauges.numbers(gauges.read()).tolist()
         assert (gauges.slopes(numbers, weights) is not None) == said
 
