@@ -59,6 +59,12 @@ FAMILIES = {
         "<|end|>",
         strips=True,
     ),
+    "Phi 4 mini (the end of the text at the end of the turn)": Family(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% else %}{{ eos_token }}{% endif %}",
+        ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>"),
+        "<|end|>",
+    ),
     "Mistral (system text in the user's turn)": Family(
         "{{ bos_token }}{% if messages[0].role == 'system' %}{% set s = messages[0].content ~ '\n\n' %}"
         "{% set ms = messages[1:] %}{% else %}{% set s = '' %}{% set ms = messages %}{% endif %}"

@@ -162,15 +162,22 @@ def _marked(plain: Dialect, tail: str, going_on: str, openers: set[str]) -> int:
     first = plain.tokens.search(tail)
     if not first:
         return len(tail.rstrip())  # without a token of its own, a marker is the text of the tail
-    end = first.end()
+    end, shared = first.end(), alike(tail, going_on)
     while (following := plain.tokens.match(tail, end)) and following.group() not in openers:
+        if end <= shared and _is_over(plain, going_on[end:], openers):
+            break  # what follows is the end of the conversation (Phi 4)
         end = following.end()  # the reply and the turn may each have an end of their own
-    shared = alike(tail, going_on)
     for match in plain.tokens.finditer(tail, end):
         if match.end() > shared or match.group() in openers:
             break
         end = match.end()  # a channel's end, its name, and then the turn's end
     return end
+
+
+def _is_over(plain: Dialect, behind: str, openers: set[str]) -> bool:
+    """Whether a turn has ended where others follow it: no token that could end it stands behind."""
+    following = plain.tokens.match(behind.lstrip())
+    return following is None or following.group() in openers
 
 
 def _call_end(plain: Dialect, apply: Apply) -> str:

@@ -12,16 +12,20 @@ from __future__ import annotations
 import copy
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from onestage.data.encoded import Encoded
 from onestage.data.reading import read
 from onestage.data.store import Store, write_by_content
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
+
+OPEN = 4
+"""Portions that are open at once, beside the first."""
 
 
 class Lap(NamedTuple):
@@ -35,29 +39,46 @@ class Lap(NamedTuple):
     """Which of them it is."""
 
 
+class Shelf(Sequence[Store]):
+    """Stores one behind the other: the first stays open, of the others those that were read last. What
+    is open takes memory and files, and of data without an end there is no last portion."""
+
+    def __init__(self, first: Store) -> None:
+        self.first, self.folders = first, [first.folder]
+        self._opened = lru_cache(maxsize=OPEN)(Store)
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def __getitem__(self, number: Any) -> Any:
+        folder = self.folders[number]
+        return self.first if folder == self.first.folder else self._opened(folder)
+
+
 class Portions:
     """The portions of a stream that are there, and how the next one is had."""
 
     def __init__(self, first: Store, more: Callable[[], Store | None]) -> None:
         """`more`: the next portion, or None where the source has ended."""
-        self.stores, self.more, self.ended = [first], more, False
-        self.begins = [0]
-        """Of each portion: the number of its first record."""
+        self.stores, self.more, self.ended = Shelf(first), more, False
+        self.edges = [0, len(first)]
+        """The number of the first record of each portion, and of the one that is to come."""
         self.table = copy.deepcopy(first.table)
         """Of all of them."""
 
     def __len__(self) -> int:
         """Records that are there."""
-        return self.begins[-1] + len(self.stores[-1])
+        return self.edges[-1]
 
     def __getitem__(self, number: int) -> Encoded:
         portion = self._portion(number)
-        return self.stores[portion][number - self.begins[portion]]
+        record: Encoded = self.stores[portion][number - self.edges[portion]]
+        return record
 
     @property
     def content(self) -> str:
         """A name for what is in all of them."""
-        names = "/".join(store.folder.name for store in self.stores)
+        names = "/".join(folder.name for folder in self.stores.folders)
         return hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
 
     def lap(self, cursor: int) -> Lap:
@@ -66,8 +87,8 @@ class Portions:
             self._next()
         epoch, place = divmod(cursor, len(self)) if self.ended else (0, cursor)
         portion = self._portion(place)
-        begin = self.begins[portion]
-        return Lap(f"{epoch}.{portion}", begin, len(self.stores[portion]), place - begin)
+        begin, end = self.edges[portion : portion + 2]
+        return Lap(f"{epoch}.{portion}", begin, end - begin, place - begin)
 
     def reach(self, count: int) -> None:
         """Have so many portions come, if the source has them."""
@@ -75,23 +96,25 @@ class Portions:
             self._next()
 
     def _portion(self, number: int) -> int:
-        return bisect_right(self.begins, number) - 1
+        return bisect_right(self.edges, number) - 1
 
     def _next(self) -> None:
         found = self.more()
         if found is None:
             self.ended = True
             return
-        odd = sorted(found.counts().keys() - self.stores[0].counts().keys())
+        odd = sorted(found.counts().keys() - self.stores.first.counts().keys())
         if odd:
-            source, here = self.table.source, ", ".join(self.stores[0].counts())
+            source, here = self.table.source, ", ".join(self.stores.first.counts())
             raise ValueError(
                 f"data {source}: {odd[0]} records come in portion {len(self.stores) + 1}, and the first "
                 f"holds {here} alone; give each kind a stream of its own"
             )
-        self.begins.append(len(self))
-        self.stores.append(found)
+        self.edges.append(len(self) + len(found))
+        self.stores.folders.append(found.folder)
         self.table.merge(found.table)
+        # Of columns, a portion tells those of all rows that were read until then.
+        self.table.unused, self.table.absent = found.table.unused, found.table.absent
 
 
 class Arriving:
@@ -103,6 +126,7 @@ class Arriving:
 
     def __call__(self) -> Store | None:
         """The next portion, encoded now, of no more rows than it takes; None where none is left."""
+        self.reading.annotated = 0  # it is noted with the portion's own rows
         rows = list(islice(self.reading, self.size))
         if not rows:
             return None

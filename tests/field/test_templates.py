@@ -284,6 +284,13 @@ def test_an_opening_that_is_always_written_ends_no_reply() -> None:
     assert texts == ["one<|/SAY|><|STOP|>", "two<|/SAY|><|STOP|>"]
 
 
+def test_the_end_of_a_text_is_no_part_of_the_turn_that_ends_in_front_of_it() -> None:
+    tokenizer = family("Phi 4")
+    assert [tokenizer.decode([end]) for end in dialect(tokenizer).ends] == ["<|end|>"]
+    texts = spans(tokenizer, user("a"), said("one"), user("b"), said("two"))
+    assert texts == ["one<|end|>", "two<|end|>"]
+
+
 def test_a_prompt_in_words_that_is_always_written_ends_no_reply() -> None:
     """As DeepSeek Coder's templates are passed on."""
     tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])

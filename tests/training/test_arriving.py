@@ -82,6 +82,26 @@ def test_each_record_is_drawn_once_in_portions_that_come_when_they_are_needed(
     assert [portions[n].id for n in (0, 5, 11)] == [store[0].id for store in portions.stores]
 
 
+def test_of_many_portions_few_are_open_and_what_stood_beside_their_rows_is_told_once(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    def rated() -> Rows:
+        for n in range(16):
+            row = {"prompt": f"{n}?", "completion": " it.", "label": True, "annotator": "me"}
+            yield row | ({"late": 1} if n > 8 else {})
+
+    more = Arriving(stream(rated, portion=1), Encoder(tokenizer, 128), tmp_path)
+    first = more()
+    assert first is not None
+    files = len(os.listdir("/dev/fd"))
+    portions = Portions(first, more)
+    portions.reach(99)
+    assert [portions[n].id for n in range(16)] == [store[0].id for store in portions.stores]
+    assert len(os.listdir("/dev/fd")) < files + 20  # each has three
+    assert list(portions.table.notes.values()) == [16]
+    assert portions.table.unused == {"late": ""}
+
+
 def test_a_run_on_rows_without_end_is_the_same_in_pieces_and_on_ranks(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
