@@ -53,8 +53,9 @@ class CheckpointError(ValueError):
     """No checkpoint, or one that is damaged or belongs to another run."""
 
 
-def save(run: Run, *, best: bool = False) -> None:
-    """Save a run as it stands; all ranks must call. `best`: it has the lowest evaluation loss so far.
+def save(run: Run, *, best: bool = False, beside: Mapping[str, Any] | None = None) -> None:
+    """Save a run as it stands; all ranks must call. `best`: it has the lowest evaluation loss so far;
+    `beside`: what is told with its progress.
 
     With `train.async_save` it is written while the run goes on (`run.saving`)."""
     run.saving.wait()
@@ -79,6 +80,7 @@ def save(run: Run, *, best: bool = False) -> None:
         "tokens": run.tokens,
         "best": run.best if math.isfinite(run.best) else None,
         "logged": run.folder.logged(),
+        **(beside or {}),
     }
     if run.benchmarks:
         progress["evaluate"] = run.benchmarks.state()
@@ -119,18 +121,11 @@ def save(run: Run, *, best: bool = False) -> None:
         finish()
 
 
-def mark_best(run: Run) -> None:
-    """The checkpoint of this step, which was saved, is the best so far."""
-    run.saving.wait()
-    if run.folder:
-        kept = Checkpoints(run.out)
-        kept.link("best", kept.of(run.step))
-
-
-def resume(run: Run) -> None:
-    """Put a run where its newest checkpoint left it; `CheckpointError` for one of another run."""
+def resume(run: Run) -> Mapping[str, Any]:
+    """Put a run where its newest checkpoint left it, and return what that says of its progress;
+    `CheckpointError` for one of another run."""
     newest = Checkpoints(run.out).newest()
-    progress = json.loads((newest / "progress.json").read_text())
+    progress: dict[str, Any] = json.loads((newest / "progress.json").read_text())
     for name, count in progress.get("portions", {}).items():
         if name in run.data.arriving:
             run.data.arriving[name].reach(count)
@@ -169,6 +164,7 @@ def resume(run: Run) -> None:
     run.say(f"resumed after step {run.step} from {newest}")
     for line in run.changes.lines():
         run.say(f"changed since: {line}")
+    return progress
 
 
 def _require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -> None:

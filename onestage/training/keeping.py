@@ -116,12 +116,9 @@ class Keeper:
         }
 
     def end(self) -> None:
-        """Of a run that goes on only to end, hold the bounds that weights are drawn back to: since they
-        were measured it may have moved."""
-        if self.run.done and self.line:
-            found = self._hold([*self.schedule.keeps])
-            self._settle()
-            self.run.log({"step": self.run.step, **found, **self._priced()})
+        """Of a run that goes on only to end, do what one does that comes to its end."""
+        if self.run.done and (found := self.finish()):
+            self.run.log({"step": self.run.step, **found})
 
     def _settle(self) -> None:
         """At the end, where an average is what is kept: draw that back, too."""

@@ -20,8 +20,9 @@ from onestage.data.encoded import Encoded
 from onestage.data.packing import Batch, pack_records
 from onestage.objectives import wide
 from onestage.schedules import active
-from onestage.training.checkpoints import mark_best, save
+from onestage.training.checkpoints import save
 from onestage.training.devices import norm_of, total_norm
+from onestage.training.ending import finish, mark_best
 from onestage.training.evaluate import measure
 from onestage.training.forward import row_loss
 from onestage.training.metrics import Step, Window
@@ -29,7 +30,6 @@ from onestage.training.mixtures import in_batch
 from onestage.training.pieces import backward, passes_of
 
 if TYPE_CHECKING:
-    from onestage.training.keeping import Keeper
     from onestage.training.run import Run
 
 Seen = dict[tuple[int, str, str], Tensor]
@@ -47,6 +47,8 @@ def train(run: Run) -> None:
     run.policy.train()
     if run.keeper:
         run.keeper.end()
+    if run.unmeasured:
+        _measure_again(run)
     while not run.done and not _stopping(run):
         weights = decide(run)
         records = run.feeds.draw(active(weights))
@@ -64,7 +66,7 @@ def train(run: Run) -> None:
         if run.average:
             run.average.update(run.step)
         if run.keeper and run.done:
-            kept |= _finish(run, run.keeper)
+            kept |= finish(run, run.keeper)
         window.add(measured)
         for callback in run.callbacks:
             callback.step(run, measured.loss)
@@ -74,28 +76,35 @@ def train(run: Run) -> None:
             run.log({**line, **(run.answers.report() if run.answers else {})})
         if kept:
             run.log({"step": run.step, **kept})
-        if run.due(run.probe.steps if run.probe else None):
-            run.log({"step": run.step, **run.monitor.probe()})
-        better = False
-        if run.due(run.options.eval_steps):
-            losses = run.monitor.evaluate()
-            run.log({"step": run.step, **losses})
-            better = losses["eval/loss"] < run.best
-            run.best = min(run.best, losses["eval/loss"])
-            best = best or (run.benchmarks is not None and run.benchmarks.judge(losses))
-        if run.benchmarks and run.benchmarks.keeps:
-            better = best
+        better, best = _look(run, best)
         _save_due(run, better=better, best=best)
     if run.stop and not run.done:
         save(run)
 
 
-def _finish(run: Run, keeper: Keeper) -> dict[str, float]:
-    """Hold to the bounds of a run that ends; what there is to log."""
-    every = run.options.save_steps
-    if every and (run.step % every == 0 or run.options.eval_steps):
-        save(run)  # what a run that is made longer goes on from
-    return keeper.finish()
+def _look(run: Run, best: bool) -> tuple[bool, bool]:
+    """Probe and evaluate, where it is time. Whether the model is better than ever by what decides, and
+    by a suite; best: what the suites have found."""
+    if run.due(run.probe.steps if run.probe else None):
+        run.log({"step": run.step, **run.monitor.probe()})
+    better = False
+    if run.due(run.options.eval_steps):
+        losses = run.monitor.evaluate()
+        run.log({"step": run.step, **losses})
+        better = losses["eval/loss"] < run.best
+        run.best = min(run.best, losses["eval/loss"])
+        best = best or (run.benchmarks is not None and run.benchmarks.judge(losses))
+    if run.benchmarks and run.benchmarks.keeps:
+        better = best
+    return better, best
+
+
+def _measure_again(run: Run) -> None:
+    """Of a run that goes on from what was its last step, what its checkpoint does not know of."""
+    run.unmeasured = False
+    better, _ = _look(run, run.benchmarks.after_step() if run.benchmarks else False)
+    if better and run.options.save_steps:
+        mark_best(run)
 
 
 def _save_due(run: Run, *, better: bool, best: bool) -> None:

@@ -39,6 +39,7 @@ from onestage.training.benchmarks import Benchmarks
 from onestage.training.callbacks import Callback
 from onestage.training.certificate import certify
 from onestage.training.devices import Devices
+from onestage.training.ending import go_back
 from onestage.training.gauges import Gauges, gauges_of
 from onestage.training.keeping import Keeper, keeper_of
 from onestage.training.monitor import Monitor, probed
@@ -129,6 +130,8 @@ class Run:
     """What holds to the recipe's bounds, where it has some."""
     saving: Saving = field(default_factory=Saving, repr=False)
     """The checkpoint that is written while it goes on."""
+    unmeasured: bool = False
+    """Whether its step has been done, and what comes after a step has not (`ending`)."""
     enough: bool = False
     """Set where going on is no use (`evaluate.patience`): the run ends as if it had no more steps."""
     _benchmarks: Benchmarks | None = field(default=None, repr=False)
@@ -189,7 +192,7 @@ class Run:
             _ = self.monitor, self.benchmarks  # before resuming
             self.keeper = keeper_of(self)
             if self.resuming:
-                checkpoints.resume(self)
+                go_back(self, checkpoints.resume(self))
             return self.train()
 
     def train(self) -> Path:
@@ -263,10 +266,8 @@ class Run:
 
     def _planned(self) -> Iterator[Iterator[Encoded]]:
         schedule, steps = self.schedule, self.steps
-        looked = probed(self.probe, self.optimum, steps)
-        return self.feeds.planned(
-            most_drawn(schedule, steps), most_measured(schedule, steps), looked
-        )
+        drawn, measured = most_drawn(schedule, steps), most_measured(schedule, steps)
+        return self.feeds.planned(drawn, measured, probed(self.probe, self.optimum, steps))
 
     def fill_reference(self) -> None:
         """Compute the reference log-probabilities that the cache does not have yet.

@@ -62,11 +62,20 @@ def among_ranks(accelerator: Accelerator) -> Iterator[None]:
             if words:
                 words.leave(error)
             raise
-        here, why = accelerator.process_index, "another rank has stopped: its own message says why"
-        raise RankError(f"rank {here} stops here, since {heard or why}") from error
+        # By its words alone a failure of this rank's own looks the same: so they are told.
+        why = f"another rank has stopped: its own message says why (here: {_line(error)})"
+        raise RankError(
+            f"rank {accelerator.process_index} stops here, since {heard or why}"
+        ) from error
     finally:
         if words:
             words.close()
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, in a line that can be sent: names of files may hold what is no text."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said.encode(errors="backslashreplace").decode()
 
 
 class Words:
@@ -93,9 +102,8 @@ class Words:
     def leave(self, error: BaseException) -> None:
         """Tell all others why this rank stops, unless one has done so before; they have read it when
         this returns, or will not."""
-        said = " ".join(str(error).split()) or type(error).__name__
         with suppress(RuntimeError):
-            self.store.compare_set(WORDS, "", f"rank {self.rank} has stopped: {said}")
+            self.store.compare_set(WORDS, "", f"rank {self.rank} has stopped: {_line(error)}")
             self.heard()
             end = time.monotonic() + LINGER
             while self.store.add(READ, 0) < self.ranks and time.monotonic() < end:

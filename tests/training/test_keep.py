@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from onestage.runfolder import read_json, read_metrics
 from onestage.schedules import make
 from onestage.stats import another, interval, weighted
 from onestage.training import certificate
+from onestage.training.callbacks import Callback
 from onestage.training.drawn import NEAR
 from onestage.training.keep import By, Keep, What
 from onestage.training.keeping import Keeper
@@ -296,7 +298,8 @@ def test_a_run_that_is_made_longer_is_one_that_was_begun_so_long(
 ) -> None:
     """At its end weights, and an average, are drawn back to be saved; who goes on does not see that."""
     recipe = keeping({"what": "kl", "at_most": 1e-3, "steps": 4})
-    recipe["train"] |= {"max_steps": 10, "save_steps": 3, "average": average}
+    recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
+    recipe["train"] |= {"max_steps": 10, "save_steps": 3, "eval_steps": 3, "average": average}
     whole = go(recipe, tmp_path / "whole")
     recipe["train"]["max_steps"] = 6
     first = go(recipe, tmp_path / "cut")
@@ -310,11 +313,43 @@ def test_a_run_that_is_made_longer_is_one_that_was_begun_so_long(
         ]
         found[1].pop(6, None)  # of what was the end
         assert found[0] == found[1]
+    assert evaluated(tmp_path / "cut") == evaluated(tmp_path / "whole")
     for name in ("model", *(["model_last"] if average == "ema" else [])):
         mine, theirs = (
             load_file(tmp_path / n / name / "model.safetensors") for n in ("whole", "cut")
         )
         assert all(mine[key].equal(theirs[key]) for key in mine)
+
+
+class Ends(Callback):
+    """As a process that is killed behind a step."""
+
+    def step(self, run: Any, loss: float) -> None:
+        if run.step == 2:
+            raise KeyboardInterrupt
+
+
+def test_what_is_measured_behind_the_last_step_is_measured_by_who_goes_on(
+    keeping: Make, tmp_path: Path
+) -> None:
+    """Its checkpoint is written before that, and a run may be killed between the two."""
+    recipe = keeping({"what": "kl", "at_most": 0.01, "steps": 2})
+    recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
+    recipe["train"] |= {"max_steps": 2, "save_steps": 1, "eval_steps": 1}
+    go(recipe, tmp_path / "whole", self_check=False)
+    with pytest.raises(KeyboardInterrupt):
+        go(recipe, tmp_path / "cut", self_check=False, callbacks=[Ends()])
+    go(recipe, tmp_path / "cut", self_check=False, resume=True)
+    whole, cut = (evaluated(tmp_path / name) for name in ("whole", "cut"))
+    assert whole == cut
+    assert (len(whole[0]), whole[1]) == (2, "step-000002")
+    assert read_json(tmp_path / "cut/keep.json") == read_json(tmp_path / "whole/keep.json")
+
+
+def evaluated(out: Path) -> tuple[dict[int, float], str]:
+    """The held-out loss by step, and which checkpoint is the best."""
+    losses = {line["step"]: line["eval/loss"] for line in read_metrics(out) if "eval/loss" in line}
+    return losses, os.readlink(out / "checkpoints/best")
 
 
 def test_a_bound_that_is_another_one_by_now_is_held_from_then_on() -> None:

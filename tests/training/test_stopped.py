@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,3 +157,16 @@ def test_a_rank_that_waits_for_ever_is_ended(capfd: pytest.CaptureFixture[str]) 
     assert (
         "rank 1 stops here, since rank 0 has stopped: the main one broke" in capfd.readouterr().err
     )
+
+
+def test_what_only_looks_as_if_another_rank_had_stopped_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing = SimpleNamespace(heard=lambda: "", close=lambda: None)
+    monkeypatch.setattr(stopped, "Words", lambda accelerator: nothing)
+    ranks: Any = SimpleNamespace(num_processes=2, process_index=1)
+    with (
+        pytest.raises(RankError, match=r"\(here: the judge: Timed out\)"),
+        among_ranks(ranks),
+    ):
+        raise RuntimeError("the judge:\nTimed out")
