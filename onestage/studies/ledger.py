@@ -21,7 +21,7 @@ difference it speaks of lies on its side of zero, of practical size where it has
 else, and then a line says how many seeds would decide it, were the difference as measured. Verdicts are
 adjusted for the number of claims of a study (Holm); fewer than four seeds decide nothing. A claim is
 *withdrawn* where what we ran does not answer what the paper says; [changed readings](withdrawn.md) have
-their dates. What is undecided may be *asked again* by another study, on seeds that nothing was run on:
+their dates. What is undecided may be *asked again* by another study, on seeds that it was not run on:
 then it counts there. The same budget for all, the same number of tuning trials, on the validation split
 of seeds that are not reported.
 """

@@ -37,5 +37,19 @@ def test_a_study_file_can_be_done(file: Path, tmp_path: Path, model_folder: Path
         assert all(claim.source and claim.paper for claim in study.claims)
 
 
+def test_what_is_asked_again_is_asked_on_other_seeds() -> None:
+    studies = {file.stem: load_study(file) for file in FILES}
+    again = [
+        (study, studies[claim.asked_again], claim.claim)
+        for study in studies.values()
+        for claim in study.claims
+        if claim.asked_again in studies
+    ]
+    for first, second, claim in again:
+        assert not set(first.seeds) & set(second.seeds)
+        assert any(claim == other.claim for other in second.claims), claim
+    assert len(again) >= 2
+
+
 def test_there_are_study_files() -> None:
     assert len(FILES) >= 9
