@@ -24,6 +24,7 @@ Span = tuple[int, int]
 
 TAG = re.compile(r"<[^\s<>]*>|\[[^\s\[\]]*\]")
 """What looks like a marker, whether the tokenizer has a token for it or not."""
+SPACED = re.compile(rf"\s*({TAG.pattern})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +132,21 @@ def _elsewhere(opening: str, closed: str, start: int) -> tuple[str, ...]:
 
 
 def _block(asked: str) -> str:
-    """The name of the block that a prompt opens and closes again, such as one of empty thinking; "" if
+    """The mark that opens the block which a prompt closes again, such as one of empty thinking; "" if
     there is none, or it is left open for the model to think in."""
     tags = TAG.findall(asked)
     names = [_name(tag) for tag in tags]
-    return names[0] if len(tags) > 1 and tags[0] != tags[-1] and names[0] == names[-1] else ""
+    return tags[0] if len(tags) > 1 and tags[0] != tags[-1] and names[0] == names[-1] else ""
 
 
-def _behind(block: str, text: str, place: int) -> int:
-    """The place behind marks of a block that stand there."""
-    while (tag := TAG.match(text, place)) and _name(tag.group()) == block:
-        place = tag.end()
-    return place
+def _behind(block: str, text: str, place: int) -> int | None:
+    """The place behind marks of a block that stand there with nothing in it; None where it is opened and
+    holds something."""
+    end, seen = place, []
+    while (tag := SPACED.match(text, end)) and _name(tag[1]) == _name(block):
+        seen.append(tag[1])
+        end = tag.end()
+    return None if seen == [block] else end
 
 
 def _name(tag: str) -> str:
@@ -186,20 +190,19 @@ def _without_prompt(
         before = apply(turns[:number], False) if number else ""
         _check_history(shared, alike(before, head))
         return closed, shared
-    prompt = dialect.prompt if opening.endswith(dialect.prompt) else ""
+    prompt = _prompt(turns[:number], opening, apply, dialect)
     before = opening.removesuffix(prompt)
     if head.startswith(before):
         _check_history(shared, len(before))
         start = min(alike(opening, closed), shared)
         block = _block(opening[_tag_start(opening, start) :])
-        if block:  # it is closed: what the reply's own rendering has in its place goes on behind it
-            return opening + closed[_behind(block, closed, _tag_start(closed, start)) :], len(
-                opening
-            )
+        behind = _behind(block, closed, _tag_start(closed, start)) if block else None
+        if behind is not None:  # what the reply's own rendering has in its place goes on behind it
+            return opening + closed[behind:], len(opening)
         # What the template writes in place of its prompt, and of no reply, is none of this reply.
         start = shared if closed[start:shared].strip() else start
         return closed, _tag_start(closed, start)
-    place = _replaced(turns[:number], closed[:shared], opening, head, prompt)
+    place = _replaced(turns[:number], closed[:shared], opening, head, prompt, dialect.marker)
     if not place:
         raise TemplateError(
             "the chat template renders earlier turns otherwise once an assistant turn follows, and "
@@ -208,12 +211,24 @@ def _without_prompt(
     return opening + closed[place:], len(opening)
 
 
-def _replaced(before: Sequence[Message], shared: str, opening: str, head: str, prompt: str) -> int:
+def _prompt(before: Sequence[Message], opening: str, apply: Apply, dialect: Dialect) -> str:
+    """The generation prompt behind these turns; a row's arguments for the template may make it another
+    than the usual one."""
+    if opening.endswith(dialect.prompt):
+        return dialect.prompt
+    said = apply(before, False)
+    return opening[len(said) :] if opening.startswith(said) else ""
+
+
+def _replaced(
+    before: Sequence[Message], shared: str, opening: str, head: str, prompt: str, marker: str
+) -> int:
     """Where in a rendering, which begins with `shared`, the prompt of a reply ends; 0 if that is not
-    found."""
+    found. A prompt with the end of a turn behind it is an earlier reply's."""
     if prompt:
         place = shared.rfind(prompt)
-        return place + len(prompt) if place >= 0 else 0
+        earlier = place < 0 or (marker and marker in shared[place:])
+        return 0 if earlier else place + len(prompt)
     place = _asked(before, opening, head)
     return place if place <= len(shared) else 0
 

@@ -330,6 +330,16 @@ def test_another_prompt_than_is_asked_with_is_counted_and_none_of_its_marks_are_
     assert not notes(tokenizer, *thinking)
 
 
+def asking(asked: str, rendered: str) -> str:
+    """ChatML that asks so, and renders so in front of a reply."""
+    return (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        + rendered
+        + "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n" + asked + "{% endif %}"
+    )
+
+
 @pytest.mark.parametrize(
     ("asked", "rendered", "scored_too"),
     [
@@ -344,18 +354,49 @@ def test_a_reply_stands_behind_the_empty_thinking_that_it_will_be_asked_with(
 ) -> None:
     """QwQ, DeepSeek V3.2, Gemma 4 and Command R7B render replies without it."""
     tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '"
-        + rendered
-        + "' if m.role == 'assistant' }}{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n" + asked + "{% endif %}"
-    )
+    tokenizer.chat_template = asking(asked, rendered)
     encoded = encode(tokenizer, (user("a"), said("one"), user("b"), said("two")))
     assert isinstance(encoded, Encoded)
     (before, first), (_, second) = scored(encoded, tokenizer)
     assert before == f"<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n{asked}"
     assert (first, second) == (f"{scored_too}one<|im_end|>", f"{scored_too}two<|im_end|>")
     assert not encoded.notes
+
+
+def test_a_reply_that_thinks_stands_behind_no_thinking_that_is_closed() -> None:
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    tokenizer.chat_template = asking("<think>\n</think>\n\n", "{{ m.reasoning_content }}")
+    thinking = (user("a"), said("one", reasoning_content="<think>T</think>"))
+    assert spans(tokenizer, *thinking) == ["<think>T</think>one<|im_end|>"]
+    (note,) = notes(tokenizer, *thinking)
+    assert "renders this reply with '' there" in note
+
+
+@pytest.mark.parametrize("usual", ["", "<think>\n"])
+def test_a_prompt_may_be_another_where_a_row_says_so(usual: str) -> None:
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    empty = "{% if thinking is false %}<think>\n\n</think>\n\n{% else %}" + usual + "{% endif %}"
+    tokenizer.chat_template = asking(empty, "")
+    row = {"messages": [user("a"), said("one")], "chat_template_kwargs": {"thinking": False}}
+    encoded = Encoder(tokenizer, 99).encode(record_of(row, Stream("r.jsonl"), "r.jsonl:1"))
+    assert isinstance(encoded, Encoded)
+    ((before, text),) = scored(encoded, tokenizer)
+    assert before.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert (text, encoded.notes) == ("one<|im_end|>", ())
+
+
+def test_the_prompt_of_an_earlier_reply_is_not_taken_for_this_one() -> None:
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ 'NOW ' if loop.last }}{{ m.content }}"
+        "{% else %}BOT{{ '<think>' ~ m.thinking if m.thinking }}</think>{{ m.content }}<|im_end|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}BOT<think>{% endif %}"
+    )
+    prompt = [user("a"), said("one", thinking="T"), user("b")]
+    row = {"prompt": prompt, "completion": [said("two")]}
+    refused = Encoder(tokenizer, 99).encode(record_of(row, Stream("r.jsonl"), "r.jsonl:1"))
+    assert isinstance(refused, Refusal)
+    assert "its generation prompt is not in what it renders" in refused.reason
 
 
 def test_the_date_of_the_day_in_a_prompt_is_told() -> None:
