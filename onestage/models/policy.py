@@ -31,6 +31,8 @@ from onestage.models.sharding import Sharded, more_passes, opened
 
 PLAIN_HEAD = frozenset({"value", "top_entropy", "rivals", "mixed_logp", *DIVERGENCES})
 """What can be read where the head is a plain linear map alone."""
+NUMBERED = ("rivals", "mixed_logp")
+"""What is read with a number (`Policy.ask_with`)."""
 
 
 class Policy(nn.Module):
@@ -121,6 +123,12 @@ class Policy(nn.Module):
         if not chunked and set(reads) & PLAIN_HEAD:
             what = "a value head" if "value" in reads else "a look at whole distributions"
             raise ValueError(f"{what} needs a model with a plain head ({self.fit.reason})")
+        for what in NUMBERED:
+            if what in reads and what not in self.readout.numbers:
+                raise ValueError(
+                    f"{what} is read with a number, which nobody gave: call "
+                    "policy.ask_with(objective.numbers) before"
+                )
         beside = self.beside if set(reads) & set(DIVERGENCES) else None
         packs = self.packs(row, reads) and (beside is None or beside.packs(row))
         more = self._more(1 if packs else len(row.paths))

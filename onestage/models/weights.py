@@ -105,7 +105,7 @@ def load(
     if earlier:
         what = "goes on with" if source.adapter == "same" else "adds an adapter to"
         notes.append(f"training {what} the adapter in {source.name}")
-        if k := preserved_in(source):
+        if k := preserved_in(source) if door == Door.TRAINED else 0:
             notes.append(
                 f"its update stays off the {k} strongest directions of each weight ({FILE})"
             )

@@ -196,6 +196,7 @@ def test_what_lies_beside_an_adapter_and_cannot_be_kept_is_refused(
     (Path(recipe["model"]["name"]) / FILE).write_text("[]")
     (line,) = one.check(recipe)[0].findings.errors
     assert 'must say {"preserve_rank": K}' in line
+    assert one.load(recipe["model"]["name"])  # who only asks it need not know
 
 
 @pytest.mark.parametrize(

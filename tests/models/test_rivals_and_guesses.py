@@ -93,6 +93,8 @@ def test_a_turn_that_another_path_only_reads_is_mixed_for_its_own() -> None:
 
 def test_with_nothing_mixed_in_it_is_the_likelihood() -> None:
     policy = Policy(tiny_llama(0), make_tokenizer())
+    with pytest.raises(ValueError, match="mixed_logp is read with a number"):
+        policy.look(ROW, ["mixed_logp"])
     policy.ask_with({"mixed_logp": 0.0})
     said = policy.look(ROW, ["mixed_logp"])
     torch.testing.assert_close(said["mixed_logp"], said["logp"])
