@@ -86,7 +86,7 @@ def told(one: Mapping[str, Any]) -> str:
         f"{one['verdict']}"
     )
     if one["verdict"] == UNDECIDED:
-        line += f" ({enough(one)})"
+        line += f" ({enough(one) if one['records'] else 'none of them could be judged'})"
     if one["relaxed_to"] is not None:
         line += f"; relaxed to {one['relaxed_to']:.4g}"
     if one["price"] and bound > 0:

@@ -73,6 +73,7 @@ def save(run: Run, *, best: bool = False, beside: Mapping[str, Any] | None = Non
         "reference": run.compared.fingerprint,
         "data": run.data.contents(),
         "portions": {name: len(one.stores) for name, one in run.data.arriving.items()},
+        "ended": [name for name, one in run.data.arriving.items() if one.ended],
         "feeds": run.feeds.state() | (run.answers.state() if run.answers else {}),
         "schedule": run.schedule.state(),
         "clipping": run.clipping.state(),
@@ -128,7 +129,8 @@ def resume(run: Run) -> Mapping[str, Any]:
     progress: dict[str, Any] = json.loads((newest / "progress.json").read_text())
     for name, count in progress.get("portions", {}).items():
         if name in run.data.arriving:
-            run.data.arriving[name].reach(count)
+            # Of a source that had ended one more is asked for: what has grown since is another.
+            run.data.arriving[name].reach(count + (name in progress.get("ended", ())))
     _require_same_run(newest, progress, run)
     _require_fitting(newest, progress, run)
     training = read(run, newest)

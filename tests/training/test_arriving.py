@@ -132,6 +132,16 @@ def test_a_run_on_rows_without_end_is_the_same_in_pieces_and_on_ranks(
     assert one == other
 
 
+def test_a_source_that_had_ended_and_has_grown_since_is_another(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    go(recipe, tmp_path / "out", lambda: islice(asked([]), 12))
+    longer = {**recipe, "train": {**recipe["train"], "max_steps": 5}}
+    with pytest.raises(ValueError, match=r"made with other data: \['asked'\]"):
+        go(longer, tmp_path / "out", lambda: islice(asked([]), 18), resume=True)
+    go(longer, tmp_path / "out", lambda: islice(asked([]), 12), resume=True)
+
+
 def test_a_node_that_is_sent_other_rows_is_found_out(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:

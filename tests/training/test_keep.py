@@ -232,6 +232,13 @@ def test_a_verdict_is_the_intervals(values: list[float], verdict: str, words: st
     assert not words or certificate.enough(told) == words
 
 
+def test_a_certificate_of_no_record_says_so() -> None:
+    one = {"name": "gsm8k", "what": "suite", "at_most": 0.02, "records": 0, "needed": None}
+    one |= dict.fromkeys(("change", "low", "high"), math.nan) | {"relaxed_to": None, "price": None}
+    told = certificate.told(one | {"verdict": certificate.UNDECIDED})
+    assert told.endswith("undecided (none of them could be judged)")
+
+
 def test_answers_that_are_all_worth_what_they_were_say_little_of_others() -> None:
     """None of 16 changed: of others up to 1 - .025^(1/16) = .206 may (Clopper and Pearson)."""
     unchanged = interval([0.0] * 16)
