@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +101,11 @@ def _within(row: Mapping[str, Any]) -> str:
     """What is said of an object that holds a list of rows; "" of any other."""
     lists = (key for key, held in row.items() if isinstance(held, list) and held)
     key = next((key for key in lists if all(map(_is_row, row[key]))), None)
-    return f"; rows within {key!r} are written one a line by: jq -c '.{key}[]' FILE" if key else ""
+    if key is None:
+        return ""
+    plain = key.isascii() and key.isidentifier()
+    wanted = shlex.quote(f".{key}[]" if plain else f".[{json.dumps(key)}][]")
+    return f"; rows within {key!r} are written one a line by: jq -c {wanted} FILE"
 
 
 def _is_row(value: object) -> bool:

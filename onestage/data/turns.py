@@ -104,7 +104,8 @@ def _turn(
     else:
         closed, start = _without_prompt(turns, number, closed, opening, apply, dialect)
         elsewhere = _elsewhere(opening, closed, start)
-    return closed, (start, max(start, _end(closed, start, dialect))), elsewhere
+    end = _end(closed, start, turns[:number], apply, dialect)
+    return closed, (start, max(start, end)), elsewhere
 
 
 def _behind_prompt(
@@ -246,11 +247,16 @@ def _asked(before: Sequence[Message], opening: str, head: str) -> int:
 
 def _answered(before: Sequence[Message], apply: Apply) -> str:
     """What stands in front of a reply that no rule of a template looks at."""
+    return _around(before, apply)[0]
+
+
+def _around(before: Sequence[Message], apply: Apply) -> tuple[str, str]:
+    """What stands in front of such a reply and behind it."""
     answered = apply([*before, {"role": "assistant", "content": REPLY}], False)
-    head, found, _ = answered.rpartition(REPLY)
+    head, found, tail = answered.rpartition(REPLY)
     if not found:
         raise TemplateError("the chat template drops the reply of an assistant turn")
-    return head
+    return head, tail
 
 
 def _check_history(shared: int, known: int) -> None:
@@ -261,17 +267,35 @@ def _check_history(shared: int, known: int) -> None:
         )
 
 
-def _end(text: str, start: int, dialect: Dialect) -> int:
+def _end(text: str, start: int, before: Sequence[Message], apply: Apply, dialect: Dialect) -> int:
     """One past the turn's end marker, without what the template writes behind it."""
-    if dialect.tail and text.endswith(dialect.tail):
-        end = len(text) - len(dialect.tail) + len(dialect.marker)
-        if end > start:
-            return end
+    marker = dialect.marker
+    end = _marked(text, start, dialect.tail, marker)
+    if not end or marker in text[start : end - len(marker)]:
+        end = _marked(text, start, _tail(before, apply, marker), marker) or end
+    if end:
+        return end
     # A turn that ends otherwise than a plain reply, such as a tool call.
     stripped = text.removesuffix(dialect.tail[len(dialect.marker) :]).rstrip()
     closing = [m.end() for m in dialect.tokens.finditer(stripped, start)]
     marked = closing and closing[-1] == len(stripped)
     return len(stripped) if marked and len(stripped) > start else len(text)
+
+
+def _marked(text: str, start: int, tail: str, marker: str) -> int:
+    """One past the marker that a text's tail begins with; 0 where the text does not end so."""
+    end = len(text) - len(tail) + len(marker)
+    return end if tail and text.endswith(tail) and end > start else 0
+
+
+def _tail(before: Sequence[Message], apply: Apply, marker: str) -> str:
+    """What stands behind a plain reply of this conversation, of which a template may say something at
+    the end; "" where that does not begin with the marker."""
+    try:
+        tail = _around(before, apply)[1] if marker else ""
+    except TemplateError:
+        return ""
+    return tail if tail.startswith(marker) else ""
 
 
 def ends_marked(text: str, span: Span, dialect: Dialect) -> bool:

@@ -81,6 +81,10 @@ BAD_ROWS = {
         {"version": 1, "data": [DEMO, DEMO]},
         ["found 'version', 'data'", "jq -c '.data[]' FILE"],
     ),
+    "rows within an object, under two words": (
+        {"my rows": [DEMO, DEMO]},
+        ["""jq -c '.["my rows"][]' FILE"""],
+    ),
     "no columns": ({}, ["found no column that is not null"]),
     "misspelt column": (
         {"prompt": "2+2?", "respone": "4"},

@@ -399,6 +399,18 @@ def test_the_prompt_of_an_earlier_reply_is_not_taken_for_this_one() -> None:
     assert "its generation prompt is not in what it renders" in refused.reason
 
 
+def test_what_a_template_says_at_the_end_of_each_conversation_is_no_part_of_a_reply() -> None:
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "<|im_end|>\n{% endfor %}{% for m in messages if m.role == 'system' %}<|im_start|>system\n"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    talk = ({"role": "system", "content": "SYS"}, user("a"), said("one"))
+    assert spans(tokenizer, *talk) == ["one<|im_end|>"]
+
+
 def test_the_date_of_the_day_in_a_prompt_is_told() -> None:
     tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
     dated = "{% if not day %}{% set day = strftime_now('%d %b %Y') %}{% endif %}Today: {{ day }}\n"
