@@ -83,6 +83,8 @@ def save(run: Run, *, best: bool = False, beside: Mapping[str, Any] | None = Non
         "logged": run.folder.logged(),
         **(beside or {}),
     }
+    if run.data.arriving:
+        run.folder.data(run.data.table())
     if run.benchmarks:
         progress["evaluate"] = run.benchmarks.state()
     optimizer = run.optimizer.state_dict()

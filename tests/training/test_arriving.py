@@ -19,6 +19,7 @@ from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.runfolder import read_json, read_metrics, silent
 from onestage.training.build import Draft
+from onestage.training.callbacks import Callback
 from onestage.training.encode import encode_streams
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
@@ -49,9 +50,20 @@ def recipe(recipe_of: Make) -> dict[str, Any]:
     return made
 
 
-def go(recipe: dict[str, Any], out: Path, rows: Callable[[], Rows], resume: bool = False) -> None:
+def go(recipe: dict[str, Any], out: Path, rows: Callable[[], Rows], **options: Any) -> None:
     told = {**recipe, "data": [stream(rows)]}
-    carry_out(parse_recipe(told), out, resume=resume, say=silent, self_check=False)
+    carry_out(parse_recipe(told), out, say=silent, self_check=False, **options)
+
+
+class Table(Callback):
+    """What the data table says while a run goes, by step."""
+
+    def __init__(self) -> None:
+        self.records: list[int] = []
+
+    def step(self, run: Any, loss: float) -> None:
+        table = read_json(run.out / "data.json")["train"]["asked"]
+        self.records.append(table["records"]["demonstration"])
 
 
 def losses(out: Path) -> list[float]:
@@ -135,7 +147,9 @@ def test_a_run_on_rows_without_end_is_the_same_in_pieces_and_on_ranks(
 def test_a_source_that_had_ended_and_has_grown_since_is_another(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    go(recipe, tmp_path / "out", lambda: islice(asked([]), 12))
+    table = Table()
+    go(recipe, tmp_path / "out", lambda: islice(asked([]), 12), callbacks=[table])
+    assert table.records == [5, 5, 11, 11]  # as of the checkpoint before
     longer = {**recipe, "train": {**recipe["train"], "max_steps": 5}}
     with pytest.raises(ValueError, match=r"made with other data: \['asked'\]"):
         go(longer, tmp_path / "out", lambda: islice(asked([]), 18), resume=True)
