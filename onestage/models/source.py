@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateSyntaxError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from onestage.config import RecipeError
-from onestage.data.bounded import bounded, refuse_endless
+from onestage.data.bounded import EndlessTemplateError, bounded, refuse_endless
 from onestage.data.reach import require_within_reach
 from onestage.models.adapters import config_in, preserved_in
 from onestage.models.features import Door, require
@@ -212,9 +212,14 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
             tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
     except TemplateSyntaxError as error:
         raise ValueError(
-            f"model.chat_template is no Jinja: line {error.lineno}: {error.message}"
+            f"model.chat_template is no Jinja: line {error.lineno}: {error.message}; mend it there or "
+            "name another chat template"
         ) from error
-    except TemplateError:
+    except EndlessTemplateError:
+        raise
+    except (
+        Exception
+    ):  # whatever a template raises, such as of a text where it reads a list of parts
         return  # it refuses what we say; whether it does what rows say, they will show
 
 
