@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from os.path import commonprefix
 from typing import Any, Literal
 
@@ -80,8 +81,9 @@ def dialect_of(tokenizer: Any, apply: Apply) -> Dialect:
     days = tuple(found[1] for found in CLOCK.findall(str(tokenizer.chat_template or "")))
     plain = Dialect(tokens=tokens, special=_any_of(names), days=days)
     ways: tuple[Literal["text", "parts"], ...] = ("text", "parts")
-    for content in ways:
-        around = _around(replace(plain, content=content), apply, tokenizer.eos_token)
+    # Some templates refuse a conversation without a system message.
+    for system, content in product((False, True), ways):
+        around = _around(replace(plain, content=content), apply, tokenizer.eos_token, system)
         if around is None:
             continue
         ends = [
@@ -93,12 +95,12 @@ def dialect_of(tokenizer: Any, apply: Apply) -> Dialect:
     return plain
 
 
-def _around(plain: Dialect, apply: Apply, eos: str | None) -> Dialect | None:
+def _around(plain: Dialect, apply: Apply, eos: str | None, system: bool) -> Dialect | None:
     """Prompt, header, tail and marker; None where the template does not render our conversation."""
-    asked, reply, again = _conversation(plain.content)
+    *asked, reply, again = _conversation(plain.content, system)
     try:
-        before, opening = apply([asked], False), apply([asked], True)
-        whole = apply([asked, reply], False)
+        before, opening = apply(asked, False), apply(asked, True)
+        whole = apply([*asked, reply], False)
     except TemplateError:
         return None
     if REPLY not in whole:
@@ -110,12 +112,13 @@ def _around(plain: Dialect, apply: Apply, eos: str | None) -> Dialect | None:
     prompt = opening[alike(before, opening) :]
     header = "" if prompt else head[alike(before, head) :]
     header = header if header.strip() else ""
-    marker = tail[: _marked(plain, tail, _going_on([asked, reply, again], apply), openers)]
+    marker = tail[: _marked(plain, tail, _going_on([*asked, reply, again], apply), openers)]
     return replace(known, prompt=prompt, header=header, tail=tail, marker=marker)
 
 
-def _conversation(content: str) -> list[Message]:
+def _conversation(content: str, system: bool) -> list[Message]:
     said: list[Message] = [
+        *([{"role": "system", "content": "Be kind."}] if system else []),
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": REPLY},
         {"role": "user", "content": ASKED_ON},

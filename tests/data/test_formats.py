@@ -120,6 +120,22 @@ def test_a_malformed_row_is_left_out_and_says_of_which_format(write, tmp_path):
     assert any("`rejected` must be text" in reason for reason in found.left_out)
 
 
+def test_of_gemini_s_parts_thoughts_and_calls_are_refused_by_name(write, tmp_path):
+    def asked(role: str, **part: Any) -> dict[str, Any]:
+        turns = [{"parts": [{"text": "Hi"}]}, {"role": role, "parts": [part]}]
+        return {"contents": [*turns, {"role": "model", "parts": [{"text": "Yes"}]}]}
+
+    plain, thought = (
+        asked("user", text="Sure?", thought=False),
+        asked("model", text="", thought=True),
+    )
+    called = asked("function", functionResponse={"name": "f"})
+    found, rows = converted(write, tmp_path, plain, thought, called)
+    assert len(rows) == 1
+    wrong = [reason.partition(":")[0] for reason in found.left_out]
+    assert wrong == [f"a part of `contents` is {what}" for what in ("thought", "functionResponse")]
+
+
 def test_a_file_of_many_kinds_with_broken_rows_is_converted_row_by_row(write, tmp_path):
     good = [shape.row for shape in SHAPES.values()] + list(OURS.values())
     broken = b'{"prompt": \n'

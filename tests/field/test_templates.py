@@ -411,6 +411,17 @@ def test_what_a_template_says_at_the_end_of_each_conversation_is_no_part_of_a_re
     assert spans(tokenizer, *talk) == ["one<|im_end|>"]
 
 
+def test_the_end_marker_of_a_template_that_asks_for_a_system_message_is_known() -> None:
+    tokenizer = with_markers(
+        bytes_tokenizer(), FAMILIES["ChatML on a base model (EOS is another token)"]
+    )
+    needed = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}"
+    tokenizer.chat_template = needed + tokenizer.chat_template
+    assert [tokenizer.decode([end]) for end in dialect(tokenizer).ends] == ["<|im_end|>"]
+    talk = ({"role": "system", "content": "SYS"}, user("a"), said("one"))
+    assert (spans(tokenizer, *talk), notes(tokenizer, *talk)) == (["one<|im_end|>"], ())
+
+
 def test_the_date_of_the_day_in_a_prompt_is_told() -> None:
     tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
     dated = "{% if not day %}{% set day = strftime_now('%d %b %Y') %}{% endif %}Today: {{ day }}\n"

@@ -24,15 +24,16 @@ class Contents(Format):
     def rows(self, row: Row) -> Iterator[Row]:
         system = row.get("systemInstruction") or row.get("system_instruction")
         turns = [{"role": "system", "content": _text(system)}] if system else []
-        turns += [
-            {"role": ROLES[turn.get("role", "user")], "content": _text(turn)}
-            for turn in row["contents"]
-        ]
+        # Of a turn that is no text, that is said first.
+        said = [(_text(turn), turn.get("role", "user")) for turn in row["contents"]]
+        turns += [{"role": ROLES[role], "content": text} for text, role in said]
         yield {"messages": turns}
 
 
 def _text(turn: Mapping[str, Any]) -> str:
-    held = [key for part in turn["parts"] for key, value in part.items() if value is not None]
+    held = [
+        key for part in turn["parts"] for key, value in part.items() if value not in (None, False)
+    ]
     other = next((key for key in held if key != "text"), None)
     if other:
         raise RowError(f"a part of `contents` is {other}: onestage trains on text only")
