@@ -43,12 +43,12 @@ def shard(
 
     Raises `ValueError` where trained weights of one layer are held in different precisions.
     """
-    dtype = policy.dtype
     cuttable(policy)
     source: dict[str, Tensor] = {}
     if distributed.get_rank() == 0:
         source = {name: tensor.detach() for name, tensor in _tensors(policy)}
     ties = _agree(policy)
+    dtype = policy.dtype  # only now that of the main process on all: it alone has read the weights
     policy.to("meta")
     _tie(policy, ties)
     how = Sharded(mesh, device, dtype, reshard_after_forward, cpu_offload)

@@ -96,10 +96,18 @@ def spread(policy: Policy, paths: Sequence[TokenPath]) -> list[Tensor]:
 class Rounding:
     """Judges whether a difference between two passes of a model is its rounding."""
 
-    def __init__(self, floor: float, measure: Callable[[], list[Tensor]]) -> None:
+    def __init__(
+        self, floor: float, measure: Callable[[], list[Tensor]], at_once: bool = False
+    ) -> None:
         """floor: what needs no explanation; measure: how the model differs from itself (see `spread`),
-        asked for when a difference is larger."""
+        asked for when a difference is larger, or at once.
+
+        Weights in parts are put together by all ranks for each forward pass, so there none may ask for
+        more of them alone, because its difference is larger than another's.
+        """
         self.floor, self._measure = floor, measure
+        if at_once:
+            _ = self.known
 
     @cached_property
     def known(self) -> tuple[float, float]:

@@ -81,8 +81,8 @@ def check_laws(
     if not records:
         return [Verdict("1-5", True, "there is no response to try them on before the first step")]
     batch = pack_records(records, run.options.row_budget)
-    rounding = _rounding(run, batch)
     with run.policy.evaluating(), run.accelerator.autocast():
+        rounding = _rounding(run, batch)
         verdicts = [
             _starts_at_reference(run, batch, rounding, other),
             _forest_is_naive(run, batch, rounding, longest),
@@ -110,7 +110,7 @@ def _rounding(run: Run, batch: Batch) -> Rounding:
     if run.accelerator.mixed_precision != "no":
         floor = max(floor, TOLERANCE[torch.bfloat16])
     paths = [path for row in batch.rows for path in row.paths]
-    return Rounding(floor, lambda: spread(run.policy, paths))
+    return Rounding(floor, lambda: spread(run.policy, paths), at_once=bool(run.policy.sharded))
 
 
 def _with_what_is_broken(run: Run, verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
@@ -196,7 +196,11 @@ def _head_is_exact(run: Run, batch: Batch, rounding: Rounding) -> Verdict:
         return Verdict("3 chunked head = full logits", True, "the model's own logits are used")
     base, path = run.policy.base, batch.rows[0].paths[0]
     values, gradients = head_difference(base, path)
-    by_row = Rounding(rounding.floor, lambda: [torch.tensor([head_rounding(base, path)])])
+    by_row = Rounding(
+        rounding.floor,
+        lambda: [torch.tensor([head_rounding(base, path)])],
+        at_once=bool(run.policy.sharded),
+    )
     return Verdict(
         "3 chunked head = full logits",
         rounding.covers(torch.tensor([values])) and by_row.covers(torch.tensor([gradients])),

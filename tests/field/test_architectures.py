@@ -94,6 +94,9 @@ def test_no_number_is_no_rounding() -> None:
     assert not rounding.covers(torch.tensor([2.0, 0.0]))
     assert not rounding.covers(nan)
     assert not Rounding(0.1, lambda: [nan]).covers(torch.tensor([0.3]))
+    asked: list[int] = []
+    Rounding(0.1, lambda: asked.append(1) or [nan], at_once=True)
+    assert asked  # though nothing was compared yet: all ranks ask together
 
 
 def test_a_broken_tensor_is_named() -> None:
