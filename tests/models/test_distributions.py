@@ -58,7 +58,7 @@ def test_two_models_row_by_row(layout: str, monkeypatch: pytest.MonkeyPatch) -> 
     other = Policy(tiny_llama(1), make_tokenizer())
     policy.beside = Beside(lambda: nullcontext(other))
     if layout == "alone":
-        monkeypatch.setattr(Policy, "packs", lambda self, row: False)
+        monkeypatch.setattr(Policy, "packs", lambda self, row, reads=(): False)
     assert policy.packs(ROW) == (layout == "forest")
     said = policy.look(ROW, ["logp", *DIVERGENCES])
     want = naive(plain_logits(policy.model), plain_logits(other.model).detach())

@@ -89,7 +89,7 @@ def test_a_run_holds_its_bound_and_says_so(keeping: Make, tmp_path: Path) -> Non
     assert told["verdict"] == ("held" if held else "broken" if broken else "undecided")
 
 
-@pytest.mark.parametrize("average", ["none", "ema"])
+@pytest.mark.parametrize("average", ["ema"])
 def test_weights_go_back_where_the_bound_is_broken(
     keeping: Make, tmp_path: Path, average: str
 ) -> None:
@@ -299,14 +299,13 @@ def test_a_run_that_goes_on_only_to_end_is_held_to_its_bound(keeping: Make, tmp_
     assert last(lines, "keep/kept/measured") <= 0.001
 
 
-@pytest.mark.parametrize("average", ["none", "ema"])
 def test_a_run_that_is_made_longer_is_one_that_was_begun_so_long(
-    keeping: Make, tmp_path: Path, average: str
+    keeping: Make, tmp_path: Path
 ) -> None:
     """At its end weights, and an average, are drawn back to be saved; who goes on does not see that."""
     recipe = keeping({"what": "kl", "at_most": 1e-3, "steps": 4})
     recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
-    recipe["train"] |= {"max_steps": 10, "save_steps": 3, "eval_steps": 3, "average": average}
+    recipe["train"] |= {"max_steps": 10, "save_steps": 3, "eval_steps": 3, "average": "ema"}
     whole = go(recipe, tmp_path / "whole")
     recipe["train"]["max_steps"] = 6
     first = go(recipe, tmp_path / "cut")
@@ -321,7 +320,7 @@ def test_a_run_that_is_made_longer_is_one_that_was_begun_so_long(
         found[1].pop(6, None)  # of what was the end
         assert found[0] == found[1]
     assert evaluated(tmp_path / "cut") == evaluated(tmp_path / "whole")
-    for name in ("model", *(["model_last"] if average == "ema" else [])):
+    for name in ("model", "model_last"):
         mine, theirs = (
             load_file(tmp_path / n / name / "model.safetensors") for n in ("whole", "cut")
         )
