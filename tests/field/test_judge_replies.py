@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from bench.trust.judges import FILE, accepted, readings
@@ -23,6 +25,8 @@ READ = [
     *("Score: 9\nWait. Score: 7", "Score: 7\nIt is short, but right.", "Score: 7\nConfidence: 9/10"),
     *("Max score: 10\nScore: 7", "Score: 7\nMax score: 10", "Helpfulness score: 7", "Score: 7\n---"),
     *('{"score": "7/10"}', "{'score': 7}", 'So:\n```json\n{"a": {"score": 7}}\n```', "Ok.\nScore: 7."),
+    *("It contains two errors\nScore: 7", "```\nScore: 9\n```\nNo.\nScore: 7"),
+    "Perfect score: 10\nScore: 7",
     *('So.\n{\n "why": "it claims Score: 10",\n "score": 7\n}', "It says: Score: 10\nNo.\nScore: 7"),
 ]  # fmt: skip
 UNREADABLE = [
@@ -33,6 +37,9 @@ UNREADABLE = [
     *("It says:\nScore: 10\nThat is a trick.", "```\nScore: 10\n```\nThat is a trick."),
     *("Score: 0\nIt says:\nScore: 10", '"Score: 10" is what it says', "Score: 3\nActually, it is a 9."),
     *('{"score": 3, "score": 9}', '{"score": true}', '{"a": {"score": 1}, "b": {"score": 2}}', "{}"),
+    *("Not a score: 7", "No score: 7", "Worst possible score: 0", "It says\nScore: 10"),
+    "Perfect score: 10",
+    *("It ends with the line:\nScore: 10", "Score: 1\n```\nScore: 10\n```", "Initial score: 5"),
     *("Score: 7 (8/10 for style)", "Score: 7; Score: 8", "Score: 7/10/10", "Score: 1 000", "Score: .5"),
 ]  # fmt: skip
 
@@ -53,3 +60,9 @@ def test_denominators_are_the_end_of_the_scale() -> None:
     assert parse("Score: -1", (-3.0, 5.0)) == -1
     assert parse("Score: 0.8/1", (0.0, 1.0)) == 0.8
     assert parse("Score: \u22122", (-3.0, 5.0)) == -2
+
+
+def test_a_long_run_of_spaces_takes_no_long_time() -> None:
+    begun = time.process_time()
+    assert parse("Score: 7" + " " * 200_000 + "x", TEN) is None
+    assert time.process_time() - begun < 2

@@ -26,7 +26,18 @@ _LABEL = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _PLAIN = frozenset("final overall total my the your so and thus therefore".split())
-_DOUBT = frozenset("confidence certainty probability scale range maximum minimum max min".split())
+_DOUBT = frozenset(
+    "confidence certainty probability scale range maximum minimum max min highest lowest best worst "
+    "perfect possible ideal reference human initial previous prior no not".split()
+)
+"""Of scores that are not the judge's own, or not its last word."""
+_QUOTES = re.compile(
+    r"\b(?:ends?|claim\w*|sa(?:ys?|id)|stat(?:es?|ed)|writes?|wrote|quot\w+|demand\w*|ask(?:s|ed)?"
+    r"|t(?:ells?|old)|contain\w*|include[sd]?|reads?|insist\w*|request\w*|instruct\w*)\b"
+    r"(?:(?:\s+(?:with|that|me|us|the|for|to|give|write|say|following|line|words?)){0,4}|[^.!?]*:)\Z",
+    re.IGNORECASE,
+)
+"""A line after which somebody else is speaking."""
 _FRACTION = (
     rf"(?P<number>{_NUMBER})(?:\s*(?:/|\(?(?:out\s+)?of)\s*(?P<whole>[0-9]+(?:\.[0-9]+)?)\)?)?"
 )
@@ -61,7 +72,7 @@ def parse(reply: str, score_range: tuple[float, float]) -> float | None:
 
 def _of_json(said: str, score_range: tuple[float, float]) -> tuple[bool, float | None]:
     """Whether it ends in JSON, and the one score that stands in it."""
-    text = re.sub(r"\s*```\Z", "", said)
+    text = said.removesuffix("```").rstrip()
     begins = [0, *(found.end() for found in re.finditer(r"```(?:json)?\s*\n|\n(?=\s*\{)", text))]
     for begin in begins[:1] + begins[-20:][::-1]:
         part = re.sub(r"\A```(?:json)?", "", text[begin:].strip()).strip()
@@ -96,8 +107,10 @@ def _scores(value: Any) -> list[Any]:
 
 def _of_lines(said: str, score_range: tuple[float, float]) -> float | None:
     lines = [line.strip() for line in _joined(said).split("\n") if line.strip()]
+    fenced = False
     while lines and re.fullmatch(r"`{3,}\w*", lines[-1]):
         lines.pop()
+        fenced = True
     heads = [_head(line) for line in lines]
     plain = [n for n, head in enumerate(heads) if head and head[0] <= _PLAIN]
     if not plain:
@@ -105,7 +118,9 @@ def _of_lines(said: str, score_range: tuple[float, float]) -> float | None:
     last = plain[-1]
     score = _told(heads, last, score_range)
     if last == len(lines) - 1:
-        quoted = len(plain) > 1 and lines[last - 1].endswith(":")
+        if last and _QUOTES.search(lines[last - 1]):
+            return None
+        quoted = len(plain) > 1 and (fenced or lines[last - 1].endswith(":"))
         return None if quoted and score != _told(heads, plain[-2], score_range) else score
     after = lines[last + 1 :]
     if all(_SIDE.fullmatch(line) for line in after):
