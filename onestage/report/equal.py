@@ -108,40 +108,80 @@ def _retentions(found: Compared, gain: str, first: Sequence[str]) -> list[str]:
     return names
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a method keeps of one metric where it gained enough, and in which of its settings."""
+
+    metric: str
+    mean: Interval | None
+    choice: str
+    hypervolume: Interval | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method at equal gain."""
+
+    method: str
+    enough: int
+    """Of its settings, how many gain enough."""
+    settings: int
+    gain: Interval | None
+    """The best of those."""
+    kept: list[Kept]
+
+
+def equal_lines(found: Compared, whole: Tried) -> list[Line]:
+    """A line a method, in their order."""
+    methods = dict.fromkeys(one.method for one, _ in whole.tests)
+    return [_line(found, whole, method) for method in sorted(methods, key=found.methods.index)]
+
+
+def _line(found: Compared, whole: Tried, method: str) -> Line:
+    mine, reach = [one for one in whole.tests if one[0].method == method], whole.reach()
+    enough = [one for one in mine if one in reach]
+    gains = [gain for one in enough if (gain := whole.mean(one, whole.gain))]
+    best = max(gains, key=lambda one: one.mean, default=None)
+    kept = [_kept_of(found, whole, method, name) for name in whole.kept]
+    return Line(method, len(enough), len(mine), best, kept)
+
+
+def _kept_of(found: Compared, whole: Tried, method: str, metric: str) -> Kept:
+    keeper = whole.keeper(method, metric, found.metrics[metric].sign)
+    mean = whole.mean(keeper, metric) if keeper else None
+    choice = keeper[1] if keeper else ""
+    return Kept(metric, mean, choice, volume(found, whole, method, metric))
+
+
+def equal_note(whole: Tried) -> str:
+    """How the lines are to be read."""
+    chosen = "on validation" if whole.on_validation else "by the test itself, so it is flattered"
+    return (
+        "Of each method the setting that keeps most of a metric, among those that reach "
+        f"{whole.share:g} of the best {whole.gain} of any, chosen {chosen}; ± half of the 95 % interval "
+        "over seeds. Hypervolume: of all of a method's settings, gain and retention at once, 0 to 1."
+    )
+
+
 def equal_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     """The figure of all settings, and a row a method."""
     whole = tried(found)
     if whole is None:
         return None
-    methods = list(dict.fromkeys(one.method for one, _ in whole.tests))
     heads: list[object] = ["method", "settings that reach it", f"{whole.gain} ↑"]
     for name in whole.kept:
         heads += [f"{name}{found.metrics[name].arrow}", f"hypervolume with {name} ↑"]
-    rows = [_row(found, whole, looks, method) for method in methods]
-    chosen = "on validation" if whole.on_validation else "by the test itself, so it is flattered"
-    note = (
-        "Of each method the setting that keeps most of a metric, among those that reach "
-        f"{whole.share:g} of the best {whole.gain} of any, chosen {chosen}; ± half of the 95 % interval "
-        "over seeds. Hypervolume: of all of a method's settings, gain and retention at once, 0 to 1."
-    )
-    figure = _figure(found, whole, looks)
-    return join([el("p", note, class_="note"), table(heads, rows, class_="results"), figure.html()])
+    rows = [_row(line, looks) for line in equal_lines(found, whole)]
+    figure, note = _figure(found, whole, looks), el("p", equal_note(whole), class_="note")
+    return join([note, table(heads, rows, class_="results"), figure.html()])
 
 
-def _row(found: Compared, whole: Tried, looks: Mapping[str, Look], method: str) -> list[object]:
-    mine, reach = [one for one in whole.tests if one[0].method == method], whole.reach()
-    gains = [gain for one in mine if one in reach and (gain := whole.mean(one, whole.gain))]
-    best = max(gains, key=lambda one: one.mean, default=None)
-    line: list[object] = [
-        el("span", looks[method].chip, method, class_="method"),
-        f"{sum(one in reach for one in mine)} of {len(mine)}",
-        _told(best),
-    ]
-    for name in whole.kept:
-        keeper = whole.keeper(method, name, found.metrics[name].sign)
-        line += [_told(whole.mean(keeper, name) if keeper else None)]
-        line += [_told(volume(found, whole, method, name))]
-    return line
+def _row(line: Line, looks: Mapping[str, Look]) -> list[object]:
+    chip = el("span", looks[line.method].chip, line.method, class_="method")
+    told: list[object] = [chip, f"{line.enough} of {line.settings}", _told(line.gain)]
+    for kept in line.kept:
+        told += [_told(kept.mean), _told(kept.hypervolume)]
+    return told
 
 
 def _told(mean: Interval | None) -> object:

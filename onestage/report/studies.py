@@ -26,9 +26,17 @@ def is_study(folder: Path) -> bool:
 def read_study(folder: Path) -> Compared:
     """Read a study folder. Nothing that is missing or damaged stops it."""
     reader = Reader()
+    return _read(folder, reader, _cells(folder / "cells", reader))
+
+
+def read_study_tables(folder: Path) -> Compared:
+    """The same without its cells, whose runs take long to read: what its table says of them."""
+    return _read(folder, Reader(), [])
+
+
+def _read(folder: Path, reader: Reader, begun: list[Cell]) -> Compared:
     about = reader.json(folder / "study.json", folder.name, needed=True) or {}
     base = str(about["base"]) if about.get("base") else None
-    begun = _cells(folder / "cells", reader)
     cells, whole = derived(_rows(folder, reader), begun)
     metrics = _metrics(about, [*cells, *whole])
     methods = texts(about.get("methods"))

@@ -146,17 +146,17 @@ def unchosen(
     likely: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[Cell]:
     """The settings that were not chosen, on the seeds that are reported: with `tune: {report: all}`
-    each, with `likely` those that might have been, which are given."""
+    each, also where none of a method was; with `likely` those that might have been, which are given."""
     if study.tune is None or study.tune.report == "chosen":
         return []
     every = study.tune.report == "all"
+    might = {name: some for name, some in likely.items() if name in chosen}
     return _distinct(
         [
             _cell(study, name, "grid", seed, axes, choice)
             for name in study.methods
-            if name in chosen
             for choice in choices(study, name)
-            if choice != dict(chosen[name]) and (every or choice in likely.get(name, ()))
+            if choice != chosen.get(name) and (every or choice in might.get(name, ()))
             for seed in study.seeds
             for axes in _grid(study, study.variables(name))
         ]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from onestage.report.equal import Kept, equal_lines, equal_note, tried
+from onestage.report.numbers import setting
+from onestage.report.studies import read_study_tables
 from onestage.runfolder import read_json
+from onestage.stats import Interval
 from onestage.studies.study import Outcome
 
 FEW = 6
@@ -78,6 +84,7 @@ def markdown(folder: Path, outcome: Outcome, file: str = "study.yaml") -> str:
         text.append("| " + " | ".join([*place, *cells]) + " |")
     text += ["", *_choices(folder)]
     text += [f"- {method}: {note}" for method, note in told["notes"].items()]
+    text += _at_equal_gain(folder)
     for claim in outcome.claims:
         source = f" ({claim['source']})" if claim["source"] else ""
         why = f" {claim['withdrawn']}." if claim["withdrawn"] else ""
@@ -134,3 +141,32 @@ def _choices(folder: Path) -> Sequence[str]:
         )
         chosen.append(f"{name}: {values or 'nothing'}")
     return ["Chosen: " + "; ".join(chosen) + ".", ""]
+
+
+def _at_equal_gain(folder: Path) -> list[str]:
+    """What methods keep where they have gained as much; nothing where not every setting was run."""
+    found = read_study_tables(folder)
+    whole = tried(found)
+    if whole is None:
+        return []
+    heads = ["method", "settings that reach it", whole.gain]
+    for name in whole.kept:
+        heads += [f"{name}{found.metrics[name].arrow}", f"hypervolume with {name}"]
+    text = ["", "## At equal gain", "", equal_note(whole), ""]
+    text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for line in equal_lines(found, whole):
+        kept = [cell for one in line.kept for cell in (_kept(one), _mean(one.hypervolume))]
+        cells = [line.method, f"{line.enough} of {line.settings}", _mean(line.gain), *kept]
+        text.append("| " + " | ".join(cells) + " |")
+    return text
+
+
+def _kept(one: Kept) -> str:
+    """What is kept, and in which setting."""
+    values = json.loads(one.choice or "{}").items()
+    place = ", ".join(f"{variable} {setting(value)}" for variable, value in values)
+    return _mean(one.mean) + (f" ({place})" if place else "")
+
+
+def _mean(found: Interval | None) -> str:
+    return number(asdict(found)) if found else ""

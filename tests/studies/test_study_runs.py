@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import shutil
@@ -20,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
-from onestage.runfolder import read_json, write_json
+from onestage.runfolder import read_json, write_json, write_text
 from onestage.studies.cells import Cell, reported, within
 from onestage.studies.executors import Crew, Ended, Executor, Place
 from onestage.studies.executors.local import workers
@@ -30,6 +31,7 @@ from onestage.studies.reopen import judge_again
 from onestage.studies.results import read_tidy
 from onestage.studies.run_cell import begin
 from onestage.studies.study import Outcome, Study
+from onestage.studies.tables import markdown
 from onestage.studies.worlds import Ground
 from onestage.studies.worlds.folder import Folder
 from onestage.studies.worlds.lab import Lab
@@ -205,6 +207,59 @@ def test_a_grid_grows_until_no_choice_lies_on_its_edge_and_all_of_it_is_reported
     assert grid == {(rate, seed) for rate in (0.001, 0.01, 1.0) for seed in range(4)}
     assert {r.choice["rate"] for r in outcome.rows if r.purpose == "test" and r.choice} == {0.1}
     assert read_tidy(tmp_path / "out", {}) == outcome.rows
+
+
+def test_what_is_kept_at_equal_gain_is_the_same_wherever_it_is_told(
+    done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
+) -> None:
+    """Every setting on all seeds, computed here from the table of results: in the README, LaTeX, CSV and
+    HTML. A method that never gains enough is run, too, and stands there with nothing kept."""
+    study, out, _ = done
+    shutil.copytree(out, folder := tmp_path / "out")
+    tune = {"seeds": [100], "metric": "retention", "at_least": {"imitation": 0.9}, "report": "all"}
+    outcome, _ = do({**study, "tune": tune}, folder)
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert sum(r["purpose"] == "grid" and r["metric"] == "imitation" for r in rows) >= 4
+    found = {(r["method"], r["choice"], r["seed"], r["metric"]): float(r["value"]) for r in rows}
+    tried = {(r["method"], r["choice"]) for r in rows if r["purpose"] == "tune"}
+    gained = {one: found[*one, "100", "imitation"] for one in tried}
+    enough = {one for one in tried if gained[one] >= 0.9 * max(gained.values())}
+    write_text(folder / "README.md", markdown(folder, outcome))
+    files = [tmp_path / f"equal.{ending}" for ending in ("html", "tex", "csv")]
+    options = [*("--out", str(files[0])), "--latex", str(files[1]), "--csv", str(files[2])]
+    ended = CliRunner().invoke(app, ["report", str(folder), *options])
+    assert ended.exit_code == 0, ended.output
+    html, latex, table = (file.read_text() for file in files)
+    readme = (folder / "README.md").read_text().split("## At equal gain")[1]
+    told = {one["method"]: one for one in csv.DictReader(table.split("\n\n")[1].splitlines())}
+    for method in ("SFT", "SFT then DPO"):
+        mine = [one for one in tried if one[0] == method]
+        reach = [one for one in mine if one in enough]
+        assert (told[method]["enough"], told[method]["settings"]) == (str(len(reach)), "2")
+        areas = []
+        for seed in "01":
+            start = found["base", "{}", seed, "imitation"]
+            top = max(found[*one, seed, "imitation"] for one in tried) - start
+            at = [((found[*one, seed, "imitation"] - start) / top, found[*one, seed, "retention"])
+                  for one in mine]  # fmt: skip
+            edges = sorted({0.0, *(min(max(x, 0.0), 1.0) for x, _ in at)})
+            steps = itertools.pairwise(edges)
+            areas.append(sum((b - a) * max(y for x, y in at if x >= b) for a, b in steps))
+        area = sum(areas) / 2
+        assert float(told[method]["retention_hypervolume"]) == pytest.approx(area, rel=1e-4)
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {method} |")]
+        assert f"| {len(reach)} of 2 |" in line
+        assert f"{area:.3f}" in line
+        assert f"{method} & {len(reach)} of 2 & " in latex
+        if not reach:
+            assert told[method]["retention"] == ""
+            continue
+        keeper = max(reach, key=lambda one: found[*one, "100", "retention"])
+        kept = [found[*keeper, seed, "retention"] for seed in "01"]
+        assert float(told[method]["retention"]) == pytest.approx(sum(kept) / 2, rel=1e-4)
+        assert json.loads(told[method]["retention_setting"]) == json.loads(keeper[1])
+        assert f"{sum(kept) / 2:.3f}" in line
+        assert all(f"{sum(kept) / 2:.3f}" in page for page in (latex, html))
 
 
 def test_nothing_is_done_twice(done: tuple[dict[str, Any], Path, Outcome]) -> None:

@@ -192,15 +192,19 @@ def test_which_settings_run_on_the_reported_seeds() -> None:
     """Beside the chosen one: with `likely` what a draw would choose, with `all` the rest."""
     method = {"A": {"objective": "sft", "try": {"rate": [1, 2, 3]}}}
 
-    def run(report: str) -> list[tuple[str, int, int]]:
+    def run(report: str, chosen: Any = {"rate": 2}) -> list[tuple[str, int, int]]:  # noqa: B006
         tune = {"seeds": [8, 9], "report": report}
         study = parse_study(content(Path("b"), Path("d"), methods=method, tune=tune))
-        cells = unchosen(study, {"A": {"rate": 2}}, {"A": [{"rate": 2}, {"rate": 3}]})
+        best = {"A": chosen} if chosen else {}
+        cells = unchosen(study, best, {"A": [{"rate": 2}, {"rate": 3}]})
         return [(cell.purpose, cell.choice["rate"], cell.seed) for cell in cells]
 
     assert run("chosen") == []
     assert run("likely") == [("grid", 3, 0), ("grid", 3, 1)]
     assert run("all") == [("grid", rate, seed) for rate in (1, 3) for seed in (0, 1)]
+    # Where nothing was fit to be chosen, all of it is still there to be seen.
+    assert run("all", None) == [("grid", rate, seed) for rate in (1, 2, 3) for seed in (0, 1)]
+    assert run("likely", None) == []
 
 
 def test_what_is_kept_is_compared_at_equal_gain() -> None:
