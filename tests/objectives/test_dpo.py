@@ -1,4 +1,4 @@
-"""DPO against hand arithmetic."""
+"""DPO against hand arithmetic, and against TRL's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from support.objective_batches import NAN, scored
+from support.second_opinions import agree, some_pairs, trl_dpo
 
 from onestage.objectives.dpo import DPO
 
@@ -49,3 +50,7 @@ def test_a_common_offset_cancels() -> None:
     assert DPO()(pairs(2.0, -1.0)).loss_U.item() == pytest.approx(
         DPO()(pairs(9.0, 6.0)).loss_U.item(), rel=1e-5
     )
+
+
+def test_trl_says_the_same() -> None:
+    agree(DPO(beta=0.2), some_pairs(6), trl_dpo("sigmoid", 0.2))

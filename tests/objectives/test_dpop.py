@@ -27,7 +27,9 @@ def test_a_chosen_side_that_gained_has_no_penalty() -> None:
 
 
 def by_ratios(batch: Scored) -> Tensor:
-    """From ratios of probabilities, in the paper's order, pair by pair."""
+    """From ratios of probabilities, in the paper's order, pair by pair. (The authors released no code.
+    Of others', PaddleNLP's is this equation, and agrees to 1e-5 in float64; those that put the penalty
+    outside of the logarithm, as its older one and LLaMA2-Accessory do, have another loss.)"""
     found = []
     for pair in range(len(batch.feedback.pair_P2)):
         new = [side.sum().exp() for side in sides(batch, pair, batch.logp_K)]

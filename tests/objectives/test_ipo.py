@@ -1,9 +1,10 @@
-"""IPO against hand arithmetic."""
+"""IPO against hand arithmetic, and against TRL's."""
 
 from __future__ import annotations
 
 import pytest
 from support.objective_batches import NAN, scored
+from support.second_opinions import agree, some_pairs, trl_dpo
 
 from onestage.objectives.ipo import IPO
 
@@ -28,3 +29,7 @@ def test_it_is_least_at_its_margin_and_rises_on_both_sides() -> None:
     assert at[5.0] == pytest.approx(0.0, abs=1e-9)
     assert at[4.0] == pytest.approx(1.0, rel=1e-4)
     assert at[6.0] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_trl_says_the_same() -> None:
+    agree(IPO(beta=0.3, average=True), some_pairs(6), trl_dpo("ipo", 0.3))

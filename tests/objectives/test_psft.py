@@ -33,7 +33,8 @@ def test_at_the_start_it_is_sft() -> None:
 
 
 def test_the_clipped_surrogate_of_ppo() -> None:
-    """With advantage 1, and the lower clip that never acts; up to a constant."""
+    """With advantage 1, and the lower clip that never acts; up to a constant. (The authors' own
+    `compute_policy_loss`, run beside this, gives the same to 1e-5 in float64.)"""
 
     def theirs(batch: Scored) -> Tensor:
         ratio = torch.exp(batch.logp_K - batch.ref_logp_K)
