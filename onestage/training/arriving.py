@@ -56,7 +56,8 @@ def _more(
     _, places = tell_all(
         accelerator,
         lambda: make() if first else None,
-        lambda made: str(made.folder) if made else "",
+        # A portion of which no row can be used is one, and not the end.
+        lambda made: "" if made is None else str(made.folder),
     )
     place = places[accelerator.process_index - accelerator.local_process_index]
     require_same(accelerator, {f"portion {number} of the data {name}": Path(place).name})

@@ -126,7 +126,7 @@ def _portions(stream: Stream, encoder: Encoder, cache: Path, folder: str | None)
     makes those behind it."""
     more = Arriving(stream, encoder, cache)
     first = Store(Path(folder)) if folder else more()
-    assert first  # a source without rows is refused by its reader
+    assert first is not None  # a source without rows is refused by its reader
     first.table.beside(stream)
     return Portions(first, more)
 

@@ -200,6 +200,25 @@ def test_another_kind_that_comes_later_is_refused(recipe: dict[str, Any], tmp_pa
         go(recipe, tmp_path / "out", lambda: iter(LATE))
 
 
+def test_a_portion_that_nothing_can_be_used_of_is_not_the_end(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    def rows() -> Rows:
+        for n in range(18):
+            yield {"prompt": f"{n}?", "completion": f" {n}" if n < 6 or n > 11 else None}
+
+    recipe["train"] |= {"batch_size": 6, "max_steps": 2, "logging_steps": 1}
+    go(recipe, tmp_path / "run", rows)
+    table = read_json(tmp_path / "run" / "data.json")["train"]["asked"]
+    assert (table["records"], table["refused"]) == ({"demonstration": 12}, 6)
+
+    def nothing() -> Rows:
+        yield {"prompt": "Who?", "completion": None}
+
+    with pytest.raises(RecipeError, match="no record is left to train on"):
+        go(recipe, tmp_path / "none", nothing)
+
+
 def test_encoding_ahead_of_time_leaves_it_to_the_run(tokenizer: Any, tmp_path: Path) -> None:
     said: list[str] = []
     rows = stream(lambda: asked([]))
