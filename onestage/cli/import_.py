@@ -12,7 +12,9 @@ from onestage.cli._terminal import app, say, then, word
 
 @app.command("import")
 def import_(
-    config: Annotated[Path, typer.Argument(help="A configuration (YAML or JSON).")],
+    config: Annotated[
+        Path, typer.Argument(help="A configuration (YAML, JSON, or a shell script).")
+    ],
     from_: Annotated[
         str | None,
         typer.Option(
@@ -25,18 +27,18 @@ def import_(
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
 ) -> None:
     """Write a recipe that trains as another tool's configuration does; what is not carried is told."""
-    from onestage.config import read_yaml
     from onestage.runfolder import OutputError, write_text
-    from onestage.training.imports import find, known_keys, recognise
+    from onestage.training.imports import find, recognise
+    from onestage.training.imports._script import read
     from onestage.training.imports._text import written
 
     if out.exists():
         raise OutputError(f"{out} is there already; choose another --out")
-    given = read_yaml(config, "configuration", known_keys())
+    given = read(config)
     tool = find(from_ or recognise(given))()
     carried = tool.carry(given, devices)
     write_text(out, written(carried, tool.title, config.name))
-    for note in carried.notes:
+    for note in carried.told:
         say(f"note: {note}")
     for key, why in carried.unneeded.items():
         say(f"not needed: {key}: {why}")

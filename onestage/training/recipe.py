@@ -27,6 +27,7 @@ from onestage.models import Model
 from onestage.rollout.rollout import Rollout
 from onestage.runfolder.secrets import secrets
 from onestage.training.distributed import Distributed
+from onestage.training.imports import refuse_foreign
 from onestage.training.imports._called import OURS
 from onestage.training.keep import Keep
 from onestage.training.questions import Evaluate, Verdict
@@ -323,6 +324,7 @@ def load_recipe(given: Any, overrides: Sequence[str] = ()) -> Recipe:
     content = given
     if isinstance(given, str | Path):
         content = read_yaml(Path(given), "recipe", Recipe.model_fields)
+        refuse_foreign(content, given)
     for one in overrides:
         override(content, one)
     return parse_recipe(content)

@@ -249,7 +249,12 @@ def test_what_cannot_be_counted_or_has_no_place_is_told() -> None:
 @pytest.mark.parametrize(
     ("tool", "given", "objective", "left"),
     [
-        ("llama_factory", {"stage": "dpo", "pref_loss": "ipo", "pref_ftx": 0.2}, "ipo", "pref_ftx"),
+        (
+            "llama_factory",
+            {"stage": "dpo", "pref_loss": "orpo", "pref_ftx": 0.2},
+            "orpo",
+            "pref_ftx",
+        ),
         ("llama_factory", {"stage": "kto", "pref_ftx": 0.2}, "kto", "pref_ftx"),
         ("llama_factory", {"stage": "sft", "pref_beta": 0.2}, "sft", "pref_beta"),
         ("ms_swift", {"rlhf_type": "rm", "beta": 0.2}, "bradley_terry", "beta"),
@@ -398,3 +403,123 @@ def test_the_command_tells_what_was_left(tmp_path: Path, monkeypatch: pytest.Mon
     assert yaml.safe_load(text)["train"]["batch_size"] == 64
     assert CliRunner().invoke(app, ["import", "old.yaml"]).exit_code == 1  # it is there already
     assert Path("recipe.yaml").read_text() == text
+
+
+IPO = {"name": "ipo", "average": True}
+SAME_WORD: list[tuple[str, dict[str, Any], Any]] = [
+    # a mean over tokens, where the paper's is of whole responses
+    ("trl", {"loss_type": "ipo", "beta": 0.2}, IPO | {"beta": 0.2}),
+    ("llama_factory", {"stage": "dpo", "pref_loss": "ipo"}, IPO),
+    ("axolotl", {"rl": "ipo"}, IPO),
+    ("ms_swift", {"rlhf_type": "dpo", "loss_type": "ipo"}, IPO),
+    # the margin is given whole, and beta is another by default
+    (
+        "llama_factory",
+        {"stage": "dpo", "pref_loss": "simpo", "pref_beta": 2.0, "simpo_gamma": 1.0},
+        {"name": "simpo", "beta": 2.0, "gamma_beta_ratio": 0.5},
+    ),
+    (
+        "llama_factory",
+        {"stage": "dpo", "pref_loss": "simpo"},
+        {"name": "simpo", "beta": 0.1, "gamma_beta_ratio": 5.0},
+    ),
+    (
+        "ms_swift",
+        {"rlhf_type": "simpo", "simpo_gamma": 0.5},
+        {"name": "simpo", "beta": 2.0, "gamma_beta_ratio": 0.25},
+    ),
+    ("trl", {"loss_type": "nca_pair"}, {"name": "nca", "beta": 0.1}),
+    ("axolotl", {"rl": "orpo", "orpo_alpha": 0.3}, {"name": "orpo", "beta": 0.3}),
+    (
+        "axolotl",
+        {"rl": "kto", "kto_desirable_weight": 0.2, "rl_beta": 0.1},
+        {"name": "kto", "beta": 0.1, "desirable_weight": 0.2},
+    ),
+    (
+        "trl",
+        {"num_generations": 4, "scale_rewards": False, "beta": 0.01, "epsilon_high": 0.28},
+        {
+            **{"name": "grpo", "beta": 0.01, "epsilon_high": 0.28, "scale_rewards": "none"},
+            "loss_type": "dapo",
+        },
+    ),
+    ("ms_swift", {"rlhf_type": "grpo"}, {"name": "grpo", "beta": 0.04, "loss_type": "grpo"}),
+    (
+        "axolotl",
+        {"rl": "grpo", "trl": {"beta": 0.1}},
+        {"name": "grpo", "beta": 0.1, "loss_type": "dapo"},
+    ),
+    ("trl", {"lora_task_type": "SEQ_CLS"}, "bradley_terry"),
+    ("axolotl", {"reward_model": True}, "bradley_terry"),
+    ("llama_factory", {"stage": "sft", "use_dft_loss": True}, {"name": "sft", "reweight": "dft"}),
+    ("ms_swift", {"rlhf_type": "gkd", "beta": 0.5}, "to be named"),
+]
+
+
+@pytest.mark.parametrize(("tool", "given", "objective"), SAME_WORD, ids=str)
+def test_a_word_is_carried_by_what_it_means_there(
+    tool: str, given: dict[str, Any], objective: Any
+) -> None:
+    assert find(tool)().carry(given).recipe["objective"] == objective
+
+
+def test_what_a_tool_takes_of_itself_is_written_down_where_ours_is_another() -> None:
+    found = find("trl")().carry({"dataset_name": "a/b", "seed": 7}, devices=2)
+    train = {"num_train_epochs": 3.0, "learning_rate": 2e-5, "bf16": True, "batch_size": 16}
+    assert found.recipe["train"] == train | {"seed": 7}
+    assert "train.num_train_epochs 3.0, train.learning_rate 2e-05" in found.unsaid[-1]
+    assert any("the user's words too" in one for one in found.unsaid)
+    pairs = find("trl")().carry({"beta": 0.1, "max_steps": 9, "learning_rate": 1e-4})
+    assert pairs.recipe["train"] == {
+        **{"max_steps": 9, "learning_rate": 1e-4},
+        **{"bf16": True, "batch_size": 8},
+    }
+    swift = find("ms_swift")().carry(
+        {"model": "m", "train_type": "full", "max_length": 64}, devices=4
+    )
+    assert swift.recipe["train"] == {
+        **{"max_length": 64, "overflow": "drop", "num_train_epochs": 3.0, "learning_rate": 1e-5},
+        **{"lr_scheduler_type": "cosine", "weight_decay": 0.1, "adam_beta2": 0.95},
+        "batch_size": 16,
+    }
+    axolotl = find("axolotl")().carry({"base_model": "m", "warmup_steps": 0.1})
+    assert axolotl.recipe["train"] == {
+        **{"warmup_ratio": 0.1, "overflow": "drop", "max_length": 512, "batch_size": 1},
+        "lr_scheduler_type": "cosine",
+    }
+    assert find("llama_factory")().carry({}).recipe["train"]["max_length"] == 2048
+
+
+def test_a_batch_of_answers_is_one_of_problems() -> None:
+    given = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}
+    more = {"num_generations": 16, "num_iterations": 2, "temperature": 0.7}
+    found = find("trl")().carry(given | more, devices=8)
+    assert found.recipe["train"]["batch_size"] == 16  # 256 answers
+    assert found.recipe["rollout"] == more | {"max_completion_length": 512}
+    swift = {"rlhf_type": "grpo", "num_generations": 4, "per_device_train_batch_size": 16}
+    assert find("ms_swift")().carry(swift).recipe["train"]["batch_size"] == 4
+
+
+def test_rows_that_a_tool_puts_into_a_template_go_into_one_here(tmp_path: Path) -> None:
+    info = {"chat": {"formatting": "sharegpt"}, "alpaca": {"file_name": "a.json"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    given = {"stage": "sft", "dataset": "chat,alpaca", "dataset_dir": str(tmp_path)}
+    chat, alpaca = find("llama_factory")().carry(given).recipe["data"]
+    assert (chat.get("as_messages"), alpaca["as_messages"]) == (None, True)
+    (swift,) = find("ms_swift")().carry({"dataset": "a.jsonl"}).recipe["data"]
+    (plain,) = (
+        find("ms_swift")().carry({"dataset": "a.jsonl", "use_chat_template": False}).recipe["data"]
+    )
+    assert (swift["as_messages"], plain.get("as_messages")) == (True, None)
+    found = find("axolotl")().carry({"datasets": [{"path": "a/b", "type": "alpaca"}]})
+    assert any("type 'alpaca' puts Axolotl's words around a row" in note for note in found.notes)
+
+
+def test_a_mixture_of_the_alignment_handbook() -> None:
+    entry = {"id": "me/pairs", "config": "default", "split": "train_prefs", "weight": 1.0}
+    given = {"dataset_mixture": {"datasets": [entry, entry | {"weight": 0.5}]}, "beta": 0.01}
+    assert recognise(given) == "trl"
+    found = find("trl")().carry(given)
+    assert [one["path"] for one in found.recipe["data"]] == ["me/pairs"] * 2
+    assert found.recipe["data"][0]["split"] == "train_prefs"
+    assert "data pairs: weight could not be carried" in found.notes

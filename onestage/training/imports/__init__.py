@@ -14,6 +14,11 @@ from typing import Any, ClassVar
 
 from onestage.config import Plugins, RecipeError, number
 
+FOREIGN = 2
+"""Keys of a tool that no recipe has by mistake."""
+UNNAMED = "to be named"
+"""An objective that no recipe can be trained with."""
+
 
 @dataclass
 class Carried:
@@ -26,6 +31,8 @@ class Carried:
     """What a reader of the recipe should know."""
     unneeded: dict[str, str] = field(default_factory=dict)
     """Keys that change nothing here, and why."""
+    unsaid: list[str] = field(default_factory=list)
+    """What the tool does where its configuration says nothing, and what became of that."""
 
     def take(self, key: str, default: Any = None) -> Any:
         """The value of a key, which then is accounted for; a null is as if it were not there."""
@@ -39,6 +46,11 @@ class Carried:
         for section in sections:
             place = place.setdefault(section, {})
         place[key] = value
+
+    @property
+    def told(self) -> list[str]:
+        """All that a reader of the recipe should know."""
+        return [*self.notes, *self.unsaid]
 
     @property
     def left(self) -> dict[str, Any]:
@@ -61,6 +73,10 @@ class Tool(ABC):
     def rest(self, carried: Carried, devices: int) -> None:
         """What the tables cannot say. devices: on how many it ran, for the size of a batch."""
 
+    def usual(self, carried: Carried, devices: int) -> Mapping[str, Any]:
+        """`section.key` of ours: what the tool takes where its configuration does not say."""
+        return {}
+
     def carry(self, given: Mapping[str, Any], devices: int = 1) -> Carried:
         """The recipe of a configuration."""
         # YAML 1.1 reads 1e-4 as a text.
@@ -74,10 +90,36 @@ class Tool(ABC):
         for key, why in self.unneeded.items():
             if carried.take(key) not in (None, False):
                 carried.unneeded[key] = why
+        _fill(carried, self.usual(carried, devices))
         _held_out(carried)
+        _named(carried)
         order = ("model", "data", "objective", "rollout", "train")
         carried.recipe = {k: carried.recipe[k] for k in order if carried.recipe.get(k)}
         return carried
+
+
+def _fill(carried: Carried, usual: Mapping[str, Any]) -> None:
+    """What the tool takes of itself is written down where nothing says otherwise: our defaults are
+    others, and a recipe with those would train otherwise without a word."""
+    filled = {}
+    for path, value in usual.items():
+        section, key = path.split(".")
+        if key not in carried.recipe.get(section, {}):
+            carried.put(path, value)
+            filled[path] = value
+    if filled:
+        told = ", ".join(f"{path} {value}" for path, value in filled.items())
+        carried.unsaid.append(f"not given, and written as the tool takes it of itself: {told}")
+
+
+def _named(carried: Carried) -> None:
+    """An objective that could not be carried is not ours by default."""
+    if "objective" not in carried.recipe:
+        carried.recipe["objective"] = UNNAMED
+        carried.unsaid.append(
+            f"no objective could be carried: name one where the recipe has {UNNAMED!r} (onestage list "
+            "objectives)"
+        )
 
 
 def _held_out(carried: Carried) -> None:
@@ -120,3 +162,16 @@ def recognise(given: Mapping[str, Any]) -> str:
         why = f"could be of {' or '.join(found)}" if best else f"has no key of {', '.join(names())}"
         raise RecipeError(f"the configuration {why}; say whose it is: --from NAME")
     return found[0]
+
+
+def refuse_foreign(given: Mapping[str, Any], file: object) -> None:
+    """`RecipeError` for a file that is another tool's configuration, taken for a recipe."""
+    if "data" in given:
+        return
+    known = {name: len(find(name).marks & set(given)) for name in names()}
+    best = max(known, key=lambda name: known[name])
+    if known[best] >= FOREIGN:
+        raise RecipeError(
+            f"{file} is a configuration of {find(best).title}, by its keys; make a recipe of it: "
+            f"onestage import {file}"
+        )

@@ -41,6 +41,7 @@ NOT_NEEDED: Mapping[str, str] = {
     "dataloader_num_workers": "rows are encoded before the first step (train.dataset_num_proc)",
     "dataloader_pin_memory": "rows are encoded before the first step",
     "dataloader_drop_last": "every record of a batch counts the same, so none is dropped",
+    "per_device_eval_batch_size": "evaluation is packed by train.tokens_per_row",
     "ddp_timeout": "accelerate's",
     "ddp_find_unused_parameters": "every parameter that is trained is used",
     "gradient_checkpointing_kwargs": "checkpoints are not reentrant",
@@ -68,6 +69,37 @@ def batch(carried: Carried, per_device: str, devices: int, accumulation: str) ->
         f"batch_size is of a whole step: {each} a device x {steps} accumulated x {devices} devices "
         "(--devices N, if there were more); how rows are cut for memory follows from tokens_per_row"
     )
+
+
+def answered(carried: Carried) -> int:
+    """Answers to a problem, as all tools have it where nothing is said."""
+    each: int = carried.recipe.get("rollout", {}).get("num_generations", 8)
+    return each
+
+
+def prompts(carried: Carried) -> None:
+    """Where the tool counts answers in a batch, `batch_size` becomes of problems, as ours is."""
+    answers, each = carried.recipe.get("train", {}).get("batch_size"), answered(carried)
+    if isinstance(answers, int) and isinstance(each, int):
+        carried.put("train.batch_size", max(1, answers // each))
+        carried.notes.append(
+            f"batch_size is of problems: {answers} answers of a step, {each} to a problem"
+        )
+
+
+def warmup(carried: Carried) -> None:
+    """`warmup_steps` below 1 is a part of the run."""
+    steps = carried.given.get("warmup_steps")
+    if isinstance(steps, float) and 0 < steps < 1:
+        carried.put("train.warmup_ratio", carried.take("warmup_steps"))
+
+
+def recomputed(carried: Carried) -> None:
+    """`gradient_checkpointing`, of which some say where what is kept shall lie."""
+    how = carried.given.get("gradient_checkpointing")
+    if isinstance(how, str):
+        carried.put("model.gradient_checkpointing", carried.take("gradient_checkpointing") == how)
+        carried.notes.append(f"gradient_checkpointing {how!r}: activations are recomputed")
 
 
 def every(carried: Carried, key: str, strategy: str) -> None:
@@ -102,6 +134,8 @@ def trainer(carried: Carried, devices: int) -> None:
     """What transformers' trainer is told by several arguments, which its tools call the same."""
     batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps")
     length(carried)
+    warmup(carried)
+    recomputed(carried)
     every(carried, "eval_steps", "eval_strategy")
     every(carried, "save_steps", "save_strategy")
     trackers(carried)
@@ -147,10 +181,17 @@ def precision(carried: Carried, value: Any) -> None:
         carried.put("model.dtype", name)
 
 
-def strength(carried: Carried, name: str, beta: Any, **more: Any) -> None:
-    """An objective with the options that were given."""
-    options = {k: v for k, v in {"beta": beta, **more}.items() if v is not None}
-    carried.put("objective", {"name": name, **options} if options else name)
+def epochs(carried: Carried, usual: float) -> dict[str, Any]:
+    """`num_train_epochs` as the tool takes it, where steps do not count."""
+    return (
+        {} if "max_steps" in carried.recipe.get("train", {}) else {"train.num_train_epochs": usual}
+    )
+
+
+def whole_batch(carried: Carried, usual: int) -> dict[str, Any]:
+    """`batch_size` as the tool takes it, where nothing of a batch is said."""
+    odd = {"per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps"}
+    return {} if odd & set(carried.given) else {"train.batch_size": usual}
 
 
 LOADERS = ("json", "csv", "text", "parquet", "arrow")

@@ -16,7 +16,7 @@ def written(carried: Carried, tool: str, file: str) -> str:
     """YAML, opened by what a reader should know: what was left, and what was read otherwise."""
     lines = [f"From {file}, of {tool}, by onestage import. Keys: docs/recipe.md."]
     lines += [f"NOT CARRIED: {key}: {_short(value)}" for key, value in carried.left.items()]
-    lines += [f"Note: {note}" for note in carried.notes]
+    lines += [f"Note: {note}" for note in carried.told]
     head = [
         f"# {line}"
         for one in lines

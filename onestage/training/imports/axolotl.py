@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from onestage.training.imports import Carried, Tool
+from onestage.training.imports._losses import (
+    answers_to_problems,
+    judged,
+    preference,
+    strength,
+    thumbs,
+    with_margin,
+)
 from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
@@ -14,11 +23,19 @@ from onestage.training.imports._shared import (
     lost,
     named,
     precision,
+    prompts,
+    recomputed,
     streams,
-    strength,
+    warmup,
+    whole_batch,
 )
 
-OBJECTIVES = {"dpo": "dpo", "ipo": "ipo", "kto": "kto", "orpo": "orpo", "simpo": "simpo"}
+PAIRS = {"dpo": "sigmoid", "ipo": "ipo", "orpo": "orpo"}
+"""`rl`, of pairs: the loss as TRL calls it."""
+WRITTEN = ("completion", "chat_template", "chat_template.default", "chat_template.argilla")
+"""`type` of rows that are as they stand, or for a chat template."""
+LONGER = {"drop": "drop", "raise": "error"}
+"""`excess_length_strategy`, but for the one that cuts answers."""
 RENAMED = {
     "field_instruction": "prompt",
     "field_output": "completion",
@@ -74,6 +91,8 @@ class Axolotl(Tool):
 
     def rest(self, carried: Carried, devices: int) -> None:
         batch(carried, "micro_batch_size", devices, "gradient_accumulation_steps")
+        warmup(carried)
+        recomputed(carried)
         precision(carried, carried.take("torch_dtype"))
         if carried.take("bf16") in (True, "auto", "full", "true"):
             carried.put("train.bf16", True)
@@ -88,11 +107,11 @@ class Axolotl(Tool):
             adapter(carried, "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
         self._tokens(carried)
         self._data(carried)
-        rl = carried.given.get("rl")
-        if rl is None or rl in OBJECTIVES:
-            carried.take("rl")
-            beta = (carried.take("rl_beta") or carried.take("dpo_beta")) if rl else None
-            strength(carried, OBJECTIVES.get(str(rl), "sft"), beta)
+        self._objective(carried)
+        longer = carried.given.get("excess_length_strategy", "drop")
+        if longer in LONGER:
+            carried.take("excess_length_strategy")
+            carried.put("train.overflow", LONGER[longer])
         for key in ("evals_per_epoch", "saves_per_epoch"):
             if carried.take(key):
                 carried.notes.append(f"{key}: give train.{key.partition('s_')[0]}_steps in steps")
@@ -102,6 +121,44 @@ class Axolotl(Tool):
                 f"chat_template {template!r} is Axolotl's own; here the tokenizer's is used, or a Jinja "
                 "file under model.chat_template"
             )
+
+    def _objective(self, carried: Carried) -> None:
+        """`rl`; of a kind that is not here it is left, and so told."""
+        rl, given = carried.given.get("rl"), carried.given
+        if given.get("reward_model"):
+            carried.take("reward_model")
+            judged(carried)
+        elif rl is None:
+            carried.take("rl")
+            strength(carried, "sft", None)
+        elif rl == "grpo":
+            carried.take("rl")
+            inner = Carried(dict(carried.take("trl", {})), carried.recipe)
+            answers_to_problems(inner, inner.take("beta"), "dapo")
+            prompts(inner)
+            carried.notes += inner.notes
+            carried.given |= {f"trl.{key}": value for key, value in inner.left.items()}
+        elif rl in PAIRS or rl in ("kto", "simpo"):
+            carried.take("rl")
+            self._preference(carried, str(rl))
+
+    def _preference(self, carried: Carried, rl: str) -> None:
+        beta = carried.take("rl_beta") or carried.take("dpo_beta")
+        if rl == "kto":
+            thumbs(carried, beta, "kto_desirable_weight", "kto_undesirable_weight")
+        elif rl == "simpo":
+            with_margin(carried, beta or 0.1, carried.take("simpo_gamma", 0.5))
+            carried.given.setdefault("cpo_alpha", 1.0)  # its own default; ours has no such term
+        else:
+            beta = carried.take("orpo_alpha", beta) if rl == "orpo" else beta
+            preference(carried, PAIRS[rl], beta, "dpo_label_smoothing")
+
+    def usual(self, carried: Carried, devices: int) -> Mapping[str, Any]:
+        train = carried.recipe.get("train", {})
+        found: dict[str, Any] = {"train.max_length": 512, "train.lr_scheduler_type": "cosine"}
+        if "warmup_steps" not in train:
+            found["train.warmup_ratio"] = 0.03
+        return {**found, **whole_batch(carried, devices)}
 
     def _tokens(self, carried: Carried) -> None:
         """`special_tokens`: those that change what a response ends with are left, and so told."""
@@ -143,8 +200,15 @@ class Axolotl(Tool):
         columns = {ours: entry[key] for key, ours in RENAMED.items() if key in entry}
         if columns:
             stream["columns"] = columns
-        if entry.get("type") == "completion":
+        how = entry.get("type")
+        if how == "completion":
             stream["kind"] = "text"
+        elif isinstance(how, str) and how not in WRITTEN:
+            carried.notes.append(
+                f"data {named(str(entry.get('path')))}: type {how!r} puts Axolotl's words around a row "
+                "or reads other columns; here a prompt stands as it is, or in the chat template with "
+                "as_messages: true"
+            )
         known = {"path", "data_files", "name", "split", "type", "ds_type", *RENAMED}
         own = {"type"} if isinstance(entry.get("type"), dict) else set()
         files = files_of(entry)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from onestage.training.imports import Carried, Tool
+from onestage.training.imports._losses import judged, preference, strength, thumbs, with_margin
 from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
     adapter,
+    epochs,
     named,
     streams,
-    strength,
     trainer,
+    whole_batch,
 )
 
-PAIRS = {"sigmoid": "dpo", "hinge": "slic", "ipo": "ipo", "orpo": "orpo", "simpo": "simpo"}
-STAGES = {"sft": "sft", "pt": "sft", "dpo": "dpo", "kto": "kto", "rm": "bradley_terry"}
+PAIRS = ("sigmoid", "hinge", "ipo", "orpo", "simpo")
+STAGES = ("sft", "pt", "dpo", "kto", "rm")
 
 
 class LlamaFactory(Tool):
@@ -73,15 +76,31 @@ class LlamaFactory(Tool):
         if stage not in STAGES or (stage == "dpo" and loss not in PAIRS):
             return  # left, and so told
         carried.take("stage")
-        name = STAGES[stage]
-        if stage == "dpo":
-            name = PAIRS[str(carried.take("pref_loss", "sigmoid"))]
-        if stage == "rm":
-            carried.put("model.task", "reward")
-        # What other objectives do not take is left, and so told.
-        beta = carried.take("pref_beta") if stage in ("dpo", "kto") else None
-        likelihood = carried.take("pref_ftx") if name == "dpo" else None
-        strength(carried, "rpo" if likelihood else name, beta, sft_coef=likelihood or None)
+        if stage in ("sft", "pt"):
+            weighed = "dft" if carried.take("use_dft_loss") else None
+            strength(carried, "sft", None, reweight=weighed)
+        elif stage == "rm":
+            judged(carried)
+        elif stage == "kto":
+            # What other objectives do not take is left, and so told.
+            beta = carried.take("pref_beta")
+            thumbs(carried, beta, "kto_chosen_weight", "kto_rejected_weight")
+        else:
+            self._preference(carried, str(carried.take("pref_loss", "sigmoid")))
+
+    def _preference(self, carried: Carried, loss: str) -> None:
+        beta = carried.take("pref_beta")
+        likelihood = carried.take("pref_ftx") if loss == "sigmoid" else None
+        if likelihood:
+            strength(carried, "rpo", beta, sft_coef=likelihood)
+        elif loss == "simpo":
+            with_margin(carried, beta or 0.1, carried.take("simpo_gamma", 0.5))
+        else:
+            preference(carried, loss, beta, "dpo_label_smoothing")
+
+    def usual(self, carried: Carried, devices: int) -> Mapping[str, Any]:
+        found = {**epochs(carried, 3.0), "train.max_length": 2048}
+        return {**found, **whole_batch(carried, 8 * devices)}
 
     def _data(self, carried: Carried, plain: bool) -> None:
         """plain: whether it trains on text, of which `prompt` names the column."""
@@ -126,6 +145,8 @@ class LlamaFactory(Tool):
             for theirs, column in told.get("columns", {}).items()
             if USUAL.get(theirs, theirs) != column
         }
+        if told.get("formatting") != "sharegpt":
+            stream["as_messages"] = True  # every row goes through its template
         return stream | ({"columns": renamed} if renamed else {})
 
 

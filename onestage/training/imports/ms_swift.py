@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from onestage.training.imports import Carried, Tool
+from onestage.training.imports._losses import (
+    LOSSES,
+    answers_to_problems,
+    judged,
+    preference,
+    strength,
+    thumbs,
+    with_margin,
+)
 from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
     adapter,
+    answered,
+    epochs,
     named,
     precision,
+    prompts,
     streams,
-    strength,
     trainer,
 )
 
-OBJECTIVES = {"dpo": "dpo", "kto": "kto", "cpo": "cpo", "orpo": "orpo", "simpo": "simpo"}
-OBJECTIVES |= {"rm": "bradley_terry", "grpo": "grpo"}
+KNOWN = (None, "dpo", "kto", "cpo", "orpo", "simpo", "rm", "grpo")
+"""`rlhf_type`; those that are not here are left."""
+LONGER = {"delete": "drop", "left": "truncate_prompt"}
+"""`truncation_strategy`, but for those that cut answers."""
 
 
 class MsSwift(Tool):
@@ -31,21 +45,20 @@ class MsSwift(Tool):
         "model": "model.name",
         "model_revision": "model.revision",
         "max_length": "train.max_length",
-        "num_generations": "rollout.num_generations",
-        "max_completion_length": "rollout.max_completion_length",
-        "temperature": "rollout.temperature",
     }
     unneeded = {
         **NOT_NEEDED,
         "attn_impl": "attention is chosen by device (model.attn_implementation)",
         "output_dir": "give --out to onestage train",
+        "load_from_cache_file": "caches are keyed by content",
         "model_author": "onestage push writes a card",
         "model_name": "onestage push writes a card",
-        "use_chat_template": "the chat template is used where rows are messages",
         "model_type": "the model is read from its folder",
     }
 
     def rest(self, carried: Carried, devices: int) -> None:
+        if "gradient_accumulation_steps" in carried.given:
+            carried.given.setdefault("per_device_train_batch_size", 1)  # its own default
         trainer(carried, devices)
         precision(carried, carried.take("torch_dtype"))
         kind = carried.given.get("tuner_type", carried.given.get("train_type", "lora"))
@@ -60,26 +73,70 @@ class MsSwift(Tool):
             carried.put("model.load_in_4bit", carried.take("quant_bits") == 4)
         self._objective(carried)
         self._data(carried)
+        longer = carried.given.get("truncation_strategy")
+        if longer in LONGER or (longer is None and "max_length" in carried.given):
+            carried.take("truncation_strategy")
+            carried.put("train.overflow", LONGER[longer or "delete"])
 
     def _objective(self, carried: Carried) -> None:
-        kind = carried.given.get("rlhf_type")
-        if kind is not None and kind not in OBJECTIVES:
+        kind, loss = carried.given.get("rlhf_type"), carried.given.get("loss_type")
+        odd = kind == "dpo" and loss is not None and (isinstance(loss, list) or loss not in LOSSES)
+        if kind not in KNOWN or odd or carried.given.get("task_type", "causal_lm") != "causal_lm":
             return  # left, and so told
         carried.take("rlhf_type")
-        beta = carried.take("beta") if kind not in (None, "rm") else None  # else left, and so told
+        if kind is None:
+            strength(carried, "sft", None)
+        elif kind == "rm":
+            judged(carried)
+        elif kind == "kto":
+            thumbs(carried, carried.take("beta"), "desirable_weight", "undesirable_weight")
+        elif kind == "grpo":
+            answers_to_problems(carried, carried.take("beta", 0.04), "grpo")
+            prompts(carried)
+        else:
+            self._preference(carried, kind)
+
+    def _preference(self, carried: Carried, kind: str) -> None:
+        beta = carried.take("beta")
         likelihood = carried.take("rpo_alpha") if kind == "dpo" else None
-        if kind == "rm":
-            carried.put("model.task", "reward")
-        name = "rpo" if likelihood else OBJECTIVES.get(str(kind), "sft")
-        strength(carried, name, beta, sft_coef=likelihood)
+        if likelihood:
+            strength(carried, "rpo", beta, sft_coef=likelihood)
+        elif kind == "simpo":
+            with_margin(carried, beta or 2.0, carried.take("simpo_gamma", 1.0))
+            carried.given.setdefault("cpo_alpha", 1.0)  # its own default; ours has no such term
+        elif kind == "cpo":
+            strength(carried, "cpo", beta, sft_coef=carried.take("cpo_alpha"))
+        else:
+            loss = carried.take("loss_type", "sigmoid") if kind == "dpo" else kind
+            preference(carried, loss, beta)
+
+    def usual(self, carried: Carried, devices: int) -> Mapping[str, Any]:
+        objective = carried.recipe.get("objective")
+        grpo = isinstance(objective, dict) and objective["name"] == "grpo"
+        found: dict[str, Any] = {
+            **epochs(carried, 3.0),
+            "train.learning_rate": 1e-4 if "lora" in carried.recipe["model"] else 1e-5,
+            "train.lr_scheduler_type": "cosine",
+            "train.weight_decay": 0.1,
+            "train.adam_beta2": 0.95,
+        }
+        if grpo:
+            found |= {"rollout.temperature": 0.9, "rollout.max_completion_length": 512}
+        if "gradient_accumulation_steps" not in carried.given:
+            each = carried.take("per_device_train_batch_size", 1)
+            many = max(1, each * devices // answered(carried))
+            found["train.batch_size"] = many if grpo else max(16, each * devices)
+        return found
 
     def _data(self, carried: Carried) -> None:
         given, held_out = _listed(carried.take("dataset")), _listed(carried.take("val_dataset"))
         parts = _listed(carried.take("interleave_prob"))
+        plain = carried.given.pop("use_chat_template", None) is False
         found = []
         for number, one in enumerate(given):
             path, subset, most = _place(one)
             stream: dict[str, Any] = {"name": named(path), "path": path}
+            stream |= {} if plain else {"as_messages": True}
             stream |= {"subset": subset} if subset else {}
             stream |= {"limit": int(most)} if most.isdigit() else {}
             stream |= {"weight": float(parts[number])} if number < len(parts) else {}

@@ -1,0 +1,97 @@
+"""Losses under other tools' names: the same word with another meaning is carried by its meaning.
+
+What stands here of TRL, ms-swift and Axolotl have too: their losses of pairs are TRL's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onestage.training.imports import Carried
+
+LOSSES: Mapping[str, Mapping[str, Any]] = {
+    "sigmoid": {"name": "dpo"},
+    "robust": {"name": "robust_dpo"},
+    "hinge": {"name": "slic"},
+    # The paper's is of whole responses, and ours by default; theirs is a mean over tokens.
+    "ipo": {"name": "ipo", "average": True},
+    "bco_pair": {"name": "bco"},
+    "nca_pair": {"name": "nca"},
+    "apo_zero": {"name": "apo"},
+    "apo_down": {"name": "apo", "anchor": "down"},
+    "sppo_hard": {"name": "sppo"},
+    "kto": {"name": "kto"},
+    "apo_zero_unpaired": {"name": "apo"},
+    "orpo": {"name": "orpo"},
+    "simpo": {"name": "simpo"},
+    "cpo": {"name": "cpo"},
+}
+"""`loss_type` of pairs and of thumbs."""
+
+ANOTHER_BETA = ("nca", "sppo", "simpo")
+"""Whose beta is not 0.1 here, as it is there where nothing is said."""
+SMOOTHED = ("dpo", "robust_dpo")
+"""What takes `label_smoothing`; of others it is left, and so told."""
+POLICY_GRADIENT = ("epsilon", "epsilon_high", "importance_sampling_level")
+"""Options of GRPO that go by the same name and meaning."""
+SAMPLED = {
+    **{"num_generations": "rollout.num_generations", "temperature": "rollout.temperature"},
+    **{"max_completion_length": "rollout.max_completion_length", "top_p": "rollout.top_p"},
+    **{"top_k": "rollout.top_k", "min_p": "rollout.min_p"},
+    "num_iterations": "rollout.num_iterations",
+}
+"""How answers are drawn."""
+
+
+def strength(carried: Carried, name: str, beta: Any, **more: Any) -> None:
+    """An objective with the options that were given."""
+    options = {k: v for k, v in {"beta": beta, **more}.items() if v is not None}
+    carried.put("objective", {"name": name, **options} if options else name)
+
+
+def preference(carried: Carried, loss: str, beta: Any, smoothing: str = "label_smoothing") -> None:
+    """A loss of pairs or thumbs. smoothing: what the tool calls the part of labels that are wrong."""
+    more = dict(LOSSES[loss])
+    name = more.pop("name")
+    if beta is None and name in ANOTHER_BETA:
+        beta = 0.1
+        carried.unsaid.append(f"beta is not given: {beta}, the tool's own default")
+    if name in SMOOTHED:
+        more["label_smoothing"] = carried.take(smoothing) or None
+    strength(carried, name, beta, **more)
+
+
+def thumbs(carried: Carried, beta: Any, good: str, bad: str) -> None:
+    """KTO, with the weights of desirable and undesirable answers under the tool's names."""
+    weights = {"desirable_weight": carried.take(good), "undesirable_weight": carried.take(bad)}
+    strength(carried, "kto", beta, **weights)
+
+
+def with_margin(carried: Carried, beta: float, gamma: float) -> None:
+    """SimPO, whose margin is ours as a part of beta."""
+    strength(carried, "simpo", beta, gamma_beta_ratio=gamma / beta)
+
+
+def answers_to_problems(carried: Carried, beta: Any, usual_loss: str) -> None:
+    """GRPO, of a file or of a section of one. usual_loss: the tool's own `loss_type`."""
+    given = carried.given
+    more = {key: carried.take(key) for key in POLICY_GRADIENT}
+    loss = given.get("loss_type") or usual_loss
+    if loss in ("grpo", "dapo", "dr_grpo"):
+        carried.take("loss_type")
+        more["loss_type"] = loss
+    if "scale_rewards" in given:
+        scale = given.pop("scale_rewards")
+        more["scale_rewards"] = {True: "group", False: "none"}.get(scale, scale)
+    strength(carried, "grpo", beta, **more)
+    for key, path in SAMPLED.items():
+        value = carried.take(key)
+        if value is not None:
+            carried.put(path, value)
+
+
+def judged(carried: Carried) -> None:
+    """A reward model."""
+    carried.put("model.task", "reward")
+    strength(carried, "bradley_terry", None, centering=carried.take("center_rewards_coefficient"))
