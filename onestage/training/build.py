@@ -29,7 +29,7 @@ from onestage.rollout.hints import _laws as hint_laws
 from onestage.rollout.problems import Problems
 from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
-from onestage.training import asked, choices, kept_suite
+from onestage.training import asked, choices, idle, kept_suite
 from onestage.training import optimizer as optimizers
 from onestage.training.agreeing import all_do, by_main, read_by, require_same
 from onestage.training.arriving import read_together
@@ -68,10 +68,8 @@ CACHED = ("tokens", "reference", "optimum")
 
 
 class Draft:
-    """A run on paper: what can be known of it, and refused, before any weights are loaded.
-
-    Made by looking at the recipe and the model's own files; `read` reads the data and makes the plan.
-    """
+    """A run on paper: what can be known of it, and refused, before any weights are loaded. Made by
+    looking at the recipe and the model's own files; `read` reads the data and makes the plan."""
 
     def __init__(
         self,
@@ -270,6 +268,7 @@ def _read(draft: Draft, accelerator: Accelerator, say: Say) -> Draft:
     draft.read(say, accelerator=accelerator)
     all_do(accelerator, draft.refuse)
     require_same(accelerator, read_by(draft.stores, draft.plugins()))
+    idle.tell(draft, say)
     return draft
 
 

@@ -15,7 +15,9 @@ import torch
 from accelerate.utils import parse_flag_from_env
 
 from onestage.data.inspect import Findings, examine
+from onestage.data.kinds import FEEDBACK
 from onestage.data.reading import read
+from onestage.data.record import Record
 from onestage.data.store import write
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
@@ -28,11 +30,15 @@ from onestage.runfolder import Say, silent, taken
 from onestage.training import kept_suite
 from onestage.training.build import Draft
 from onestage.training.choices import IN_PARTS
+from onestage.training.idle import idle
 from onestage.training.pipeline import drafts
 from onestage.training.plan import stages_of
 from onestage.training.read import make_encoder
 from onestage.training.recipe import load_recipe
 from onestage.training.scale import Machines, Scaled, Work
+
+LOOKED_INTO = 1 << 27
+"""Bytes of a file, at most, that is opened once more for its first row."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ def _checked(
         return found, draft.tokenizer, None
     _judge_worked(draft, found)
     found.notes += text_part_note(draft.first or recipe.model)
+    found.warnings += idle(draft)
+    found.notes += _untemplated(draft)
     found.warnings += kept_suite.doubts(recipe.keep, draft.tokenizer)
     cost = _cost(draft, lora)
     averaged = recipe.train.average != "none"
@@ -107,6 +115,29 @@ def _checked(
         recipe.keep, cost.steps, averaged, draft.tokenizer, cost.seconds
     )
     return found, draft.tokenizer, cost
+
+
+def _untemplated(draft: Draft) -> list[str]:
+    """Streams of plain text beside a chat template, which is not put around them: often it is meant to
+    be."""
+    plain = [stream.name for stream in draft.recipe.data if _is_plain(stream)]
+    if not (plain and draft.tokenizer.chat_template):
+        return []
+    return [
+        f"{', '.join(plain)}: plain prompts and answers, and the model's chat template is not put "
+        "around them; with as_messages: true it is"
+    ]
+
+
+def _is_plain(stream: Stream) -> bool:
+    """Whether the first row of a file that is at hand is a plain prompt."""
+    if not isinstance(stream.path, str) or stream.as_messages:
+        return False
+    file = Path(stream.path)
+    if not file.is_file() or file.stat().st_size > LOOKED_INTO:
+        return False
+    first = next((one for one in read(stream) if isinstance(one, Record)), None)
+    return first is not None and not first.is_chat and FEEDBACK[first.kind].layout != "windows"
 
 
 def _judge_worked(draft: Draft, found: Findings) -> None:

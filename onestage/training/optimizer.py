@@ -9,14 +9,15 @@ and keeps the weights; a gradient that is out of line with those of its own term
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
@@ -30,6 +31,8 @@ from onestage.training.recipe import Train
 
 SPIKE = 4.0
 """A gradient this many times its own term's running norm is cut back to that."""
+LOOKED_AT = 1000
+"""Steps of which the learning rate is looked at."""
 WHOLE = (r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)")
 """Names of weights that do not decay, as transformers' trainer has them (a test compares the two)."""
 
@@ -84,6 +87,27 @@ def check(options: Train) -> None:
     """Refuse an optimiser or schedule that cannot be had, or their arguments. Raises `RecipeError`."""
     weight = nn.Linear(1, 1)
     _scheduled(options, _kind(options, weight)([*weight.parameters()]), steps=2)
+
+
+def warms_up(options: Train, steps: int) -> bool:
+    """Whether the learning rate of some step is another one for the warm-up that is given."""
+    without = options.model_copy(update={"warmup_ratio": 0.0, "warmup_steps": 0})
+    with_it, plain = (_rates(one, min(steps, LOOKED_AT)) for one in (options, without))
+    return with_it != plain
+
+
+def _rates(options: Train, steps: int) -> list[float]:
+    """Factors of the learning rate, step by step."""
+    schedule = _scheduled(options, SGD([nn.Parameter(torch.zeros(1))]), steps)
+    (rate,) = schedule.lr_lambdas
+    return [rate(step) for step in range(steps)]
+
+
+def not_taken(options: Train) -> set[str]:
+    """Which of Adam's options an optimiser does not take."""
+    told = _kind(options, nn.Linear(1, 1)).keywords
+    needed = {"adam_beta1": "betas", "adam_beta2": "betas", "adam_epsilon": "eps"}
+    return {ours for ours, theirs in needed.items() if theirs not in told}
 
 
 def make(options: Train, policy: Policy, masters: Masters, steps: int) -> tuple[Any, Any]:
@@ -143,7 +167,7 @@ def go_on(
             group["lr"] = rate
 
 
-def _kind(options: Train, model: Any) -> Callable[[Any], Any]:
+def _kind(options: Train, model: Any) -> partial[Any]:
     """What makes the optimiser from groups of parameters."""
     known = [str(name.value) for name in OptimizerNames]
     if options.optim not in known:
@@ -177,7 +201,7 @@ def _kind(options: Train, model: Any) -> Callable[[Any], Any]:
 def _scheduled(options: Train, optimizer: Any, steps: int) -> Any:
     warmup = options.warmup_steps or math.ceil(options.warmup_ratio * steps)
     try:
-        return get_scheduler(
+        found = get_scheduler(
             options.lr_scheduler_type,
             optimizer,
             warmup,
@@ -188,3 +212,9 @@ def _scheduled(options: Train, optimizer: Any, steps: int) -> Any:
         raise RecipeError(
             f"train.lr_scheduler_type {options.lr_scheduler_type!r}: {error}"
         ) from error
+    if not isinstance(found, LambdaLR):
+        raise RecipeError(
+            f"train.lr_scheduler_type {options.lr_scheduler_type!r} goes by losses that are measured on "
+            "the way, and here the learning rate is a function of the step: take linear, cosine, ..."
+        )
+    return found

@@ -1,0 +1,160 @@
+"""Options that are given and change nothing as the others are: told, so that nobody waits for an effect.
+
+They are no mistakes that would have to stop a run (a recipe may well be tried with another optimiser, or
+without its problems), and what a run was told before it went on may not become one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onestage.config import Section
+from onestage.models import Model
+from onestage.runfolder import Say
+from onestage.training import optimizer
+from onestage.training.choices import schedule_of
+from onestage.training.recipe import Train
+
+if TYPE_CHECKING:
+    from onestage.training.build import Draft
+
+Idle = Iterator[tuple[str, str]]
+"""Keys, and beside what they change nothing."""
+
+
+def idle(draft: Draft) -> list[str]:
+    """A line for each such option of a run that is planned."""
+    recipe, steps = draft.recipe, draft.planned.steps
+    found = chain(
+        _of_steps(recipe.train, steps),
+        _of_savings(recipe.train),
+        _of_sampling(draft),
+        _of_streams(draft),
+        _of_measures(draft),
+        _of_model(recipe.model),
+    )
+    return [f"{key} changes nothing {why}" for key, why in found] + _short(recipe.train, steps)
+
+
+def tell(draft: Draft, say: Say) -> None:
+    """Say them."""
+    for line in idle(draft):
+        say(f"note: {line}")
+
+
+def _short(train: Train, steps: int) -> list[str]:
+    """A warm-up that is not over when the run is."""
+    warm = train.warmup_steps or math.ceil(train.warmup_ratio * steps)
+    if warm < steps or not optimizer.warms_up(train, steps):
+        return []
+    return [
+        f"train.learning_rate {train.learning_rate:g} is never reached: {warm} steps warm up, the run "
+        f"has {steps}"
+    ]
+
+
+def _given(section: Section, *keys: str) -> list[str]:
+    """Those of the keys that are not as they are by default."""
+    told = section.model_dump(exclude_defaults=True, include=set(keys))
+    return [key for key in keys if key in told]
+
+
+def _of_steps(train: Train, steps: int) -> Idle:
+    """Of the optimiser, its learning rate, and averages."""
+    for key in _given(train, "warmup_steps", "warmup_ratio"):
+        if not optimizer.warms_up(train, steps):
+            yield f"train.{key}", f"under lr_scheduler_type: {train.lr_scheduler_type}"
+    if train.warmup_steps and train.warmup_ratio:
+        yield "train.warmup_ratio", "beside warmup_steps"
+    for key in _given(train, "adam_beta1", "adam_beta2", "adam_epsilon"):
+        if key in optimizer.not_taken(train):
+            yield f"train.{key}", f"with optim: {train.optim}"
+    for key, way in (("average_decay", "ema"), ("average_start", "tail")):
+        if _given(train, key) and train.average != way:
+            yield f"train.{key}", f"with average: {train.average} (it is of {way})"
+    if _given(train, "clip") and not train.max_grad_norm:
+        yield "train.clip", "with max_grad_norm: 0, which turns clipping off"
+
+
+def _of_savings(train: Train) -> Idle:
+    for key in _given(train, "save_total_limit", "async_save"):
+        if not train.save_steps:
+            yield (
+                f"train.{key}",
+                "without save_steps: there is no checkpoint but where a run is stopped",
+            )
+
+
+def _of_sampling(draft: Draft) -> Idle:
+    """Of answers, where there are none, or where they are all the same."""
+    rollout, stores = draft.recipe.rollout, draft.stores.held_out.values()
+    told = sorted(rollout.model_dump(exclude_defaults=True))
+    if told and not draft.problems:
+        if draft.stage is None:  # another stage may have some
+            yield f"rollout ({', '.join(told)})", "without problems: no stream of data has a reward"
+        return
+    held_out = any(store.table.has_problems for store in stores)
+    for key in _given(rollout, "eval_temperature", "eval_generations"):
+        if not held_out:
+            yield f"rollout.{key}", "without held-out problems (eval_path)"
+        elif key == "eval_generations" and not rollout.eval_temperature:
+            yield f"rollout.{key}", "at eval_temperature 0, where all answers are the same"
+    for key in _given(rollout, "top_p", "top_k", "min_p"):
+        if not rollout.temperature and not (held_out and rollout.eval_temperature):
+            yield f"rollout.{key}", "at temperature 0"
+
+
+def _of_streams(draft: Draft) -> Idle:
+    """Of a stream's weight, where no other one draws from the same batch."""
+    plan = draft.planned
+    together = plan.feeds.together is not None
+    drawn = {(stream, term) for (stream, _), term in plan.terms.term_of.items()}
+    there = Counter(term for _, term in drawn)
+    for stream in draft.recipe.data:
+        mine = [term for name, term in drawn if name == stream.name]
+        alone = len(draft.recipe.data) == 1 if together else all(there[t] == 1 for t in mine)
+        if stream.weight and alone:
+            beside = "beside no other stream"
+            if not together:
+                beside = (
+                    f"under schedule {plan.name}, where each term draws batches of its own: weigh terms "
+                    "(schedule.weights)"
+                )
+            yield f"data.{stream.name}.weight", beside
+
+
+def _of_measures(draft: Draft) -> Idle:
+    """Of what is measured, compared and watched beside training."""
+    recipe = draft.recipe
+    kept, rule = {keep.stream for keep in recipe.keep}, schedule_of(recipe.schedule).rule
+    compares = "optimum" in {field.name for field in fields(rule)}
+    if recipe.optimum and not compares:
+        if set(recipe.optimum.on_training) - set(recipe.optimum.given):
+            yield (
+                "optimum.on_training",
+                f"under schedule {draft.planned.name}, which looks at no f*",
+            )
+        if not draft.stores.held_out:
+            yield "optimum", "without held-out rows (eval_path), of which gaps are told"
+    looked_at = recipe.train.eval_steps or recipe.probe or recipe.optimum
+    for stream in recipe.data:
+        if stream.held_out and not looked_at and stream.name not in kept:
+            yield f"data.{stream.name}.eval_path", "without train.eval_steps: nothing looks at it"
+    for guard in recipe.guard:
+        if _given(guard, "factor") and guard.then != "raise":
+            yield f"guard.factor of {guard.measure}", f"with then: {guard.then} (it is of raise)"
+    if recipe.evaluate and not recipe.evaluate.prompts:
+        for key in _given(recipe.evaluate, "max_completion_length"):
+            yield f"evaluate.{key}", "without prompts"
+
+
+def _of_model(model: Model) -> Idle:
+    folder = Path(model.name or "")
+    if model.revision and folder.is_dir() and not (folder / "adapter_config.json").exists():
+        yield "model.revision", f"for a folder on disk, {folder}"

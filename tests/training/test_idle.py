@@ -1,0 +1,147 @@
+"""Options that change nothing as the others are: told by check and by the run, and none that acts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tiny import write_rows
+
+from onestage.training.check import check_recipe
+from onestage.training.pipeline import carry_out
+from onestage.training.recipe import parse_recipe
+
+Make = Callable[..., dict[str, Any]]
+STEADY = {"lr_scheduler_type": "constant"}
+TRAIN: list[tuple[dict[str, Any], str]] = [
+    (STEADY | {"warmup_ratio": 0.5}, "train.warmup_ratio changes nothing under .* constant"),
+    (STEADY | {"warmup_steps": 2}, "train.warmup_steps changes nothing under .* constant"),
+    ({"lr_scheduler_type": "linear", "warmup_steps": 2}, ""),
+    ({"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.5}, ""),
+    (
+        {"lr_scheduler_type": "linear", "warmup_steps": 2, "warmup_ratio": 0.5},
+        "warmup_ratio changes nothing beside warmup_steps",
+    ),
+    (
+        {"lr_scheduler_type": "linear", "warmup_steps": 9},
+        "learning_rate 0.01 is never reached: 9 steps warm up, the run has 4",
+    ),
+    ({"optim": "sgd", "adam_beta1": 0.5}, "adam_beta1 changes nothing with optim: sgd"),
+    ({"optim": "adafactor", "adam_epsilon": 1e-3}, "adam_epsilon changes nothing with optim"),
+    ({"adam_beta2": 0.9}, ""),
+    ({"average_decay": 0.9}, "average_decay changes nothing with average: none"),
+    ({"average": "ema", "average_start": 0.9}, "average_start changes nothing with average: ema"),
+    ({"average": "ema", "average_decay": 0.9}, ""),
+    ({"save_total_limit": 2}, "save_total_limit changes nothing without save_steps"),
+    ({"async_save": True, "save_steps": 2, "save_total_limit": 2}, ""),
+    ({"max_grad_norm": 0, "clip": "common"}, "train.clip changes nothing with max_grad_norm: 0"),
+]
+
+
+SECTIONS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"rollout": {"num_generations": 4}},
+        r"rollout \(num_generations\) changes nothing without prob",
+    ),
+    ({"optimum": {"given": {"sft": 0.1}}}, "optimum changes nothing without held-out rows"),
+    (
+        {"probe": {}, "guard": [{"measure": "task/sft/kl", "above": 1, "factor": 3.0}]},
+        "guard.factor of task/sft/kl changes nothing with then: warn",
+    ),
+    (
+        {"evaluate": {"suites": ["support.small_suites:Slow"], "max_completion_length": 9}},
+        "evaluate.max_completion_length changes nothing without prompts",
+    ),
+]
+
+
+def told(recipe: dict[str, Any]) -> list[str]:
+    (checked,) = check_recipe(parse_recipe(recipe))
+    assert checked.good, checked.findings.errors
+    return [w for w in checked.findings.warnings if re.search("changes nothing|is never", w)]
+
+
+def require(lines: list[str], line: str) -> None:
+    """That line alone, or none."""
+    assert len(lines) == bool(line), lines
+    assert re.search(line, "".join(lines))
+
+
+@pytest.mark.parametrize(("change", "line"), TRAIN, ids=str)
+def test_an_option_of_training(change: dict[str, Any], line: str, recipe_of: Make) -> None:
+    recipe = recipe_of("demonstration", objective="sft")
+    recipe["train"] |= change
+    require(told(recipe), line)
+
+
+@pytest.mark.parametrize(("sections", "line"), SECTIONS, ids=str)
+def test_an_option_of_another_section(sections: dict[str, Any], line: str, recipe_of: Make) -> None:
+    require(told(recipe_of("demonstration", objective="sft") | sections), line)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "schedule", "line"),
+    [
+        (["pair"], "proportional", "data.pairs.weight changes nothing beside no other stream"),
+        (["demonstration", "pair"], "proportional", ""),
+        (
+            ["demonstration", "pair"],
+            "mix",
+            "data.pairs.weight changes nothing under schedule mix, .*",
+        ),
+    ],
+)
+def test_a_weight_that_nothing_is_weighed_against(
+    kinds: list[str], schedule: str, line: str, recipe_of: Make
+) -> None:
+    objective = {kind: {"demonstration": "sft", "pair": "dpo"}[kind] for kind in kinds}
+    recipe = recipe_of(*kinds, objective=objective, schedule=schedule)
+    recipe["data"][-1]["weight"] = 3
+    require(told(recipe), line)
+
+
+def test_options_of_answers(recipe_of: Make, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "c.jsonl", [{"prompt": f"{n}: ", "answer": "4"} for n in range(9)])
+    stream = {"name": "c", "path": str(rows), "reward": "match"}
+    rollout = {"num_generations": 2, "max_completion_length": 8, "eval_generations": 3}
+    recipe = recipe_of(data=[stream], objective="grpo", rollout=rollout)
+    require(told(recipe), "eval_generations changes nothing without held-out problems")
+    stream["eval_path"] = str(rows)
+    recipe["train"]["eval_steps"] = 2
+    require(told(recipe), "eval_generations changes nothing at eval_temperature 0")
+    recipe["rollout"] |= {"eval_temperature": 0.5, "top_p": 0.5}
+    require(told(recipe), "")
+
+
+def test_held_out_rows_that_nothing_looks_at(recipe_of: Make) -> None:
+    recipe = recipe_of("demonstration", objective="sft")
+    recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
+    require(told(recipe), "data.demonstrations.eval_path changes nothing without train.eval_steps")
+    require(told(recipe | {"probe": {}}), "")
+
+
+def test_a_run_says_it_too(recipe_of: Make, model_folder: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("demonstration", objective="sft", train__max_steps=1)
+    recipe["model"] = {"name": str(model_folder), "revision": "v2"}
+    said: list[str] = []
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=said.append, self_check=False)
+    assert f"note: model.revision changes nothing for a folder on disk, {model_folder}" in said
+
+
+def test_a_learning_rate_that_goes_by_losses_is_refused(recipe_of: Make) -> None:
+    recipe = recipe_of("demonstration", train__lr_scheduler_type="reduce_lr_on_plateau")
+    (checked,) = check_recipe(parse_recipe(recipe))
+    assert "goes by losses that are measured on the way" in checked.findings.errors[0]
+
+
+def test_a_chat_template_that_is_put_around_nothing_is_told(recipe_of: Make) -> None:
+    recipe = recipe_of("pair", "text")
+    line = "pairs: plain prompts and answers"
+    (checked,) = check_recipe(parse_recipe(recipe))
+    assert any(one.startswith(line) for one in checked.findings.notes)
+    recipe["data"][0]["as_messages"] = True
+    (checked,) = check_recipe(parse_recipe(recipe))
+    assert not any("chat template" in one for one in checked.findings.notes)
