@@ -13,6 +13,7 @@ from onestage.config.plugins import source_digest as source_digest
 from onestage.config.plugins import source_of as source_of
 from onestage.config.unread import require_read as require_read
 from onestage.config.words import Section as Section
+from onestage.config.words import as_numbers as as_numbers
 from onestage.config.words import checked as checked
 from onestage.config.words import first_line as first_line
 from onestage.config.words import named as named

@@ -131,6 +131,17 @@ def number(value: Any) -> Any:
     return value
 
 
+def as_numbers(content: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; in lists of values and in recipes people mean a number."""
+    if isinstance(content, dict):
+        return {key: as_numbers(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [as_numbers(value) for value in content]
+    if isinstance(content, str) and content[:1] in "0123456789.+-":  # nan and inf may be names
+        return number(content)
+    return content
+
+
 def checked(section: type[S], content: Any, error: type[ValueError] = ValueError) -> S:
     """A section of plain content. Raises `error` with a line for each thing that is wrong."""
     try:

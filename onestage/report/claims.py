@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from onestage.report.cells import Compared
@@ -11,6 +12,12 @@ from onestage.report.reading import is_number, mapping
 
 VERDICTS = {"holds": "holds", "reversed": "fails", "does not hold": "fails"}
 """The class of each; "does not hold" is of folders of version 0.1.0."""
+
+
+def asked_again(claim: Mapping[str, Any]) -> str:
+    """The study that asks once more, on seeds of its own, what is undecided here; else nothing. What is
+    decided stays so, whatever another study finds later: else a second try would undo the first."""
+    return str(claim.get("asked_again") or "") if claim.get("verdict") == "undecided" else ""
 
 
 def claims_section(found: Compared) -> Html | None:
@@ -51,8 +58,8 @@ def claims_section(found: Compared) -> Html | None:
 
 def _sureness(claim: dict[str, Any]) -> str:
     """Why it is withdrawn; where it is asked again or how many seeds would decide what is undecided."""
-    if claim.get("verdict") == "undecided" and claim.get("asked_again"):
-        return f"asked again in {claim['asked_again']}"
+    if study := asked_again(claim):
+        return f"asked again in {study}"
     seeds = claim.get("seeds")
     decides = f"{seeds} seeds would decide" if is_number(seeds) else ""
     return str(claim.get("withdrawn") or decides)

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from onestage.config import nearest
+from onestage.config import as_numbers, nearest
 from onestage.studies.cells import slug
-from onestage.studies.file import Method, StudyError, StudyFile, as_numbers
+from onestage.studies.file import Method, StudyError, StudyFile
 
 
 def alone(study: StudyFile, given: str | Mapping[str, Any]) -> StudyFile:

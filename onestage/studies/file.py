@@ -24,13 +24,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from onestage.config import RecipeError, Section, checked, nearest, number, override, read_yaml
+from onestage.config import RecipeError, Section, as_numbers, checked, nearest, override, read_yaml
 from onestage.runfolder.secrets import secrets
 from onestage.studies.variables import used
 
 GIVEN = ("base", "data", "seed", "split")
 """Variables that the study itself fills in: model folder, data folder, seed, and the split that is
 judged (validation where values are chosen, test else)."""
+
+RECIPE = (
+    "a file with a model at its top is a recipe: onestage train FILE; a study has world, seeds, methods "
+    "and what they share under recipe"
+)
 
 
 class StudyError(ValueError):
@@ -336,15 +341,6 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
 
 def parse_study(content: Mapping[str, Any]) -> StudyFile:
     """Check a study given as plain data."""
+    if "model" in content:
+        raise StudyError(RECIPE)
     return checked(StudyFile, as_numbers(dict(content)), StudyError)
-
-
-def as_numbers(content: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a string; in lists of values and in recipes people mean a number."""
-    if isinstance(content, dict):
-        return {key: as_numbers(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [as_numbers(value) for value in content]
-    if isinstance(content, str) and content[:1] in "0123456789.+-":  # nan and inf may be names
-        return number(content)
-    return content

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from onestage.report.claims import asked_again
 from onestage.runfolder import read_json
 from onestage.studies.verdicts import Verdict
 
@@ -40,7 +41,7 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
         body += [_line(entry, studies) for entry in entries]
         for entry in entries:
             verdict = OLD.get(entry["verdict"], entry["verdict"])
-            counted = AGAIN if _again(entry, studies) else verdict
+            counted = AGAIN if asked_again(entry) in studies else verdict
             counts[counted] = counts.get(counted, 0) + 1
         body += _changed(told)
     total = ", ".join(f"{verdict}: {number}" for verdict, number in counts.items())
@@ -50,12 +51,6 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
 OLD = {"does not hold": "reversed"}
 """As version 0.1.0 wrote it."""
 AGAIN = "undecided and asked again"
-
-
-def _again(entry: Mapping[str, Any], studies: Collection[str]) -> bool:
-    """Whether another of the studies answers this. What is decided here counts here, whatever another
-    study finds later: else a second try would undo the first."""
-    return entry["verdict"] == "undecided" and entry.get("asked_again") in studies
 
 
 def _opening(folder: Path, told: Mapping[str, Any], beside: Path) -> list[str]:
@@ -93,7 +88,7 @@ def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
     margin = f" (margin{asked} {entry['margin']})" if entry.get("margin") else ""
     source = f" *{entry['source']}*" if entry.get("source") else ""
     design = f" Ours: {entry['design']}" if entry.get("design") else ""
-    again = [f"Asked again in {entry['asked_again']}."] if _again(entry, studies) else []
+    again = [f"Asked again in {study}."] if (study := asked_again(entry)) in studies else []
     cells = [
         f"{entry['claim']}{source}{design}",
         entry.get("paper", ""),

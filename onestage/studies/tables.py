@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from onestage.report.claims import asked_again
 from onestage.report.equal import Kept, equal_lines, equal_note, tried
 from onestage.report.numbers import setting
 from onestage.report.studies import read_study_tables
@@ -88,8 +89,8 @@ def markdown(folder: Path, outcome: Outcome, file: str = "study.yaml") -> str:
     for claim in outcome.claims:
         source = f" ({claim['source']})" if claim["source"] else ""
         why = f" {claim['withdrawn']}." if claim["withdrawn"] else ""
-        if claim["verdict"] == "undecided" and claim.get("asked_again"):
-            why = f" Asked again in {claim['asked_again']}."
+        if study := asked_again(claim):
+            why = f" Asked again in {study}."
         text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]
     text += ["", f"Again: `onestage study {file}`", ""]
     return "\n".join(text).replace("\n\n\n", "\n\n")

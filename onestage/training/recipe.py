@@ -28,7 +28,7 @@ from onestage.rollout.rollout import Rollout
 from onestage.runfolder.secrets import secrets
 from onestage.training.distributed import Distributed
 from onestage.training.imports import refuse_foreign
-from onestage.training.imports._called import OURS
+from onestage.training.imports._called import OURS, STUDY
 from onestage.training.keep import Keep
 from onestage.training.questions import Evaluate, Verdict
 
@@ -332,4 +332,6 @@ def load_recipe(given: Any, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     """Check a recipe given as plain data."""
+    if "methods" in content:
+        raise RecipeError(STUDY)  # in the place of a line for each of its keys
     return checked(Recipe, dict(content), RecipeError)

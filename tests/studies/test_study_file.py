@@ -110,6 +110,10 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("- 1")
     with pytest.raises(StudyError, match="a study is a mapping"):
         load_study(tmp_path / "b.yaml")
+    (tmp_path / "c.yaml").write_text("model: {name: m}\ndata: []\ntrain: {}\n")
+    with pytest.raises(StudyError, match="is a recipe: onestage train FILE") as refused:
+        load_study(tmp_path / "c.yaml")
+    assert "\n" not in str(refused.value)
 
 
 def test_cells_with_one_folder_name_are_refused() -> None:

@@ -35,6 +35,7 @@ def go(recipe: dict[str, Any], tmp_path: Path) -> None:
             "model.lora.rank: unknown key; adapters are",
         ),
         ({"seed": 1}, "seed: unknown key; it is train.seed"),
+        ({"weight": 2}, r"weight: unknown key; a stream's share .* schedule: {name: mix, weights"),
         ({"train": {"gradient_accumulation_steps": 4}}, "train.batch_size is of the whole step"),
         ({"data": [{"name": "a", "path": "p", "wight": 1}]}, "data.0.wight: unknown key.*'weight'"),
         ({"data": []}, "data: .*at least 1"),
@@ -55,6 +56,13 @@ def test_bad_recipes_are_refused(change: dict[str, Any], message: str) -> None:
     recipe = {"model": {"name": "m"}, "data": [{"name": "a", "path": "p"}], **change}
     with pytest.raises(RecipeError, match=message):
         parse_recipe(recipe)
+
+
+def test_a_study_where_a_recipe_is_wanted_gets_one_line(tmp_path: Path) -> None:
+    file = write_recipe(tmp_path / "s.yaml", {"name": "s", "recipe": {}, "methods": {"A": {}}})
+    with pytest.raises(RecipeError, match="onestage study FILE") as refused:
+        load_recipe(file)
+    assert "\n" not in str(refused.value)
 
 
 def test_overrides(tmp_path: Path) -> None:

@@ -13,6 +13,11 @@ BATCH = (
 )
 EPOCHS = "it is train.num_train_epochs"
 LENGTH = "it is train.max_length"
+WEIGHT = (
+    "a stream's share of a batch is data: [{name: mine, weight: 2}], a term's in the loss is "
+    "schedule: {name: mix, weights: {sft: 2}}"
+)
+STUDY = "a file with methods is a study: onestage study FILE"
 
 OURS: Mapping[str, str] = {
     "lora_r": LORA,
@@ -33,5 +38,6 @@ OURS: Mapping[str, str] = {
     "output_dir": "where a run is written is said on the command line: --out FOLDER",
     "model_name_or_path": "it is model.name",
     "base_model": "it is model.name",
-    "methods": "a file with methods is a study: onestage study FILE",
+    "weight": WEIGHT,
+    "weights": WEIGHT,
 }
