@@ -1,19 +1,21 @@
 """A model that is somebody else's: what a run sets in it beside its weights is put back at the end.
 
 A run trains a model that it is given in place. Its weights and its adapters are the user's to keep; the
-mode of each module, dropout, attention, checkpointed activations, faster layers and gradients are the
-run's alone, and whoever asks the model afterwards would find other numbers, or somebody listening.
+mode of each module, dropout, attention, checkpointed activations, faster layers, gradients, and what a
+reward model and its tokenizer are told of padding are the run's alone, and whoever asks the model
+afterwards would find other numbers, or somebody listening.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from onestage.models.low_rank import in_pefts_passes
+from onestage.models.reward_model import READS
 
 NOISE = (
     *("attention_dropout", "activation_dropout", "dropout"),
@@ -36,18 +38,20 @@ def noise_of(model: nn.Module) -> Iterator[tuple[nn.Module, str, float]]:
 
 
 @contextmanager
-def lent(model: Any) -> Iterator[None]:
-    """Inside, a run may set the model up as it needs it; at the end, also after an error, it is as it
-    was but for weights, adapters (and what PEFT froze under them) and generation settings."""
+def lent(model: Any, tokenizer: Any) -> Iterator[None]:
+    """Inside, a run may set the model and its tokenizer up as it needs them; at the end, also after an
+    error, they are as they were but for weights, adapters (and what PEFT froze under them) and
+    generation settings."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     attention, checkpoints = base.config._attn_implementation, _checkpoints(base)
     modes = {module: module.training for module in model.modules()}
-    noise = list(noise_of(model))
+    noise, padding = list(noise_of(model)), _padding(base.config, tokenizer)
     try:
         yield
     finally:
         for module, name, value in noise:
             setattr(module, name, value)
+        padding()
         _put_back(model, modes, model.training)
         for parameter in model.parameters():
             parameter.grad = None
@@ -57,6 +61,24 @@ def lent(model: Any) -> Iterator[None]:
             base.disable_input_require_grads()
         if base.config._attn_implementation != attention:
             base.set_attn_implementation(attention)
+
+
+def _padding(config: Any, tokenizer: Any) -> Callable[[], None]:
+    """What gives a reward model and its tokenizer the padding again that they have now."""
+    inner, told = config.get_text_config(), tokenizer.init_kwargs
+    mine, token, read = (
+        (config.pad_token_id, inner.pad_token_id),
+        tokenizer.pad_token,
+        READS in told,
+    )
+
+    def put_back() -> None:
+        config.pad_token_id, inner.pad_token_id = mine
+        tokenizer.pad_token = token
+        if not read:
+            told.pop(READS, None)
+
+    return put_back
 
 
 def _checkpoints(base: Any) -> bool:

@@ -122,6 +122,8 @@ def _adapted(source: Model, model: Any, door: Door) -> tuple[Any, str]:
         model = continued(source, model, door)
     # Of the model as the run starts from it: a fresh adapter changes nothing yet, an earlier one does.
     fingerprint = fingerprint_of(model)
+    if k := preserved_in(source) if earlier and door == Door.TRAINED else 0:
+        fingerprint += f"-off-{k}"  # the same weights with or without, and another run
     if earlier and source.adapter == "stack":
         assert source.lora is not None
         put_on_top(source.lora, model)

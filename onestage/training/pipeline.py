@@ -99,7 +99,7 @@ def carry_out(
         raise RecipeError("--allow-changed is of a run that goes on: add --resume")
     with ExitStack() as around:
         if given:
-            around.enter_context(lent(given.model))
+            around.enter_context(lent(given.model, given.tokenizer))
         around.enter_context(among_ranks(accelerator))
         if accelerator.num_processes > 1:
             require_same(accelerator, told(recipe) | arranged(recipe.distributed, os.environ))

@@ -20,6 +20,8 @@ from onestage import models
 from onestage.data.packing import pack
 from onestage.models import Lora, Model, Policy
 from onestage.models.fingerprint import digest_files
+from onestage.models.lent import lent
+from onestage.models.reward_model import READS, settle
 from onestage.models.save import save_model
 from onestage.models.source import check_trained, config_of, tokenizer_of
 
@@ -119,6 +121,22 @@ def test_a_given_model_is_trained_whole_where_no_adapter_is_asked_for() -> None:
     with torch.no_grad():
         model.lm_head.weight[3, 3] += 1e-3
     assert models.given(model, make_tokenizer()).fingerprint != loaded.fingerprint
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+def test_what_a_reward_model_is_told_of_padding_is_taken_back(padding: int | None) -> None:
+    config = LlamaConfig(**{**TINY, "pad_token_id": padding}, num_labels=1)
+    model, tokenizer = AutoModelForSequenceClassification.from_config(config), make_tokenizer()
+
+    def told() -> tuple[Any, ...]:
+        return model.config.pad_token_id, tokenizer.pad_token, tokenizer.init_kwargs.get(READS)
+
+    was = told()
+    with lent(model, tokenizer):
+        settle(model, tokenizer)
+        assert told() != was
+    assert told() == was
+    assert READS not in tokenizer.init_kwargs
 
 
 def test_the_same_model_by_name_has_the_same_fingerprint(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config
 
 import onestage as one
+from onestage import models
 from onestage.models.masters import Masters
 from onestage.models.preserved import FILE, Preserved, preserve, strongest
 from onestage.runfolder import silent
@@ -173,8 +174,10 @@ def test_who_trains_the_adapter_further_keeps_it_off_them(
         for p in (tmp_path / "out/1-a/model", found.model)
     )
     assert any(not torch.equal(first[name], second[name]) for name in first)
-    # Without the file it is any adapter.
+    # Without the file it is any adapter, and the start of another run.
+    kept = models.load(one.Model(name=str(found.model))).fingerprint
     (found.model / FILE).unlink()
+    assert kept == f"{models.load(one.Model(name=str(found.model))).fingerprint}-off-{K}"
     del recipe["stages"]
     recipe["model"] = {"name": str(found.model)}
     free = one.train(recipe, out=tmp_path / "free", say=silent)
