@@ -23,6 +23,8 @@ from onestage.training.questions import Evaluate
 
 LARGEST = 16
 """Items that are asked at once."""
+FEWEST = 7
+"""Items from which anything follows, as many as the first three blocks have (`blocks`)."""
 LOSS = "loss"
 """As `evaluate.best`: the held-out loss."""
 

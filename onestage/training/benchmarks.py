@@ -20,6 +20,7 @@ from onestage.rollout.suites import Scores, Subject
 from onestage.runfolder import EVALUATIONS, json_lines
 from onestage.stats import Estimate
 from onestage.training.asked import (
+    FEWEST,
     Asked,
     best_of,
     check_best,
@@ -265,6 +266,11 @@ class Benchmarks:
         if short:
             ends = " and ".join(f"to {name} after {most} tokens" for name, most in short.items())
             plan += f"; answers {ends} are ended, for lack of time: a larger share has more"
+        if few := [one.name for one in asked if one.count < min(FEWEST, len(one.items))]:
+            plan += (
+                f"; so few of {', '.join(few)} say nothing of the model: raise evaluate.share, or "
+                "measure it in the end (onestage evaluate)"
+            )
         if left := [one.name for one in self.asked if one not in asked]:
             decides = self.best is not None and self.best.name in left
             plan += f"; there is no time for {', '.join(left)}: raise evaluate.share"

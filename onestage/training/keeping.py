@@ -32,7 +32,8 @@ class Keeper:
 
     def __init__(self, run: Run, schedule: Kept) -> None:
         self.run, self.schedule = run, schedule
-        self.watches = {name: _watch(run, keep) for name, keep in schedule.keeps.items()}
+        keeps = schedule.keeps.values()
+        self.watches = {name: _watch(run, one, keeps) for name, one in schedule.keeps.items()}
         self.measured: dict[str, Interval] = {}
         """Of each bound, what was measured last."""
         self.prices: dict[str, float] = {}
@@ -58,7 +59,8 @@ class Keeper:
         that is made longer does none of this here, and goes on from before it."""
         left = [name for name in self.schedule.keeps if not self._due(name)]
         found = self._hold(left)
-        for name in self.schedule.keeps if left and self.line else ():
+        drawn = any(found.get(f"keep/{name}/drawn_to", 1.0) < 1 for name in left)
+        for name in self.schedule.keeps if drawn else ():
             if name not in left:
                 found[f"keep/{name}/measured"] = self._measure(name).mean
         self._settle()
@@ -276,9 +278,9 @@ class Keeper:
         return self.schedule.multipliers[name].worth
 
 
-def _watch(run: Run, keep: Keep) -> OnSuite | OnText | OnStream:
+def _watch(run: Run, keep: Keep, keeps: Iterable[Keep]) -> OnSuite | OnText | OnStream:
     if keep.on_suite:
-        return OnSuite(run, keep)
+        return OnSuite(run, keep, keeps)
     return OnText(run, keep) if keep.of else OnStream(run, keep)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from onestage.rollout.evaluation import make_suites
 from onestage.rollout.suites import Item, Scores, Subject, Suite
 from onestage.runfolder import KEPT_ITEMS, read_json
 from onestage.stats import Estimate, Interval
-from onestage.training.asked import Asked, drawn
+from onestage.training.asked import FEWEST, Asked, drawn
 from onestage.training.asker import Asker
 from onestage.training.certificate import too_few, widened
 from onestage.training.keep import Keep
@@ -33,8 +33,6 @@ from onestage.training.rehearsal import seconds_of_a_step
 if TYPE_CHECKING:
     from onestage.training.run import Run
 
-FEWEST = 7
-"""Items that are watched at least, as many as the first three blocks have (`asked.blocks`)."""
 CERTIFICATE = 2
 """Measurements that it costs: as many items as are watched, before and after."""
 AGAIN = 2
@@ -91,7 +89,7 @@ def notes(
     for keep in keeps:
         if not keep.on_suite:
             continue
-        suite, often = suite_of(keep), measurements(keep, steps, averaged)
+        suite, often = suite_of(keep), measurements(keep, steps, averaged, keeps)
         watched, _ = items_of(keep, suite, tokenizer.chat_template is not None)
         longest = getattr(suite, "max_completion_length", None)
         upto = f" of up to {longest:,} tokens" if longest else ""
@@ -126,23 +124,33 @@ def doubts(keeps: Sequence[Keep], tokenizer: Any) -> Iterator[str]:
                 yield f"keep {keep.name}: {short} (the suite has {len(later):,} for the certificate)"
 
 
-def measurements(keep: Keep, steps: int, averaged: bool) -> int:
+def measurements(keep: Keep, steps: int, averaged: bool, keeps: Iterable[Keep]) -> int:
     """How often the watched items are asked at most: at the start, every so many steps, and at the end,
-    there also of an average that is kept; where weights are drawn back, each time `AGAIN` times more."""
+    there also of an average that is kept; where weights are drawn back, each time `AGAIN` times more.
+    Where the last step is one of those, once more, if another of the bounds has its turn at the end only
+    and draws them back there."""
     once = math.ceil(steps / keep.steps) + (averaged and keep.draws)
-    return 1 + once * (1 + AGAIN * keep.draws)
+    later = any(one.draws and steps % one.steps for one in keeps) and not steps % keep.steps
+    return 1 + once * (1 + AGAIN * keep.draws) + later
 
 
 class OnSuite:
-    """The headline of a suite; made before the first step, from the model as it starts.
+    """The headline of a suite; made before the first step, from the model as it starts. keeps: all
+    bounds of the run.
 
     Raises `RecipeError` where too few items fit the share of the time, and for a fall that there cannot
     be.
     """
 
-    def __init__(self, run: Run, keep: Keep, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        run: Run,
+        keep: Keep,
+        keeps: Iterable[Keep],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.run, self.keep, self.clock = run, keep, clock
-        self.often = measurements(keep, run.steps, run.average is not None)
+        self.often = measurements(keep, run.steps, run.average is not None, keeps)
         self.again = AGAIN
         """How often it may be measured anew while weights are drawn back."""
         self.began, self.spent = clock(), 0.0

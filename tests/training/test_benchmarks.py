@@ -149,6 +149,7 @@ def test_suites_for_which_there_is_no_time_are_named(recipe_of: Make, tmp_path: 
     said = train(told | {"evaluate": asked}, tmp_path / "run")
     assert "there is no time for small_suites_2: raise evaluate.share" in said[0]
     assert series(tmp_path / "run", "suite/small_suites/items")[0] == (0, 1)
+    assert "so few of small_suites say nothing of the model: raise evaluate.share" in said[0]
     assert not series(tmp_path / "run", "suite/small_suites_2/items")
 
 

@@ -165,6 +165,29 @@ def test_weights_are_drawn_back_within_the_share(
     assert any("up to 7 items at 13 times" in note for note in found.findings.notes)
 
 
+@pytest.mark.parametrize(("at_most", "last"), [(1e-6, 2), (1e3, 1)])
+def test_at_the_end_it_is_asked_again_where_another_bound_has_drawn_weights_back(
+    at_most: float, last: int, keeping: Make, rows: dict[str, Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Its own turn was the last step, the other's was not; the time that was planned has room for it."""
+    asked: list[int] = []
+    watched = OnSuite.watched
+
+    def counted(self: OnSuite) -> Any:
+        asked.append(self.run.step)
+        return watched(self)
+
+    monkeypatch.setattr(OnSuite, "watched", counted)
+    text = {"name": "old", "path": str(write_rows(tmp_path / "old.jsonl", rows["text"]))}
+    drawn = {"what": "kl", "at_most": at_most, "by": "nothing", "beyond": "draw_back", "steps": 4}
+    recipe = keeping(items=7, by="nothing")
+    recipe["keep"].append(drawn | {"of": text})
+    said = go(recipe, tmp_path / "out")
+    assert Counter(asked) == {2: 1, 4: 1, 6: last}
+    assert any(": 5 measurements" in line for line in said)
+
+
 def test_too_few_answers_to_decide_are_named_before_the_run_and_at_its_end(
     keeping: Make, tmp_path: Path
 ) -> None:
