@@ -25,13 +25,17 @@ each f is brought to f(1) = f'(1) = 0, so that the first step is SFT's:
     js            twice Jensen-Shannon's  g' = 1 / (2 e^u - 1)
 
 What is given up: c belongs to a prompt, and prompts have one answer each as a rule, which says nothing
-of it (with its own best c it has plain SFT's loss). So one c, kept in the checkpoint, serves the run; it
-moves by `rate` times (mean weight - 1), and the weights have a mean of 1 where it rests. Under
-`reverse_kl` every c has the same minimum, so nothing is lost. A weight is at most `cap`, beyond which g
-goes on straight. Of all but `reverse_kl` and `neyman`, f is finite at 0: those are exact where the
-expert may say anything that the reference may.
+of it (with its own best c it has plain SFT's loss). So one c, kept in the checkpoint, serves the run,
+and the weights have a mean of 1 where it rests. Log-ratios of long answers grow by nats in a step, so c
+moves in their units: in each step to where answers alike would have not their mean weight w but
+1 + rate (w - 1) less to make up, c <- c - where(1 + rate (w - 1)), `where` inverse to g'. (Of
+`reverse_kl` that is log of a running mean of e^(-beta D).) A step of rate (w - 1), which is the gradient
+of the loss by c, is never longer than the rate where weights go to 0: it fell behind, to weights of .1.
+Under `reverse_kl` every c has the same minimum, so nothing is lost. A weight is at most `cap`, beyond
+which g goes on straight. Of all but `reverse_kl` and `neyman`, f is finite at 0: those are exact where
+the expert may say anything that the reference may.
 
-The mean is over responses. Default: reverse_kl, beta 0.1 (ours).
+The mean is over responses. Default: reverse_kl, beta 0.1, rate 0.5 (ours).
 """
 
 from __future__ import annotations
@@ -90,8 +94,8 @@ class FSFT(Objective):
     """Of the expert from the policy."""
     cap: float = 10.0
     """Of the weight of an answer."""
-    rate: float = 0.1
-    """How far the offset c moves in a step, by how far the mean weight is from 1; 0: c stays 0."""
+    rate: float = 0.5
+    """How much of a mean weight's distance from 1 the offset c makes up for in a step; 0: c stays 0."""
 
     def __post_init__(self) -> None:
         if self.beta <= 0:
@@ -116,12 +120,17 @@ class FSFT(Objective):
         return {"offset": 0.0}
 
     def observe(self, batch: Scored) -> dict[str, Tensor]:
-        return {"weight": self._weight_N(batch)}
+        share_N = self.units(batch.feedback).share_U
+        weight_N = self._weight_N(batch)
+        return {"weight": weight_N * share_N, "share": share_N.where(~weight_N.isnan(), torch.nan)}
 
     def advance(
         self, state: Mapping[str, float], observed: Mapping[str, float]
     ) -> dict[str, float]:
-        return {"offset": state["offset"] + self.rate * (observed.get("weight", 1.0) - 1.0)}
+        share = observed.get("share", 1.0)
+        mean = observed.get("weight", 1.0) / share if share else 1.0
+        made_up = GAINS[self.divergence].where(1 + self.rate * (mean - 1))
+        return {"offset": state["offset"] - made_up}
 
     def _moved_N(self, batch: Scored) -> Tensor:
         return self.beta * batch.log_ratio_N() + batch.state["offset"]

@@ -81,12 +81,63 @@ def test_its_minimum_is_that_of_the_divergence_and_the_kl(divergence: Divergence
     # There the weight is the policy over the expert, whose mean is 1, and a step leaves c where it is.
     weight_N = objective.metrics(expert_answers(found, offset))["weight"]
     torch.testing.assert_close(weight_N, want.softmax(0) / EXPERT, rtol=0, atol=1e-5)
-    seen = objective(expert_answers(found, float(offset))).observed["weight"]
-    mean = float((EXPERT * weight_N).sum())
-    assert seen[1] == 4
-    assert objective.advance({"offset": float(offset)}, {"weight": mean}) == pytest.approx(
-        {"offset": float(offset)}, abs=1e-7
+    seen = objective(expert_answers(found, float(offset))).observed
+    assert seen["weight"][0] == pytest.approx(float((EXPERT * weight_N).sum()))
+    assert seen["share"] == pytest.approx((1.0, 4.0))
+    means = {name: total / count for name, (total, count) in seen.items()}
+    assert objective.advance({"offset": float(offset)}, means) == pytest.approx(
+        {"offset": float(offset)}, abs=1e-6
     )
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "hellinger", "neyman"])
+def test_trained_step_by_step_with_the_offset_it_learns_it_comes_there_too(
+    divergence: Divergence,
+) -> None:
+    """Of these the policy depends on c, and c on answers counting by their weights."""
+    objective, beta = FSFT(beta=0.5, divergence=divergence, cap=1e3), 0.5
+    start = torch.zeros(4, dtype=torch.float64)
+
+    def primal(logits: Tensor) -> Tensor:
+        policy = logits.softmax(0)
+        apart = (policy * GENERATORS[divergence](EXPERT / policy)).sum()
+        return apart + beta * (policy * (policy / REFERENCE).log()).sum()
+
+    (want,) = minimised(primal, start)
+    logits, state = REFERENCE.log().requires_grad_(), objective.start()
+    steps = torch.optim.SGD([logits], lr=0.5)
+    for _ in range(150):
+        loss = objective(expert_answers(logits, state["offset"]))
+        steps.zero_grad()
+        loss.loss_U.sum().backward()
+        steps.step()
+        state = objective.advance(state, {k: s / n for k, (s, n) in loss.observed.items()})
+    torch.testing.assert_close(logits.softmax(0).detach(), want.softmax(0), rtol=0, atol=2e-4)
+
+
+SLOPES: dict[str, Callable[[float], float]] = {
+    "reverse_kl": lambda u: math.exp(-u),
+    "forward_kl": lambda u: 1 / (1 + u),
+    "pearson": lambda u: (1 + u) ** -0.5,
+    "neyman": lambda u: 1 - u / 2,
+    "hellinger": lambda u: (1 + u) ** -2,
+    "js": lambda u: 1 / (2 * math.exp(u) - 1),
+}
+
+
+@pytest.mark.parametrize("divergence", get_args(Divergence))
+@pytest.mark.parametrize("nats", [1.0, 3.0, -1.0])
+def test_the_offset_keeps_up_with_log_ratios_that_grow(divergence: Divergence, nats: float) -> None:
+    """Each step D is larger by so many nats. The weight comes to rest where what c makes up in a step is
+    what D moves: 1 + rate (w - 1) = g'(beta nats). (Steps of rate (w - 1) are at most rate.)"""
+    objective = FSFT(divergence=divergence)
+    state, weight = objective.start(), 1.0
+    for step in range(60):
+        batch = scored([("demonstration", [NAN])], log_ratios=[nats * step], dtype=torch.float64)
+        seen = objective(replace(batch, state=state)).observed
+        weight = seen["weight"][0]
+        state = objective.advance(state, {name: total for name, (total, _) in seen.items()})
+    assert weight == pytest.approx(1 + (SLOPES[divergence](0.1 * nats) - 1) / 0.5, abs=2e-3)
 
 
 def test_the_reverse_kls_minimum_is_a_mixture_whatever_the_offset() -> None:
@@ -159,9 +210,9 @@ def test_the_offset_moves_until_the_weights_have_a_mean_of_one() -> None:
     )
     state = objective.start()
     for _ in range(200):
-        total, count = objective(replace(batch, state=state)).observed["weight"]
-        assert count == 2
-        state = objective.advance(state, {"weight": total / count})
+        seen = objective(replace(batch, state=state)).observed
+        assert {count for _, count in seen.values()} == {2}
+        state = objective.advance(state, {name: total / 2 for name, (total, _) in seen.items()})
     assert state["offset"] == pytest.approx(math.log((math.exp(-1) + math.exp(-3)) / 2), abs=1e-4)
     assert objective.advance(state, {}) == state
 
