@@ -58,8 +58,9 @@ class Mixing:
         # Only parts by size end together; with others, some stream goes round more often.
         even = all(stream.weight is None and stream.per_step is None for stream in self.streams)
         limit = {name: round(size * epochs) for name, size in sizes.items()} if even else {}
-        steps = max(1, math.ceil(sum(sizes.values()) * epochs / options.batch_size))
-        return Mixture(parts, options.seed, limit), steps
+        mixture = Mixture(parts, options.seed, limit)
+        total = sum(sizes.values())
+        return mixture, _steps(mixture, math.ceil(total * epochs / options.batch_size), total)
 
     def own(self, terms: Terms, term: str) -> Mixture:
         """The records of one term: whole streams, or those of a stream that the term is given."""
@@ -123,6 +124,18 @@ class Mixing:
             {stream.name: stream.per_step for stream in streams},
             batch_size,
         )
+
+
+def _steps(mixture: Mixture, steps: int, total: int) -> int:
+    """Of so many steps those that have records: a part of an epoch may come to whole records, and
+    1.1 x 100 to more than 110 by its last bit. `RecipeError` where no step has any."""
+    while steps and not any(mixture.take(steps - 1).values()):
+        steps -= 1
+    if not steps:
+        raise RecipeError(
+            f"train.num_train_epochs is less than one of the {total:,} records; give more, or max_steps"
+        )
+    return steps
 
 
 def share_of_terms(mixture: Mixture, terms: Terms) -> dict[str, float]:

@@ -209,8 +209,9 @@ def _scheduled(options: Train, optimizer: Any, steps: int) -> Any:
             scheduler_specific_kwargs=options.lr_scheduler_kwargs,
         )
     except (ValueError, TypeError) as error:
+        instead = "; its options are train.lr_scheduler_kwargs" if "argument" in str(error) else ""
         raise RecipeError(
-            f"train.lr_scheduler_type {options.lr_scheduler_type!r}: {error}"
+            f"train.lr_scheduler_type {options.lr_scheduler_type!r}: {error}{instead}"
         ) from error
     if not isinstance(found, LambdaLR):
         raise RecipeError(

@@ -219,6 +219,21 @@ def test_steps_from_epochs_weights_and_counts(recipe_of: Make) -> None:
     assert mixture.take(0) == {"demonstrations": 1, "pairs": 5}
 
 
+@pytest.mark.parametrize(("epochs", "batch", "steps"), [(0.3, 1, 3), (1.1, 1, 11), (0.25, 1, 2)])
+def test_part_of_an_epoch_has_no_step_without_records(
+    epochs: float, batch: int, steps: int, recipe_of: Make
+) -> None:
+    recipe = recipe_of("demonstration")  # 10 records; 10 x 1.1 is 11.000000000000002
+    recipe["train"] |= {"max_steps": None, "num_train_epochs": epochs, "batch_size": batch}
+    parsed = parse_recipe(recipe)
+    plan = make_plan(parsed, data := data_of(parsed))
+    assert plan.steps == steps
+    assert all(plan.feeds.together.draw(step) for step in range(steps))
+    recipe["train"]["num_train_epochs"] = 0.01
+    with pytest.raises(RecipeError, match="less than one of the 10 records"):
+        make_plan(parse_recipe(recipe), data)
+
+
 def test_one_objective_is_one_term_and_maps_are_read_stream_first(recipe_of: Make) -> None:
     recipe = recipe_of("demonstration", "pair", "label")
     data = data_of(parse_recipe(recipe))
