@@ -164,7 +164,7 @@ def explain(problem: Any, whole: type[BaseModel]) -> str:
 def _got(given: Any) -> str:
     if isinstance(given, int) and given.bit_length() > BITS:
         return ""  # pages of digits, and Python itself writes no more than 4,300
-    text = repr(given)
+    text = repr(given).replace("\n", " ")
     return f", got {text}" if len(text) <= SHOWN else f", got {text[:SHOWN]}..."
 
 

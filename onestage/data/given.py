@@ -85,16 +85,31 @@ def place_of(value: object) -> str | GivenRows:
             )
         return whole_hub_name(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes):
+        if value and all(isinstance(one, str | Path) for one in value):
+            raise ValueError(
+                f"found a list of {len(value)} paths: give each a stream of its own, or all of them as "
+                "one pattern (data/*.jsonl)"
+            )
         return GivenRows(list(value))
     if hasattr(value, "select_columns") and hasattr(value, "iter"):
         return GivenRows(value)
-    splits = ""
-    if isinstance(value, dict) and hasattr(value, "num_rows"):
-        splits = f"; choose one of its splits, {', '.join(value)}"
     raise ValueError(
         f"rows come from a path or a hub name, a list of dicts or a datasets.Dataset, "
-        f"found {shown(value)}{splits}"
+        f"found {shown(value)}{_instead(value)}"
     )
+
+
+def has_splits(value: object) -> bool:
+    """Whether it is a `DatasetDict`, whose splits are not all for training."""
+    return isinstance(value, dict) and hasattr(value, "cast_column")
+
+
+def _instead(value: object) -> str:
+    if isinstance(value, dict) and has_splits(value):
+        return f"; choose one of its splits, {', '.join(map(str, value))}, as in data['train']"
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return "; give datasets.Dataset.from_pandas(...) of a table"
+    return "; give list(...) of what can be gone through once" if hasattr(value, "__next__") else ""
 
 
 def refuse_remembered(place: str | GivenRows) -> None:

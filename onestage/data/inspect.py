@@ -37,6 +37,8 @@ class StreamFindings:
     lengths: Mapping[str, float]
     """Tokens of a record: quantiles by name."""
     histogram: tuple[tuple[str, int], ...]
+    distinct: np.ndarray[Any, np.dtype[np.uint64]]
+    """Digests of the records' paths."""
     duplicates: int
     """Records whose paths all occurred before."""
     contradicted: Mapping[str, int]
@@ -103,6 +105,15 @@ def examine(
     return found
 
 
+def _in_several(streams: Mapping[str, StreamFindings]) -> int:
+    """Records that stand word for word in more than one stream."""
+    every = [stream.distinct for stream in streams.values()]
+    if len(every) < 2:
+        return 0
+    _, times = np.unique(np.concatenate(every), return_counts=True)
+    return int((times > 1).sum())
+
+
 def _prompts(store: Store) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """What `_prompt` says of each record: 8 bytes each, where a set of numbers takes ten times that."""
     return np.fromiter((_prompt(record) for record in store), np.uint64, len(store))
@@ -137,6 +148,7 @@ def _stream(store: Store, stream: Stream | None, encoder: Encoder) -> StreamFind
         store=store,
         lengths=_quantiles(lengths),
         histogram=_histogram(lengths),
+        distinct=distinct,
         duplicates=len(store) - len(distinct),
         contradicted=_contradicted(store),
         labels=spread,
@@ -293,6 +305,8 @@ def _warnings(found: Findings) -> Iterator[str]:
                     f"{name}: only {stream.labels[f'{kind}/above_half']:.0%} of {kind} scores lie "
                     "above 1/2; uft reads lower ones as `push down` (see score_range and offset)"
                 )
+    if several := _in_several(found.streams):
+        yield f"{', '.join(found.streams)}: {several} records stand in more than one of them"
     for name, count in found.overlap.items():
         if count:
             yield f"{name}: {count} held-out records have a prompt that is also trained on"

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from onestage.config import Choice, RecipeError, Section, checked, override, read_yaml
+from onestage.data.given import has_splits
 from onestage.data.kinds import KINDS
 from onestage.data.stream import Stream
 from onestage.models import Model
@@ -313,7 +314,8 @@ def _stream(name: str, given: Any) -> Any:
     """A stream of a table: its section, or what its path is."""
     if isinstance(given, Stream):
         return given.model_copy(update={"name": name})
-    return {"name": name, **given} if isinstance(given, dict) else {"name": name, "path": given}
+    whole = not isinstance(given, dict) or has_splits(given)
+    return {"name": name, "path": given} if whole else {"name": name, **given}
 
 
 def load_recipe(given: Any, overrides: Sequence[str] = ()) -> Recipe:

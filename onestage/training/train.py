@@ -9,6 +9,8 @@ from typing import Any
 
 from onestage import models
 from onestage.config import RecipeError, Section, read_yaml
+from onestage.data.given import has_splits
+from onestage.data.stream import Stream
 from onestage.models.policy import Policy
 from onestage.runfolder import Say, read_metrics, silent
 from onestage.training.callbacks import Callback
@@ -132,7 +134,8 @@ def _assembled(
     """The recipe that all of it makes, and the model where it is an object."""
     given, laid = None, dict(sections)
     if data is not None:
-        laid["data"] = data if isinstance(data, Mapping) else _listed(data)
+        table = isinstance(data, Mapping) and not has_splits(data)
+        laid["data"] = data if table else _listed(data)
     if model is not None and not isinstance(model, str | Path | Mapping | Section):
         if tokenizer is None:
             raise RecipeError("tokenizer: a model that is loaded already needs its tokenizer")
@@ -149,10 +152,17 @@ def _assembled(
 
 def _listed(data: Any) -> list[Any]:
     """Streams of a list: of sections and tables as they are; rows alone are one stream."""
+    if isinstance(data, Stream):
+        return [data]
     listed = isinstance(data, Sequence) and not isinstance(data, str) and data
-    if listed and all(isinstance(one, Section) or "path" in one for one in data):
-        return list(data)
+    if listed and all(_is_stream(one) for one in data):
+        return [Stream(one) if isinstance(one, str | Path) else one for one in data]
     return [{"name": "data", "path": data}]
+
+
+def _is_stream(one: Any) -> bool:
+    """Whether it stands for a stream, and not for a row."""
+    return isinstance(one, Section | str | Path) or (isinstance(one, Mapping) and "path" in one)
 
 
 def _content(recipe: Any) -> dict[str, Any]:

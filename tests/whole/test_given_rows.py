@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import yaml
-from support.tiny import TINY, make_tokenizer
+from support.tiny import TINY, make_tokenizer, write_rows
 
+import onestage
+from onestage.config import RecipeError
 from onestage.data.given import GivenRows
 from onestage.training.pipeline import carry_out
 from onestage.training.plan import stages_of
@@ -52,3 +55,31 @@ def test_stages_hand_the_rows_on(tmp_path: Path) -> None:
         path = stage.recipe.data[0].path
         assert isinstance(path, GivenRows)
         assert list(path.rows) == ROWS
+
+
+def test_splits_are_no_streams(model_folder: Path) -> None:
+    """A table of streams would train on the rows of `test`, too."""
+    rows = datasets.Dataset.from_list([{"prompt": "2 + 2 =", "completion": " 4"}] * 3)
+    both = datasets.DatasetDict({"train": rows, "test": rows})
+    for data in (both, {"mine": both}, [{"name": "mine", "path": both}]):
+        with pytest.raises(
+            RecipeError, match=r"choose one of its splits, train, test, as in data\["
+        ):
+            onestage.check(model=str(model_folder), data=data)
+    with pytest.raises(RecipeError, match=r"give list\(...\) of what can be gone through once"):
+        onestage.check(model=str(model_folder), data={"mine": iter(rows)})
+
+
+def test_one_stream_and_a_list_of_paths(model_folder: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n} + 2 =", "completion": " 4"} for n in range(3)]
+    paths = [write_rows(tmp_path / f"{name}.jsonl", rows) for name in ("path_a", "b")]
+    for data, names in (
+        (onestage.Stream(rows, name="mine", weight=2), ["mine"]),
+        (paths, ["path_a", "b"]),
+        ([str(path) for path in paths], ["path_a", "b"]),
+    ):
+        (checked,) = onestage.check(model=str(model_folder), data=data, cache_dir=str(tmp_path))
+        assert list(checked.findings.streams) == names
+    assert "path_a, b: 3 records stand in more than one of them" in checked.findings.warnings
+    with pytest.raises(RecipeError, match="found a list of 2 paths: give each a stream"):
+        onestage.check(model=str(model_folder), data=[{"name": "x", "path": paths}])
