@@ -15,6 +15,8 @@ from onestage.cli._raters import show_raters
 from onestage.cli._terminal import Set, app, console, loading, quiet_libraries, say, then, word
 
 SHOWN_REASONS = 20
+MAX_LENGTH = 2048
+GPUS_PER_NODE = 8
 
 
 @app.command()
@@ -39,14 +41,16 @@ def check(
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     subset: Subset = None,
-    max_length: Annotated[int, typer.Option(help="For a data file: longest path.")] = 2048,
+    max_length: Annotated[
+        int, typer.Option(help="For a data file, with --tokenizer: longest path.")
+    ] = MAX_LENGTH,
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Estimate memory and time on so many GPUs.")
     ] = None,
     gpu: Annotated[
         str | None, typer.Option(help="Of this sort: h100-80, a100-40, l4-24, rtx4090-24, ...")
     ] = None,
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of a node.")] = 8,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of a node.")] = GPUS_PER_NODE,
     price: Annotated[
         float | None, typer.Option(min=0, help="Of a GPU for an hour; shows the cost.")
     ] = None,
@@ -56,13 +60,16 @@ def check(
     written = {"encoding": encoding, "delimiter": delimiter, "subset": subset}
     told = {"kind": kind, "column": column, "score_range": score_range}
     if what.endswith((".yaml", ".yml")):
-        more = {"tokenizer": tokenizer, **told, **written}
+        longest = None if max_length == MAX_LENGTH else max_length
+        more = {"tokenizer": tokenizer, "max_length": longest, **told, **written}
         refuse_unused(what, "a recipe, which says it itself (--set)", more)
         good = _recipe(Path(what), set_ or [], out or Path("runs") / Path(what).stem, machines)
     elif machines:
         raise ValueError(f"--gpus: {what} is a data file; give the recipe that trains on it")
     else:
         refuse_unused(what, "a data file; it is for a recipe", {"set": set_, "out": out})
+        if not tokenizer and max_length != MAX_LENGTH:
+            raise ValueError("--max-length: is in tokens; say whose with --tokenizer")
         stream = stream_of(what, kind, column, score_range, **written)
         good = _data(stream, tokenizer, max_length) if tokenizer else _rows(stream)
     if not good:
@@ -73,6 +80,8 @@ def _machines(gpus: int | None, gpu: str | None, node: int, price: float | None)
     if gpus is None and gpu is None:
         if price is not None:
             raise ValueError("--price: is of GPUs; say which: --gpus 8 --gpu h100-80")
+        if node != GPUS_PER_NODE:
+            raise ValueError("--gpus-per-node: say of which GPUs: --gpus 8 --gpu h100-80")
         return None
     from onestage.training import scale
 

@@ -39,6 +39,8 @@ def merge(
     quiet_libraries()
     if data is not None:
         asked["data"] = stream_of(data, kind, column, score_range)
+    elif kind or column or score_range != (0, 1):
+        raise ValueError("--kind, --column and --score-range are of the records: give --data")
     _show(carried_out(made(Merge, asked), say))
 
 

@@ -61,6 +61,8 @@ def sample(
         from onestage.data.wishes import read_wish
         from onestage.rollout.engines import Decoding
 
+    given = {"out": out, "only_ended": only_ended, "system": system}
+    _refuse_unused(prompts is None, given, {"top_p": top_p != 1, "seed": seed != 0}, temperature)
     wishes = dict(map(read_wish, wish or ()))
     quiet_libraries()
     policy = load_model(model, tokenizer, dtype)
@@ -69,6 +71,24 @@ def sample(
         _complete(policy, prompts, out, how, seed, wishes, only_ended)
     else:
         _chat(policy, system, how, seed, wishes)
+
+
+def _refuse_unused(
+    chat: bool, given: Mapping[str, Any], drawn: Mapping[str, bool], temperature: float
+) -> None:
+    """ValueError for flags that would change nothing."""
+    if given["system"] and not chat:
+        raise ValueError(
+            "--system: is for chat; in a file of --prompts a system message stands in the rows"
+        )
+    for name in ("out", "only_ended"):
+        if given[name] and chat:
+            raise ValueError(f"--{name.replace('_', '-')}: is for a file of prompts (--prompts)")
+    for name, said in drawn.items():
+        if said and temperature == 0:
+            raise ValueError(
+                f"--{name.replace('_', '-')}: changes nothing at --temperature 0, which is greedy"
+            )
 
 
 def _complete(
@@ -117,6 +137,8 @@ def _chat(policy: Any, system: str | None, how: Any, seed: int, wishes: Mapping[
     from onestage.rollout.complete import complete
 
     templated = policy.tokenizer.chat_template is not None
+    if system and not templated:
+        raise ValueError("--system: the tokenizer has no chat template that could take it")
     turns: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     say("Ctrl-D ends" + ("" if templated else "; the tokenizer has no chat template: plain text"))
     while True:

@@ -15,6 +15,8 @@ from onestage.cli._terminal import app, loading, quiet_libraries, say, word
 if TYPE_CHECKING:
     from onestage.models.release.serving import Serving
 
+HOST, PORT = "127.0.0.1", 8000
+
 
 @app.command()
 def serve(
@@ -28,8 +30,8 @@ def serve(
     name: Annotated[
         str | None, typer.Option(help="What requests call it. [default: the run's name]")
     ] = None,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines ask.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Of the server.")] = 8000,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines ask.")] = HOST,
+    port: Annotated[int, typer.Option(help="Of the server.")] = PORT,
     run: Annotated[
         bool, typer.Option("--run", help="Run the command instead of printing it.")
     ] = False,
@@ -47,6 +49,10 @@ def serve(
         from onestage.models.release.serving import by_transformers, by_vllm
 
     _refuse_unused(engine, name, run, check, tolerance)
+    if check is not None and (host, port, engine) != (HOST, PORT, "vllm"):
+        raise ValueError(
+            "--check URL says where the server is: leave --host, --port and --engine out"
+        )
     if check is not None:
         _compare(model, check, name, tolerance, base)
         return

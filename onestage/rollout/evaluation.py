@@ -140,6 +140,8 @@ def make_suites(
         is_task = isinstance(one, str) and one not in suites.names() and ":" not in one
         label = Path(one).stem if is_task else suites.name_of(suite)
         found[label if label not in found else f"{label}_{len(found) + 1}"] = suite
+    if judge is not None and not any(hasattr(suite, "judge") for suite in found.values()):
+        raise ValueError(f"judge: nothing of {', '.join(found)} is judged; leave it out")
     return found
 
 

@@ -8,6 +8,7 @@ arithmetic: a run that was killed draws the same again, and so does one on more 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +32,20 @@ class Decoding:
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
     """Texts behind which nothing is wanted: an engine may end a completion there, or go on."""
+
+    def __post_init__(self) -> None:
+        if self.max_completion_length < 1:
+            raise ValueError(
+                f"max_completion_length must be at least 1, got {self.max_completion_length}"
+            )
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.top_k < 0 or not 0 <= self.min_p <= 1:
+            raise ValueError(
+                f"top_k must be at least 0 and min_p in [0, 1], got {self.top_k} and {self.min_p}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
