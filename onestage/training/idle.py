@@ -15,29 +15,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onestage.config import Section
+from onestage.data.kinds import FEEDBACK, Kind
 from onestage.models import Model
+from onestage.objectives._moot import moot
 from onestage.runfolder import Say
 from onestage.training import optimizer
 from onestage.training.choices import schedule_of
+from onestage.training.read import has_scores
 from onestage.training.recipe import Train
 
 if TYPE_CHECKING:
     from onestage.training.build import Draft
 
+READ = (
+    *("dtype", "load_in_4bit", "attn_implementation", "chat_template", "adapter", "revision"),
+    *("trust_remote_code", "tokenizer"),
+)
+"""What is said of a model that is read from a folder or the hub."""
 Idle = Iterator[tuple[str, str]]
 """Keys, and beside what they change nothing."""
 
 
 def idle(draft: Draft) -> list[str]:
     """A line for each such option of a run that is planned."""
-    recipe, steps = draft.recipe, draft.planned.steps
+    recipe, stage, steps = draft.recipe, draft.stage, draft.planned.steps
     found = chain(
         _of_steps(recipe.train, steps),
         _of_savings(recipe.train),
         _of_sampling(draft),
         _of_streams(draft),
+        _of_objectives(draft),
         _of_measures(draft),
-        _of_model(recipe.model),
+        _of_model(recipe.model, bool(draft.given))
+        if not (stage and stage.starts_from_stage)
+        else (),
     )
     return [f"{key} changes nothing {why}" for key, why in found] + _short(recipe.train, steps)
 
@@ -129,6 +140,25 @@ def _of_streams(draft: Draft) -> Idle:
             yield f"data.{stream.name}.weight", beside
 
 
+def _of_objectives(draft: Draft) -> Idle:
+    """Of an objective, for the records that it is given."""
+    terms = draft.planned.terms
+    for name, objective in terms.objectives.items():
+        mine = [place for place, term in terms.term_of.items() if term == name]
+        kinds = {kind for _, kind in mine}
+        scored = {kind for stream, kind in mine if not _lacks_scores(draft, stream, kind)}
+        unscored = {kind for kind in kinds - scored if FEEDBACK[kind].paired}
+        for option in moot(objective, kinds, unscored):
+            told = ", ".join(sorted(kinds))
+            yield f"objective {name}: {option}", f"for {told} records as they are"
+
+
+def _lacks_scores(draft: Draft, stream: str, kind: Kind) -> bool:
+    """Whether a stream's own records have none; those of sampled answers are still to come."""
+    store = draft.stores.train[stream]
+    return kind in store.counts() and not has_scores(store, kind)
+
+
 def _of_measures(draft: Draft) -> Idle:
     """Of what is measured, compared and watched beside training."""
     recipe = draft.recipe
@@ -154,7 +184,12 @@ def _of_measures(draft: Draft) -> Idle:
             yield f"evaluate.{key}", "without prompts"
 
 
-def _of_model(model: Model) -> Idle:
+def _of_model(model: Model, there: bool) -> Idle:
+    """there: whether the model is an object that was given in Python."""
+    if there:
+        for key in _given(model, *READ):
+            yield f"model.{key}", "of a model that is loaded already: it is trained as it is given"
+        return
     folder = Path(model.name or "")
     if model.revision and folder.is_dir() and not (folder / "adapter_config.json").exists():
         yield "model.revision", f"for a folder on disk, {folder}"

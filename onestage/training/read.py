@@ -12,7 +12,7 @@ import numpy as np
 from onestage.config import RecipeError, nearest
 from onestage.data.counted import Table
 from onestage.data.digests import tokenizer_digest
-from onestage.data.kinds import FEEDBACK
+from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.portions import Arriving, Portions
 from onestage.data.store import Store, open_store
 from onestage.data.stream import Stream
@@ -197,15 +197,18 @@ def _uses(store: Store) -> dict[str, bool]:
     kinds = [FEEDBACK[kind] for kind in store.counts()]
     scored = [name for name in store.counts() if FEEDBACK[name].scale != "thumb"]
     return {
-        "score_range": any(
-            not np.isnan(some).all() for name in scored for some in store.scores(name)
-        ),
+        "score_range": any(has_scores(store, name) for name in scored),
         "ratings": any("score" in kind.reads for kind in kinds),
         "as_messages": any(kind.layout != "windows" for kind in kinds),
         "hint": any(len(record.paths) > 1 for record in store)
         if store.table.has_problems
         else False,
     }
+
+
+def has_scores(store: Store, kind: Kind) -> bool:
+    """Whether some record of a kind has scores that are given."""
+    return kind in store.counts() and any(not np.isnan(s).all() for s in store.scores(kind))
 
 
 def check_problems(data: Data, streams: Sequence[Stream]) -> None:

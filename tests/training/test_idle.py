@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny import write_rows
+from support.tiny import make_tokenizer, tiny_llama, write_rows
 
+from onestage.training.build import Draft
 from onestage.training.check import check_recipe
+from onestage.training.idle import idle
+from onestage.training.parts import Given
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -47,6 +50,10 @@ SECTIONS: list[tuple[dict[str, Any], str]] = [
         r"rollout \(num_generations\) changes nothing without prob",
     ),
     ({"optimum": {"given": {"sft": 0.1}}}, "optimum changes nothing without held-out rows"),
+    (
+        {"objective": {"name": "sft", "min_score": 0.5}},
+        "objective sft: min_score changes nothing for demonstration records as they are",
+    ),
     (
         {"probe": {}, "guard": [{"measure": "task/sft/kl", "above": 1, "factor": 3.0}]},
         "guard.factor of task/sft/kl changes nothing with then: warn",
@@ -129,6 +136,14 @@ def test_a_run_says_it_too(recipe_of: Make, model_folder: Path, tmp_path: Path) 
     said: list[str] = []
     carry_out(parse_recipe(recipe), tmp_path / "out", say=said.append, self_check=False)
     assert f"note: model.revision changes nothing for a folder on disk, {model_folder}" in said
+
+
+def test_what_is_read_of_a_folder_says_nothing_of_a_model_that_is_there(recipe_of: Make) -> None:
+    recipe = recipe_of("demonstration", objective="sft")
+    recipe["model"] = {"name": "given", "dtype": "bfloat16", "gradient_checkpointing": True}
+    draft = Draft(parse_recipe(recipe), given=Given(tiny_llama(), make_tokenizer()))
+    draft.read()
+    require(idle(draft), "model.dtype changes nothing of a model that is loaded already")
 
 
 def test_a_learning_rate_that_goes_by_losses_is_refused(recipe_of: Make) -> None:
