@@ -35,15 +35,20 @@ class ProblemFacts:
     turns: tuple[Mapping[str, Any], ...]
     """The prompt as messages, if it is any."""
     facts: Mapping[str, Any]
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Extra arguments of the chat template."""
 
     def dump(self) -> str:
         content = {"prompt": self.prompt, "turns": list(self.turns), "facts": dict(self.facts)}
+        if self.template:
+            content["template"] = dict(self.template)
         return json.dumps(content, default=str)
 
     @staticmethod
     def load(text: str) -> ProblemFacts:
         content = json.loads(text)
-        return ProblemFacts(content["prompt"], tuple(content["turns"]), content["facts"])
+        told = content.get("template", {})
+        return ProblemFacts(content["prompt"], tuple(content["turns"]), content["facts"], told)
 
     def with_solution(self, solution: str) -> Turns:
         """The prompt with its solution in it: an empty line, and the text."""

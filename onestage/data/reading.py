@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -11,24 +11,14 @@ from typing import Any
 
 from onestage.data._row_advice import unused_columns
 from onestage.data._row_error import RowError
-from onestage.data.files import (
-    BATCH_ROWS,
-    SUFFIXES,
-    TEXT_SUFFIXES,
-    data_files,
-    rows_of,
-    skipped_files,
-)
+from onestage.data.files import BATCH_ROWS, data_files, rows_of, skipped_files
 from onestage.data.given import GivenRows, refuse_remembered
 from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
 from onestage.data.kinds import Kind
-from onestage.data.lines import lines_of
-from onestage.data.messages import Message, Turns, messages_of, prompt_of
 from onestage.data.raw import RawRow, Written
 from onestage.data.reach import require_within_reach
 from onestage.data.record import Record, Refusal
 from onestage.data.rows import JUDGED_BY, record_of
-from onestage.data.sharegpt import sharegpt_messages
 from onestage.data.stream import Stream
 
 FORMAT = b"onestage records 3"
@@ -121,9 +111,9 @@ class Reading:
 
     def _judges(self, row: RawRow, column: str) -> bool:
         """Whether a column of feedback says something of any response of the source that stands in the
-        same column as this row's. A source that can only be read through is not read for it: there a
-        null always means its row."""
-        if passes_by(self.stream):
+        same column as this row's. A source that can only be read through, or that is read a portion at a
+        time, is not read for it: there a null always means its row."""
+        if passes_by(self.stream) or self.stream.portion:
             return True
         return any(
             (response, column) in self._judging.pairs for response in _held(row, self.stream)
@@ -171,47 +161,6 @@ def read(data: Any, **options: Any) -> Reading:
     """
     stream = data if isinstance(data, Stream) and not options else Stream(data, **options)
     return Reading(stream)
-
-
-def prompts_of(path: str) -> list[Turns]:
-    """The prompts of a file of rows with `prompt` (a text or messages), or of plain text, one a line.
-    Of a conversation (`messages`, `conversations`) it is all in front of the answer that it ends with.
-
-    Raises ValueError with the place of a prompt that cannot be read, or where there is none.
-    """
-    if path.lower().endswith(TEXT_SUFFIXES) or not path.lower().endswith(SUFFIXES):
-        found: list[Turns] = [line for _, line in lines_of(Path(path).expanduser())]
-    else:
-        found = [_prompt(row) for row in raw_rows(Stream(path))]
-    if not found:
-        raise ValueError(f"{path} holds no prompt")
-    return found
-
-
-def _prompt(row: RawRow | Refusal) -> Turns:
-    if isinstance(row, Refusal):
-        raise ValueError(f"{row.where}: {row.reason}")
-    held = row.columns
-    try:
-        if held.get("prompt") is None and (asked := _asked(held)):
-            return prompt_of(asked)
-        if held.get("prompt") is not None:
-            return prompt_of(held["prompt"])
-        found = ", ".join(sorted(held)) or "no column"
-        raise RowError(f"expected an object with `prompt`, found {found}")
-    except RowError as error:
-        raise ValueError(f"{row.where}: {error}") from None
-
-
-def _asked(columns: Mapping[str, Any]) -> Sequence[Message]:
-    """A conversation without the assistant's last words."""
-    if columns.get("messages") is not None:
-        turns = messages_of(columns["messages"], "messages")
-    elif columns.get("conversations") is not None:
-        turns = sharegpt_messages(columns["conversations"], columns.get("system"))
-    else:
-        return ()
-    return turns[:-1] if turns[-1]["role"] == "assistant" else turns
 
 
 def raw_rows(stream: Stream, every: bool = False) -> Iterator[RawRow | Refusal]:

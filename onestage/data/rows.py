@@ -60,6 +60,10 @@ UNION = frozenset(("messages", "conversations", "chosen", "rejected", "completio
 """Columns (by our names) that are null in the rows of other kinds, where one table holds many."""
 
 
+BESIDE_PLAIN = (
+    "beside plain text, which no chat template renders: give messages, or set as_messages: true"
+)
+
 ODD = FOREIGN | MEDIA
 """Columns that few rows have, and that are looked at where one has."""
 
@@ -92,7 +96,7 @@ def record_of(
     more = len(found) < len(row)
     unfold(found)
     if "instruction" in found:
-        _read_alpaca(found)
+        read_alpaca(found)
     try:
         kind = _kind(found, row, stream)
     except NoFeedback:
@@ -249,7 +253,7 @@ def _refuse_unread(name: Kind, columns: str, present: tuple[str, ...]) -> None:
             )
 
 
-def _read_alpaca(found: dict[str, Any]) -> None:
+def read_alpaca(found: dict[str, Any]) -> None:
     """Lets `instruction` (+ `input`) stand for `prompt`, and `output` for `completion`.
 
     `system` and `history` begin a conversation, which makes the prompt a list of messages.
@@ -278,18 +282,15 @@ def _template(found: Mapping[str, Any], kind: Kind, text: Turns, stream: Stream)
     """What the chat template is given beyond the messages; RowError where there will be none."""
     if "tools" not in found and "chat_template_kwargs" not in found:
         return {}
-    template = _arguments(found)
+    template = arguments_of(found)
     plain = isinstance(text, str) and (not stream.as_messages or FEEDBACK[kind].layout == "windows")
     if template and plain:
         what = "tools" if "tools" in template else "chat_template_kwargs"
-        raise RowError(
-            f"found `{what}` beside plain text, which no chat template renders: give messages, or "
-            "set as_messages: true"
-        )
+        raise RowError(f"found `{what}` {BESIDE_PLAIN}")
     return template
 
 
-def _arguments(found: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(found: Mapping[str, Any]) -> dict[str, Any]:
     """`tools` and `chat_template_kwargs` together. `tools` may be JSON, as in Parquet."""
     arguments = found.get("chat_template_kwargs", {})
     if not isinstance(arguments, Mapping):

@@ -86,11 +86,11 @@ def render_prompt(prompt: Turns, tokenizer: Any, template: Mapping[str, Any] = N
     return Rendered(text, (), False, notes=_unread(prompt, text, template, tokenizer))
 
 
-def render_whole(text: Turns, tokenizer: Any) -> Rendered:
+def render_whole(text: Turns, tokenizer: Any, template: Mapping[str, Any] = NOTHING) -> Rendered:
     """A text or a conversation as it stands, to be read and not continued. Raises `TemplateError`."""
     if isinstance(text, str):
         return Rendered(text, (), True)
-    return Rendered(_applied(tokenizer, NOTHING)(text, False), (), False)
+    return Rendered(_applied(tokenizer, template)(text, False), (), False)
 
 
 def dialect(tokenizer: Any) -> Dialect:

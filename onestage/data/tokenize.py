@@ -28,7 +28,7 @@ from onestage.data.encoded import Encoded, ProblemFacts
 from onestage.data.kinds import FEEDBACK
 from onestage.data.messages import Turns, text_of
 from onestage.data.record import Record, Refusal
-from onestage.data.template import Rendered, render, render_prompt, render_whole
+from onestage.data.template import NOTHING, Rendered, render, render_prompt, render_whole
 from onestage.data.trees import Ids, TokenPath
 from onestage.data.workers import in_order
 
@@ -59,12 +59,13 @@ def encode(
     return Encoder(tokenizer, max_length, overflow, room).encode_all(records)
 
 
-def prompt_ids(tokenizer: Any, prompt: Turns) -> Ids:
-    """Ids to sample from, of a text or of messages: those that a problem with that prompt has.
+def prompt_ids(tokenizer: Any, prompt: Turns, template: Mapping[str, Any] = NOTHING) -> Ids:
+    """Ids to sample from, of a text or of messages (with `template` as extra arguments of the chat
+    template): those that a problem with that prompt has.
 
     Raises `TemplateError`, a ValueError, where there is nothing to continue or no template for it.
     """
-    rendered = render_prompt(prompt, tokenizer)
+    rendered = render_prompt(prompt, tokenizer, template)
     return _continued(tokenizer, rendered, _tokenise(tokenizer, [rendered])[0])
 
 
@@ -72,12 +73,12 @@ def taught_ids(tokenizer: Any, about: ProblemFacts, worked: TokenPath) -> Ids:
     """Ids of a problem's prompt with its worked answer in it, which a teacher reads. Raises
     `TemplateError`."""
     solution = tokenizer.decode(worked.ids[worked.opening :], skip_special_tokens=True)
-    return prompt_ids(tokenizer, about.with_solution(solution))
+    return prompt_ids(tokenizer, about.with_solution(solution), about.template)
 
 
-def whole_ids(tokenizer: Any, text: Turns) -> list[int]:
+def whole_ids(tokenizer: Any, text: Turns, template: Mapping[str, Any] = NOTHING) -> list[int]:
     """Ids of a text or conversation that is only read, uncut. Raises `TemplateError`."""
-    return _tokenise(tokenizer, [render_whole(text, tokenizer)])[0].ids
+    return _tokenise(tokenizer, [render_whole(text, tokenizer, template)])[0].ids
 
 
 class _Tokens(NamedTuple):
@@ -286,7 +287,7 @@ class Encoder:
                 return fitted
             paths, cut = fitted
         turns = () if isinstance(record.prompt, str) else record.prompt
-        facts = ProblemFacts(rendered[0].text, turns, record.facts)
+        facts = ProblemFacts(rendered[0].text, turns, record.facts, record.template)
         if record.source in self.taught and len(paths) > 1:
             read = len(taught_ids(self.tokenizer, facts, paths[1])) + self.room
             read += hinted - len(prompt) if self.taught[record.source] else 0

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from onestage.data.messages import Message
+from onestage.data.prompts import Prompt
 from onestage.data.tokenize import prompt_ids
 from onestage.models import Policy
 from onestage.rollout.engines import Decoding, Request
 from onestage.rollout.engines.transformers import Transformers
 
 SAMPLED = Decoding()
+
+Asked = str | Sequence[Message] | Mapping[str, Any] | Prompt
+"""A prompt, as `complete` takes it."""
 
 
 class Drawn(NamedTuple):
@@ -25,7 +29,7 @@ class Drawn(NamedTuple):
 
 def complete(
     policy: Policy,
-    prompts: Sequence[str | Sequence[Message]],
+    prompts: Sequence[Asked],
     how: Decoding = SAMPLED,
     tokenizer: Any = None,
     seed: int = 0,
@@ -36,10 +40,11 @@ def complete(
 
         complete(onestage.load("runs/first/model"), ["What is 2 + 2?"], Decoding(temperature=0))
 
-    prompts: each a text, which is continued as it stands, or a list of messages (`role`, `content`),
-    which go through the chat template. how: temperature 0 is greedy. tokenizer: the policy's own where
-    none is given. seed: what is drawn for a prompt depends on it and on the prompt's place, not on what
-    else is asked. batch_size: completions under way at once.
+    prompts: each a text, which is continued as it stands, a list of messages (`role`, `content`), which
+    go through the chat template, or a row as training has them (`prompt` or `messages`, with `tools` and
+    `chat_template_kwargs`), read and rendered as there. how: temperature 0 is greedy. tokenizer: the
+    policy's own where none is given. seed: what is drawn for a prompt depends on it and on the prompt's
+    place, not on what else is asked. batch_size: completions under way at once.
 
     Warns where the model makes sampling slower than it would be, and says why. Raises `ValueError` for a
     policy without a tokenizer, for a text where a list of prompts should be, and for an empty prompt
@@ -51,7 +56,7 @@ def complete(
 
 def drawn(
     policy: Policy,
-    prompts: Sequence[str | Sequence[Message]],
+    prompts: Sequence[Asked],
     how: Decoding,
     tokenizer: Any = None,
     seed: int = 0,
@@ -64,8 +69,8 @@ def drawn(
     if isinstance(prompts, str):
         raise ValueError(f"prompts must be a list of prompts, got one text: {prompts[:60]!r}")
     requests = [
-        Request(prompt_ids(tokenizer, prompt), 1, f"{seed}/{number}")
-        for number, prompt in enumerate(p if isinstance(p, str) else tuple(p) for p in prompts)
+        Request(prompt_ids(tokenizer, one.turns, one.template), 1, f"{seed}/{number}")
+        for number, one in enumerate(map(Prompt.given, prompts))
     ]
     engine = Transformers(policy.model, tokenizer, batch_size)
     completions = engine(requests, how)

@@ -54,7 +54,16 @@ def worked_answer(record: Encoded, about: ProblemFacts, tokenizer: Any) -> list[
         return []
     worked = record.paths[1].ids[record.paths[1].opening :]
     text = tokenizer.decode(worked, skip_special_tokens=True)
-    return [Answer(about.prompt, text, about.facts, tokens=len(worked), turns=about.turns)]
+    return [
+        Answer(
+            about.prompt,
+            text,
+            about.facts,
+            tokens=len(worked),
+            turns=about.turns,
+            template=about.template,
+        )
+    ]
 
 
 @dataclass
@@ -117,6 +126,7 @@ class Group:
                 one.ended,
                 len(one.ids),
                 about.turns,
+                about.template,
             )
             for request, some in zip(self.requests, self.drawn, strict=True)
             for one in some

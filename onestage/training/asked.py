@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onestage.config import RecipeError, nearest
+from onestage.data.dialect import TemplateError
 from onestage.data.messages import Turns
+from onestage.data.prompts import Prompt, noted, prompts_of
 from onestage.randomness import generator
 from onestage.rollout import suites
 from onestage.rollout.evaluation import make_suites
@@ -75,7 +77,10 @@ def check(section: Evaluate | None, tokenizer: Any, task: str) -> None:
             "evaluate: a reward model (model.task) writes nothing; leave evaluate out"
         )
     asked, templated = made(section), tokenizer.chat_template is not None
-    texts_of(section.prompts)
+    try:
+        noted(tokenizer, texts_of(section.prompts, templated))
+    except TemplateError as error:
+        raise RecipeError(f"evaluate.prompts: {error}") from error
     for suite in asked.values():
         try:
             suites.chosen(suite, templated)
@@ -123,16 +128,11 @@ def blocks(items: Sequence[Item], size: int = 1) -> Iterator[Sequence[Item]]:
         start, size = start + size, min(2 * size, LARGEST)
 
 
-def texts_of(given: str | Sequence[str]) -> list[Turns]:
-    from onestage.data.reading import prompts_of
-
-    return [*prompts_of(given)] if isinstance(given, str) else [*given]
-
-
-def turns(prompt: Turns, templated: bool) -> Turns:
-    return (
-        ({"role": "user", "content": prompt},) if templated and isinstance(prompt, str) else prompt
-    )
+def texts_of(given: str | Sequence[str], templated: bool) -> list[Prompt]:
+    """Of a file, or as they are given; plain ones as a user's message where there is a template."""
+    if isinstance(given, str):
+        return prompts_of(given, as_messages=templated)
+    return [Prompt(({"role": "user", "content": one},) if templated else one) for one in given]
 
 
 def sample(suite: str, prompt: Turns, completion: Any, worth: list[float]) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onestage.data.messages import Turns
+from onestage.data.prompts import Prompt
+from onestage.data.tokenize import prompt_ids
 from onestage.models.sharding import whole
 from onestage.rollout.engines import Decoding
 from onestage.rollout.rewards import Failure
 from onestage.rollout.suites import Content, Item, Scores, Subject
-from onestage.training.asked import LARGEST, Asked, blocks, sample, turns, worth
+from onestage.training.asked import LARGEST, Asked, blocks, sample, worth
 from onestage.training.rehearsal import longest_answer
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Prompts:
     """Texts that are answered to be looked at."""
 
     asker: Asker
-    texts: list[Turns]
+    texts: list[Prompt]
     allowed: int
     """Tokens of an answer, by the section."""
     most: int | None = None
@@ -185,7 +186,7 @@ class Prompts:
 
     def _show(self) -> None:
         pairs = zip(self.texts, self._written, strict=True)
-        lines = [sample("prompts", text, one["completion"], []) for text, one in pairs]
+        lines = [sample("prompts", text.turns, one["completion"], []) for text, one in pairs]
         run = self.asker.run
         if run.folder is not None:
             run.folder.samples(run.step, lines)
@@ -199,8 +200,10 @@ class Prompts:
         """Answer them, or the first few; the seconds, and whether one was ended for its length."""
         began, how = self.asker.clock(), Decoding(self.allowed, temperature=0)
         subject = replace(self.asker.subject, most=most, stopped=[])
-        asked = [turns(one, subject.templated) for one in self.texts[:number]]
+        asked = [
+            prompt_ids(subject.tokenizer, one.turns, one.template) for one in self.texts[:number]
+        ]
         with self.asker.asking():
-            self._written = subject.write(asked, how, [str(n) for n in range(len(asked))])
+            self._written = subject.continued(asked, how, [str(n) for n in range(len(asked))])
         self.took = self.asker.agreed(self.asker.clock() - began)
         return self.took, self.asker.agreed(len(subject.stopped)) > 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onestage.data.prompts import noted
 from onestage.rollout import suites
 from onestage.rollout.suites import Scores, Subject
 from onestage.runfolder import EVALUATIONS, json_lines
@@ -60,7 +61,9 @@ class Benchmarks:
         self.best = best_of(section.best, self.asked)
         self.latest: dict[str, Mapping[str, Scores]] = {}
         """By suite, what the answers were worth when it was last asked."""
-        texts = texts_of(section.prompts)
+        texts = texts_of(section.prompts, subject.templated)
+        for note, count in noted(subject.tokenizer, texts).items():
+            run.say(f"evaluate.prompts: of {count} of {len(texts)}: {note}")
         self.prompts = Prompts(self.asker, texts, section.max_completion_length) if texts else None
         self._since = self.clock()
         self._aside = 0.0

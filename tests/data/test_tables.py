@@ -17,7 +17,8 @@ import pytest
 from support.rows import read_all
 
 from onestage.data import lines, remote
-from onestage.data.reading import content_key, prompts_of, raw_rows, read, skipped
+from onestage.data.prompts import prompts_of
+from onestage.data.reading import content_key, raw_rows, read, skipped
 from onestage.data.record import Record
 from onestage.data.stream import Stream
 
@@ -239,7 +240,7 @@ def test_a_text_file_is_one_text_and_prompts_are_lines(write):
     path = write("a.txt", b"\xef\xbb\xbfOne.\n\nTwo.\n")
     (record,) = read_all(path)
     assert (record.kind, record.completions) == ("text", ("One.\n\nTwo.\n",))
-    assert prompts_of(str(path)) == ["One.", "Two."]
+    assert [one.turns for one in prompts_of(str(path))] == ["One.", "Two."]
 
 
 def test_a_folder_is_read_for_its_most_telling_files(write, tmp_path):

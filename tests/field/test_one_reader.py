@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from onestage.cli import app
 from onestage.config import RecipeError, override, read_yaml
-from onestage.data.reading import prompts_of, read
+from onestage.data.prompts import prompts_of
+from onestage.data.reading import read
 from onestage.data.record import Record
 from onestage.report.reading import Reader
 from onestage.runfolder import RunFolder, json_line, read_metrics
@@ -49,10 +50,10 @@ def test_rows_and_prompts_are_cut_at_line_feeds_alone(
     for name, packed in (("a.jsonl", content), ("a.jsonl.gz", gzip.compress(content))):
         (tmp_path / name).write_bytes(packed)
         assert [record.prompt for record in records(tmp_path / name)] == [SEPARATORS, "two"]
-        assert prompts_of(str(tmp_path / name)) == [SEPARATORS, "two"]
+        assert [one.turns for one in prompts_of(str(tmp_path / name))] == [SEPARATORS, "two"]
     text = tmp_path / "a.txt"
     text.write_bytes(mark + SEPARATORS.encode() + end + end + b"  two " + end)
-    assert prompts_of(str(text)) == [SEPARATORS, "  two "]
+    assert [one.turns for one in prompts_of(str(text))] == [SEPARATORS, "  two "]
 
 
 def test_files_that_were_put_together_may_have_marks_in_the_middle(tmp_path: Path) -> None:
@@ -127,14 +128,14 @@ def test_prompts_that_cannot_be_read(name: str, tmp_path: Path) -> None:
 def test_prompts_may_stand_in_a_table_and_be_messages(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": SEPARATORS}]
     pq.write_table(pa.table({"prompt": [SEPARATORS, "two"]}), tmp_path / "a.parquet")
-    assert prompts_of(str(tmp_path / "a.parquet")) == [SEPARATORS, "two"]
+    assert [one.turns for one in prompts_of(str(tmp_path / "a.parquet"))] == [SEPARATORS, "two"]
     (tmp_path / "a.jsonl").write_bytes(lines_of({"prompt": chat}))
-    (found,) = prompts_of(str(tmp_path / "a.jsonl"))
+    (found,) = (one.turns for one in prompts_of(str(tmp_path / "a.jsonl")))
     assert [dict(turn) for turn in found if not isinstance(turn, str)] == chat
     said = [{"from": "human", "value": SEPARATORS}, {"from": "gpt", "value": "yes"}]
     answered = [*chat, {"role": "assistant", "content": "yes"}]
     (tmp_path / "b.jsonl").write_bytes(lines_of({"messages": answered}, {"conversations": said}))
-    for found in prompts_of(str(tmp_path / "b.jsonl")):
+    for found in (one.turns for one in prompts_of(str(tmp_path / "b.jsonl"))):
         assert [dict(turn) for turn in found if not isinstance(turn, str)] == chat
 
 

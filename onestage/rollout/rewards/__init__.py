@@ -37,6 +37,8 @@ class Answer:
     """Of the completion, the end token included."""
     turns: tuple[Mapping[str, Any], ...] = ()
     """The prompt as messages, where the record has messages."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """What the chat template was told beside them (`tools`, `chat_template_kwargs`)."""
 
     @property
     def response(self) -> str:

@@ -301,7 +301,12 @@ def _chunks(answers: Sequence[Answer], workers: int) -> list[Chunk]:
             chunks.append([])
             size = 0
         # Any mapping may hold a record's columns, but only a dict is sure to be picklable.
-        plain = replace(answer, facts=dict(answer.facts), turns=tuple(map(dict, answer.turns)))
+        plain = replace(
+            answer,
+            facts=dict(answer.facts),
+            turns=tuple(map(dict, answer.turns)),
+            template=dict(answer.template),
+        )
         chunks[-1].append((number, plain))
         size += length
     return chunks

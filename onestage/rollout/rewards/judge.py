@@ -314,8 +314,11 @@ def fill(template: str, answer: Answer, score_range: tuple[float, float]) -> str
 
 
 def request(answer: Answer) -> str:
-    """What was asked: the messages where there are any, without the policy's chat template."""
+    """What was asked: the messages where there are any, without the policy's chat template, and the
+    tools that it was offered."""
     turns = [(str(turn.get("role")), str(turn.get("content"))) for turn in answer.turns]
+    if answer.template.get("tools"):
+        turns.insert(0, ("tools", json.dumps(answer.template["tools"], default=str)))
     if len(turns) == 1:
         return turns[0][1]
     return "\n\n".join(f"{role}: {content}" for role, content in turns) or answer.prompt

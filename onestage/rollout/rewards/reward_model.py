@@ -111,7 +111,7 @@ class RewardModel(Reward):
         if tokenizer.init_kwargs.get(READS) == TO_THE_END:
             (rendered,) = render(_record(answer), tokenizer)
             return rendered.text[: rendered.spans[-1][1]]
-        return render_whole(self._read(answer), tokenizer).text
+        return render_whole(self._read(answer), tokenizer, _tools(answer)).text
 
     def _read(self, answer: Answer) -> Turns:
         """What others' classifiers are given: the conversation, or a text where there is no template."""
@@ -129,7 +129,7 @@ class RewardModel(Reward):
             (path,) = encoded.paths
             return path.ids[: path.spans[-1][1]].tolist()
         try:
-            return whole_ids(tokenizer, self._read(answer))
+            return whole_ids(tokenizer, self._read(answer), _tools(answer))
         except TemplateError as error:
             return Failure("value", str(error))
 
@@ -234,9 +234,14 @@ def _answered(answer: Answer) -> tuple[Message, ...]:
     return (*answer.turns, {"role": "assistant", "content": answer.response})
 
 
+def _tools(answer: Answer) -> dict[str, Any]:
+    """What another's chat template is told: the tools, and nothing that was said to the policy's own."""
+    return {name: held for name, held in answer.template.items() if name == "tools"}
+
+
 def _record(answer: Answer) -> Record:
     """The answer as a row that training could have read."""
     turns = _answered(answer)
     if turns:
-        return Record("demonstration", turns[:-1], (turns[-1:],))
+        return Record("demonstration", turns[:-1], (turns[-1:],), template=answer.template)
     return Record("demonstration", answer.prompt, (answer.response,))

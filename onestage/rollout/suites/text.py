@@ -16,7 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onestage.data._row_error import RowError
 from onestage.data.packing import pack
+from onestage.data.raw import RawRow
+from onestage.data.rows import arguments_of
 from onestage.data.tokenize import whole_ids
 from onestage.data.trees import TokenPath
 from onestage.rollout.rewards import Failure
@@ -48,7 +51,9 @@ class Text(Suite):
             if isinstance(text, str) and text:
                 found.append(Item(str(number), text))
             elif isinstance(messages, list) and messages:
-                found.append(Item(str(number), tuple(messages)))
+                template = _template(row)
+                asked = {"asked": {"template": template}} if template else {}
+                found.append(Item(str(number), tuple(messages), asked))
             else:
                 raise ValueError(
                     f"the suite text: {row.where} needs the column `text` or `messages`; got "
@@ -60,7 +65,7 @@ class Text(Suite):
         parts = [
             (number, part)
             for number, item in enumerate(items)
-            for part in self._parts(whole_ids(subject.tokenizer, item.prompt), subject)
+            for part in self._parts(_ids(item, subject.tokenizer), subject)
         ]
         records = [
             [TokenPath(ids, ((1, len(ids)),), (number,))] for number, (_, ids) in enumerate(parts)
@@ -106,6 +111,17 @@ class Text(Suite):
         with subject.base.evaluating():
             found = between(subject.base, subject.policy, row)
         return None if found is None else found.cpu().double().numpy()
+
+
+def _template(row: RawRow) -> dict[str, Any]:
+    try:
+        return arguments_of(row.columns)
+    except RowError as error:
+        raise ValueError(f"the suite text: {row.where}: {error}") from None
+
+
+def _ids(item: Item, tokenizer: Any) -> list[int]:
+    return whole_ids(tokenizer, item.prompt, item.facts.get("asked", {}).get("template", {}))
 
 
 def _bytes(subject: Subject, ids: Any) -> int:

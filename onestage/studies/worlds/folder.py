@@ -21,6 +21,7 @@ from pydantic import Field
 from onestage import models
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
+from onestage.data.prompts import Prompt
 from onestage.data.reading import read
 from onestage.data.record import Record
 from onestage.data.tokenize import Encoder
@@ -120,14 +121,14 @@ class Folder(World):
         records = [
             record for record in self._records("demonstration", split) if isinstance(record, Record)
         ]
-        prompts = [record.prompt for record in records[: self.answers]]
+        prompts = [Prompt.of(record) for record in records[: self.answers]]
         how = Decoding(self.max_completion_length, temperature=0)
         texts = complete(trained, prompts, how)
         lengths = [
             len(trained.tokenizer(text, add_special_tokens=False).input_ids) for text in texts
         ]
         for prompt, text in zip(prompts, texts, strict=True):
-            shown.append({"prompt": _shown(prompt), "response": text, "metric": "answers"})
+            shown.append({"prompt": _shown(prompt.turns), "response": text, "metric": "answers"})
         ended = [length < self.max_completion_length for length in lengths]
         return {"length": _mean(lengths), "stops": _mean(ended)} if texts else {}
 
