@@ -13,6 +13,7 @@ from rich.text import Text
 
 from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
+from onestage.cli._outputs import Force, free
 from onestage.cli._raters import show_raters
 from onestage.cli._terminal import app, console, say, then, word
 
@@ -57,6 +58,7 @@ def convert(
     delimiter: Delimiter = None,
     subset: Subset = None,
     split: Annotated[str, typer.Option(help="Of a hub data set.")] = "train",
+    force: Force = False,
 ) -> None:
     """Write rows of any known format as rows that `train` reads, and what was left out beside them."""
     from onestage.config.plain_yaml import parsed
@@ -71,6 +73,7 @@ def convert(
         raise typer.BadParameter(
             f"{ratings!r} is neither mean nor calibrated", param_hint="--ratings"
         )
+    free(out, force, "OUT")
     found = convert(stream, out, form, columns, "mean" if ratings == "mean" else "calibrated")
     _show(found)
     then(f"onestage check {word(out)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
+from onestage.cli._outputs import Force, free
 from onestage.cli._terminal import app, console, loading, quiet_libraries, say, then, word
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def eval_(
     cache: Annotated[
         Path | None, typer.Option(help="Where base models are kept.", show_default=False)
     ] = None,
+    force: Force = False,
 ) -> None:
     """A model in a world of studies: what it gained and forgot. (Benchmarks: `onestage evaluate`.)"""
     import yaml
@@ -40,6 +42,7 @@ def eval_(
         from onestage.runfolder import write_json
         from onestage.studies.evaluate import evaluate
 
+    free(out, force)
     quiet_libraries()
     judged = evaluate(model, yaml.safe_load(world), seed=seed, split=split, cache=cache, say=say)
     before, after = judged.base.metrics, judged.model.metrics

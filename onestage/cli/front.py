@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from onestage.cli._outputs import Force, free
 from onestage.cli._terminal import app, complaints, console, say
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ def front(
         typer.Option(metavar="TERM=VALUE", help="f* of a term; repeatable. [default: the runs']"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="All numbers as JSON.")] = None,
+    force: Force = False,
 ) -> None:
     """Compare runs by their terms' held-out losses: gaps, ideal distance, front, hypervolume."""
     from onestage.report.front import as_json, compare, result_of
     from onestage.runfolder import write_text
 
+    free(out, force)
     found = compare([result_of(folder) for folder in runs], _values(optimum or []))
     for one in found.broken:
         complaints.print(f"{one.name}: {one.problem}", style="yellow", highlight=False)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from onestage.cli._outputs import Force, free
 from onestage.cli._terminal import app, say, then, word
 
 
@@ -25,15 +26,15 @@ def import_(
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="On how many it was trained.")] = 1,
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+    force: Force = False,
 ) -> None:
     """Write a recipe that trains as another tool's configuration does; what is not carried is told."""
-    from onestage.runfolder import OutputError, write_text
+    from onestage.runfolder import write_text
     from onestage.training.imports import find, recognise
     from onestage.training.imports._script import read
     from onestage.training.imports._text import written
 
-    if out.exists():
-        raise OutputError(f"{out} is there already; choose another --out")
+    free(out, force)
     given = read(config)
     tool = find(from_ or recognise(given))()
     carried = tool.carry(given, devices)

@@ -9,6 +9,7 @@ import typer
 
 from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
+from onestage.cli._outputs import Force, free
 from onestage.cli._terminal import app, say, then, word
 
 
@@ -25,13 +26,13 @@ def init(
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     subset: Subset = None,
+    force: Force = False,
 ) -> None:
     """Look at data files and write a recipe for them, with what each key is for."""
-    from onestage.runfolder import OutputError, write_text
+    from onestage.runfolder import write_text
     from onestage.training.first_recipe import first_recipe
 
-    if out.exists():
-        raise OutputError(f"{out} is there already; choose another --out")
+    free(out, force)
     written = {"encoding": encoding, "delimiter": delimiter, "subset": subset}
     streams = [stream_of(file, kind, column, score_range, **written) for file in data]
     write_text(out, first_recipe(streams, model))

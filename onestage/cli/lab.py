@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from onestage.cli._outputs import Force, free
 from onestage.cli._terminal import app, quiet_libraries, say, then, word
 
 MOVED = ("convex", "tree")
@@ -63,12 +64,18 @@ def rows(
     ),
     seed: Annotated[int, typer.Option(help="Of the generated world.")] = 0,
     size: Annotated[str, typer.Option(help="small or large.")] = "small",
+    force: Force = False,
 ) -> None:
     """Write a generated world's rows of every kind and split."""
-    from onestage.studies.lab.ground import write_rows
+    from onestage.studies.lab.ground import texts_of, write_rows
     from onestage.studies.lab.presets import size_of
     from onestage.studies.lab.world import LabWorld
 
-    files = write_rows(LabWorld(seed, size_of(size)), out)
+    world = LabWorld(seed, size_of(size))
+    for name, text in texts_of(world) if out.is_dir() else ():
+        file = out / f"{name}.jsonl"
+        if not file.is_file() or file.read_bytes() != text.encode():  # the same is left alone
+            free(file, force)
+    files = write_rows(world, out)
     say(f"{len(files)} files in {out}")
     then(f"onestage check {word(next(iter(files.values())))}")

@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from onestage.cli._outputs import Force, free
 from onestage.cli._terminal import app, say, then, word
 from onestage.runfolder import json_line
 
@@ -86,7 +87,7 @@ def _command(called: str, name: str, rows: Rows, converted: Rows | None) -> Any:
     for a file that is given."""
     hints = get_type_hints(rows, include_extras=True)
     read: dict[str, Callable[[Any], Any]] = {}
-    options = [_keyword("out", Out)]
+    options = [_keyword("out", Out), _keyword("force", Force, False)]
     if converted:
         options.append(_keyword("own", Own, None))
     for parameter in inspect.signature(rows).parameters.values():
@@ -97,15 +98,15 @@ def _command(called: str, name: str, rows: Rows, converted: Rows | None) -> Any:
         option, read[parameter.name] = _option(parameter, hints.get(parameter.name, str))
         options.append(option)
 
-    def make(*, out: Path, **given: Any) -> None:
+    def make(*, out: Path, force: bool, **given: Any) -> None:
         taken = {key: as_meant(given[key]) for key, as_meant in read.items()}
         if converted and given["own"]:
             own = _rows(given["own"], "train", None)
-            _write(out, converted(own, **_of(rows, converted, taken)))
+            _write(out, converted(own, **_of(rows, converted, taken)), force)
             return
         if "data" in given:
             taken["data"] = _rows(given["data"], given["of_split"], given["subset"])
-        _write(out, rows(**taken))
+        _write(out, rows(**taken), force)
 
     make.__doc__ = f"{(inspect.getdoc(rows) or called).splitlines()[0]} (reward: {name})"
     make.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
@@ -185,12 +186,13 @@ def _rows(data: str, split: str, subset: str | None) -> Iterator[Mapping[str, An
         yield row.columns
 
 
-def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def _write(out: Path, rows: Iterable[Mapping[str, Any]], force: bool) -> None:
     """All rows or no file."""
     from onestage.data.writing import rows_file
 
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"--out {out}: allowed are files .jsonl and .jsonl.gz")
+    free(out, force)
     out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with rows_file(out) as opened:

@@ -50,11 +50,14 @@ def report_(
     """Write one HTML file that opens offline: a verdict, tables, figures, samples, how to repeat it."""
     from onestage.report.keeping import verdict_of
     from onestage.report.page import report
-    from onestage.report.tables import write_tables
+    from onestage.report.tables import OURS, write_tables
+    from onestage.runfolder import require_ours
 
     for option, file, ending in (("--latex", latex, ".tex"), ("--csv", csv, ".csv")):
         if file is not None and file.suffix != ending:
             raise ValueError(f"{option} {file}: allowed are files {ending}")
+        if file is not None:
+            require_ours(file, OURS[ending], option)
     given = {"wanted": wanted, "allowed": allowed, "by": by}
     asked = {name: value for name, value in given.items() if value is not None}
     written = report(folders, out, title, asked)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
+from onestage.cli._outputs import Force, free
 from onestage.cli._terminal import (
     app,
     complaints,
@@ -24,6 +26,7 @@ from onestage.cli._terminal import (
 )
 
 if TYPE_CHECKING:
+    from onestage.data.prompts import Prompt
     from onestage.data.wishes import Wish
 
 
@@ -32,8 +35,18 @@ def sample(
     model: ModelName,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Prompts: rows with `prompt`, or text, a line each. [default: chat]"),
+        typer.Option(
+            help="Prompts: rows of any kind, or text, a line each, rendered as training renders them. "
+            "[default: chat]"
+        ),
     ] = None,
+    as_messages: Annotated[
+        bool,
+        typer.Option(
+            "--as-messages",
+            help="Plain prompts as a user's message, as a stream with `as_messages: true`.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="JSON Lines to write instead of printing.")
     ] = None,
@@ -55,20 +68,23 @@ def sample(
         ),
     ] = False,
     dtype: Dtype = "auto",
+    force: Force = False,
 ) -> None:
     """Chat with a model in the terminal, or complete prompts from a file."""
     with loading():
+        from onestage.data.prompts import prompts_of
         from onestage.data.wishes import read_wish
         from onestage.rollout.engines import Decoding
 
-    given = {"out": out, "only_ended": only_ended, "system": system}
+    given = {"out": out, "only_ended": only_ended, "as_messages": as_messages, "system": system}
     _refuse_unused(prompts is None, given, {"top_p": top_p != 1, "seed": seed != 0}, temperature)
     wishes = dict(map(read_wish, wish or ()))
+    free(out, force)
     quiet_libraries()
     policy = load_model(model, tokenizer, dtype)
     how = Decoding(max_new_tokens, temperature, top_p)
     if prompts is not None:
-        _complete(policy, prompts, out, how, seed, wishes, only_ended)
+        _complete(policy, prompts_of(str(prompts), as_messages), out, how, seed, wishes, only_ended)
     else:
         _chat(policy, system, how, seed, wishes)
 
@@ -81,7 +97,7 @@ def _refuse_unused(
         raise ValueError(
             "--system: is for chat; in a file of --prompts a system message stands in the rows"
         )
-    for name in ("out", "only_ended"):
+    for name in ("out", "only_ended", "as_messages"):
         if given[name] and chat:
             raise ValueError(f"--{name.replace('_', '-')}: is for a file of prompts (--prompts)")
     for name, said in drawn.items():
@@ -93,23 +109,26 @@ def _refuse_unused(
 
 def _complete(
     policy: Any,
-    prompts: Path,
+    given: Sequence[Prompt],
     out: Path | None,
     how: Any,
     seed: int,
     wishes: Mapping[str, Wish],
     only_ended: bool,
 ) -> None:
-    from onestage.data.reading import prompts_of
+    from onestage.data.prompts import noted
     from onestage.data.wishes import wished
     from onestage.rollout.complete import drawn
     from onestage.runfolder import write_text
 
-    given = prompts_of(str(prompts))
-    asked = [wished(prompt, wishes) for prompt in given]
+    asked = [replace(prompt, turns=wished(prompt.turns, wishes)) for prompt in given]
+    for note, count in noted(policy.tokenizer, asked).items():
+        complaints.print(
+            escape(f"{count:,} of {len(asked):,} prompts: {note}"), highlight=False, soft_wrap=True
+        )
     completions = drawn(policy, asked, how, seed=seed)
     rows: list[dict[str, Any]] = [
-        {"prompt": prompt, "completion": one.text}
+        {**prompt.row(), "completion": one.text}
         for prompt, one in zip(given, completions, strict=True)
         if one.ended or not only_ended
     ]

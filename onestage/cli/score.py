@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Column, Dtype, Kind, ModelName, ScoreRange, Tokenizer
 from onestage.cli._inputs import load_model, stream_of
+from onestage.cli._outputs import Force, free
 from onestage.cli._terminal import app, complaints, loading, quiet_libraries, say
 
 
@@ -24,11 +25,13 @@ def score(
     tokenizer: Tokenizer = None,
     max_length: Annotated[int, typer.Option(help="Longest path in tokens.")] = 2048,
     dtype: Dtype = "auto",
+    force: Force = False,
 ) -> None:
     """Log-probabilities of given responses: `id`, `response`, `logp`, `tokens`, a line each."""
     with loading():
         from onestage.models.score import score_file
 
+    free(out, force)
     quiet_libraries()
     policy = load_model(model, tokenizer, dtype)
     stream = stream_of(data, kind, column, score_range)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -30,7 +31,10 @@ from onestage.report.samples import samples_section
 from onestage.report.studies import is_study, read_study
 from onestage.report.trade import front_section
 from onestage.report.trained import is_run
-from onestage.runfolder import write_text
+from onestage.runfolder import require_ours, write_text
+
+WRITTEN = "Written by onestage report."
+"""On every page."""
 
 
 class ReportError(ValueError):
@@ -67,6 +71,7 @@ def report(
         raise ValueError(f"--out {file}: allowed are files .html and .htm")
     if file.is_dir():
         raise ValueError(f"--out {file}: is a folder")
+    require_ours(file, re.escape(WRITTEN))
     return write_report(places, file, title, asked)
 
 
@@ -141,7 +146,7 @@ def page(chapters: Sequence[Compared], title: str, asked: Mapping[str, Any] | No
         [
             el("header", el("h1", title), el("nav", *links)),
             el("main", *parts),
-            el("footer", "Written by onestage report. This file needs no network."),
+            el("footer", f"{WRITTEN} This file needs no network."),
             el("script", _own("draw.js")),
             el("script", _own("page.js")),
         ]

@@ -21,6 +21,8 @@ SPECIAL = {
 }
 PARTS = ("", "_low", "_high", "_n")
 """Columns of a mean: itself, the bounds of its 95 % interval, and the seeds."""
+OURS = {".tex": r"\A% \\usepackage\{booktabs\}\n\\begin\{table\}", ".csv": r"\Amethod[,\n]"}
+"""How the tables of ours begin, as patterns."""
 ARROWS = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
 
 

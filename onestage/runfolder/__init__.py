@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,17 @@ def taken(folder: Path) -> str | None:
     return (
         f"{folder} already holds a run ({', '.join(used)}): continue it with --resume, or choose "
         "another --out"
+    )
+
+
+def require_ours(file: Path, mark: str, called: str = "--out") -> None:
+    """Raise `OutputError` for a page or a table that is there already and that we did not write, by a
+    pattern that all of ours have: they are written anew whenever what they are made of has grown."""
+    if not file.is_file() or re.search(mark, file.read_text(encoding="utf-8", errors="replace")):
+        return
+    raise OutputError(
+        f"{file} is there already and was not written by this command; choose another {called}, or "
+        "move it away"
     )
 
 

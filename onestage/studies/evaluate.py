@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onestage import models
 from onestage.runfolder import Say, default_cache, silent
 from onestage.studies.worlds import PLUGINS, Evaluated, Metric, Split
 
@@ -39,10 +40,11 @@ def evaluate(
     """Measure a model or adapter folder in a world: a name, or a table of it and its options.
 
     seed: of the world; cache: where base models are kept. Raises `ValueError` for a world that cannot
-    be.
+    be, and for what is no model, before anything is made.
     """
     place = PLUGINS.make(world)
     place.check()
+    models.config_of(models.Model(name=str(model)))  # fails here, and not when the ground is laid
     ground = place.prepare(seed, cache or default_cache(), say)
     found = place.evaluate(ground, Path(model), seed, split)
     return Judged(found, place.evaluate(ground, ground.base, seed, split), place.metrics)

@@ -217,6 +217,6 @@ def test_a_scored_adapter_is_its_base_and_adapter(
     data, out = recipe["data"][0]["path"], tmp_path / "s.jsonl"
     sums = []
     for model in (model_folder, tmp_path / "out" / "model"):
-        call("score", "--model", model, "--data", data, "--out", out)
+        call("score", "--model", model, "--data", data, "--out", out, "--force")
         sums.append(np.mean([json.loads(line)["logp"] for line in out.read_text().splitlines()]))
     assert sums[1] > sums[0] + 1

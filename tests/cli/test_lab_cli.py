@@ -25,6 +25,8 @@ def test_rows_are_written(tmp_path: Path) -> None:
     assert len((tmp_path / "pair.test.jsonl").read_text().splitlines()) == len(
         LabWorld(4).rows("pair", "test")
     )
+    said = " ".join(call("lab", "rows", "--seed", 5, "--out", tmp_path, code=1).split())
+    assert "is there already; choose another --out, or replace it with --force" in said
 
 
 def test_a_base_is_made_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,9 @@ def test_the_command_says_what_it_took_off(write, tmp_path):
     assert "neither mean nor calibrated" in wrong.output
     alone = tmp_path / "alone.jsonl"
     alone.write_text(json.dumps({"prompt": "Why?", "completion": "So.", "score": 0.5}) + "\n")
-    few = CliRunner().invoke(app, ["convert", str(alone), str(out), "--ratings", "calibrated"])
+    few = CliRunner().invoke(
+        app, ["convert", str(alone), str(out), "--ratings", "calibrated", "--force"]
+    )
     assert "--ratings calibrated changed nothing" in " ".join(few.output.split())
 
 

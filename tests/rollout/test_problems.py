@@ -419,7 +419,7 @@ def test_the_command_converts(tmp_path: Path) -> None:
     assert [json.loads(out.read_text())] == list(GSM8K.rows([SAMPLE], calculations="keep"))
     row = {"problem": "p", "solution": "It is $\\boxed{3}$."}
     data.write_text(json.dumps(row) + "\n")
-    assert invoke("math", str(data), "--out", str(out), "--template", "short")[0] == 0
+    assert invoke("math", str(data), "--out", str(out), "--template", "short", "--force")[0] == 0
     assert [json.loads(out.read_text())] == list(Math.rows([row], template="short"))
 
 

@@ -97,13 +97,20 @@ def write_rows(world: Rows, folder: Path, kinds: Sequence[Kind] = WRITTEN) -> di
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
+    for name, text in texts_of(world, kinds):
+        files[name] = folder / f"{name}.jsonl"
+        _have(files[name], text)
+    return files
+
+
+def texts_of(world: Rows, kinds: Sequence[Kind] = WRITTEN) -> Iterator[tuple[str, str]]:
+    """What stands in these files, by `KIND.SPLIT`."""
     for kind in kinds:
         for split in SPLITS:
-            file = folder / f"{kind}.{split}.jsonl"
-            text = "".join(json.dumps(row) + "\n" for row in world.rows(kind, split))
-            _have(file, text)
-            files[f"{kind}.{split}"] = file
-    return files
+            yield (
+                f"{kind}.{split}",
+                "".join(json.dumps(row) + "\n" for row in world.rows(kind, split)),
+            )
 
 
 def _have(file: Path, text: str) -> None:
