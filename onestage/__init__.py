@@ -7,8 +7,8 @@
 
 The same words as in recipes: `Model`, `Lora`, `Stream`, `Train`, ... are sections; `objectives`,
 `schedules`, `rewards`, `hints` and `suites` hold what they name. The pieces can be used alone, in a loop
-of one's own: `read`, `encode`, `pack`, `load`, `score`, `complete`. Names are loaded when they are first
-used, so that `import onestage` takes no time.
+of one's own: `read`, `encode`, `pack`, `load`, `answer`, `score`, `complete`. Names are loaded when they
+are first used, so that `import onestage` takes no time.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from onestage.rollout.rollout import Rollout as Rollout
     from onestage.studies.evaluate import evaluate as evaluate
     from onestage.studies.study import study as study
+    from onestage.training.answered import answer as answer
     from onestage.training.callbacks import Callback as Callback
     from onestage.training.recipe import Guard as Guard
     from onestage.training.recipe import Optimum as Optimum
@@ -61,6 +62,7 @@ _WHERE = {
     "onestage.rollout.rollout": "Rollout",
     "onestage.studies.evaluate": "evaluate",
     "onestage.studies.study": "study",
+    "onestage.training.answered": "answer",
     "onestage.training.callbacks": "Callback",
     "onestage.training.recipe": "Guard Optimum Probe Stage Train",
     "onestage.training.score": "score",
@@ -104,6 +106,7 @@ __all__ = [
     "Stream",
     "Train",
     "Trained",
+    "answer",
     "check",
     "complete",
     "encode",

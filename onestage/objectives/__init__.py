@@ -63,6 +63,7 @@ __all__ = [
     "Unit",
     "Units",
     "Weighted",
+    "called",
     "find",
     "make",
     "names",
@@ -173,9 +174,17 @@ class Objective(abc.ABC):
 
     def __call__(self, batch: Scored) -> Loss:
         """The losses of a batch, weighted, and all that is measured of it."""
-        batch = self._complete(batch)
-        units, feedback = self.units(batch.feedback), batch.feedback
-        loss_U = self.losses(batch) * units.weight_U
+        try:
+            batch = self._complete(batch)
+            units, feedback = self.units(batch.feedback), batch.feedback
+            loss_U = self.losses(batch) * units.weight_U
+        except KeyError as error:
+            if not set(error.args) & (self.needs - set(batch.extra)):
+                raise
+            raise ValueError(
+                f"{called(self)} needs {error.args[0]} of every token, which this batch does not hold; "
+                "score(policy, batch, reference, objective) reads all that it needs"
+            ) from error
         with torch.no_grad():
             seen = batch.detached()
             metrics = self.metrics(seen)
@@ -203,6 +212,12 @@ class Objective(abc.ABC):
                 remembered = self.remember(batch.detached(), again=False)
             batch = replace(batch, remembered=remembered)
         return batch
+
+
+def called(objective: Objective) -> str:
+    """The name of an objective: that of its file, or of a class that is not ours."""
+    package, _, file = type(objective).__module__.rpartition(".")
+    return file if package == __name__ else type(objective).__name__
 
 
 def _sum_and_count(value_N: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -36,7 +36,8 @@ class Remembering:
     terms: Terms
     reference: Reference | None
     """The reference, for as long as the context lasts; None where no objective needs it."""
-    accelerator: Accelerator
+    accelerator: Accelerator | None
+    """None: this process alone, in the policy's own precision."""
     tokens_per_row: int
 
     def __call__(self, records: Sequence[Encoded], *, again: bool) -> list[Encoded]:
@@ -75,7 +76,7 @@ class Remembering:
         found: list[Parts] = [{} for _ in records]
         if not asked:
             return found
-        ranks = Ranks.of(self.accelerator)
+        ranks = Ranks.of(self.accelerator) if self.accelerator else Ranks()
         batch = pack_records(records, self.tokens_per_row, ranks=ranks.ranks)
         rows, own = deal(batch.rows, ranks.rank, ranks.ranks), set(asked) - {"reference"}
         told = self._look(self.policy, rows, batch, {name: name for name in own})
@@ -92,7 +93,8 @@ class Remembering:
     ) -> list[Told]:
         """What a policy says of some rows."""
         told: list[Told] = []
-        with policy.evaluating(), self.accelerator.autocast():
+        cast = self.accelerator.autocast() if self.accelerator else nullcontext()
+        with policy.evaluating(), cast:
             for row in rows if name_of else ():
                 said = policy.look(row, name_of)
                 for what, name in name_of.items():

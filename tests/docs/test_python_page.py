@@ -29,6 +29,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     write_rows(tmp_path / "chat.jsonl", chat)
     write_rows(tmp_path / "pairs.jsonl", pairs)
+    numbers = [{"prompt": f"Make {n}.", "nums": [1, n - 1], "target": n} for n in (3, 4, 5)]
+    write_rows(tmp_path / "countdown.jsonl", numbers)
     write_recipe(
         tmp_path / "recipe.yaml",
         {
