@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from onestage.runfolder import LOCK, OutputError, Say
 
@@ -58,11 +59,20 @@ def held(folder: Path, say: Say) -> Iterator[None]:
         os.close(file)
 
 
-def require_seen(folder: Path) -> None:
-    """Raise `OutputError` where this process does not see a run folder that another one holds: where the
-    disk is not the same, parts of a checkpoint would lie on each."""
+def holder_of(folder: Path) -> str:
+    """Who holds a run folder, in words that no other has; "" where that cannot be read."""
+    try:
+        return (folder / LOCK).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def require_seen(folder: Path, holder: str) -> None:
+    """Raise `OutputError` where this process does not see the run folder as its `holder` left it: where
+    the disk is not the same, parts of a checkpoint would lie on each. That a lock is there says nothing:
+    a run that was killed may have left one on this disk, too."""
     end = time.monotonic() + SEEN_WITHIN
-    while not (folder / LOCK).exists():
+    while holder_of(folder) != holder:
         if time.monotonic() > end:
             raise OutputError(
                 f"{folder} on {socket.gethostname()} is not the main process's, and each rank writes "
@@ -86,7 +96,8 @@ def _take(file: int, folder: Path, say: Say) -> bool:
         # `nolock` or `local_lock`, only runs on the same machine see each other.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
+        said = os.pread(file, 200, 0).decode(errors="replace")
+        holder = said.partition("\n")[0].strip() or "another process"
         raise OutputError(
             f"{folder} is in use by {holder}; wait until that run has ended, or choose another --out"
         ) from error
@@ -98,7 +109,10 @@ def _take(file: int, folder: Path, say: Say) -> bool:
     except FileNotFoundError:
         return False
     os.ftruncate(file, 0)
-    os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    mine = f"process {os.getpid()} on {socket.gethostname()}\nrun {token_hex(8)}\n"
+    os.pwrite(file, mine.encode(), 0)
+    with suppress(OSError):  # who looks from another node reads what has reached the disk
+        os.fsync(file)
     return True
 
 

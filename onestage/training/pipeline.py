@@ -34,13 +34,13 @@ from onestage.runfolder import (
     write_text,
 )
 from onestage.runfolder.following import begun
-from onestage.training.agreeing import all_do, by_main, main_first, require_same, told
+from onestage.training.agreeing import all_do, by_main, main_first, require_same, tell_all, told
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.devices import arranged
 from onestage.training.distributed import of_launcher
-from onestage.training.lock import held, require_seen
+from onestage.training.lock import held, holder_of, require_seen
 from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
@@ -109,7 +109,8 @@ def carry_out(
         # All have looked before the main process writes.
         by_main(accelerator, lambda: around.enter_context(held(out, say)))
         if of_launcher(recipe.distributed, os.environ).sharding != "none":
-            all_do(accelerator, lambda: require_seen(out))
+            _, holders = tell_all(accelerator, lambda: None, lambda _: holder_of(out))
+            all_do(accelerator, lambda: require_seen(out, holders[0]))
         if not recipe.stages:
             saved = go(runs[0], resume)
         else:

@@ -214,18 +214,18 @@ class Run:
 
     def _all_steps(self) -> None:
         """All that are left, and what is measured before the first."""
-        try:
-            first = self.monitor.first() if self.step == 0 else {}
-            if self.benchmarks:
-                first |= self.benchmarks.begin()
-            if first:
-                self.log({"step": self.step, **first})
-            with StoppingOnSignals(self):
-                loop.train(self)
-        finally:
-            if self.answers:
-                self.answers.close()
-            self.saving.close()
+        with self.saving.to_the_end(self.say):
+            try:
+                first = self.monitor.first() if self.step == 0 else {}
+                if self.benchmarks:
+                    first |= self.benchmarks.begin()
+                if first:
+                    self.log({"step": self.step, **first})
+                with StoppingOnSignals(self):
+                    loop.train(self)
+            finally:
+                if self.answers:
+                    self.answers.close()
 
     def log(self, line: dict[str, Any]) -> None:
         """Write a line of metrics, and tell everybody who looks on."""

@@ -7,13 +7,16 @@ the end of the step under way, so that a full disk ends a run as soon as it woul
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, distributed
 
+from onestage.runfolder import Say
 from onestage.training.agreeing import PATIENCE
+from onestage.training.stopped import finishing
 
 
 class Saving:
@@ -29,6 +32,7 @@ class Saving:
         assert self._under_way is None
         self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
         self._under_way = self._thread.submit(write)
+        finishing(self._under_way)
 
     def look(self) -> None:
         """Raise what went wrong, if it is known by now."""
@@ -41,7 +45,22 @@ class Saving:
         if ending is not None:
             ending.result()
 
-    def close(self) -> None:
+    @contextmanager
+    def to_the_end(self, say: Say) -> Iterator[None]:
+        """Inside a run goes on; what is under way then is waited for. Where the run fails, what goes
+        wrong with it is said, and does not take the place of what the run failed of."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self._close()
+            except Exception as error:
+                why = " ".join(str(error).split()) or type(error).__name__
+                say(f"the checkpoint under way is discarded, the one before is whole ({why})")
+            raise
+        self._close()
+
+    def _close(self) -> None:
         """As `wait`, for the last time."""
         try:
             self.wait()

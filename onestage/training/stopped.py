@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from secrets import token_hex
 from threading import Event, Lock, Thread
@@ -20,7 +21,6 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import distributed
-from torch.distributed.distributed_c10d import _get_default_store
 
 GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out", "remote process exited")
 """What torch's messengers say where the other end is no longer there."""
@@ -30,8 +30,23 @@ LINGER = 5.0
 """Seconds that a rank which stops stays for the others to read its words: where no launcher keeps the
 store, it is gone with the main process."""
 GRACE = 30.0
-"""Seconds that a rank may go on, or wait, after another has stopped, before its process is ended."""
+"""Seconds that a rank may go on, or wait, after another has stopped, before its process is ended. What
+it writes meanwhile (`finishing`) is not counted."""
 WORDS, READ = "words", "read"
+
+
+FINISH = 600.0
+"""Seconds after which it is counted all the same: it may wait for the rank that has stopped."""
+WITHIN = 2.0
+"""Seconds after which the words of a rank that has stopped are there."""
+_finishing: set[Future[Any]] = set()
+"""What is being written by this process, beside its run."""
+
+
+def finishing(work: Future[Any]) -> None:
+    """Let something be finished before this process is ended because another rank has stopped."""
+    _finishing.add(work)
+    work.add_done_callback(_finishing.discard)
 
 
 class RankError(RuntimeError):
@@ -62,8 +77,11 @@ def among_ranks(accelerator: Accelerator) -> Iterator[None]:
             if words:
                 words.leave(error)
             raise
-        # By its words alone a failure of this rank's own looks the same: so they are told.
+        # By its words alone a failure of this rank's own looks the same: so they are told, and left for
+        # the others, unless one that has stopped first leaves its own.
         why = f"another rank has stopped: its own message says why (here: {_line(error)})"
+        if words and not heard:
+            heard = words.leave_unless_heard(error)
         raise RankError(
             f"rank {accelerator.process_index} stops here, since {heard or why}"
         ) from error
@@ -85,9 +103,11 @@ class Words:
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
         # A launcher may keep the store for longer than one run.
         (run,) = broadcast_object_list([token_hex(4)])
-        # A connection of its own: the other is taken while a rank waits for one that comes late.
-        shared: Any = _get_default_store()
-        self.store = distributed.PrefixStore(f"stopped-{run}", shared.clone())
+        # A connection of its own to where the ranks have found each other: the other is taken while a
+        # rank waits for one that comes late.
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        shared = distributed.TCPStore(*place, is_master=False, wait_for_workers=False)
+        self.store = distributed.PrefixStore(f"stopped-{run}", shared)
         self.found, self.reading, self.over = "", Lock(), Event()
         Thread(target=self._look, name="words of other ranks", daemon=True).start()
 
@@ -109,6 +129,16 @@ class Words:
             while self.store.add(READ, 0) < self.ranks and time.monotonic() < end:
                 time.sleep(0.05)
 
+    def leave_unless_heard(self, error: BaseException) -> str:
+        """What another rank leaves within a moment; else this one leaves what it has met with, so that
+        all stop. Returns what was left by another."""
+        end = time.monotonic() + WITHIN
+        while not (found := self.heard()) and time.monotonic() < end:
+            time.sleep(0.05)
+        if not found:
+            self.leave(error)
+        return found
+
     def close(self) -> None:
         self.heard()
         self.over.set()
@@ -117,6 +147,14 @@ class Words:
         while not self.heard():
             if self.over.wait(EVERY):
                 return
-        if not self.over.wait(GRACE):
-            print(f"rank {self.rank} stops here, since {self.found}", file=sys.stderr, flush=True)
-            os._exit(1)
+        if _finishing:
+            told = f"rank {self.rank}: {self.found}; what is being written here is finished first"
+            print(told, file=sys.stderr, flush=True)
+        end = time.monotonic() + FINISH
+        while not self.over.wait(GRACE):
+            if not _finishing or time.monotonic() > end:
+                break
+        else:
+            return
+        print(f"rank {self.rank} stops here, since {self.found}", file=sys.stderr, flush=True)
+        os._exit(1)

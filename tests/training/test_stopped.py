@@ -21,6 +21,7 @@ from onestage.training.callbacks import Callback
 from onestage.training.lock import held
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
+from onestage.training.saving import Saving
 from onestage.training.stopped import RankError, among_ranks
 
 Make = Callable[..., dict[str, Any]]
@@ -162,7 +163,9 @@ def test_a_rank_that_waits_for_ever_is_ended(capfd: pytest.CaptureFixture[str]) 
 def test_what_only_looks_as_if_another_rank_had_stopped_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    nothing = SimpleNamespace(heard=lambda: "", close=lambda: None)
+    left: list[Any] = []
+    told = {"heard": lambda: "", "close": lambda: None}
+    nothing = SimpleNamespace(**told, leave_unless_heard=lambda error: left.append(error) or "")
     monkeypatch.setattr(stopped, "Words", lambda accelerator: nothing)
     ranks: Any = SimpleNamespace(num_processes=2, process_index=1)
     with (
@@ -170,3 +173,87 @@ def test_what_only_looks_as_if_another_rank_had_stopped_is_told(
         among_ranks(ranks),
     ):
         raise RuntimeError("the judge:\nTimed out")
+    assert [str(error) for error in left] == ["the judge:\nTimed out"]
+
+
+def test_a_rank_whose_own_call_times_out_is_heard() -> None:
+    """It looks as if another had stopped; the others, who wait, are told all the same."""
+    stopped.WITHIN = 0.2
+
+    def fails() -> None:
+        with among_ranks(accelerator := Accelerator(cpu=True)):
+            if accelerator.process_index == 1:
+                raise RuntimeError("the judge: Timed out")
+            time.sleep(3)
+            distributed.all_reduce(torch.ones(1))
+
+    def work() -> str:
+        with pytest.raises(RankError) as error:
+            fails()
+        return str(error.value)
+
+    main, other = on_ranks(2, work, seconds=30)
+    assert other.endswith("(here: the judge: Timed out)")
+    assert main == "rank 0 stops here, since rank 1 has stopped: the judge: Timed out"
+
+
+def test_what_a_rank_writes_is_finished_before_it_is_ended(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Twice as long as it would have had; and where another than the run's failure goes wrong with it,
+    that is said beside."""
+
+    def work() -> list[int]:
+        ended: list[int] = []
+        stopped.EVERY, stopped.GRACE = 0.05, 0.2
+        accelerator, end = Accelerator(cpu=True), os._exit
+        os._exit = ended.append  # type: ignore[assignment]
+        saving, said = Saving(), list[str]()
+        try:
+            with among_ranks(accelerator), saving.to_the_end(said.append):
+                if accelerator.is_main_process:
+                    raise ValueError("the main one broke")
+                saving.begin(lambda: time.sleep(0.5) or (tmp_path / "whole").touch())
+                time.sleep(0.1)
+                distributed.all_reduce(torch.ones(1))
+        except (ValueError, RankError):
+            pass
+        finally:
+            os._exit = end
+        assert accelerator.is_main_process or (tmp_path / "whole").exists()
+        return ended
+
+    assert on_ranks(2, work, seconds=30) == [[], []]
+    assert "what is being written here is finished first" in capfd.readouterr().err
+    saving, said = Saving(), list[str]()
+
+    def full() -> None:
+        raise OSError("no room")
+
+    def fails() -> None:
+        with saving.to_the_end(said.append):
+            saving.begin(full)
+            raise ValueError("the run")
+
+    with pytest.raises(ValueError, match="the run"):
+        fails()
+    assert said == ["the checkpoint under way is discarded, the one before is whole (no room)"]
+
+
+def test_a_lock_that_a_killed_run_left_is_not_the_main_process_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "SEEN_WITHIN", 0.1)
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    other.mkdir()
+    (other / ".lock").write_text("process 7 on node1\nrun 0123456789abcdef\n")
+    with held(mine, silent):
+        holder = lock.holder_of(mine)
+        lock.require_seen(mine, holder)
+        with pytest.raises(OutputError, match="not the main process's"):
+            lock.require_seen(other, holder)
+        with (
+            pytest.raises(OutputError, match=r"in use by process \d+ on [^,]+; wait"),
+            held(mine, silent),
+        ):
+            pass
