@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from onestage.data.cached import used
 from onestage.data.encoded import Encoded
 from onestage.data.reading import read
 from onestage.data.store import Store, write_by_content
@@ -39,13 +40,18 @@ class Lap(NamedTuple):
     """Which of them it is."""
 
 
+def _opened(folder: Path) -> Store:
+    used(folder)
+    return Store(folder)
+
+
 class Shelf(Sequence[Store]):
     """Stores one behind the other: the first stays open, of the others those that were read last. What
     is open takes memory and files, and of data without an end there is no last portion."""
 
     def __init__(self, first: Store) -> None:
         self.first, self.folders = first, [first.folder]
-        self._opened = lru_cache(maxsize=OPEN)(Store)
+        self._opened = lru_cache(maxsize=OPEN)(_opened)
 
     def __len__(self) -> int:
         return len(self.folders)
@@ -61,6 +67,8 @@ class Portions:
     def __init__(self, first: Store, more: Callable[[], Store | None]) -> None:
         """`more`: the next portion, or None where the source has ended."""
         self.stores, self.more, self.ended = Shelf(first), more, False
+        self.begun: Callable[[Store], None] = lambda store: None
+        """Told of each portion that has come, before a record of it is drawn."""
         self.edges = [0, len(first)]
         """The number of the first record of each portion, and of the one that is to come."""
         self.table = copy.deepcopy(first.table)
@@ -115,6 +123,7 @@ class Portions:
         self.table.merge(found.table)
         # Of columns, a portion tells those of all rows that were read until then.
         self.table.unused, self.table.absent = found.table.unused, found.table.absent
+        self.begun(found)
 
 
 class Arriving:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from onestage.data.cached import used
 from onestage.data.columns import HELD, Numbers, Starts, column, number_type, pieces, spill
 from onestage.data.counted import Table
 from onestage.data.digests import tokenizer_digest
@@ -54,7 +55,7 @@ COLUMNS = {
 BYTES = ("tokens", "names", "abouts")
 """The files that hold what is counted in these."""
 
-FORMAT = "10"
+FORMAT = "11"
 """Part of every store's name: change it when the same records come to give other files."""
 
 
@@ -248,6 +249,7 @@ def open_store(
 def _kept(stream: Stream, encoder: Encoder, folder: Path, say: Say) -> tuple[Store, bool]:
     """The store in a folder, made where it is not there, and whether it was."""
     if os.path.lexists(folder) and damage(folder) is None:
+        used(folder)
         return Store(folder), True
     with alone(folder, say):
         # Asked again: another process may have written it meanwhile.
@@ -279,6 +281,7 @@ def _named_by_content(store: Store) -> Store:
     made = store.folder
     name = hashlib.blake2b((made / SEAL).read_bytes(), digest_size=16).hexdigest()
     settle(made, made.with_name(name))
+    used(made.with_name(name))
     return Store(made.with_name(name))
 
 

@@ -27,6 +27,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch.distributed.tensor import DTensor
 
+from onestage.data.cached import used
 from onestage.data.kept import drop, settled
 from onestage.data.packing import pack
 from onestage.data.trees import TokenPath
@@ -82,6 +83,7 @@ class ReferenceCache:
 
     def reload(self) -> None:
         """Take in the files that were added since the last time, also by other processes."""
+        used(self.folder)
         keys, places = [self._keys], [self._places]
         for file in self._listed():
             if file.name in self._files:

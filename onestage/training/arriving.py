@@ -20,38 +20,47 @@ from onestage.data.store import Store
 from onestage.data.stream import Stream
 from onestage.runfolder import Say
 from onestage.training.agreeing import first_of_node, require_same, tell_all
-from onestage.training.read import Data, check_table, told
+from onestage.training.read import Data, check_table, idle, told
 from onestage.training.recipe import Optimum, Train
 from onestage.training.terms import Terms
 
-BEFORE = {"reference": "a reference", "stranger": "the answers of others", "worked": "solutions"}
+BEFORE = {"stranger": "the answers of others", "worked": "solutions"}
 """What an objective may need that takes all records before the first step."""
 
 
 def read_together(
     accelerator: Accelerator | None,
     read: Callable[[Mapping[str, str]], Data],
+    streams: Sequence[Stream],
     train: Train,
     say: Say,
 ) -> Data:
     """What `read` returns, on all ranks (`first_of_node`). From then on all have the next portion of a
     stream come together, when they draw from it: they draw the same."""
     data = first_of_node(accelerator, read)
-    if accelerator:
-        for name, portions in data.arriving.items():
-            portions.more = partial(_more, name, portions, portions.more, train, accelerator, say)
+    for stream in (stream for stream in streams if stream.portion):
+        name, portions = stream.name, data.arriving[stream.name]
+        unused = dict.fromkeys(idle(stream, portions.stores.first))
+        for what in unused:
+            say(f"data {name}, of its first portion: {what}")
+        if accelerator:
+            made = partial(_more, stream, portions, unused, portions.more, train, accelerator, say)
+            portions.more = made
     return data
 
 
 def _more(
-    name: str,
+    stream: Stream,
     portions: Portions,
+    unused: dict[str, None],
     make: Callable[[], Store | None],
     train: Train,
     accelerator: Accelerator,
     say: Say,
 ) -> Store | None:
-    """Raises what reading raises, and `RecipeError` for rows that a run does not allow."""
+    """Raises what reading raises, and `RecipeError` for rows that a run does not allow. `unused`: what
+    no portion so far has a use for."""
+    name = stream.name
     first, number = accelerator.is_local_main_process, len(portions.stores) + 1
     _, places = tell_all(
         accelerator,
@@ -63,8 +72,12 @@ def _more(
     require_same(accelerator, {f"portion {number} of the data {name}": Path(place).name})
     if not place:
         say(f"data {name}: ended after {len(portions):,} records; they come again")
+        for what in unused:
+            say(f"data {name}, of all of it: {what}")
         return None
     found = Store(Path(place))
+    for what in unused.keys() - idle(stream, found) if len(found) else ():
+        del unused[what]
     check_table(f"{name}, portion {number}", found.table, train)
     say(f"data {name}: portion {number}, {told(found.table)}")
     return found

@@ -39,7 +39,6 @@ from onestage.training.distributed import of_launcher
 from onestage.training.parts import (
     Given,
     answers_of,
-    asks_reference_of,
     average_of,
     callbacks_of,
     checkpointed,
@@ -160,8 +159,9 @@ class Draft:
         if encoder is None:
             return
         self.cache = usable(self.cache, CACHED, warn or say)
-        asked = (recipe.data, recipe.watched, encoder, self.cache, say, warn or say)
-        self.data = read_together(accelerator, lambda t: read_data(*asked, t), recipe.train, say)
+        data, train = recipe.data, recipe.train
+        asked = (data, recipe.watched, encoder, self.cache, say, warn or say)
+        self.data = read_together(accelerator, lambda t: read_data(*asked, t), data, train, say)
         with self._noting():
             check_rows(self.data, recipe.train)
             check_problems(self.data, recipe.data)
@@ -312,7 +312,8 @@ def build(
     masters = Masters(policy)
     optimizer, learning_rate = optimizers.make(train, policy, masters, plan.steps)
     answers = answers_of(
-        recipe.rollout, draft.problems, plan, policy, compared.policy, train, accelerator, say
+        *(recipe.rollout, draft.problems, plan, policy, compared, draft.stores.arriving),
+        *(train, accelerator, say),
     )
     run = Run(
         options=train,
@@ -341,7 +342,6 @@ def build(
         optimum=recipe.optimum,
         evaluate=recipe.evaluate,
         told=str({name: whole[name] for name in ("objective", "train")}),
-        asks_reference=asks_reference_of(draft.problems, plan.terms),
         resuming=resume,
         changes=changes,
     )

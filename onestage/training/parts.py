@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,7 +44,7 @@ from onestage.training.devices import policy_of
 from onestage.training.distributed import Distributed, Sharding, of_launcher
 from onestage.training.plan import Plan
 from onestage.training.recipe import Train
-from onestage.training.run import Compared
+from onestage.training.references import Compared
 from onestage.training.sampled import Reference, Remembering
 from onestage.training.terms import Terms
 
@@ -254,13 +254,15 @@ def average_of(train: Train, policy: Policy, masters: Masters, steps: int) -> Av
     return Average(policy, masters, train.average, decay=train.average_decay, start=start)
 
 
-def asks_reference_of(problems: Mapping[str, Problems], terms: Terms) -> bool:
-    """Whether the reference is asked while the run goes on: about sampled responses, or for whole
-    distributions."""
+def _asks_reference(
+    problems: Mapping[str, Problems], arriving: Collection[str], terms: Terms
+) -> bool:
+    """Whether the reference is asked while the run goes on: about sampled responses, records that are
+    still to come, or for whole distributions."""
     return bool(terms.needs & DIVERGENCES) or any(
         "reference" in terms.objectives[term].needs
         for (stream, kind), term in terms.term_of.items()
-        if stream in problems and FEEDBACK[kind].asked
+        if stream in arriving or (stream in problems and FEEDBACK[kind].asked)
     )
 
 
@@ -274,20 +276,21 @@ def answers_of(
     problems: Mapping[str, Problems],
     plan: Plan,
     policy: Policy,
-    other: Policy | None,
+    compared: Compared,
+    arriving: Collection[str],
     train: Train,
     accelerator: Accelerator,
     say: Say,
 ) -> Stock | None:
-    """What answers the problems, where there are any. `other`: a reference that is not the model the run
-    starts from. Whatever asks the reference while the run goes on shares it, also the policy that it
-    stands beside."""
+    """What answers the problems, where there are any. Whatever asks the reference while the run goes on
+    shares it: `compared` is told how, and so is the policy that it stands beside. `arriving`: streams of
+    which more is to come."""
     start = InitialWeights(policy).in_place if problems and section.policy == "start" else None
-    reference: Reference | None = None
-    if asks_reference_of(problems, plan.terms):
-        reference = _held(other) if other else start or InitialWeights(policy).in_place
+    if _asks_reference(problems, arriving, plan.terms):
+        other = compared.policy
+        compared.asked = _held(other) if other else start or InitialWeights(policy).in_place
         if plan.terms.needs & DIVERGENCES:
-            policy.beside = Beside(reference)
+            policy.beside = Beside(compared.asked)
     if not problems:
         return None
     return rollout.make(
@@ -296,7 +299,7 @@ def answers_of(
         policy,
         policy.tokenizer,
         accelerator=accelerator,
-        remember=Remembering(policy, plan.terms, reference, accelerator, train.row_budget),
+        remember=Remembering(policy, plan.terms, compared.asked, accelerator, train.row_budget),
         worked=lambda record: "worked" in plan.terms.needs_of(record),
         taught=lambda record: "taught" in plan.terms.needs_of(record),
         start=start,

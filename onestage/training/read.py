@@ -173,23 +173,28 @@ def check_table(name: str, table: Table, train: Train) -> None:
 
 
 def check_options(data: Data, streams: Sequence[Stream]) -> None:
-    """Refuse options of a stream that none of its records has a use for. Raises `RecipeError`."""
+    """Refuse options of a stream that none of its records has a use for. Raises `RecipeError`. Of one
+    that still arrives nobody knows: the rows that have a use for them may come later."""
     for stream in streams:
-        store = data.train[stream.name]
-        kinds = ", ".join(store.table.records)
-        for ours, theirs in store.table.absent.items():
-            seen = [*store.table.unused, *store.table.records]
-            raise RecipeError(
-                f"data {stream.name}: columns: {{{ours}: {theirs}}}: no row has a column "
-                f"{theirs!r}{nearest(theirs, seen)}"
+        for what in idle(stream, data.train[stream.name]) if not stream.portion else ():
+            raise RecipeError(f"data {stream.name}: {what}")
+
+
+def idle(stream: Stream, store: Store) -> list[str]:
+    """Options that no record of a store has a use for, a line each."""
+    kinds = ", ".join(store.table.records)
+    seen = [*store.table.unused, *store.table.records]
+    found = [
+        f"columns: {{{ours}: {theirs}}}: no row has a column {theirs!r}{nearest(theirs, seen)}"
+        for ours, theirs in store.table.absent.items()
+    ]
+    for option, is_used in _uses(store).items():
+        default = Stream.model_fields[option].default
+        if len(store) and getattr(stream, option) != default and not is_used:
+            found.append(
+                f"{option} changes nothing for {kinds} records {IDLE[option]}; take it out"
             )
-        for option, used in _uses(store).items():
-            default = Stream.model_fields[option].default
-            if len(store) and getattr(stream, option) != default and not used:
-                raise RecipeError(
-                    f"data {stream.name}: {option} changes nothing for {kinds} records "
-                    f"{IDLE[option]}; take it out"
-                )
+    return found
 
 
 def _uses(store: Store) -> dict[str, bool]:

@@ -16,14 +16,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import release_memory
 from torch import Tensor
 
 from onestage.data.encoded import Encoded
 from onestage.data.feeds import Feeds
 from onestage.models import Loaded
 from onestage.models.average import Average
-from onestage.models.exchange import Ranks
 from onestage.models.masters import Masters
 from onestage.models.policy import Policy
 from onestage.models.reference import ReferenceCache
@@ -48,6 +46,7 @@ from onestage.training.plan import Plan, most_drawn, most_measured
 from onestage.training.questions import Evaluate
 from onestage.training.read import Data
 from onestage.training.recipe import Guard, Optimum, Probe, Train
+from onestage.training.references import Compared, fill
 from onestage.training.resuming import Changes
 from onestage.training.saving import Saving
 from onestage.training.selfcheck import check_laws, require, sample
@@ -57,19 +56,6 @@ from onestage.training.terms import Terms
 
 TRIED = 64
 """Records of each stream and feed from which those for the laws are chosen."""
-
-
-@dataclass
-class Compared:
-    """What losses compare with."""
-
-    name: str
-    """As the recipe has it: `start`, or another model."""
-    fingerprint: str
-    cache: ReferenceCache | None = None
-    """Its log-probabilities; None where no objective compares with it."""
-    policy: Policy | None = None
-    """The model, where it is not the one the run starts from, for as long as it will be asked."""
 
 
 @dataclass
@@ -111,8 +97,6 @@ class Run:
     evaluate: Evaluate | None = None
     told: str = ""
     """What was asked for, in a line, for trackers."""
-    asks_reference: bool = False
-    """Whether the reference is asked in later steps, too."""
     resuming: bool = False
     changes: Changes = field(default_factory=Changes)
     """Its recipe, and what of it has changed since it was begun."""
@@ -270,30 +254,8 @@ class Run:
         return self.feeds.planned(drawn, measured, probed(self.probe, self.optimum, steps))
 
     def fill_reference(self) -> None:
-        """Compute the reference log-probabilities that the cache does not have yet.
-
-        Another model that is the reference is dropped here where it has said all it will be asked.
-        """
-        if self.reference is not None:
-            self._fill(self.reference)
-        if self.compared.policy is not None and not self.asks_reference:
-            self.compared.policy = None
-            release_memory()  # a device keeps what was freed unless told
-
-    def _fill(self, cache: ReferenceCache) -> None:
-        """Compute what the cache does not have; ranks share the work and tell each other."""
-        needing = (r for r in self.visited() if "reference" in self.terms.needs_of(r))
-        with self.accelerator.autocast():
-            found, computed = cache.fill(
-                self.compared.policy or self.policy,
-                (path for record in needing for path in record.paths),
-                self.options.row_budget,
-                Ranks.of(self.accelerator),
-            )
-        self.accelerator.wait_for_everyone()
-        cache.reload()
-        name = cache.folder.name
-        self.say(f"reference: {found:,} paths found in the cache, {computed:,} computed ({name})")
+        """Compute the reference log-probabilities that the cache does not have yet."""
+        fill(self)
 
     def first_records(self) -> list[Encoded]:
         """The first of every stream and feed."""

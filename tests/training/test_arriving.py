@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from itertools import count, islice
@@ -10,11 +11,14 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
 from support.ranks import on_ranks
 
 from onestage.config import RecipeError
 from onestage.data.mixture import MixedStream, Mixture
 from onestage.data.portions import Arriving, Portions
+from onestage.data.reading import read
+from onestage.data.record import Refusal
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.runfolder import read_json, read_metrics, silent
@@ -25,6 +29,7 @@ from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
 Make = Callable[..., dict[str, Any]]
+KTO = {"name": "kto", "baseline": "mismatched"}
 Rows = Iterator[dict[str, Any]]
 
 
@@ -170,6 +175,85 @@ def test_a_node_that_is_sent_other_rows_is_found_out(
         assert "rank 1 has another portion 2 of the data asked than rank 0" in said
 
 
+def test_a_reference_is_had_with_each_portion(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Of the model as it was, by plain transformers; and what goes on, here or on ranks, is the same."""
+    recipe = {**recipe, "objective": "uft"}
+    found: list[Any] = []
+
+    class Look(Callback):
+        def end(self) -> None:
+            found.append(self.run)
+
+        def begin(self, run: Any) -> None:
+            self.run, self.start = run, copy.deepcopy(run.policy.model)
+
+    look = Look()
+    go(recipe, tmp_path / "one", lambda: asked([]), callbacks=[look])
+    (run,) = found
+    portions = run.data.arriving["asked"]
+    assert len(portions.stores) == 3
+    for store in portions.stores:
+        for path in (path for record in store for path in record.paths):
+            with torch.no_grad():
+                logits = look.start(torch.from_numpy(path.ids.astype("int64"))[None]).logits[0]
+            logp = logits.log_softmax(-1)
+            ((start, end),) = path.spans
+            mine = [float(logp[at - 1, path.ids[at]]) for at in range(start, end)]
+            assert run.reference[path].tolist() == pytest.approx(mine, abs=2e-5)
+    shorter = {**recipe, "train": {**recipe["train"], "max_steps": 2}}
+
+    def work() -> None:
+        cache = {"cache_dir": str(tmp_path / f"cache{os.environ['RANK']}")}
+        go(shorter | cache, tmp_path / "ranks", lambda: asked([]))
+
+    on_ranks(2, work, nodes=2, seconds=60)
+    for name in ("ranks", "cut"):
+        fresh = recipe | {"cache_dir": str(tmp_path / f"fresh {name}")}
+        if name == "cut":
+            go(shorter, tmp_path / name, lambda: asked([]))
+        go(fresh, tmp_path / name, lambda: asked([]), resume=True)
+    assert losses(tmp_path / "ranks") == pytest.approx(losses(tmp_path / "one"), abs=1e-6)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "one")
+
+
+def test_options_are_judged_by_all_that_came(
+    tokenizer: Any, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    def late() -> Rows:
+        for n in range(12):
+            yield {"prompt": f"{n}?", "completion": " it.", **({"heavy": 2.0} if n > 7 else {})}
+
+    said: list[str] = []
+    columns = {"weight": "heavy", "id": "nowhere"}
+    told = {**recipe, "data": [stream(late, columns=columns, as_messages=False)]}
+    told["train"] = {**recipe["train"], "max_steps": 5}
+    carry_out(parse_recipe(told), tmp_path / "out", say=said.append, self_check=False)
+    first = [line for line in said if "of its first portion" in line]
+    assert len(first) == 2
+    assert "columns: {weight: heavy}: no row has a column 'heavy'" in first[0]
+    (end,) = [line for line in said if "of all of it" in line]
+    assert "columns: {id: nowhere}: no row has a column 'nowhere'" in end
+
+
+def test_a_null_is_of_its_row_where_rows_arrive(tmp_path: Path) -> None:
+    """To know whether another row judges such a response, all would have to be read."""
+    rows = [
+        {"prompt": f"{n}?", "completion": " it.", "score": None, "text": None} for n in range(4)
+    ]
+    whole = list(read([*rows, {**rows[0], "score": 1.0}]))
+    assert {one.unlabelled for one in whole if isinstance(one, Refusal)} == {True}
+    seen: list[int] = []
+
+    def endless() -> Rows:
+        for n in count():
+            seen.append(n)
+            yield rows[n % 4]
+
+    item = next(read(stream(endless)))
+    assert isinstance(item, Refusal)
+    assert len(seen) <= 7
+
+
 LATE = [{"prompt": f"{n}?", "completion": " it."} for n in range(6)] + [{"text": "Some text."}] * 6
 
 
@@ -177,7 +261,11 @@ LATE = [{"prompt": f"{n}?", "completion": " it."} for n in range(6)] + [{"text":
     ("changes", "options", "said"),
     [
         ({"train__max_steps": None, "train__num_train_epochs": 1}, {}, "give train.max_steps"),
-        ({"objective": "uft"}, {}, "needs a reference, for all of it before the first step"),
+        (
+            {"objective": KTO},
+            {},
+            "needs the answers of others, for all of it before the first step",
+        ),
         ({"data": 2}, {}, "give it a weight, or per_step"),
         ({"train__bad_rows": "error"}, {}, "1 rows cannot be used"),
     ],
