@@ -483,6 +483,7 @@ def test_what_a_tool_takes_of_itself_is_written_down_where_ours_is_another() -> 
         "batch_size": 16,
     }
     axolotl = find("axolotl")().carry({"base_model": "m", "warmup_steps": 0.1})
+    assert axolotl.recipe["train"].pop("bf16") is True
     assert axolotl.recipe["train"] == {
         **{"warmup_ratio": 0.1, "overflow": "drop", "max_length": 512, "batch_size": 1},
         "lr_scheduler_type": "cosine",

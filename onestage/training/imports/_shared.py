@@ -188,6 +188,11 @@ def epochs(carried: Carried, usual: float) -> dict[str, Any]:
     )
 
 
+def halved(carried: Carried) -> dict[str, Any]:
+    """`bf16`, which the tool switches on of itself where nobody asks for another precision."""
+    return {} if carried.given.get("fp16") else {"train.bf16": True}
+
+
 def whole_batch(carried: Carried, usual: int) -> dict[str, Any]:
     """`batch_size` as the tool takes it, where nothing of a batch is said."""
     odd = {"per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps"}

@@ -94,8 +94,9 @@ class Axolotl(Tool):
         warmup(carried)
         recomputed(carried)
         precision(carried, carried.take("torch_dtype"))
-        if carried.take("bf16") in (True, "auto", "full", "true"):
-            carried.put("train.bf16", True)
+        half = carried.take("bf16", "auto")
+        if not carried.given.get("fp16"):
+            carried.put("train.bf16", half in (True, "auto", "full", "true"))
         steps = carried.take("max_steps")
         if steps:
             carried.put("train.max_steps", steps)

@@ -20,6 +20,7 @@ from onestage.training.imports._shared import (
     adapter,
     epochs,
     files_of,
+    halved,
     lost,
     named,
     precision,
@@ -150,7 +151,7 @@ class TRL(Tool):
         objective = carried.recipe.get("objective")
         name = objective["name"] if isinstance(objective, dict) else objective
         rate = {"sft": 2e-5, "bradley_terry": 1e-4}.get(str(name), 1e-6)
-        found = {**epochs(carried, 3.0), "train.learning_rate": rate, "train.bf16": True}
+        found = {**epochs(carried, 3.0), "train.learning_rate": rate, **halved(carried)}
         if name == "grpo":
             # 8 answers a device: as many as there are to a problem.
             found["rollout.max_completion_length"] = 512
