@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,12 @@ from onestage.rollout.engines._vllm_probe import base_gap, probe_ids, try_adapte
 from onestage.rollout.engines._vllm_server import Server
 from onestage.rollout.engines.transformers import end_ids
 from onestage.runfolder.secrets import secrets
+
+OF_MODE = {
+    "server": ("base_url", "group_port", "timeout", "handover"),
+    "colocate": ("gpu_memory_utilization", "max_model_len", "dtype"),
+}
+"""Options of one mode alone."""
 
 
 @dataclass
@@ -68,6 +74,10 @@ class Vllm(Engine):
             )
         if self.tolerance <= 0:
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
+        plain = {option.name: option.default for option in fields(self)}
+        for name in OF_MODE["colocate" if self.mode == "server" else "server"]:
+            if getattr(self, name) != plain[name]:
+                raise ValueError(f"{name}: changes nothing with mode: {self.mode}; take it out")
         self.ends = end_ids(self.model, self.tokenizer)
         self.pushed: tuple[int, ...] | None = None
         self.backend = self._backend()

@@ -30,6 +30,8 @@ class Format(Checker):
         super().__post_init__()
         if (self.shape == "pattern") != bool(self.pattern):
             raise ValueError("shape: pattern needs a pattern, and a pattern needs shape: pattern")
+        if self.shape != "pattern" and self.match != "search":
+            raise ValueError(f"match: {self.match} is of a pattern; take it out")
         try:
             re.compile(self.pattern, re.DOTALL)
         except re.error as error:

@@ -62,6 +62,13 @@ class Math(Checker):
     final: Literal["marked", "last_line"] = "marked"
     """Where a response has neither box nor tag: no answer, or its last line."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rules == "authors" and self.final != "marked":
+            raise ValueError(
+                f"final: {self.final} changes nothing under rules: authors; take it out"
+            )
+
     def prepare(self) -> None:
         if self.rules == "equivalent":
             _verifier()
