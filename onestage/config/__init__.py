@@ -1,5 +1,6 @@
 """Words to checked objects: what recipes, studies and commands are told, and who answers to a name."""
 
+from onestage.config.faults import fault as fault
 from onestage.config.plain_yaml import RecipeError as RecipeError
 from onestage.config.plain_yaml import read_yaml as read_yaml
 from onestage.config.plugins import MAY_BE_INFINITE as MAY_BE_INFINITE

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import PlainSerializer, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 
 from onestage.config.words import named, nearest, said, unusable
 
@@ -248,7 +248,16 @@ def plain(value: Any) -> Any:
     return {"name": f"{kind.__module__}:{kind.__qualname__}", **found}
 
 
-Choice = Annotated[Any, PlainSerializer(plain, when_used="json")]
+def _no_class(value: Any) -> Any:
+    """The value; `ValueError` for a class, of which nobody has said with which options it is meant."""
+    inside = value.values() if isinstance(value, Mapping) else (value,)
+    for one in inside:
+        if isinstance(one, type):
+            raise ValueError(f"found the class {one.__name__}; give one of it, {one.__name__}()")
+    return value
+
+
+Choice = Annotated[Any, BeforeValidator(_no_class), PlainSerializer(plain, when_used="json")]
 """In a section: a name, a table of a name and options, or what was made of them in Python."""
 
 

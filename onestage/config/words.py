@@ -158,7 +158,8 @@ def explain(problem: Any, whole: type[BaseModel]) -> str:
         return f"{'.'.join([*place, key])}: unknown key{_meant(whole, key) or nearest(key, known)}"
     given = problem.get("input")
     plain = not problem["loc"] or isinstance(given, dict | list | BaseModel)
-    return said(problem) + ("" if plain else _got(given))
+    told = said(problem)
+    return told + ("" if plain or "found " in told else _got(given))
 
 
 def _got(given: Any) -> str:

@@ -26,14 +26,15 @@ EXTREME = 300.0
 
 def laws(objective: Objective, skip: Collection[str] = ()) -> list[str]:
     """The laws that an objective breaks, by name and in words; none where it obeys them all."""
-    broken = []
+    broken: dict[str, str] = {}
     for name, law in LAWS.items():
         try:
             found = list(law(objective)) if name not in skip else []
-        except Exception as error:  # whatever a stranger's code raises is what is told
-            found = [f"raised {type(error).__name__}: {error}"]
-        broken += [f"{name}: {complaint}" for complaint in found]
-    return broken
+        except Exception as error:  # whatever a stranger's code raises is what is told, once
+            found = [f"raised {config.fault(error)}"]
+        for complaint in found:
+            broken.setdefault(complaint, f"{name}: {complaint}")
+    return list(broken.values())
 
 
 def require_read(objective: Objective, name: str) -> None:

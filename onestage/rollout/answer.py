@@ -28,7 +28,7 @@ from onestage.models.sharding import whole
 from onestage.rollout.engines import Completion, Decoding, Engine, Request
 from onestage.rollout.engines._agreement import EngineGapError, complaint, gap
 from onestage.rollout.group import Group, HintChosen, choose_hint
-from onestage.rollout.outcome import Outcome, Report, advice, hopeless
+from onestage.rollout.outcome import Outcome, Report, advice, hopeless, unjudged
 from onestage.rollout.parcel import answered_with, packed, unpacked
 from onestage.rollout.problems import Problems, reward
 from onestage.rollout.rollout import Rollout
@@ -121,9 +121,7 @@ class Answering:
     def say_remarks(self) -> None:
         """Tell the user what the engine remarks, each once."""
         for remark in self.engine.remarks:
-            if remark not in self._said:
-                self._said.add(remark)
-                self.say(remark)
+            self._say_once(remark, remark)
 
     def close(self) -> None:
         """Let go of the engine, and of the rewards' processes, models and connections."""
@@ -246,11 +244,22 @@ class Answering:
             )
         for name in {one.source for one in outcomes}:
             mine = [one for one in outcomes if one.source == name]
+            for part in unjudged(mine):
+                self._say_once(
+                    f"unjudged {name} {part}",
+                    f"ALARM: stream {name}: reward {part} could be found for no answer of a rollout "
+                    f"({mine[0].trouble}); rollout.on_failure says what that counts as",
+                )
             self._barren[name] = self._barren[name] + 1 if hopeless(mine) else 0
             if self._barren[name] == self.section.alarm_after:
                 self.say(
                     advice(name, self.section.alarm_after, mine, hinted=streams[name].hint.gives)
                 )
+
+    def _say_once(self, what: str, line: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self.say(line)
 
     def _finished(self, answered: Sequence[Encoded], again: bool) -> list[Encoded]:
         """The records that are left to learn from, in their form, with the numbers of now."""

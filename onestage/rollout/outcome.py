@@ -110,6 +110,12 @@ def hopeless(outcomes: Sequence[Outcome]) -> bool:
     return equal >= NEARLY_ALL * len(outcomes) and not any(one.success for one in outcomes)
 
 
+def unjudged(outcomes: Sequence[Outcome]) -> list[str]:
+    """The rewards that could be found for no answer of a rollout of a stream."""
+    parts = outcomes[0].parts
+    return [p for p in parts if all(np.isnan(one.parts[p]).all() for one in outcomes)]
+
+
 def advice(name: str, rollouts: int, last: Sequence[Outcome], *, hinted: bool) -> str:
     """What to tell the user of a stream where nothing was right for some rollouts; `last`: the last
     one's outcomes."""

@@ -13,7 +13,7 @@ from typing import Literal
 
 from onestage.rollout.group import Group
 from onestage.rollout.hints import Hint
-from onestage.rollout.rewards import Failure, Reward
+from onestage.rollout.rewards import Answer, Failure, Reward
 
 
 class RewardFailedError(RuntimeError):
@@ -55,7 +55,7 @@ def reward(
         if not answers:
             continue
         # All of a stream's answers in one call, which a reward can spread over workers or batches.
-        parts = {part: judge(answers) for part, _, judge in stream.rewards}
+        parts = {part: _judged(part, judge, answers) for part, _, judge in stream.rewards}
         weights = {part: weight for part, weight, _ in stream.rewards}
         at = 0
         for group in mine:
@@ -69,6 +69,19 @@ def reward(
             }
             missing = _worst(group.parts, weights) if on_failure != "zero" else {}
             group.totals = _totals(group, weights, missing, missing_eos_penalty)
+
+
+def _judged(part: str, judge: Reward, answers: Sequence[Answer]) -> Sequence[float | Failure]:
+    """A reward of each answer. Raises ValueError where a stranger's class gives another number of them,
+    or something else."""
+    found = judge(answers)
+    size = len(found) if hasattr(found, "__len__") else None
+    if size != len(answers):
+        what = type(found).__name__ if size is None else f"{size} of them"
+        raise ValueError(
+            f"reward {part}: must give a list of {len(answers)} rewards, one of each answer; gave {what}"
+        )
+    return found
 
 
 def spent(problems: Mapping[str, Problems]) -> dict[str, float]:

@@ -47,7 +47,7 @@ def laws(schedule: Schedule) -> list[str]:
         if schedule.combines == OWN:
             broken += _combined(schedule.for_run(weights, STEPS, seed=3))
     except Exception as error:  # whatever a stranger's code raises
-        return [f"a run of the terms {list(weights)} raises no {type(error).__name__} ({error})"]
+        return [f"a run of the terms {list(weights)} raises no {config.fault(error)}"]
     broken += _rule(schedule.combines)
     if "torch" in _libraries(type(schedule)):
         broken.append("a schedule is arithmetic on floats and uses no torch")

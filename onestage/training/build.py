@@ -16,7 +16,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from onestage import models
-from onestage.config import RecipeError, plugins_of
+from onestage.config import RecipeError, plugins_of, source_of
 from onestage.data.kept import usable
 from onestage.data.kinds import KINDS
 from onestage.models import Model
@@ -215,7 +215,7 @@ class Draft:
         for one, broken in tried:
             if broken:
                 name, laws = type(one).__name__, "\n  ".join(broken)
-                raise RecipeError(f"{name} ({type(one).__module__}) breaks its contract:\n  {laws}")
+                raise RecipeError(f"{name} ({source_of(type(one))}) breaks its contract:\n  {laws}")
 
     @contextmanager
     def _noting(self) -> Iterator[None]:

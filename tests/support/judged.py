@@ -12,6 +12,10 @@ def never(completion: str) -> float:
     return 0.0
 
 
+def fails(completion: str) -> float:
+    raise RuntimeError("I like none of them")
+
+
 def sometimes(completion: str) -> object:
     """A number for some answers; for others nothing, no number, a text, or an error."""
     kind = len(completion) % 5

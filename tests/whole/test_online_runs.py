@@ -285,6 +285,15 @@ def test_equal_rewards_teach_nothing_and_raise_an_alarm(online, tmp_path: Path) 
     assert "data.problems.hint: cosine" in alarms[0]
 
 
+def test_a_reward_that_always_fails_raises_an_alarm_at_once(online, tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe = online(reward="support.judged:fails", objective="grpo", train__max_steps=2)
+    carry_out(parse_recipe(recipe), tmp_path / "run", say=said.append, self_check=False)
+    (alarm,) = (line for line in said if line.startswith("ALARM"))
+    assert "reward function could be found for no answer of a rollout" in alarm
+    assert "I like none of them" in alarm
+
+
 def test_completions_that_do_not_end_are_counted_and_may_cost(online, tmp_path: Path) -> None:
     recipe = online(
         reward="support.judged:never", objective="grpo", rollout={"missing_eos_penalty": 0.5}

@@ -12,6 +12,7 @@ from itertools import cycle, product
 
 import numpy as np
 
+from onestage.config import fault
 from onestage.rollout.hints import Hint
 
 STEPS = (0, 1, 7, 150, 299, 300, 10_000)
@@ -27,7 +28,7 @@ def laws(rule: Hint) -> list[str]:
         broken = [law for state in states for law in _lengths(rule, groups, state)]
         broken += [law for state in states for law in _advanced(rule, groups, state)]
     except Exception as error:  # whatever a stranger's code raises
-        return [f"a rule raises no {type(error).__name__} ({error})"]
+        return [f"a rule raises no {fault(error)}"]
     return list(dict.fromkeys(broken))
 
 
