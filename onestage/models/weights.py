@@ -162,6 +162,7 @@ def given(
         raise ValueError("adapters of a model that is given need a folder for their base")
     inner = model if whole else model.get_base_model()
     check_vocabulary(tokenizer, inner.config)
+    _require_weights(model, lora is not None)
     task = "reward" if is_judge(inner) else "causal"
     if task == "reward":
         if whole:
@@ -180,6 +181,20 @@ def given(
         _checkpoint_gradients(model)
     stop_at_markers(model, tokenizer)
     return Loaded(model, tokenizer, fingerprint)
+
+
+def _require_weights(model: Any, adapted: bool) -> None:
+    """Raise `ValueError` for a model without weights, or of which none is trained."""
+    if any(weight.is_meta for weight in model.parameters()):
+        raise ValueError(
+            "the model that is given has no weights (some lie on the meta device); load it with "
+            "from_pretrained"
+        )
+    if not adapted and not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(
+            "the model that is given has requires_grad off for every weight, so nothing of it would be "
+            "trained; set it where it shall be, or give lora"
+        )
 
 
 def open(name: str | Path, dtype: Precision = "auto", tokenizer: str | None = None) -> Policy:

@@ -31,6 +31,7 @@ from onestage.training import kept_suite
 from onestage.training.build import Draft
 from onestage.training.choices import IN_PARTS
 from onestage.training.idle import idle
+from onestage.training.parts import Given
 from onestage.training.pipeline import drafts
 from onestage.training.plan import stages_of
 from onestage.training.read import make_encoder
@@ -68,12 +69,13 @@ def check_recipe(
     overrides: Sequence[str] = (),
     say: Say = silent,
     machines: Machines | None = None,
+    given: Given | None = None,
 ) -> Iterator[Checked]:
     """Everything about a recipe's data and plan, run by run. `out`: the folder it would be trained
-    in; `machines`: on which it is estimated besides."""
+    in; `machines`: on which it is estimated besides; `given`: a model that is there without a folder."""
     whole = load_recipe(recipe, overrides)
     runs = stages_of(whole, out or Path("."))
-    drafted = drafts(whole.model, runs, say) if whole.stages else [_drafted(whole, say)]
+    drafted = drafts(whole.model, runs, say) if whole.stages else [_drafted(whole, say, given)]
     for stage, draft in zip(runs, drafted, strict=True):
         lora = stage.lora if whole.stages else whole.model.lora
         try:
@@ -84,8 +86,8 @@ def check_recipe(
             draft.close()
 
 
-def _drafted(whole: Any, say: Say) -> Draft:
-    draft = Draft(whole)
+def _drafted(whole: Any, say: Say, given: Given | None) -> Draft:
+    draft = Draft(whole, given=given)
     draft.read(say)
     return draft
 
@@ -105,7 +107,7 @@ def _checked(
     if found.errors:
         return found, draft.tokenizer, None
     _judge_worked(draft, found)
-    found.notes += text_part_note(draft.first or recipe.model)
+    found.notes += [] if draft.given else text_part_note(draft.first or recipe.model)
     found.warnings += idle(draft)
     found.notes += _untemplated(draft)
     found.warnings += kept_suite.doubts(recipe.keep, draft.tokenizer)

@@ -131,7 +131,10 @@ def callbacks_of(options: Train) -> list[Callback]:
     except ValueError as error:
         raise RecipeError(f"train.report_to: {error}") from error
     try:
-        return found + [looking_on.PLUGINS.make(one) for one in options.callbacks]
+        named = [looking_on.PLUGINS.make(one) for one in options.callbacks]
+        for one in named:
+            looking_on.require_told(one)
+        return found + named
     except ValueError as error:
         raise RecipeError(f"train.callbacks: {error}") from error
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from onestage import models
 from onestage.config import RecipeError, Section, read_yaml
 from onestage.data.given import has_splits
 from onestage.data.stream import Stream
 from onestage.models.policy import Policy
 from onestage.runfolder import Say, read_metrics, silent
-from onestage.training.callbacks import Callback
+from onestage.training.callbacks import Callback, require_told
 from onestage.training.check import Checked, check_recipe
 from onestage.training.parts import Given
 from onestage.training.pipeline import carry_out
@@ -83,17 +85,30 @@ def train(
     """
     whole, given = _assembled(recipe, model, lora, tokenizer, data, sections)
     folder = _folder(recipe, out)
-    saved = carry_out(
-        whole,
-        folder,
-        resume=resume,
-        allow_changed=allow_changed,
-        self_check=self_check,
-        say=say,
-        callbacks=callbacks,
-        given=given,
-    )
+    # Also where whoever calls has switched gradients off.
+    with torch.inference_mode(False), torch.enable_grad():
+        saved = carry_out(
+            whole,
+            folder,
+            resume=resume,
+            allow_changed=allow_changed,
+            self_check=self_check,
+            say=say,
+            callbacks=_told(callbacks),
+            given=given,
+        )
     return Trained(folder, saved)
+
+
+def _told(callbacks: Any) -> Sequence[Callback]:
+    """The callbacks; `RecipeError` for what is none."""
+    listed = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+    for one in listed:
+        try:
+            require_told(one)
+        except ValueError as error:
+            raise RecipeError(f"callbacks: {error}") from error
+    return listed
 
 
 def check(
@@ -102,8 +117,10 @@ def check(
     out: str | Path | None = None,
     model: Any = None,
     lora: Any = None,
+    tokenizer: Any = None,
     data: Any = None,
     say: Say = silent,
+    callbacks: Sequence[Callback] = (),
     **sections: Any,
 ) -> list[Checked]:
     """What `train` with the same arguments would be trained on, and all that it would refuse, run by
@@ -111,8 +128,11 @@ def check(
 
     No weights are loaded. `all(one.good for one in check(...))` says whether it can be trained.
     """
-    whole, _ = _assembled(recipe, model, lora, None, data, sections)
-    return list(check_recipe(whole, None if out is None else Path(out), say=say))
+    for how in ("resume", "allow_changed", "self_check"):
+        sections.pop(how, None)  # of the run alone
+    _told(callbacks)
+    whole, given = _assembled(recipe, model, lora, tokenizer, data, sections)
+    return list(check_recipe(whole, None if out is None else Path(out), say=say, given=given))
 
 
 def _folder(recipe: Any, out: str | Path | None) -> Path:

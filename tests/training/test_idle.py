@@ -51,6 +51,11 @@ SECTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"optimum": {"given": {"sft": 0.1}}}, "optimum changes nothing without held-out rows"),
     (
+        {"objective": {"demonstration": "sft", "pair": "dpo"}},
+        "objective.pair changes nothing where no record of that kind is given to it",
+    ),
+    ({"objective": {"demonstrations": "sft"}}, ""),
+    (
         {"objective": {"name": "sft", "min_score": 0.5}},
         "objective sft: min_score changes nothing for demonstration records as they are",
     ),
@@ -123,6 +128,16 @@ def test_options_of_answers(recipe_of: Make, tmp_path: Path) -> None:
     require(told(recipe), "")
 
 
+def test_hints_that_last_to_the_end(recipe_of: Make, tmp_path: Path) -> None:
+    row = {"prompt": "2 + 2?", "answer": "4", "solution": ["It ", "is 4."]}
+    rows = write_rows(tmp_path / "c.jsonl", [row] * 9)
+    stream: dict[str, Any] = {"name": "c", "path": str(rows), "reward": "match", "hint": "cosine"}
+    recipe = recipe_of(data=[stream], objective="grpo", rollout={"max_completion_length": 8})
+    require(told(recipe), "data.c.hint: the end of hint_steps 300 is never reached: there are 4")
+    stream["hint"] = {"name": "cosine", "hint_steps": 4}
+    require(told(recipe), "")
+
+
 def test_held_out_rows_that_nothing_looks_at(recipe_of: Make) -> None:
     recipe = recipe_of("demonstration", objective="sft")
     recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
@@ -144,6 +159,15 @@ def test_what_is_read_of_a_folder_says_nothing_of_a_model_that_is_there(recipe_o
     draft = Draft(parse_recipe(recipe), given=Given(tiny_llama(), make_tokenizer()))
     draft.read()
     require(idle(draft), "model.dtype changes nothing of a model that is loaded already")
+
+
+@pytest.mark.parametrize(("dtype", "told_of"), [("float16", True), ("bfloat16", False)])
+def test_gradients_that_float16_does_not_hold(dtype: str, told_of: bool, recipe_of: Make) -> None:
+    recipe = recipe_of("demonstration", objective="sft")
+    recipe["model"]["dtype"] = dtype
+    (checked,) = check_recipe(parse_recipe(recipe))
+    lines = [one for one in checked.findings.warnings if "gradients are not scaled" in one]
+    assert len(lines) == told_of
 
 
 def test_a_learning_rate_that_goes_by_losses_is_refused(recipe_of: Make) -> None:

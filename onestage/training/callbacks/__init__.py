@@ -33,4 +33,20 @@ class Callback(abc.ABC):  # noqa: B024 - whoever looks on says what they want to
         """The run is over, by whatever cause; called also where an error ended it."""
 
 
+TOLD = ("begin", "step", "metrics", "end")
+"""What a callback may be told."""
+
+
+def require_told(one: Any) -> None:
+    """Raise `ValueError` for what is no callback, and for one that is told nothing."""
+    if isinstance(one, type):
+        raise ValueError(f"found the class {one.__name__}; give {one.__name__}()")
+    if not all(hasattr(one, name) for name in TOLD):
+        raise ValueError(f"found {one!r}, which is no one.Callback")
+    if all(getattr(type(one), name, None) is getattr(Callback, name) for name in TOLD):
+        raise ValueError(
+            f"{type(one).__name__} overrides none of {', '.join(TOLD)}, so it would be told nothing"
+        )
+
+
 PLUGINS = Plugins("callback", __name__, Callback)
