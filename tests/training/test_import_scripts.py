@@ -15,6 +15,7 @@ from onestage.training.recipe import load_recipe
 
 SWIFT = """
 # --model comments/are-not-read
+NPROC=2
 MODEL="Qwen/Qwen2.5-7B-Instruct"
 CUDA_VISIBLE_DEVICES=0 \\
 swift rollout --model $MODEL
@@ -27,6 +28,7 @@ swift rlhf \\
               'me/more' \\
     --lora_rank=8 \\
     --learning_rate 1e-4 \\
+    --gradient_accumulation_steps $(expr 16 / $NPROC) \\
     --system "$UNKNOWN" \\
     --packing
 """
@@ -43,6 +45,7 @@ def test_the_longest_command_of_a_script_is_the_configuration(tmp_path: Path) ->
     assert given == {
         **{"rlhf_type": "dpo", "model": "Qwen/Qwen2.5-7B-Instruct", "lora_rank": 8},
         **{"external_plugins": "plugin/rewards.py", "dataset": ["me/pairs#500", "me/more"]},
+        "gradient_accumulation_steps": 8,
         **{"learning_rate": 1e-4, "system": "$UNKNOWN", "packing": True},
     }
     assert recognise(given) == "ms_swift"

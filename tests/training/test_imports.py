@@ -524,3 +524,11 @@ def test_a_mixture_of_the_alignment_handbook() -> None:
     assert [one["path"] for one in found.recipe["data"]] == ["me/pairs"] * 2
     assert found.recipe["data"][0]["split"] == "train_prefs"
     assert "data pairs: weight could not be carried" in found.notes
+
+
+def test_a_kernel_that_is_fast_is_not_carried_and_another_is() -> None:
+    fast = find("trl")().carry({"attn_implementation": "flash_attention_2", "beta": 0.1})
+    assert "attn_implementation" in fast.unneeded
+    assert "attn_implementation" not in fast.recipe.get("model", {})
+    plain = find("axolotl")().carry({"base_model": "m", "attn_implementation": "eager"})
+    assert plain.recipe["model"]["attn_implementation"] == "eager"

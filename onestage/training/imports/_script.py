@@ -14,6 +14,7 @@ from onestage.training.imports import known_keys
 
 ENDINGS = (".sh", ".bash", ".slurm")
 ASSIGNED = re.compile(r"^\s*(?:export\s+)?(\w+)=(\S+)\s*$", re.MULTILINE)
+QUOTIENT = re.compile(r"\$\((?:expr|\() *(\d+) *\\?([*/]) *(\d+) *\)?\)")
 VARIABLE = re.compile(r"\$(?:(\w+)|{(\w+)})")
 TOLD_BY_NAME: Mapping[str, dict[str, Any]] = {
     "sft": {"loss_type": "nll"},
@@ -47,7 +48,13 @@ def _lines(text: str) -> list[str]:
     text = re.sub(r"\\\s*\n", " ", text)
     known = {name: value.strip("\"'") for name, value in ASSIGNED.findall(text)}
     filled = VARIABLE.sub(lambda found: known.get(found[1] or found[2], found[0]), text)
-    return filled.split("\n")
+    return QUOTIENT.sub(_quotient, filled).split("\n")
+
+
+def _quotient(found: re.Match[str]) -> str:
+    """`$(expr 16 / 2)`, by which scripts say a batch for any number of devices."""
+    whole, sign, part = int(found[1]), found[2], int(found[3])
+    return str(whole // part if sign == "/" and part else whole * part)
 
 
 def _words(line: str) -> list[str]:

@@ -102,6 +102,15 @@ def recomputed(carried: Carried) -> None:
         carried.notes.append(f"gradient_checkpointing {how!r}: activations are recomputed")
 
 
+def attention(carried: Carried) -> None:
+    """`attn_implementation`: a kernel that is asked for because it is fast is not needed; with it rows
+    could not be trees."""
+    asked = str(carried.given.get("attn_implementation"))
+    if asked.startswith(("flash", "kernels", "sdpa", "flex", "vllm")):
+        carried.take("attn_implementation")
+        carried.unneeded["attn_implementation"] = "attention is chosen by device"
+
+
 def every(carried: Carried, key: str, strategy: str) -> None:
     """`eval_steps` and `save_steps`, which count only where the strategy is by steps."""
     steps, how = carried.take(key), carried.take(strategy, "steps")

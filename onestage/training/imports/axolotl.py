@@ -18,6 +18,7 @@ from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
     adapter,
+    attention,
     batch,
     files_of,
     lost,
@@ -93,6 +94,7 @@ class Axolotl(Tool):
         batch(carried, "micro_batch_size", devices, "gradient_accumulation_steps")
         warmup(carried)
         recomputed(carried)
+        attention(carried)
         precision(carried, carried.take("torch_dtype"))
         half = carried.take("bf16", "auto")
         if not carried.given.get("fp16"):

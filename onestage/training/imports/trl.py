@@ -18,6 +18,7 @@ from onestage.training.imports._shared import (
     NOT_NEEDED,
     TRAINER,
     adapter,
+    attention,
     epochs,
     files_of,
     halved,
@@ -79,6 +80,7 @@ class TRL(Tool):
 
     def rest(self, carried: Carried, devices: int) -> None:
         trainer(carried, devices)
+        attention(carried)
         precision(carried, carried.take("dtype") or carried.take("torch_dtype"))
         if carried.take("use_peft", "lora_r" in carried.given):
             usual = {"r": 16, "alpha": 32, "dropout": 0.05}
