@@ -129,6 +129,9 @@ class Plugins(Generic[T]):
         except ValidationError as error:
             told = "; ".join(f"{self.what} {name}: {said(p)}" for p in error.errors())
             raise ValueError(told) from error
+        for key, value in options.items():
+            if value is True and type(getattr(one, key, None)) in (int, float):
+                raise ValueError(f"{self.what} {name}: {key}: must be a number, found true")
         self._require_finite(name, one)
         return one
 

@@ -31,6 +31,17 @@ class Section(BaseModel):
     CALLED: ClassVar[Mapping[str, str]] = {}
     """What is said of unknown keys that people bring from other tools."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML's `yes` would be a seed, a beta or a number of steps of 1.
+        if value is True and info.field_name:
+            kind = cls.model_fields[info.field_name].annotation
+            kinds = {kind, *get_args(kind)}
+            if kinds & {int, float} and not kinds & {bool, Any}:
+                raise ValueError("must be a number, found true")
+        return value
+
     @field_validator("*")
     @classmethod
     def _finite(cls, value: Any, info: ValidationInfo) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import onestage as one
+from onestage import objectives
 from onestage.config import RecipeError
 from onestage.models.merge import Merge
 from onestage.schedules import make
@@ -139,3 +140,19 @@ def test_a_run_of_any_length_is_planned_at_once(
     recipe["train"]["max_steps"] = 10**18
     (checked,) = one.check(**recipe)
     assert not checked.findings.errors
+
+
+@pytest.mark.parametrize("key", ["seed", "learning_rate", "max_steps"])
+def test_a_switch_is_no_number(key: str) -> None:
+    """`yes` of YAML would be 1."""
+    with pytest.raises(RecipeError, match=f"train.{key}: must be a number, found true$"):
+        parse_recipe({"model": "m", "data": {"a": "a.jsonl"}, "train": {key: True}})
+    with pytest.raises(ValueError, match="objective dpo: beta: must be a number, found true"):
+        objectives.make({"name": "dpo", "beta": True})
+    plain = {
+        "model": "m",
+        "data": {"a": "a.jsonl"},
+        "train": {"bf16": True, "max_grad_norm": False},
+    }
+    assert parse_recipe(plain).train.max_grad_norm == 0
+    assert objectives.make({"name": "ipo", "average": True}).average is True  # type: ignore
