@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,6 +42,47 @@ def test_the_penalty_is_of_whole_responses() -> None:
         [-0.09, -0.09, 0.09]
     )
     assert mean(objective, kept(objective, batch)) == pytest.approx((2 * 0.09 - 0.09) / 2)
+
+
+def test_trl_says_the_same() -> None:
+    """The gradient of TRL's own loss where answers are used once, with the KL in the reward as there.
+    (Used again, TRL clips the ratio of a whole answer, and here those of its tokens are.)"""
+    trainer = pytest.importorskip("trl.trainer.rloo_trainer").RLOOTrainer
+    rewards, lengths, beta = [1.0, 0.0, 0.4, 0.7], [3, 1, 2, 3], 0.2
+    draw = torch.Generator().manual_seed(1)
+    logp_K, ref_K = (-torch.rand(9, generator=draw, dtype=torch.float64) for _ in range(2))
+    batch = group(rewards, lengths=lengths, logp=logp_K.tolist(), ref=ref_K.tolist())
+    objective = RLOO(beta=beta)
+    mine = gradient(objective, kept(objective, batch))
+
+    def padded(value_K: torch.Tensor) -> torch.Tensor:
+        parts = value_K.split(lengths)
+        return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+
+    leaf_K = logp_K.clone().requires_grad_()
+    logps, mask = padded(leaf_K), padded(torch.ones(9, dtype=torch.long))
+    penalised = torch.tensor(rewards) - beta * (padded(logp_K) - padded(ref_K)).sum(1)
+    one = SimpleNamespace(
+        _get_per_token_logps_and_entropies=lambda *_, **__: (logps, torch.zeros_like(logps), None),
+        **{"aux_loss_enabled": False, "epsilon_low": 0.2, "epsilon_high": 0.2},
+        **{
+            "model": SimpleNamespace(training=True),
+            "_metrics": defaultdict(lambda: defaultdict(list)),
+        },
+        accelerator=SimpleNamespace(reduce=lambda x, reduction: x, gather=lambda x: x),
+    )
+    inputs = {
+        **{
+            "prompt_ids": mask,
+            "prompt_mask": mask,
+            "completion_ids": mask,
+            "completion_mask": mask,
+        },
+        "old_logps": logps.detach().sum(1),
+        "advantages": penalised - (penalised.sum() - penalised) / 3,
+    }
+    (theirs,) = torch.autograd.grad(trainer._compute_loss(one, None, inputs), leaf_K)
+    assert mine == pytest.approx(theirs.tolist(), rel=1e-5)
 
 
 def test_hints_and_worked_answers_are_no_others() -> None:
