@@ -72,6 +72,8 @@ def _part(part: dict[str, Any]) -> Html:
         text += f" [{number(low)}, {number(high)}]"
     if is_number(part.get("n")):
         text += f", {part['n']} seeds"
+    if part.get("absent"):
+        text = str(part["absent"])
     if part.get("narrow"):
         text += "; too narrow: settings as chosen"
     return el("div", el("small", part.get("says", "")), " ", el("span", text, class_="figure"))

@@ -83,7 +83,15 @@ def _parts(
             both = _place(claim.more), _place(other)
             found, whole = widened(found, rows, study.tune, metrics, both, better)
         part = _part(f"{_called(claim.more)} - {_called(other)}", found, claim)
-        yield replace(part, narrow=not whole)
+        yield replace(part, narrow=not whole, absent=_absent(claim, other, rows))
+
+
+def _absent(claim: Claim, other: Any, rows: Sequence[TidyRow]) -> str:
+    """Which of two methods was tried and is not reported, since nothing of it reaches and keeps what a
+    choice must; else nothing."""
+    tried, told = ({row.method for row in rows if row.purpose == p} for p in ("tune", "test"))
+    unfit = [one for one in (_place(claim.more)[0], _place(other)[0]) if one in tried - told]
+    return f"no setting of {' or of '.join(unfit)} kept the limits of the choice" if unfit else ""
 
 
 def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Difference:

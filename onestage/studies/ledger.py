@@ -107,6 +107,9 @@ def _line(entry: Mapping[str, Any], studies: Collection[str], refused: Sequence[
 
 
 def _nothing(part: Mapping[str, Any], refused: Sequence[str]) -> str:
+    if part.get("absent"):
+        return str(part["absent"])
+    # Folders that were judged before do not say it.
     sides = [side.partition(" (")[0] for side in part["says"].split(" - ")]
     without = [method for method in refused if method in sides]
     if part["n"] == 0 and without:

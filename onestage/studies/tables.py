@@ -85,15 +85,22 @@ def markdown(folder: Path, outcome: Outcome, file: str = "study.yaml") -> str:
         text.append("| " + " | ".join([*place, *cells]) + " |")
     text += ["", *_choices(folder)]
     text += [f"- {method}: {note}" for method, note in told["notes"].items()]
-    text += _at_equal_gain(folder)
+    if equal := _at_equal_gain(folder):
+        text += [*equal, "", "## Claims"]
     for claim in outcome.claims:
         source = f" ({claim['source']})" if claim["source"] else ""
         why = f" {claim['withdrawn']}." if claim["withdrawn"] else ""
         if study := asked_again(claim):
             why = f" Asked again in {study}."
+        why += "".join(f" {absent[0].upper()}{absent[1:]}." for absent in _absent(claim))
         text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]
     text += ["", f"Again: `onestage study {file}`", ""]
     return "\n".join(text).replace("\n\n\n", "\n\n")
+
+
+def _absent(claim: Mapping[str, Any]) -> list[str]:
+    """Why some of what it speaks of is not there."""
+    return list(dict.fromkeys(part["absent"] for part in claim["parts"] if part.get("absent")))
 
 
 def _lines(told: Mapping[str, Any], outcome: Outcome) -> tuple[list[str], list[str], Any]:

@@ -44,6 +44,8 @@ class Difference:
     narrow: bool = False
     """Whether its interval should include the choice of settings and takes them as chosen: one that
     another draw of the tuning seeds would choose has not run on two reported seeds."""
+    absent: str = ""
+    """Why there is nothing to compare: no setting of a method was fit to be reported."""
 
 
 def difference(says: str, found: Interval, direction: Direction, margin: float) -> Difference:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from support.small_studies import content
 
+from onestage.runfolder import write_json
 from onestage.studies.cells import trials, unchosen
 from onestage.studies.claims import check, judged
 from onestage.studies.file import Front, StudyError, parse_study
+from onestage.studies.ledger import ledger
 from onestage.studies.results import TidyRow, differences, summary, traded
 from onestage.studies.run_cell import spent
 from onestage.studies.tuning import asked, choose, edges, require_measured, settled, wider
@@ -227,6 +229,24 @@ def test_what_is_kept_is_compared_at_equal_gain() -> None:
     assert [told[name]["best"] for name in "ABC"] == [{"rate": 2}, {"rate": 2}, None]
     with pytest.raises(StudyError, match=r"at_least.truth: must be in \(0, 1\], got 2.0"):
         parse_study({**content(Path("b"), Path("d")), "tune": {**tune, "at_least": {"truth": 2}}})
+
+
+def test_a_claim_says_which_method_nothing_was_reported_of(tmp_path: Path) -> None:
+    method = {name: {"objective": "sft", "try": {"rate": [1, 2]}} for name in "AB"}
+    claim = {"claim": "A keeps more", "metric": "score", "more": "A", "than": ["B", "base"]}
+    tune = {"seeds": [8], "metric": "score", "at_least": {"truth": 0.9}}
+    changes = {"methods": method, "tune": tune, "claims": [claim]}
+    study = parse_study(content(Path("b"), Path("d"), **changes))
+    found = rows({"A": [0.5] * 4, "base": [0.1] * 4})
+    found += [TidyRow("tune", name, {}, 8, "", "score", 0.2, {"rate": 1}) for name in "AB"]
+    found += [TidyRow("grid", "B", {}, seed, "", "score", 0.9, {"rate": 1}) for seed in range(4)]
+    (entry,) = judged(study, found)
+    why = "no setting of B kept the limits of the choice"
+    assert [part["absent"] for part in entry["parts"]] == [why, ""]
+    assert entry["verdict"] == "undecided"
+    write_json(tmp_path / "study.json", {"name": "s", "seeds": [0, 1, 2, 3]})
+    write_json(tmp_path / "claims.json", [entry])
+    assert f"A - B: {why}; A - base: +0.400" in ledger([tmp_path], tmp_path)
 
 
 def test_what_is_gained_is_compared_under_one_bound() -> None:
