@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onestage.report.cells import Cell, Compared, Setting
@@ -24,6 +24,9 @@ from onestage.stats import Interval, hypervolume
 
 SHARE = 0.9
 """Of the best gain, that counts as equal."""
+DISTANCES = {"gap/x": 1.0, "gap/y": 1.0, "ideal_distance": math.sqrt(2)}
+"""What is 0 at the best that there is, with its value at the start: what is gained is how much less of
+it there is, as a part of that."""
 Choice = tuple[Setting, str]
 """A setting, and what was tried in it as text."""
 
@@ -33,8 +36,12 @@ class Tried:
     """All that was tried of a study whose settings ran on reported seeds too."""
 
     gain: str
+    title: str
+    """Of its axis."""
     share: float
     kept: list[str]
+    base: float | None = None
+    """What the base has of the gain, where that is no measurement of its own."""
     tests: dict[Choice, list[Cell]] = field(default_factory=dict)
     trials: dict[Choice, list[Cell]] = field(default_factory=dict)
 
@@ -80,19 +87,40 @@ def tried(found: Compared) -> Tried | None:
     if tune.get("report") == "likely" or not any(cell.purpose == "grid" for cell in found.cells):
         return None
     asked = {k: v for k, v in mapping(tune.get("at_least")).items() if is_number(v)}
-    gain = next(iter(asked), found.front[0] if found.front else str(tune.get("metric")))
-    if gain not in found.metrics or found.metrics[gain].sign <= 0:
+    named = [*asked, *(found.front or ())[:1], str(tune.get("metric"))]
+    known = {n: m for n in named if (m := found.metrics.get(n)) and (m.sign > 0 or n in DISTANCES)}
+    gain = next(iter(known), None)
+    if gain is None:
         return None
-    first = [found.front[1] if found.front else "", str(tune.get("metric"))]
-    whole = Tried(gain, asked.get(gain, SHARE), _retentions(found, gain, first))
+    whole = _by_distance(found, gain) if gain in DISTANCES else _by_metric(found, gain, asked)
     if not whole.kept:
         return None
     for cell in found.cells:
         if cell.method != found.base and cell.results:
             place = whole.trials if cell.purpose == "tune" else whole.tests
             key = cell.setting, json.dumps(dict(cell.choice), sort_keys=True, default=str)
-            place.setdefault(key, []).append(cell)
+            place.setdefault(key, []).append(_gained(cell, gain) if whole.gain != gain else cell)
     return whole
+
+
+def _by_metric(found: Compared, gain: str, asked: Mapping[str, float]) -> Tried:
+    tune, title = mapping(found.about.get("tune")), found.metrics[gain].title
+    first = [found.front[1] if found.front else "", str(tune.get("metric"))]
+    return Tried(gain, title, asked.get(gain, SHARE), _retentions(found, gain, first))
+
+
+def _by_distance(found: Compared, name: str) -> Tried:
+    title = f"gain: 1 - {name} / {DISTANCES[name]:.3g} (higher is better)"
+    kept = [one for one in _retentions(found, name, []) if one not in DISTANCES]
+    return Tried("gain", title, SHARE, kept, base=0.0)
+
+
+def _gained(cell: Cell, name: str) -> Cell:
+    """The cell with what it gained, where it has the distance."""
+    if name not in cell.results:
+        return cell
+    gain = 1 - cell.results[name] / DISTANCES[name]
+    return replace(cell, results={**cell.results, "gain": gain})
 
 
 def _retentions(found: Compared, gain: str, first: Sequence[str]) -> list[str]:
@@ -201,17 +229,16 @@ def volume(found: Compared, whole: Tried, method: str, metric: str) -> Interval 
     for seed in sorted({cell.seed for cells in whole.tests.values() for cell in cells}):
         base = {k: v for cell in found.tested if cell.method == found.base and cell.seed == seed
                 for k, v in cell.results.items()}  # fmt: skip
+        start = base.get(whole.gain, math.inf) if whole.base is None else whole.base
         cells = [c for some in whole.tests.values() for c in some if c.seed == seed]
         gains = [cell.results[whole.gain] for cell in cells if whole.gain in cell.results]
-        if whole.gain not in base or not gains or max(gains) <= base[whole.gain]:
+        if not gains or max(gains) <= start:
             continue
         points = []
         for cell in cells:
             kept = _kept(found, metric, cell.results.get(metric), base.get(metric))
             if cell.method == method and kept is not None and whole.gain in cell.results:
-                gained = (cell.results[whole.gain] - base[whole.gain]) / (
-                    max(gains) - base[whole.gain]
-                )
+                gained = (cell.results[whole.gain] - start) / (max(gains) - start)
                 points.append((1 - gained, 1 - kept))
         if points:
             values.append(hypervolume(points, (1.0, 1.0)))
@@ -234,7 +261,7 @@ def _figure(found: Compared, whole: Tried, looks: Mapping[str, Look]) -> Figure:
         points = [_points(whole, name, method, looks[method]) for method in methods]
         traces += [*points, *_limit(whole, name, [y for one in points for y in one["y"]])]
     units = {name: found.metrics[name].title for name in whole.kept}
-    layout = {"xaxis": axis(found.metrics[whole.gain].title), "yaxis": axis(units[whole.kept[0]])}
+    layout = {"xaxis": axis(whole.title), "yaxis": axis(units[whole.kept[0]])}
     note = f"Means over seeds. Dashed: {whole.share:g} of the best {whole.gain} of the test."
     title = f"Every setting: {whole.gain} and what is kept"
     more = {"units": units}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ from support.report_folders import make_run, make_stages, make_study, write, wri
 
 from onestage.report.cells import Cell, Compared, Metric, Setting
 from onestage.report.curves import lines_of
-from onestage.report.equal import equal_section, tried, volume
+from onestage.report.equal import equal_lines, equal_section, tried, volume
 from onestage.report.figures import looks_of
 from onestage.report.markup import VOID, prose
 from onestage.report.page import chapter_sections, page, read_folders
@@ -245,6 +246,37 @@ def test_hypervolume_of_gain_and_retention_by_hand() -> None:
     rise = 0.6065306597
     by_seed = [g + rise * (1 - g) for g in (0.3 / 0.6, 0.4 / 0.7)]
     assert area.mean == pytest.approx(sum(by_seed) / 2)
+
+
+def test_gain_is_what_is_less_of_a_distance_where_settings_are_chosen_by_it() -> None:
+    """Distances of sqrt 2 at the start: .5 and .1 of that are left, so .5 and .9 are gained, of .9."""
+    distance, kl = Metric("ideal_distance", better="lower"), Metric("kl", better="lower", group="k")
+    cells = [Cell("base-0", "base", 0, results={"kl": 0.0})]
+    for purpose in ("tune", "test"):
+        for method, left, far in (("a", 0.5, 0.1), ("b", 0.1, 0.4), ("c", 0.15, 0.2)):
+            results = {"ideal_distance": left * math.sqrt(2), "kl": far}
+            cells.append(Cell(f"{purpose}{method}", method, 0, purpose, results=results))
+    cells.append(Cell("grid", "a", 0, "grid", {}, {"rate": 2}, results={"kl": 9.0}))
+    about = {"tune": {"metric": "ideal_distance", "report": "all"}}
+    metrics, names = {"ideal_distance": distance, "kl": kl}, ["base", "a", "b", "c"]
+    headline = ["ideal_distance", "kl"]
+    found = Compared("x", Path("x"), names, cells, metrics, headline, "base", about=about)
+    whole = tried(found)
+    assert whole is not None
+    assert (whole.gain, whole.kept) == ("gain", ["kl"])
+    assert {one.method for one, _ in whole.reach()} == {"b", "c"}  # .85 is more than .81
+    assert {line.method: line.enough for line in equal_lines(found, whole)} == {
+        "a": 0,
+        "b": 1,
+        "c": 1,
+    }
+    (kept,) = equal_lines(found, whole)[2].kept
+    assert kept.mean is not None
+    assert kept.mean.mean == 0.2
+    # .85 of the best .9 was gained, and e^-.2 kept.
+    assert kept.hypervolume is not None
+    assert kept.hypervolume.mean == pytest.approx(0.85 / 0.9 * math.exp(-0.2))
+    assert equal_section(found, looks_of(found.methods, "base")) is not None
 
 
 def test_equal_gain_is_shown_where_all_settings_were_run() -> None:
