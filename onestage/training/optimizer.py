@@ -191,11 +191,31 @@ def _kind(options: Train, model: Any) -> partial[Any]:
         optim=OptimizerNames(options.optim),
         optim_target_modules=None,
     )
+    given = _pairs(options.optim_args)
     try:
-        kind, arguments_of = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        kind, made = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        for one in given:
+            arguments.optim_args = ",".join(other for other in given if other is not one) or None
+            if str(Trainer.get_optimizer_cls_and_kwargs(arguments, model)[1]) == str(made):
+                raise RecipeError(
+                    f"train.optim_args: {one} changes nothing for {options.optim}; take it out"
+                )
     except (ValueError, ImportError) as error:
+        if isinstance(error, RecipeError):
+            raise
         raise RecipeError(f"train.optim {options.optim!r}: {error}") from error
-    return partial(kind, **arguments_of)
+    return partial(kind, **made)
+
+
+def _pairs(given: str | None) -> list[str]:
+    """`optim_args` one by one. Raises `RecipeError` for what is no `key=value`."""
+    pairs = [one.strip() for one in given.split(",")] if given else []
+    for one in pairs:
+        if one.count("=") != 1:
+            raise RecipeError(
+                f"train.optim_args: expected key=value, key=value, ..., found {one!r}"
+            )
+    return pairs
 
 
 def _scheduled(options: Train, optimizer: Any, steps: int) -> Any:

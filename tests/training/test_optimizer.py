@@ -61,3 +61,13 @@ def test_adamw_is_told_what_transformers_trainer_tells_it(name: str) -> None:
     mine = optimizer._kind(options, nn.Linear(1, 1))(weights)
     assert type(mine) is kind
     assert mine.defaults == kind(weights, **told).defaults
+
+
+def test_arguments_of_an_optimiser_that_it_does_not_take() -> None:
+    optimizer.check(Train(optim="sgd", optim_args="momentum=0.9, nesterov=True"))
+    with pytest.raises(RecipeError, match=r"optim_args: momentun=0\.9 changes nothing for sgd"):
+        optimizer.check(Train(optim="sgd", optim_args="momentum=0.5,momentun=0.9"))
+    with pytest.raises(
+        RecipeError, match=r"expected key=value, key=value, \.\.\., found 'momentum'"
+    ):
+        optimizer.check(Train(optim="sgd", optim_args="momentum"))

@@ -28,8 +28,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.models.policy import Policy
+from onestage.runfolder import read_metrics
 from onestage.training.build import build
+from onestage.training.imports import find
 from onestage.training.loop import take_step
+from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
 pytest.importorskip("trl")
@@ -318,3 +321,44 @@ def test_another_loss_is_told_apart(model_folder: Path, tmp_path: Path) -> None:
     wrong = train_ours(Case("DPO", PAIRS, objective), model_folder, tmp_path / "wrong")
     assert wrong.loss[0] == pytest.approx(right.loss[0], abs=1e-4)
     assert (wrong.after - right.after).abs().max() > 0.01
+
+
+IMPORTED: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
+    "sft": ("SFT", DEMONSTRATIONS, {}),
+    "ipo": ("DPO", PAIRS, {"loss_type": "ipo", "beta": 0.2}),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_an_imported_configuration_trains_as_it_did(
+    name: str, model_folder: Path, tmp_path: Path
+) -> None:
+    """The arguments of a TRL run through `onestage import`, and the same in TRL: the same losses."""
+    import trl
+
+    trainer, rows, own = IMPORTED[name]
+    given = {
+        **{"max_steps": 4, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2},
+        **{"learning_rate": 1e-2, "lr_scheduler_type": "cosine", "warmup_steps": 0.5},
+        **{"weight_decay": 0.1, "adam_beta2": 0.95, "max_grad_norm": 0.5, "max_length": 128},
+        **{"logging_steps": 1, "report_to": "none", "bf16": False, **own},
+    }
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    where = {"model_name_or_path": str(model_folder), "datasets": [{"path": str(file)}]}
+    recipe = find("trl")().carry({**given, **where}).recipe
+    recipe["cache_dir"] = str(tmp_path / "cache")
+    carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda line: None, self_check=False)
+    config = getattr(trl, f"{trainer}Config")(
+        output_dir=str(tmp_path / "theirs"),
+        **{"use_cpu": True, "gradient_checkpointing": False, "disable_tqdm": True},
+        **{"save_strategy": "no", **given},
+    )
+    theirs = getattr(trl, f"{trainer}Trainer")(
+        model=str(model_folder), args=config, train_dataset=datasets.Dataset.from_list(rows)
+    )
+    theirs.train()
+    ours = [line["loss"] for line in read_metrics(tmp_path / "run")]
+    wanted = [line["loss"] for line in theirs.state.log_history if "loss" in line]
+    assert ours == pytest.approx(wanted, abs=1e-4)
+    assert abs(ours[-1] - ours[0]) > 0.1
