@@ -90,8 +90,10 @@ def result_of(folder: Path) -> RunResult:
     try:
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) or {}
         lines = read_metrics(folder)
+    except FileNotFoundError as error:
+        return _broken(folder, f"cannot be read ({Path(str(error.filename)).name} is missing)")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        return _broken(folder, f"cannot be read ({error})")
+        return _broken(folder, f"cannot be read ({str(error).splitlines()[0]})")
     evaluated = [line for line in lines if any(key.startswith(MARK) for key in line)]
     if not evaluated:
         return _broken(folder, "has no evaluation (train.eval_steps)")

@@ -37,6 +37,22 @@ PAID = [
     ("HTTH", "\\text{HTTH}"),
     ("3x+2", "2 + 3x"),
     ("4", "\\mathbf{4}"),
+    ("\\$0.25", "25\\text{ cents}"),
+    ("60\\text{ mph}", "60\\text{ miles per hour}"),
+    ("25\\text{ cm}^2", "25\\text{ square cm}"),
+    ("45", "45\u00b0"),
+    ("2.5", "2\u00bd"),
+    ("\\frac{7}{3}", "2 1/3"),
+    ("602000", "6.02e5"),
+    ("12.5\\%", "12\\frac12\\%"),
+    ("2\\pm\\sqrt{3}", "2-\\sqrt3, 2+\\sqrt3"),
+    ("(0,1)", "]0,1["),
+    ("\\mathbb{R}\\setminus\\{2\\}", "(-\\infty,2)\\cup(2,\\infty)"),
+    ("(3,-4)", "x=3, y=-4"),
+    ("\\emptyset", "\\varnothing"),
+    ("7", "\\color{red}{7}\\ \\checkmark"),
+    ("7", "x = 3 + 4 = 7"),
+    ("3:30\\text{ p.m.}", "3:30\\text{ PM}"),
 ]
 UNPAID = [
     ("18 cm", "18\\text{ mm}"),
@@ -52,6 +68,14 @@ UNPAID = [
     ("4", "4\\text{ or }5"),
     ("\\frac{1}{7^{90}}", "\\frac{1}{7^{91}}"),
     ("213_4", "213_5"),
+    ("12", "1 2"),
+    ("\\$25", "25\\text{ cents}"),
+    ("25\\text{ cm}^2", "25\\text{ cm}^3"),
+    ("A", "\\text{(A) or (B)}"),
+    ("7", "7\\text{ is wrong}"),
+    ("7", "\\text{nicht }7"),
+    ("7", "x = 3 + 5 = 7"),
+    ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}"),
 ]
 
 
@@ -66,6 +90,8 @@ def test_what_cannot_be_decided_is_not_judged() -> None:
         ("(1, 2)", "1, 2"),
         ("5", "5\\%"),
         ("1, 2", "\\lfloor 1.5 \\rfloor, 2"),
+        ("1", "\\text{1st}"),
+        ("7", "7'"),
     ]
     found = outcomes({"name": "math"}, [math(*case) for case in unclear])
     assert found == ["undecided"] * len(unclear)
@@ -106,3 +132,93 @@ def test_thoughts_that_the_prompt_opened_and_nothing_ended_are_a_draft(
     if name != "match":  # which compares all of the text, thoughts as well
         ended = {**unfinished, "response": f"so </think>\n{response}"}
         assert outcomes({"name": name}, [ended]) == ["paid"]
+
+
+GSM8K_DOUBTED = [
+    *(
+        "not 42",
+        "isn't 42",
+        "it cannot be 42",
+        "more than 42",
+        "at least 42",
+        "about 42",
+        "~42",
+        "42 or so",
+    ),
+    *(
+        "minus 42",
+        "half of 42",
+        "square root of 42",
+        "42 is the wrong answer",
+        "42 (incorrect)",
+        "42!",
+    ),
+    *(
+        "nicht 42",
+        "42nd",
+        "42\nWait, that is wrong. It is 43.",
+        "42\n\nNo: the answer is 41.",
+        "41 #### 42",
+    ),
+    *("40\n#### 41\n#### 42", "42\nThe answer is 43.", "42\n\\boxed{43}"),
+]
+GSM8K_PAID = [
+    *(
+        "**42** eggs",
+        "**42**.",
+        "\\boxed{42}",
+        "$42/hour",
+        "\u20b942",
+        "42\u3002",
+        "She has 42 more eggs",
+    ),
+    *(
+        "42\nThis is what was to be shown.",
+        "42\nNo other number fits.",
+        "left over: 42",
+        "41\nWait.\n#### 42",
+    ),
+]
+BOXES = [
+    ("\\boxed{7} is wrong.", "undecided"),
+    ("It cannot be $\\boxed{7}$.", "undecided"),
+    ("The answer is \\boxed{8}, not \\boxed{7}.", "undecided"),
+    ("\\boxed{7}. Wait, that's wrong, the answer is 8.", "undecided"),
+    ("<answer>7</answer> Hmm, no. It should be 8.", "undecided"),
+    ("\\boxed{8} or \\boxed{7}", "undecided"),
+    ("\\boxed{8}, \\boxed{7}", "undecided"),
+    ("<thinking>perhaps \\boxed{7}</thinking> I do not know", "not"),
+    ("<reasoning>\\boxed{7}", "not"),
+    ("\\boxed{8}? No, \\boxed{7}.", "paid"),
+    ("There is no doubt: \\boxed{7}. No other value works.", "paid"),
+    ("<thinking>\\boxed{8}</thinking> \\boxed{7}", "paid"),
+    ("\\\\boxed{7}", "paid"),
+]
+
+
+def test_an_answer_that_is_denied_hedged_or_taken_back_is_not_paid() -> None:
+    given = [
+        {"facts": {"answer": 42}, "response": f"#### {a}"} for a in [*GSM8K_DOUBTED, *GSM8K_PAID]
+    ]
+    found = outcomes({"name": "gsm8k"}, given)
+    assert found == ["undecided"] * len(GSM8K_DOUBTED) + ["paid"] * len(GSM8K_PAID)
+    boxes = [{"facts": {"answer": "7"}, "response": response} for response, _ in BOXES]
+    assert outcomes({"name": "math"}, boxes) == [wanted for _, wanted in BOXES]
+
+
+def test_names_tables_and_signs_are_read_as_they_are_written() -> None:
+    roles = [
+        (["Jos\u00e9", "St. John"], "Jose\u0301 is a knight and St. John is a knave"),
+        (["Al", "Bo"], "| Name | Role |\n|---|---|\n| Al | knight |\n| Bo | knave |"),
+    ]
+    rows = [
+        {"facts": {"names": names, "truth": [True, False]}, "response": f"<answer>{said}</answer>"}
+        for names, said in roles
+    ]
+    assert outcomes({"name": "knights_knaves"}, rows) == ["paid"] * 2
+    sums = ["6 x 7 + 2", "$6 \\times 7 + 2 = 44$", "```\n6*7+2\n```", "6\\*7 + 2;", "\\frac{42}1"]
+    rows = [
+        {"facts": {"nums": [6, 7, 2], "target": 44}, "response": f"<answer>{s}</answer>"}
+        for s in sums
+    ]
+    assert outcomes({"name": "countdown"}, rows) == [*["paid"] * 4, "not"]

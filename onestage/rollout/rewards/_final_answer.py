@@ -8,14 +8,19 @@ or in a box that is followed by one that was begun and not finished.
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 
 from onestage.rollout.rewards import Answer
+from onestage.rollout.rewards._checker import NotJudged
 from onestage.rollout.rewards._markup import thought_over
+from onestage.rollout.rewards._second_thoughts import alternative, denied, taken_back
 
 OPEN, CLOSE = "<answer>", "</answer>"
 HEADERS = ("Assistant:", "<|im_start|>assistant")
 """Behind the first of these the authors' scorers look for the response."""
-_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
+_BOX = re.compile(r"\\{1,2}f?box(?:ed)?\s*\{")
+LONGEST = 1000
+"""Characters of a box whose boxes are looked into."""
 _BRACE = re.compile(r"\\boxed\{|\\[\\{}]|[{}]")
 
 
@@ -27,7 +32,8 @@ def last_tag(text: str) -> tuple[str, int] | None:
 
 
 def last_boxed(text: str) -> tuple[str, int] | None:
-    r"""What the last \boxed{..} that has an end holds, stripped, and where it ends."""
+    r"""What the last \boxed{..} that has an end holds, stripped, and where it ends: of boxes within one
+    another the outermost, which holds all that was marked."""
     open_braces: list[int] = []  # where a box begins, -1 for other braces
     last, end = -1, -1
     for brace in _BRACE.finditer(text):
@@ -38,9 +44,20 @@ def last_boxed(text: str) -> tuple[str, int] | None:
             open_braces.append(-1)
         elif what == "}" and open_braces:
             start = open_braces.pop()
-            if start > last:
+            if start >= 0:
                 last, end = start, brace.start()
-    return (text[last:end].strip(), end) if last >= 0 else None
+    return (_unboxed(text[last:end].strip()), end) if last >= 0 else None
+
+
+def _unboxed(text: str) -> str:
+    """What a box holds that holds nothing but a box."""
+    while len(text) <= LONGEST and text.startswith("\\boxed{") and text.endswith("}"):
+        inner = text[len("\\boxed{") : -1]
+        depths = list(accumulate((c == "{") - (c == "}") for c in inner))
+        if min(depths, default=0) < 0:
+            break
+        text = inner.strip()
+    return text
 
 
 def spoken(answer: Answer) -> str:
@@ -59,6 +76,26 @@ def final_box(answer: Answer) -> tuple[str, int] | None:
     said = _BOX.sub(r"\\boxed{", spoken(answer))
     found = _own(last_boxed(said), answer)
     return None if found and said.rfind("\\boxed{") > found[1] else found
+
+
+def stand(answer: Answer, final: tuple[str, int], mark: str) -> None:
+    """`NotJudged` for a marked answer (what it holds, and where that ends) that its own response denies
+    or takes back: `it is not \\boxed{7}`, `#### 7` and then `Wait, that is wrong`."""
+    said = spoken(answer)
+    said = _BOX.sub(r"\\boxed{", said) if mark == "\\boxed{" else said
+    begin = max(said.rfind(mark, 0, final[1]), 0)
+    behind = said[final[1] :].removeprefix(CLOSE).removeprefix("}")
+    earlier = last_boxed(said[:begin]) if mark == "\\boxed{" else None
+    asked = earlier and re.search(r"answer|\.\.\.|dots|\A\Z", earlier[0])  # \boxed{answer}
+    if (
+        earlier
+        and not asked
+        and earlier[0] != final[0]
+        and alternative(said[earlier[1] + 1 : begin])
+    ):
+        raise NotJudged(f"{earlier[0][:60]!r} stands beside {final[0][:60]!r}")
+    if denied(said[:begin]) or taken_back(behind, final[0]):
+        raise NotJudged(f"{final[0][:60]!r} is denied or taken back beside it")
 
 
 def _own(found: tuple[str, int] | None, answer: Answer) -> tuple[str, int] | None:

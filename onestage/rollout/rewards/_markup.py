@@ -47,12 +47,20 @@ _SIGNS = {
     "\u22c5": "*",
     "\u2217": "*",
     "\u2219": "*",
+    **dict.fromkeys("\u2715\u2716\u2a2f", "*"),
+    "\\*": "*",
     "\u00f7": "/",
     "\u2215": "/",
     "\u2044": "/",
 }
-_FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_THOUGHT = "<think>", "</think>"
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
+_THOUGHT = (
+    r"<{0}(?:think(?:ing)?|thoughts?|reasoning|scratchpad|reflection|seed:think)>"
+    r"|\[{0}THINK\]|\u25c1{0}think\u25b7"
+)
+_THINKS = re.compile(_THOUGHT.format(""), re.IGNORECASE)
+_PROMPTED = re.compile(rf"(?:{_THOUGHT.format('')})\Z", re.IGNORECASE)
+_THOUGHT_OVER = re.compile(_THOUGHT.format("/"), re.IGNORECASE)
 
 
 def characters(text: str) -> str:
@@ -88,16 +96,21 @@ def arithmetic(text: str) -> str:
         text = text.replace(sign, plain)
     before = None
     while before != text:
-        before, text = text, _FRACTION.sub(r"((\1)/(\2))", text)
+        before, text = text, _FRACTION.sub(_divided, text)
     return text.translate(str.maketrans("[]{}", "()()"))
+
+
+def _divided(found: re.Match[str]) -> str:
+    above, below = found[1] or found[2], found[3] or found[4]
+    return f"(({above})/({below}))"
 
 
 def thought_over(response: str, prompt: str) -> int | None:
     """Where a response speaks after thinking aloud: 0 where it does not think, None where it never stops
     to. What is said inside is a draft. The prompt may have opened the thoughts, as templates of
     reasoning models do."""
-    end = response.rfind(_THOUGHT[1])
-    if end >= 0:
-        return end + len(_THOUGHT[1])
-    opened = response.lstrip().startswith(_THOUGHT[0]) or prompt.rstrip().endswith(_THOUGHT[0])
+    ends = [found.end() for found in _THOUGHT_OVER.finditer(response)]
+    if ends:
+        return ends[-1]
+    opened = _THINKS.match(response.lstrip()) or _PROMPTED.search(prompt.rstrip()[-40:])
     return None if opened else 0

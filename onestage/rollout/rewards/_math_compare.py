@@ -20,38 +20,38 @@ from typing import Any
 
 from onestage.rollout.rewards._markup import characters, unmarked
 from onestage.rollout.rewards._math_numbers import equal, prepared
-from onestage.rollout.rewards._math_words import FUNCTIONS, JOINING, quantity, taken_out
+from onestage.rollout.rewards._math_parts import bracket, coordinates, each, settled, split
+from onestage.rollout.rewards._math_spelling import plain
+from onestage.rollout.rewards._math_words import (
+    FUNCTIONS,
+    JOINING,
+    NAMING,
+    POWERS,
+    quantity,
+    taken_out,
+)
 
 Read = Callable[[str], list[Any]]
 """LaTeX to what math-verify makes of it."""
 Verify = Callable[[Any, Any], bool]
 
-_UNICODE = {
-    "\u03c0": "\\pi ",
-    "\u00b2": "^2",
-    "\u00b3": "^3",
-    "\u221e": "\\infty ",
-    "\u00d7": "\\times ",
-    "\u00b7": "\\cdot ",
-    "\u00f7": "\\div ",
-    "\u2264": "\\le ",
-    "\u2265": "\\ge ",
-    "\u222a": "\\cup ",
-}
 _NAMED = re.compile(
-    r"^\s*(?:\\?[A-Za-z]+(?:_\{?\w{1,9}\}?)?'?(?:\s*\(\s*[A-Za-z]\s*\))?|=)\s*=?(?<==)(?!=)\s*"
+    r"^\s*(?:\\?[A-Za-z]+(?:_\{?\w{1,9}\}?)?'?(?:\^\{?-1\}?)?(?:\s*\(\s*[A-Za-z]\s*\))?|=)\s*=?(?<==)(?!=)\s*"
 )
 _RELATION = re.compile(
     r"[<>;?&:|\u2223]|//|\\(?:lt|gt|leq?|geq?|neq?|approx|sim(?:eq)?|equiv|cong|to|mapsto|vee|wedge|land"
     r"|lor|cup|cap|in|mid|colon|pm|mp|cdots|ldots|dots|overset|underset|stackrel|\\|q?quad|operatorname"
     r"|(?:long)?(?:left|right)*arrow|implies|iff)(?![a-z])|\\?Rightarrow|=|\\[; ]|\.\.\."
 )
+_UNSURE = frozenset("percent minus most root probably likely guess perhaps doubt".split())
 _WORKED = re.compile(r"\\(?:int|sum|prod|binom|lim|lfloor|lceil|dbinom|tbinom|choose)(?![a-z])")
-_OPEN, _CLOSE = "([{", ")]}"
 
 
 def same(final: str, gold: str, read: Read, verify: Verify) -> bool | None:
     """Whether a final answer is the right one."""
+    if re.fullmatch(r"\s*\d+\s*:\s*\d+\s*", gold):
+        final = re.sub(r"\\text\s*\{\s*to\s*\}|(?<=\d)\s+to\s+(?=\d)", ":", final)
+    final, gold = plain(final), plain(gold)
     if _spelled(final) == _spelled(gold):
         return True
     letters = _as_letters(final, gold)
@@ -62,8 +62,11 @@ def same(final: str, gold: str, read: Read, verify: Verify) -> bool | None:
         return sizes[0] == sizes[1]
     ours, theirs = taken_out(final), taken_out(gold)
     if ours.changing != theirs.changing:
-        return None if {"percent", "minus", "most"} & set(ours.words) else False
-    if ours.units and theirs.units and sorted(ours.units) != sorted(theirs.units):
+        return None if _UNSURE & set(ours.words) else False
+    if NAMING & set(ours.words) or (ours.units and set(ours.units) <= POWERS):
+        return None  # page 12, 12 squared
+    units = ours.units, theirs.units
+    if all(units) and "unit" not in (*units[0], *units[1]) and units[0] != units[1]:
         return False
     if ours.changing and ours.words != theirs.words:
         return False
@@ -88,8 +91,12 @@ def _spelled(text: str) -> str:
     text = re.sub(r"\\(?:left|right|displaystyle|limits)(?![a-z])|\\[!]", "", unmarked(text))
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
     text = re.sub(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\(?:begin|end)\{[bpvBV]?matrix\}", "M", text)
-    return re.sub(r"\s|~", "", text.replace("\\ ", "")).rstrip(".").casefold()
+    text = re.sub(r"\\(?:begin|end)\{[bpB]?matrix\}", "M", text)
+    text = re.sub(r"\s|~|\\ ", " ", text)
+    if re.search(r"\d \d", text) and not re.fullmatch(r"\D*\d{1,3}(?: \d{3})+\D*", text.strip()):
+        text = re.sub(r"(?<=\d) +(?=\d)", "|", text)  # 1 2 is not 12
+    text = re.sub(r"(?<=[ap])\.\s?m\.?(?=\W|\Z)", "m", text.casefold())
+    return text.replace(" ", "").rstrip(".")
 
 
 def _as_letters(final: str, gold: str) -> bool | None:
@@ -97,7 +104,11 @@ def _as_letters(final: str, gold: str) -> bool | None:
     ours, theirs = (re.sub(r"^\\(?:angle|triangle)\s*", "", _lettered(t)) for t in (final, gold))
     choice = re.fullmatch(r"\(?([A-J])\)?", theirs)
     picked = re.match(r"\(?([A-J])\)?(?:$|[\s.:)\\])", ours)
-    if choice and picked and (ours[0] == "(" or len(ours) <= 3 or "\\" in ours):
+    marked = ours[:1] == "(" or len(ours) <= 3 or "\\" in ours or re.match(r"[A-J][.:)]", ours)
+    if choice and picked and marked:
+        others = set(re.findall(r"\(?\b([A-J])\b\)?", ours)) - {picked[1]}
+        if others and re.search(r"\b(?:or|and)\b|[,/]", ours):
+            return False
         return picked[1] == choice[1]
     pattern = r"[A-Za-z]{2,}|\d*[A-Z][0-9A-Z]+|[0-9A-F]*[A-F][0-9A-F]*"
     if re.fullmatch(pattern, theirs) and re.fullmatch(pattern, ours):
@@ -109,7 +120,8 @@ def _as_letters(final: str, gold: str) -> bool | None:
 
 def _lettered(text: str) -> str:
     text = re.sub(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", characters(text))
-    return re.sub(r"\\ ", " ", text).strip(" .")
+    text = re.sub(r"\\ ", " ", text).strip(" .")
+    return re.sub(r"^(?:on|an?|the) (?=[A-Za-z]+$)", "", text)
 
 
 class _Compared:
@@ -118,13 +130,13 @@ class _Compared:
 
     def parts(self, final: str, gold: str, scales: tuple[int, int] = (1, 1)) -> bool | None:
         """Lists and brackets first; what has neither is compared as a value."""
-        final, gold = _set(final), _set(gold)
-        ours, theirs = _split(final), _split(gold)
+        final, gold = settled(final), settled(gold)
+        ours, theirs = each(final), each(gold)
         if _WORKED.search(final) and not _WORKED.search(gold):
             return None if re.search(r"\\l(?:floor|ceil)", final) else False
         if _sets_of_numbers(gold) or _sets_of_numbers(final):
             return self._ranges(final, gold)
-        listed = (_bracket(final), _bracket(gold))
+        listed = (bracket(final), bracket(gold))
         if any(listed):
             return self._bracketed(final, gold, listed)
         if len(ours) > 1 or len(theirs) > 1:
@@ -133,9 +145,11 @@ class _Compared:
 
     def _bracketed(self, final: str, gold: str, listed: tuple[str, str]) -> bool | None:
         ours, theirs = (
-            _split(text[len(mark) : -len(mark)] if mark else text)
+            each(text[len(mark) : -len(mark)] if mark else text)
             for text, mark in zip((final, gold), listed, strict=True)
         )
+        if listed == ("", "(") and len(ours) == len(theirs) > 1 and coordinates(ours):
+            return self._lists(ours, theirs, ordered=True)
         if listed[0] == listed[1]:
             return self._lists(ours, theirs, ordered=listed[0] != "\\{")
         if not all(listed) and len(ours) == len(theirs) == 1:
@@ -160,7 +174,7 @@ class _Compared:
                 return False
             left.remove(match)
         # Of pairs and letters it is not said whether their order matters.
-        certain = not shuffled or all(re.search(r"\d", one) and not _bracket(one) for one in theirs)
+        certain = not shuffled or all(re.search(r"\d", one) and not bracket(one) for one in theirs)
         return True if certain else None
 
     def _ranges(self, final: str, gold: str) -> bool | None:
@@ -176,6 +190,14 @@ class _Compared:
         pieces = []
         for piece in re.split(r"\u2223+|\\cup|,(?![^(\[]*[)\]])", text):
             if not piece.strip():
+                continue
+            without = re.split(r"\\(?:setminus|backslash)", piece)
+            if len(without) == 2 and bracket(without[1]) == "\\{":
+                left = self._range(without[0])
+                taken = [self._one(each) for each in split(without[1].strip()[2:-2])]
+                if left is None or None in taken:
+                    return None
+                pieces.append(left - sympy.FiniteSet(*taken))
                 continue
             if re.fullmatch(r"\s*(?:\w\s*\\in\s*)?\\mathbb\s*\{?R\}?\s*", piece):
                 pieces.append(sympy.S.Reals)
@@ -203,6 +225,12 @@ class _Compared:
         if "=" in final and "=" in gold and names[0] != names[1]:
             return self._reads_same(final, gold)
         ours, theirs = _NAMED.sub("", final), _NAMED.sub("", gold)
+        if re.search(r"\d\s*'", ours) and "'" not in theirs:
+            return None
+        sides = ours.split("=")
+        if len(sides) > 1 and "=" not in theirs:
+            chain = [self._value(side, theirs, scales) for side in sides if side.strip()]
+            return bool(chain) and set(chain) == {True}  # 3 + 4 = 7
         relations = len(_RELATION.findall(_bars(ours))), len(_RELATION.findall(_bars(theirs)))
         if ":" in theirs and ":" not in ours:
             theirs, relations = theirs.replace(":", "/"), (relations[0], relations[1] - 1)
@@ -254,44 +282,6 @@ def _all(found: Any) -> bool | None:
     if False in verdicts:
         return False
     return None if None in verdicts else True
-
-
-def _set(text: str) -> str:
-    for sign, plain in _UNICODE.items():
-        text = text.replace(sign, plain)
-    text = re.sub(r"\\(?:left|right|displaystyle)(?![a-z])", "", text)
-    text = re.sub(r"(?<=\d)\{,\}(?=\d{3})|(?<=\d),?\\[!,](?=\d{3}(?!\d))", "", text)
-    if re.fullmatch(r"\s*-?\\?\$?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*", text):
-        text = text.replace(",", "")
-    text = re.sub(r"\\sqrt(\[\d+\])?\(([^()]*)\)", r"\\sqrt\1{\2}", text)
-    return text.replace("\\$", "").strip().rstrip(";.").strip()
-
-
-def _split(text: str) -> list[str]:
-    """At commas outside of all brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in _OPEN) - (character in _CLOSE)
-        if character == "," and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts]
-
-
-def _bracket(text: str) -> str:
-    """The brackets around the whole of a text: (, [ or \\{; empty without."""
-    text = text.strip()
-    for opening, closing in (("\\{", "\\}"), ("(", ")"), ("[", "]")):
-        if text.startswith(opening) and text.endswith(closing):
-            depth = 0
-            inside = text[len(opening) : -len(closing)]
-            for character in inside:
-                depth += (character in _OPEN) - (character in _CLOSE)
-                if depth < 0:
-                    return ""
-            return opening if depth == 0 else ""
-    return ""
 
 
 def _sets_of_numbers(text: str) -> bool:

@@ -13,7 +13,9 @@ MOST_BITS = 100_000
 
 def prepared(text: str) -> str:
     """LaTeX that is read exactly: decimals, percents and mixed numbers as fractions."""
-    text = re.sub(r"^(.*?)\s*\\?%\s*$", r"\\frac{\1}{100}", text.strip())
+    text = re.sub(r"\\([dt]?frac)\s*(\d)(\d)(?!\d)", r"\\\1{\2}{\3}", text.strip())
+    percent = re.fullmatch(r"(.*?)\s*\\?%\s*", text, re.DOTALL)
+    text = percent[1] if percent else text
     text = re.sub(r"(\d*)\.(\d*)\\overline\{(\d+)\}", _repeating, text)
     text = (
         re.sub(
@@ -30,7 +32,8 @@ def prepared(text: str) -> str:
         text,
     )
     text = re.sub(r"(?<![\w.])0+(?=\d)", "", text)
-    return re.sub(r"^\s*\+\s*", "", text)
+    text = re.sub(r"^\s*\+\s*", "", text)
+    return f"\\frac{{{text}}}{{100}}" if percent else text
 
 
 def _repeating(found: re.Match[str]) -> str:
@@ -44,7 +47,15 @@ def equal(left: Any, right: Any) -> bool | None:
     """Whether two values of sympy are the same; None where that cannot be computed."""
     import sympy
 
-    left, right = (sympy.sympify(value) for value in (left, right))
+    try:
+        return _equal(*(sympy.sympify(value) for value in (left, right)))
+    except TypeError:  # gcd and mod of sympy, which cannot be ordered
+        return None
+
+
+def _equal(left: Any, right: Any) -> bool | None:
+    import sympy
+
     exact = _rational(left), _rational(right)
     if None not in exact:
         return exact[0] == exact[1]

@@ -27,7 +27,7 @@ _UNITS = {
     | {"mile": "63360", "mi": "63360"},
     "time": {"second": "1", "sec": "1", "s": "1", "minute": "60", "min": "60", "hour": "3600"}
     | {"hr": "3600", "h": "3600", "day": "86400", "week": "604800"},
-    "money": {"cent": "1", "dollar": "100"},
+    "money": {"cent": "1", "dollar": "100", "usd": "100"},
     "mass": {"mg": "0.001", "g": "1", "gram": "1", "kg": "1000", "kilogram": "1000"},
 }
 UNITS = {
@@ -35,15 +35,30 @@ UNITS = {
 }
 _FILLING = frozenset(
     "the a an it is are there so we get have answer final therefore thus hence equals equal to of "
-    "total value that exactly".split()
+    "total value that exactly per each "
+    "antwort lautet ist die der das la le les el es est respuesta ergebnis r\u00e9ponse "
+    "\u7b54\u6848\u662f \u7b54\u6848 \u662f \u4e3a".split()
 )
 CHANGING = frozenset(
     "not no either neither nor at most least more less than over under but possibly maybe about "
     "approximately roughly around between minus plus negative positive percent except if when unless "
-    "never up".split()
+    "never up wrong incorrect false cannot doubt fewer half twice double triple almost nearly circa "
+    "root rather instead probably likely guess perhaps "
+    "nicht kein weniger mehr als etwa ungef\u00e4hr pas moin environ entre ni nunca meno "
+    "m\u00e1s".split()
 )
 """Words with which a number is not that number, or not certainly."""
-JOINING = frozenset(("or", "and"))
+_CHANGES = re.compile(
+    "[\u4e0d\u975e\u7ea6\u6216\u81f3]|\u5c0f\u4e8e|\u5927\u4e8e|\u4ee5[\u4e0a\u4e0b]|\u5de6\u53f3"
+)
+_ALIASES = {
+    **{"square": "squared", "sq": "squared", "cubic": "cubed", "cu": "cubed", "cm2": "cm squared"},
+    **{"mph": "mile hour", "kph": "km hour", "kmh": "km hour", "eur": "euro", "gbp": "pound"},
+}
+NAMING = frozenset("st nd rd th equation page step figure line problem question see".split())
+"""Words with which a number is the name of something."""
+POWERS = frozenset(("squared", "cubed"))
+JOINING = frozenset(("or", "and", "oder", "ou", "und", "et"))
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp max min gcd lcm det "
     "dim arg deg mod lim sup inf Re Im".split()
@@ -51,8 +66,12 @@ FUNCTIONS = frozenset(
 _WRAPPED = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
 )
-_DEGREES = re.compile(r"\^?\s*\{?\s*\\circ\s*\}?\s*(?:([CFK])\b)?|\u00b0\s*([CFK])?\b")
-_WORD = re.compile(r"(?<![\\A-Za-z_])(?<!\\begin\{)(?<!\\end\{)[A-Za-z]{2,}(?:\.|(?![A-Za-z(]))")
+_DEGREES = re.compile(
+    r"\^?\s*\{?\s*\\circ\s*\}?\s*(?:([CFK])\b)?|(?:\u00b0|\\degree(?![a-z]))\s*(?:([CFK])\b)?"
+)
+_WORD = re.compile(
+    r"(?<![\\A-Za-z_])(?<!\\begin\{)(?<!\\end\{)(?:[A-Za-z]{2,}|[^\W\d_a-z]?[^\W\d_]{2,}|[\u4e00-\u9fff])(?:\.|(?![^\W\d_]|\())"
+)
 _POWER_OF_UNIT = re.compile(r"\^\s*\{?[23]\}?")
 
 
@@ -66,12 +85,15 @@ class Worded:
 
     @property
     def units(self) -> tuple[str, ...]:
+        """Sorted, each in one spelling."""
         known = (*SCALES, *CHANGING, *JOINING)
-        return tuple(word for word in self.words if word not in known)
+        said = [word for word in self.words if word not in known]
+        spelled = " ".join(_ALIASES.get(word, word) for word in said).split()
+        return tuple(sorted(str(UNITS.get(word, word)) for word in spelled))
 
     @property
     def changing(self) -> bool:
-        return any(word in CHANGING for word in self.words)
+        return any(word in CHANGING or _CHANGES.search(word) for word in self.words)
 
     @property
     def scale(self) -> int:
@@ -87,12 +109,12 @@ def taken_out(text: str) -> Worded:
 
     def take(found: re.Match[str]) -> str:
         said = found[1] if found.re is _WRAPPED else found[0]
-        inner = re.findall(r"[A-Za-z]+|[^A-Za-z]+", said)
+        inner = re.findall(r"[^\W\d_]+|[\W\d_]+", said)
         left = []
         for part in inner:
             if not part.isalpha():
                 left.append(part if re.search(r"[\d:]", part) else " ")
-            elif len(part) == 1 and part.isupper():
+            elif len(part) == 1 and (part.isupper() or "\u0370" <= part <= "\u03ff"):
                 left.append(part)
             else:
                 words.append(_singular(part))
@@ -106,12 +128,13 @@ def taken_out(text: str) -> Worded:
         words.append("degree" + (found[1] or found[2] or "").lower())
         return " \u2223 "
 
-    text = re.sub(r"~|(?<!\\)\\ ", " ", characters(text))
+    text = re.sub(r"~|(?<!\\)\\ |(?<!\d)\\[,;:]|\\[,;:](?!\d)", " ", characters(text))
     text = _WRAPPED.sub(take, text)
     text = _DEGREES.sub(degrees, text)
     text = _WORD.sub(lambda f: f[0] if f[0].rstrip(".") in FUNCTIONS else take(f), text)
     core = _POWER_OF_UNIT.sub("", text, count=1) if re.search("\u2223\\s*\\^", text) else text
-    return Worded(core.strip(" \u2223").rstrip(".,"), tuple(words))
+    core = re.sub(r"\\q?quad(?![a-z])\s*\u2223", " \u2223", core).strip(" \u2223")
+    return Worded(core.lstrip(":, ").rstrip(".,"), tuple(words))
 
 
 def quantity(text: str) -> tuple[str, Fraction] | None:

@@ -27,7 +27,13 @@ from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _arithmetic as arithmetic
 from onestage.rollout.rewards import _markup as markup
 from onestage.rollout.rewards._checker import Checker, NotJudged
-from onestage.rollout.rewards._final_answer import final_tag, last_boxed, on_last_line
+from onestage.rollout.rewards._final_answer import (
+    OPEN,
+    final_tag,
+    last_boxed,
+    on_last_line,
+    stand,
+)
 from onestage.rollout.rewards._problems import (
     Count,
     Row,
@@ -40,6 +46,8 @@ from onestage.rollout.rewards._problems import (
 
 _ALLOWED = re.compile(r"[\d+\-*/().\s]+")
 _PRODUCT = re.compile(r"(\d|\))\s*\(")
+_TIMES = re.compile(r"(?<=[\d)])\s*[xX]\s*(?=[\d(])")
+_FENCED = re.compile(r"\A\s*```\w*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _MOST_FOUND = 1000
 _SEARCHED = 4
 """Numbers of a problem up to which all ways to combine them are gone through."""
@@ -62,14 +70,18 @@ class Countdown(Checker):
         equation, equals, tail = said.partition("=")
         try:
             expression = arithmetic.plain(equation)
-            stated = arithmetic.plain(tail).value if equals else Fraction(target)
+            result = arithmetic.plain(tail) if equals else None
+            stated = result.value if result else Fraction(target)
         except arithmetic.Unreadable:
             return 0.0
         used = Counter(expression.numbers) == Counter(map(Fraction, numbers))
         right = used and expression.value == target and stated == target
-        if right and re.search(r"\d\.\d", equation):
-            raise NotJudged("44.0 may or may not be the given 44")
-        return 1.0 if right else self.format_reward
+        if not right or (result and len(result.numbers) > 1):
+            return self.format_reward
+        if re.search(r"\d\.\d|(?<![\d.])0\d", equation):
+            raise NotJudged("44.0 or 044 may or may not be the given 44")
+        stand(answer, found, OPEN)
+        return 1.0
 
     def _as_authors(self, answer: Answer, numbers: list[int], target: int) -> float:
         equation = on_last_line(answer)
@@ -143,8 +155,9 @@ def _said(text: str) -> str:
     """The equation, without a box around it and a full stop behind it."""
     boxed = last_boxed(text)
     whole = boxed is not None and text.startswith("\\boxed{") and text.endswith("}")
-    said = markup.arithmetic(boxed[0] if boxed and whole else text)
-    return _PRODUCT.sub(r"\1*(", re.sub(r"(?<=\d)\.$", "", said))
+    said = markup.arithmetic(boxed[0] if boxed and whole else _FENCED.sub(r"\1", text))
+    said = _TIMES.sub("*", said.replace("$", ""))
+    return _PRODUCT.sub(r"\1*(", re.sub(r"(?<=[\d)])[.;]$", "", said.strip()))
 
 
 def _problem(facts: Mapping[str, Any]) -> tuple[list[int], int]:

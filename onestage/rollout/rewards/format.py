@@ -12,6 +12,7 @@ from typing import Literal
 
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rewards._markup import visible
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
@@ -55,5 +56,5 @@ def _tags_in_order(text: str) -> bool:
     opened, closed, answer, end = (text.index(tag) for tag in TAGS)
     between = text[closed + len(TAGS[1]) : answer]
     whole = opened == 0 and end + len(TAGS[3]) == len(text)
-    said = text[answer + len(TAGS[2]) : end].strip()
+    said = visible(text[answer + len(TAGS[2]) : end]).replace("&nbsp;", " ").strip()
     return whole and opened < closed < answer < end and not between.strip() and bool(said)

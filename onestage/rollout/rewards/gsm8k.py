@@ -21,31 +21,41 @@ from typing import Annotated, Any, Literal
 
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _markup as markup
-from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rewards._checker import Checker, NotJudged
 from onestage.rollout.rewards._final_answer import (
+    OPEN,
     final_box,
     final_tag,
     last_boxed,
     on_last_line,
     spoken,
+    stand,
 )
 from onestage.rollout.rewards._math_normal_form import without_words
 from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
+from onestage.rollout.rewards._second_thoughts import hedged
 
 LONGEST = 5000
 """Characters of a final answer."""
 MOST_DIGITS = 50
 _NUMBER = re.compile(
-    r"(?P<minus>[-−–]\s?)?[$€£]?\s?(?P<minus2>[-−–])?"  # noqa: RUF001
+    r"(?P<minus>[-−–]\s?)?[$€£¥₹]?\s?(?P<minus2>[-−–])?"  # noqa: RUF001
     r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?(?:\s?/\s?(?P<below>\d+))?",
     re.ASCII,
 )
-_RATE = re.compile(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])")
-"""Between two units: km/h."""
+_RATE = re.compile(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])|(?<=\d)\s?/\s?(?=[^\W\d_]{3})")
+"""Between two units, or behind a number: km/h, $42/hour."""
+_BOXED = re.compile(r"[\s$]*\\boxed\{([^{}]*)\}[\s$.]*")
+_ABOUT = re.compile(r"(?:^|\s)~\s?[$€£]?\d")
+MARK = "####"
+MOST_MARKED = 2
+"""Different answers: one, and what replaces it."""
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _LATEX = (("\\$", "$"), ("{,}", ","), ("\\,", ""), ("\\%", "%"))
 """What parts or marks a number in LaTeX; the rest is markup."""
-_AROUND = re.compile(r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;!'\"$€£%°=()\u2713\u2714\u2705])*")
+_AROUND = re.compile(
+    r"(?:[^\W\d_]-(?=[^\W\d_])|[^\W\d_]|[\s.,:;!'\"$€£¥₹%°=()\u3002\uff0c\u2713\u2714\u2705])*"
+)
 """What may stand around a number: words and units, no operators."""
 _SCALE = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed)s?\b|\d\s?(?:[kKMBxei]\b|π)"
@@ -63,14 +73,25 @@ class GSM8K(Checker):
         gold = _gold(answer.facts)
         if self.rules == "authors":
             return self._as_authors(answer, gold)
-        final = _final(answer)
-        read = _read(final) if final else None
+        marked = _final(answer)
+        if marked is None:
+            return 0.0
+        final, end, mark = marked
+        read = _read(final)
         if read is None:
             return 0.0
-        numbers, around = read
-        plain = _AROUND.fullmatch(around) and not _SCALE.search(final or "")
+        numbers, pieces = read
+        around = " ".join(pieces)
+        plain = _AROUND.fullmatch(around) and not _SCALE.search(final)
         alone = not any(map(str.isnumeric, around))  # no digits of other scripts, no exponents
-        return 1.0 if numbers == [gold] and plain and alone else self.format_reward
+        if not (numbers == [gold] and plain and alone):
+            return self.format_reward
+        if hedged(*pieces) or _ABOUT.search(final):
+            raise NotJudged(f"{final[:60]!r} may or may not say that it is {gold}")
+        if mark == MARK and _sprayed(spoken(answer)):
+            raise NotJudged(f"more than two answers behind {MARK}, or two in a line")
+        stand(answer, (final, end), mark)
+        return 1.0
 
     def _as_authors(self, answer: Answer, gold: Fraction) -> float:
         text = on_last_line(answer)
@@ -111,39 +132,56 @@ class GSM8K(Checker):
             yield worked_row(template, question, solution, answer.strip().replace(",", ""))
 
 
-def _read(text: str) -> tuple[list[Fraction], str] | None:
-    """The numbers of a short text and what stands around them; None without numbers or beyond limits."""
+def _read(text: str) -> tuple[list[Fraction], list[str]] | None:
+    """The numbers of a short text and what stands before, between and behind them; None without
+    numbers or beyond limits."""
     if len(text) > LONGEST:
         return None
     text = without_words(text)
     for latex, plain in _LATEX:
         text = text.replace(latex, plain)
     text = _RATE.sub(" ", _FRACTION.sub(r"\1/\2", markup.untyped(text)))
-    found, around, last = [], "", 0
+    text = re.sub(r"(?<=\w)\*\*(?=[\s.,;]|\Z)", "", text).strip(" *_`")
+    found, pieces, last = [], list[str](), 0
     for match in _NUMBER.finditer(text):
         whole, part, below = (match[name] or "" for name in ("whole", "part", "below"))
         if not whole and not part:
             continue
         if len(whole + part + below) > MOST_DIGITS or (below and not int(below)):
             return None
-        around, last = around + text[last : match.start()] + " ", match.end()
+        pieces.append(text[last : match.start()])
+        last = match.end()
         value = Fraction((whole.replace(",", "") or "0") + part) / Fraction(below or 1)
         found.append(-value if match["minus"] or match["minus2"] else value)
-    return (found, around + text[last:]) if found else None
+    return (found, [*pieces, text[last:]]) if found else None
 
 
-def _final(answer: Answer) -> str | None:
+def _final(answer: Answer) -> tuple[str, int, str] | None:
+    """The final answer, where it ends, and the mark that it stands behind."""
     tag = final_tag(answer)
     if tag:
         box = last_boxed(tag[0])
-        return box[0] if box and tag[0].count("\\boxed{") == 1 else tag[0]
-    before, marker, rest = spoken(answer).rpartition("####")
+        inner = box[0] if box and tag[0].count("\\boxed{") == 1 else tag[0]
+        return (inner, tag[1], OPEN) if inner else None
+    said = spoken(answer)
+    _, marker, rest = said.rpartition(MARK)
     if marker:
-        line = rest.lstrip(" \n*_`").split("\n")[0].rstrip(" *_`")
-        given = (before + marker + rest).rfind(line) + len(line.rstrip()) <= len(answer.hint)
-        return None if given else line.strip()
-    box = final_box(answer)
-    return box[0] if box else None
+        rest = rest.lstrip(" \n*_`")
+        line = rest.split("\n")[0].rstrip(" *_`\r")
+        end = len(said.rstrip(" ")) if not line else len(said) - len(rest) + len(line)
+        boxed = _BOXED.fullmatch(line)
+        given = end <= len(answer.hint) or not line
+        return None if given else (boxed[1] if boxed else line.strip(), end, MARK)
+    final = final_box(answer)
+    return (*final, "\\boxed{") if final else None
+
+
+def _sprayed(said: str) -> bool:
+    """Whether answers are tried out: more than two different ones, or two in the last line."""
+    pieces = [piece.split("\n") for piece in said.split(MARK)]
+    tried = {piece[0].strip() for piece in pieces[1:]} - {""}
+    in_a_line = len(pieces) > 2 and len(pieces[-2]) == 1 and any(map(str.isdigit, pieces[-2][0]))
+    return len(tried) > MOST_MARKED or in_a_line
 
 
 def _gold(facts: Mapping[str, Any]) -> Fraction:

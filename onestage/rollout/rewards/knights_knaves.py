@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,13 @@ from typing import Annotated, Any, Literal
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _markup as markup
 from onestage.rollout.rewards._checker import Checker
-from onestage.rollout.rewards._final_answer import authors_tag, behind_header, final_tag
+from onestage.rollout.rewards._final_answer import (
+    OPEN,
+    authors_tag,
+    behind_header,
+    final_tag,
+    stand,
+)
 from onestage.rollout.rewards._problems import (
     Count,
     Row,
@@ -51,6 +58,11 @@ _CONCLUDES = re.compile(r"^(?:therefore|thus|so|hence|then|finally)\b[\s:]*", re
 _REMARK = re.compile(
     r"\((?:always\s+)?(?:tells?\s+the\s+truth|lies|liar|truth[- ]?teller)\)", re.IGNORECASE
 )
+_HEADING = re.compile(
+    r"^\s*\|\s*(?:person|name|inhabitant|character|islander)\s*\|\s*(?:role|type|kind|identity)\s*\|\s*$"
+    r"|^\s*\|[-:\s|]+\|\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _ROW = re.compile(r"\|([^|\n]+)\|([^|\n]+)\|")
 _STATEMENT = re.compile(
     r"(?P<name>.+?)(?:\s+is\s+|\s*[:=]\s*|\s*(?=\())(?:an?\s+|the\s+)?\(?(?P<role>knight|knave)\)?"
@@ -70,12 +82,14 @@ class KnightsKnaves(Checker):
         if self.rules == "authors":
             return self._as_authors(answer, truth)
         found = final_tag(answer)
-        stated = _statements(found[0]) if found else []
-        if not stated:
+        stated = _statements(found[0], tuple(truth)) if found else []
+        if not stated or found is None:
             return 0.0
-        people = {name.casefold(): role for name, role in truth.items()}
-        right = len(stated) == len(people) and dict(stated) == people
-        return 1.0 if right else self.format_reward
+        people = {_called(name): role for name, role in truth.items()}
+        if len(stated) != len(people) or dict(stated) != people:
+            return self.format_reward
+        stand(answer, found, OPEN)
+        return 1.0
 
     def _as_authors(self, answer: Answer, truth: Mapping[str, bool]) -> float:
         text = authors_tag(behind_header(answer) or "")
@@ -118,12 +132,23 @@ class KnightsKnaves(Checker):
         return different(count, split, _draws(random.Random(seed), people, tuple(claims), template))
 
 
-def _statements(text: str) -> list[tuple[str, bool]]:
+def _called(name: str) -> str:
+    """A name in one spelling, without what would end a statement: St. John is st john."""
+    return " ".join(_PIECES.sub(" ", unicodedata.normalize("NFC", name)).split()).casefold()
+
+
+def _statements(text: str, names: Sequence[str] = ()) -> list[tuple[str, bool]]:
     """Who is said to be a knight; nothing where anything else is said."""
     if len(text) > LONGEST:
         return []
     stated = []
-    text = _ROW.sub(r"\1: \2\n", _REMARK.sub("", markup.unmarked(text)))
+    text = unicodedata.normalize("NFC", markup.unmarked(text))
+    for name in names:
+        if _PIECES.search(name):
+            text = re.sub(
+                re.escape(unicodedata.normalize("NFC", name)), _called(name), text, flags=re.I
+            )
+    text = _ROW.sub(r"\1: \2\n", _HEADING.sub("", _REMARK.sub("", text)))
     for line in text.split("\n"):
         for piece in _PIECES.split(_NUMBER.sub(",", line)):
             said = _CONCLUDES.sub("", " ".join(piece.split()))
@@ -133,7 +158,7 @@ def _statements(text: str) -> list[tuple[str, bool]]:
             if match is None:
                 return []
             name, role = match["name"] or match["name2"], match["role"] or match["role2"]
-            stated.append((name.casefold(), role.lower() == "knight"))
+            stated.append((_called(name), role.lower() == "knight"))
     return stated
 
 
@@ -146,7 +171,7 @@ def _truth(facts: Mapping[str, Any]) -> dict[str, bool]:
         names, truth = [name for name, _ in told], [role for _, role in told]
     listed = isinstance(names, (list, tuple)) and isinstance(truth, (list, tuple))
     people = list(zip(names or (), truth or (), strict=False)) if listed else []
-    known = {name.casefold() for name, _ in people if isinstance(name, str) and name.strip()}
+    known = {_called(name) for name, _ in people if isinstance(name, str) and name.strip()}
     whole = len(known) == len(people) == len(names or ()) == len(truth or ())
     if not people or not whole or not all(role in (True, False) for _, role in people):
         raise ValueError(

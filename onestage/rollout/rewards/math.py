@@ -24,14 +24,17 @@ from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards import _math_normal_form as hendrycks
 from onestage.rollout.rewards._checker import Checker, NotJudged
 from onestage.rollout.rewards._final_answer import (
+    OPEN,
     final_box,
     final_tag,
     last_boxed,
     on_last_line,
     spoken,
+    stand,
 )
 from onestage.rollout.rewards._markup import unmarked
 from onestage.rollout.rewards._math_compare import same
+from onestage.rollout.rewards._math_spelling import unstyled
 from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 
 LONGEST = 1000
@@ -46,6 +49,9 @@ _PHRASE = re.compile(
 _BOXES = re.compile(r"\\boxed\s*\{([^{}]*)\}")
 MOST_BOXES = 2
 """Different ones: an answer and what it replaces. More are a spray of guesses."""
+_BEGUN = re.compile(r"\A\s*(?:#{1,6}|\*|=>|\u21d2)\s+|[.\s]+I hope (?:it|this) is correct\W*\Z")
+_RULE = re.compile(r"[-*_=`~]{3,}\w*|`+")
+"""A line across the page, or of a fence."""
 _EXPLOSIVE = re.compile(
     r"\d{60}|(?:\^|\*\*)[\s{(]*-?(?:\d{5}|\d+\s*(?:\^|\*\*))"
     r"|\d{5}[\s})]*!|!\s*!\s*!|[)}\d]\s*!\s*[)}]+\s*!"
@@ -80,16 +86,21 @@ class Math(Checker):
             if text is None:
                 return 0.0
             return 1.0 if hendrycks.equivalent(text, gold) else self.format_reward
-        final = self._final(answer)
+        marked = self._marked(answer)
+        final = _clean(marked[0]) if marked else self._last_line(answer)
         if final is None or len(final) > LONGEST or not final or not _balanced(final):
             return 0.0
         if len(set(_BOXES.findall(answer.completion))) > MOST_BOXES:
             raise NotJudged(f"{MOST_BOXES + 1} different boxes and more")
+        if "\\boxed" in final:  # beside what else is marked
+            return self.format_reward
         if not _within_limits(final):
             return 0.0
         verdict = same(final, gold, _parsed, _verified)
         if verdict is None:
             raise NotJudged(f"{final[:60]!r} may or may not mean {gold[:60]!r}")
+        if verdict and marked:
+            stand(answer, marked[:2], marked[2])
         return 1.0 if verdict else self.format_reward
 
     def check(self, facts: Mapping[str, Any]) -> None:
@@ -110,25 +121,30 @@ class Math(Checker):
                 raise ValueError(f"math row {number}: `solution` has no \\boxed{{..}}")
             yield worked_row(template, problem, solution, answer)
 
-    def _final(self, answer: Answer) -> str | None:
+    def _marked(self, answer: Answer) -> tuple[str, int, str] | None:
+        """What the last box or tag holds, where that ends, and the mark that begins it."""
         tag, box = final_tag(answer), final_box(answer)
         if tag and (not box or tag[1] > box[1]):
             inner = last_boxed(tag[0])
             boxes = tag[0].count("\\boxed{")
-            return _clean(inner[0] if inner and boxes == 1 else tag[0])
-        if box:
-            return _clean(box[0])
+            return (inner[0] if inner and boxes == 1 else tag[0], tag[1], OPEN)
+        return (*box, "\\boxed{") if box else None
+
+    def _last_line(self, answer: Answer) -> str | None:
         if self.final == "marked" or not answer.completion.strip():
             return None
-        lines = [_clean(line) for line in spoken(answer).split("\n")]
-        return next((line for line in reversed(lines) if line), None)
+        lines = [
+            _clean(_BEGUN.sub("", line) if len(line) <= LONGEST else line)
+            for line in spoken(answer).split("\n")
+        ]
+        return next((line for line in reversed(lines) if line and not _RULE.fullmatch(line)), None)
 
 
 def _clean(text: str) -> str:
     """Without the marks of a formula, a phrase before it and a full stop behind it."""
-    text = _DELIMITERS.sub("", unmarked(text)).strip()
+    text = unstyled(_DELIMITERS.sub("", unmarked(text)))
     text = _PHRASE.sub("", text, count=1) if _PHRASE.match(text) else text
-    return text.strip().removesuffix(".").strip()
+    return unstyled(text.strip().rstrip(".,;\u3002"))
 
 
 def _balanced(text: str) -> bool:

@@ -1,0 +1,93 @@
+"""What is said beside an answer that makes it none: denials, hedges, and answers taken back.
+
+A number is not given by `not 42`, `more than 42` or `half of 42`, and no longer by `42. Wait, that is
+wrong`. Who says so may still be right, so nothing is guessed: such an answer is not judged.
+"""
+
+from __future__ import annotations
+
+import re
+
+NEAR = 200
+"""Characters before an answer that are looked at."""
+FAR = 4000
+"""Characters behind it."""
+_MARKS = r"[\s$*_`(\[{\\\"']*"
+_LINKS = r"(?:(?:an?|the|of|be|it|is|that|to|equal|just|exactly|always)(?:\s+|\Z)){0,4}"
+_DENIALS = (
+    r"\b(?:not|no|never|neither|nor|cannot|doubt\s+(?:that|it)|rather\s+than|other\s+than|except"
+    r"|instead\s+of|nicht|kein\w*|pas|ni|nunca|jamais|\u043d\u0435)\b|n't\b|\u4e0d\u662f|\u975e"
+)
+_BOUNDS = (
+    r"\bthan\b|\bat\s+(?:least|most)\b|\bup\s+to\b|\b(?<!left\s)over\b|\bunder\b|\bbetween\b"
+    r"|\b(?:about|approx\w*|roughly|around|nearly|almost|circa|maybe|perhaps|possibly|probably)\b"
+    r"|\b(?:minus|negative|(?:half|twice|double|triple|(?:root|square|cube)(?:\s+of)?|sqrt)(?:\s+of)?)\b"
+    r"|\b(?:(?:weniger|mehr)\s+als|(?:moins|plus)\s+de|(?:menos|m\u00e1s)\s+de|etwa|ungef\u00e4hr|environ)\b"
+    r"|[~\u2248<>\u2264\u2265\u2260\u221a]|\u5c0f\u4e8e|\u5927\u4e8e|\u7ea6"
+)
+_DENIED = re.compile(
+    rf"(?:{_DENIALS}){_MARKS}{_LINKS}{_MARKS}\Z|\b(?:wrong|incorrect|false)[\s:$*]*\Z", re.I
+)
+_HEDGED = re.compile(rf"(?:{_BOUNDS}){_MARKS}\Z", re.I)
+_WRONG = r"(?:wrong|incorrect|false|impossible|mistaken|a\s+mistake|not\s+(?:right|correct|it))"
+_AFTER = re.compile(
+    r"\W*(?:or|and)\s+(?:so|more|less|fewer|above|below|higher|lower|over|under|greater)\b"
+    rf"|\W*(?:is|was|seems|looks)\s+(?:\w+\s+){{0,2}}?{_WRONG}\b|\W*is\s+not\b"
+    r"|\W*(?:wrong|incorrect|false|not|approx\w*|at\s+(?:least|most)|maybe|perhaps|nicht|\u043d\u0435)\b"
+    r"|[*_`$\s]*[?!]|(?:st|nd|rd|th)\b|\W*(?:\u4ee5\u4e0a|\u4ee5\u4e0b|\u5de6\u53f3)",
+    re.IGNORECASE,
+)
+_BEGINS = r"(?:\A|[.!?;\n])[^\w\n.!?]*(?:(?:but|oh|ah|hm+)\W+)?"
+_TAKEN_BACK = re.compile(
+    rf"{_BEGINS}(?:(?:wait|oops|hm+|actually|correction|scratch\s+that|sorry)\b|(?:no|nope)\s?[,.:;!])"
+    r"|\bon\s+second\s+thou?ght|\bI\s+take\s+(?:that|it)\s+back"
+    r"|\blet\s+me\s+(?:re-?(?:do|check|comp|calc|cons|think|count|exam|eval|try)|correct|fix|try|double)"
+    r"|\bI\s+(?:made|was\s+wrong|misread|miscount|miscalc|forgot|changed)"
+    r"|\b(?:that|this|it|which|above|answer|result|value)(?:'s|\s+(?:is|was|seems|looks|cannot\s+be))?"
+    rf"\s+(?:\w+\s+)?{_WRONG}\b|\A\W*(?:is|was)\s+(?:\w+\s+)?{_WRONG}\b"
+    r"|\bshould\s+(?:be|have\s+been)\W+\d",
+    re.IGNORECASE,
+)
+_RESTATED = re.compile(
+    r"\banswer\b(?:\s+(?:is|should\s+be)|\s*[:=])[\s$*(\\{]*(-?\d[\d,]*(?:\.\d+)?)(?![\d/\\^])",
+    re.I,
+)
+_MARKED = re.compile(r"(?:####|\\boxed\{)[\s$*]*(-?\d[\d,]*(?:\.\d+)?)(?![\d/\\^])")
+_PLAIN = re.compile(r"[^\w\\-]*(-?\d[\d,]*(?:\.\d+)?)[^\d]*")
+_NEXT_TURN = re.compile(r"\n\s*(?:Q|Question|User|Human|Problem)\s*\d*\s*:")
+
+
+_ALTERNATIVE = re.compile(
+    r"[\s$.,;:)*]*(?:(?:or|and|also|either|option|case|alternatively|possibly|oder|ou|und|o|y|\u6216|\u548c)\b"
+    r"(?!.*\b(?:answer|thus|therefore|so|hence|final\w*|total|sum|really|correct\w*)\b).{0,25})?",
+    re.IGNORECASE,
+)
+
+
+def alternative(between: str) -> bool:
+    """Whether what stands between two answers leaves both: `or`, `and`, a comma, nothing."""
+    return len(between) <= NEAR and _ALTERNATIVE.fullmatch(between) is not None
+
+
+def denied(before: str) -> bool:
+    """Whether what stands before an answer says that it is none: `it is not`."""
+    return _DENIED.search(before[-NEAR:]) is not None
+
+
+def hedged(before: str, behind: str) -> bool:
+    """Whether what stands around a number makes another of it, or none: `more than`, `or so`."""
+    near = before[-NEAR:]
+    return bool(_DENIED.search(near) or _HEDGED.search(near) or _AFTER.match(behind[:NEAR]))
+
+
+def taken_back(behind: str, final: str) -> bool:
+    """Whether what follows an answer says that it was wrong, or states another number."""
+    said = _NEXT_TURN.split(behind[:FAR])[0]
+    if _TAKEN_BACK.search(said):
+        return True
+    own = _PLAIN.fullmatch(final)
+    again = [
+        float(found.replace(",", ""))
+        for found in (*_RESTATED.findall(said), *_MARKED.findall(said))
+    ]
+    return own is not None and any(number != float(own[1].replace(",", "")) for number in again)
