@@ -6,6 +6,7 @@ import gc
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -138,6 +139,8 @@ def quiet_libraries() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # Said by transformers of a name that PEFT asks it for: nothing that whoever types a command can do.
+    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.* is deprecated", FutureWarning)
 
 
 def say(line: str) -> None:

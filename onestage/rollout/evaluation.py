@@ -280,6 +280,7 @@ def _model(evaluation: Evaluation, one: Evaluated) -> dict[str, Any]:
             "items": len(measured.items),
             "failed": len(measured.failures),
             "cut": measured.count("cut"),
+            "unfinished": measured.unfinished,
             "chat": not isinstance(measured.items[0].prompt, str),
             "of_benchmark": suites.of_benchmark(measured.suite, measured.items),
             "metrics": {

@@ -73,7 +73,9 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
 def test_damaged_and_unfinished_folders_are_named_not_raised(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "cannot be read" in result_of(empty).problem
+    assert "cannot be read (recipe.yaml is missing)" in result_of(empty).problem
+    (empty / "recipe.yaml").write_text("a: [")
+    assert len(result_of(empty).problem.splitlines()) == 1
     (empty / "recipe.yaml").write_text("{}")
     (empty / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"ste')
     assert "no evaluation" in result_of(empty).problem

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from onestage.cli import app
+from onestage.cli.evaluate import _remarks
 from onestage.rollout import suites
 from onestage.rollout.engines.transformers import Transformers
 from onestage.rollout.evaluation import evaluate
@@ -241,7 +242,12 @@ def test_a_judge_that_fails_every_fifth_time_loses_nothing(
     assert metrics["category/math"].value == 8
     asked = [one["messages"][0]["content"] for one in endpoint.seen]
     assert sum("Again, shorter." in text and "<response-" in text for text in asked) >= 1
-    costs = json.loads((place / "evaluation.json").read_text())["costs"]["mt_bench"]
+    told = json.loads((place / "evaluation.json").read_text())
+    kept = [json.loads(line) for line in next(place.glob("answers/*[!s].jsonl")).open()]
+    short = sum(one["answer"].get("ended") is False for one in kept)
+    assert told["models"][0]["suites"]["mt_bench"]["unfinished"] == short > 0
+    assert f"{short} of 3 answers ended at the limit of tokens" in "\n".join(_remarks(found))
+    costs = told["costs"]["mt_bench"]
     assert costs["money"] == pytest.approx(costs["tokens_out"])
     before = len(endpoint.seen)
     evaluate([str(folders / "base")], [suite], place, data=Path(), judge=judge)
@@ -277,6 +283,8 @@ def test_what_cannot_be_is_said_before_weights_are_read(
     endpoint.act = lambda handler, number, text: says(handler, "I would rather not.")
     nonsense = f"{{model: j, base_url: '{endpoint.url}', backoff: 0}}"
     refused("gave no score to a test question", *judged, "--judge", nonsense)
+    endpoint.act = lambda handler, number, text: sends(handler, 200, "<html>hi</html>")
+    refused("is no chat endpoint", *judged, "--judge", nonsense)
     lost = folders / "lost"
     lost.mkdir(exist_ok=True)
     for file in (folders / "adapter").iterdir():

@@ -163,6 +163,11 @@ class Measured:
         """Answers that say so of themselves: `cut` (the prompt was too long), ..."""
         return sum(bool(answer.get(flag)) for answer in self.answers.values())
 
+    @property
+    def unfinished(self) -> int:
+        """Answers that ended at the limit of tokens."""
+        return sum(answer.get("ended") is False for answer in self.answers.values())
+
 
 def measure(
     suite: Suite, subject: Subject, kept: Kept | None = None, say: Say = silent

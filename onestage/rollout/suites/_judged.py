@@ -38,6 +38,11 @@ def check(what: str, judge: Judge) -> None:
     (found,) = trial([Answer("", "Two and two are four.")])
     if not isinstance(found, Failure):
         return
+    if found.reason.startswith("not a chat completion"):
+        raise ValueError(
+            f"the suite {what}: what answers at {judge.base_url} is no chat endpoint ({found.reason}); "
+            "mend base_url (it ends in /v1 as a rule)"
+        )
     if found.sort == "nonsense":
         raise ValueError(
             f"the suite {what}: the judge {judge.model} gave no score to a test question "

@@ -85,7 +85,7 @@ class MTBench(Suite):
 
     def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
         said: list[list[str]] = [[] for _ in items]
-        cut = [0 for _ in items]
+        cut, ended = [0 for _ in items], [True for _ in items]
         for turn in (0, 1):
             for warmth in sorted({_warmth(item) for item in items}):
                 places = [n for n, item in enumerate(items) if _warmth(item) == warmth]
@@ -96,9 +96,14 @@ class MTBench(Suite):
                 for n, one in zip(places, subject.write(prompts, how, keys, until), strict=True):
                     said[n].append(one["completion"].strip())
                     cut[n] += one.get("cut", 0)
+                    ended[n] &= one.get("ended", True)
         return [
-            {"completions": some, **({"cut": lost} if lost else {})}
-            for some, lost in zip(said, cut, strict=True)
+            {
+                "completions": some,
+                **({"cut": lost} if lost else {}),
+                **({} if whole else {"ended": False}),
+            }
+            for some, lost, whole in zip(said, cut, ended, strict=True)
         ]
 
     def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Scores | Failure]:
