@@ -82,6 +82,9 @@ def test_an_adapter_is_exported_whole_in_shards(base: Path, adapter: Path, tmp_p
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert plain.dtype == torch.float16
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+    assert (
+        "(logits within 0)" in text
+    )  # what is saved is what was measured, rotary frequencies and all
     for file in (tmp_path / "out").iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask, file
 

@@ -90,5 +90,8 @@ def cast(alone: Alone, dtype: str) -> int:
             f"{alone.name} has weights larger than {torch.finfo(to).max:g} or not finite in "
             f"{count_of(large)}, which {dtype} cannot hold; export with --dtype bf16"
         )
-    alone.model.to(to)
+    # Of buffers, those that are saved: rotary frequencies stay as whoever loads the folder makes them.
+    for kept in alone.model.state_dict(keep_vars=True).values():
+        if kept.is_floating_point():
+            kept.data = kept.data.to(to)
     return flushed
