@@ -27,6 +27,8 @@ SHARE = 0.9
 DISTANCES = {"gap/x": 1.0, "gap/y": 1.0, "ideal_distance": math.sqrt(2)}
 """What is 0 at the best that there is, with its value at the start: what is gained is how much less of
 it there is, as a part of that."""
+COSTS = (("cost", 1), ("cost", -1))
+"""Seconds and the like, by group and sign: nobody forgets them."""
 Choice = tuple[Setting, str]
 """A setting, and what was tried in it as text."""
 
@@ -124,8 +126,9 @@ def _gained(cell: Cell, name: str) -> Cell:
 
 
 def _retentions(found: Compared, gain: str, first: Sequence[str]) -> list[str]:
-    """What is kept: the metrics named first, then of each other group the first of the headline."""
-    taken, names = {(found.metrics[gain].group, 1)}, list[str]()
+    """What is kept: the metrics named first, then of each other group the first of the headline, but for
+    what a run costs."""
+    taken, names = {(found.metrics[gain].group, 1), *COSTS}, list[str]()
     for name in [*first, *found.headline]:
         metric = found.metrics.get(name)
         if metric is None or not metric.sign or name in (gain, *MEANS, *names):
