@@ -18,6 +18,7 @@ from torch import distributed
 from onestage.runfolder import OutputError, silent
 from onestage.training import lock, stopped
 from onestage.training.callbacks import Callback
+from onestage.training.checkpoints import Checkpoints
 from onestage.training.lock import held
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
@@ -197,34 +198,44 @@ def test_a_rank_whose_own_call_times_out_is_heard() -> None:
     assert main == "rank 0 stops here, since rank 1 has stopped: the judge: Timed out"
 
 
-def test_what_a_rank_writes_is_finished_before_it_is_ended(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path
+def test_a_checkpoint_is_finished_where_another_rank_stops(
+    recipe_of: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Twice as long as it would have had; and where another than the run's failure goes wrong with it,
-    that is said beside."""
+    """It takes five times as long as a rank may go on for otherwise."""
+    recipe = recipe_of("demonstration", objective="sft", train__max_steps=4)
+    recipe["train"] |= {"save_steps": 2, "async_save": True}
 
-    def work() -> list[int]:
+    def work() -> tuple[str, list[int]]:
         ended: list[int] = []
         stopped.EVERY, stopped.GRACE = 0.05, 0.2
-        accelerator, end = Accelerator(cpu=True), os._exit
+        begin, end, looks = Saving.begin, os._exit, [0]
+
+        def slowly(saving: Saving, write: Callable[[], None]) -> None:
+            begin(saving, lambda: time.sleep(1) or write())
+
+        def breaks(saving: Saving) -> None:
+            looks[0] += 1
+            if os.environ["RANK"] == "1" and looks[0] == 3:
+                raise ValueError("the disk of node 1 broke")
+
+        Saving.begin, Saving.look = slowly, breaks  # type: ignore[method-assign]
         os._exit = ended.append  # type: ignore[assignment]
-        saving, said = Saving(), list[str]()
         try:
-            with among_ranks(accelerator), saving.to_the_end(said.append):
-                if accelerator.is_main_process:
-                    raise ValueError("the main one broke")
-                saving.begin(lambda: time.sleep(0.5) or (tmp_path / "whole").touch())
-                time.sleep(0.1)
-                distributed.all_reduce(torch.ones(1))
-        except (ValueError, RankError):
-            pass
+            with pytest.raises((ValueError, RankError)) as error:
+                go(recipe, tmp_path / "out")
         finally:
             os._exit = end
-        assert accelerator.is_main_process or (tmp_path / "whole").exists()
-        return ended
+        return str(error.value), ended
 
-    assert on_ranks(2, work, seconds=30) == [[], []]
+    main, other = on_ranks(2, work, seconds=30)
+    assert other == ("the disk of node 1 broke", [])
+    assert main == (f"rank 0 stops here, since rank 1 has stopped: {other[0]}", [])
     assert "what is being written here is finished first" in capfd.readouterr().err
+    assert Checkpoints(tmp_path / "out").newest().name == "step-000002"
+    go(recipe, tmp_path / "out", resume=True)
+
+
+def test_a_checkpoint_that_goes_wrong_does_not_take_the_place_of_what_the_run_failed_of() -> None:
     saving, said = Saving(), list[str]()
 
     def full() -> None:
