@@ -566,6 +566,11 @@ def test_functions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     answer = Answer("p", "it is 98", {"target": 98, "nums": [1]}, "ab")
     brief = make({"name": "function", "path": f"{file}:brief"})
     assert brief([answer, Answer("p", "no", {"target": 98})]) == [1.0, 0.0]
+    for name, paid in (("first", 1.0), ("second", 2.0)):  # the pool has begun, in another folder
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "here.py").write_text(f"def pays(completion): return {paid}")
+        monkeypatch.chdir(tmp_path / name)
+        assert make({"name": "function", "path": "here.py:pays"})([answer]) == [paid]
     with pytest.raises(ValueError, match="brief needs target; a record has nums"):
         brief.check({"nums": [1]})
     brief.check({"target": 1})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from onestage.config import module_of, nearest
 from onestage.rollout.rewards import Answer
@@ -31,6 +31,9 @@ class Function(Checker):
     path: str = ""
     """`package.module:function` or `path/to/file.py:function`."""
 
+    _place: ClassVar[str]
+    """The same, wherever one stands."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         where, colon, name = self.path.rpartition(":")
@@ -38,20 +41,22 @@ class Function(Checker):
             raise ValueError(
                 f"path {self.path!r}: expected package.module:function or path/to/file.py:function"
             )
+        # The pool stays in the folder where it began, whose file of that name is another.
+        object.__setattr__(self, "_place", f"{_absolute(where)}:{name}")
         pool.shared().set_up(self)
 
     def prepare(self) -> None:
-        _load(self.path)
+        _load(self._place)
 
     def judge(self, answer: Answer) -> float:
-        function, wanted, open_ended = _load(self.path)
+        function, wanted, open_ended = _load(self._place)
         given = {name: getattr(answer, name) for name in OURS}
         # What was sampled stands last: no column of the data may pass for it.
         given = {**answer.facts, **given}
         return function(**(given if open_ended else {k: given[k] for k in wanted if k in given}))
 
     def check(self, facts: Mapping[str, Any]) -> None:
-        function, _, _ = _load(self.path)
+        function, _, _ = _load(self._place)
         missing = [
             name
             for name, parameter in inspect.signature(function).parameters.items()
@@ -65,6 +70,10 @@ class Function(Checker):
                 f"{self.path} needs {', '.join(missing)};"
                 f" a record has {', '.join(facts) or 'no columns'}"
             )
+
+
+def _absolute(where: str) -> str:
+    return str(Path(where).expanduser().absolute()) if where.endswith(".py") else where
 
 
 @lru_cache(maxsize=8)
@@ -86,7 +95,7 @@ def _load(path: str) -> tuple[Callable[..., Any], frozenset[str], bool]:
 
 def _module(where: str) -> ModuleType:
     if where.endswith(".py") and not Path(where).expanduser().is_file():
-        raise ValueError(f"{where}: no such file (in {Path.cwd()})")
+        raise ValueError(f"{where}: no such file")
     try:
         return module_of(where)
     except ValueError:
