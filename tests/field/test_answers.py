@@ -156,6 +156,7 @@ GSM8K_DOUBTED = [
     *(
         "nicht 42",
         "42nd",
+        "42 and a half",
         "42\nWait, that is wrong. It is 43.",
         "42\n\nNo: the answer is 41.",
         "41 #### 42",
@@ -175,6 +176,7 @@ GSM8K_PAID = [
     *(
         "42\nThis is what was to be shown.",
         "42\nNo other number fits.",
+        "42\nI made sure that none is missing.",
         "left over: 42",
         "41\nWait.\n#### 42",
     ),
@@ -193,6 +195,7 @@ BOXES = [
     ("There is no doubt: \\boxed{7}. No other value works.", "paid"),
     ("<thinking>\\boxed{8}</thinking> \\boxed{7}", "paid"),
     ("\\\\boxed{7}", "paid"),
+    ("\\boxed{7}. This is not wrong.", "paid"),
 ]
 
 
@@ -204,6 +207,17 @@ def test_an_answer_that_is_denied_hedged_or_taken_back_is_not_paid() -> None:
     assert found == ["undecided"] * len(GSM8K_DOUBTED) + ["paid"] * len(GSM8K_PAID)
     boxes = [{"facts": {"answer": "7"}, "response": response} for response, _ in BOXES]
     assert outcomes({"name": "math"}, boxes) == [wanted for _, wanted in BOXES]
+
+
+def test_coordinates_under_other_names_are_not_guessed() -> None:
+    given = [
+        math("(1,2)", "(y,x) = (1,2)"),
+        math("(y,x)=(1,2)", "(x,y)=(1,2)"),
+        math("(1,2)", "(y,x) = (2,1)"),
+        math("(1,2)", "(x,y) = (1,2)"),
+        math("(m,b)=(1,2)", "(m, b) = (1, 2)"),
+    ]
+    assert outcomes({"name": "math"}, given) == [*["undecided"] * 2, "not", "paid", "paid"]
 
 
 def test_names_tables_and_signs_are_read_as_they_are_written() -> None:

@@ -85,7 +85,8 @@ def stand(answer: Answer, final: tuple[str, int], mark: str) -> None:
     said = _BOX.sub(r"\\boxed{", said) if mark == "\\boxed{" else said
     begin = max(said.rfind(mark, 0, final[1]), 0)
     behind = said[final[1] :].removeprefix(CLOSE).removeprefix("}")
-    earlier = last_boxed(said[:begin]) if mark == "\\boxed{" else None
+    # A box of the hint was given: it is no answer that this one stands beside.
+    earlier = _own(last_boxed(said[:begin]), answer) if mark == "\\boxed{" else None
     asked = earlier and re.search(r"answer|\.\.\.|dots|\A\Z", earlier[0])  # \boxed{answer}
     if (
         earlier

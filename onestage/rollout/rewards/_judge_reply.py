@@ -28,7 +28,9 @@ _LABEL = re.compile(
 _PLAIN = frozenset("final overall total my the your so and thus therefore".split())
 _DOUBT = frozenset(
     "confidence certainty probability scale range maximum minimum max min highest lowest best worst "
-    "perfect possible ideal reference human initial previous prior no not".split()
+    "perfect possible ideal reference human initial previous prior no not "
+    "says said claims claimed states stated writes wrote demands demanded asks asked tells told insists "
+    "insisted requests requested instructs instructed contains quotes quoted wants".split()
 )
 """Of scores that are not the judge's own, or not its last word."""
 _QUOTES = re.compile(
@@ -38,6 +40,11 @@ _QUOTES = re.compile(
     re.IGNORECASE,
 )
 """A line after which somebody else is speaking."""
+_FULFILLED = re.compile(
+    r"\b(?:what|everything|all|as)\b[^.!?:]*\b(?:asked|asks|requested|requests)(?:\s+(?:for|to))?\Z",
+    re.IGNORECASE,
+)
+"""A line on what the response was asked for, behind which the judge speaks on."""
 _FRACTION = (
     rf"(?P<number>{_NUMBER})(?:\s*(?:/|\(?(?:out\s+)?of)\s*(?P<whole>[0-9]+(?:\.[0-9]+)?)\)?)?"
 )
@@ -118,7 +125,8 @@ def _of_lines(said: str, score_range: tuple[float, float]) -> float | None:
     last = plain[-1]
     score = _told(heads, last, score_range)
     if last == len(lines) - 1:
-        if last and _QUOTES.search(lines[last - 1]):
+        above = lines[last - 1][-LONGEST_LINE:] if last else ""
+        if _QUOTES.search(above) and not _FULFILLED.search(above):
             return None
         quoted = len(plain) > 1 and (fenced or lines[last - 1].endswith(":"))
         return None if quoted and score != _told(heads, plain[-2], score_range) else score

@@ -21,7 +21,7 @@ from typing import Any
 from onestage.rollout.rewards._markup import characters, unmarked
 from onestage.rollout.rewards._math_numbers import equal, prepared
 from onestage.rollout.rewards._math_parts import bracket, coordinates, each, settled, split
-from onestage.rollout.rewards._math_spelling import plain
+from onestage.rollout.rewards._math_spelling import misordered, plain
 from onestage.rollout.rewards._math_words import (
     FUNCTIONS,
     JOINING,
@@ -51,6 +51,9 @@ def same(final: str, gold: str, read: Read, verify: Verify) -> bool | None:
     """Whether a final answer is the right one."""
     if re.fullmatch(r"\s*\d+\s*:\s*\d+\s*", gold):
         final = re.sub(r"\\text\s*\{\s*to\s*\}|(?<=\d)\s+to\s+(?=\d)", ":", final)
+    if misordered(final, gold):
+        # Names that stand as usual (m, b) or not (y, x): right or wrong, nobody said.
+        return None if same(plain(final), plain(gold), read, verify) else False
     final, gold = plain(final), plain(gold)
     if _spelled(final) == _spelled(gold):
         return True

@@ -63,7 +63,7 @@ _CHOOSE = re.compile(
     r"|\{\s*(\d{1,3})\s*\\choose\s*(\d{1,3})\s*\}|\A(\d{1,3})\s*\\choose\s*(\d{1,3})\Z"
 )
 _MEMBER = re.compile(r"\A\s*\\?[A-Za-z]\s*\\in\s*(?=[(\[\\])")
-_TUPLE = re.compile(r"\A\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)\s*=\s*(?=\()")
+_TUPLE = re.compile(r"\A\s*\(\s*([A-Za-z](?:\s*,\s*[A-Za-z])+)\s*\)\s*=\s*(?=\()")
 _SUPERSCRIPTS = {"\u00b2": "^2", "\u00b3": "^3"}
 
 
@@ -97,6 +97,16 @@ def plain(text: str) -> str:
     text = _TUPLE.sub("", _MEMBER.sub("", text))
     text = re.sub(r"\A\s*\+\s*(?=\\infty)", "", text)
     return _numbers(_units(text)).strip()
+
+
+def misordered(final: str, gold: str) -> bool:
+    """Whether coordinates are named in another order than the right answer's: (y,x) = (1,2). Where that
+    has no names, in another than the alphabet's."""
+    ours, theirs = (
+        "".join(re.findall(r"[A-Za-z]", found[1])) if found else ""
+        for found in (_TUPLE.match(final), _TUPLE.match(gold))
+    )
+    return ours != theirs if ours and theirs else list(ours) != sorted(ours)
 
 
 def _numbers(text: str) -> str:

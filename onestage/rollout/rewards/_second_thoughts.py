@@ -32,6 +32,7 @@ _HEDGED = re.compile(rf"(?:{_BOUNDS}){_MARKS}\Z", re.I)
 _WRONG = r"(?:wrong|incorrect|false|impossible|mistaken|a\s+mistake|not\s+(?:right|correct|it))"
 _AFTER = re.compile(
     r"\W*(?:or|and)\s+(?:so|more|less|fewer|above|below|higher|lower|over|under|greater)\b"
+    r"|\W*and\s+(?:an?|one|two|three)[\s-]+(?:hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?)\b"
     rf"|\W*(?:is|was|seems|looks)\s+(?:\w+\s+){{0,2}}?{_WRONG}\b|\W*is\s+not\b"
     r"|\W*(?:wrong|incorrect|false|not|approx\w*|at\s+(?:least|most)|maybe|perhaps|nicht|\u043d\u0435)\b"
     r"|[*_`$\s]*[?!]|(?:st|nd|rd|th)\b|\W*(?:\u4ee5\u4e0a|\u4ee5\u4e0b|\u5de6\u53f3)",
@@ -42,9 +43,9 @@ _TAKEN_BACK = re.compile(
     rf"{_BEGINS}(?:(?:wait|oops|hm+|actually|correction|scratch\s+that|sorry)\b|(?:no|nope)\s?[,.:;!])"
     r"|\bon\s+second\s+thou?ght|\bI\s+take\s+(?:that|it)\s+back"
     r"|\blet\s+me\s+(?:re-?(?:do|check|comp|calc|cons|think|count|exam|eval|try)|correct|fix|try|double)"
-    r"|\bI\s+(?:made|was\s+wrong|misread|miscount|miscalc|forgot|changed)"
+    r"|\bI\s+(?:made(?!\s+(?:sure|certain|use)\b)|was\s+wrong|misread|miscount|miscalc|forgot|changed)"
     r"|\b(?:that|this|it|which|above|answer|result|value)(?:'s|\s+(?:is|was|seems|looks|cannot\s+be))?"
-    rf"\s+(?:\w+\s+)?{_WRONG}\b|\A\W*(?:is|was)\s+(?:\w+\s+)?{_WRONG}\b"
+    rf"\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b|\A\W*(?:is|was)\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b"
     r"|\bshould\s+(?:be|have\s+been)\W+\d",
     re.IGNORECASE,
 )

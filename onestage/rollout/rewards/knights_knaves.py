@@ -56,7 +56,8 @@ _PIECES = re.compile(r"[\n,;.!&]|\b(?:and|but|while|whereas)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"(?:^|(?<=\s))[(\[]?\d{1,3}[)\].:](?=\s)|^\s*[-*•]\s")
 _CONCLUDES = re.compile(r"^(?:therefore|thus|so|hence|then|finally)\b[\s:]*", re.IGNORECASE)
 _REMARK = re.compile(
-    r"\((?:always\s+)?(?:tells?\s+the\s+truth|lies|liar|truth[- ]?teller)\)", re.IGNORECASE
+    r"\((?:always\s+)?(?:(?P<honest>tells?\s+the\s+truth|truth[- ]?teller)|lies|liar)\)",
+    re.IGNORECASE,
 )
 _HEADING = re.compile(
     r"^\s*\|\s*(?:person|name|inhabitant|character|islander)\s*\|\s*(?:role|type|kind|identity)\s*\|\s*$"
@@ -148,17 +149,21 @@ def _statements(text: str, names: Sequence[str] = ()) -> list[tuple[str, bool]]:
             text = re.sub(
                 re.escape(unicodedata.normalize("NFC", name)), _called(name), text, flags=re.I
             )
-    text = _ROW.sub(r"\1: \2\n", _HEADING.sub("", _REMARK.sub("", text)))
+    text = _ROW.sub(r"\1: \2\n", _HEADING.sub("", text))
     for line in text.split("\n"):
         for piece in _PIECES.split(_NUMBER.sub(",", line)):
-            said = _CONCLUDES.sub("", " ".join(piece.split()))
+            remarks = {bool(found["honest"]) for found in _REMARK.finditer(piece)}
+            said = _CONCLUDES.sub("", " ".join(_REMARK.sub("", piece).split()))
             if not said or said.isdecimal():
                 continue
             match = _STATEMENT.fullmatch(said)
             if match is None:
                 return []
             name, role = match["name"] or match["name2"], match["role"] or match["role2"]
-            stated.append((_called(name), role.lower() == "knight"))
+            knight = role.lower() == "knight"
+            if remarks - {knight}:  # a knight (liar)
+                return []
+            stated.append((_called(name), knight))
     return stated
 
 
