@@ -501,6 +501,22 @@ def test_a_batch_of_answers_is_one_of_problems() -> None:
     assert find("ms_swift")().carry(swift).recipe["train"]["batch_size"] == 4
 
 
+@pytest.mark.parametrize(
+    ("given", "objective"),
+    [
+        ({"loss_type": "sigmoid", "beta": 0.2}, {"name": "dpo", "beta": 0.2}),
+        ({"desirable_weight": 2.0}, {"name": "kto", "desirable_weight": 2.0}),
+        ({"precompute_ref_log_probs": True}, "dpo"),
+    ],
+)
+def test_the_longest_completion_of_older_pairs_makes_no_grpo_of_them(
+    given: dict[str, Any], objective: Any
+) -> None:
+    found = find("trl")().carry({**given, "max_completion_length": 128})
+    assert found.recipe["objective"] == objective
+    assert found.left["max_completion_length"] == 128
+
+
 def test_rows_that_a_tool_puts_into_a_template_go_into_one_here(tmp_path: Path) -> None:
     info = {"chat": {"formatting": "sharegpt"}, "alpaca": {"file_name": "a.json"}}
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))

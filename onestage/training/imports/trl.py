@@ -40,6 +40,8 @@ COMPARING = frozenset(
     {"precompute_ref_log_probs", "rpo_alpha", "reference_free", "ref_model_init_kwargs"}
 )
 """Keys of its DPO."""
+WEIGHING = frozenset({"desirable_weight", "undesirable_weight"})
+"""Keys of its KTO."""
 LIKELIHOOD = ("nll", "chunked_nll", "dft")
 """`loss_type` of demonstrations."""
 
@@ -115,7 +117,9 @@ class TRL(Tool):
         if given.get("lora_task_type") == "SEQ_CLS" or "center_rewards_coefficient" in given:
             judged(carried)
             return
-        if SAMPLING & set(given):
+        # Its older DPO and KTO have max_completion_length too.
+        paired = loss in (*LOSSES, *LIKELIHOOD) or (COMPARING | WEIGHING) & set(given)
+        if SAMPLING & set(given) and not paired:
             answers_to_problems(carried, carried.take("beta"), "dapo")
             prompts(carried)
             return
@@ -125,14 +129,14 @@ class TRL(Tool):
             carried.notes.append(f"loss_type {loss!r} is not known here: onestage list objectives")
             return
         beta = carried.take("beta")
-        compared = loss is None and (beta is not None or COMPARING & set(given))
+        compared = loss is None and (beta is not None or (COMPARING | WEIGHING) & set(given))
         if loss in LIKELIHOOD or (loss is None and not compared):
             carried.take("loss_type")
             strength(carried, "sft", None, reweight="dft" if loss == "dft" else None)
             self._spoken(carried)
             return
         carried.take("loss_type")
-        if loss == "kto" or {"desirable_weight", "undesirable_weight"} & set(given):
+        if loss == "kto" or WEIGHING & set(given):
             thumbs(carried, beta, "desirable_weight", "undesirable_weight")
             return
         preference(carried, str(loss or "sigmoid"), beta)
