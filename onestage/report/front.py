@@ -93,7 +93,8 @@ def result_of(folder: Path) -> RunResult:
     except FileNotFoundError as error:
         return _broken(folder, f"cannot be read ({Path(str(error.filename)).name} is missing)")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        return _broken(folder, f"cannot be read ({str(error).splitlines()[0]})")
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        return _broken(folder, f"cannot be read ({said})")
     evaluated = [line for line in lines if any(key.startswith(MARK) for key in line)]
     if not evaluated:
         return _broken(folder, "has no evaluation (train.eval_steps)")

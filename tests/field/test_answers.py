@@ -162,6 +162,12 @@ GSM8K_DOUBTED = [
         "41 #### 42",
     ),
     *("40\n#### 41\n#### 42", "42\nThe answer is 43.", "42\n\\boxed{43}"),
+    *(
+        "42\nLet me recheck.",
+        "42\nWait, let me redo it: 43. That is right.",
+        "42\nLet me double-check. That is right. Wait, 43.",
+        "42\nSorry, it is 43.",
+    ),
 ]
 GSM8K_PAID = [
     *(
@@ -179,6 +185,9 @@ GSM8K_PAID = [
         "42\nI made sure that none is missing.",
         "left over: 42",
         "41\nWait.\n#### 42",
+        "42\nLet me double-check: 40 + 2 = 42. So that is right.",
+        "42\nWait, let me recheck. Yes, that is correct.",
+        "42\nSorry for the long answer.",
     ),
 ]
 BOXES = [

@@ -39,10 +39,20 @@ _AFTER = re.compile(
     re.IGNORECASE,
 )
 _BEGINS = r"(?:\A|[.!?;\n])[^\w\n.!?]*(?:(?:but|oh|ah|hm+)\W+)?"
+_DOUBTED = re.compile(
+    rf"{_BEGINS}(?:wait|hm+|actually)\b"
+    r"|\blet\s+me\s+(?:re-?(?:do|check|comp|calc|cons|think|count|exam|eval|try)|try|double)",
+    re.IGNORECASE,
+)
+_CONFIRMED = re.compile(
+    r"\b(?:that|this|it|which|everything|answer|result)(?:'s|\s+is|\s+was)\s+"
+    r"(?:(?:indeed|all|quite|still|also|definitely|absolutely|in\s+fact)\s+)?(?:right|correct|fine)\b",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _TAKEN_BACK = re.compile(
-    rf"{_BEGINS}(?:(?:wait|oops|hm+|actually|correction|scratch\s+that|sorry)\b|(?:no|nope)\s?[,.:;!])"
-    r"|\bon\s+second\s+thou?ght|\bI\s+take\s+(?:that|it)\s+back"
-    r"|\blet\s+me\s+(?:re-?(?:do|check|comp|calc|cons|think|count|exam|eval|try)|correct|fix|try|double)"
+    rf"{_BEGINS}(?:(?:oops|correction|scratch\s+that)\b|sorry\s?[,.:;!]|(?:no|nope)\s?[,.:;!])"
+    r"|\bon\s+second\s+thou?ght|\bI\s+take\s+(?:that|it)\s+back|\blet\s+me\s+(?:correct|fix)"
     r"|\bI\s+(?:made(?!\s+(?:sure|certain|use)\b)|was\s+wrong|misread|miscount|miscalc|forgot|changed)"
     r"|\b(?:that|this|it|which|above|answer|result|value)(?:'s|\s+(?:is|was|seems|looks|cannot\s+be))?"
     rf"\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b|\A\W*(?:is|was)\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b"
@@ -84,11 +94,25 @@ def hedged(before: str, behind: str) -> bool:
 def taken_back(behind: str, final: str) -> bool:
     """Whether what follows an answer says that it was wrong, or states another number."""
     said = _NEXT_TURN.split(behind[:FAR])[0]
-    if _TAKEN_BACK.search(said):
-        return True
     own = _PLAIN.fullmatch(final)
+    doubt = _DOUBTED.search(said)
+    if _TAKEN_BACK.search(said) or (doubt and not _confirmed(said[doubt.end() :], own)):
+        return True
     again = [
         float(found.replace(",", ""))
         for found in (*_RESTATED.findall(said), *_MARKED.findall(said))
     ]
     return own is not None and any(number != float(own[1].replace(",", "")) for number in again)
+
+
+def _confirmed(said: str, own: re.Match[str] | None) -> bool:
+    """Whether a doubt ends in "that is right", said of the same number: of the last one before it, if
+    there is any. Another answer that is called right is no confirmation."""
+    found = list(_CONFIRMED.finditer(said))
+    if not found or _DOUBTED.search(said[found[-1].end() :]):
+        return False
+    before = said[: found[-1].start()]
+    numbers = _NUMBER.findall(before)
+    if own is None or not numbers:
+        return not numbers and "\\" not in before
+    return float(numbers[-1].replace(",", "")) == float(own[1].replace(",", ""))
