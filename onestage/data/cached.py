@@ -54,7 +54,9 @@ def kept_in(cache: Path) -> Iterator[Kept]:
 
 
 def remove(one: Kept) -> bool:
-    """Take it away; whether that was allowed."""
+    """Take it away; whether that was allowed, and nobody has used it since it was looked at."""
+    if _kept(one.room, one.place, time.time()).idle < one.idle:
+        return False
     try:
         drop(one.place)
     except OSError:

@@ -66,14 +66,13 @@ def lent(model: Any, tokenizer: Any) -> Iterator[None]:
 def _padding(config: Any, tokenizer: Any) -> Callable[[], None]:
     """What gives a reward model and its tokenizer the padding again that they have now."""
     inner, told = config.get_text_config(), tokenizer.init_kwargs
-    mine, token, read = (
-        (config.pad_token_id, inner.pad_token_id),
-        tokenizer.pad_token,
-        READS in told,
-    )
+    # A configuration of several models need not have one of its own.
+    mine = [(one, one.pad_token_id) for one in (config, inner) if hasattr(one, "pad_token_id")]
+    token, read = tokenizer.pad_token, READS in told
 
     def put_back() -> None:
-        config.pad_token_id, inner.pad_token_id = mine
+        for one, number in mine:
+            one.pad_token_id = number
         tokenizer.pad_token = token
         if not read:
             told.pop(READS, None)

@@ -158,7 +158,9 @@ def _of_streams(draft: Draft) -> Idle:
     there = Counter(term for _, term in drawn)
     for stream in draft.recipe.data:
         mine = [term for name, term in drawn if name == stream.name]
-        alone = len(draft.recipe.data) == 1 if together else all(there[t] == 1 for t in mine)
+        alone = (
+            len(draft.recipe.data) == 1 if together else mine and all(there[t] == 1 for t in mine)
+        )
         if stream.weight and alone:
             beside = "beside no other stream"
             if not together:

@@ -11,7 +11,7 @@ from support.tiny import write_rows
 from typer.testing import CliRunner
 
 from onestage.cli import app
-from onestage.data.cached import kept_in
+from onestage.data.cached import kept_in, remove
 from onestage.data.store import open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
@@ -39,7 +39,9 @@ def test_what_nobody_has_used_for_long_is_removed(tokenizer: Any, tmp_path: Path
     for place in (*(s.folder for s in stores), half, cache / "reference/model"):
         for path in (*place.rglob("*"), place):
             os.utime(path, (then, then))
+    old = [one for one in kept_in(cache) if one.place == stores[0].folder]
     assert open_store(streams[0], encoder, cache)[1]  # found, and so it is used
+    assert [remove(one) for one in old] == [False]  # since it was looked at
     assert sorted(round(one.idle) for one in kept_in(cache)) == [0, 40, 40, 40]
     told = said(str(cache))
     assert "tokens: encoded data │ 3 │ 1.0 │ 2 │ 1.0 │" in told

@@ -14,9 +14,10 @@ from huggingface_hub import constants
 from support.tiny import write_rows
 from typer.testing import CliRunner
 
+import onestage
 from onestage.cli._errors import told
 from onestage.cli._terminal import app
-from onestage.config import first_line
+from onestage.config import fault, first_line
 from onestage.data import reach
 
 ROWS = [{"prompt": "a", "completion": " b"}] * 4
@@ -251,3 +252,11 @@ def test_an_error_that_says_nothing_is_not_told_as_none() -> None:
     assert first_line(ValueError("\n  of a box\nand more")) == "of a box"
     assert first_line(KeyError()) == "KeyError"
     assert first_line(ValueError(" \n")) == "ValueError"
+
+
+def test_a_file_beside_the_package_is_not_ours() -> None:
+    """`onestage_rewards/mine.py` begins as our own folder does."""
+    place = f"{Path(onestage.__file__).parent}_rewards/mine.py"
+    with pytest.raises(ZeroDivisionError) as raised:
+        exec(compile("1 / 0", place, "exec"))
+    assert fault(raised.value) == f"ZeroDivisionError: division by zero ({place}, line 1)"
