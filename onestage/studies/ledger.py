@@ -38,8 +38,7 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
         entries = read_json(folder / "claims.json")
         body += _opening(folder, told, beside)
         body += ["| claim | paper | ours | verdict |", "|---|---|---|---|"]
-        refused = _refused(folder)
-        body += [_line(entry, studies, refused) for entry in entries]
+        body += [_line(entry, studies) for entry in entries]
         for entry in entries:
             verdict = OLD.get(entry["verdict"], entry["verdict"])
             counted = AGAIN if asked_again(entry) in studies else verdict
@@ -78,18 +77,11 @@ def _changed(told: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _refused(folder: Path) -> list[str]:
-    """Methods of which no setting that was tried kept the limits of `tune`, so that none was run on."""
-    file = folder / "tuning.json"
-    tuned = read_json(file) if file.is_file() else {}
-    return [method for method, told in tuned.items() if told.get("best") is None]
-
-
-def _line(entry: Mapping[str, Any], studies: Collection[str], refused: Sequence[str]) -> str:
+def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
     ours = [
         f"{part['says']}: {part['mean']:+.3f} [{part['low']:+.3f}, {part['high']:+.3f}]{_narrow(part)}"
         if part["n"] > 1
-        else f"{part['says']}: {_nothing(part, refused)}"
+        else f"{part['says']}: {_nothing(part)}"
         for part in entry["parts"]
     ]
     asked = " of at least" if entry.get("direction") in ("more", "less") else ""
@@ -106,15 +98,8 @@ def _line(entry: Mapping[str, Any], studies: Collection[str], refused: Sequence[
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _nothing(part: Mapping[str, Any], refused: Sequence[str]) -> str:
-    if part.get("absent"):
-        return str(part["absent"])
-    # Folders that were judged before do not say it.
-    sides = [side.partition(" (")[0] for side in part["says"].split(" - ")]
-    without = [method for method in refused if method in sides]
-    if part["n"] == 0 and without:
-        return f"no setting of {' or of '.join(without)} kept the limits of the choice"
-    return f"too few seeds ({part['n']})"
+def _nothing(part: Mapping[str, Any]) -> str:
+    return str(part.get("absent") or f"too few seeds ({part['n']})")
 
 
 def _narrow(part: Mapping[str, Any]) -> str:

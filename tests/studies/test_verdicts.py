@@ -135,14 +135,16 @@ def test_what_is_undecided_counts_where_it_is_asked_again(tmp_path: Path) -> Non
 def test_a_method_that_nothing_was_allowed_of_is_named(tmp_path: Path) -> None:
     """Not: too few seeds. One that has a setting, but no seed with the other, lacks seeds."""
 
-    def part(says: str, n: int) -> dict[str, object]:
-        return {"says": says, "n": n, "mean": 0.0, "low": 0.0, "high": 0.0, "verdict": "undecided"}
+    def part(says: str, n: int, absent: str = "") -> dict[str, object]:
+        told = {"says": says, "n": n, "mean": 0.0, "low": 0.0, "high": 0.0, "absent": absent}
+        return told | {"verdict": "undecided"}
 
-    parts = [part("Pull - Replay (k 1)", 0), part("Pull - Mix", 0), part("Replayed - Mix", 1)]
+    without = "no setting of Replay kept the limits of the choice"
+    parts = [part("Pull - Replay (k 1)", 0, without), part("Pull - Mix", 0)]
+    parts.append(part("Replayed - Mix", 1))
     entry = {"claim": "c", "metric": "m", "verdict": "undecided", "parts": parts}
     write_json(tmp_path / "claims.json", [entry])
     write_json(tmp_path / "study.json", {"name": "s"})
-    write_json(tmp_path / "tuning.json", {"Replay": {"best": None}, "Pull": {"best": {"k": 1}}})
     said = ledger([tmp_path], tmp_path)
     assert "Pull - Replay (k 1): no setting of Replay kept the limits of the choice" in said
     assert "Pull - Mix: too few seeds (0)" in said

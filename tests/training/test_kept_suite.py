@@ -28,6 +28,19 @@ Make = Callable[..., dict[str, Any]]
 SLOW = {"name": "support.small_suites:Slow", "seconds": 0.0}
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps at which the suite is asked from now on."""
+    asked: list[int] = []
+    watched = OnSuite.watched
+
+    def asking(self: OnSuite) -> Any:
+        asked.append(self.run.step)
+        return watched(self)
+
+    monkeypatch.setattr(OnSuite, "watched", asking)
+    return asked
+
+
 def go(recipe: dict[str, Any], out: Path, **options: Any) -> list[str]:
     said: list[str] = []
     carry_out(parse_recipe(recipe), out, say=said.append, self_check=False, **options)
@@ -145,14 +158,7 @@ def test_weights_are_drawn_back_within_the_share(
 ) -> None:
     """An item falls as a straight line does, so that two drawings leave it beyond its aim: no more are
     made, and the time that was planned has room for them."""
-    asked: list[int] = []
-    watched = OnSuite.watched
-
-    def counted(self: OnSuite) -> Any:
-        asked.append(self.run.step)
-        return watched(self)
-
-    monkeypatch.setattr(OnSuite, "watched", counted)
+    asked = counted(monkeypatch)
     bound = {"at_most": 1e-4, "beyond": "draw_back", "by": "step", "share": 0.9}
     recipe = keeping(what=SLOW | {"size": 14, "sign": -1.0}, **bound)
     recipe["train"] |= {"average": "ema"}
@@ -171,14 +177,7 @@ def test_at_the_end_it_is_asked_again_where_another_bound_has_drawn_weights_back
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Its own turn was the last step, the other's was not; the time that was planned has room for it."""
-    asked: list[int] = []
-    watched = OnSuite.watched
-
-    def counted(self: OnSuite) -> Any:
-        asked.append(self.run.step)
-        return watched(self)
-
-    monkeypatch.setattr(OnSuite, "watched", counted)
+    asked = counted(monkeypatch)
     text = {"name": "old", "path": str(write_rows(tmp_path / "old.jsonl", rows["text"]))}
     drawn = {"what": "kl", "at_most": at_most, "by": "nothing", "beyond": "draw_back", "steps": 4}
     recipe = keeping(items=7, by="nothing")
