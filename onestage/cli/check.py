@@ -148,6 +148,8 @@ def _rows(stream: Any) -> bool:
     # Of another tool's rows no column alone is meant for one of ours.
     foreign = bool(told) and "data:" not in told
     warnings, notes = beside(replace(found.table, unused={}) if foreign else found.table)
+    seen = found.table.notes.items()
+    warnings += [f"{stream.name}: {count} records: {note}" for note, count in seen]
     for line in [*(f"warning: {one}" for one in warnings), *notes]:
         console.print(line, markup=False, soft_wrap=True)
     if found.raters.ratings:

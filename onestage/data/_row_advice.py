@@ -126,6 +126,7 @@ def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream)
     names = {column: stream.names.get(column, "") for column in seen}
     read = {*ALWAYS, *BESIDE.keys() & names.values()}
     read.update(c for column in BESIDE.keys() & names.values() for c in BESIDE[column])
+    read.update(("system",) if "demonstration" in kinds and "messages" in names.values() else ())
     for kind in (FEEDBACK[kind] for kind in kinds):
         read.update((*kind.needs, *kind.reads, *(c for marks in kind.marks for c in marks)))
     spare = [c for c in seen if names[c] not in read and c not in {*(stream.ratings or {}), *TOLD}]
@@ -178,7 +179,7 @@ def _hint(wanted: Sequence[tuple[str, str]], candidates: Sequence[str]) -> str:
         for ours, column in wanted:
             for name in names(ours, column):
                 near = _one_of(name, candidates)
-                if near:
+                if near and near != ours:
                     return f"; did you mean columns: {{{ours}: {near}}}?"
     return ""
 
@@ -190,6 +191,10 @@ def _one_of(wanted: str, candidates: Sequence[str]) -> str | None:
     near = nearest_name(wanted, [one for one in candidates if one == wanted or one not in TAKEN])
     if near is None:
         return None
-    stem = NUMBERED.sub("", near)
-    twins = [one for one in candidates if one != near and NUMBERED.sub("", one) == stem != near]
-    return None if twins else near
+    return None if has_twin(near, candidates) else near
+
+
+def has_twin(column: str, columns: Sequence[str]) -> bool:
+    """Whether another column has the same name but for the number or letter at its end."""
+    stem = NUMBERED.sub("", column)
+    return any(one != column and NUMBERED.sub("", one) == stem != column for one in columns)

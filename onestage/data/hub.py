@@ -43,7 +43,10 @@ def load_saved(given: str, split: str) -> Any:
     """The data set that was saved here; of several splits, the one asked for."""
     import datasets
 
-    saved = datasets.load_from_disk(Path(given).expanduser())
+    try:
+        saved = datasets.load_from_disk(Path(given).expanduser())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{given}: what save_to_disk wrote is not whole: {error}") from error
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
             raise ValueError(f"{given}: no split {split!r}, found {', '.join(sorted(saved))}")

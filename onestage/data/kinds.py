@@ -35,7 +35,7 @@ from onestage.data.messages import (
     turns_of,
 )
 from onestage.data.scores import rated_score, unit_label, unit_score
-from onestage.data.sharegpt import sharegpt_messages
+from onestage.data.sharegpt import sharegpt_messages, with_system
 
 Kind = Literal["demonstration", "score", "label", "pair", "group", "text", "check"]
 
@@ -111,6 +111,7 @@ def _demonstration(row: NamedRow) -> Parts:
     found = row.found
     if "messages" in found:
         messages = messages_of(found["messages"], "messages")
+        messages = with_system(messages, found.get("system"), "messages")
         return (), (checked_response(messages, "messages", starts=False),), ()
     if "conversations" in found:
         messages = sharegpt_messages(found["conversations"], found.get("system"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,10 @@ LISTS = frozenset(("messages", "conversations", "completions", "scores", "histor
 
 SPOKEN = frozenset(("prompt", "completion", "chosen", "rejected"))
 """Columns (by our names) that may be text or a list of messages."""
+
+
+MESSAGE = re.compile(r"\[\{\s*(['\"])(role|content|from|value)\1\s*:")
+"""How a list of messages begins, however it was written: numpy prints them without commas."""
 
 
 def joined(parts: list[Any] | tuple[Any, ...], name: str) -> str:
@@ -56,11 +61,23 @@ def unfold(found: dict[str, Any]) -> None:
         if name in LISTS:
             found[name] = _list(value, name)
         elif name in SPOKEN and value[1:2] == "{":
-            messages = parsed(value)
-            spoken = isinstance(messages, list) and all(
-                isinstance(one, dict) and {"role", "content"} <= one.keys() for one in messages
-            )
-            found[name] = messages if spoken else value
+            found[name] = _spoken(value, name)
+
+
+def _spoken(value: str, name: str) -> Any:
+    """The messages that a text lists; the text itself where it lists none. RowError where it does, in a
+    way that cannot be read: its brackets and keys would be learned."""
+    found = parsed(value)
+    turns = found if isinstance(found, list) and all(isinstance(one, dict) for one in found) else []
+    if turns and all({"role", "content"} <= one.keys() for one in turns):
+        return turns
+    others = bool(turns) and all({"from", "value"} <= one.keys() for one in turns)
+    if others or (found is None and MESSAGE.match(value)):
+        raise RowError(
+            f"`{name}` holds messages as text that cannot be read, {value[:60]!r}: write a list of "
+            "{role, content}, or its JSON"
+        )
+    return value
 
 
 def _list(value: str, name: str) -> list[Any]:

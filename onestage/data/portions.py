@@ -135,7 +135,7 @@ class Arriving:
 
     def __call__(self) -> Store | None:
         """The next portion, encoded now, of no more rows than it takes; None where none is left."""
-        self.reading.annotated = 0  # it is noted with the portion's own rows
+        self.reading.noted.clear()  # they are noted with the portion's own rows
         rows = list(islice(self.reading, self.size))
         if not rows:
             return None

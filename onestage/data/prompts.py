@@ -23,12 +23,12 @@ from onestage.data.raw import RawRow
 from onestage.data.reading import raw_rows
 from onestage.data.record import Record, Refusal
 from onestage.data.rows import BESIDE_PLAIN, arguments_of, read_alpaca, record_of
-from onestage.data.sharegpt import sharegpt_messages
+from onestage.data.sharegpt import sharegpt_messages, with_system
 from onestage.data.stream import Stream
 from onestage.data.template import render_prompt
 
 BESIDE = {
-    "system": ("instruction", "conversations"),
+    "system": ("instruction", "conversations", "messages"),
     "history": ("instruction",),
     "input": ("instruction",),
 }
@@ -144,6 +144,7 @@ def _asked(columns: Mapping[str, Any]) -> Sequence[Message]:
     """A conversation without the assistant's last words."""
     if "messages" in columns:
         turns = messages_of(columns["messages"], "messages")
+        turns = with_system(turns, columns.get("system"), "messages")
     elif "conversations" in columns:
         turns = sharegpt_messages(columns["conversations"], columns.get("system"))
     else:

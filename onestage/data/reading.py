@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import chain
@@ -15,13 +16,14 @@ from onestage.data.files import BATCH_ROWS, data_files, rows_of, skipped_files
 from onestage.data.given import GivenRows, refuse_remembered
 from onestage.data.hub import is_hub_name, is_saved, load_hub, load_saved, rows_of_dataset
 from onestage.data.kinds import Kind
+from onestage.data.oddities import oddities
 from onestage.data.raw import RawRow, Written
 from onestage.data.reach import require_within_reach
 from onestage.data.record import Record, Refusal
 from onestage.data.rows import JUDGED_BY, record_of
 from onestage.data.stream import Stream
 
-FORMAT = b"onestage records 3"
+FORMAT = b"onestage records 4"
 """Part of every content key: change it when the same rows come to give other records."""
 
 RESPONSES = frozenset(("completion", "output", "messages", "conversations"))
@@ -49,8 +51,8 @@ class Reading:
         """Every column of the rows read so far."""
         self.kinds: set[Kind] = set()
         """Of the records so far."""
-        self.annotated = 0
-        """Records so far that say who gave their feedback."""
+        self.noted: Counter[str] = Counter()
+        """What is to be known of the records so far, and of how many."""
         self._items = self._walk(raw_rows(stream) if rows is None else rows, rows is not None)
         self._judging = judging or Judging(stream)
 
@@ -66,7 +68,7 @@ class Reading:
 
     def notes(self) -> dict[str, int]:
         """What is to be known of records, and of how many."""
-        return {ANNOTATED: self.annotated} if self.annotated else {}
+        return dict(self.noted)
 
     def absent(self) -> dict[str, str]:
         """What `columns` renames (our name -> the source's) and no row has."""
@@ -98,7 +100,8 @@ class Reading:
         except RecursionError:
             return Refusal(row.where, "nested too deeply to be a row of text")
         self.kinds.add(record.kind)
-        self.annotated += record.annotator is not None
+        self.noted.update(oddities(record, row.columns))
+        self.noted.update([ANNOTATED] if record.annotator is not None else [])
         return record.as_messages() if self.stream.as_messages else record
 
     def blank(self, row: RawRow) -> Callable[[str, bool], bool]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from onestage.data._row_advice import RATERS, meant
+from onestage.data._row_advice import RATERS, has_twin, meant
 from onestage.data.formats import PLUGINS, Format
 from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.raw import RawRow
@@ -64,7 +64,28 @@ def advice(stream: Stream) -> list[str]:
     if _as_it_stands(stream):
         return []
     renamed = next((one for one in _renamings(stream, rows) if _read(stream, one)), {})
-    return _block(stream, renamed) if any(renamed.values()) else []
+    return [*_unheard(stream, renamed), *_block(stream, renamed)] if any(renamed.values()) else []
+
+
+def _unheard(stream: Stream, options: Mapping[str, Any]) -> list[str]:
+    """What is said of columns that look like feedback and would be left out."""
+    reading = read(Stream(**_given(stream), **options))
+    for _ in islice(reading, LOOKED_AT):
+        pass
+    unheard = {c: ours for c, ours in reading.unused().items() if ours in FEEDBACK_COLUMNS}
+    return [
+        f"column {c!r} looks like `{ours}` and is left out: {_reason(stream, options, ours, c)}"
+        for c, ours in unheard.items()
+    ]
+
+
+def _reason(stream: Stream, options: Mapping[str, Any], ours: str, theirs: str) -> str:
+    """Why rows are refused where a column is taken for one of feedback."""
+    columns = {**options.get("columns", {}), ours: theirs}
+    items = islice(read(Stream(**_given(stream), columns=columns)), LOOKED_AT)
+    return next(
+        (one.reason for one in items if isinstance(one, Refusal)), "its rows say other things"
+    )
 
 
 @cache
@@ -131,10 +152,14 @@ def flags(stream: Stream) -> list[str]:
 
 def _read(stream: Stream, options: Mapping[str, Any]) -> bool:
     """Whether most of the first rows can be read so."""
-    held = {"name": stream.name, "path": stream.path}
-    written = {"encoding": stream.encoding, "delimiter": stream.delimiter}
-    items = list(islice(read(Stream(**{**held, **written, **options})), LOOKED_AT))
+    items = list(islice(read(Stream(**{**_given(stream), **options})), LOOKED_AT))
     return sum(isinstance(one, Refusal) for one in items) * 2 < len(items)
+
+
+def _given(stream: Stream) -> dict[str, Any]:
+    """Where a stream's rows are, and how they are written."""
+    written = {"encoding": stream.encoding, "delimiter": stream.delimiter}
+    return {"name": stream.name, "path": stream.path, **written}
 
 
 def _renamings(stream: Stream, rows: list[RawRow]) -> Iterator[dict[str, Any]]:
@@ -145,7 +170,7 @@ def _renamings(stream: Stream, rows: list[RawRow]) -> Iterator[dict[str, Any]]:
         named = dict(stream.columns) | {one: one for one in needs if one in columns}
         for column in columns:
             ours = meant(column, [one for one in needs if one not in named])
-            if ours and column not in named.values():
+            if ours and column not in named.values() and not has_twin(column, columns):
                 named[ours] = column
         judges = [column for column in columns if column.lower() in RATERS]
         if judges and (FEEDBACK[kind].scale != "none" or FEEDBACK[kind].paired):

@@ -273,6 +273,8 @@ def read_alpaca(found: dict[str, Any]) -> None:
 
 
 def _id(value: object, where: str) -> str:
+    # As pandas writes numbers of a column in which some are missing.
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return text_of(str(value), "id") or where
     raise RowError(f"`id` must be text or an integer, found {shown(value)}")

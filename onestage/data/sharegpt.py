@@ -11,6 +11,7 @@ from typing import Any
 
 from onestage.data._row_error import RowError, shown
 from onestage.data.messages import Message, messages_of, text_of
+from onestage.data.parts import joined
 
 ROLES = {
     "system": "system",
@@ -36,11 +37,22 @@ def sharegpt_messages(value: object, system: object = None) -> tuple[Message, ..
     if not isinstance(value, (list, tuple)):
         raise RowError(f"`conversations` must be a list of messages, found {shown(value)}")
     messages = messages_of([_message(turn) for turn in value], "conversations")
+    return with_system(messages, system, "conversations")
+
+
+def with_system(messages: tuple[Message, ...], system: object, name: str) -> tuple[Message, ...]:
+    """The messages of a column `name` behind the text of a `system` column, as ShareGPT and Anthropic
+    write it: a text, or its parts. RowError where the messages begin with another one."""
     if not system:
         return messages
-    if messages[0]["role"] == "system":
-        raise RowError("found both a `system` column and a system message in `conversations`")
-    return ({"role": "system", "content": text_of(system, "system")}, *messages)
+    said = (
+        joined(system, "system") if isinstance(system, (list, tuple)) else text_of(system, "system")
+    )
+    if messages[0]["role"] != "system":
+        return ({"role": "system", "content": said}, *messages)
+    if messages[0]["content"] != said:
+        raise RowError(f"found both a `system` column and another system message in `{name}`")
+    return messages
 
 
 def alpaca_turns(system: object, history: object) -> list[Message]:

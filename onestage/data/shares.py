@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +55,7 @@ class Made(NamedTuple):
     table: Table
     columns: list[str]
     kinds: set[Kind]
-    annotated: int
+    noted: Mapping[str, int]
 
 
 class _Range(io.RawIOBase):
@@ -140,7 +140,7 @@ def work_on(
         with io.BufferedReader(_Range(share), AT_ONCE) as lines:
             reading = Reading(stream, line_rows(share.file, lines, share.before), judging)
             table = fill(part, reading)
-        return Made(part, table, list(reading.columns), reading.kinds, reading.annotated)
+        return Made(part, table, list(reading.columns), reading.kinds, reading.noted)
 
     return in_order(work, enumerate(shares), processes)
 
@@ -155,7 +155,7 @@ def join(
         table.merge(one.table)
         reading.columns.update(dict.fromkeys(one.columns))
         reading.kinds |= one.kinds
-        reading.annotated += one.annotated
+        reading.noted.update(one.noted)
         for name in names:
             with (one.part / name).open("rb") as part, (draft / name).open("ab") as whole:
                 shutil.copyfileobj(part, whole, AT_ONCE)

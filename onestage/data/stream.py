@@ -25,6 +25,9 @@ NAMES = (
 FOREIGN = frozenset(("kto_tag", "rejected_response", "rejected_messages"))
 """Feedback of other tools, by their names: a row that has it is no demonstration."""
 
+SPLIT = "split"
+"""A column that says which rows are for training; it is looked at, and not heeded."""
+
 REFUSED = FOREIGN | {"images", "videos", "audios"}
 """What a row is refused for, so that it is read from a table as well."""
 
@@ -168,7 +171,7 @@ class Stream(Section):
         because a reward may look at any column of a problem."""
         if self.reward is not None or (self.kind and FEEDBACK[self.kind].asked):
             return frozenset()
-        return frozenset((*self.names, *(self.ratings or ()), *self.wishes, *REFUSED))
+        return frozenset((*self.names, *(self.ratings or ()), *self.wishes, *REFUSED, SPLIT))
 
     @property
     def held_out(self) -> Stream | None:

@@ -66,7 +66,9 @@ def _spoken(turns: Sequence[Message], first: int, apply: Apply, dialect: Dialect
         text, span, elsewhere = _turn(turns, number, whole, apply, dialect)
         said = text[slice(*span)]
         # The generation prompt may hold the beginning of what was said, such as <think>.
-        lost = unspoken(turns[number], said) and unspoken(turns[number], dialect.prompt + said)
+        lost = unspoken(turns[number], said) and unspoken(
+            turns[number], _asked_with(turns[:number], apply, dialect) + said
+        )
         if lost:
             raise Dropped(
                 f"the chat template drops or rewrites {lost}: it renders "
@@ -210,6 +212,11 @@ def _without_prompt(
             "its generation prompt is not in what it renders; set model.chat_template to another"
         )
     return opening + closed[place:], len(opening)
+
+
+def _asked_with(before: Sequence[Message], apply: Apply, dialect: Dialect) -> str:
+    """The generation prompt of this conversation."""
+    return _prompt(before, _opening(before, apply), apply, dialect)
 
 
 def _prompt(before: Sequence[Message], opening: str, apply: Apply, dialect: Dialect) -> str:
