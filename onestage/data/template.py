@@ -31,6 +31,10 @@ NO_TEMPLATE = (
 )
 
 NO_END = "the chat template writes no end marker behind a reply"
+NO_PROMPT = (
+    "the chat template has no generation prompt and renders every reply behind {header!r}: a model that "
+    "is asked with it has to say that itself, and does not learn it; give a template with a prompt"
+)
 NO_TOKEN = "the end marker of a reply is no token of the tokenizer, so generation cannot stop at it"
 
 LINKS = frozenset(("role", "content", "weight", "tool_calls", "tool_call_id", "id", *REASONING))
@@ -238,6 +242,8 @@ def _unread(
             notes[f"the chat template has no use for chat_template_kwargs.{name}"] = None
     if any(not holds(text, name) for name in _tool_names(template)):
         notes["the chat template does not render `tools`"] = None
+    if header := dialect(tokenizer).header:
+        notes[NO_PROMPT.format(header=header)] = None
     for day in map(datetime.now().strftime, dialect(tokenizer).days):
         if day in text and not any(day in str(turn.get("content")) for turn in turns):
             notes[

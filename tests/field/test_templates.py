@@ -22,7 +22,7 @@ from onestage.data.record import Record, Refusal
 from onestage.data.rows import record_of
 from onestage.data.spoken import in_parts
 from onestage.data.stream import Stream
-from onestage.data.template import NO_END, NO_TOKEN, dialect
+from onestage.data.template import NO_END, NO_TOKEN, dialect, render_prompt
 from onestage.data.tokenize import Encoder
 
 TRL = trl_templates()
@@ -197,6 +197,29 @@ def test_a_template_without_an_end_marker_is_noted_and_one_of_plain_text_too() -
     tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML, markers are plain text"])
     assert NO_TOKEN in notes(tokenizer, user("Hi"), said("Yes"))
     assert spans(tokenizer, user("Hi"), said("Yes")) == ["Yes<|im_end|>"]
+
+
+def test_a_template_that_asks_without_a_prompt_is_noted() -> None:
+    (known,) = (one for one in FAMILIES if "without a generation prompt" in one)
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES[known])
+    (note,) = notes(tokenizer, user("Hi"), said("Yes"))
+    assert r"renders every reply behind '<|im_start|>assistant\n'" in note
+    assert render_prompt((user("Hi"),), tokenizer).notes == (note,)
+
+
+def test_a_row_s_own_prompt_holds_what_is_said_behind_it() -> None:
+    """Thinking that the prompt of this row opens, and of other rows closes."""
+    tokenizer = bytes_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant><think>{{ '' if think else '</think>' }}{% endif %}"
+    )
+    row = {"messages": [user("Hi"), said("<think>ADD</think>four")]}
+    row["chat_template_kwargs"] = {"think": True}  # type: ignore[assignment]
+    record = record_of(row, Stream("rows.jsonl", name="rows"), "x")
+    encoded = Encoder(tokenizer, 999).encode(record)
+    assert isinstance(encoded, Encoded), encoded
+    assert scored(encoded, tokenizer) == [("<user>Hi</s><assistant><think>", "ADD</think>four</s>")]
 
 
 def test_special_tokens_that_a_row_holds_as_text_are_counted(chatml: Any) -> None:
