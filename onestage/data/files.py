@@ -41,6 +41,20 @@ ALLOWED = (
     "by save_to_disk, or a data set of the Hugging Face hub as owner/name"
 )
 
+TO_ROWS = {
+    **dict.fromkeys((".tar", ".tgz", ".tar.gz"), "tar xf {}"),
+    **dict.fromkeys(
+        (".db", ".sqlite", ".sqlite3"), "sqlite3 -header -csv {} 'SELECT * FROM TABLE' > rows.csv"
+    ),
+    **dict.fromkeys((".xls", ".ods"), "libreoffice --convert-to csv {}"),
+    ".zip": "unzip {}",
+    ".zst": "zstd -d {}",
+    ".bz2": "bunzip2 {}",
+    ".xz": "unxz {}",
+    ".arrow": "in Python: datasets.Dataset.from_file('{}').to_parquet('rows.parquet')",
+}
+"""By the end of a name: what makes files of rows of it."""
+
 SPLITS = frozenset(("train", "test", "validation", "valid", "val", "dev", "eval"))
 
 DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
@@ -68,7 +82,7 @@ def data_files(given: str) -> list[DataFile]:
         raise ValueError(f"{given[:80]!r} can be no path ({why}); {ALLOWED}") from error
     if known:
         if not path.name.lower().endswith(SUFFIXES):
-            raise ValueError(f"{given}: cannot read this kind of file; {ALLOWED}")
+            raise ValueError(f"{given}: cannot read this kind of file{_first(path)}; {ALLOWED}")
         return [DataFile(path, path.name)]
     if path.is_dir():
         files = _labelled(path, (str(file) for file in path.rglob("*")))
@@ -205,6 +219,12 @@ def _of_one_split(given: str, files: list[DataFile]) -> list[DataFile]:
             f"'{given.rstrip('/')}/**/*{min(splits)}*'"
         )
     return files
+
+
+def _first(path: Path) -> str:
+    """What to type first, of a file that others make rows of."""
+    how = next((how for end, how in TO_ROWS.items() if path.name.lower().endswith(end)), None)
+    return f" (first: {how.format(path)})" if how else ""
 
 
 def _not_found(path: Path) -> str:

@@ -119,3 +119,12 @@ def test_advice_names_no_one_of_two_answers_and_leaves_no_feedback_out_unsaid(
 ) -> None:
     told = advice(Stream([{"prompt": ASKED, **more}]))
     assert (told[0] if told else "") == said
+
+
+def test_a_file_of_another_kind_says_what_makes_rows_of_it(tmp_path: Path) -> None:
+    for name, first in (("a.jsonl.zst", "zstd -d"), ("a.db", "sqlite3 -header"), ("a.pdf", "")):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(ValueError, match=r"cannot read this kind of file") as refused:
+            list(read(str(tmp_path / name)))
+        assert ("first: " in str(refused.value)) == bool(first)
+        assert first in str(refused.value)
