@@ -30,6 +30,9 @@ from onestage.models.model import Model
 CONFIGS = ("config.json", "adapter_config.json")
 """What a model's folder holds, whatever else."""
 
+COMPUTED = ("rope_parameters", "rope_scaling", "rope_theta", "alibi")
+"""What the config of a model says whose positions are computed."""
+
 BECOMES = {"same": Door.TRAINED, "merge": Door.MERGED, "stack": Door.STACKED}
 """What `model.adapter` asks of an earlier adapter."""
 
@@ -253,6 +256,15 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfi
             "model came with, or, of tokens that were added, a model that was saved after "
             "`model.resize_token_embeddings(len(tokenizer))`"
         )
+
+
+def positions_of(config: PretrainedConfig) -> tuple[int | None, bool]:
+    """How many positions the model was made for, None where it counts none; and whether it has no other:
+    learned or stored ones end, those that are computed (rotary, ALiBi) go on."""
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    goes_on = any(getattr(text, name, None) for name in COMPUTED)
+    return (limit if isinstance(limit, int) and limit > 0 else None), not goes_on
 
 
 def reference_of(model: Model, reference: str) -> Model | None:

@@ -163,7 +163,7 @@ class Draft:
         asked = (data, recipe.watched, encoder, self.cache, say, warn or say)
         self.data = read_together(accelerator, lambda t: read_data(*asked, t), data, train, say)
         with self._noting():
-            check_rows(self.data, recipe.train)
+            check_rows(self.data, recipe.train, self.config)
             check_problems(self.data, recipe.data)
             check_options(self.data, recipe.data)
         with self._noting():

@@ -23,7 +23,7 @@ from onestage.rollout.problems import Problems
 from onestage.runfolder import Say
 from onestage.training import optimizer
 from onestage.training.choices import schedule_of
-from onestage.training.read import has_scores
+from onestage.training.read import beyond, has_scores
 from onestage.training.recipe import Train
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def idle(draft: Draft) -> list[str]:
         *_short(recipe.train, steps),
         *_hinted(draft.problems, steps),
         *_halved(recipe.model, draft.config),
+        *beyond(draft.stores, draft.config),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onestage import models
 from onestage.config import RecipeError, nearest
 from onestage.data.counted import Table
 from onestage.data.digests import tokenizer_digest
@@ -147,14 +148,30 @@ def _left_out(table: Table) -> str:
     return "".join(f"; {count:,} {what}" for what, count in counts.items() if count)
 
 
-def check_rows(data: Data, train: Train) -> None:
-    """Refuse rows that are not allowed, naming file, row and what to do. Raises `RecipeError`."""
+def check_rows(data: Data, train: Train, config: Any = None) -> None:
+    """Refuse rows that are not allowed, or longer than a model of that `config` can be, naming file, row
+    and what to do. Raises `RecipeError`."""
+    refused = [] if config is None else beyond(data, config)
+    if refused and models.positions_of(config)[1]:
+        raise RecipeError(refused[0])
     for name, store in data.named():
         check_table(name, store.table, train)
         if not len(store):
             shown, unlabelled = "\n  ".join(store.table.reasons[:5]), store.table.unlabelled
             left = f" ({unlabelled} unlabelled)" if unlabelled else ""
             raise RecipeError(f"data {name}: no record is left to train on{left}\n  {shown}")
+
+
+def beyond(data: Data, config: Any) -> list[str]:
+    """What is said of streams with records that are longer than the model of a config was made for."""
+    limit, _ = models.positions_of(config)
+    longest = [(name, store.table.longest) for name, store in data.named()]
+    return [
+        f"data {name}: its longest record has {most:,} tokens, and the model was made for {limit:,} "
+        f"(max_position_embeddings): train.max_length: {limit} keeps to them"
+        for name, most in longest
+        if limit is not None and most > limit
+    ]
 
 
 def check_table(name: str, table: Table, train: Train) -> None:

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from support.tiny import make_tokenizer, tiny_llama, write_rows
+from transformers import GPT2Config, LlamaConfig
 
+from onestage.config import RecipeError
 from onestage.training.build import Draft
 from onestage.training.check import check_recipe
 from onestage.training.idle import idle
 from onestage.training.parts import Given
 from onestage.training.pipeline import carry_out
-from onestage.training.recipe import parse_recipe
+from onestage.training.read import beyond, check_rows
+from onestage.training.recipe import Train, parse_recipe
 
 Make = Callable[..., dict[str, Any]]
 STEADY = {"lr_scheduler_type": "constant"}
@@ -184,3 +187,21 @@ def test_a_chat_template_that_is_put_around_nothing_is_told(recipe_of: Make) -> 
     recipe["data"][0]["as_messages"] = True
     (checked,) = check_recipe(parse_recipe(recipe))
     assert not any("chat template" in one for one in checked.findings.notes)
+
+
+def test_rows_longer_than_the_model_was_made_for_are_told_or_refused(recipe_of: Make) -> None:
+    """Rotary positions go on, learned ones end."""
+    draft = Draft(parse_recipe(recipe_of("demonstration", objective="sft")))
+    draft.read()
+    longest = draft.stores.train["demonstrations"].table.longest
+    rotary = LlamaConfig(max_position_embeddings=longest - 1)
+    check_rows(draft.stores, Train(), rotary)
+    (told,) = beyond(draft.stores, rotary)
+    assert (
+        f"its longest record has {longest} tokens, and the model was made for {longest - 1}" in told
+    )
+    assert beyond(draft.stores, LlamaConfig(max_position_embeddings=longest)) == []
+    with pytest.raises(RecipeError, match=f"train.max_length: {longest - 1} keeps to them"):
+        check_rows(draft.stores, Train(), GPT2Config(n_positions=longest - 1))
+    draft.config = rotary
+    assert told in idle(draft)
