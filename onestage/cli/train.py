@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,6 +91,8 @@ def train(
         raise
     if ending.code:
         raise typer.Exit(ending.code)
+    if os.environ.get("RANK", "0") != "0":
+        return  # the main rank says it for all
     say(f"run folder {folder}, model {saved}")
     _judge(folder)
     then(f"onestage sample --model {word(saved)}, or: onestage report {word(folder)}")
