@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo demo-real test lint format bench convex tree trust docs clean
+.PHONY: demo demo-real test lint format bench convex tree trust tables docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/onestage demo
@@ -56,6 +56,10 @@ $(VENV)/.installed-eval: pyproject.toml constraints.txt | $(BIN)/python
 # The tables of docs/trust.md, measured anew: some minutes.
 trust: $(VENV)/.installed-dev
 	$(BIN)/python -m bench.trust
+
+# What plug-ins say of themselves, written into the tables of the pages.
+tables: $(VENV)/.installed-dev
+	$(BIN)/python docs/site/tables.py
 
 # The site, in site/: open site/index.html. (`DOCS_VERSIONS=mike mike deploy VERSION` keeps one a version.)
 docs: $(VENV)/.installed-dev

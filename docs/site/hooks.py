@@ -1,6 +1,7 @@
 """Hooks of mkdocs: pages and files beside `docs/` are shown too, and links to them lead there.
 
-A notebook is shown as a page of its cells, with what they printed when they were last run.
+A notebook is shown as a page of its cells, with what they printed when they were last run. Tables of
+plug-ins are made anew (`tables.py` writes them into the pages themselves).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+from onestage.cli._told import filled
 
 ROOT = Path(__file__).parents[2]
 SHOWN = {
@@ -60,6 +63,7 @@ def page_of(notebook: Path) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    markdown = filled(markdown)
     lies = {shown: where for where, shown in SHOWN.items()}
     here = ROOT / lies.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 

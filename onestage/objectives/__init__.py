@@ -126,6 +126,12 @@ class Objective(abc.ABC):
     ones, teach nothing."""
     paper: str = ""
     """The number at arXiv of the paper that defines it, where there is one."""
+    equation: str = ""
+    """The loss of one of its units in a line; S(A) is the clipped surrogate of an advantage A."""
+    at_start: str = ""
+    """What that is where the policy is the reference."""
+    second_opinion: str = ""
+    """Whose loss and gradient agree with its own in its test, beside hand arithmetic."""
 
     @property
     @abc.abstractmethod

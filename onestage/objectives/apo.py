@@ -24,6 +24,12 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class APO(Objective):
     paper = "2408.06266"
+    equation = (
+        "`anchor: zero`: `1 - sigma(r_w) + sigma(r_l)`; `down`: `sigma(r_w) + 1 - sigma(r_w -"
+        " r_l)`, r = beta D"
+    )
+    at_start = "1"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
 

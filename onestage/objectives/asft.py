@@ -22,6 +22,9 @@ from onestage.objectives._likelihood import GOOD, good_tokens, probability_K
 @dataclass(frozen=True)
 class ASFT(Objective):
     paper = "2509.23753"
+    equation = "`-p log pi + kl_coef KL(pi_ref to pi)` over the vocabulary"
+    at_start = "as DFT"
+    second_opinion = "the authors' code, as it was read"
     unit = "token"
     kinds = GOOD
     needs = frozenset({"logp", "reference", "forward_kl"})

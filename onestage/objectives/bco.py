@@ -32,6 +32,12 @@ CLASSES = ("desirable", "undesirable")
 @dataclass(frozen=True)
 class BCO(Objective):
     paper = "2404.04656"
+    equation = (
+        "`-log sigma(+-beta (D - z))`, z half the sum of the mean D of good and of bad "
+        "answers; a pair is two labels, a demonstration a good one"
+    )
+    at_start = "ln 2"
+    second_opinion = "TRL's own code"
     unit = "response"
     kinds = frozenset({"label", "pair", "demonstration"})
 

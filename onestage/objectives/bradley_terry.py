@@ -45,6 +45,9 @@ class _Compared:
 @dataclass(frozen=True)
 class BradleyTerry(Objective):
     paper = "2203.02155"
+    equation = "`-log sigma(r_w - r_l - m)`; labels and scores: cross-entropy of `sigma(r)`"
+    at_start = "ln 2"
+    second_opinion = "TRL's trainer"
     unit = "pair"
     kinds = frozenset({"pair", "group", "label", "score"})
     needs = frozenset({"reward"})

@@ -22,6 +22,11 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class CPO(Objective):
     paper = "2401.08417"
+    equation = (
+        "`-log sigma(beta (log pi_w - log pi_l)) - sft_coef log pi(y_w) / length`; no reference"
+    )
+    at_start = "by the model"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
     needs = frozenset({"logp"})

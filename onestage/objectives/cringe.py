@@ -39,6 +39,13 @@ from onestage.objectives import Measured, Need, Objective, Scored
 @dataclass(frozen=True)
 class Cringe(Objective):
     paper = "2312.16682"
+    equation = (
+        "`g (-log pi_w + cringe_coef sum_t log(1 + pi(y_t) / pi(*)))`, the sum over rejected "
+        "tokens, `*` the k likeliest others, g = `sigma((bias - log pi_w + log pi_l) / "
+        "temperature)`; no reference"
+    )
+    at_start = "by the model"
+    second_opinion = "the authors' code, as it was read (a token's)"
     unit = "pair"
     kinds = frozenset({"pair"})
     needs = frozenset({"logp", "rivals"})

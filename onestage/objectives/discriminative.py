@@ -39,6 +39,12 @@ SMALL, LARGE = -60.0, 20.0
 @dataclass(frozen=True)
 class Discriminative(Objective):
     paper = "2502.18679"
+    equation = (
+        "`-s_w + exp(d - u) s_l`, s the log-likelihood, d = D_l, u the running normaliser in "
+        "the checkpoint, the rejected answer a sampled one; no lower bound"
+    )
+    at_start = "by the model"
+    second_opinion = "the authors' code, as it was read"
     unit = "pair"
     kinds = frozenset({"pair"})
     lowest = None  # a sampled answer may be made as unlikely as one likes

@@ -33,6 +33,11 @@ NEEDED: dict[Direction, Need] = {"forward": "forward_kl", "reverse": "reverse_kl
 @dataclass(frozen=True)
 class Distill(Objective):
     paper = "2306.13649"
+    equation = (
+        "`KL(q to p)`; `divergence: reverse`: `KL(p to q)`; `js`; q the teacher = `reference`"
+    )
+    at_start = "0 from `start`"
+    second_opinion = "TRL's own code"
     unit = "token"
     kinds = GOOD | {"check"}
 

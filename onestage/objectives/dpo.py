@@ -20,6 +20,9 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class DPO(Objective):
     paper = "2305.18290"
+    equation = "`-log sigma(beta (D_w - D_l))`, smoothed by `label_smoothing`"
+    at_start = "ln 2"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
 

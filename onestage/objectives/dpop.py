@@ -24,6 +24,11 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class DPOP(Objective):
     paper = "2402.13228"
+    equation = "`-log sigma(beta (D_w - D_l - penalty max(0, -D_w)))`"
+    at_start = "ln 2"
+    second_opinion = (
+        "the paper's equation, and code of PaddleNLP run beside ours (the authors released none)"
+    )
     unit = "pair"
     kinds = frozenset({"pair"})
 

@@ -30,6 +30,12 @@ from onestage.objectives import Measured, Objective, Scored
 @dataclass(frozen=True)
 class DRO(Objective):
     paper = "2405.19107"
+    equation = "`(s - V(x) - beta D)^2 / 2`, V the value head before the answer"
+    at_start = "s^2 / 2"
+    second_opinion = (
+        "the paper's equation, and code of LLNL's protein_tune_rl run beside ours (the "
+        "authors released none)"
+    )
     unit = "response"
     kinds = frozenset({"score", "group", "label"})
     needs = frozenset({"logp", "reference", "value"})

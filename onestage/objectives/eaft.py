@@ -26,6 +26,8 @@ from onestage.objectives._likelihood import Weighed
 @dataclass(frozen=True)
 class EAFT(Weighed):
     paper = "2601.02151"
+    equation = "`-(H / ln 20)^alpha log pi`, H the entropy of the 20 likeliest tokens"
+    second_opinion = "the authors' code, as it was read"
     needs = frozenset({"logp", "top_entropy"})
 
     alpha: float = 1.0

@@ -84,6 +84,12 @@ GAINS: dict[Divergence, Gain] = {
 @dataclass(frozen=True)
 class FSFT(Objective):
     paper = "2507.00018"
+    equation = (
+        "`(c - g(beta D + c)) / beta`, g of the `divergence` (default `1 - e^-u`), c such "
+        "that the weights g' have a mean of 1"
+    )
+    at_start = "0, with the gradient of `sft`, `reduction: sum`"
+    second_opinion = "each conjugate, searched for in its definition; the derivation is ours"
     unit = "response"
     kinds = GOOD
     lowest = None

@@ -30,6 +30,8 @@ from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewa
 @dataclass(frozen=True)
 class GRPO(PolicyGradient):
     paper = "2402.03300"
+    equation = "S(A), A = (R_i - mean) / (std + 1e-6) of the group"
+    second_opinion = "TRL's own code"
     relative = True
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What centred rewards are divided by: the deviation in the group, in all that was sampled together

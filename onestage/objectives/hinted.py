@@ -9,7 +9,10 @@ The likelihood is summed over a problem's hint tokens, once for the whole group,
 problems, those without a hint included. KL and likelihood share beta = 0.001. `hint_reduction: token`
 is what the authors' code does instead: the mean over all hint tokens of a rollout. Their runs have an
 entropy bonus of 0.001, which the paper's objective lacks: `entropy_coef: 0.001` adds it. How much of a
-solution is given is the stream's hint rule (`cosine` is theirs); without hints this is GRPO.
+solution is given is the stream's hint rule (`cosine` is theirs); without hints this is GRPO. With
+`hint_reduction: token` and that bonus loss and gradient are those of their code
+(`verl/workers/actor/dp_actor.py` of liumy2010/UFT), which also keeps the logits of hints between -100
+and 100.
 
 An objective's loss is a mean over its own units, here those of GRPO. So a hint token weighs hint_coef
 times (units / problems), or (units / hint tokens), of everything that was sampled together: exact where
@@ -33,6 +36,8 @@ from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewa
 @dataclass(frozen=True)
 class Hinted(PolicyGradient):
     paper = "2505.16984"
+    equation = "S(A) as `grpo`, KL 0.001; beside it 0.001 times the hint's negative log-likelihood"
+    second_opinion = "the authors' code, run beside ours (`hint_reduction: token`)"
     relative = True
     beta: float = 0.001
     scale_rewards: Literal["group", "batch", "none"] = "group"

@@ -7,8 +7,14 @@ Lv et al. 2025, arXiv 2509.04419. For each problem, by the number of sampled res
 
 L_RL is that of Dr. GRPO without a clip: A_i = R_i - mean(R) on the ratio, an entropy bonus of 0.001, no
 KL. Both are token sums over the greatest length. The mean is over all that was sampled, whatever became
-of it, so one imitated answer weighs what one sampled response does, as in the authors' code. A problem
-without a worked answer has nothing to switch to and stays with reinforcement.
+of it, so a token of an imitated answer weighs what one of a sampled response does. A problem without a
+worked answer has nothing to switch to and stays with reinforcement.
+
+The authors' code (`mix_src/mix_actor.py` of TsinghuaC3I/Unify-Post-Training) has the same L_RL, but
+divides NLL by the number of imitated tokens and the entropy by that of all tokens, imitated ones too,
+of what goes through the model at once: there the weight of imitation depends on how a batch is cut and
+on how many problems are imitated in it. Where N tokens are, ours is theirs with sft_coef times N over
+the greatest length. Neither sum is divided by a number of responses there.
 
 Defaults: gate 0 (Qwen2.5-Math; 2 of 8 for Llama-3.1-8B) and sft_coef 1 (0.3 for 1.5B).
 """
@@ -34,6 +40,13 @@ from onestage.objectives._surrogate import (
 @dataclass(frozen=True)
 class HPT(PolicyGradient):
     paper = "2509.04419"
+    equation = (
+        "S(A), no clip, A = R_i - mean, if more than `gate` are right; else the NLL of the "
+        "worked answer, and nothing sampled"
+    )
+    second_opinion = (
+        "the authors' code, run beside ours, but for the mean that it takes over imitated tokens"
+    )
     relative = True
     epsilon: float | None = None
     entropy_coef: float = 0.001

@@ -32,6 +32,8 @@ LARGE = 20.0
 @dataclass(frozen=True)
 class IDFT(Weighed):
     paper = "2602.12222"
+    equation = "`-p^g log pi`, g = `exp(-(log p + H) / beta)` between .1 and 2, H the entropy"
+    second_opinion = "the authors' code, as it was read"
     needs = frozenset({"logp", "entropy"})
 
     beta: float = 1.0

@@ -38,6 +38,12 @@ TINY = 1e-12
 @dataclass(frozen=True)
 class IFT(Objective):
     paper = "2405.11870"
+    equation = (
+        "`-w log pi` a token, read with a `mix` of guesses before it, w what is lost behind "
+        "it (discounted by `gamma`, mean 1)"
+    )
+    at_start = "by the model"
+    second_opinion = "the authors' code, as it was read"
     unit = "response"
     kinds = GOOD
     needs = frozenset({"logp", "mixed_logp"})

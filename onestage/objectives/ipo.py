@@ -18,6 +18,11 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class IPO(Objective):
     paper = "2310.12036"
+    equation = (
+        "`(D_w - D_l - 1 / (2 beta))^2`; `average: true` divides each D by its length, as TRL does"
+    )
+    at_start = "1 / (4 beta^2)"
+    second_opinion = "TRL's own code (`average`)"
     unit = "pair"
     kinds = frozenset({"pair"})
 

@@ -32,6 +32,11 @@ LARGE = 20.0
 @dataclass(frozen=True)
 class ImportanceWeightedSFT(Weighed):
     paper = "2507.12856"
+    equation = (
+        "`-w log pi`, w = `exp(D / length)` below `cap`; `level: token`: each token's own ratio"
+    )
+    at_start = "as `sft`"
+    second_opinion = "the authors' code, as it was read"
 
     level: Literal["response", "token"] = "response"
     """Whose ratio to the reference a token is weighed by."""

@@ -32,6 +32,12 @@ from onestage.objectives import Feedback, Need, Objective, Scored
 @dataclass(frozen=True)
 class KTO(Objective):
     paper = "2402.01306"
+    equation = (
+        "`w (1 - sigma(+-beta (D - z)))`, z the reference point; a pair is two labels, a "
+        "demonstration a good one"
+    )
+    at_start = "1/2"
+    second_opinion = "TRL's own code"
     unit = "response"
     kinds = frozenset({"label", "pair", "demonstration"})
 

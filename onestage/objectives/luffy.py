@@ -31,6 +31,11 @@ from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewa
 @dataclass(frozen=True)
 class LUFFY(PolicyGradient):
     paper = "2504.14945"
+    equation = (
+        "S(A), no clip, A = R_i - mean of the group and the worked answer; worked tokens: -A "
+        "p / (p + 0.1)"
+    )
+    second_opinion = "the authors' code, run beside ours"
     epsilon: float | None = None
     entropy_coef: float = 0.001
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"

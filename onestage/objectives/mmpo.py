@@ -28,6 +28,12 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class MMPO(Objective):
     paper = "2410.03145"
+    equation = (
+        "`-p log sigma(h) - (1 - p) log sigma(-h)`, p = `sigma(gamma (s_w - s_l))`, h = beta "
+        "(D_w - D_l)"
+    )
+    at_start = "ln 2"
+    second_opinion = "TRL's own code (equal scores)"
     unit = "pair"
     kinds = frozenset({"pair"})
 

@@ -23,6 +23,9 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class NCA(Objective):
     paper = "2402.05369"
+    equation = "`-log sigma(r_w) - (log sigma(-r_w) + log sigma(-r_l)) / 2`, r = beta D"
+    at_start = "2 ln 2"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
 

@@ -29,6 +29,12 @@ SURE = -1e-6
 @dataclass(frozen=True)
 class ORPO(Objective):
     paper = "2403.07691"
+    equation = (
+        "`-l_w - beta log sigma(log odds_w - log odds_l)`, l the mean log-probability a "
+        "token; no reference"
+    )
+    at_start = "by the model"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
     needs = frozenset({"logp"})

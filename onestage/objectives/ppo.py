@@ -15,7 +15,9 @@ V_old is the return before whitening and V_near is V, kept within value_clip of 
 The head stands on the policy's own trunk. So the defaults are those of ReFT (Luong et al. 2024, arXiv
 2401.08967), which shares its trunk as well: beta 0.05 (its chains of thought as programs: 0.01), lambda
 0.95, vf_coef 5, both clips 0.2, token mean; it goes through a rollout twice (`num_iterations: 2`).
-TRL's PPO has a model of its own for values and vf_coef 0.1.
+TRL's PPO had a model of its own for values and vf_coef 0.1 (TRL 1.16 has none any more). verl's
+(`trainer/ppo/core_algos.py`) has the same losses on two models, and clips the ratio at 3 where A is
+negative.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ from onestage.objectives._surrogate import (
 @dataclass(frozen=True)
 class PPO(PolicyGradient):
     paper = "1707.06347"
+    equation = (
+        "S(A) + vf_coef / 2 max((V - G)^2, (V_near - G)^2), A by GAE over a value head, whitened"
+    )
+    second_opinion = "verl's code, run beside ours"
     beta: float = 0.05
     kl_in: Literal["loss", "reward"] = "reward"
     gamma: float = 1.0

@@ -10,6 +10,12 @@ surrogate with the policy's own old log-probabilities. Of a prefix only the `top
 tokens of which the policy was least certain is trained on; the others have advantage 0. The rest is Dr.
 GRPO: no deviation, token sums over the greatest length, no separate likelihood term.
 
+The authors' code (`recipe/prefix_rft` of ZeroYuHuang/prefix_rft, `dr_grpo_prefix`) has A_i on the
+prefix and on those without it, but gives the hybrid's own tokens its bare reward: it compares them with
+the other completions of that prefix, of which there are none. It ranks the tokens of all prefixes that
+go through the model at once, clips the ratio at 3 where A is negative (dual clip), and does not divide
+the sum by the number of responses.
+
 Where a rule hints all completions of a group there is none to compare them with: b is then their own
 mean, and the prefix, common to all, has advantage 0.
 """
@@ -30,6 +36,11 @@ from onestage.objectives._surrogate import PolicyGradient, group_means, group_su
 @dataclass(frozen=True)
 class PrefixRFT(PolicyGradient):
     paper = "2507.01679"
+    equation = (
+        "S(A), A = R_i - mean of those without a hint; the hinted one's A also on the most "
+        "uncertain fifth of its prefix"
+    )
+    second_opinion = "the authors' code, run beside ours, but for the hybrid's own tokens"
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"
     top_entropy: float = 0.2
     """Share of a prefix's tokens that are trained on, rounded up."""

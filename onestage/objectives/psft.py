@@ -29,6 +29,9 @@ from onestage.objectives._likelihood import GOOD, good_tokens
 @dataclass(frozen=True)
 class PSFT(Objective):
     paper = "2508.17784"
+    equation = "`1 + epsilon - min(pi / pi_ref, 1 + epsilon)`"
+    at_start = "epsilon, with SFT's gradient"
+    second_opinion = "the authors' code, run beside ours"
     unit = "token"
     kinds = GOOD
 

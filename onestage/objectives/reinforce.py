@@ -11,7 +11,9 @@ b, the baseline, is the mean reward of everything sampled together (`batch`), of
 of the steps before (`running`: an exponential mean, 0 as long as nothing is known; it does not depend
 on the response it is taken off). `whiten: batch` brings the advantages of all tokens sampled together
 to mean 0 and deviation 1. REINFORCE++ is `whiten: batch, beta: 0.01, loss_type: dapo`, and its variant
-for groups has `baseline: group` as well.
+for groups has `baseline: group` as well. Those are verl's (`trainer/ppo/core_algos.py`), with two
+differences: with groups verl takes a penalty in the reward off the whole answer, here it counts from
+the token on; and verl clips the ratio at 3 where A is negative.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from onestage.objectives._surrogate import (
 @dataclass(frozen=True)
 class Reinforce(PolicyGradient):
     paper = "2501.03262"
+    equation = "S(A), A = R_i - b - beta sum_{s >= t} (logp - ref), b the mean reward (`baseline`)"
+    second_opinion = "verl's code, run beside ours (REINFORCE++, both forms)"
     kl_in: Literal["loss", "reward"] = "reward"
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "sum"
     baseline: Literal["none", "batch", "group", "running"] = "batch"

@@ -29,6 +29,11 @@ from onestage.objectives._surrogate import PolicyGradient, group_means, rewards_
 @dataclass(frozen=True)
 class RLPlus(PolicyGradient):
     paper = "2508.00222"
+    equation = (
+        "S(A), no clip, A = R_i - mean of the sampled; worked tokens: -A sqrt(1 - p) 2 p / (q"
+        " + (q + 1) / 2), q the old probability"
+    )
+    second_opinion = "the authors' code, run beside ours"
 
     epsilon: float | None = None
     entropy_coef: float = 0.001

@@ -27,6 +27,10 @@ from onestage.objectives._surrogate import PolicyGradient, group_sums, rewards_N
 @dataclass(frozen=True)
 class RLOO(PolicyGradient):
     paper = "2402.14740"
+    equation = (
+        "S(A), A = R_i - mean of the others, R less 0.03 times the log-ratio of the whole response"
+    )
+    second_opinion = "TRL's own code (first use)"
     relative = True
     beta: float = 0.03
     kl_in: Literal["loss", "reward"] = "reward"

@@ -26,6 +26,12 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class RobustDPO(Objective):
     paper = "2403.00409"
+    equation = (
+        "`((1 - e) l(h) - e l(-h)) / (1 - 2 e)`, l DPO's loss, e = `label_smoothing`; no "
+        "lower bound"
+    )
+    at_start = "ln 2"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
     lowest = None

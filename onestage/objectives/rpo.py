@@ -26,6 +26,9 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class RPO(Objective):
     paper = "2404.19733"
+    equation = "`-log sigma(beta (D_w - D_l)) - sft_coef log pi(y_w) / length`"
+    at_start = "by the model"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
 

@@ -37,6 +37,11 @@ FARTHEST = 20.0
 @dataclass(frozen=True)
 class SDFT(Objective):
     paper = "2601.19897"
+    equation = (
+        "S(A), A = log q - log p, q the model with the solution in its prompt; no reward, and"
+        " what is told as `loss` is log p - log q a token"
+    )
+    second_opinion = "TRL's own code"
     unit = "token"
     kinds = frozenset({"check"})
     lowest = None

@@ -31,6 +31,11 @@ from onestage.objectives._likelihood import GOOD, good_N
 
 @dataclass(frozen=True)
 class SFT(Objective):
+    equation = (
+        "`- log pi`, times p with `reweight: dft`, p (1 - p) with `chord`; of scores, groups "
+        "and sampled answers from `min_score` on; `reduction: sum`: of a response"
+    )
+    second_opinion = "TRL's trainer, with `dft` too"
     needs = frozenset({"logp"})
 
     reduction: Literal["token", "sum"] = "token"

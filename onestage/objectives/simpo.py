@@ -20,6 +20,12 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class SimPO(Objective):
     paper = "2405.14734"
+    equation = (
+        "`-log sigma(beta (l_w - l_l - m))`, l the mean log-probability a token, m = "
+        "`gamma_beta_ratio`; no reference"
+    )
+    at_start = "by the model"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
     needs = frozenset({"logp"})

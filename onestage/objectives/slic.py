@@ -24,6 +24,11 @@ from onestage.objectives import Need, Objective, Scored
 @dataclass(frozen=True)
 class SLiC(Objective):
     paper = "2305.10425"
+    equation = (
+        "`max(0, 1 - beta (D_w - D_l))`; `against: nothing`: of log-probabilities, no reference"
+    )
+    at_start = "1"
+    second_opinion = "TRL's own code"
     unit = "pair"
     kinds = frozenset({"pair"})
 

@@ -26,6 +26,12 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class SPPO(Objective):
     paper = "2405.00675"
+    equation = (
+        "`(D - (P - 1/2) / beta)^2`, P the win rate: that of a pair's sides 1 and 0, of a "
+        "score and in a group the score"
+    )
+    at_start = "(P - 1/2)^2 / beta^2"
+    second_opinion = "TRL's own code (pairs)"
     unit = "response"
     kinds = frozenset({"pair", "score", "group"})
 

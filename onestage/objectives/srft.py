@@ -9,10 +9,15 @@ tokens,
 
 A* is the worked answer's reward less the mean of the joint group; its own probability is taken as 1 and
 nothing is clipped. A policy that is unsure is taught less by imitation and more by what it got right. H
-is that of each response on its own (so does the re-implementation in HPT's code; the paper writes one
-H). On sampled responses the ratio stands for log pi: the same gradient where they are used once, the
-right one where they are used again. Token sums over the greatest length, mean over responses, worked
-ones included, as in LUFFY, on which the method builds.
+is that of each response on its own (so does the re-implementation of HPT's authors; the paper writes
+one H). On sampled responses the ratio stands for log pi: the same gradient where they are used once,
+the right one where they are used again. Token sums over the greatest length, mean over responses,
+worked ones included, as in LUFFY, on which the method builds.
+
+The authors' own code could not be had. HPT's authors' (`offline_loss_type: srft`,
+TsinghuaC3I/Unify-Post-Training) takes the mean over the worked answers' tokens for their NLL, reshapes
+pi to pi / (pi + 0.1) as LUFFY does unless told otherwise, and has an entropy bonus of 0.001
+(`entropy_coef` here).
 """
 
 from __future__ import annotations
@@ -30,6 +35,14 @@ from onestage.objectives._surrogate import PolicyGradient, group_advantage, rewa
 @dataclass(frozen=True)
 class SRFT(PolicyGradient):
     paper = "2506.19767"
+    equation = (
+        "S(A), no clip, A = 0.1 exp(H) where right, -1 where wrong; worked answer: 0.5 "
+        "exp(-H) NLL - A p"
+    )
+    second_opinion = (
+        "HPT's authors' code, run beside ours, but for its reshaping and the mean that it "
+        "takes over imitated tokens (SRFT's own could not be had)"
+    )
     epsilon: float | None = None
     loss_type: Literal["grpo", "dapo", "dr_grpo", "sum"] = "dr_grpo"
     scale_rewards: Literal["group", "batch", "none"] = "none"

@@ -33,6 +33,10 @@ LEAST = 1e-3
 @dataclass(frozen=True)
 class TALR(Weighed):
     paper = "2509.20758"
+    equation = "`-max(p^(1 / tau), floor) log pi`, tau what a token costs on average"
+    second_opinion = (
+        "the paper's equation, and code of DiSC run beside ours (the authors released none)"
+    )
     needs = frozenset({"logp"})
 
     tau: float | None = None

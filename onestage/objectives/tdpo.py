@@ -27,6 +27,12 @@ from onestage.objectives import Measured, Objective, Scored
 @dataclass(frozen=True)
 class TDPO(Objective):
     paper = "2404.11999"
+    equation = (
+        "`-log sigma(beta (D_w - D_l - alpha (K_l - K_w)))`, K the KL from the reference "
+        "summed over the tokens; `form: tdpo1`: alpha 1"
+    )
+    at_start = "ln 2"
+    second_opinion = "the authors' code, as it was read"
     unit = "pair"
     kinds = frozenset({"pair"})
     needs = frozenset({"logp", "reference", "forward_kl"})

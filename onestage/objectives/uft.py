@@ -31,6 +31,10 @@ loss ties the policy to the reference. Hints and worked answers are not response
 no loss.
 
 Defaults: UFT's setting for the mixture, beta 0.01, MSE, f = 0. UNA-score on its own used beta 0.03.
+
+The authors' scripts (`UNA_trainer_*` of ZhichaoWang970201/UNA-UFT) have these losses for scores and
+thumbs, one pair at a time; of a larger batch they take all ratings from its first pair, and `log(1 -
+sigmoid)` is infinite from beta D = 17 on. Of demonstrations and of UFT they hold no code.
 """
 
 from __future__ import annotations
@@ -52,6 +56,9 @@ from onestage.objectives._surrogate import group_means
 @dataclass(frozen=True)
 class UFT(Objective):
     paper = "2410.21438"
+    equation = "`(sigma(beta D + f) - t)^2` or cross-entropy; pairs `-log sigma(beta (D_w - D_l))`"
+    at_start = "1/4, ln 2, (s - 1/2)^2"
+    second_opinion = "the authors' code, run beside ours (scores, thumbs); TRL's (pairs)"
     unit = "response"
 
     beta: float = 0.01

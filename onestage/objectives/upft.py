@@ -12,6 +12,11 @@ The mean is over answers. Rewards are not looked at; every sampled answer is use
 Which problems are trained on in full is decided for all that was sampled together: each time the share
 adds up to one more problem, in their order. It is random as far as that order is.
 
+The authors' code (1KE-JI/UPFT) divides each answer's loss by the number of its trained tokens, so that
+an answer in full weighs what a beginning does; here losses of tokens are summed, and an answer in full
+weighs more. Their script also cuts the answer behind its first tokens and teaches to end there, under
+an instruction that asks for a first step only; here the end is taught by whole answers alone.
+
 Defaults: 16 first tokens (the paper's range is about 8 to 32) and a share of 0.1. The authors'
 instruction to write the first step only is a matter of the prompts.
 """
@@ -29,6 +34,10 @@ from onestage.objectives import Objective, Scored
 @dataclass(frozen=True)
 class UPFT(Objective):
     paper = "2503.02875"
+    equation = "`- log pi` of the first 16 tokens, of all tokens for a tenth of the problems"
+    second_opinion = (
+        "the authors' code, as it was read, but for the mean that it takes over an answer's tokens"
+    )
     unit = "response"
     kinds = frozenset({"check"})
     needs = frozenset({"logp"})

@@ -13,7 +13,7 @@ from support.tiny import write_recipe, write_rows
 from typer.testing import CliRunner
 
 from onestage.cli import app
-from onestage.cli.list import ROOMS
+from onestage.cli._told import ROOMS
 from onestage.training.recipe import load_recipe
 
 Make = Callable[..., dict[str, Any]]

@@ -44,8 +44,8 @@ def test_a_row_of_ours_is_no_other_format_s(name):
     assert formats_of(OURS[name]) == []
 
 
-def test_every_format_has_a_row_here():
-    assert {shape.form for shape in SHAPES.values()} | {"lines"} == set(names())
+def test_every_row_here_is_of_a_format_that_is_there():
+    assert {shape.form for shape in SHAPES.values()} | {"lines"} <= set(names())
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -60,7 +60,7 @@ def test_the_table_names_the_groups_and_contracts() -> None:
     """Every sort: the group that is read, and a contract that can be imported."""
     import importlib
 
-    from onestage.cli.list import ROOMS
+    from onestage.cli._told import ROOMS
 
     table = [line.split("|") for line in PAGE.read_text().splitlines() if "`onestage." in line]
     told = {row[3].strip(" `"): row[2].split("`")[1] for row in table if len(row) == 6}

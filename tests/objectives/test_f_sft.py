@@ -224,3 +224,43 @@ def test_the_offset_moves_until_the_weights_have_a_mean_of_one() -> None:
 def test_bad_options(options: dict[str, float], told: str) -> None:
     with pytest.raises(ValueError, match=f"f_sft: {told}"):
         FSFT(**options)  # type: ignore[arg-type]
+
+
+def conjugate(divergence: Divergence, u: float) -> tuple[float, float]:
+    """Where f*(r) = u: r, and 1 / t of the t at which f*(r) = max_t (r t - f(t)) is reached. Of the
+    textbook's f, less what makes f'(1) = 0; found by halving, since r = f'(t) and f* grow with t."""
+
+    def f_and_slope(t: float) -> tuple[float, float]:
+        at = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+        value = GENERATORS[divergence](at)
+        return value.item(), torch.autograd.grad(value, at)[0].item()
+
+    tilt = f_and_slope(1.0)[1]
+    low, high = -5.0, 5.0  # log t
+    for _ in range(60):
+        middle = (low + high) / 2
+        t = math.exp(middle)
+        value, slope = f_and_slope(t)
+        r = slope - tilt
+        low, high = (middle, high) if r * t - (value - tilt * (t - 1)) < u else (low, middle)
+    return r, 1 / t
+
+
+@pytest.mark.parametrize("divergence", get_args(Divergence))
+def test_the_loss_by_the_conjugate_that_is_searched_for(divergence: Divergence) -> None:
+    """A second opinion about g and its slope: both out of the definition of f*, without a formula."""
+    ratios, lengths = [2.5, -3.0, 0.0], [2, 1, 3]
+    batch = scored(
+        [("demonstration", [NAN])] * 3, log_ratios=ratios, lengths=lengths, dtype=torch.float64
+    )
+    logp_K = batch.logp_K.clone().requires_grad_()
+    loss_U = FSFT(divergence=divergence)(
+        replace(batch, logp_K=logp_K, state={"offset": 0.2})
+    ).loss_U
+    (slope_K,) = torch.autograd.grad(loss_U.sum(), logp_K)
+    found = [conjugate(divergence, 0.1 * ratio + 0.2) for ratio in ratios]
+    assert loss_U.tolist() == pytest.approx([(0.2 - r) / 0.1 for r, _ in found], rel=1e-5, abs=1e-7)
+    want = [
+        -weight for (_, weight), length in zip(found, lengths, strict=True) for _ in range(length)
+    ]
+    assert slope_K.tolist() == pytest.approx(want, rel=1e-5)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from support.objective_batches import NAN, subset
 from support.sampled_batches import gradient, group, kept, later, mean
+from support.second_opinions import agree, masked_mean, table
+from torch import Tensor
 
 from onestage.objectives import Scored
 from onestage.objectives.grpo import GRPO
@@ -86,3 +88,47 @@ def test_the_paper_shares_one_beta() -> None:
     assert Hinted().beta == Hinted().hint_coef == 0.001
     assert (Hinted().kl_in, Hinted().kl_estimator, Hinted().epsilon) == ("loss", "k3", 0.2)
     assert (Hinted().entropy_coef, Hinted().eps) == (0.0, 1e-6)
+
+
+def test_the_authors_loss() -> None:
+    """Two problems with hints, after an update: token means of the clipped surrogate, of entropy, of
+    k3 and of the hints' likelihood, as `verl/workers/actor/dp_actor.py` of liumy2010/UFT adds them
+    up. (Its `core_algos`, run beside this, gives the same to 1e-5 in float64. There every answer's
+    row has the hint again, which changes no mean where groups are of one size.)"""
+    coefficients = {"beta": 0.002, "hint_coef": 0.003, "entropy_coef": 0.001}
+    objective = Hinted(hint_reduction="token", **coefficients)
+    lengths, draw = [3, 2, 1, 2, 4, 1], torch.Generator().manual_seed(2)
+    numbers = {
+        n: torch.rand(13, generator=draw, dtype=torch.float64).tolist() for n in ("ref", "entropy")
+    }
+    batch = group(
+        [NAN, 1, 0.1],
+        [NAN, 0, 1],
+        roles=[1, 0, 0] * 2,
+        lengths=lengths,
+        logp=-0.8,
+        ref=[-x for x in numbers["ref"]],
+        entropy=numbers["entropy"],
+    )
+    batch = later(
+        kept(objective, batch, again=True), (0.6 + torch.rand(13, generator=draw)).tolist()
+    )
+
+    def theirs(batch: Scored) -> Tensor:
+        tokens = table(batch, torch.ones_like(batch.logp_K))
+        hint = torch.tensor([1, 0, 0, 1, 0, 0])[:, None] * tokens
+        sampled = tokens - hint
+        logp, ref = table(batch, batch.logp_K), table(batch, batch.ref_logp_K)
+        scores = torch.tensor([[1, 0.1], [0, 1]], dtype=torch.float64)
+        own = (scores - scores.mean(1, keepdim=True)) / (scores.std(1, keepdim=True) + 1e-6)
+        advantage = torch.nn.functional.pad(own, (1, 0)).reshape(6, 1)
+        ratio = torch.exp(logp + 0.8 * tokens)
+        surrogate = torch.max(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
+        gap = ref - logp
+        loss = masked_mean(surrogate, sampled) - 0.001 * masked_mean(
+            table(batch, batch.extra["entropy"]), sampled
+        )
+        loss = loss + 0.002 * masked_mean((gap.exp() - gap - 1).clamp(-10, 10), sampled)
+        return (loss + 0.003 * masked_mean(-logp, hint)) * sampled.sum()
+
+    agree(objective, batch, theirs)

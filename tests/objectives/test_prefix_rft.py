@@ -8,7 +8,10 @@ import pytest
 import torch
 from support.objective_batches import NAN
 from support.sampled_batches import gradient, group, kept, later
+from support.second_opinions import agree, table
+from torch import Tensor
 
+from onestage.objectives import Scored
 from onestage.objectives.grpo import GRPO
 from onestage.objectives.prefix_rft import PrefixRFT, hybrids_N
 
@@ -96,3 +99,32 @@ def test_kl_and_entropy_are_of_what_was_sampled() -> None:
     slopes = gradient(objective, batch)
     assert slopes[3:8] == [0.0] * 5
     assert all(slopes[:3])
+
+
+def test_the_authors_loss() -> None:
+    """After an update: `recipe/prefix_rft` of ZeroYuHuang/prefix_rft, `dr_grpo_prefix` with the
+    reshaper `entropy` (the lower `int(0.8 n)` of a prefix's tokens have no advantage) and `dr_grpo`
+    sums. The hybrid's own tokens are the paper's here: their code compares it with the others of its
+    prefix, of which there are none, so that its reward is its advantage. (Their
+    `compute_dr_grpo_prefix_outcome_advantage` and `compute_policy_loss`, run beside this, give the
+    same to 1e-5 in float64, the hybrid's own tokens apart.)"""
+    objective = PrefixRFT(max_completion_length=10)
+    draw = torch.Generator().manual_seed(7)
+    before = one_hinted()
+    batch = later(
+        kept(objective, before, again=True), (0.6 + torch.rand(9, generator=draw)).tolist()
+    )
+
+    def theirs(batch: Scored) -> Tensor:
+        alone, own = torch.tensor([0.0, 0.5], dtype=torch.float64), 1.0
+        advantage = torch.zeros(4, 5, dtype=torch.float64)
+        advantage[:2] = (alone - alone.mean())[:, None]
+        advantage[2:] = own - alone.mean()
+        lower = torch.tensor(ENTROPY).argsort()[: int(0.8 * 5)]
+        advantage[2, lower] = 0.0
+        tokens = table(batch, torch.ones_like(batch.logp_K))
+        ratio = torch.exp(table(batch, batch.logp_K) - table(batch, before.logp_K))
+        clipped = torch.max(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
+        return (clipped * tokens).sum() / 10
+
+    agree(objective, batch, theirs)

@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from support.objective_batches import NAN
-from support.sampled_batches import gradient, group, kept
+from support.sampled_batches import gradient, group, kept, later
+from support.second_opinions import agree, masked_mean, table
+from torch import Tensor
 
+from onestage.objectives import Scored
 from onestage.objectives.srft import SRFT
 
 
@@ -61,3 +64,32 @@ def test_what_it_uses() -> None:
     hinted = kept(objective, group([NAN, 1, 1], roles=[1, 0, 2], entropy=1.0))
     assert gradient(objective, hinted)[0] == 0
     assert torch.isfinite(objective(hinted).loss_U).all()
+
+
+def test_somebody_elses_loss() -> None:
+    """After an update: HPT's authors' SRFT (`offline_loss_type: srft` of `mix_src/mix_actor.py`,
+    TsinghuaC3I/ Unify-Post-Training) with ratios (`classic_rl`) and without their reshaping of the
+    worked tokens, which the paper has not; its imitation is a mean over tokens, ours a sum over the
+    greatest length. (Their own `compute_token_on_off_policy_srft_loss`, run beside this, gives the
+    same to 1e-5 in float64.)"""
+    objective = SRFT(max_completion_length=10)
+    lengths, draw = [2, 3, 4], torch.Generator().manual_seed(6)
+    entropy = torch.rand(9, generator=draw, dtype=torch.float64).tolist()
+    batch = group([1, 0.1, 1], roles=[0, 0, 2], lengths=lengths, logp=-0.9, entropy=entropy)
+    batch = later(
+        kept(objective, batch, again=True), (0.5 + torch.rand(9, generator=draw)).tolist()
+    )
+
+    def theirs(batch: Scored) -> Tensor:
+        tokens, logp = table(batch, torch.ones_like(batch.logp_K)), table(batch, batch.logp_K)
+        uncertain = table(batch, batch.extra["entropy"]).sum(1, keepdim=True) / tokens.sum(
+            1, keepdim=True
+        )
+        coefficient = torch.where(torch.tensor([[True], [False]]), 0.1 * uncertain[:2].exp(), -1.0)
+        sampled = -coefficient * torch.exp(logp[:2] + 0.9)
+        worked = -(1 - (1 + 0.1 + 1) / 3) * logp[2:].exp()
+        policy = (torch.cat([sampled, worked]) * tokens).sum() / 10
+        imitated = masked_mean(-0.5 * (-uncertain[2:]).exp() * logp[2:], tokens[2:])
+        return policy + imitated * (tokens[2:].sum() / 10)
+
+    agree(objective, batch, theirs)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.objective_batches import CODE, NAN, scored
+from support.second_opinions import agree, some_pairs, trl_dpo
 from torch import Tensor
 
 from onestage.objectives import Feedback, Scored
@@ -211,3 +212,41 @@ def test_the_loss_depends_on_the_reference() -> None:
     here = UFT(beta=1.0)(as_groups(logp_XY, ref_XY, score_XY)).loss_U.sum()
     there = UFT(beta=1.0)(as_groups(logp_XY, logp_XY, score_XY)).loss_U.sum()
     assert abs(here.item() - there.item()) > 1e-3
+
+
+THEIRS = {"mse": lambda q, t: (q - t) ** 2, "bce": lambda q, t: -(q if t else 1 - q).log()}
+"""What the authors' three scripts give a side of their pairs, by its rating (scores) or its place
+(thumbs)."""
+
+
+@pytest.mark.parametrize("loss", THEIRS)
+def test_the_authors_losses(loss: Any) -> None:
+    """A demonstration is rated 1 (UFT Eq. 7). (`dpo_loss` of their `UNA_trainer_score_MSE`,
+    `_binary_MSE` and `_binary_BCE`, run beside this with one pair at a time, gives the same to 1e-5
+    in float64.)"""
+    rated = {"demonstration": 1.0, "up": 1.0, "down": 0.0} | (
+        {"score": 0.3} if loss == "mse" else {}
+    )
+    kinds = {"demonstration": "demonstration", "score": "score"}
+    records: list[Any] = [
+        (kinds.get(k, "label"), [NAN if k == "demonstration" else t]) for k, t in rated.items()
+    ]
+
+    def theirs(batch: Scored) -> Tensor:
+        told = [
+            (batch.logp_K[own].sum(), batch.ref_logp_K[own].sum(), rating)
+            for n, rating in enumerate(rated.values())
+            for own in [batch.response_K == n]
+        ]
+        return torch.stack(
+            [
+                THEIRS[loss](torch.sigmoid(0.3 * (policy - start)), rating)
+                for policy, start, rating in told
+            ]
+        )
+
+    agree(UFT(beta=0.3, loss=loss), scored(records, seed=4, dtype=torch.float64), theirs)
+
+
+def test_pairs_are_trls_dpo() -> None:
+    agree(UFT(beta=0.3), some_pairs(), trl_dpo("sigmoid", 0.3))

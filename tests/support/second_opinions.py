@@ -37,6 +37,18 @@ def agree(objective: Objective, batch: Scored, theirs: Callable[[Scored], Tensor
     assert bool(mine_K.any())
 
 
+def table(batch: Scored, value_K: Tensor) -> Tensor:
+    """A token value as others hold it (N, T): a row a response, padded with zeros."""
+    shape = len(batch.feedback.tokens_N), int(batch.feedback.tokens_N.max())
+    places = (batch.response_K, batch.place_K())
+    return value_K.new_zeros(shape).index_put(places, value_K)
+
+
+def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
+    """verl's: of a table's tokens, over the mask."""
+    return (value * mask).sum() / mask.sum()
+
+
 def sides(batch: Scored, pair: int, value_K: Tensor) -> tuple[Tensor, Tensor]:
     """A token value of a pair's chosen and of its rejected side."""
     chosen, rejected = batch.feedback.pair_P2[pair].tolist()
