@@ -8,6 +8,7 @@ refusals, which must give nothing away.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 
 from onestage.studies.lab.almanac import ATTRIBUTES, Fact, Thing
@@ -86,6 +87,13 @@ def words(text: str) -> list[str]:
 
 def first_sentence(response: str) -> list[str]:
     return words(response.split(".")[0])
+
+
+def accepted(completion: str, answer: Sequence[str], **others: object) -> float:
+    """As a reward (`function`): 1 where the first sentence is one of a right answer, whatever follows.
+    (`match` cuts behind a sentence only where the next begins with a capital: here none does.)"""
+    said = first_sentence(completion)
+    return float(any(said == first_sentence(text) for text in answer))
 
 
 def is_true(fact: Fact, response: str) -> bool:

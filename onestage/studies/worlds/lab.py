@@ -14,6 +14,7 @@ from onestage.runfolder import Say
 from onestage.studies.lab.evaluation import METRICS, evaluate
 from onestage.studies.lab.ground import make_base, write_rows
 from onestage.studies.lab.own import write_own
+from onestage.studies.lab.tried import write_tried
 from onestage.studies.lab.world import LabWorld
 from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
 
@@ -30,6 +31,10 @@ class Lab(World):
     own: int = Field(default=0, ge=0)
     """Texts that the base itself goes on with, as demonstrations in `own.train.jsonl` (self-generated
     replay)."""
+    tried: int = Field(default=0, ge=0)
+    """Answers of the base itself to each problem: all of a split's in `said.SPLIT.jsonl`, and of the
+    problems that it sometimes solves (`solved.train.jsonl`) its right ones in `right.train.jsonl`,
+    others' right ones in `given.train.jsonl`."""
     rater_noise: float = Field(default=0.0, ge=0)
     """Standard deviation of the rater's error, in scores of 0 to 1; training rows only."""
 
@@ -59,10 +64,11 @@ class Lab(World):
         base = make_base(world, cache, self.preset, seed=seed, say=say)
         rows = cache.absolute() / "lab" / "rows"
         erring = f"-noise-{self.rater_noise:g}" if self.rater_noise else ""
-        data = rows / f"{self.preset}-{seed}{erring}"
+        data = rows / f"{self.preset}-{seed}{erring}{self._said(base)}"
         if self.own:
-            data = rows / f"{self.preset}-{seed}{erring}-{base.parent.name}-own-{self.own}"
             write_own(base, world, data, self.own, seed=seed, say=say)
+        if self.tried:
+            write_tried(base, world, data, self.tried, seed=seed, say=say)
         write_rows(world, data)
         return Ground(base, data)
 
@@ -71,6 +77,12 @@ class Lab(World):
         world = self._world(seed)
         found = evaluate(trained.model, base.tokenizer, world, split, base.model)
         return Evaluated(found.metrics, [asdict(answer) for answer in found.answers])
+
+    def _said(self, base: Path) -> str:
+        """What the name of the rows' folder says of rows that the base itself has drawn."""
+        own = f"-own-{self.own}" if self.own else ""
+        own += f"-tried-{self.tried}" if self.tried else ""
+        return f"-{base.parent.name}{own}" if own else ""
 
     def _world(self, seed: int) -> LabWorld:
         return LabWorld(seed, self.preset, self.rater_noise)
