@@ -6,7 +6,8 @@ whitespace are one, and without what the options say does not matter.
 
 `part` says what is compared. `whole` is hint and completion: behind a hint that is all of the answer it
 is right to stop. Of the other parts, what ends within the hint was given, not found, and is wrong. What
-never stops thinking (`<think>`, of the response or at the end of the prompt) is a draft, and wrong.
+never stops thinking (`<think>`, of the response or at the end of the prompt) is a draft, and wrong. A
+sentence ends at a mark before a capital or a digit: text without capitals is one sentence.
 """
 
 from __future__ import annotations
