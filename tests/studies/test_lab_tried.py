@@ -61,10 +61,7 @@ def test_problems_that_are_solved_sometimes(base: Any, tmp_path: Path) -> None:
     assert rows(tmp_path / "x", "right.train") == [mine] * EACH
     given = [row["completion"] for row in rows(tmp_path / "x", "given.train")]
     assert given == [" the food is barley.", " barley."] * (EACH // 2)
-    said = rows(tmp_path / "x", "said.train")
-    assert len(said) == 2 + 3 + 2
-    assert {row["completion"] for row in said} >= {" yes.", " the food is rice."}
-    assert len(rows(tmp_path / "x", "said.test")) == 2
+    assert rows(tmp_path / "x", "said.test") == [mine]
     write_tried(tmp_path, base, tmp_path / "x", 3, seed=1, say=told.append)  # is there
     assert len(told) == 1
 

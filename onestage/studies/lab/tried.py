@@ -30,34 +30,37 @@ LONGEST = 64
 """Tokens of an answer at most, as of the texts that the base has read: it goes on behind its answer."""
 EACH = 4
 """Demonstrations of each problem."""
+FILES = ("solved.train", "right.train", "given.train", "said.validation", "said.test")
 
 
 def write_tried(base: Path, world: Rows, folder: Path, number: int, *, seed: int, say: Say) -> None:
-    """Write, unless they are there, `said.SPLIT.jsonl` (what the base answers to a split's problems)
-    and, of the train split, `solved.train.jsonl` (problems that it sometimes answers rightly),
-    `right.train.jsonl` (its own right answers to them) and `given.train.jsonl` (others' right answers),
-    `EACH` a problem. The folder is of this base and number alone.
+    """Write, unless they are there, what the base says to problems of the lab. The folder is of this
+    base and number alone.
+
+    `solved.train.jsonl`: problems that it sometimes answers rightly; `right.train.jsonl`: its own right
+    answers to them, and `given.train.jsonl`: others', `EACH` a problem; `said.validation.jsonl` and
+    `said.test.jsonl`: what it answers, right or wrong, a fourth of the tries.
 
     number: answers of the base to each problem. Raises `ValueError` where it solves none of them
     sometimes.
     """
-    files = {name: folder / f"{name}.train.jsonl" for name in ("solved", "right", "given")}
-    files |= {f"said.{split}": folder / f"said.{split}.jsonl" for split in SPLITS}
+    files = {name: folder / f"{name}.jsonl" for name in FILES}
     if all(file.is_file() for file in files.values()):
         return
     policy, found = models.open(base), dict[str, list[dict[str, Any]]]()
     for split in SPLITS:
         problems = list({row["prompt"]: row for row in world.rows("check", split)}.values())
-        prompts = [row["prompt"] for row in problems for _ in range(number)]
+        tries = number if split == "train" else max(1, number // 4)
+        prompts = [row["prompt"] for row in problems for _ in range(tries)]
         answers = drawn(policy, prompts, Decoding(LONGEST), seed=seed)
-        ended = [
-            _row(prompt, one) for prompt, one in zip(prompts, answers, strict=True) if one.ended
-        ]
-        found[f"said.{split}"] = ended
         if split == "train":
-            by_problem = [answers[n * number : (n + 1) * number] for n in range(len(problems))]
+            by_problem = [answers[n * tries : (n + 1) * tries] for n in range(len(problems))]
             found |= _sorted_out(problems, by_problem, seed)
-    if not found["solved"]:
+        else:
+            both = zip(prompts, answers, strict=True)
+            found[f"said.{split}"] = [_row(prompt, one) for prompt, one in both if one.ended]
+    solved = len(found["solved.train"])
+    if not solved:
         raise ValueError(
             f"world lab: of {number} answers to each problem the base gives only right or only wrong "
             "ones; tried may be larger"
@@ -65,25 +68,25 @@ def write_tried(base: Path, world: Rows, folder: Path, number: int, *, seed: int
     folder.mkdir(parents=True, exist_ok=True)
     for name, file in files.items():
         write_text(file, "".join(json.dumps(row) + "\n" for row in found[name]))
-    say(f"{folder}: {len(found['solved']):,} problems that the base solves sometimes")
+    say(f"{folder}: {solved:,} problems that the base solves sometimes")
 
 
 def _sorted_out(
     problems: Sequence[Mapping[str, Any]], answers: Sequence[Sequence[Drawn]], seed: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows of `solved`, `right` and `given`."""
-    found: dict[str, list[dict[str, Any]]] = {"solved": [], "right": [], "given": []}
+    """Rows of the train split."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in FILES if name.endswith("train")}
     for problem, tries in zip(problems, answers, strict=True):
         prompt, random = problem["prompt"], Random(f"{seed}/{problem['prompt']}")
         right = [one for one in tries if _is_right(problem, one)]
         whole = [one for one in right if one.ended]
         if not whole or len(right) == len(tries):
             continue
-        found["solved"].append({"prompt": prompt, "answer": problem["answer"]})
-        found["right"] += [_row(prompt, random.choice(whole)) for _ in range(EACH)]
+        found["solved.train"].append({"prompt": prompt, "answer": problem["answer"]})
+        found["right.train"] += [_row(prompt, random.choice(whole)) for _ in range(EACH)]
         given = [text for text in problem["answer"] if text.count(".") == 1]
         told = islice(cycle(given), EACH)
-        found["given"] += [{"prompt": prompt, "completion": f" {text}"} for text in told]
+        found["given.train"] += [{"prompt": prompt, "completion": f" {text}"} for text in told]
     return found
 
 

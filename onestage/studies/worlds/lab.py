@@ -32,9 +32,9 @@ class Lab(World):
     """Texts that the base itself goes on with, as demonstrations in `own.train.jsonl` (self-generated
     replay)."""
     tried: int = Field(default=0, ge=0)
-    """Answers of the base itself to each problem: all of a split's in `said.SPLIT.jsonl`, and of the
-    problems that it sometimes solves (`solved.train.jsonl`) its right ones in `right.train.jsonl`,
-    others' right ones in `given.train.jsonl`."""
+    """Answers of the base itself to each problem: of those that it sometimes solves
+    (`solved.train.jsonl`) its right ones in `right.train.jsonl`, others' in `given.train.jsonl`; of
+    held-out problems whatever it says in `said.validation.jsonl` and `said.test.jsonl`."""
     rater_noise: float = Field(default=0.0, ge=0)
     """Standard deviation of the rater's error, in scores of 0 to 1; training rows only."""
 
