@@ -6,6 +6,7 @@ counted before anything is made of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ DEEPEST = 64
 """Levels of tables and lists inside each other."""
 MOST = 100_000
 """Values that aliases may stand for."""
+OCTAL = re.compile(r"[-+]?0[0-7_]+")
+"""A number with zeros in front."""
 
 
 class RecipeError(ValueError):
@@ -53,6 +56,27 @@ class _Loader(yaml.SafeLoader):
             seen.append(name)
         self.flatten_mapping(node)
         return super().construct_mapping(node, deep)
+
+
+def _as_written(loader: Any, node: Any) -> Any:
+    """A number; `RecipeError` for one that YAML reads otherwise than people do."""
+    text, make = (
+        node.value,
+        {"int": loader.construct_yaml_int, "float": loader.construct_yaml_float},
+    )
+    found = make[node.tag.rpartition(":")[2]](node)
+    octal = OCTAL.fullmatch(text) and int(text) != found
+    base = "60" if ":" in text else "8" if octal else ""
+    if base:
+        raise RecipeError(
+            f"line {node.start_mark.line + 1}: {text} is {found} to YAML, in base {base}; write the "
+            "number plainly, or a text in quotes"
+        )
+    return found
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _as_written)
 
 
 def _bound(root: Any) -> None:

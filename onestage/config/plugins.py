@@ -25,6 +25,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 
+from onestage.config.switches import in_fields
 from onestage.config.words import named, nearest, said, unusable
 
 T = TypeVar("T")
@@ -118,29 +119,31 @@ class Plugins(Generic[T]):
         that is made already, a copy has them.
         """
         if isinstance(given, self.kind):
-            self._require_finite(type(given).__name__, given)
+            self._require_numbers(type(given).__name__, given)
             return _filled(given, filled or {})
         name, options = named(given, self.what)
         found = self.check(given)
         every = {item.name for item in dataclasses.fields(found) if item.init}
         more = {key: value for key, value in (filled or {}).items() if key in every}
+        for place, wrong in in_fields(found, options):
+            raise ValueError(f"{self.what} {name}: {place}: {wrong}")
         try:
             one = _adapter(found).validate_python({**more, **options})
         except ValidationError as error:
             told = "; ".join(f"{self.what} {name}: {said(p)}" for p in error.errors())
             raise ValueError(told) from error
-        for key, value in options.items():
-            if value is True and type(getattr(one, key, None)) in (int, float):
-                raise ValueError(f"{self.what} {name}: {key}: must be a number, found true")
-        self._require_finite(name, one)
+        self._require_numbers(name, one)
         return one
 
-    def _require_finite(self, name: str, one: Any) -> None:
-        for item in dataclasses.fields(one):
-            bounds = item.metadata.get("may_be_infinite", False)
-            held = getattr(one, item.name, None)
-            for place, wrong in unusable(held, item.name, bounds=bounds):
-                raise ValueError(f"{self.what} {name}: {place}: {wrong}")
+    def _require_numbers(self, name: str, one: Any) -> None:
+        options = dataclasses.fields(one)
+        held = {option.name: getattr(one, option.name, None) for option in options}
+        odd = list(in_fields(type(one), held))
+        for option in options:
+            bounds = option.metadata.get("may_be_infinite", False)
+            odd += unusable(held[option.name], option.name, bounds=bounds)
+        for place, wrong in odd:
+            raise ValueError(f"{self.what} {name}: {place}: {wrong}")
 
     def check(self, given: Any) -> Any:
         """The class of a name or table, whose options it has; their values are seen when one is made."""
@@ -252,11 +255,13 @@ def plain(value: Any) -> Any:
 
 
 def _no_class(value: Any) -> Any:
-    """The value; `ValueError` for a class, of which nobody has said with which options it is meant."""
-    inside = value.values() if isinstance(value, Mapping) else (value,)
-    for one in inside:
-        if isinstance(one, type):
-            raise ValueError(f"found the class {one.__name__}; give one of it, {one.__name__}()")
+    """The value; `ValueError` for a class in it, of which nobody has said with which options it is
+    meant."""
+    if isinstance(value, type):
+        raise ValueError(f"found the class {value.__name__}; give one of it, {value.__name__}()")
+    inside = value.values() if isinstance(value, Mapping) else value
+    for one in inside if isinstance(value, Mapping | list | tuple) else ():
+        _no_class(one)
     return value
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from onestage.config import plain_yaml
 from onestage.config.plain_yaml import RecipeError
+from onestage.config.switches import switches
 
 S = TypeVar("S", bound=BaseModel)
 BITS = 63
@@ -34,12 +35,9 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML's `yes` would be a seed, a beta or a number of steps of 1.
-        if value is True and info.field_name:
-            kind = cls.model_fields[info.field_name].annotation
-            kinds = {kind, *get_args(kind)}
-            if kinds & {int, float} and not kinds & {bool, Any}:
-                raise ValueError("must be a number, found true")
+        if info.field_name:
+            for place, wrong in switches(value, cls.model_fields[info.field_name].annotation):
+                raise ValueError(f"{place}: {wrong}" if place else wrong)
         return value
 
     @field_validator("*")

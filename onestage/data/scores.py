@@ -86,7 +86,8 @@ def checked_range(score_range: Sequence[float]) -> tuple[float, float]:
     """The declared range as two floats; ValueError unless finite and increasing."""
     if isinstance(score_range, list | tuple) and len(score_range) == 2:
         low, high = score_range
-        if all(isinstance(end, Real) for end in (low, high)) and 0 < high - low < float("inf"):
+        numbers = all(isinstance(end, Real) and not isinstance(end, bool) for end in (low, high))
+        if numbers and 0 < high - low < float("inf"):
             return float(low), float(high)
     raise ValueError(f"score_range must be two increasing finite numbers, found {score_range!r}")
 

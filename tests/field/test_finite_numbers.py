@@ -11,9 +11,10 @@ import pytest
 
 import onestage as one
 from onestage import objectives
-from onestage.config import RecipeError
+from onestage.config import RecipeError, checked
 from onestage.models.merge import Merge
 from onestage.schedules import make
+from onestage.studies.file import StudyFile
 from onestage.training.monitor import Guarded, act
 from onestage.training.recipe import Guard, load_recipe, parse_recipe
 
@@ -34,6 +35,14 @@ PLACES = {
     "optimum.given.uft": "optimum.given: uft: ",
 }
 """Where a recipe has numbers, and how the line begins that is said of one that is none."""
+SWITCHED = {
+    **{f"train.{key}": f"train.{key}: " for key in ("seed", "learning_rate", "max_grad_norm")},
+    **{place: PLACES[place] for place in ("guard.above", "model.lora.alpha", "data.weight")},
+    "train.max_steps": "train.max_steps: ",
+    "data.ratings.a": "data.0.ratings: a: ",
+    "optimum.given.uft": PLACES["optimum.given.uft"],
+}
+"""Likewise of a switch."""
 OPEN = ("train.lr_scheduler_kwargs.num_cycles", "model.config.rope_theta", "data.score_range")
 """Where a word would be a word, or is refused in words of its own."""
 
@@ -142,17 +151,26 @@ def test_a_run_of_any_length_is_planned_at_once(
     assert not checked.findings.errors
 
 
-@pytest.mark.parametrize("key", ["seed", "learning_rate", "max_steps"])
-def test_a_switch_is_no_number(key: str) -> None:
-    """`yes` of YAML would be 1."""
-    with pytest.raises(RecipeError, match=f"train.{key}: must be a number, found true$"):
-        parse_recipe({"model": "m", "data": {"a": "a.jsonl"}, "train": {key: True}})
-    with pytest.raises(ValueError, match="objective dpo: beta: must be a number, found true"):
-        objectives.make({"name": "dpo", "beta": True})
-    plain = {
-        "model": "m",
-        "data": {"a": "a.jsonl"},
-        "train": {"bf16": True, "max_grad_norm": False},
-    }
-    assert parse_recipe(plain).train.max_grad_norm == 0
+@pytest.mark.parametrize("switch", [True, False])
+@pytest.mark.parametrize("place", SWITCHED)
+def test_a_switch_is_no_number(place: str, switch: bool) -> None:
+    """`yes` of YAML would be 1, and `no` a seed of 0."""
+    told = f"^{SWITCHED[place]}must be a number, found {str(switch).lower()}$"
+    with pytest.raises(RecipeError, match=told):
+        parse_recipe(recipe_with(place, switch))
+
+
+def test_nor_is_one_in_a_list_a_study_a_plug_in_or_what_was_made_in_python() -> None:
+    with pytest.raises(ValueError, match="score_range"):
+        one.Stream("a.jsonl", score_range=[False, 5])
+    study = {"name": "a", "world": {"name": "lab"}, "recipe": {}, "methods": {"a": {}}}
+    with pytest.raises(RecipeError, match=r"^seeds: 1: must be a number, found true"):
+        checked(StudyFile, {**study, "seeds": [3, True]}, RecipeError)
+    for dpo in ({"name": "dpo", "beta": False}, objectives.DPO(beta=True)):
+        with pytest.raises(
+            ValueError, match=r"(?i)objective dpo: beta: must be a number, found (fa|tr)"
+        ):
+            objectives.make(dpo)
+    plain = {"model": "m", "data": {"a": "a.jsonl"}, "train": {"bf16": True, "async_save": False}}
+    assert parse_recipe(plain).train.bf16 is True
     assert objectives.make({"name": "ipo", "average": True}).average is True  # type: ignore
