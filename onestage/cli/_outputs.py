@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onestage.cli._terminal import word
-from onestage.runfolder import OutputError
+from onestage.runfolder import OutputError, require_writable
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 
@@ -24,3 +24,4 @@ def free(out: Path | None, force: bool, called: str = "--out") -> None:
         raise OutputError(
             f"{word(out)} is there already; choose another {called}, or replace it with --force"
         )
+    require_writable(out, called)

@@ -49,6 +49,7 @@ def eval_(
     console.print(_table(f"{model}, {split}", judged.metrics, before, after))
     if out is not None:
         answers = [dict(answer) for answer in judged.model.answers]
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, {"metrics": dict(judged.model.metrics), "answers": answers})
         say(f"{out}")
     then(f"onestage sample --model {word(model)}")

@@ -40,6 +40,7 @@ def front(
     against = "the start" if found.start else "the worst of each"
     say(f"* on the front; hypervolume against {against} {found.volume:.6g}; f*: {best}")
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, as_json(found) + "\n")
 
 

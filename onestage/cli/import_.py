@@ -38,6 +38,7 @@ def import_(
     given = read(config)
     tool = find(from_ or recognise(given))()
     carried = tool.carry(given, devices)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, written(carried, tool.title, config.name))
     for note in carried.told:
         say(f"note: {note}")

@@ -35,6 +35,7 @@ def init(
     free(out, force)
     written = {"encoding": encoding, "delimiter": delimiter, "subset": subset}
     streams = [stream_of(file, kind, column, score_range, **written) for file in data]
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, first_recipe(streams, model))
     say(f"{out}")
     then(f"onestage check {word(out)}")

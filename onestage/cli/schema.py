@@ -27,5 +27,6 @@ def schema(
     if out is None:
         print(text, end="")
         return
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
     say(f"{out}: name it in a recipe's first line, `# yaml-language-server: $schema={out}`")

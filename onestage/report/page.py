@@ -34,7 +34,9 @@ from onestage.report.trained import is_run
 from onestage.runfolder import require_ours, write_text
 
 WRITTEN = "Written by onestage report."
-"""On every page."""
+"""At the foot of every page."""
+OURS = rf"(?s)\A<!doctype html>\n<html.*<footer>{re.escape(WRITTEN)}"
+"""By which a page of ours is known: somebody else's may quote one."""
 
 
 class ReportError(ValueError):
@@ -71,7 +73,7 @@ def report(
         raise ValueError(f"--out {file}: allowed are files .html and .htm")
     if file.is_dir():
         raise ValueError(f"--out {file}: is a folder")
-    require_ours(file, re.escape(WRITTEN))
+    require_ours(file, OURS)
     return write_report(places, file, title, asked)
 
 

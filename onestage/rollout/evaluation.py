@@ -24,7 +24,15 @@ from onestage.models.model import Precision
 from onestage.rollout import engines, suites
 from onestage.rollout.candidates import Candidate, candidates
 from onestage.rollout.suites import Kept, Measured, Subject, Suite
-from onestage.runfolder import Say, environment, json_line, silent, write_json, write_text
+from onestage.runfolder import (
+    Say,
+    environment,
+    json_line,
+    require_writable,
+    silent,
+    write_json,
+    write_text,
+)
 from onestage.stats import Estimate
 
 EVERY = 20.0
@@ -96,6 +104,7 @@ def evaluate(
 
     Raises `ValueError`, before anything long begins, for what cannot be had.
     """
+    require_writable(out / "evaluation.json")
     out.mkdir(parents=True, exist_ok=True)
     engines.PLUGINS.check(engine)
     named = make_suites(wanted, data=data, limit=limit, chat=chat, judge=judge, cache=out / "judge")

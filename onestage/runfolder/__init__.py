@@ -24,8 +24,8 @@ from typing import Any
 
 import yaml
 
+from onestage.runfolder.disk import draft_of, writing
 from onestage.runfolder.disk import write_text as write_text
-from onestage.runfolder.disk import writing
 from onestage.runfolder.secrets import hidden
 
 PACKAGES = ("onestage", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
@@ -42,6 +42,10 @@ LOCK = ".lock"
 
 def silent(line: str) -> None:
     """Says nothing."""
+
+
+STAGE = re.compile(r"(\d+)-.+")
+"""The name of a stage's folder: its number and its name."""
 
 
 class OutputError(ValueError):
@@ -98,15 +102,39 @@ def taken(folder: Path) -> str | None:
     )
 
 
+def stages_in(folder: Path) -> list[Path]:
+    """The folders of a run's stages, in their order: `10-sft` stands behind `9-dpo`."""
+    found = {path: STAGE.fullmatch(path.name) for path in folder.glob("[0-9]*-*")}
+    numbers = {path: int(named[1]) for path, named in found.items() if named and path.is_dir()}
+    return sorted(numbers, key=lambda path: numbers[path])
+
+
+def require_writable(out: Path, called: str = "--out") -> None:
+    """Raise `OutputError`, before anything long begins, where a file or folder could not be made or
+    replaced. Nothing of the trial is left, and folders on the way are not made."""
+    held = next(one for one in out.absolute().parents if one.exists())
+    try:
+        # Only who tries knows: root may write anywhere but on what is mounted to be read.
+        with draft_of(held / out.name).open("xb") as draft:
+            pass
+        Path(draft.name).unlink()
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise OutputError(
+            f"{called} {out}: nothing can be written in {held} ({why}); choose another place"
+        ) from error
+
+
 def require_ours(file: Path, mark: str, called: str = "--out") -> None:
     """Raise `OutputError` for a page or a table that is there already and that we did not write, by a
-    pattern that all of ours have: they are written anew whenever what they are made of has grown."""
-    if not file.is_file() or re.search(mark, file.read_text(encoding="utf-8", errors="replace")):
-        return
-    raise OutputError(
-        f"{file} is there already and was not written by this command; choose another {called}, or "
-        "move it away"
-    )
+    pattern that all of ours begin or end with: they are written anew whenever what they are made of has
+    grown. Also for one that cannot be written."""
+    if file.is_file() and not re.search(mark, file.read_text(encoding="utf-8", errors="replace")):
+        raise OutputError(
+            f"{file} is there already and was not written by this command; choose another {called}, or "
+            "move it away"
+        )
+    require_writable(file, called)
 
 
 class RunFolder:

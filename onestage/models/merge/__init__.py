@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from onestage.config import Section, nearest
 from onestage.data.stream import Stream
+from onestage.runfolder import require_writable
 
 if TYPE_CHECKING:
     from onestage.models.merge.run import Merged
@@ -81,7 +82,7 @@ class Merge(Section):
     """dare: of what is dropped; ama: of the order. Default: 0."""
     data: Stream | None = None
     """Records: AMA's responses, and what models are compared on."""
-    max_length: int = 2048
+    max_length: int = Field(default=2048, ge=2)
     """Longest path in tokens."""
     min_score: float | None = None
     """Scored responses are good from here on."""
@@ -102,6 +103,7 @@ class Merge(Section):
             raise ValueError("ama needs good responses of the aligned model: give --data")
         if self.out.exists():
             raise ValueError(f"{self.out} exists already: choose another --out")
+        require_writable(self.out)
         return self
 
     def _check_models(self) -> None:

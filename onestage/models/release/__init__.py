@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from onestage.config import Section, nearest
+from onestage.runfolder import require_writable
 
 if TYPE_CHECKING:
     from onestage.models.release.write import Exported
@@ -59,6 +60,7 @@ class Export(Section):
             raise ValueError("--converter is for --gguf: add that, or leave it out")
         if self.out.exists():
             raise ValueError(f"{self.out} exists already: choose another --out")
+        require_writable(self.out)
         return self
 
     @property
