@@ -19,6 +19,7 @@ from onestage.report.numbers import number
 from onestage.report.plain import read_plain
 from onestage.report.reading import Reader, mapping
 from onestage.report.trained import Part, is_run, read_run
+from onestage.runfolder import stages_in
 from onestage.runfolder.secrets import hidden
 
 MARK = "<!-- written by onestage push; a card without this line is left as it is -->"
@@ -52,7 +53,7 @@ def run_of(model: Path) -> Path | None:
 
 def model_of(place: Path) -> Path:
     """The model folder of a run, or the folder itself where it is one. Raises `ValueError`."""
-    for folder in (place, place / "model", *reversed(sorted(place.glob("*/model")))):
+    for folder in (place, place / "model", *(s / "model" for s in reversed(stages_in(place)))):
         if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             return folder
     raise ValueError(

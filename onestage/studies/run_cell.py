@@ -16,7 +16,15 @@ from transformers.utils import logging
 
 from onestage.config import first_line
 from onestage.data.kept import drop
-from onestage.runfolder import json_line, read_json, read_metrics, silent, write_json, write_text
+from onestage.runfolder import (
+    json_line,
+    read_json,
+    read_metrics,
+    silent,
+    stages_in,
+    write_json,
+    write_text,
+)
 from onestage.studies import worlds
 from onestage.studies.cells import Cell, within
 from onestage.studies.variables import filled
@@ -209,7 +217,7 @@ def _without_its_stages(saved: Path, base: Path, folder: Path) -> Path:
 
 def spent(run: Path) -> dict[str, float]:
     """What a run took, and its last held-out losses (`eval/...`), as metrics. Of all its stages."""
-    folders = sorted(part.parent for part in run.glob("*/metrics.jsonl")) or [run]
+    folders = [one for one in stages_in(run) if (one / "metrics.jsonl").is_file()] or [run]
     found = {"updates": 0.0, "tokens": 0.0}
     for folder in folders:
         lines = read_metrics(folder)

@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from onestage.runfolder import LOCK, OutputError, Say
+from onestage.runfolder import LOCK, OutputError, Say, stages_in
 
 DRAFT = re.compile(
-    r"\.(?P<whole>step-\d+|model|model_last|start|[a-z]+\.(?:json|jsonl|yaml))-[a-z0-9_]{8}(?P<old>-old)?"
+    r"\.(?P<whole>step-\d+|model|model_last|start|[a-z_]+\.(?:json|jsonl|yaml))-[a-z0-9_]{8}(?P<old>-old)?"
 )
 """The names of what is written beside its place before it takes it (`runfolder.disk`), and of what
 steps aside for it."""
@@ -127,7 +127,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 def _places(folder: Path) -> Iterator[Path]:
     """Where a run, and each of its stages, writes."""
-    for run in (folder, *folder.glob("[0-9]*-*")):
+    for run in (folder, *stages_in(folder)):
         yield from (place for place in (run, run / "checkpoints") if place.is_dir())
 
 

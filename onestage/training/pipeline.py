@@ -24,6 +24,7 @@ from onestage.models import Model
 from onestage.models.lent import lent
 from onestage.models.start import prepare
 from onestage.runfolder import (
+    EVALUATIONS,
     OutputError,
     Say,
     digest_of,
@@ -160,7 +161,7 @@ def _goes_on(folder: Path, accelerator: Any, say: Say) -> bool:
         )
     if started and accelerator.is_main_process:
         say(f"{folder}: the run was ended before its first checkpoint, so it starts over")
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        for name in ("metrics.jsonl", "samples.jsonl", EVALUATIONS):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(folder / "start", ignore_errors=True)

@@ -14,7 +14,7 @@ from onestage.config import RecipeError, Section, read_yaml
 from onestage.data.given import has_splits
 from onestage.data.stream import Stream
 from onestage.models.policy import Policy
-from onestage.runfolder import Say, read_metrics, silent
+from onestage.runfolder import Say, read_metrics, silent, stages_in
 from onestage.training.callbacks import Callback, require_told
 from onestage.training.check import Checked, check_recipe
 from onestage.training.parts import Given
@@ -40,8 +40,8 @@ class Trained:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, of all stages one after another."""
-        folders = sorted(self.out.glob("[0-9]*-*/metrics.jsonl")) or [self.out / "metrics.jsonl"]
-        return [line for file in folders for line in read_metrics(file.parent)]
+        begun = [one for one in stages_in(self.out) if (one / "metrics.jsonl").is_file()]
+        return [line for folder in begun or [self.out] for line in read_metrics(folder)]
 
     @property
     def policy(self) -> Policy:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from onestage.runfolder import taken
+from onestage.runfolder import stages_in, taken
 from onestage.runfolder.disk import DiskFullError, no_room
 from onestage.training.checkpoints import Checkpoints
 
@@ -27,7 +27,7 @@ def told_what_is_whole(out: Path) -> Iterator[None]:
 
 
 def _advice(out: Path) -> str:
-    stages = sorted(folder.parent.name for folder in out.glob("*/model") if folder.is_dir())
+    stages = [stage.name for stage in stages_in(out) if (stage / "model").is_dir()]
     runs = [out, *(folder.parent for folder in out.glob("*/checkpoints"))]
     saved = [checkpoint for run in runs for checkpoint in Checkpoints(run).all()]
     newest = max(saved, key=lambda checkpoint: checkpoint.stat().st_mtime, default=None)

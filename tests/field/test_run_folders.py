@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,15 +19,38 @@ from support.tiny import write_recipe
 from typer.testing import CliRunner
 
 from onestage.cli import app
+from onestage.report.card import model_of
 from onestage.report.reading import Reader
-from onestage.runfolder import OutputError, RunFolder, read_metrics
+from onestage.runfolder import OutputError, RunFolder, read_metrics, stages_in
+from onestage.studies.run_cell import spent
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.lock import held
 from onestage.training.parts import make_accelerator
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import Train, parse_recipe
+from onestage.training.train import Trained
 
 Make = Callable[..., dict[str, Any]]
+
+
+def _run_in(out: Path) -> Path:
+    """The run of a folder, or its first stage."""
+    return next(iter(stages_in(out)), out)
+
+
+def test_the_tenth_stage_stands_behind_the_ninth(tmp_path: Path) -> None:
+    for number in (10, 9, 1, 11):
+        folder = tmp_path / f"{number}-dpo"
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "config.json").write_text("{}")
+        line = {"step": 1, "tokens": 5, "eval/loss": number}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "2-notes").write_text("somebody's")
+    assert [one.name for one in stages_in(tmp_path)] == ["1-dpo", "9-dpo", "10-dpo", "11-dpo"]
+    lines = Trained(tmp_path, tmp_path / "model").metrics
+    assert [line["eval/loss"] for line in lines] == [1, 9, 10, 11]
+    assert spent(tmp_path)["eval/loss"] == 11  # of the last
+    assert model_of(tmp_path) == tmp_path / "11-dpo" / "model"
 
 
 def test_checkpoints_go_by_number(tmp_path: Path) -> None:
@@ -52,13 +76,15 @@ def test_drafts_of_dead_runs_are_cleared_and_what_stepped_aside_goes_back(tmp_pa
     for name in (*dead, *aside, *stays):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").write_text(name)
-    (tmp_path / ".metrics.jsonl-aaaaaaaa").write_text("")
+    files = [tmp_path / ".metrics.jsonl-aaaaaaaa", tmp_path / ".keep_items.json-aaaaaaaa"]
+    for file in files:
+        file.write_text("")
     said: list[str] = []
     with held(tmp_path, said.append):
-        assert not any((tmp_path / name).exists() for name in (*dead, *aside))
+        assert not any((tmp_path / name).exists() for name in (*dead, *aside, *files))
         assert all((tmp_path / name / "file").read_text() == name for name in stays)
         assert all((tmp_path / n / "file").read_text() == was for was, n in aside.items())
-    assert said == [f"removed 7 unfinished drafts that a killed run left in {tmp_path}"]
+    assert said == [f"removed 8 unfinished drafts that a killed run left in {tmp_path}"]
 
 
 HOLD = """
@@ -163,8 +189,10 @@ def test_killed_before_the_first_checkpoint_it_starts_over_and_says_so(
         else:
             with pytest.raises(MemoryError):
                 carry_out(recipe, out, say=quiet, callbacks=[At(1, crash)])
+            (_run_in(out) / "evaluations.jsonl").write_text('{"step": 0}\n')
         said: list[str] = []
         carry_out(recipe, out, say=said.append, resume=True)
+        assert not (_run_in(out) / "evaluations.jsonl").exists()
         assert any("starts over" in line for line in said) or (stages and before == "before any")
         assert [line["step"] for line in read_metrics(out / "1-a" if stages else out)] == [1, 2]
         name = "model/adapter_model.safetensors"
