@@ -42,7 +42,7 @@ def check(
     delimiter: Delimiter = None,
     subset: Subset = None,
     max_length: Annotated[
-        int, typer.Option(help="For a data file, with --tokenizer: longest path.")
+        int, typer.Option(min=2, help="For a data file, with --tokenizer: longest path.")
     ] = MAX_LENGTH,
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Estimate memory and time on so many GPUs.")

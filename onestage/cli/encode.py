@@ -32,7 +32,7 @@ def encode(
     max_length: Annotated[
         int | None,
         typer.Option(
-            help="For data files: as train.max_length of the recipes.", show_default="1024"
+            min=2, help="For data files: as train.max_length of the recipes.", show_default="1024"
         ),
     ] = None,
     kind: Kind = None,

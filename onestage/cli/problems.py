@@ -12,7 +12,8 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -99,7 +100,8 @@ def _command(called: str, name: str, rows: Rows, converted: Rows | None) -> Any:
         options.append(option)
 
     def make(*, out: Path, force: bool, **given: Any) -> None:
-        taken = {key: as_meant(given[key]) for key, as_meant in read.items()}
+        said = {key: given[key] for key in read}
+        taken = {key: said[key] if said[key] is None else read[key](said[key]) for key in read}
         if converted and given["own"]:
             own = _rows(given["own"], "train", None)
             _write(out, converted(own, **_of(rows, converted, taken)), force)
@@ -140,18 +142,19 @@ def _option(
 ) -> tuple[inspect.Parameter, Callable[[Any], Any]]:
     """The option of a parameter of `rows`, and what reads the words it is given.
 
-    Two whole numbers are written 3 or 3-4, a sequence of words a,b,c, anything else as it is.
+    Two whole numbers are written 3 or 3-4, a sequence of words or numbers a,b,c, anything else as it is.
     """
     kind, *said = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    kind = _given(kind)
     flag, default = f"--{parameter.name.replace('_', '-')}", parameter.default
     given = default is not inspect.Parameter.empty
     read: Callable[[Any], Any]
     if kind == tuple[int, int]:
         default = "-".join(map(str, default)) if given else default
         kind, read = str, partial(_range, flag)
-    elif get_origin(kind) is Sequence:
-        default = ",".join(default) if given else default
-        kind, read = str, _words
+    elif isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Sequence):
+        default = ",".join(map(str, default)) if given and default is not None else default
+        kind, read = str, partial(_words, flag, next(iter(get_args(kind)), str))
     else:
         # Some words of which one is meant (Literal) are a text here: `rows` says which are allowed.
         kind = read = kind if kind in (int, float, bool) else str
@@ -163,8 +166,19 @@ def _option(
     return _keyword(parameter.name, Annotated[kind, option], default), read
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
+def _given(kind: Any) -> Any:
+    """The type of what is given, where nothing need be."""
+    others = [one for one in get_args(kind) if one is not type(None)]
+    optional = get_origin(kind) in (Union, UnionType) and len(others) == 1
+    return others[0] if optional else kind
+
+
+def _words(option: str, kind: Any, text: str) -> list[Any]:
+    make = kind if kind in (int, float) else str
+    try:
+        return [make(word.strip()) for word in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"{option} {text!r}: expected numbers, as in 3,4") from error
 
 
 def _range(option: str, text: str) -> tuple[int, int]:
@@ -199,5 +213,7 @@ def _write(out: Path, rows: Iterable[Mapping[str, Any]], force: bool) -> None:
         for row in rows:
             opened.write(json_line(row).encode("utf-8", "backslashreplace"))
             count += 1
+        if not count:
+            raise ValueError(f"{out} is not written: there is not one row to make a problem of")
     say(f"{out}: {count:,} problems")
     then(f"onestage check {word(out)} --kind check")

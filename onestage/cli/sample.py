@@ -76,15 +76,16 @@ def sample(
         from onestage.data.wishes import read_wish
         from onestage.rollout.engines import Decoding
 
-    given = {"out": out, "only_ended": only_ended, "as_messages": as_messages, "system": system}
-    _refuse_unused(prompts is None, given, {"top_p": top_p != 1, "seed": seed != 0}, temperature)
+    told = {"out": out, "only_ended": only_ended, "as_messages": as_messages, "system": system}
+    _refuse_unused(prompts is None, told, {"top_p": top_p != 1, "seed": seed != 0}, temperature)
     wishes = dict(map(read_wish, wish or ()))
     free(out, force)
+    how = Decoding(max_new_tokens, temperature, top_p)
+    given = [] if prompts is None else prompts_of(str(prompts), as_messages)
     quiet_libraries()
     policy = load_model(model, tokenizer, dtype)
-    how = Decoding(max_new_tokens, temperature, top_p)
     if prompts is not None:
-        _complete(policy, prompts_of(str(prompts), as_messages), out, how, seed, wishes, only_ended)
+        _complete(policy, given, out, how, seed, wishes, only_ended)
     else:
         _chat(policy, system, how, seed, wishes)
 
@@ -121,6 +122,8 @@ def _complete(
     from onestage.rollout.complete import drawn
     from onestage.runfolder import write_text
 
+    for number, prompt in enumerate(given, 1):  # before anything is sampled
+        _require_written(prompt, number, out)
     asked = [replace(prompt, turns=wished(prompt.turns, wishes)) for prompt in given]
     for note, count in noted(policy.tokenizer, asked).items():
         complaints.print(
@@ -141,6 +144,7 @@ def _complete(
     what = "were left out" if only_ended else "are among them (--only-ended leaves those out)"
     told = f"; {cut:,} cut at {how.max_completion_length} tokens {what}" if cut else ""
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
         say(f"{out}: {len(rows):,} completions{told}")
         then(f"onestage check {word(out)}")
@@ -149,6 +153,14 @@ def _complete(
         console.print(f"[bold]{escape(str(row['prompt']))}[/]\n{escape(row['completion'])}\n")
     if told:  # beside what may be kept
         complaints.print(f"{len(rows):,} completions{told}", highlight=False, soft_wrap=True)
+
+
+def _require_written(prompt: Prompt, number: int, out: Path | None) -> None:
+    """Raise `ValueError` for a prompt whose row JSON Lines could not hold: a date out of a table."""
+    try:
+        json.dumps(prompt.row() if out is not None else None)
+    except TypeError as error:
+        raise ValueError(f"prompt {number}: cannot stand in {out} ({error})") from error
 
 
 def _chat(policy: Any, system: str | None, how: Any, seed: int, wishes: Mapping[str, Wish]) -> None:

@@ -23,7 +23,7 @@ def score(
     column: Column = None,
     score_range: ScoreRange = (0, 1),
     tokenizer: Tokenizer = None,
-    max_length: Annotated[int, typer.Option(help="Longest path in tokens.")] = 2048,
+    max_length: Annotated[int, typer.Option(min=2, help="Longest path in tokens.")] = 2048,
     dtype: Dtype = "auto",
     force: Force = False,
 ) -> None:

@@ -31,7 +31,7 @@ def serve(
         str | None, typer.Option(help="What requests call it. [default: the run's name]")
     ] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines ask.")] = HOST,
-    port: Annotated[int, typer.Option(help="Of the server.")] = PORT,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server.")] = PORT,
     run: Annotated[
         bool, typer.Option("--run", help="Run the command instead of printing it.")
     ] = False,

@@ -64,7 +64,7 @@ class Prompt:
             return given
         if isinstance(given, Mapping):
             return _prompt(RawRow("a prompt", given), Stream(name="prompts", path="prompts"))
-        return Prompt(given if isinstance(given, str) else tuple(given))
+        return Prompt(given if isinstance(given, str) else messages_of(given, "a prompt"))
 
     def row(self) -> dict[str, Any]:
         """Columns that give this prompt when they are read."""
@@ -76,13 +76,14 @@ class Prompt:
 
 
 def prompts_of(path: str, as_messages: bool = False) -> list[Prompt]:
-    """The prompts of a file of rows, or of plain text, one a line.
+    """The prompts of rows (a file, a folder, a hub data set), or of a file of plain text, one a line.
 
     as_messages: plain prompts as a user's message, as a stream with `as_messages` has them. Raises
     ValueError with the place of a prompt that cannot be read, or where there is none.
     """
     stream = Stream(path, as_messages=as_messages)
-    if path.lower().endswith(TEXT_SUFFIXES) or not path.lower().endswith(SUFFIXES):
+    named = path.lower()
+    if named.endswith(TEXT_SUFFIXES) or not (named.endswith(SUFFIXES) or _is_elsewhere(path)):
         rows = (RawRow(path, {"prompt": text}) for _, text in lines_of(Path(path).expanduser()))
         found = [_prompt(row, stream) for row in rows]
     else:
@@ -90,6 +91,11 @@ def prompts_of(path: str, as_messages: bool = False) -> list[Prompt]:
     if not found:
         raise ValueError(f"{path} holds no prompt")
     return found
+
+
+def _is_elsewhere(path: str) -> bool:
+    """Whether a path without an ending of ours is no file of text: a folder, a pattern, a data set."""
+    return not Path(path).expanduser().is_file()
 
 
 def noted(tokenizer: Any, prompts: Sequence[Prompt]) -> dict[str, int]:

@@ -51,7 +51,8 @@ def score_file(
 ) -> tuple[int, list[Refusal]]:
     """Score every record of a stream into a JSON Lines file, written whole or not at all.
 
-    Returns the number of lines and the rows that could not be scored.
+    Returns the number of lines and the rows that could not be scored. Raises `ValueError` where none
+    could.
     """
     refused: list[Refusal] = []
     # What a model says of a response does not depend on who judged it.
@@ -65,6 +66,11 @@ def score_file(
                 yield item
 
     lines = [json.dumps(line) for line in score_records(policy, usable(), max(max_length, 2048))]
+    if not lines:
+        first = f" ({refused[0].where}: {refused[0].reason})" if refused else ""
+        raise ValueError(
+            f"{stream.path}: no response is left to score{first}; {out} is not written"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, "".join(line + "\n" for line in lines))
     return len(lines), refused

@@ -9,11 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from onestage.rollout.group import Group
 from onestage.rollout.hints import Hint
 from onestage.rollout.rewards import Answer, Failure, Reward
+
+SHOWN = 60
+"""Characters of what is no reward that are told."""
 
 
 class RewardFailedError(RuntimeError):
@@ -55,7 +58,7 @@ def reward(
         if not answers:
             continue
         # All of a stream's answers in one call, which a reward can spread over workers or batches.
-        parts = {part: _judged(part, judge, answers) for part, _, judge in stream.rewards}
+        parts = {part: judged(part, judge, answers) for part, _, judge in stream.rewards}
         weights = {part: weight for part, weight, _ in stream.rewards}
         at = 0
         for group in mine:
@@ -71,9 +74,9 @@ def reward(
             group.totals = _totals(group, weights, missing, missing_eos_penalty)
 
 
-def _judged(part: str, judge: Reward, answers: Sequence[Answer]) -> Sequence[float | Failure]:
-    """A reward of each answer. Raises ValueError where a stranger's class gives another number of them,
-    or something else."""
+def judged(part: str, judge: Reward, answers: Sequence[Answer]) -> list[float | Failure]:
+    """A reward of each answer: a finite number, or why there is none. Raises ValueError where a
+    stranger's class gives another number of them, or something else."""
     found = judge(answers)
     size = len(found) if hasattr(found, "__len__") else None
     if size != len(answers):
@@ -81,7 +84,19 @@ def _judged(part: str, judge: Reward, answers: Sequence[Answer]) -> Sequence[flo
         raise ValueError(
             f"reward {part}: must give a list of {len(answers)} rewards, one of each answer; gave {what}"
         )
-    return found
+    return [_finite(value) for value in found]
+
+
+def _finite(value: Any) -> float | Failure:
+    if isinstance(value, Failure):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isfinite(number) and not isinstance(value, str):
+        return number
+    return Failure("value", f"gave {str(value)[:SHOWN]!r}, which is no finite number")
 
 
 def spent(problems: Mapping[str, Problems]) -> dict[str, float]:

@@ -9,13 +9,14 @@ from contextlib import nullcontext
 from onestage.data.encoded import Encoded
 from onestage.data.record import Refusal
 from onestage.models.policy import Policy
-from onestage.objectives import Objective
+from onestage.objectives import Objective, called
 from onestage.rollout.engines import Decoding
 from onestage.rollout.engines.transformers import Transformers
 from onestage.rollout.group import Group, choose_hint
 from onestage.rollout.hints import Hint
 from onestage.rollout.hints.none import NoHint
 from onestage.rollout.parcel import answered_with
+from onestage.rollout.problems import judged
 from onestage.rollout.rewards import Failure, Reward
 from onestage.training.sampled import Remembering
 from onestage.training.score import require
@@ -52,6 +53,13 @@ def answer(
     Raises `ValueError` for records that are no problems, where a reward could not be found, and where
     something is missing that the objective needs.
     """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    if objective.relative and (count < 2 or how.temperature == 0):
+        raise ValueError(
+            f"{called(objective)} compares the answers to a problem with each other: give a count of at "
+            f"least 2 and a temperature above 0, got {count} and {how.temperature:g}"
+        )
     tokenizer, asked = policy.tokenizer, _problems(problems)
     if tokenizer is None:
         raise ValueError("the policy has no tokenizer of its own: load it with one")
@@ -93,7 +101,8 @@ def _group(record: Encoded, hint: Hint, step: int, key: str, count: int) -> Grou
 
 
 def _judge(groups: Sequence[Group], reward: Reward) -> None:
-    found = iter(reward([answer for group in groups for answer in group.answers]))
+    answers = [answer for group in groups for answer in group.answers]
+    found = iter(judged(type(reward).__name__.lower(), reward, answers))
     for group in groups:
         totals = []
         for value in (next(found) for _ in group.answers):

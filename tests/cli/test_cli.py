@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from support.tiny import make_tokenizer, write_recipe, write_rows
@@ -220,3 +223,19 @@ def test_a_scored_adapter_is_its_base_and_adapter(
         call("score", "--model", model, "--data", data, "--out", out, "--force")
         sums.append(np.mean([json.loads(line)["logp"] for line in out.read_text().splitlines()]))
     assert sums[1] > sums[0] + 1
+    short = ("--max-length", "2", "--out", tmp_path / "none.jsonl")
+    told = call("score", "--model", model_folder, "--data", data, *short, code=1)
+    assert "no response is left to score" in told
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_row_that_json_cannot_hold_is_known_before_anything_is_sampled(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    asked = [{"role": "user", "content": "hi"}]
+    rows = {"prompt": [asked], "chat_template_kwargs": [{"day": date(2026, 1, 1)}]}
+    pq.write_table(pa.table(rows), tmp_path / "p.parquet")
+    words = ("sample", "--model", model_folder, "--prompts", tmp_path / "p.parquet")
+    told = call(*words, "--out", tmp_path / "o.jsonl", "--max-new-tokens", "2", code=1)
+    assert "prompt 1: cannot stand in" in told
+    call(*words, "--max-new-tokens", "2")

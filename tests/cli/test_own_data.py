@@ -173,6 +173,37 @@ def own(here: Path, *rows: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (here / "out.jsonl").read_text().splitlines()]
 
 
+MAKER = """
+from dataclasses import dataclass
+from onestage.rollout.rewards import Reward
+
+@dataclass(frozen=True)
+class Mine(Reward):
+    def __call__(self, answers):
+        return [0.0 for _ in answers]
+    @classmethod
+    def rows(cls, most: int | None = None, steps: list[int] = (1, 2), word: str | None = None):
+        \"\"\"Problems.\"\"\"
+        if most != 0:
+            yield {"prompt": repr((most, steps, word)), "answer": "1"}
+"""
+
+
+def test_options_of_another_package_s_checker_have_its_types(here: Path) -> None:
+    (here / "mine.py").write_text(MAKER)
+    make = ("problems", "./mine.py:Mine", "--force", "--out", "out.jsonl")
+    for words, told in (
+        ((), "(None, [1, 2], None)"),
+        (("--most", "3", "--steps", "4,5", "--word", "7"), "(3, [4, 5], '7')"),
+    ):
+        call(*make, *words)
+        assert json.loads((here / "out.jsonl").read_text())["prompt"] == told
+    assert "--steps '4,x': expected numbers" in call(*make, "--steps", "4,x", code=1)
+    (here / "out.jsonl").unlink()
+    assert "there is not one row to make a problem of" in call(*make, "--most", "0", code=1)
+    assert not (here / "out.jsonl").exists()
+
+
 def test_countdown_makes_problems_of_one_s_own_numbers(here: Path) -> None:
     from onestage.rollout.rewards import Answer
     from onestage.rollout.rewards.countdown import Countdown

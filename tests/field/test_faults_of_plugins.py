@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from onestage import objectives, schedules
 from onestage.objectives._laws import laws as objective_laws
-from onestage.rollout.problems import _judged
+from onestage.rollout.problems import judged
+from onestage.rollout.rewards import Failure
 from onestage.schedules._laws import laws as schedule_laws
+from onestage.training.answered import _judge
 
 OBJECTIVE = """from dataclasses import dataclass
 from onestage.objectives import Objective
@@ -61,4 +64,17 @@ def test_what_a_file_raises_is_told_once_with_its_line(
 )
 def test_a_reward_for_each_answer(gives: Any, words: str) -> None:
     with pytest.raises(ValueError, match=f"reward mine: must give a list of 2 rewards.*{words}"):
-        _judged("mine", lambda answers: gives, [object(), object()])  # type: ignore
+        judged("mine", lambda answers: gives, [object(), object()])  # type: ignore
+
+
+@pytest.mark.parametrize("gives", [float("nan"), float("-inf"), None, "1.0"])
+def test_what_is_no_finite_number_is_a_failure_and_counted(gives: Any) -> None:
+    """Not the worst of its group without a word, and no advantage that is not a number."""
+    found = judged("mine", lambda answers: [gives, True], [object(), object()])  # type: ignore
+    assert isinstance(found[0], Failure)
+    assert found[0].sort == "value"
+    assert f"gave '{gives}', which is no finite number" == found[0].reason
+    assert found[1] == 1.0
+    group: Any = SimpleNamespace(answers=[object()], record=SimpleNamespace(id="a:1"))
+    with pytest.raises(ValueError, match="a:1: no reward was found"):
+        _judge([group], lambda answers: [gives])  # type: ignore

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from support.tiny import make_tokenizer
+from support.tiny import make_tokenizer, write_rows
 
 from onestage.data.encoded import Encoded
+from onestage.data.prompts import Prompt, prompts_of
 from onestage.data.reading import read
 from onestage.data.template import TemplateError
 from onestage.data.tokenize import encode, prompt_ids, whole_ids
 from onestage.rollout import complete as module
 from onestage.rollout.complete import complete
 from onestage.rollout.engines import Completion, Decoding
+
+NO_PROMPTS: list[tuple[Any, str]] = [
+    (["say one", "say two"], r"`a prompt\[0\]`"),
+    ([{"role": "user"}], r"`a prompt\[0\]`"),
+    ([], "non-empty list of messages"),
+    (None, "non-empty list of messages"),
+    (3, "non-empty list of messages"),
+]
+
+
+@pytest.mark.parametrize(("given", "words"), NO_PROMPTS)
+def test_what_is_no_prompt_is_answered_by_nobody(given: Any, words: str) -> None:
+    """A message without content was answered as if the user had said something."""
+    with pytest.raises(ValueError, match=words):
+        Prompt.given(given)
+
+
+def test_prompts_of_a_folder_and_of_what_is_not_there(tmp_path: Path) -> None:
+    rows = [{"prompt": "2+2?"}, {"prompt": "3+3?"}]
+    (tmp_path / "in").mkdir()
+    write_rows(tmp_path / "in" / "a.jsonl", rows)
+    (tmp_path / "prompts.md").write_text("2+2?\n\n3+3?\n")
+    for place in ("in", "prompts.md"):
+        found = prompts_of(str(tmp_path / place))
+        assert [one.turns for one in found] == ["2+2?", "3+3?"]
+    with pytest.raises(ValueError, match="no such file or folder"):
+        prompts_of(str(tmp_path / "nowhere"))
+
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}]
 

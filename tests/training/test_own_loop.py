@@ -141,6 +141,16 @@ def test_every_objective_of_sampled_answers(session: Run, start: Policy) -> None
     assert set(OFFLINE) | set(ONLINE) | {"bradley_terry"} == set(NAMES)
 
 
+def test_groups_that_cannot_teach_are_refused_as_a_run_refuses_them() -> None:
+    nobody: Any = object()
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        one.answer(nobody, [], Longer(), made("reinforce"), count=0)
+    greedy = one.Decoding(temperature=0.0)
+    for options in ({"count": 1}, {"how": greedy}):
+        with pytest.raises(ValueError, match="grpo compares the answers to a problem with each ot"):
+            one.answer(nobody, [], Longer(), made("grpo"), **options)  # type: ignore
+
+
 def test_answers_are_those_of_a_rollout(recipe_of: Make, tmp_path: Path) -> None:
     """Greedily, so that no random number has a say."""
     recipe = recipe_of("pair", objective="dpo")
