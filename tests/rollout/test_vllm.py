@@ -29,7 +29,7 @@ from onestage.models.policy import Policy
 from onestage.rollout.answer import Answering
 from onestage.rollout.engines import Completion, Decoding, Request, _vllm_link, make, names
 from onestage.rollout.engines._agreement import CHECKED, EngineGapError, gap
-from onestage.rollout.engines._vllm_link import ServerError
+from onestage.rollout.engines._vllm_link import Link, RefusedError, ServerError
 from onestage.rollout.engines.vllm import seed_of
 
 # PEFT looks for the config of a model that was made here.
@@ -488,6 +488,40 @@ def test_a_server_that_is_not_there(tokenizer: Any) -> None:
     options = {"name": "vllm", "base_url": "http://127.0.0.1:9", "timeout": 0.1}
     with pytest.raises(ValueError, match=r"no answer from the vLLM server at http://127.0.0.1:9"):
         make(options, policy_model(), tokenizer)
+
+
+def test_where_nobody_listens_that_is_said_within_seconds(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_vllm_link, "UNHEARD", 0.1)
+    options = {"name": "vllm", "base_url": "http://127.0.0.1:9"}
+    with pytest.raises(ValueError, match=r"refused.*timeout: SECONDS waits for a server that is"):
+        make(options, policy_model(), tokenizer)
+
+
+def test_a_server_that_starts_is_waited_for_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_vllm_link, "PAUSE", 0.01)
+    answers: list[Exception | None] = [
+        RefusedError("no answer: loading", 503),
+        ServerError("no answer: timed out"),
+        None,
+    ]
+    told: list[str] = []
+
+    def get(link: Link, path: str, patience: float) -> None:
+        if (error := answers.pop(0)) is not None:
+            raise error
+
+    monkeypatch.setattr(Link, "get", get)
+    Link("http://here").wait(None, told.append)
+    assert told == ["no answer: loading; waits up to 240 s more for it to be up"]
+    assert not answers
+    # One that has no such thing as a state is no vLLM, however long one waits.
+    answers.append(RefusedError("answers /health with 404", 404))
+    with pytest.raises(RefusedError, match="404"):
+        Link("http://here").wait(None, told.append)
 
 
 def test_a_server_that_hangs(

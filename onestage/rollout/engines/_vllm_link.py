@@ -6,10 +6,13 @@ so that one that died, or hangs, or whose machine is gone, is told within two mi
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import selectors
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +20,14 @@ from urllib.parse import urlsplit
 WATCH = 60.0
 """Seconds of waiting after which a server is asked whether it is well; as many it may take to say so."""
 AGAIN = "start it, and go on with --resume where the run had begun (docs/rollout.md)"
+STARTING = 240.0
+"""Seconds that a server may take from listening to being up."""
+UNHEARD = 3.0
+"""Seconds after which it is told that nobody listens."""
+SECONDS = "SECONDS waits for a server that is being started"
+TELL = 20.0
+"""Seconds of waiting from one line to the next."""
+NOWHERE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
 PAUSE = 1.0
 """Seconds between two looks whether a server is up."""
 BROKEN = http.HTTPStatus.INTERNAL_SERVER_ERROR
@@ -43,16 +54,37 @@ class Link:
 
     base_url: str
 
-    def wait(self, seconds: float) -> None:
-        """Until it is up; raises `ServerError` after some seconds."""
-        end = time.monotonic() + seconds
+    def wait(
+        self, seconds: float | None = None, tell: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """Until it is up, for some seconds, which `tell` is told of. Where none are given: as long as a
+        server takes to start, if somebody listens there, and else no longer than to look again.
+
+        Raises `ServerError`, at once for one that says it has no such thing as a state.
+        """
+        began, told = time.monotonic(), 0.0
         while True:
+            spent = time.monotonic() - began
+            most = STARTING if seconds is None else seconds
             try:
-                self.get("/health", patience=max(end - time.monotonic(), PAUSE))
+                self.get("/health", patience=max(min(most - spent, TELL), PAUSE))
                 return
-            except ServerError:
-                if time.monotonic() + PAUSE > end:
+            except RefusedError as error:
+                if error.status < BROKEN:
                     raise
+                failed: ServerError = error
+            except ServerError as error:
+                failed = error
+            alone = seconds is None and _is_nobody(failed.__cause__)
+            spent = time.monotonic() - began
+            if spent + PAUSE > (UNHEARD if alone else most):
+                raise (
+                    ServerError(f"{failed}; timeout: {SECONDS}") if alone else failed
+                ) from failed
+            if spent >= told and not alone:
+                left = f"waits up to {most - spent:.0f} s more for it to be up"
+                tell(f"{str(failed).removesuffix(f'; {AGAIN}')}; {left}")
+                told = spent + TELL
             time.sleep(PAUSE)
 
     def get(self, path: str, patience: float | None = None) -> Any:
@@ -104,6 +136,13 @@ class Link:
             waiting.register(sock, selectors.EVENT_READ)
             while not waiting.select(WATCH):
                 self.get("/health", patience=WATCH)
+
+
+def _is_nobody(error: BaseException | None) -> bool:
+    """Whether there was nobody to take a connection."""
+    if isinstance(error, ConnectionRefusedError | socket.gaierror):
+        return True
+    return isinstance(error, OSError) and error.errno in NOWHERE
 
 
 def _told(raw: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -34,6 +35,11 @@ CONCURRENT = 64
 """Requests that wait for a server at once."""
 
 
+def _tell(line: str) -> None:
+    """While a run waits it has said nothing of its engine yet."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Server:
     """A server that is up, and was found to serve the policy's model."""
 
@@ -44,12 +50,12 @@ class Server:
         *,
         base_url: str,
         group_port: int,
-        timeout: float,
+        timeout: float | None,
         handover: str | None,
     ) -> None:
         self.link = Link(base_url)
         try:
-            self.link.wait(timeout)
+            self.link.wait(timeout, _tell if rank() == 0 else lambda line: None)
             self.offer = offer_of(self.link)
             check_model(self.link, self.offer, model, tokenizer)
         except ServerError as error:

@@ -45,8 +45,9 @@ class Vllm(Engine):
     """Of the server."""
     group_port: int = 51216
     """Through which the server is sent weights (NCCL)."""
-    timeout: float = 240.0
-    """Seconds to wait for the server to be up."""
+    timeout: float | None = None
+    """Seconds to wait for the server to be up, also where nobody listens yet. Default: one that listens
+    and is not up is waited for (240 s), and where nobody listens that is said at once."""
     handover: str | None = None
     """A folder that the server reads too, for weights and adapters on their way to it; default: one for
     temporary files, where the server is on this machine."""
