@@ -34,8 +34,12 @@ def cache(
     if not place.is_dir():
         raise ValueError(f"{place}: there is no such folder; give the cache_dir of your recipes")
     found = list(kept_in(place))
-    old = [one for one in found if one.idle >= older]
+    idle = [one for one in found if one.idle >= older]
+    old = [one for one in idle if not one.held]
     console.print(_table(found, old, older))
+    if len(old) < len(idle):
+        left = len(idle) - len(old)
+        say(f"{left:,} more are left, which a run that goes on may open again")
     if not remove:
         if old:
             then(f"onestage cache {word(place)} --older {older:g} --remove")

@@ -7,11 +7,13 @@ that have come.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 from onestage.data.kept import drop
@@ -25,6 +27,8 @@ ROOMS = {
 """Folders of a cache. What worlds of studies keep there (`lab`) is not among them: it is not looked for
 again by its content alone."""
 DAY = 86400.0
+MARK = ".run-"
+"""How the names of files begin in which a run says what it may open again."""
 
 
 class Kept(NamedTuple):
@@ -35,6 +39,56 @@ class Kept(NamedTuple):
     bytes: int
     idle: float
     """Days since it was made or found."""
+    held: bool = False
+    """Whether a run that goes on may open it again (`InUse`)."""
+
+
+class InUse:
+    """What this process may open again at any time, however long that is: nobody takes it away for as
+    long as this lives.
+
+    What is open anyway stays readable when it is taken away, and needs none of this. The names stand in
+    a file of the room that is locked, so a mark falls with the process that made it.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[Path, int] = {}
+
+    def add(self, place: Path) -> None:
+        with suppress(
+            OSError
+        ):  # a cache that others may only read: then they remove nothing, either
+            room = place.parent
+            if room not in self._files:
+                self._files[room] = _marked(room)
+            os.write(self._files[room], f"{place.name}\n".encode())
+
+    def __del__(self) -> None:
+        for file in self._files.values():
+            os.close(file)
+
+
+def _marked(room: Path) -> int:
+    """A new file of marks, open and locked before anybody can take it for one that was left behind."""
+    draft = room / f".new-{token_hex(8)}.lock"
+    file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.replace(draft, draft.with_name(draft.name.replace(".new-", MARK)))
+    return file
+
+
+def _held_in(room: Path) -> set[str]:
+    """Names of what runs that go on may open again; marks of others are cleared away."""
+    found: set[str] = set()
+    for mark in room.glob(f"{MARK}*.lock"):
+        with suppress(OSError), mark.open("r+") as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mark.unlink()
+            except BlockingIOError:
+                found.update(opened.read().split())
+    return found
 
 
 def used(place: Path) -> None:
@@ -48,13 +102,17 @@ def kept_in(cache: Path) -> Iterator[Kept]:
     now = time.time()
     for room in ROOMS:
         with suppress(FileNotFoundError, NotADirectoryError):
+            held = _held_in(cache / room)
             for place in sorted((cache / room).iterdir()):
                 if not place.name.endswith(".lock"):
-                    yield _kept(room, place, now)
+                    yield _kept(room, place, now)._replace(held=place.name in held)
 
 
 def remove(one: Kept) -> bool:
-    """Take it away; whether that was allowed, and nobody has used it since it was looked at."""
+    """Take it away; whether that was allowed, no run that goes on may open it again, and nobody has used
+    it since it was looked at."""
+    if one.place.name in _held_in(one.place.parent):
+        return False
     if _kept(one.room, one.place, time.time()).idle < one.idle:
         return False
     try:

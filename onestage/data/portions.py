@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onestage.data.cached import used
+from onestage.data.cached import InUse, used
 from onestage.data.encoded import Encoded
 from onestage.data.reading import read
 from onestage.data.store import Store, write_by_content
@@ -52,6 +52,13 @@ class Shelf(Sequence[Store]):
     def __init__(self, first: Store) -> None:
         self.first, self.folders = first, [first.folder]
         self._opened = lru_cache(maxsize=OPEN)(_opened)
+        self._in_use = InUse()
+        self._in_use.add(first.folder)
+
+    def add(self, folder: Path) -> None:
+        """One more, behind the others."""
+        self.folders.append(folder)
+        self._in_use.add(folder)
 
     def __len__(self) -> int:
         return len(self.folders)
@@ -119,7 +126,7 @@ class Portions:
                 f"holds {here} alone; give each kind a stream of its own"
             )
         self.edges.append(len(self) + len(found))
-        self.stores.folders.append(found.folder)
+        self.stores.add(found.folder)
         self.table.merge(found.table)
         # Of columns, a portion tells those of all rows that were read until then.
         self.table.unused, self.table.absent = found.table.unused, found.table.absent

@@ -12,9 +12,31 @@ from typer.testing import CliRunner
 
 from onestage.cli import app
 from onestage.data.cached import kept_in, remove
+from onestage.data.portions import Arriving, Portions
 from onestage.data.store import open_store
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
+
+
+def test_what_a_run_that_goes_on_may_open_again_is_left(tokenizer: Any, tmp_path: Path) -> None:
+    rows = [{"text": f"Text {n}."} for n in range(3)]
+    stream = Stream(str(write_rows(tmp_path / "a.jsonl", rows)), portion=1)
+    cache, encoder = tmp_path / "cache", Encoder(tokenizer, 64)
+    more = Arriving(stream, encoder, cache)
+    first = more()
+    assert first is not None
+    portions = Portions(first, more)
+    portions.reach(3)
+    open_store(Stream(str(write_rows(tmp_path / "b.jsonl", rows[:1]))), encoder, cache)
+    told = said(str(cache), "--older", "0", "--remove")
+    assert "3 more are left, which a run that goes on may open again" in told
+    assert "removed 1 of 4" in told
+    held = list(kept_in(cache))
+    assert [portions[n].id for n in range(3)] == [store[0].id for store in portions.stores]
+    assert [remove(one) for one in held] == [False] * 3
+    del portions
+    assert "removed 3 of 3" in said(str(cache), "--older", "0", "--remove")
+    assert not [place for place in (cache / "tokens").iterdir() if ".run-" in place.name]
 
 
 def said(*words: str) -> str:
