@@ -18,6 +18,8 @@ from onestage.config import RecipeError
 from onestage.data.portions import Portions
 from onestage.data.store import Store
 from onestage.data.stream import Stream
+from onestage.rollout import build as rollout
+from onestage.rollout.problems import Problems
 from onestage.runfolder import Say
 from onestage.training.agreeing import first_of_node, require_same, tell_all
 from onestage.training.read import Data, check_table, idle, told
@@ -32,11 +34,13 @@ def read_together(
     accelerator: Accelerator | None,
     read: Callable[[Mapping[str, str]], Data],
     streams: Sequence[Stream],
+    problems: Mapping[str, Problems],
     train: Train,
     say: Say,
 ) -> Data:
     """What `read` returns, on all ranks (`first_of_node`). From then on all have the next portion of a
-    stream come together, when they draw from it: they draw the same."""
+    stream come together, when they draw from it: they draw the same. `problems`: by stream, what judges
+    the answers to those that it holds."""
     data = first_of_node(accelerator, read)
     for stream in (stream for stream in streams if stream.portion):
         name, portions = stream.name, data.arriving[stream.name]
@@ -44,8 +48,9 @@ def read_together(
         for what in unused:
             say(f"data {name}, of its first portion: {what}")
         if accelerator:
-            made = partial(_more, stream, portions, unused, portions.more, train, accelerator, say)
-            portions.more = made
+            judged = {one: judge for one, judge in problems.items() if one == name}
+            known = (stream, portions, unused, portions.more, judged, train, accelerator, say)
+            portions.more = partial(_more, *known)
     return data
 
 
@@ -54,6 +59,7 @@ def _more(
     portions: Portions,
     unused: dict[str, None],
     make: Callable[[], Store | None],
+    judged: Mapping[str, Problems],
     train: Train,
     accelerator: Accelerator,
     say: Say,
@@ -79,6 +85,7 @@ def _more(
     for what in unused.keys() - idle(stream, found) if len(found) else ():
         del unused[what]
     check_table(f"{name}, portion {number}", found.table, train)
+    rollout.check(judged, {name: found})
     say(f"data {name}: portion {number}, {told(found.table)}")
     return found
 
@@ -106,9 +113,9 @@ def check(
             _refuse(stream.name, "nobody knows its size", "give it a weight, or per_step")
         if optimum and optimum.steps:
             _refuse(stream.name, "f* is measured on all of it", "give the values (optimum.given)")
-        if len(kinds) > 1 or data.train[stream.name].table.has_problems:
+        if len(kinds) > 1:
             held = ", ".join(kinds)
-            _refuse(stream.name, f"it holds {held}", "keep it to one kind, with responses")
+            _refuse(stream.name, f"it holds {held}", "keep it to one kind")
         for name in (terms.term_of[stream.name, kind] for kind in kinds):
             for need in sorted(terms.objectives[name].needs & BEFORE.keys()):
                 why = f"{name} needs {BEFORE[need]}, for all of it before the first step"

@@ -161,7 +161,8 @@ class Draft:
         self.cache = usable(self.cache, CACHED, warn or say)
         data, train = recipe.data, recipe.train
         asked = (data, recipe.watched, encoder, self.cache, say, warn or say)
-        self.data = read_together(accelerator, lambda t: read_data(*asked, t), data, train, say)
+        together = (data, self.problems, train, say)
+        self.data = read_together(accelerator, lambda t: read_data(*asked, t), *together)
         with self._noting():
             check_rows(self.data, recipe.train, self.config)
             check_problems(self.data, recipe.data)

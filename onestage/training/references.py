@@ -57,8 +57,9 @@ def fill(run: Run) -> None:
 
 
 def _fill_portion(run: Run, cache: ReferenceCache, asked: Reference, store: Store) -> None:
+    # Problems have no responses yet: these are read when they are sampled.
     with asked() as reference:
-        _fill(run, cache, store, reference)
+        _fill(run, cache, (record for record in store if not record.is_problem), reference)
 
 
 def _fill(run: Run, cache: ReferenceCache, records: Iterable[Encoded], policy: Policy) -> None:

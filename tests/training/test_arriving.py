@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from onestage.data.reading import read
 from onestage.data.record import Refusal
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
+from onestage.rollout.rewards import Reward
 from onestage.runfolder import read_json, read_metrics, silent
 from onestage.training.build import Draft
 from onestage.training.callbacks import Callback
@@ -173,6 +175,49 @@ def test_a_node_that_is_sent_other_rows_is_found_out(
 
     for said in on_ranks(2, work, nodes=2, seconds=60):
         assert "rank 1 has another portion 2 of the data asked than rank 0" in said
+
+
+@dataclass(frozen=True)
+class Answered(Reward):
+    """The longer the better, of problems with an answer."""
+
+    def __call__(self, answers: Any) -> list[Any]:
+        return [float(len(answer.completion)) for answer in answers]
+
+    def check(self, facts: Any) -> None:
+        if "answer" not in facts:
+            raise ValueError("no answer")
+
+
+def test_problems_arrive_and_a_reward_looks_at_each_portion(
+    recipe_of: Make, tmp_path: Path
+) -> None:
+    """Answered as they are drawn; in pieces the same to the bit. A later one that cannot be judged ends
+    the run."""
+
+    def problems(odd: int = -1) -> Rows:
+        for n in count():
+            facts = {"numbers": [1, n]} if n == odd else {"answer": str(n)}
+            yield {"prompt": f"What is {n}?", **facts}
+
+    told = recipe_of("demonstration", objective={"name": "grpo", "beta": 0.1})
+    told["train"] |= {"batch_size": 2, "max_steps": 4, "save_steps": 2}
+    told["rollout"] = {"num_generations": 2, "max_completion_length": 4, "steps_per_generation": 2}
+
+    def solve(out: str, odd: int = -1, steps: int = 4, **options: Any) -> None:
+        data = stream(lambda: problems(odd), portion=3, kind="check", reward=Answered())
+        train = told["train"] | {"max_steps": steps}
+        recipe = parse_recipe({**told, "train": train, "data": [data]})
+        carry_out(recipe, tmp_path / out, say=silent, self_check=False, **options)
+
+    solve("whole")
+    solve("cut", steps=2)
+    solve("cut", resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    table = read_json(tmp_path / "whole" / "data.json")["train"]["asked"]
+    assert table["records"] == {"check": 9}
+    with pytest.raises(RecipeError, match=r"data asked, .*\[4\]: reward answered: no answer"):
+        solve("odd", odd=4)
 
 
 def test_a_reference_is_had_with_each_portion(recipe: dict[str, Any], tmp_path: Path) -> None:
