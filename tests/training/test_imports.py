@@ -222,7 +222,9 @@ def test_what_cannot_be_counted_or_has_no_place_is_told() -> None:
             **{"completion_only_loss": False, "datasets": [{"path": "a/b", "columns": ["x"]}]},
         }
     )
-    assert odd.left == {"gradient_accumulation_steps": 16}
+    assert odd.left == {}
+    assert odd.recipe["train"]["batch_size"] == 128
+    assert "per_device_train_batch_size is not given: 8, the tool's own default" in odd.unsaid
     told = "\n".join(odd.notes)
     for said in ("save_strategy 'epoch'", "completion_only_loss false", "data b: columns could"):
         assert said in told
@@ -429,6 +431,12 @@ SAME_WORD: list[tuple[str, dict[str, Any], Any]] = [
         {"name": "simpo", "beta": 2.0, "gamma_beta_ratio": 0.25},
     ),
     ("trl", {"loss_type": "nca_pair"}, {"name": "nca", "beta": 0.1}),
+    (
+        "trl",
+        {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0},
+        {"name": "simpo", "beta": 2.0, "gamma_beta_ratio": 0.5},
+    ),
+    ("trl", {"loss_type": "simpo"}, {"name": "simpo", "beta": 0.1, "gamma_beta_ratio": 5.0}),
     ("axolotl", {"rl": "orpo", "orpo_alpha": 0.3}, {"name": "orpo", "beta": 0.3}),
     (
         "axolotl",
@@ -489,6 +497,32 @@ def test_what_a_tool_takes_of_itself_is_written_down_where_ours_is_another() -> 
         "lr_scheduler_type": "cosine",
     }
     assert find("llama_factory")().carry({}).recipe["train"]["max_length"] == 2048
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "records"),
+    [
+        ("axolotl", {"gradient_accumulation_steps": 4}, 12),
+        ("llama_factory", {"gradient_accumulation_steps": 4}, 96),
+        ("ms_swift", {"gradient_accumulation_steps": 4}, 12),
+        # What makes 16 of it, or more.
+        ("ms_swift", {"per_device_train_batch_size": 2}, 18),
+        ("ms_swift", {}, 18),
+        (
+            "ms_swift",
+            {"per_device_train_batch_size": 2, "rlhf_type": "grpo", "num_generations": 2},
+            3,
+        ),
+        # Of answers, which its trainer (TRL's) counts: three devices, eight each, of four to a problem.
+        ("axolotl", {"micro_batch_size": 8, "rl": "grpo", "trl": {"num_generations": 4}}, 6),
+    ],
+)
+def test_what_a_batch_is_where_half_of_it_is_said(
+    tool: str, given: dict[str, Any], records: int
+) -> None:
+    found = find(tool)().carry(given, devices=3)
+    assert found.recipe["train"]["batch_size"] == records
+    assert not {"gradient_accumulation_steps", "per_device_train_batch_size"} & set(found.left)
 
 
 def test_a_batch_of_answers_is_one_of_problems() -> None:

@@ -57,6 +57,9 @@ def preference(carried: Carried, loss: str, beta: Any, smoothing: str = "label_s
     if beta is None and name in ANOTHER_BETA:
         beta = 0.1
         carried.unsaid.append(f"beta is not given: {beta}, the tool's own default")
+    if name == "simpo":
+        with_likelihood(carried, beta, 0.5)
+        return
     if name in SMOOTHED:
         more["label_smoothing"] = carried.take(smoothing) or None
     strength(carried, name, beta, **more)
@@ -71,6 +74,13 @@ def thumbs(carried: Carried, beta: Any, good: str, bad: str) -> None:
 def with_margin(carried: Carried, beta: float, gamma: float) -> None:
     """SimPO, whose margin is ours as a part of beta."""
     strength(carried, "simpo", beta, gamma_beta_ratio=gamma / beta)
+
+
+def with_likelihood(carried: Carried, beta: float, gamma: float) -> None:
+    """The same of a tool that adds the likelihood of chosen answers to it, if not told otherwise: ours
+    has no such term, which is left, and so told."""
+    with_margin(carried, beta, carried.take("simpo_gamma", gamma))
+    carried.given.setdefault("cpo_alpha", 1.0)
 
 
 def answers_to_problems(carried: Carried, beta: Any, usual_loss: str) -> None:

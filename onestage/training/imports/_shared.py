@@ -57,11 +57,20 @@ NOT_NEEDED: Mapping[str, str] = {
 }
 
 
-def batch(carried: Carried, per_device: str, devices: int, accumulation: str) -> None:
-    """Records of a step, over all devices and accumulation."""
-    each, steps = carried.given.get(per_device), carried.given.get(accumulation) or 1
+def batch(
+    carried: Carried, per_device: str, devices: int, accumulation: str, usual: int = 8
+) -> None:
+    """Records of a step, over all devices and accumulation. usual: on a device, where the tool is told
+    of accumulation alone; of neither, see `whole_batch`."""
+    each, steps = carried.given.get(per_device), carried.given.get(accumulation)
+    if each is None and steps is None:
+        return
+    if each is None:
+        each = usual
+        carried.unsaid.append(f"{per_device} is not given: {usual}, the tool's own default")
+    steps = 1 if steps is None else steps
     if not (isinstance(each, int) and isinstance(steps, int)):
-        return  # "auto", or the tool's own default: left, and so told
+        return  # "auto": left, and so told
     carried.take(per_device)
     carried.take(accumulation)
     carried.put("train.batch_size", each * steps * devices)
@@ -139,9 +148,10 @@ def trackers(carried: Carried) -> None:
         carried.put("train.report_to", known)
 
 
-def trainer(carried: Carried, devices: int) -> None:
-    """What transformers' trainer is told by several arguments, which its tools call the same."""
-    batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps")
+def trainer(carried: Carried, devices: int, usual: int = 8) -> None:
+    """What transformers' trainer is told by several arguments, which its tools call the same. usual:
+    records on a device, as for `batch`."""
+    batch(carried, "per_device_train_batch_size", devices, "gradient_accumulation_steps", usual)
     length(carried)
     warmup(carried)
     recomputed(carried)

@@ -12,7 +12,7 @@ from onestage.training.imports._losses import (
     preference,
     strength,
     thumbs,
-    with_margin,
+    with_likelihood,
 )
 from onestage.training.imports._shared import (
     NOT_NEEDED,
@@ -91,7 +91,7 @@ class Axolotl(Tool):
     }
 
     def rest(self, carried: Carried, devices: int) -> None:
-        batch(carried, "micro_batch_size", devices, "gradient_accumulation_steps")
+        batch(carried, "micro_batch_size", devices, "gradient_accumulation_steps", usual=1)
         warmup(carried)
         recomputed(carried)
         attention(carried)
@@ -150,8 +150,7 @@ class Axolotl(Tool):
         if rl == "kto":
             thumbs(carried, beta, "kto_desirable_weight", "kto_undesirable_weight")
         elif rl == "simpo":
-            with_margin(carried, beta or 0.1, carried.take("simpo_gamma", 0.5))
-            carried.given.setdefault("cpo_alpha", 1.0)  # its own default; ours has no such term
+            with_likelihood(carried, beta or 0.1, 0.5)
         else:
             beta = carried.take("orpo_alpha", beta) if rl == "orpo" else beta
             preference(carried, PAIRS[rl], beta, "dpo_label_smoothing")

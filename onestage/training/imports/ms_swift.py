@@ -13,7 +13,7 @@ from onestage.training.imports._losses import (
     preference,
     strength,
     thumbs,
-    with_margin,
+    with_likelihood,
 )
 from onestage.training.imports._shared import (
     NOT_NEEDED,
@@ -57,9 +57,8 @@ class MsSwift(Tool):
     }
 
     def rest(self, carried: Carried, devices: int) -> None:
-        if "gradient_accumulation_steps" in carried.given:
-            carried.given.setdefault("per_device_train_batch_size", 1)  # its own default
-        trainer(carried, devices)
+        self._accumulated(carried, devices)
+        trainer(carried, devices, usual=1)
         precision(carried, carried.take("torch_dtype"))
         kind = carried.given.get("tuner_type", carried.given.get("train_type", "lora"))
         if kind in ("lora", "full"):
@@ -102,8 +101,7 @@ class MsSwift(Tool):
         if likelihood:
             strength(carried, "rpo", beta, sft_coef=likelihood)
         elif kind == "simpo":
-            with_margin(carried, beta or 2.0, carried.take("simpo_gamma", 1.0))
-            carried.given.setdefault("cpo_alpha", 1.0)  # its own default; ours has no such term
+            with_likelihood(carried, beta or 2.0, 1.0)
         elif kind == "cpo":
             strength(carried, "cpo", beta, sft_coef=carried.take("cpo_alpha"))
         else:
@@ -122,11 +120,18 @@ class MsSwift(Tool):
         }
         if grpo:
             found |= {"rollout.temperature": 0.9, "rollout.max_completion_length": 512}
-        if "gradient_accumulation_steps" not in carried.given:
-            each = carried.take("per_device_train_batch_size", 1)
-            many = max(1, each * devices // answered(carried))
-            found["train.batch_size"] = many if grpo else max(16, each * devices)
+            found["train.batch_size"] = max(1, devices // answered(carried))
         return found
+
+    def _accumulated(self, carried: Carried, devices: int) -> None:
+        """Where nothing is said of accumulation, but for GRPO it makes 16 records a step, or more."""
+        given = carried.given
+        if given.get("gradient_accumulation_steps") is None and given.get("rlhf_type") != "grpo":
+            each = given.get("per_device_train_batch_size")
+            each = 1 if each is None else each
+            if isinstance(each, int):
+                steps = max(1, -(-16 // (each * devices)))
+                given |= {"per_device_train_batch_size": each, "gradient_accumulation_steps": steps}
 
     def _data(self, carried: Carried) -> None:
         given, held_out = _listed(carried.take("dataset")), _listed(carried.take("val_dataset"))
