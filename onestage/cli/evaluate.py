@@ -13,7 +13,7 @@ from onestage.cli._flags import Dtype
 from onestage.cli._terminal import app, complaints, console, loading, quiet_libraries, say
 
 if TYPE_CHECKING:
-    from onestage.report.verdict import Change
+    from onestage.report.verdict import Change, Thresholds
     from onestage.rollout.evaluation import Evaluated, Evaluation
     from onestage.stats import Estimate
 
@@ -75,10 +75,12 @@ def evaluate(
     """
     with loading():
         from onestage.config.plain_yaml import parsed
+        from onestage.report.verdict import Thresholds
         from onestage.rollout.evaluation import evaluate as run
 
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {dtype!r}: allowed are auto, float32, bfloat16, float16")
+    limits = Thresholds(wanted, allowed, by)  # which is refused now, and not at the end
     quiet_libraries()
     place = out if out is not None else _beside(models[0])
     try:
@@ -103,20 +105,20 @@ def evaluate(
     console.print(_table(found, details))
     for line in _remarks(found):
         say(line)
-    for line in _verdict(found, wanted, allowed, by):
+    for line in _verdict(found, limits):
         say(line)
     say(f"{place / 'evaluation.json'}")
 
 
-def _verdict(found: Evaluation, wanted: float, allowed: float, by: str) -> list[str]:
+def _verdict(found: Evaluation, limits: Thresholds) -> list[str]:
     """Which of the models to keep, or their base."""
-    from onestage.report.verdict import Candidate, Thresholds, judge
+    from onestage.report.verdict import Candidate, judge
 
     compared = [one for one in found.models if found.base_of(one) is not None]
     candidates = [Candidate(_short(one.model.name), _changes(found, one)) for one in compared]
     bases = dict.fromkeys(str(one.model.base) for one in compared)
     base = _short(next(iter(bases))) if len(bases) == 1 else "their bases"
-    verdict = judge(candidates, base, Thresholds(wanted, allowed, by))
+    verdict = judge(candidates, base, limits)
     return verdict.lines if verdict else []
 
 

@@ -30,6 +30,12 @@ class Thresholds:
     by: str = ""
     """The measure that decides between several good models; default: the mean of all."""
 
+    def __post_init__(self) -> None:
+        for name, given in (("wanted", self.wanted), ("allowed", self.allowed)):
+            # Nothing has fallen by more than what is no number.
+            if math.isnan(given) or given == -math.inf:
+                raise ValueError(f"{name} must be a number, got {given}")
+
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Thresholds:
         """Those that a recipe or a command gives; others are the defaults."""

@@ -70,6 +70,13 @@ def test_the_one_that_rose_most_and_lost_nothing() -> None:
     assert "Lost, within what is allowed: gsm8k 40 to 36 (-4.0 points" in verdict.grounds[1]
 
 
+@pytest.mark.parametrize("given", [{"allowed": math.nan}, {"wanted": math.nan}])
+def test_a_limit_that_is_no_number_is_refused(given: dict[str, Any]) -> None:
+    """Nothing falls by more than that, so a model that lost everything would have been kept."""
+    with pytest.raises(ValueError, match="must be a number, got nan"):
+        Thresholds.of(given)
+
+
 def test_the_base_is_kept_and_why() -> None:
     def sentence(*changes: Change, **asked: Any) -> str:
         verdict = judge([Candidate("new", changes)], "old", Thresholds(**asked))
