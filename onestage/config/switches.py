@@ -24,7 +24,7 @@ def switches(value: Any, kind: Any, place: str = "") -> Iterator[tuple[str, str]
 
 def in_fields(found: type, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The same of what is given for the fields of a dataclass."""
-    types = {item.name: item.type for item in dataclasses.fields(found)}  # type: ignore[arg-type]
+    types = {item.name: item.type for item in dataclasses.fields(found)}
     try:
         hints = get_type_hints(found, include_extras=True)
     except Exception:  # whatever the names in a stranger's annotations stand for

@@ -33,6 +33,12 @@ SPIKE = 4.0
 """A gradient this many times its own term's running norm is cut back to that."""
 LOOKED_AT = 1000
 """Steps of which the learning rate is looked at."""
+NOT_HERE = {
+    "schedule_free": "keeps other weights for training than for evaluating, and is told when to change",
+    "lomo": "steps within the backward pass, row by row",
+    "layerwise": "steps within the backward pass, row by row",
+}
+"""What is in the names of optimisers that want more than a step, and what that is."""
 WHOLE = (r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)")
 """Names of weights that do not decay, as transformers' trainer has them (a test compares the two)."""
 
@@ -172,6 +178,12 @@ def _kind(options: Train, model: Any) -> partial[Any]:
     known = [str(name.value) for name in OptimizerNames]
     if options.optim not in known:
         raise RecipeError(f"train.optim: unknown {options.optim!r}{nearest(options.optim, known)}")
+    for mark, why in NOT_HERE.items():
+        if mark in options.optim:
+            raise RecipeError(
+                f"train.optim {options.optim!r}: {why}, which this loop does not do; take adamw_torch, "
+                "adafactor, sgd, ... (docs/recipe.md)"
+            )
     if options.optim in (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED):
         if options.optim_args:
             raise RecipeError(

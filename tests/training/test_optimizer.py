@@ -50,6 +50,17 @@ def test_arguments_that_adamw_would_not_read_are_refused() -> None:
         optimizer.check(Train(optim="adamw_torch", optim_args="momentum=0.9"))
 
 
+@pytest.mark.parametrize("name", ["schedule_free_adamw", "adalomo", "galore_adamw_layerwise"])
+def test_an_optimiser_that_wants_more_than_a_step_is_refused_where_it_is_installed_too(
+    name: str,
+) -> None:
+    """With its package there the first two ended in a traceback, at the start or at the first step."""
+    with pytest.raises(
+        RecipeError, match=rf"^train.optim '{name}': .* which this loop does not do"
+    ):
+        optimizer.check(Train(optim=name))
+
+
 @pytest.mark.parametrize("name", ["adamw_torch", "adamw_torch_fused"])
 def test_adamw_is_told_what_transformers_trainer_tells_it(name: str) -> None:
     options = Train(
