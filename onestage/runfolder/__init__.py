@@ -88,6 +88,8 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_bytes())
     except RecursionError as error:
         raise ValueError(f"{file} is no JSON of ours: it is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON, or damaged: {error}") from error
 
 
 def taken(folder: Path) -> str | None:

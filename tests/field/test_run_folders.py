@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from onestage.cli import app
 from onestage.report.card import model_of
 from onestage.report.reading import Reader
-from onestage.runfolder import OutputError, RunFolder, read_metrics, stages_in
+from onestage.runfolder import OutputError, RunFolder, read_json, read_metrics, stages_in
 from onestage.studies.run_cell import spent
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.lock import held
@@ -170,6 +170,13 @@ def test_a_damaged_line_is_lost_alone_and_counted(bad: bytes, tmp_path: Path) ->
     assert folder.rewind(3) == {"metrics.jsonl": 2, "samples.jsonl": 2}
     assert [line["step"] for line in read_metrics(folder.folder)] == [1, 3]
     assert folder.rewind(3) == {}
+
+
+def test_a_file_that_is_damaged_is_named(tmp_path: Path) -> None:
+    for bad in (b"{", b"[" * 99999, b"\xff"):
+        (tmp_path / "keep_items.json").write_bytes(bad)
+        with pytest.raises(ValueError, match=r"keep_items\.json is no JSON"):
+            read_json(tmp_path / "keep_items.json")
 
 
 @pytest.mark.parametrize("stages", [False, True])
