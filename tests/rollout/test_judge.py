@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import threading
 import time
@@ -131,21 +132,52 @@ def test_passing_trouble_is_tried_again(endpoint: Endpoint, status: int) -> None
     assert found.costs.requests == 3
 
 
-def test_waits_double_and_the_endpoint_may_ask_for_more(
+def test_waits_double_and_one_that_is_asked_for_is_no_try(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    soon = email.utils.formatdate(time.time() + 40, usegmt=True)
+    past = "Wed, 21 Oct 2020 07:28:00 GMT"
+
     def act(handler: Any, number: int, text: str) -> None:
-        more = {"Retry_After": ("7", "1000", "Wed, 21 Oct 2026 07:28:00 GMT", "")[number - 2]}
-        sends(handler, 429, "slow down", **(more if number > 1 else {}))
+        asked = ("", "7", soon, "500", past, "soon", "")[number]
+        sends(handler, 429, "slow down", **({"Retry_After": asked} if asked else {}))
 
     endpoint.act = act
     waits: list[float] = []
-    found = judge(endpoint, retries=5, backoff=0.5)
+    found = judge(endpoint, retries=3, backoff=0.5)
     monkeypatch.setattr("onestage.rollout.rewards.judge.time.sleep", waits.append)
     [failure] = found(answers("x"))
     assert isinstance(failure, Failure)
     assert failure.reason == "HTTP status 429: slow down"
-    assert waits == [0.5, 1.0, 7.0, 60.0, 8.0]
+    assert [round(wait, -1) for wait in waits[2:3]] == [40]
+    assert waits[:2] + waits[3:] == [0.5, 7.0, 500.0, 8.0, 16.0]
+    assert found.costs.requests == 7
+
+
+def test_a_rate_limit_loses_nothing_and_one_too_long_is_said(endpoint: Endpoint) -> None:
+    """Six wait together, one is served at a time: more waits than there are tries."""
+    served = threading.Lock()
+    last = [0.0]
+
+    def act(handler: Any, number: int, text: str) -> None:
+        with served:
+            late = time.monotonic() - last[0] < 0.02
+            last[0] = last[0] if late else time.monotonic()
+        if late:
+            sends(handler, 429, "slow down", Retry_After="0.02")
+        else:
+            says(handler, "Score: 7")
+
+    endpoint.act = act
+    found = judge(endpoint, retries=1, concurrency=6)
+    assert found(answers(*map(str, range(6)))) == [0.7] * 6
+    assert found.costs.tokens_in == 600
+    endpoint.act = lambda handler, number, text: sends(handler, 429, "", Retry_After="3600")
+    assert found(answers("z")) == [Failure("network", "HTTP status 429 (wait 3600 s)")]
+    endpoint.act = lambda handler, number, text: sends(handler, 429, "insufficient_quota")
+    asked = len(endpoint.seen)
+    assert found(answers("z")) == [Failure("network", "HTTP status 429: insufficient_quota")]
+    assert len(endpoint.seen) == asked + 1
 
 
 def test_lasting_trouble_is_not_tried_again(endpoint: Endpoint) -> None:
@@ -177,7 +209,72 @@ def test_nonsense_is_tried_again_and_then_a_failure(endpoint: Endpoint, text: An
     assert isinstance(failure, Failure)
     assert failure.sort == "nonsense"
     assert found.costs.requests == 3
-    assert found.costs.tokens_in == (300 if isinstance(text, str) else 0)  # nonsense is paid for
+    assert found.costs.tokens_in == 300  # nonsense is paid for
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("Fair.\nScore: 1", None),  # of 10, perhaps
+        ("", None),
+        ("Score: 7\nIt is good, bec", 0.7),
+        ('{"score": 7', None),
+    ],
+)
+def test_a_reply_that_was_cut_is_not_read_to_its_end(
+    endpoint: Endpoint, text: str, score: float | None, tmp_path: Path
+) -> None:
+    endpoint.act = lambda handler, number, _: says(handler, text, finish_reason="length")
+    found = judge(endpoint, max_tokens=9, cache=tmp_path)
+    why = "cut at the limit of tokens before its score: give the judge more than max_tokens: 9"
+    assert found(answers("x")) == [Failure("nonsense", why) if score is None else score]
+    # At temperature 0 it would be cut again; what it cost is counted.
+    assert (found.costs.requests, found.costs.tokens_out) == (1, 20)
+    found(answers("x"))
+    assert len(endpoint.seen) == (2 if score is None else 1)
+
+
+def test_a_judge_that_refuses_is_quoted_and_paid(endpoint: Endpoint) -> None:
+    endpoint.act = lambda handler, number, text: says(handler, None, refusal="I can't judge that.")
+    found = judge(endpoint, retries=1)
+    assert found(answers("x")) == [Failure("nonsense", 'refused: "I can\'t judge that."')]
+    assert (found.costs.requests, found.costs.tokens_in) == (2, 200)
+    endpoint.act = lambda handler, number, text: says(
+        handler, "Score: 1", finish_reason="content_filter"
+    )
+    [failure] = found(answers("x"))
+    assert isinstance(failure, Failure)
+    assert failure.reason == "stopped by the endpoint's content filter"
+
+
+def test_an_endpoint_that_streams_unasked(endpoint: Endpoint) -> None:
+    def chunk(text: str | None, **more: Any) -> str:
+        return f"data: {json.dumps({'choices': [{'delta': {'content': text}, **more}]})}\n\n"
+
+    parts = [": alive\n\n", chunk(None), chunk("Fair.\nSco"), chunk("re: 7")]
+    usage = 'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}\n\n'
+    whole = [*parts, chunk("", finish_reason="stop"), usage, "data: [DONE]\n\n"]
+    endpoint.act = lambda handler, number, text: sends(handler, 200, "".join(whole))
+    found = judge(endpoint, retries=0)
+    assert found(answers("x")) == [0.7]
+    assert (found.costs.tokens_in, found.costs.tokens_out) == (5, 2)
+    endpoint.act = lambda handler, number, text: sends(handler, 200, "".join(parts))
+    assert found(answers("y")) == [Failure("network", "the stream broke off")]
+
+
+def test_a_model_that_wants_its_limit_by_another_name(endpoint: Endpoint) -> None:
+    why = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+
+    def act(handler: Any, number: int, text: str) -> None:
+        old = "max_tokens" in endpoint.seen[number]
+        sends(handler, 400, why) if old else says(handler, "Score: 7")
+
+    endpoint.act = act
+    found = judge(endpoint, concurrency=1)
+    assert found(answers("x", "y")) == [0.7, 0.7]
+    names = ["max_completion_tokens" in body for body in endpoint.seen]
+    assert names == [False, True, True]
+    assert endpoint.seen[1]["max_completion_tokens"] == 512
 
 
 @pytest.mark.parametrize(
@@ -388,6 +485,10 @@ def test_prompts_from_files_and_missing_columns(endpoint: Endpoint, tmp_path: Pa
         ("The scores: 5", None),
         ("Score: 3 to 4? Score: unclear", None),
         ("<think>Score: 10", None),
+        ("<thinking>Score: 10?</thinking>\nScore: 3", 3),
+        ("<reasoning>\nScore: 10", None),
+        ('{"score": 7', None),
+        ('{"score": 7.', None),
         ("Score: " + "9" * 6000, None),
     ],
 )

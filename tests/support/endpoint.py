@@ -27,9 +27,16 @@ class Endpoint:
     lock: Any = field(default_factory=threading.Lock)
 
 
-def says(handler: Any, text: Any, tokens: tuple[int, int] = (100, 20)) -> None:
+def says(
+    handler: Any,
+    text: Any,
+    tokens: tuple[int, int] = (100, 20),
+    finish_reason: str = "stop",
+    **more: Any,
+) -> None:
     usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
-    choice = {"message": {"role": "assistant", "content": text}}
+    message = {"role": "assistant", "content": text, **more}
+    choice = {"message": message, "finish_reason": finish_reason}
     sends(handler, 200, json.dumps({"choices": [choice], "usage": usage}))
 
 

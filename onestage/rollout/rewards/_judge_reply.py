@@ -13,7 +13,7 @@ import math
 import re
 from typing import Any
 
-from onestage.rollout.rewards._markup import unmarked
+from onestage.rollout.rewards._markup import unmarked, without_thoughts
 
 _NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?"
 _SCALE = (
@@ -69,7 +69,7 @@ def parse(reply: str, score_range: tuple[float, float]) -> float | None:
     """The score that a judge's message ends with; None where there is none, it cannot be told, or it is
     out of range. Reasoning between think tags is not looked at."""
     # A judge that thinks aloud names scores that it does not mean.
-    said = re.split(r"</think>", reply)[-1].split("<think>")[0].strip()
+    said = without_thoughts(reply).strip()
     found, score = _of_json(said, score_range)
     if not found:
         score = _of_lines(said, score_range)
@@ -83,6 +83,8 @@ def _of_json(said: str, score_range: tuple[float, float]) -> tuple[bool, float |
     begins = [0, *(found.end() for found in re.finditer(r"```(?:json)?\s*\n|\n(?=\s*\{)", text))]
     for begin in begins[:1] + begins[-20:][::-1]:
         part = re.sub(r"\A```(?:json)?", "", text[begin:].strip()).strip()
+        if part.startswith("{") and "}" not in part and re.search(r"[0-9.]\Z", part):
+            return True, None  # half an object, whose number may go on
         if not part.startswith("{") or not part.endswith("}"):
             continue
         try:

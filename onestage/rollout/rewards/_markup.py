@@ -114,3 +114,11 @@ def thought_over(response: str, prompt: str) -> int | None:
         return ends[-1]
     opened = _THINKS.match(response.lstrip()) or _PROMPTED.search(prompt.rstrip()[-40:])
     return None if opened else 0
+
+
+def without_thoughts(message: str) -> str:
+    """What a message says behind its thoughts, and before any that never end."""
+    ends = [found.end() for found in _THOUGHT_OVER.finditer(message)]
+    said = message[ends[-1] :] if ends else message
+    opened = _THINKS.search(said)
+    return said[: opened.start()] if opened else said

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from onestage.rollout.rewards import Answer, Failure, Reward
-from onestage.rollout.rewards._endpoint import Reply, Trouble, ask
+from onestage.rollout.rewards._endpoint import CUT, Reply, Trouble, ask
 from onestage.rollout.rewards._judge_reply import parse
 from onestage.runfolder.disk import write_text
 from onestage.runfolder.secrets import secrets
@@ -50,6 +50,9 @@ Score: <number from {low} to {high}>
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 OF_THE_POLICY = frozenset({"completion", "response"})
 LONGEST_WAIT = 60.0
+"""Seconds between two tries, where the endpoint does not ask for more."""
+PATIENCE = 600.0
+"""Seconds that an endpoint may ask to wait, in all, for one score."""
 
 
 @dataclass
@@ -89,7 +92,8 @@ class Judge(Reward):
     timeout: float = 60.0
     """Seconds for one request."""
     retries: int = 3
-    """Further tries after a timeout, a broken connection, status 429 or 5xx, or nonsense."""
+    """Further tries after a timeout, a broken connection, status 429 or 5xx, or nonsense. A wait that
+    the endpoint asks for is no try."""
     backoff: float = 1.0
     """Seconds before the first of them; each later one waits twice as long, a minute at most."""
     concurrency: int = 8
@@ -217,28 +221,43 @@ class Judge(Reward):
         if known is not None:
             return known, []
         used: list[Reply | None] = []
-        for trial in range(self.retries + 1):
-            wait = self.backoff * 2**trial
+        trial, asked, patience = 0, 0, PATIENCE if self.retries else 0.0
+        while True:
+            wait = min(self.backoff * 2 ** min(trial + asked, 30), LONGEST_WAIT)
             try:
                 reply = ask(self.base_url, body, key, self.timeout)
             except Trouble as trouble:
                 used.append(None)
                 failure = Failure(trouble.sort, str(trouble))
+                if trouble.again and trouble.after:
+                    wait = max(wait, trouble.after)
+                    if wait > patience:
+                        break
+                    asked, patience = asked + 1, patience - wait
+                    time.sleep(wait)
+                    continue
                 if not trouble.again:
                     break
-                wait = max(wait, trouble.after)
             else:
                 used.append(reply)
-                score = parse(reply.text, self.score_range)
+                score = parse(reply.said, self.score_range)
                 if score is not None:
                     self._remember(name, reply)
                     return score, used
-                failure = Failure(
-                    "nonsense", f"no score in {self.score_range}: {reply.text[-200:]!r}"
-                )
-            if trial < self.retries:
-                time.sleep(min(wait, LONGEST_WAIT))
+                failure = Failure("nonsense", self._told(reply))
+                if reply.lacks == CUT and not self.temperature:
+                    break  # it would be cut again
+            trial += 1
+            if trial > self.retries:
+                break
+            time.sleep(wait)
         return failure, used
+
+    def _told(self, reply: Reply) -> str:
+        """Why a reply gives no score."""
+        if reply.lacks == CUT:
+            return f"{CUT} before its score: give the judge more than max_tokens: {self.max_tokens}"
+        return reply.lacks or f"no score in {self.score_range}: {reply.text[-200:]!r}"
 
     def _add(self, used: Sequence[Reply | None]) -> None:
         costs = self.costs
@@ -286,7 +305,7 @@ class Judge(Reward):
         if file is None:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        kept = {"model": self.model, "reply": reply.text, "digest": _digest(reply.text)}
+        kept = {"model": self.model, "reply": reply.said, "digest": _digest(reply.said)}
         write_text(file, json.dumps(kept))
 
 

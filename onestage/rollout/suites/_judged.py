@@ -36,6 +36,8 @@ def check(what: str, judge: Judge) -> None:
     """Ask a judge for a score once. Raises `ValueError` where it is down, or gives none."""
     trial = replace(judge, prompt=TRIAL, cache=None, retries=min(judge.retries, 1), samples=1)
     (found,) = trial([Answer("", "Two and two are four.")])
+    for name, value in vars(trial.costs).items():  # it was asked, and paid, for the suite
+        setattr(judge.costs, name, getattr(judge.costs, name) + value)
     if not isinstance(found, Failure):
         return
     if found.reason.startswith("not a chat completion"):
