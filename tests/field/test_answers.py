@@ -53,6 +53,12 @@ PAID = [
     ("7", "\\color{red}{7}\\ \\checkmark"),
     ("7", "x = 3 + 4 = 7"),
     ("3:30\\text{ p.m.}", "3:30\\text{ PM}"),
+    ("x^{10}", "x^10"),
+    ("10^{-3}", "10^-3"),
+    ("1024", "2^10"),
+    ("60\\text{ km/h}", "60\\text{ km per hour}"),
+    ("60\\text{ mph}", "60\\frac{\\text{miles}}{\\text{hour}}"),
+    ("12\\text{ dollars/hour}", "12\\text{ dollars an hour}"),
 ]
 UNPAID = [
     ("18 cm", "18\\text{ mm}"),
@@ -73,6 +79,10 @@ UNPAID = [
     ("25\\text{ cm}^2", "25\\text{ cm}^3"),
     ("A", "\\text{(A) or (B)}"),
     ("7", "7\\text{ is wrong}"),
+    ("60\\text{ km/h}", "60\\text{ h/km}"),
+    ("60\\text{ mph}", "60\\text{ hours per mile}"),
+    ("x^{10}", "x^{1}0"),
+    ("x^{10}", "x^11"),
     ("7", "\\text{nicht }7"),
     ("7", "x = 3 + 5 = 7"),
     ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}"),
@@ -167,6 +177,12 @@ GSM8K_DOUBTED = [
         "42\nWait, let me redo it: 43. That is right.",
         "42\nLet me double-check. That is right. Wait, 43.",
         "42\nSorry, it is 43.",
+        "42\nIt should be 43.",
+        "42\nI made a small mistake.",
+        "42\nWait, is it 42?",
+        "42\nLet me recheck: it is less than 42.",
+        "42\nLet me recheck: 40 + 2 = 42, which is not what was asked.",
+        "42\nHmm, twice that. Half of it is 42 for each of the two.",
     ),
 ]
 GSM8K_PAID = [
@@ -188,6 +204,11 @@ GSM8K_PAID = [
         "42\nLet me double-check: 40 + 2 = 42. So that is right.",
         "42\nWait, let me recheck. Yes, that is correct.",
         "42\nSorry for the long answer.",
+        "42\nLet me double-check: 40 + 2 = 42.",
+        "42\nWait, per day or in all? In all, so the answer is still $42.",
+        "42\nActually, we can try: 6 * 7 = 42 eggs \u2713",
+        "42\nSo it should be 42.",
+        "42\nI made 3 batches of 14.",
     ),
 ]
 BOXES = [
@@ -232,16 +253,19 @@ def test_coordinates_under_other_names_are_not_guessed() -> None:
 def test_names_tables_and_signs_are_read_as_they_are_written() -> None:
     roles = [
         (["Jos\u00e9", "St. John"], "Jose\u0301 is a knight and St. John is a knave"),
+        (["Al", "Bo"], "- Al - knight\n- Bo \u2014 a knave"),
+        (["Al", "Bo"], "Al -> knight, Bo \u2192 knave"),
         (["Al", "Bo"], "| Name | Role |\n|---|---|\n| Al | knight |\n| Bo | knave |"),
     ]
     rows = [
         {"facts": {"names": names, "truth": [True, False]}, "response": f"<answer>{said}</answer>"}
         for names, said in roles
     ]
-    assert outcomes({"name": "knights_knaves"}, rows) == ["paid"] * 2
-    sums = ["6 x 7 + 2", "$6 \\times 7 + 2 = 44$", "```\n6*7+2\n```", "6\\*7 + 2;", "\\frac{42}1"]
+    assert outcomes({"name": "knights_knaves"}, rows) == ["paid"] * 4
+    sums = ["6 x 7 + 2", "$6 \\times 7 + 2 = 44$", "```\n6*7+2\n```", "6\\*7 + 2;"]
+    sums += ["44 = 6*7 + 2", "\\frac{42}1", "45 = 6*7 + 2", "44 = 6*7"]
     rows = [
         {"facts": {"nums": [6, 7, 2], "target": 44}, "response": f"<answer>{s}</answer>"}
         for s in sums
     ]
-    assert outcomes({"name": "countdown"}, rows) == [*["paid"] * 4, "not"]
+    assert outcomes({"name": "countdown"}, rows) == [*["paid"] * 5, *["not"] * 3]

@@ -116,7 +116,7 @@ def test_the_authors_rules_need_their_header() -> None:
         (tagged("44 − -(19 + 35)"), 1.0),  # noqa: RUF001
         (tagged("44 + 19 + 35") + tagged("44 + 19"), 0.1),
         (tagged("44 + (19 + 35) = 97"), 0.1),
-        (tagged("98 = 44 + 19 + 35"), 0.1),
+        (tagged("98 = 44 + 19 + 35"), 1.0),
         (tagged("44 + 19 + 35 + 35 - 35"), 0.1),
         (tagged("44 + 19 + 35 + 0"), 0.1),
         (tagged("98"), 0.1),

@@ -71,6 +71,8 @@ def same(final: str, gold: str, read: Read, verify: Verify) -> bool | None:
     units = ours.units, theirs.units
     if all(units) and "unit" not in (*units[0], *units[1]) and units[0] != units[1]:
         return False
+    if ours.divided and theirs.divided and ours.divided != theirs.divided:
+        return False  # h/km for km/h
     if ours.changing and ours.words != theirs.words:
         return False
     return _Compared(read, verify).parts(

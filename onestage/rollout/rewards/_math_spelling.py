@@ -64,6 +64,8 @@ _CHOOSE = re.compile(
 )
 _MEMBER = re.compile(r"\A\s*\\?[A-Za-z]\s*\\in\s*(?=[(\[\\])")
 _TUPLE = re.compile(r"\A\s*\(\s*([A-Za-z](?:\s*,\s*[A-Za-z])+)\s*\)\s*=\s*(?=\()")
+_POWER_TYPED = re.compile(r"(?<=[\w)}\]])\s*\^\s*(-?\d{2,}(?:\.\d+)?|-\d|\d\.\d+)(?![\d.])")
+"""As nobody means it in LaTeX, which raises the first character alone: x^10."""
 _SUPERSCRIPTS = {"\u00b2": "^2", "\u00b3": "^3"}
 
 
@@ -112,6 +114,7 @@ def misordered(final: str, gold: str) -> bool:
 def _numbers(text: str) -> str:
     text = _VULGAR.sub(_vulgar, text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    text = _POWER_TYPED.sub(r"^{\1}", text)
     text = _SCIENCE.sub(r"\1\\cdot 10^{\2}", text)
     text = _ROOT.sub(lambda f: f"\\sqrt{{{f[1] or f[2]}}}", text)
     text = re.sub(r"\\(?:bar|dot)\s*\{(\d)\}", r"\\overline{\1}", text)

@@ -75,6 +75,10 @@ _WORD = re.compile(
 _POWER_OF_UNIT = re.compile(r"\^\s*\{?[23]\}?")
 
 
+_RATES = {"mph": "hour", "kph": "hour", "kmh": "hour"}
+"""What those rates are divided by."""
+
+
 @dataclass(frozen=True)
 class Worded:
     """A text with its words taken out; each leaves a bar, so that what stood apart stays apart."""
@@ -82,14 +86,20 @@ class Worded:
     core: str
     words: tuple[str, ...]
     """In order, in lower case and the singular; fillings left out."""
+    below: tuple[str, ...] = ()
+    """Those of them that stand behind `per` or a stroke: the hour of km/h."""
 
     @property
     def units(self) -> tuple[str, ...]:
         """Sorted, each in one spelling."""
         known = (*SCALES, *CHANGING, *JOINING)
-        said = [word for word in self.words if word not in known]
-        spelled = " ".join(_ALIASES.get(word, word) for word in said).split()
-        return tuple(sorted(str(UNITS.get(word, word)) for word in spelled))
+        return _spelled([word for word in self.words if word not in known])
+
+    @property
+    def divided(self) -> tuple[str, ...]:
+        """Of those units, what they are divided by; empty where that is not said."""
+        rates = [_RATES[word] for word in self.words if word in _RATES]
+        return _spelled([*self.below, *rates])
 
     @property
     def changing(self) -> bool:
@@ -105,14 +115,17 @@ class Worded:
 
 def taken_out(text: str) -> Worded:
     """The words of a text, and what is left."""
-    words: list[str] = []
+    words, below = list[str](), list[str]()
+    per = False
 
     def take(found: re.Match[str]) -> str:
         said = found[1] if found.re is _WRAPPED else found[0]
+        nonlocal per
         inner = re.findall(r"[^\W\d_]+|[\W\d_]+", said)
         left = []
         for part in inner:
             if not part.isalpha():
+                per = per or part.strip() == "/"
                 left.append(part if re.search(r"[\d:]", part) else " ")
             elif len(part) == 1 and (part.isupper() or "\u0370" <= part <= "\u03ff"):
                 left.append(part)
@@ -120,7 +133,10 @@ def taken_out(text: str) -> Worded:
                 words.append(_singular(part))
                 filling = words[-1] in _FILLING
                 if filling:
-                    words.pop()
+                    per = words.pop() == "per" or per
+                elif per:
+                    below.append(words[-1])
+                    per = False
                 left.append(" " if filling else " \u2223 ")
         return "".join(left)
 
@@ -134,7 +150,13 @@ def taken_out(text: str) -> Worded:
     text = _WORD.sub(lambda f: f[0] if f[0].rstrip(".") in FUNCTIONS else take(f), text)
     core = _POWER_OF_UNIT.sub("", text, count=1) if re.search("\u2223\\s*\\^", text) else text
     core = re.sub(r"\\q?quad(?![a-z])\s*\u2223", " \u2223", core).strip(" \u2223")
-    return Worded(core.lstrip(":, ").rstrip(".,"), tuple(words))
+    return Worded(core.lstrip(":, ").rstrip(".,"), tuple(words), tuple(below))
+
+
+def _spelled(words: list[str]) -> tuple[str, ...]:
+    """Sorted, each unit in one spelling."""
+    spelled = " ".join(_ALIASES.get(word, word) for word in words).split()
+    return tuple(sorted(str(UNITS.get(word, word)) for word in spelled))
 
 
 def quantity(text: str) -> tuple[str, Fraction] | None:

@@ -53,12 +53,19 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _TAKEN_BACK = re.compile(
     rf"{_BEGINS}(?:(?:oops|correction|scratch\s+that)\b|sorry\s?[,.:;!]|(?:no|nope)\s?[,.:;!])"
     r"|\bon\s+second\s+thou?ght|\bI\s+take\s+(?:that|it)\s+back|\blet\s+me\s+(?:correct|fix)"
-    r"|\bI\s+(?:made(?!\s+(?:sure|certain|use)\b)|was\s+wrong|misread|miscount|miscalc|forgot|changed)"
+    r"|\bI\s+made\s+(?:an?|some|the|one)\s+(?:\w+\s+){0,2}?(?:mistake|error|slip|typo|miscalculation)"
+    r"|\bI\s+(?:was\s+wrong|misread|miscount|miscalc|forgot|changed)"
     r"|\b(?:that|this|it|which|above|answer|result|value)(?:'s|\s+(?:is|was|seems|looks|cannot\s+be))?"
-    rf"\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b|\A\W*(?:is|was)\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b"
-    r"|\bshould\s+(?:be|have\s+been)\W+\d",
+    rf"\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b|\A\W*(?:is|was)\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b",
     re.IGNORECASE,
 )
+_SHOULD = re.compile(r"\bshould\s+(?:be|have\s+been)\W+(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
+_FOUND = re.compile(
+    r"(?:=|\b(?:is|are|equals?|gives?|makes?|get|still|indeed|answer:|boxed\{)|####)[\s$*(\\{:]*\Z",
+    re.IGNORECASE,
+)
+_QUIET = re.compile(r"\W*(?:[^\W\d_]+(?:\W+|\Z)){0,4}")
+"""What may follow a number that was found again: a unit, a full stop, a tick."""
 _RESTATED = re.compile(
     r"\banswer\b(?:\s+(?:is|should\s+be)|\s*[:=])[\s$*(\\{]*(-?\d[\d,]*(?:\.\d+)?)(?![\d/\\^])",
     re.I,
@@ -98,16 +105,17 @@ def taken_back(behind: str, final: str) -> bool:
     doubt = _DOUBTED.search(said)
     if _TAKEN_BACK.search(said) or (doubt and not _confirmed(said[doubt.end() :], own)):
         return True
-    again = [
-        float(found.replace(",", ""))
-        for found in (*_RESTATED.findall(said), *_MARKED.findall(said))
-    ]
-    return own is not None and any(number != float(own[1].replace(",", "")) for number in again)
+    should, restated = _SHOULD.findall(said), (*_RESTATED.findall(said), *_MARKED.findall(said))
+    if own is None:
+        return bool(should)
+    return any(_value(number) != _value(own[1]) for number in (*should, *restated))
 
 
 def _confirmed(said: str, own: re.Match[str] | None) -> bool:
-    """Whether a doubt ends in "that is right", said of the same number: of the last one before it, if
-    there is any. Another answer that is called right is no confirmation."""
+    """Whether a doubt ends in the same number again, or in "that is right", said of the same number: of
+    the last one before it, if there is any. Another answer that is called right is no confirmation."""
+    if own is not None and _found_again(said, own[1]):
+        return True
     found = list(_CONFIRMED.finditer(said))
     if not found or _DOUBTED.search(said[found[-1].end() :]):
         return False
@@ -115,4 +123,19 @@ def _confirmed(said: str, own: re.Match[str] | None) -> bool:
     numbers = _NUMBER.findall(before)
     if own is None or not numbers:
         return not numbers and "\\" not in before
-    return float(numbers[-1].replace(",", "")) == float(own[1].replace(",", ""))
+    return _value(numbers[-1]) == _value(own[1])
+
+
+def _found_again(said: str, own: str) -> bool:
+    """Whether a doubt ends in the same number, found once more: `Let me check: 40 + 2 = 42 eggs.`"""
+    numbers = list(_NUMBER.finditer(said))
+    if not numbers or _value(numbers[-1][0]) != _value(own):
+        return False
+    before, behind = said[: numbers[-1].start()], said[numbers[-1].end() :]
+    quiet = _QUIET.fullmatch(behind) and not re.search(rf"[?]|{_DENIALS}", behind, re.IGNORECASE)
+    doubted = hedged(before, behind) or _DOUBTED.search(behind)
+    return bool(quiet and _FOUND.search(before) and not doubted)
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))

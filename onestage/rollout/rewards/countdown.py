@@ -67,7 +67,7 @@ class Countdown(Checker):
         said = _said(found[0]) if found else "="
         if said.count("=") > 1 or found is None:
             return 0.0
-        equation, equals, tail = said.partition("=")
+        equation, equals, tail = _turned(*said.partition("="))
         try:
             expression = arithmetic.plain(equation)
             result = arithmetic.plain(tail) if equals else None
@@ -158,6 +158,12 @@ def _said(text: str) -> str:
     said = markup.arithmetic(boxed[0] if boxed and whole else _FENCED.sub(r"\1", text))
     said = _TIMES.sub("*", said.replace("$", ""))
     return _PRODUCT.sub(r"\1*(", re.sub(r"(?<=[\d)])[.;]$", "", said.strip()))
+
+
+def _turned(left: str, equals: str, right: str) -> tuple[str, str, str]:
+    """An equation with its one number behind: `98 = 44 + 19 + 35` says the same."""
+    stated = re.fullmatch(r"\s*-?\d+\s*", left) and re.search(r"\d\D+\d", right)
+    return (right, equals, left) if stated else (left, equals, right)
 
 
 def _problem(facts: Mapping[str, Any]) -> tuple[list[int], int]:

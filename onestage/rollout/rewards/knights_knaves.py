@@ -66,7 +66,7 @@ _HEADING = re.compile(
 )
 _ROW = re.compile(r"\|([^|\n]+)\|([^|\n]+)\|")
 _STATEMENT = re.compile(
-    r"(?P<name>.+?)(?:\s+is\s+|\s*[:=]\s*|\s*(?=\())(?:an?\s+|the\s+)?\(?(?P<role>knight|knave)\)?"
+    r"(?P<name>.+?)(?:\s+is\s+|\s*(?:[-=]>|\u2192|[:=])\s*|\s+-\s+|\s*(?=\())(?:an?\s+|the\s+)?\(?(?P<role>knight|knave)\)?"
     r"|the\s+(?P<role2>knight|knave)\s+is\s+(?P<name2>.+)",
     re.IGNORECASE,
 )
