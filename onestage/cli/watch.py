@@ -55,7 +55,8 @@ def watch(
         raise typer.Exit(130) from None
     say(f"{found.state}: {found.why}")
     if found.state == "finished":
-        then(f"onestage report {word(run)}, or: onestage sample --model {word(run / 'model')}")
+        model = f", or: onestage sample --model {word(run / 'model')}"
+        then(f"onestage report {word(run)}" + model * (run / "model").exists())
         return
     then(f"onestage train {word(run / 'recipe.yaml')} --out {word(run)} --resume")
     raise typer.Exit(ENDED)

@@ -9,6 +9,7 @@ from typing import Any
 
 from onestage.report.reading import Reader, is_number, mapping
 from onestage.runfolder import EVALUATIONS
+from onestage.runfolder.following import finished
 
 MARKS = ("metrics.jsonl", "stages.json", "recipe.yaml", "manifest.json")
 """What shows that a folder is a run's."""
@@ -166,7 +167,7 @@ def _part(folder: Path, name: str, where: str, before: int, reader: Reader) -> P
         lines,
         reader.lines(folder / "samples.jsonl", where),
         before,
-        (folder / "model").exists(),
+        finished(folder),
         [mapping(one) for one in reader.json(folder / "keep.json", where, kind=list) or ()],
         reader.lines(folder / EVALUATIONS, where),
     )

@@ -167,6 +167,13 @@ class RunFolder:
         write_json(file, {**facts, "changed": [*facts.get("changed", []), entry]})
         write_text(self.folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False))
 
+    def saved(self, step: int | None) -> None:
+        """Write at which step the trained model was saved; None of a run that goes on. What becomes of
+        `model/` afterwards is its owner's business: a run whose model was moved is finished, too."""
+        file = self.folder / "manifest.json"
+        if file.is_file():
+            write_json(file, {**read_json(file), "saved": step})
+
     def require_plugins(self, now: Mapping[str, Mapping[str, str | None]]) -> None:
         """Refuse to go on with other people's classes that are not those the run was begun with."""
         file = self.folder / "manifest.json"

@@ -74,8 +74,9 @@ def standing(folder: Path, patience: float) -> Standing:
     silent = max(0.0, time.time() - _last_written(folder, here))
     holder = _holder(lock)
     if holder is None:
-        if (folder / "model").exists():
-            return Standing("finished", "its model is saved", silent)
+        if finished(folder):
+            gone = "" if (folder / "model").exists() else "; model/ has been moved or removed since"
+            return Standing("finished", f"its model is saved{gone}", silent)
         return Standing("interrupted", "it ended before its last step", silent)
     number, host = holder
     if host == socket.gethostname():
@@ -95,13 +96,29 @@ def begun(folder: Path) -> bool:
     return any((folder / name).exists() for name in TRACES)
 
 
+def finished(folder: Path) -> bool:
+    """Whether a run was trained to its end, wherever its model is now. Of one in stages: all of them."""
+    stages = _stages(folder)
+    if stages:
+        return (folder / "model").exists() or all(map(finished, stages))
+    with suppress(OSError, ValueError, TypeError):
+        told = read_json(folder / "manifest.json")
+        if "saved" in told:
+            return bool(told["saved"] is not None)
+    return (folder / "model").exists()  # of earlier versions
+
+
 def current(folder: Path) -> Path:
     """Where a run writes now: of one in stages, the folder of the last that was begun."""
-    with suppress(OSError, ValueError):
+    return next((place for place in reversed(_stages(folder)) if begun(place)), folder)
+
+
+def _stages(folder: Path) -> list[Path]:
+    """The folders of a run in stages, in order."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
         stages = read_json(folder / "stages.json")
-        places = [folder / str(one["folder"]) for one in stages if isinstance(one, dict)]
-        return next((place for place in reversed(places) if begun(place)), folder)
-    return folder
+        return [folder / str(one["folder"]) for one in stages if isinstance(one, dict)]
+    return []
 
 
 def _last_written(*folders: Path) -> float:

@@ -34,7 +34,7 @@ from onestage.runfolder import (
     write_json,
     write_text,
 )
-from onestage.runfolder.following import begun
+from onestage.runfolder.following import begun, finished
 from onestage.training.agreeing import all_do, by_main, main_first, require_same, tell_all, told
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
@@ -151,12 +151,14 @@ def _goes_on(folder: Path, accelerator: Any, say: Say) -> bool:
     if (folder / "stages.json").exists():
         raise CheckpointError(f"--resume: {folder} holds stages, and the recipe has none")
     saved, trained, started = bool(Checkpoints(folder).all()), folder / "model", begun(folder)
+    done = finished(folder)
     accelerator.wait_for_everyone()  # all have looked before anything is removed
     if saved:
         return True
-    if trained.is_dir():
+    if done:
+        gone = "" if trained.is_dir() else ", or was: it has been moved or removed since"
         raise CheckpointError(
-            f"--resume: no checkpoint in {folder}, where the run is done: its model is {trained}; "
+            f"--resume: no checkpoint in {folder}, where the run is done: its model is {trained}{gone}; "
             "choose another --out to train again"
         )
     if started and accelerator.is_main_process:

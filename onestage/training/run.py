@@ -187,6 +187,8 @@ class Run:
             self._all_steps()
             if self.done:
                 self._save_model(self.out / "model")
+                if self.folder:
+                    self.folder.saved(self.step)
                 certify(self)
             else:
                 self.say(f"stopped at step {self.step}; go on with --resume")
@@ -303,6 +305,8 @@ class Run:
             self.folder.begin(
                 self.changes.recipe, facts | ({"plugins": plugins} if plugins else {})
             )
+        else:
+            self.folder.saved(None)
         self.folder.data(table)
 
 

@@ -24,7 +24,9 @@ from onestage.cli import app
 from onestage.cli import watch as watching
 from onestage.cli._board import Board, plain
 from onestage.cli._screen import line_of
-from onestage.runfolder import json_line
+from onestage.report.reading import Reader
+from onestage.report.trained import read_run
+from onestage.runfolder import RunFolder, json_line
 from onestage.runfolder.following import Growing, standing
 
 Make = Callable[..., dict[str, Any]]
@@ -116,6 +118,7 @@ def test_a_terminal_shows_streams_what_is_kept_and_the_bounds(
     stopped = tmp_path / "stopped"  # as one that was stopped by a signal leaves it
     shutil.copytree(out, stopped)
     shutil.rmtree(stopped / "model")
+    RunFolder(stopped, resume=True).saved(None)
     before = sorted(stopped.rglob("*"))
     found = call("watch", stopped)
     assert found.exit_code == 3
@@ -210,6 +213,26 @@ def test_a_growing_log_is_followed_to_the_end_of_the_run(
         told[0] == "step 21/40  loss 0.5000  100 tokens/s  10 s left"
     )  # 19 steps of half a second
     assert "finished" in found.output
+
+
+def test_a_finished_run_whose_model_was_moved_is_finished(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.begin({}, {"steps": 3})
+    run.log({"step": 3, **LINE})
+    assert call("watch", run.folder).exit_code == 3  # a killed one looks like this
+    run.saved(3)
+    found = call("watch", run.folder)
+    assert found.exit_code == 0
+    said = " ".join(found.output.split())
+    assert "finished: its model is saved; model/ has been moved or removed since" in said
+    assert "sample" not in said  # of a model that is not there
+    reader = Reader()
+    assert read_run(run.folder, "run", reader).done
+    assert not reader.troubles
+    # One that goes on, for more steps, is not finished before it is, whatever lies in model/.
+    (run.folder / "model").mkdir()
+    run.saved(None)
+    assert standing(run.folder, 600).state == "interrupted"
 
 
 def test_the_last_lines_of_a_stage_are_told_when_the_next_has_begun(
