@@ -135,7 +135,7 @@ def _refused(error: urllib.error.HTTPError, key: str | None, end: float) -> Trou
     return Trouble("network", told + f" (wait {after:.0f} s)" * (after >= 1), again, after)
 
 
-def _asked_wait(headers: Mapping[str, str]) -> float:
+def _asked_wait(headers: Any) -> float:
     """Seconds that an endpoint asks to wait: told as a number or as a date (RFC 9110)."""
     told = headers.get("Retry-After") or "0"
     try:
