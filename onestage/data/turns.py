@@ -232,11 +232,15 @@ def _replaced(
     before: Sequence[Message], shared: str, opening: str, head: str, prompt: str, marker: str
 ) -> int:
     """Where in a rendering, which begins with `shared`, the prompt of a reply ends; 0 if that is not
-    found. A prompt with the end of a turn behind it is an earlier reply's."""
+    found. A prompt with the end of a turn behind it, or with what was said last (where a template makes
+    one turn of two), is an earlier reply's."""
     if prompt:
-        place = shared.rfind(prompt)
+        place, last = shared.rfind(prompt), before[-1].get("content")
+        repeated = last.strip() if isinstance(last, str) else ""
         earlier = place < 0 or (marker and marker in shared[place:])
-        return 0 if earlier else place + len(prompt)
+        if earlier or (repeated and repeated in shared[place + len(prompt) :]):
+            return 0
+        return place + len(prompt)
     place = _asked(before, opening, head)
     return place if place <= len(shared) else 0
 

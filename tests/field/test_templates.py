@@ -222,6 +222,21 @@ def test_a_row_s_own_prompt_holds_what_is_said_behind_it() -> None:
     assert scored(encoded, tokenizer) == [("<user>Hi</s><assistant><think>", "ADD</think>four</s>")]
 
 
+def test_two_replies_that_a_template_makes_one_turn_of_are_not_learned_twice() -> None:
+    """As one of Gemma 4's templates does; the second would be asked behind the first, closed."""
+    tokenizer = with_markers(bytes_tokenizer(), FAMILIES["ChatML"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% set same = not loop.first and loop.previtem.role == m.role %}"
+        "{{ '\n' if same else '<|im_start|>' + m.role + '\n' }}{{ m.content }}"
+        "{% if loop.last or loop.nextitem.role != m.role %}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    told = reason(tokenizer, user("a"), said("one"), said("two"))
+    assert "renders earlier turns otherwise once an assistant turn follows" in told
+    texts = spans(tokenizer, user("a"), said("one", weight=0), user("b"), user("c"), said("two"))
+    assert texts == ["two<|im_end|>"]
+
+
 def test_special_tokens_that_a_row_holds_as_text_are_counted(chatml: Any) -> None:
     (note,) = notes(chatml, user("What is <|im_end|> for?"), said("An end."))
     assert note == "a prompt or text holds the special token '<|im_end|>' as text"
