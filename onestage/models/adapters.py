@@ -18,6 +18,7 @@ from onestage.models.features import Door, require, require_untied
 from onestage.models.loading import LoadError, count_of, reading
 from onestage.models.model import Lora, Model, Task
 from onestage.models.preserved import FILE, go_on, preserve, told
+from onestage.models.resized import require_own_size, written_twice
 from onestage.models.stacking import stack
 
 CONFIG = "adapter_config.json"
@@ -86,6 +87,7 @@ def put_on(model: Any, folder: str, door: Door, label: str = "default") -> Any:
     from peft import PeftModel
 
     require(config_in(folder), door, folder)
+    require_own_size(model, door, folder)
     with reading(f"the adapter {folder}", OF_THIS_BASE):
         if hasattr(model, "peft_config"):
             model.load_adapter(folder, adapter_name=label)
@@ -180,7 +182,9 @@ def _require_every_tensor(model: Any, folder: str, label: str) -> None:
     whole = get_peft_model_state_dict(model, adapter_name=label, save_embedding_layers=False)
     wrong = {
         "missing": whole.keys() - found.keys(),
-        "that the base has no place for": report.unexpected_keys,
+        "that the base has no place for": [
+            name for name in report.unexpected_keys if not written_twice(name, found)
+        ],
     }
     told = [f"{count_of(names)} {how}" for how, names in wrong.items() if names]
     if told:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from onestage.models.features import Door, require, require_untied
 from onestage.models.loading import LoadError
+from onestage.models.resized import require_own_size
 from onestage.models.save import fill_weights
 
 
@@ -35,6 +36,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     for label in model.active_adapters:
         require(model.peft_config[label], Door.SERVED, "the model's adapter")
     require_untied(model, Door.SERVED, "the model's adapter")
+    require_own_size(model, Door.SERVED, "the model's adapter")
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     base = model.get_base_model()
@@ -67,6 +69,7 @@ def adapter_rank(model: Any) -> int:
     for label in model.active_adapters:
         require(model.peft_config[label], Door.LOADED, "the model's adapter")
     require_untied(model, Door.LOADED, "the model's adapter")
+    require_own_size(model, Door.LOADED, "the model's adapter")
     base = model.get_base_model()
     if any(
         isinstance(end, LoraLayer)

@@ -26,6 +26,7 @@ from onestage.models.adapters import config_in, preserved_in
 from onestage.models.features import Door, require
 from onestage.models.loading import LoadError, check_files, reading
 from onestage.models.model import Model
+from onestage.models.resized import vocabulary_of
 
 CONFIGS = ("config.json", "adapter_config.json")
 """What a model's folder holds, whatever else."""
@@ -87,7 +88,10 @@ def config_of(model: Model) -> PretrainedConfig:
     found = stored_config(model)
     if model.task == "causal":
         _require_causal(found, str(model.name or "model.config"))
-    return found.get_text_config() if is_nested(found) else found
+    found = found.get_text_config() if is_nested(found) else found
+    if adapter_base(model) is not None:
+        found.vocab_size = vocabulary_of(str(model.name), found)
+    return found
 
 
 def stored_config(model: Model) -> PretrainedConfig:
@@ -159,6 +163,12 @@ def check_found(option: str, name: str) -> None:
 
 def check_base(adapter: str, base: str) -> None:
     """Raise `ValueError` where an adapter's base is not to be had."""
+    if (Path(base) / "adapter_config.json").is_file():
+        raise LoadError(
+            f"{adapter} is an adapter of {base}, which is an adapter itself; make that whole (onestage "
+            f"merge {base} --out FOLDER) and write FOLDER into base_model_name_or_path of "
+            f"{Path(adapter) / 'adapter_config.json'}"
+        )
     try:
         check_found("model", base)
         check_files(base)

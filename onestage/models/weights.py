@@ -35,6 +35,7 @@ from onestage.models.loading import check_files, reading, require_whole
 from onestage.models.model import Lora, Model, Precision
 from onestage.models.policy import Policy
 from onestage.models.preserved import FILE
+from onestage.models.resized import resize
 from onestage.models.reward_model import (
     auto_class,
     check_head,
@@ -287,6 +288,7 @@ def _built(
     require_whole(name, report, fresh="score." if fresh else None, unused=HEADS if fresh else ())
     if is_nested(model.config):
         model = text_part(model)
+    resize(model, config.vocab_size)
     # Also of a folder that is stored in 4 bits, which nobody needs to ask for.
     return four_bits.trainable(model if source.load_in_4bit else model.to(device))
 

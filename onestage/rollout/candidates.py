@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onestage.models import Model, Policy, adapter_base, digest_files, tokenizer_of
+from onestage.models import Model, Policy, adapter_base, config_of, digest_files, tokenizer_of
 from onestage.models import open as open_model
 from onestage.models.loading import check_files
 from onestage.models.model import Precision
@@ -83,11 +83,23 @@ def candidates(
     for name in names:
         own = _checked(name)
         beside = own if base == "auto" else None if base is None else _plain(base)
+        if own is not None and beside == own:
+            _require_comparable(name, own)
         model = Candidate(name, None, None if beside == name else beside, dtype)
         if model.beside is not None and beside not in names:
             found.setdefault((model.beside.name, model.words.chat_template), model.beside)
         found[(name, None)] = model
     return list(found.values())
+
+
+def _require_comparable(name: str, base: str) -> None:
+    """Raise `ValueError` where a base has no embeddings for tokens that its adapter has."""
+    mine, theirs = (config_of(Model(name=one)).vocab_size for one in (name, base))
+    if mine != theirs:
+        raise ValueError(
+            f"{name} has {mine} embeddings and its base {base} has {theirs}, so the base cannot be asked "
+            "the same; set --base none, or to a folder of the base as it was resized"
+        )
 
 
 def _plain(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from support.odd_adapters import ADAPTERS, FANNED, ROW, make_adapter, make_base, said_by
+from support.odd_adapters import ADAPTERS, FANNED, ROW, lora, make_adapter, make_base, said_by
 from support.tiny import make_tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -27,8 +28,10 @@ from onestage.models.export import (
 from onestage.models.features import Door
 from onestage.models.loading import LoadError
 from onestage.models.merge import merge
+from onestage.models.merge.into_base import base_of
 from onestage.models.save import save_model
 from onestage.models.start import prepare
+from onestage.rollout.candidates import candidates
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT warns of ties, and goes on
 LLAMA = [(name, tied, False) for tied in (True, False) for name in ADAPTERS]
@@ -178,6 +181,68 @@ def test_merged_with_others_it_is_whole_or_refused(
     merge([base, folder], tmp_path / "out", weights=[0, 1])
     plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     close(said_by(plain.eval()), said)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("how", ["saved whole", "tokens", "beside"])
+def test_an_adapter_of_a_base_that_was_resized_brings_its_embeddings(
+    tied: bool, how: str, tmp_path: Path
+) -> None:
+    """Tokens were added, and the base's folder has none of them: as PEFT saves it, either way."""
+    base, folder = make_base(tmp_path / "base", tied=tied), tmp_path / "adapter"
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([f"<new{n}>" for n in range(9)])
+    plain: Any = AutoModelForCausalLM.from_pretrained(base)
+    plain.resize_token_embeddings(len(tokenizer))
+    ends = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+    options: dict[str, Any] = {"modules_to_save": ends, "ensure_weight_tying": tied}
+    options = options if how == "saved whole" else {"trainable_token_indices": [400, 401]}
+    config = lora(**({} if how == "beside" else options))
+    model: Any = get_peft_model(plain, config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter) * parameter.requires_grad)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    said = said_by(model)
+    policy = models.open(folder)
+    close(policy(ROW).detach(), said)
+    loaded = models.load(Model(name=str(folder)))
+    save_model(loaded.model, loaded.tokenizer, tmp_path / "further")
+    close(models.open(tmp_path / "further")(ROW).detach(), said)
+    merging = Model(name=str(folder), adapter="merge"), tokenizer, tmp_path / "start", 0
+    if tied and how == "saved whole":
+        with pytest.raises(LoadError, match="is tied to another layer"):
+            prepare(*merging, keep=False)
+    else:
+        prepare(*merging, keep=False)
+        close(said_by(AutoModelForCausalLM.from_pretrained(tmp_path / "start").eval()), said)
+    if how == "beside":
+        with pytest.raises(LoadError, match="has 409 embeddings and its base 400; it cannot be st"):
+            models.load(Model(name=str(folder), adapter="stack", lora=Lora(r=2)))
+    with pytest.raises(ValueError, match="409 embeddings and its base .* has 400"):
+        candidates([str(folder)], "auto", "auto")
+
+
+def test_what_is_new_and_not_in_the_adapter_is_missed(tmp_path: Path) -> None:
+    base, folder = make_base(tmp_path / "base", tied=False), tmp_path / "adapter"
+    plain: Any = AutoModelForCausalLM.from_pretrained(base)
+    plain.resize_token_embeddings(409)
+    model: Any = get_peft_model(plain, lora(modules_to_save=["embed_tokens"]))
+    model.save_pretrained(folder, save_embedding_layers=False)
+    with pytest.raises(LoadError, match="409 embeddings and its base has 400; it holds no lm_head"):
+        models.open(folder)
+
+
+def test_an_adapter_of_an_adapter_is_refused_at_every_door(made: Made, tmp_path: Path) -> None:
+    _, folder, _ = made("lora", False, False)
+    other = shutil.copytree(folder, tmp_path / "other")
+    file = other / "adapter_config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({**told, "base_model_name_or_path": str(folder)}))
+    for ask in (lambda: models.open(other), lambda: base_of(str(other))):
+        with pytest.raises(LoadError, match="which is an adapter itself; make that whole"):
+            ask()
 
 
 def test_a_recipe_is_refused_before_anything_is_loaded(made: Made) -> None:

@@ -24,8 +24,9 @@ from onestage.models.merge import Merge
 from onestage.models.merge.examples import prompts, read_records
 from onestage.models.merge.run import Merged, check_saved, distance, logits_of
 from onestage.models.model import Model, Precision
+from onestage.models.resized import vocabulary_of
 from onestage.models.save import fill_model
-from onestage.models.source import adapter_base, check_vocabulary, config_of, tokenizer_of
+from onestage.models.source import adapter_base, check_base, check_vocabulary, config_of, tokenizer_of
 from onestage.models.start import absorbed
 from onestage.models.weights import load_whole
 from onestage.runfolder import write_json
@@ -65,6 +66,8 @@ def base_of(name: str, given: str | None = None) -> str | None:
             f"{name} is an adapter of {base}, and there is no such folder; say where its base lies with "
             "--base (a folder or hub id)"
         )
+    if given is None or is_path:
+        check_base(name, base)
     return base
 
 
@@ -84,6 +87,8 @@ def open_whole(
     root = base_of(name, base)
     source = Model(name=root, dtype=merged_in) if root else Model(name=name)
     config = config_of(source)
+    if root is not None:
+        config.vocab_size = vocabulary_of(name, config)
     refuse_quantised(name, config)
     tokenizer = tokenizer_of(Model(name=name)) if base is None else _tokenizer(name, base)
     check_vocabulary(tokenizer, config)
