@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Linear
+
 from onestage.config import nearest
 from onestage.models.features import Door, require, require_untied
 from onestage.models.loading import LoadError, count_of, reading
@@ -24,6 +26,8 @@ from onestage.models.stacking import stack
 CONFIG = "adapter_config.json"
 NAMING = ("target_modules", "modules_to_save", "target_parameters")
 """Options of an adapter that name parts of the base."""
+PASSED_BY = "incompatible with Mamba"
+"""How PEFT refuses layers whose weights a fused kernel uses by themselves."""
 OF_THIS_BASE = "its files must be as PEFT saved them, and made for this base"
 
 
@@ -35,12 +39,32 @@ def adapted(lora: Lora, model: Any, task: Task = "causal") -> Any:
     """
     from peft import get_peft_model
 
-    made: Any = get_peft_model(model, _peft_config(lora, task))
+    try:
+        made: Any = get_peft_model(model, _peft_config(lora, task))
+    except ValueError as error:
+        if PASSED_BY not in str(error):
+            raise
+        raise ValueError(_elsewhere(model)) from error
     _require_bound(made, "model.lora", "default")
     _refuse_adapted_head(made)
     if lora.preserve_rank is not None:
         preserve(made, lora.preserve_rank)
     return made
+
+
+def _elsewhere(model: Any) -> str:
+    """Where adapters can lie in a model whose kernels use some weights without their layers."""
+    # Some layers have their adapter already.
+    layers = {
+        name.removesuffix(".base_layer").rpartition(".")[2]
+        for name, one in model.named_modules()
+        if type(one) is Linear and ".lora_" not in name
+    }
+    names = ", ".join(sorted(layers - {"out_proj", "lm_head"}))
+    return (
+        f"model.lora.target_modules reaches out_proj or conv1d of a {model.config.model_type}, whose "
+        f"weights its kernels use without the layer, and so without an adapter; set it to [{names}]"
+    )
 
 
 def continued(source: Model, model: Any, door: Door) -> Any:

@@ -32,7 +32,8 @@ def rows_of(folder: str | Path) -> dict[str, int]:
         return {}
     with reading(str(file)), safe_open(file, framework="pt") as opened:
         plain = {
-            name: re.sub(r"\.(?:token_adapter|base_layer)\b", "", name) for name in opened.keys()
+            name: re.sub(r"\.(?:token_adapter|base_layer)\b", "", name)
+            for name in opened.keys()  # noqa: SIM118 - no dictionary
         }
         return {
             end: opened.get_slice(name).get_shape()[0]

@@ -97,8 +97,8 @@ def _require_comparable(name: str, base: str) -> None:
     mine, theirs = (config_of(Model(name=one)).vocab_size for one in (name, base))
     if mine != theirs:
         raise ValueError(
-            f"{name} has {mine} embeddings and its base {base} has {theirs}, so the base cannot be asked "
-            "the same; set --base none, or to a folder of the base as it was resized"
+            f"{name} has {mine} embeddings and its base {base} has {theirs}, so the base cannot be "
+            "asked the same; set --base none, or to a folder of the base as it was resized"
         )
 
 

@@ -220,7 +220,7 @@ def test_an_adapter_of_a_base_that_was_resized_brings_its_embeddings(
     if how == "beside":
         with pytest.raises(LoadError, match="has 409 embeddings and its base 400; it cannot be st"):
             models.load(Model(name=str(folder), adapter="stack", lora=Lora(r=2)))
-    with pytest.raises(ValueError, match="409 embeddings and its base .* has 400"):
+    with pytest.raises(ValueError, match=r"409 embeddings and its base .* has 400"):
         candidates([str(folder)], "auto", "auto")
 
 

@@ -14,11 +14,17 @@ import pytest
 import torch
 from peft import PeftModel
 from support.tiny import TINY, make_tokenizer, sharpen, tiny_llama, token_path
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    Mamba2Config,
+)
 
 from onestage import models
 from onestage.data.packing import pack
 from onestage.models import Lora, Model, Policy
+from onestage.models.adapters import adapted
 from onestage.models.fingerprint import digest_files
 from onestage.models.lent import lent
 from onestage.models.reward_model import READS, settle
@@ -211,3 +217,14 @@ def test_the_digest_of_files_sees_names_and_bytes(tmp_path: Path) -> None:
     assert digest_files((tmp_path / "b").glob("*")) != first
     (tmp_path / "a" / "two.json").rename(tmp_path / "a" / "three.json")
     assert digest_files((tmp_path / "a").glob("*")) != first
+
+
+def test_adapters_that_kernels_would_pass_by_are_refused_with_where_they_can_lie() -> None:
+    sizes = {"num_heads": 4, "head_dim": 16, "n_groups": 1, "state_size": 8}
+    config = Mamba2Config(vocab_size=400, hidden_size=32, num_hidden_layers=1, **sizes)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        with pytest.raises(
+            ValueError, match=r"out_proj or conv1d of a mamba2.*set it to \[in_proj\]"
+        ):
+            adapted(Lora(r=2), model)

@@ -26,7 +26,13 @@ from onestage.models.merge.run import Merged, check_saved, distance, logits_of
 from onestage.models.model import Model, Precision
 from onestage.models.resized import vocabulary_of
 from onestage.models.save import fill_model
-from onestage.models.source import adapter_base, check_base, check_vocabulary, config_of, tokenizer_of
+from onestage.models.source import (
+    adapter_base,
+    check_base,
+    check_vocabulary,
+    config_of,
+    tokenizer_of,
+)
 from onestage.models.start import absorbed
 from onestage.models.weights import load_whole
 from onestage.runfolder import write_json
