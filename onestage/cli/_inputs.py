@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 def load_model(model: str, tokenizer: str | None, dtype: str) -> Any:
     """The policy, which has its tokenizer; a mistyped precision is refused before anything is read."""
     from onestage import models
+    from onestage.cli._terminal import complaints
+    from onestage.models.rates import slow_precision
 
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {dtype!r}: allowed are auto, float32, bfloat16, float16")
-    return models.open(model, dtype, tokenizer)  # type: ignore[arg-type]
+    policy = models.open(model, dtype, tokenizer)  # type: ignore[arg-type]
+    if slow := slow_precision(policy.dtype, policy.device.type):
+        complaints.print(f"{slow} (--dtype float32)", highlight=False, soft_wrap=True)
+    return policy
 
 
 def refuse_unused(what: str, sort: str, given: Mapping[str, Any]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from onestage.models.model import Precision
+from onestage.models.rates import matmul_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,12 @@ def estimate(
     dtype: Precision,
     four_bits: bool,
     checkpointing: bool,
+    computed_in: torch.dtype | None = None,
 ) -> Estimate:
     """Memory and time of a run: weights; float32 gradients, two AdamW moments and (where it is held in
     less) a float32 master of what is trained; the activations of one row; 6 operations a parameter and
-    token (8 with checkpointing) at 40 % of this machine's own matrix-multiply rate."""
+    token (8 with checkpointing) at 40 % of this machine's own matrix-multiply rate in the precision of
+    the computation (`computed_in`, or else the one that the weights are held in)."""
     size = parameters_of(config)
     held = held_in(config, dtype)
     bytes_per_weight = 0.55 if four_bits else held.itemsize  # half a byte, and the scales of blocks
@@ -58,7 +60,8 @@ def estimate(
     # Adapters are float32 themselves, whatever they lie on.
     masters = lora_r is not None or held.itemsize < 4
     memory = size * bytes_per_weight + trained * (16 if masters else 12) + activations
-    rate = matmul_rate()
+    computed = computed_in or (torch.float32 if four_bits else held)
+    rate = matmul_rate(computed)
     work = (8 if checkpointing else 6) * size * tokens
     return Estimate(
         steps=steps,
@@ -68,7 +71,7 @@ def estimate(
         memory_gb=memory / 1e9,
         seconds=work / (0.4 * rate),
         precision=_precision(held, four_bits=four_bits, adapters=lora_r is not None),
-        basis=f"{rate / 1e9:,.0f} GFLOP/s measured here, 40 % of it used",
+        basis=f"{rate / 1e9:,.0f} GFLOP/s in {_name(computed)} measured here, 40 % of it used",
     )
 
 
@@ -80,7 +83,7 @@ def held_in(config: PretrainedConfig, dtype: Precision) -> torch.dtype:
 
 
 def _precision(held: torch.dtype, *, four_bits: bool, adapters: bool) -> str:
-    name = "4 bits" if four_bits else str(held).removeprefix("torch.")
+    name = "4 bits" if four_bits else _name(held)
     if adapters:
         return f"{name}, frozen, under adapters trained and saved in float32"
     if held.itemsize < 4:
@@ -88,13 +91,5 @@ def _precision(held: torch.dtype, *, four_bits: bool, adapters: bool) -> str:
     return f"trained and saved in {name}"
 
 
-def matmul_rate(size: int = 1024) -> float:
-    """Floating-point operations a second of a square matrix product on the device that would train."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    left = torch.randn(size, size, device=device)
-    best = float("inf")
-    for _ in range(4):
-        start = time.perf_counter()
-        (left @ left).sum().item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

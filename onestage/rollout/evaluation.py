@@ -21,6 +21,7 @@ from typing import Any
 from onestage.config import plain
 from onestage.models import Policy
 from onestage.models.model import Precision
+from onestage.models.rates import slow_precision
 from onestage.rollout import engines, suites
 from onestage.rollout.candidates import Candidate, candidates
 from onestage.rollout.suites import Kept, Measured, Subject, Suite
@@ -204,6 +205,8 @@ class _Loading:
     def __call__(self, with_base: bool) -> Subject:
         if self.subject is None:
             policy = self.one.load()
+            if slow := slow_precision(policy.dtype, policy.device.type):
+                self.say(f"{self.one.name}: {slow} (--dtype float32)")
             engine = engines.make(self.engine, policy.model, policy.tokenizer)
             engine.sync()  # one that runs a copy knows the base alone until then
             self.subject = Subject(policy, policy.tokenizer, engine, source=self.one.name)

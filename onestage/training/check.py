@@ -22,8 +22,9 @@ from onestage.data.store import write
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models import Lora
-from onestage.models.estimate import Estimate, estimate
+from onestage.models.estimate import Estimate, estimate, held_in
 from onestage.models.footprint import footprint
+from onestage.models.rates import slow_precision
 from onestage.models.source import text_part_note
 from onestage.rollout.build import judge_worked
 from onestage.runfolder import Say, silent, taken
@@ -35,7 +36,7 @@ from onestage.training.parts import Given
 from onestage.training.pipeline import drafts
 from onestage.training.plan import stages_of
 from onestage.training.read import make_encoder
-from onestage.training.recipe import load_recipe
+from onestage.training.recipe import Train, load_recipe
 from onestage.training.scale import Machines, Scaled, Work
 
 LOOKED_INTO = 1 << 27
@@ -109,6 +110,7 @@ def _checked(
     _judge_worked(draft, found)
     found.notes += [] if draft.given else text_part_note(draft.first or recipe.model)
     found.warnings += idle(draft)
+    found.warnings += _slow(draft)
     found.notes += _untemplated(draft)
     found.warnings += kept_suite.doubts(recipe.keep, draft.tokenizer)
     cost = _cost(draft, lora)
@@ -117,6 +119,24 @@ def _checked(
         recipe.keep, cost.steps, averaged, draft.tokenizer, cost.seconds
     )
     return found, draft.tokenizer, cost
+
+
+def _slow(draft: Draft) -> list[str]:
+    """What is said of a precision that this processor is slow in."""
+    model, train = draft.recipe.model, draft.recipe.train
+    held = torch.float32 if model.load_in_4bit else held_in(draft.config, model.dtype)
+    autocast = _autocast(train)
+    said = slow_precision(autocast or held, _device())
+    return (
+        [f"{said} ({'leave out train.bf16' if autocast else 'model.dtype: float32'})"]
+        if said
+        else []
+    )
+
+
+def _autocast(train: Train) -> torch.dtype | None:
+    """What is computed in where it is not what the weights are held in."""
+    return torch.bfloat16 if train.bf16 else None
 
 
 def _untemplated(draft: Draft) -> list[str]:
@@ -167,6 +187,7 @@ def _cost(draft: Draft, lora: Lora | None) -> Estimate:
         dtype=model.dtype,
         four_bits=model.load_in_4bit,
         checkpointing=model.gradient_checkpointing,
+        computed_in=_autocast(train),
     )
     return replace(found, schedule=f"{plan.describe()}; {train.row_told}")
 
@@ -198,7 +219,7 @@ def _scaled(draft: Draft, lora: Lora | None, machines: Machines) -> Scaled:
         lora=lora,
         dtype=model.dtype,
         four_bits=model.load_in_4bit,
-        computed_in=torch.bfloat16 if train.bf16 else None,
+        computed_in=_autocast(train),
     )
     return Scaled(found, work, machines, (spread.sharding, checkpointing))
 

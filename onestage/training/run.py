@@ -24,6 +24,7 @@ from onestage.models import Loaded
 from onestage.models.average import Average
 from onestage.models.masters import Masters
 from onestage.models.policy import Policy
+from onestage.models.rates import slow_precision
 from onestage.models.reference import ReferenceCache
 from onestage.models.save import save_model
 from onestage.models.sharding import gathered
@@ -284,6 +285,9 @@ class Run:
             self.say(f"model: runs the slow way ({fit.layout}): {fit.reason}")
         elif fit.reason:
             self.say(f"model: runs as a forest {fit.reason}")
+        computed = torch.bfloat16 if self.options.bf16 else self.policy.dtype
+        if slow := slow_precision(computed, self.accelerator.device.type):
+            self.say(f"model: {slow}")
         if self.masters.exact:
             held = str(self.policy.dtype).removeprefix("torch.")
             self.say(

@@ -20,6 +20,7 @@ from support.tiny import REAL_DATA
 from onestage.models import attention, policy
 from onestage.models.excerpt import excerpt_of
 from onestage.models.policy import Policy
+from onestage.models.rates import matmul_rate
 from onestage.rollout.engines._refilling import trouble
 from onestage.training import selfcheck
 from onestage.training.build import build
@@ -45,6 +46,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = Path(os.environ.get(f"ONESTAGE_{name}", "not there"))
     if not (folder / "config.json").is_file():
         pytest.skip("no real model")
+    if matmul_rate(getattr(torch, dtype)) * 8 < matmul_rate():
+        pytest.skip(f"minutes in {dtype} on this processor")
     recipe = parse_recipe(
         {
             "model": {
