@@ -69,6 +69,8 @@ def check_trained(model: Model) -> None:
     """As `check_adapter`, and refuse what could be loaded but not trained, or is cut short."""
     check_adapter(model)
     base = adapter_base(model)
+    if base is not None:
+        _require_no_adapter(str(model.name), base)
     if model.name is not None:
         check_files(base or model.name)
     if base is not None:
@@ -161,14 +163,19 @@ def check_found(option: str, name: str) -> None:
     require_within_reach(option, name)
 
 
-def check_base(adapter: str, base: str) -> None:
-    """Raise `ValueError` where an adapter's base is not to be had."""
+def _require_no_adapter(adapter: str, base: str) -> None:
+    """Raise `LoadError` where an adapter's base is an adapter."""
     if (Path(base) / "adapter_config.json").is_file():
         raise LoadError(
             f"{adapter} is an adapter of {base}, which is an adapter itself; make that whole (onestage "
             f"merge {base} --out FOLDER) and write FOLDER into base_model_name_or_path of "
             f"{Path(adapter) / 'adapter_config.json'}"
         )
+
+
+def check_base(adapter: str, base: str) -> None:
+    """Raise `ValueError` where an adapter's base is not to be had."""
+    _require_no_adapter(adapter, base)
     try:
         check_found("model", base)
         check_files(base)

@@ -240,9 +240,10 @@ def test_an_adapter_of_an_adapter_is_refused_at_every_door(made: Made, tmp_path:
     file = other / "adapter_config.json"
     told = json.loads(file.read_text())
     file.write_text(json.dumps({**told, "base_model_name_or_path": str(folder)}))
-    for ask in (lambda: models.open(other), lambda: base_of(str(other))):
+    asked = (models.open, base_of, lambda name: models.check_trained(Model(name=name)))
+    for ask in asked:
         with pytest.raises(LoadError, match="which is an adapter itself; make that whole"):
-            ask()
+            ask(str(other))
 
 
 def test_a_recipe_is_refused_before_anything_is_loaded(made: Made) -> None:
