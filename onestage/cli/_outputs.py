@@ -25,3 +25,9 @@ def free(out: Path | None, force: bool, called: str = "--out") -> None:
             f"{word(out)} is there already; choose another {called}, or replace it with --force"
         )
     require_writable(out, called)
+
+
+def placed(out: Path) -> Path:
+    """The same place, with the folders on its way made, now that there is something to write."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from onestage.cli._outputs import Force, free
+from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import app, console, loading, quiet_libraries, say, then, word
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def eval_(
     console.print(_table(f"{model}, {split}", judged.metrics, before, after))
     if out is not None:
         answers = [dict(answer) for answer in judged.model.answers]
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, {"metrics": dict(judged.model.metrics), "answers": answers})
+        write_json(placed(out), {"metrics": dict(judged.model.metrics), "answers": answers})
         say(f"{out}")
     then(f"onestage sample --model {word(model)}")
 

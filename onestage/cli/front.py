@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from onestage.cli._outputs import Force, free
+from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import app, complaints, console, say
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def front(
     against = "the start" if found.start else "the worst of each"
     say(f"* on the front; hypervolume against {against} {found.volume:.6g}; f*: {best}")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, as_json(found) + "\n")
+        write_text(placed(out), as_json(found) + "\n")
 
 
 def _table(found: Comparison) -> Table:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._outputs import Force, free
+from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import app, say, then, word
 
 
@@ -38,8 +38,7 @@ def import_(
     given = read(config)
     tool = find(from_ or recognise(given))()
     carried = tool.carry(given, devices)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, written(carried, tool.title, config.name))
+    write_text(placed(out), written(carried, tool.title, config.name))
     for note in carried.told:
         say(f"note: {note}")
     for key, why in carried.unneeded.items():

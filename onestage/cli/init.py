@@ -9,7 +9,7 @@ import typer
 
 from onestage.cli._flags import Column, Delimiter, Encoding, Kind, ScoreRange, Subset
 from onestage.cli._inputs import stream_of
-from onestage.cli._outputs import Force, free
+from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import app, say, then, word
 
 
@@ -35,7 +35,6 @@ def init(
     free(out, force)
     written = {"encoding": encoding, "delimiter": delimiter, "subset": subset}
     streams = [stream_of(file, kind, column, score_range, **written) for file in data]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, first_recipe(streams, model))
+    write_text(placed(out), first_recipe(streams, model))
     say(f"{out}")
     then(f"onestage check {word(out)}")

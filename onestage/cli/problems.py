@@ -17,7 +17,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from onestage.cli._outputs import Force, free
+from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import app, say, then, word
 from onestage.runfolder import json_line
 
@@ -207,9 +207,8 @@ def _write(out: Path, rows: Iterable[Mapping[str, Any]], force: bool) -> None:
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"--out {out}: allowed are files .jsonl and .jsonl.gz")
     free(out, force)
-    out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with rows_file(out) as opened:
+    with rows_file(placed(out)) as opened:
         for row in rows:
             opened.write(json_line(row).encode("utf-8", "backslashreplace"))
             count += 1

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from onestage.cli._flags import Dtype, ModelName, Tokenizer
 from onestage.cli._inputs import load_model
-from onestage.cli._outputs import Force, free
+from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import (
     app,
     complaints,
@@ -144,8 +144,7 @@ def _complete(
     what = "were left out" if only_ended else "are among them (--only-ended leaves those out)"
     told = f"; {cut:,} cut at {how.max_completion_length} tokens {what}" if cut else ""
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(placed(out), "".join(json.dumps(row) + "\n" for row in rows))
         say(f"{out}: {len(rows):,} completions{told}")
         then(f"onestage check {word(out)}")
         return

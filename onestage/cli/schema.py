@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onestage.cli._outputs import Force, free
+from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import app, say
 
 
@@ -27,6 +27,5 @@ def schema(
     if out is None:
         print(text, end="")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, text)
+    write_text(placed(out), text)
     say(f"{out}: name it in a recipe's first line, `# yaml-language-server: $schema={out}`")

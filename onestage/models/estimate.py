@@ -22,6 +22,8 @@ class Estimate:
     memory_gb: float
     seconds: float
     basis: str
+    computed: torch.dtype
+    """What most products are computed in."""
     precision: str = ""
     """What is computed in, stepped, and saved."""
     schedule: str = ""
@@ -70,6 +72,7 @@ def estimate(
         trained=trained,
         memory_gb=memory / 1e9,
         seconds=work / (0.4 * rate),
+        computed=computed,
         precision=_precision(held, four_bits=four_bits, adapters=lora_r is not None),
         basis=f"{rate / 1e9:,.0f} GFLOP/s in {_name(computed)} measured here, 40 % of it used",
     )

@@ -13,9 +13,8 @@ import torch
 
 SLOW = 4.0
 """Times as long as in float32 from which on it is told."""
-SIZES = {torch.float32: 1024}
-SMALL = 192
-"""Rows of the square matrices that are tried; in half precisions few, for they may take that long."""
+ROWS, FEW = 1024, 192
+"""Of the square matrices that are tried; few in half precisions on a CPU, which may take that long."""
 
 
 @functools.cache
@@ -23,7 +22,7 @@ def matmul_rate(dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations a second of a square matrix product on the device that would train,
     the best of four."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = SIZES.get(dtype, SMALL if device == "cpu" else 1024)
+    size = FEW if device == "cpu" and dtype.itemsize < 4 else ROWS
     left = torch.randn(size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(4):

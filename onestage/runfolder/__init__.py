@@ -111,6 +111,12 @@ def stages_in(folder: Path) -> list[Path]:
     return sorted(numbers, key=lambda path: numbers[path])
 
 
+def parts_in(folder: Path) -> list[Path]:
+    """Where a run wrote metrics: in each of its stages that was begun, or in its own folder."""
+    begun = [stage for stage in stages_in(folder) if (stage / "metrics.jsonl").is_file()]
+    return begun or [folder]
+
+
 def require_writable(out: Path, called: str = "--out") -> None:
     """Raise `OutputError`, before anything long begins, where a file or folder could not be made or
     replaced. Nothing of the trial is left, and folders on the way are not made."""

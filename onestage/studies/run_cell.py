@@ -18,10 +18,10 @@ from onestage.config import first_line
 from onestage.data.kept import drop
 from onestage.runfolder import (
     json_line,
+    parts_in,
     read_json,
     read_metrics,
     silent,
-    stages_in,
     write_json,
     write_text,
 )
@@ -217,9 +217,8 @@ def _without_its_stages(saved: Path, base: Path, folder: Path) -> Path:
 
 def spent(run: Path) -> dict[str, float]:
     """What a run took, and its last held-out losses (`eval/...`), as metrics. Of all its stages."""
-    folders = [one for one in stages_in(run) if (one / "metrics.jsonl").is_file()] or [run]
     found = {"updates": 0.0, "tokens": 0.0}
-    for folder in folders:
+    for folder in parts_in(run):
         lines = read_metrics(folder)
         steps = [line for line in lines if "tokens" in line]
         if steps:

@@ -22,7 +22,7 @@ from onestage.data.store import write
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models import Lora
-from onestage.models.estimate import Estimate, estimate, held_in
+from onestage.models.estimate import Estimate, estimate
 from onestage.models.footprint import footprint
 from onestage.models.rates import slow_precision
 from onestage.models.source import text_part_note
@@ -109,11 +109,11 @@ def _checked(
         return found, draft.tokenizer, None
     _judge_worked(draft, found)
     found.notes += [] if draft.given else text_part_note(draft.first or recipe.model)
+    cost = _cost(draft, lora)
     found.warnings += idle(draft)
-    found.warnings += _slow(draft)
+    found.warnings += _slow(cost.computed, recipe.train)
     found.notes += _untemplated(draft)
     found.warnings += kept_suite.doubts(recipe.keep, draft.tokenizer)
-    cost = _cost(draft, lora)
     averaged = recipe.train.average != "none"
     found.notes += kept_suite.notes(
         recipe.keep, cost.steps, averaged, draft.tokenizer, cost.seconds
@@ -121,17 +121,11 @@ def _checked(
     return found, draft.tokenizer, cost
 
 
-def _slow(draft: Draft) -> list[str]:
+def _slow(computed: torch.dtype, train: Train) -> list[str]:
     """What is said of a precision that this processor is slow in."""
-    model, train = draft.recipe.model, draft.recipe.train
-    held = torch.float32 if model.load_in_4bit else held_in(draft.config, model.dtype)
-    autocast = _autocast(train)
-    said = slow_precision(autocast or held, _device())
-    return (
-        [f"{said} ({'leave out train.bf16' if autocast else 'model.dtype: float32'})"]
-        if said
-        else []
-    )
+    said = slow_precision(computed, _device())
+    cure = "leave out train.bf16" if train.bf16 else "model.dtype: float32"
+    return [f"{said} ({cure})"] if said else []
 
 
 def _autocast(train: Train) -> torch.dtype | None:

@@ -14,7 +14,7 @@ from onestage.config import RecipeError, Section, read_yaml
 from onestage.data.given import has_splits
 from onestage.data.stream import Stream
 from onestage.models.policy import Policy
-from onestage.runfolder import Say, read_metrics, silent, stages_in
+from onestage.runfolder import Say, parts_in, read_metrics, silent
 from onestage.training.callbacks import Callback, require_told
 from onestage.training.check import Checked, check_recipe
 from onestage.training.parts import Given
@@ -40,8 +40,7 @@ class Trained:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, of all stages one after another."""
-        begun = [one for one in stages_in(self.out) if (one / "metrics.jsonl").is_file()]
-        return [line for folder in begun or [self.out] for line in read_metrics(folder)]
+        return [line for folder in parts_in(self.out) for line in read_metrics(folder)]
 
     @property
     def policy(self) -> Policy:
