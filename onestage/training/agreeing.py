@@ -7,7 +7,7 @@ version of the code would train on something else than the rest, or wait for eve
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +23,8 @@ from onestage.training.read import Data
 from onestage.training.stopped import RankError
 
 PATIENCE = timedelta(days=30)
+SHORT = 60
+"""Letters of an option that are told as they are."""
 SAME = "the same recipe, data and version of onestage"
 
 
@@ -48,7 +50,11 @@ def require_same(accelerator: Accelerator, facts: Mapping[str, Any], advice: str
 def told(recipe: Any) -> dict[str, Any]:
     """What a recipe says and what carries it out, in a few words each."""
     content = recipe.model_dump(mode="json", exclude={"cache_dir", "description", "data"})
-    facts = {f"recipe, section {name}": _digest(value) for name, value in content.items()}
+    facts = {
+        f"{name} in its recipe": shown
+        for section, value in content.items()
+        for name, shown in _named(section, value)
+    }
     streams = {f"recipe, stream {s.name}": _digest(s.model_dump(mode="json")) for s in recipe.data}
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     return facts | streams | versions | {"code of onestage": code_digest()}
@@ -125,6 +131,20 @@ def first_of_node(
     )
     place = accelerator.process_index - accelerator.local_process_index
     return all_do(accelerator, lambda: mine or read(folders[place]))
+
+
+def _named(section: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The options of a section, by name, and what they say."""
+    if not isinstance(value, dict):
+        yield section, _shown(value)
+        return
+    yield from ((f"{section}.{key}", _shown(one)) for key, one in value.items())
+
+
+def _shown(value: Any) -> str:
+    """What an option says, or where that is long, a digest of it."""
+    text = str(value)
+    return text if len(text) <= SHORT else _digest(value)
 
 
 def _digest(value: Any) -> str:

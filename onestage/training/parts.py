@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,11 @@ STARTED = {"WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZ
 """What a process that is one of several is told, by torchrun or by mpirun."""
 WHOLE = Distributed()
 """Weights whole on each device."""
-BOTH_MEMORIES = InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl")
+WAIT = timedelta(hours=2)
+"""How long messages wait for a rank that is long at something, such as writing a large model to a slow
+disk: by themselves cards give up after ten minutes. Who is gone is noticed elsewhere (`stopped`)."""
+PATIENT = InitProcessGroupKwargs(timeout=WAIT)
+BOTH_MEMORIES = InitProcessGroupKwargs(backend="cpu:gloo,cuda:nccl", timeout=WAIT)
 """Parts that lie in the host's memory are added up there."""
 
 
@@ -86,7 +91,7 @@ def make_accelerator(options: Train, asked: Distributed = WHOLE) -> Accelerator:
         accelerator = Accelerator(
             mixed_precision="bf16" if options.bf16 else "no",
             cpu=cpu and wanted > 1,
-            kwargs_handlers=[BOTH_MEMORIES] if section.cpu_offload and not cpu else [],
+            kwargs_handlers=[BOTH_MEMORIES if section.cpu_offload and not cpu else PATIENT],
         )
     if accelerator.num_processes == 1 < wanted:
         raise RecipeError(

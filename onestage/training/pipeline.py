@@ -46,6 +46,7 @@ from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
 from onestage.training.resuming import told_apart
+from onestage.training.signals import sigterm_put_back
 from onestage.training.stages import StageRun
 from onestage.training.stopped import among_ranks
 from onestage.training.whole import told_what_is_whole
@@ -101,6 +102,7 @@ def carry_out(
     with ExitStack() as around:
         if given:
             around.enter_context(lent(given.model, given.tokenizer))
+        around.enter_context(sigterm_put_back())
         around.enter_context(among_ranks(accelerator))
         if accelerator.num_processes > 1:
             require_same(accelerator, told(recipe) | arranged(recipe.distributed, os.environ))

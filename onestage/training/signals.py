@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,20 @@ class StoppingOnSignals:
         # So the second Ctrl-C ends the process at once.
         signal.signal(number, self.before[number])
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *place: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if self.before and isinstance(error, RuntimeError) and self.run.devices.ranks > 1:
+            # A launcher ends all ranks a moment after one has died: first they say which.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextmanager
+def sigterm_put_back() -> Iterator[None]:
+    """Afterwards SIGTERM does what it did before."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        with suppress(ValueError, TypeError):  # not the main thread; a handler that is not Python's
+            signal.signal(signal.SIGTERM, before)

@@ -3,7 +3,8 @@
 Where it is known that one may fail alone, ranks wait for each other (`agreeing.all_do`). Everywhere else
 they learn of it when a message fails, without knowing why: on gloo at once, on cards when messages give
 up, after ten minutes. So a rank that stops puts its words into the store through which the ranks have
-found each other, and a thread of each rank looks there, also while the rank waits.
+found each other, and a thread of each rank looks there, also while the rank waits. Of one that cannot
+say anything any more, another thread finds out (`pulse`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import distributed
+
+from onestage.training.pulse import Pulse
 
 GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out", "remote process exited")
 """What torch's messengers say where the other end is no longer there."""
@@ -101,6 +104,8 @@ class Words:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
+        first = self.rank - accelerator.local_process_index
+        near = int(os.environ.get("LOCAL_WORLD_SIZE") or self.ranks)
         # A launcher may keep the store for longer than one run.
         (run,) = broadcast_object_list([token_hex(4)])
         # A connection of its own to where the ranks have found each other: the other is taken while a
@@ -108,11 +113,16 @@ class Words:
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         shared = distributed.TCPStore(*place, is_master=False, wait_for_workers=False)
         self.store = distributed.PrefixStore(f"stopped-{run}", shared)
-        self.found, self.reading, self.over = "", Lock(), Event()
+        self.found, self.seen, self.reading, self.over = "", "", Lock(), Event()
+        self.ending = Lock()
+        self.pulse = Pulse(self.store, self.rank, self.ranks, range(first, first + near))
         Thread(target=self._look, name="words of other ranks", daemon=True).start()
+        Thread(target=self._watch, name="whether other ranks live", daemon=True).start()
 
     def heard(self) -> str:
         """What was left, if anything was and the store is still there to say so."""
+        if self.found:  # the store of a process that is stopped answers nobody
+            return self.found
         with self.reading, suppress(RuntimeError):
             if not self.found and self.store.check([WORDS]):
                 self.found = self.store.get(WORDS).decode()
@@ -122,31 +132,57 @@ class Words:
     def leave(self, error: BaseException) -> None:
         """Tell all others why this rank stops, unless one has done so before; they have read it when
         this returns, or will not."""
+        words = f"rank {self.rank} has stopped: {_line(error)}"
+        self.pulse.tell(words)
         with suppress(RuntimeError):
-            self.store.compare_set(WORDS, "", f"rank {self.rank} has stopped: {_line(error)}")
+            self.store.compare_set(WORDS, "", words)
             self.heard()
             end = time.monotonic() + LINGER
             while self.store.add(READ, 0) < self.ranks and time.monotonic() < end:
                 time.sleep(0.05)
 
     def leave_unless_heard(self, error: BaseException) -> str:
-        """What another rank leaves within a moment; else this one leaves what it has met with, so that
-        all stop. Returns what was left by another."""
+        """What another rank leaves within a moment, or what is seen of it; else this one leaves what it
+        has met with, so that all stop. Returns what was left by another."""
         end = time.monotonic() + WITHIN
         while not (found := self.heard()) and time.monotonic() < end:
             time.sleep(0.05)
-        if not found:
+        if not (found := found or self.seen):
             self.leave(error)
         return found
 
     def close(self) -> None:
         self.heard()
         self.over.set()
+        self.pulse.tell()
 
     def _look(self) -> None:
         while not self.heard():
             if self.over.wait(EVERY):
                 return
+        self._end()
+
+    def _watch(self) -> None:
+        """What is seen of a rank that has left no words within a moment is left for it."""
+        while not (seen := self.pulse.look(EVERY)) and not self.over.is_set():
+            pass
+        if seen:
+            self.seen = seen
+            self.over.wait(WITHIN)
+            if not self.found and not self.over.is_set():
+                self.found = seen
+                self.pulse.tell(seen)
+                with suppress(RuntimeError):
+                    self.store.compare_set(WORDS, "", seen)
+                    self.store.add(READ, 1)
+            if self.found and not self.over.is_set():
+                self._end()
+        self.pulse.close()
+
+    def _end(self) -> None:
+        """End the process if it goes on for too long."""
+        if not self.ending.acquire(blocking=False):
+            return
         if _finishing:
             told = f"rank {self.rank}: {self.found}; what is being written here is finished first"
             print(told, file=sys.stderr, flush=True)
