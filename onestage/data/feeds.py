@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from onestage.data.encoded import Encoded
 from onestage.data.mixture import Mixture
+from onestage.data.portions import Portions
 
 TOGETHER = ""
 """The name of the feed of a run whose terms share one batch."""
@@ -144,6 +145,13 @@ class Feeds:
         for mixture, count in walks:
             for stream in mixture.streams if count else ():
                 yield (r for r in mixture.planned(count, stream.name) if not r.is_problem)
+
+    def arrived(self, portions: Portions, numbers: range) -> Iterator[Encoded]:
+        """Some records of a stream that is still arriving, as they are drawn; but for problems."""
+        mixtures = [self.together] if self.together else self.own.values()
+        streams = (s for mixture in mixtures for s in mixture.streams if s.portions is portions)
+        drawn = (stream[number] for stream in streams for number in numbers)
+        return (record for record in drawn if not record.is_problem)
 
     def state(self) -> dict[str, Any]:
         # `looked` is the name that checkpoints have always had it under.

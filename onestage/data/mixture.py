@@ -76,14 +76,16 @@ class MixedStream:
         return Lap(str(epoch), 0, len(self), at)
 
     def __getitem__(self, place: int) -> Encoded:
+        store, begin, end = self.store, 0, len(self)
         if self.portions:
-            return self.portions[place]
-        record = self.store[self._number(place)]
+            store, begin, end = self.portions.around(place)
+        record = store[self._number(place - begin)]
         if record.kind not in self.beside:
             return record
-        others = (self._number((place + more) % len(self)) for more in range(1, len(self)))
-        other = next((n for n in others if self.store.kind(n) == record.kind), None)
-        return record if other is None else with_strangers(record, self.store[other])
+        size = end - begin
+        others = (self._number((place - begin + more) % size) for more in range(1, size))
+        other = next((n for n in others if store.kind(n) == record.kind), None)
+        return record if other is None else with_strangers(record, store[other])
 
     def _number(self, place: int) -> int:
         return place if self.numbers is None else int(self.numbers[place])

@@ -74,8 +74,8 @@ class Portions:
     def __init__(self, first: Store, more: Callable[[], Store | None]) -> None:
         """`more`: the next portion, or None where the source has ended."""
         self.stores, self.more, self.ended = Shelf(first), more, False
-        self.begun: Callable[[Store], None] = lambda store: None
-        """Told of each portion that has come, before a record of it is drawn."""
+        self.begun: Callable[[range], None] = lambda numbers: None
+        """Told of the records of each portion that has come, before one of them is drawn."""
         self.edges = [0, len(first)]
         """The number of the first record of each portion, and of the one that is to come."""
         self.table = copy.deepcopy(first.table)
@@ -86,9 +86,14 @@ class Portions:
         return self.edges[-1]
 
     def __getitem__(self, number: int) -> Encoded:
+        store, begin, _ = self.around(number)
+        return store[number - begin]
+
+    def around(self, number: int) -> tuple[Store, int, int]:
+        """The portion in which a record lies, and the numbers of its first record and of the one behind
+        its last."""
         portion = self._portion(number)
-        record: Encoded = self.stores[portion][number - self.edges[portion]]
-        return record
+        return self.stores[portion], self.edges[portion], self.edges[portion + 1]
 
     @property
     def content(self) -> str:
@@ -130,7 +135,7 @@ class Portions:
         self.table.merge(found.table)
         # Of columns, a portion tells those of all rows that were read until then.
         self.table.unused, self.table.absent = found.table.unused, found.table.absent
-        self.begun(found)
+        self.begun(range(*self.edges[-2:]))
 
 
 class Arriving:

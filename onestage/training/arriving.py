@@ -26,9 +26,6 @@ from onestage.training.read import Data, check_table, idle, told
 from onestage.training.recipe import Optimum, Train
 from onestage.training.terms import Terms
 
-BEFORE = {"stranger": "the answers of others", "worked": "solutions"}
-"""What an objective may need that takes all records before the first step."""
-
 
 def read_together(
     accelerator: Accelerator | None,
@@ -97,9 +94,11 @@ def check(
     optimum: Optimum | None,
     data: Data,
     terms: Terms,
+    *,
+    mixed: bool,
 ) -> None:
     """Raise `RecipeError` for what takes more of a stream than its first portion before the first
-    step."""
+    step. `mixed`: whether all terms draw one batch."""
     for stream in watched:
         if stream.portion:
             _refuse(stream.name, "it is watched, always the same of it", "leave portion out")
@@ -113,13 +112,10 @@ def check(
             _refuse(stream.name, "nobody knows its size", "give it a weight, or per_step")
         if optimum and optimum.steps:
             _refuse(stream.name, "f* is measured on all of it", "give the values (optimum.given)")
-        if len(kinds) > 1:
+        if not mixed and len({terms.term_of[stream.name, kind] for kind in kinds}) > 1:
             held = ", ".join(kinds)
-            _refuse(stream.name, f"it holds {held}", "keep it to one kind")
-        for name in (terms.term_of[stream.name, kind] for kind in kinds):
-            for need in sorted(terms.objectives[name].needs & BEFORE.keys()):
-                why = f"{name} needs {BEFORE[need]}, for all of it before the first step"
-                _refuse(stream.name, why, "take an objective that does not (sft), or no portion")
+            why = f"its {held} records would be drawn apart, and of one none may come for long"
+            _refuse(stream.name, why, "take schedule: proportional, or give each a stream")
 
 
 def _refuse(name: str, why: str, instead: str) -> None:

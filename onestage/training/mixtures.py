@@ -80,19 +80,19 @@ class Mixing:
         given = [count for count in counts if count is not None]
         size = sum(given) if len(given) == len(counts) else self.train.batch_size
         share = self._shares(sizes, size)
+        whole = {name: size == len(self.data.train[name]) for name, size in sizes.items()}
         parts = [
             MixedStream(
                 name,
                 self.data.train[name],
                 share[name],
-                None
-                if size == len(self.data.train[name])
-                else self.data.train[name].numbers(kinds[name]),
+                None if whole[name] else self.data.train[name].numbers(kinds[name]),
                 self._reuse(name),
                 self._beside(terms, name),
-                self.data.arriving.get(name),
+                # Of a part only what is looked at is drawn from here (`arriving.check`).
+                self.data.arriving.get(name) if whole[name] else None,
             )
-            for name, size in sizes.items()
+            for name in sizes
             if share[name] > 0
         ]
         return Mixture(parts, self.train.seed)

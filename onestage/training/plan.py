@@ -108,10 +108,10 @@ def make_plan(recipe: Recipe, data: Data) -> Plan:
         given = weights_by_lambda(weighing.part, terms)
     if given:
         terms = name_terms_by(list(given), resolved, _known(chosen, data))
-    arriving.check(recipe.data, recipe.watched, recipe.train, recipe.optimum, data, terms)
+    mixed, watched = weighing.rule.batch == "mixed", recipe.watched
+    arriving.check(recipe.data, watched, recipe.train, recipe.optimum, data, terms, mixed=mixed)
     mixing = Mixing(recipe.data, data, recipe.train, rollout.reuse)
     own = {name: mixing.own(terms, name) for name in terms.objectives}
-    mixed = weighing.rule.batch == "mixed"
     together, steps = mixing.together(terms) if mixed else (None, mixing.steps)
     # Where all draw one batch, a term weighs as much as it has of the records.
     drawn = share_of_terms(together, terms) if together else {}

@@ -6,7 +6,7 @@ of each portion when it is begun. By then the policy has moved: the model as it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from accelerate.utils import release_memory
 
 from onestage.data.encoded import Encoded
-from onestage.data.store import Store
 from onestage.models.exchange import Ranks
 from onestage.models.policy import Policy
 from onestage.models.reference import ReferenceCache
@@ -51,15 +50,21 @@ def fill(run: Run) -> None:
         compared.policy = None
         release_memory()  # a device keeps what was freed unless told
     if compared.cache is not None and compared.asked is not None:
-        begun = partial(_fill_portion, run, compared.cache, compared.asked)
         for portions in run.data.arriving.values():
-            portions.begun = begun
+            arrived = partial(run.feeds.arrived, portions)
+            portions.begun = partial(_fill_portion, run, compared.cache, compared.asked, arrived)
 
 
-def _fill_portion(run: Run, cache: ReferenceCache, asked: Reference, store: Store) -> None:
+def _fill_portion(
+    run: Run,
+    cache: ReferenceCache,
+    asked: Reference,
+    arrived: Callable[[range], Iterable[Encoded]],
+    numbers: range,
+) -> None:
     # Problems have no responses yet: these are read when they are sampled.
     with asked() as reference:
-        _fill(run, cache, (record for record in store if not record.is_problem), reference)
+        _fill(run, cache, arrived(numbers), reference)
 
 
 def _fill(run: Run, cache: ReferenceCache, records: Iterable[Encoded], policy: Policy) -> None:

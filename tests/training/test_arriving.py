@@ -14,6 +14,7 @@ import datasets
 import pytest
 import torch
 from support.ranks import on_ranks
+from support.tiny import write_rows
 
 from onestage.config import RecipeError
 from onestage.data.mixture import MixedStream, Mixture
@@ -306,11 +307,6 @@ LATE = [{"prompt": f"{n}?", "completion": " it."} for n in range(6)] + [{"text":
     ("changes", "options", "said"),
     [
         ({"train__max_steps": None, "train__num_train_epochs": 1}, {}, "give train.max_steps"),
-        (
-            {"objective": KTO},
-            {},
-            "needs the answers of others, for all of it before the first step",
-        ),
         ({"data": 2}, {}, "give it a weight, or per_step"),
         ({"train__bad_rows": "error"}, {}, "1 rows cannot be used"),
     ],
@@ -324,6 +320,70 @@ def test_what_takes_all_records_first_is_refused(
     draft = Draft(parse_recipe({**recipe, "data": [*recipe["data"][: both - 1], *mine]}))
     draft.read()
     assert any(said in str(one) for one in draft.conflicts)
+
+
+def test_several_kinds_in_one_stream_share_its_batches(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """Exact in pieces; what is looked at of each is of the first portion."""
+    rows: list[dict[str, Any]] = [
+        {"prompt": f"What is {n}?", "completion": f" it is {n}."}
+        | ({}, {"label": n % 2 == 0}, {"score": n % 5 / 4})[n % 3]
+        for n in range(30)
+    ]
+    path = str(write_rows(tmp_path / "rows.jsonl", rows))
+    kinds = {"demonstration": "sft", "label": KTO, "score": "una"}
+    told = {**recipe, "objective": kinds, "probe": {"steps": 2}}
+    told["data"] = [{"name": "asked", "path": path, "portion": 6}]
+
+    def run(out: str, steps: int, resume: bool = False) -> None:
+        mine = parse_recipe({**told, "train": {**told["train"], "max_steps": steps}})
+        carry_out(mine, tmp_path / out, say=silent, self_check=False, resume=resume)
+
+    run("whole", 4)
+    table = read_json(tmp_path / "whole" / "data.json")["train"]["asked"]
+    assert table["records"] == {"demonstration": 6, "label": 6, "score": 6}
+    run("cut", 2)
+    run("cut", 4, resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    draft = Draft(parse_recipe({**told, "schedule": "mix"}))
+    draft.read()
+    (error,) = draft.conflicts
+    assert "its demonstration, score, label records would be drawn apart" in str(error)
+    draft = Draft(parse_recipe({**told, "objective": "uft"}))
+    draft.read()
+    assert not draft.conflicts
+
+
+def test_answers_of_others_are_of_the_same_portion(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Exact in pieces, and so is what the reference says of them."""
+
+    def thumbs() -> Rows:
+        return (row | {"label": bool(n % 3)} for n, row in enumerate(asked([])))
+
+    class Drawn(Callback):
+        def begin(self, run: Any) -> None:
+            self.draw, run.feeds.draw = run.feeds.draw, self.watched
+            self.seen: list[list[str]] = []
+
+        def watched(self, terms: Any) -> list[Any]:
+            records = self.draw(terms)
+            self.seen += [[self.text(path) for path in record.paths] for record in records]
+            return records
+
+        def text(self, path: Any) -> str:
+            return "/".join(str(path.ids[slice(*span)].tolist()) for span in path.spans)
+
+    told, drawn = {**recipe, "objective": KTO}, Drawn()
+    go(told, tmp_path / "whole", thumbs, callbacks=[drawn])
+    assert all(len(texts) == 2 for texts in drawn.seen)
+    own = [mine for mine, _ in drawn.seen]
+    for portion in (own[:5], own[5:11]):
+        assert {other for mine, other in drawn.seen if mine in portion} == set(portion)
+    shorter = {**told, "train": {**told["train"], "max_steps": 2}}
+    go(shorter, tmp_path / "cut", thumbs)
+    go(told, tmp_path / "cut", thumbs, resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
 def test_another_kind_that_comes_later_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
