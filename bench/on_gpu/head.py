@@ -1,5 +1,6 @@
 """From hidden states to token log-probabilities at the size of a large model: time and memory.
 
+Ours, Liger's and TRL's by the function that a run chooses among them with (`models.head_ways`).
 Forward and backward of `sum(weight_K * logp_K)` with gradients of hidden states and head, K = 8,192
 positions, hidden size 4,096, vocabulary 151,936, bfloat16. Gradients are compared with those of full
 logits in float32 arithmetic on the same bfloat16 numbers (relative distance).
@@ -8,6 +9,7 @@ logits in float32 arithmetic on the same bfloat16 numbers (relative distance).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from on_gpu import Found, Given, fresh, peak_gib, spread, timed
@@ -36,7 +38,7 @@ def measure(given: Given) -> Found:
     for name, way in ways().items():
         try:
             row, gradients = one_way(way, h, weight, target, factor, given)
-        except (RuntimeError, ImportError, AttributeError) as error:
+        except Exception as error:
             found.add(name, f"cannot: {str(error).splitlines()[0][:80]}", "", "")
             continue
         right = gradients if right is None else right
@@ -68,8 +70,9 @@ def one_way(way: Any, h: Any, weight: Any, target: Any, factor: Any, given: Give
 def ways() -> dict[str, Callable[..., Any]]:
     return {
         "full logits": full,
-        "onestage, chunked": chunked,
-        "Liger fused (per-token loss)": liger,
+        "onestage": partial(by, "onestage"),
+        "Liger fused (per-token loss)": partial(by, "liger"),
+        "TRL fused": partial(by, "trl"),
         "torch linear_cross_entropy, chunked": library,
     }
 
@@ -81,16 +84,10 @@ def full(h: Any, weight: Any, target: Any) -> Any:
     return F.log_softmax(logits, -1).gather(1, target[:, None])[:, 0]
 
 
-def chunked(h: Any, weight: Any, target: Any) -> Any:
-    from onestage.models.head import token_logps
+def by(name: str, h: Any, weight: Any, target: Any) -> Any:
+    from onestage.models.head_ways import logps_by
 
-    return token_logps(h, weight, target)
-
-
-def liger(h: Any, weight: Any, target: Any) -> Any:
-    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
-
-    return -liger_fused_linear_cross_entropy(h, weight, target, reduction="none")
+    return logps_by(name, h, weight, target)
 
 
 def library(h: Any, weight: Any, target: Any) -> Any:

@@ -60,7 +60,12 @@ def full_logits(
     hidden_KH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, shape: Shape
 ) -> Tensor:
     """All logits (K, V, float32) at once: what is never made in training."""
-    logits = torch.nn.functional.linear(hidden_KH.to(weight_VH.dtype), weight_VH, bias_V).float()
+    product_KV = torch.nn.functional.linear(hidden_KH.to(weight_VH.dtype), weight_VH, bias_V)
+    return shaped(product_KV.float(), shape)
+
+
+def shaped(logits: Tensor, shape: Shape) -> Tensor:
+    """What the model makes of the head's product."""
     logits = logits * shape.scale
     if shape.softcap is not None:
         logits = torch.tanh(logits / shape.softcap) * shape.softcap
@@ -107,11 +112,8 @@ def _apply(
     chunk: int | None,
     entropy: bool,
 ) -> tuple[Tensor, Tensor]:
+    hidden_KH, weight_VH = as_computed(hidden_KH, weight_VH)
     device = hidden_KH.device.type
-    if torch.is_autocast_enabled(device):
-        hidden_KH, weight_VH = (
-            x.to(torch.get_autocast_dtype(device)) for x in (hidden_KH, weight_VH)
-        )
     if chunk is None:
         elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
         chunk = max(FEWEST, elements // weight_VH.shape[0] // FEWEST * FEWEST)
@@ -121,6 +123,14 @@ def _apply(
         return logp_K, logp_K.new_empty(0)
     found: tuple[Tensor, Tensor] = _ChunkedLogps.apply(*given, entropy)
     return found
+
+
+def as_computed(hidden_KH: Tensor, weight_VH: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the precision of their product: autocast's where that is on, else the weight's."""
+    device, dtype = hidden_KH.device.type, weight_VH.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return hidden_KH.to(dtype), weight_VH.to(dtype)
 
 
 def _trained(tensor: Tensor | None) -> bool:
@@ -246,7 +256,6 @@ class _LogpsOfFrozen(torch.autograd.Function):
         shape: Shape,
         chunk: int,
     ) -> Tensor:
-        hidden_KH = hidden_KH.to(weight_VH.dtype)
         size = len(hidden_KH)
         logp_K = hidden_KH.new_empty(size, dtype=torch.float32)
         slope_KH = torch.empty_like(hidden_KH)
@@ -277,7 +286,6 @@ class _ChunkedLogps(torch.autograd.Function):
         chunk: int,
         entropy: bool,
     ) -> tuple[Tensor, Tensor]:
-        hidden_KH = hidden_KH.to(weight_VH.dtype)
         size = hidden_KH.shape[0]
         logp_K = hidden_KH.new_empty(size, dtype=torch.float32)
         norm_K = torch.empty_like(logp_K)

@@ -15,6 +15,8 @@ from onestage.config import Section
 Task = Literal["causal", "reward"]
 """What a model says of a token: a distribution of the next one, or how good the text is so far."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+HEADS = ("onestage", "liger", "trl")
+"""Whose head is computed with: ours, or another library's fused one."""
 GIVES: dict[Task, frozenset[str]] = {
     "causal": frozenset(
         {
@@ -65,6 +67,9 @@ class Model(Section):
     load_in_4bit: bool = False
     gradient_checkpointing: bool = False
     attn_implementation: str | None = None
+    head: Literal["auto", "onestage", "liger", "trl"] = "auto"
+    """Whose fused head makes log-probabilities of hidden states: on a GPU the fastest of those that are
+    installed, exact and need no more memory, measured when a run begins; else onestage's."""
     chat_template: str | None = None
     """A Jinja file (or the template itself) instead of the tokenizer's own."""
     trust_remote_code: bool = False

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from onestage.data.trees import TokenPath, Tree
 from onestage.models.distributions import Head, Other, divergences, rivals, top_entropy
-from onestage.models.head import shape_of, token_logps, token_logps_and_entropy
+from onestage.models.head import shape_of, token_logps_and_entropy
+from onestage.models.head_ways import OURS, logps_by
 from onestage.models.likeliest import likeliest
 from onestage.models.mixed import mixing
 from onestage.models.model import GIVES
@@ -51,6 +52,8 @@ class Readout(ABC):
         self.value_head: nn.Linear | None = None
         self.numbers: Mapping[str, float] = {}
         """What goes with some of what is read: how many `rivals`, which share in `mixed_logp`."""
+        self.way = OURS
+        """Whose head is computed with (`head_ways`), where it is plain."""
 
     @abstractmethod
     def packed(
@@ -167,12 +170,12 @@ class Likelihoods(Readout):
             logp_U, entropy_U = token_logps_and_entropy(hidden, head.weight, target_U, **how)
             found = {"logp": logp_U, "entropy": entropy_U}
         else:
-            found = {"logp": token_logps(hidden, head.weight, target_U, **how)}
+            found = {"logp": logps_by(self.way, hidden, head.weight, target_U, **how)}
         if "likeliest" in reads:
             found["likeliest"] = (likeliest(hidden, head.weight, now.bias_V) == target_U).float()
         if "mixed_logp" in reads:
             mixed = self._mixed(inputs, places, likeliest(hidden, head.weight, now.bias_V))
-            found["mixed_logp"] = token_logps(mixed, head.weight, target_U, **how)
+            found["mixed_logp"] = logps_by(self.way, mixed, head.weight, target_U, **how)
         if "value" in reads:
             assert self.value_head is not None
             value = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]

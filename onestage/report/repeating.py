@@ -154,12 +154,14 @@ def repeat_section(found: Compared) -> Html:
     seeds = about.get("seeds") or sorted({cell.seed for cell in found.tested})
     commits = {str(part.manifest.get("git")) for part in parts if part.manifest.get("git")}
     machine = mapping(manifest.get("machine")) or mapping(about.get("machine"))
+    heads = [part.manifest["head"] for part in parts if part.manifest.get("head")]
     rows: list[tuple[str, object]] = [
         ("command", join(el("div", el("code", one)) for one in told)),
         ("seeds", ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds),
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
         ("git commit", ", ".join(sorted(commits)) or about.get("git")),
         ("machine", ", ".join(str(value) for value in machine.values())),
+        ("head computed by", ", ".join(dict.fromkeys(str(h) for h in heads))),
         ("folder", el("code", found.folder)),
     ]
     facts = table(("", ""), [row for row in rows if row[1]], class_="facts")

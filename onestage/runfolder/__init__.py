@@ -176,9 +176,13 @@ class RunFolder:
     def saved(self, step: int | None) -> None:
         """Write at which step the trained model was saved; None of a run that goes on. What becomes of
         `model/` afterwards is its owner's business: a run whose model was moved is finished, too."""
+        self.note({"saved": step})
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Write what is found out of a run after it was begun."""
         file = self.folder / "manifest.json"
         if file.is_file():
-            write_json(file, {**read_json(file), "saved": step})
+            write_json(file, {**read_json(file), **facts})
 
     def require_plugins(self, now: Mapping[str, Mapping[str, str | None]]) -> None:
         """Refuse to go on with other people's classes that are not those the run was begun with."""

@@ -29,7 +29,7 @@ from onestage.rollout.hints import _laws as hint_laws
 from onestage.rollout.problems import Problems
 from onestage.runfolder import RunFolder, Say, default_cache, silent
 from onestage.schedules import _laws as schedule_laws
-from onestage.training import asked, choices, idle, kept_suite
+from onestage.training import asked, choices, heads, idle, kept_suite
 from onestage.training import optimizer as optimizers
 from onestage.training.agreeing import all_do, by_main, read_by, require_same
 from onestage.training.arriving import read_together
@@ -108,6 +108,7 @@ class Draft:
         with self._noting():
             choices.check_sharding(recipe.distributed, recipe.model, recipe.train)
             choices.check_saving(recipe.model, recipe.train)
+            heads.check(recipe.model)
         with self._noting():
             choices.check_kept(recipe.keep, recipe.distributed)
         with self._noting():
@@ -132,10 +133,8 @@ class Draft:
         kept_suite.check(self.recipe.keep, self.tokenizer, model.task)
         models.check_vocabulary(self.tokenizer, self.config)
         models.check_shape(model, self.config)
-        other = None
-        if not self._made_here(self.recipe.reference):
-            other = models.reference_of(model, self.recipe.reference)
-        if other is not None:
+        made, reference = self._made_here(self.recipe.reference), self.recipe.reference
+        if not made and (other := models.reference_of(model, reference)) is not None:
             models.check_reference(other, self.tokenizer, self.config)
 
     def _made_here(self, reference: str) -> bool:
@@ -342,6 +341,7 @@ def build(
         guards=recipe.guard,
         optimum=recipe.optimum,
         evaluate=recipe.evaluate,
+        head=recipe.model.head,
         told=str({name: whole[name] for name in ("objective", "train")}),
         resuming=resume,
         changes=changes,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env
 
 from onestage.data.inspect import Findings, examine
 from onestage.data.kinds import FEEDBACK
@@ -31,6 +30,7 @@ from onestage.runfolder import Say, silent, taken
 from onestage.training import kept_suite
 from onestage.training.build import Draft
 from onestage.training.choices import IN_PARTS
+from onestage.training.heads import device_here, racing
 from onestage.training.idle import idle
 from onestage.training.parts import Given
 from onestage.training.pipeline import drafts
@@ -113,6 +113,7 @@ def _checked(
     found.warnings += idle(draft)
     found.warnings += _slow(cost.computed, recipe.train)
     found.notes += _untemplated(draft)
+    found.notes += racing(recipe.model)
     found.warnings += kept_suite.doubts(recipe.keep, draft.tokenizer)
     averaged = recipe.train.average != "none"
     found.notes += kept_suite.notes(
@@ -123,7 +124,7 @@ def _checked(
 
 def _slow(computed: torch.dtype, train: Train) -> list[str]:
     """What is said of a precision that this processor is slow in."""
-    said = slow_precision(computed, _device())
+    said = slow_precision(computed, device_here())
     cure = "leave out train.bf16" if train.bf16 else "model.dtype: float32"
     return [f"{said} ({cure})"] if said else []
 
@@ -171,7 +172,7 @@ def _judge_worked(draft: Draft, found: Findings) -> None:
 
 
 def _cost(draft: Draft, lora: Lora | None) -> Estimate:
-    plan, model, train = draft.planned, draft.recipe.model, draft.recipe.train.on(_device())
+    plan, model, train = draft.planned, draft.recipe.model, draft.recipe.train.on(device_here())
     found = estimate(
         draft.config,
         steps=plan.steps,
@@ -184,12 +185,6 @@ def _cost(draft: Draft, lora: Lora | None) -> Estimate:
         computed_in=_autocast(train),
     )
     return replace(found, schedule=f"{plan.describe()}; {train.row_told}")
-
-
-def _device() -> str:
-    """What a run on this machine would compute on."""
-    found = torch.accelerator.current_accelerator()
-    return "cpu" if found is None or parse_flag_from_env("ACCELERATE_USE_CPU") else found.type
 
 
 def _scaled(draft: Draft, lora: Lora | None, machines: Machines) -> Scaled:

@@ -224,6 +224,8 @@ def _of_measures(draft: Draft) -> Idle:
 
 def _of_model(model: Model, there: bool) -> Idle:
     """there: whether the model is an object that was given in Python."""
+    if model.task == "reward" and _given(model, "head"):
+        yield "model.head", "of a reward model: what is read of it has no vocabulary"
     if there:
         for key in _given(model, *READ):
             yield f"model.{key}", "of a model that is loaded already: it is trained as it is given"

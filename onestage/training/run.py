@@ -33,7 +33,7 @@ from onestage.rollout.stock import Stock
 from onestage.runfolder import RunFolder, Say, digest_of
 from onestage.runfolder.disk import require_room
 from onestage.schedules import Schedule
-from onestage.training import checkpoints, loop
+from onestage.training import checkpoints, heads, loop
 from onestage.training.benchmarks import Benchmarks
 from onestage.training.callbacks import Callback
 from onestage.training.certificate import certify
@@ -96,6 +96,8 @@ class Run:
     guards: Sequence[Guard] = ()
     optimum: Optimum | None = None
     evaluate: Evaluate | None = None
+    head: str = "auto"
+    """Whose head it computes with, as the recipe has it (`heads.settle`)."""
     told: str = ""
     """What was asked for, in a line, for trackers."""
     resuming: bool = False
@@ -168,6 +170,7 @@ class Run:
 
     def go(self, *, self_check: bool = True) -> Path:
         """All that is left to do; returns where the model lies."""
+        heads.settle(self)
         # First what may be refused: the reference's numbers can take hours.
         self.surgeon, self.gauges = Surgeon.of(self.schedule), gauges_of(self)
         with self.gauges or nullcontext():

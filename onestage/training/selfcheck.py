@@ -34,6 +34,8 @@ from onestage.data.template import NO_END, dialect
 from onestage.data.trees import TokenPath
 from onestage.models.excerpt import excerpt_of
 from onestage.models.head_law import head_difference, head_rounding
+from onestage.models.head_ways import OURS
+from onestage.models.probe import trial_paths
 from onestage.models.sharding import opened
 from onestage.models.yardstick import TOLERANCE, Rounding, largest, not_finite, plain, spread
 from onestage.training.forward import reference_of
@@ -82,14 +84,14 @@ def check_laws(
         return [Verdict("1-5", True, "there is no response to try them on before the first step")]
     batch = pack_records(records, run.options.row_budget)
     with run.policy.evaluating(), run.accelerator.autocast():
-        rounding = _rounding(run, batch)
+        rounding = _rounding(run, [path for row in batch.rows for path in row.paths])
         verdicts = [
             _starts_at_reference(run, batch, rounding, other),
             _forest_is_naive(run, batch, rounding, longest),
         ]
     if "logp" in run.policy.gives:
         with opened(run.policy), run.accelerator.autocast():
-            verdicts.append(_head_is_exact(run, batch, rounding))
+            verdicts.append(_head_is_exact(run, batch.rows[0].paths[0], rounding))
     with run.policy.evaluating(), run.accelerator.autocast():
         verdicts.append(_responses_are_separate(run, records, rounding))
     return [*_with_what_is_broken(run, verdicts), _ends_are_right(run, records, tokenizer)]
@@ -104,12 +106,21 @@ def require(verdicts: Sequence[Verdict]) -> None:
         )
 
 
-def _rounding(run: Run, batch: Batch) -> Rounding:
+def head_verdict(run: Run, records: Sequence[Encoded]) -> Verdict:
+    """Law 3 alone, of the head as it is now; on a text where there is no record yet."""
+    batch = pack_records(sample(records), run.options.row_budget) if records else None
+    path = batch.rows[0].paths[0] if batch else trial_paths(run.policy)[0]
+    with run.policy.evaluating(), run.accelerator.autocast():
+        rounding = _rounding(run, [path])
+    with opened(run.policy), run.accelerator.autocast():
+        return _head_is_exact(run, path, rounding)
+
+
+def _rounding(run: Run, paths: Sequence[TokenPath]) -> Rounding:
     """What is forgiven: the model's own rounding, in the precision in which it is run."""
     floor = TOLERANCE[run.policy.dtype]
     if run.accelerator.mixed_precision != "no":
         floor = max(floor, TOLERANCE[torch.bfloat16])
-    paths = [path for row in batch.rows for path in row.paths]
     return Rounding(floor, lambda: spread(run.policy, paths), at_once=bool(run.policy.sharded))
 
 
@@ -191,11 +202,12 @@ def _first_layers_agree(run: Run, batch: Batch, longest: Encoded | None) -> tupl
     return all(holds for holds, _ in found), f", its first layers in float32 by {worst:.1e}"
 
 
-def _head_is_exact(run: Run, batch: Batch, rounding: Rounding) -> Verdict:
+def _head_is_exact(run: Run, path: TokenPath, rounding: Rounding) -> Verdict:
     if not run.policy.fit.chunked_head:
         return Verdict("3 chunked head = full logits", True, "the model's own logits are used")
-    base, path = run.policy.base, batch.rows[0].paths[0]
-    values, gradients = head_difference(base, path)
+    base, way = run.policy.base, run.policy.readout.way
+    values, gradients = head_difference(base, path, way, weights=run.policy.sharded is None)
+    whose = "" if way == OURS else f"{way}'s: "
     by_row = Rounding(
         rounding.floor,
         lambda: [torch.tensor([head_rounding(base, path)])],
@@ -204,7 +216,7 @@ def _head_is_exact(run: Run, batch: Batch, rounding: Rounding) -> Verdict:
     return Verdict(
         "3 chunked head = full logits",
         rounding.covers(torch.tensor([values])) and by_row.covers(torch.tensor([gradients])),
-        f"values differ by {values:.1e}, gradients by {gradients:.1e} of their size",
+        f"{whose}values differ by {values:.1e}, gradients by {gradients:.1e} of their size",
     )
 
 
