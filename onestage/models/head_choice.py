@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from onestage.models.head import Shape, shape_of
+from onestage.models.head import Shape, as_computed, shape_of
 from onestage.models.head_law import factors, said
 from onestage.models.head_ways import OURS, cannot, installed, logps_by
 from onestage.models.model import HEADS
@@ -66,6 +66,11 @@ class _Sample:
     factor_K: Tensor
     shape: Shape
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in: autocast's where that is on."""
+        return as_computed(self.hidden_KH[:1], self.weight_VH[:1])[0].dtype
+
     def passes(self, name: str) -> tuple[Tensor, list[Tensor]]:
         """Log-probabilities by a way, and the gradients that a run asks for."""
         given = (name, self.hidden_KH, self.weight_VH, self.target_K)
@@ -85,14 +90,13 @@ def try_ways(
     not touched; weights in parts cannot be tried.
     """
     sample = _sample(policy, positions)
-    dtype = sample.weight_VH.dtype
     clock = clock or _on_cuda
     found = {OURS: _tried(OURS, sample, None, clock)}
     if found[OURS].trouble or found[OURS].seconds * passes < WORTH:
         return found
     right = sample.passes(OURS)
     for name in HEADS[1:]:
-        trouble = cannot(name, policy.device.type, sample.shape, dtype)
+        trouble = cannot(name, policy.device.type, sample.shape, sample.dtype)
         found[name] = Tried(trouble=trouble) if trouble else _tried(name, sample, right, clock)
     return found
 
@@ -155,7 +159,7 @@ def _tried(
     """right: what ours says, for others."""
     try:
         mine = sample.passes(name)  # compiles what is compiled
-        apart = _apart(mine, right, sample.hidden_KH.dtype) if right else ""
+        apart = _apart(mine, right, sample.dtype) if right else ""
         del mine
         if apart:
             return Tried(trouble=f"not exact here ({apart})")

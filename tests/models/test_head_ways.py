@@ -114,6 +114,18 @@ def test_ways_are_tried_and_compared_with_ours(put: Any) -> None:
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
+def test_under_autocast_its_rounding_is_forgiven(put: Any) -> None:
+    def rough(hidden: Any, weight: Any, *rest: Any) -> torch.Tensor:
+        assert hidden.dtype == weight.dtype == torch.bfloat16
+        return plain(hidden.float(), weight.float(), *rest)
+
+    put(liger=rough, trl=of_the_sum)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = try_ways(Policy(tiny_llama()), 30, 1e9, lambda work: (1.0, 0))
+    assert not found["liger"].trouble
+    assert found["trl"].trouble.startswith("not exact here (a gradient")
+
+
 @pytest.mark.parametrize(
     ("way", "said"),
     [
