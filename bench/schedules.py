@@ -73,7 +73,7 @@ def race(children: dict[str, Child], rounds: int, block: int) -> None:
         child.end()
 
 
-def figures(children: dict[str, Child]) -> dict[str, Any]:
+def figures(children: dict[str, Child], rounds: int) -> dict[str, Any]:
     """Totals of each run, and what its records cost beside the runs that train on one term alone."""
     found: dict[str, Any] = {}
     alone = {kind: children[f"{kind} alone"] for kind in FILES}
@@ -99,9 +99,17 @@ def figures(children: dict[str, Child]) -> dict[str, Any]:
                     expected.append(sum(t[n] for (_, n), t in zip(batches, times, strict=True)))
             found[name][f"matched_{key}"] = len(spent)
             found[name][f"ratio_{key}"] = sum(spent) / sum(expected)
+            found[name][f"rounds_{key}"] = of_rounds(spent, expected, rounds)
     larger = max(found[f"{kind} alone"]["peak_mib"] for kind in FILES)
     found["mix"]["ratio_memory"] = found["mix"]["peak_mib"] / larger
     return found
+
+
+def of_rounds(spent: list[float], expected: list[float], rounds: int) -> list[float]:
+    """The ratios of as many parts of a run as there were rounds."""
+    size = -(-len(spent) // rounds)
+    starts = range(0, len(spent), size)
+    return [sum(spent[n : n + size]) / sum(expected[n : n + size]) for n in starts]
 
 
 def report(found: dict[str, Any]) -> None:
@@ -109,7 +117,8 @@ def report(found: dict[str, Any]) -> None:
         print(
             f"{name:>22}: {entry['steps']} steps, {entry['tokens']:,} tokens, "
             f"{entry['seconds']:.1f} s, {entry['cpu_seconds']:.1f} s of processor, "
-            f"{entry['peak_mib']:,.0f} MiB; {entry['ratio_cpu_seconds']:.3f} of the same records alone"
+            f"{entry['peak_mib']:,.0f} MiB; {entry['ratio_cpu_seconds']:.3f} of the same records alone "
+            f"({min(entry['rounds_cpu_seconds']):.3f} to {max(entry['rounds_cpu_seconds']):.3f})"
         )
     for name, bound in (("alright", 1.02), ("maxright", 1.02), ("mix", 1.05)):
         for key in ("ratio_seconds", "ratio_cpu_seconds"):
@@ -136,7 +145,7 @@ def main() -> None:
         where = machine(ready)
         children = contestants(work, steps)
         race(children, rounds, block)
-    found = figures(children)
+    found = figures(children, rounds)
     report(found)
     if not options.no_save:
         write_results("schedules", {"machine": where, "model": MODEL, "runs": found})

@@ -203,6 +203,7 @@ def test_deal(data: str, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
     [
         ("million", ["--rows", "60"]),
         ("streams", ["--rows", "120", "--streams", "6", "--steps", "2"]),
+        ("scaling", ["--most", "1000", "--longest", "256", "--steps", "1"]),
         ("hostile", ["--count", "20", "--only", "gsm8k"]),
     ],
 )
