@@ -225,6 +225,10 @@ class _Compared:
         found = self.read(prepared(text))[:1]
         return found[0] if found and not isinstance(found[0], str) else None
 
+    def _beyond_one(self, text: str) -> bool:
+        value = self._one(text)
+        return _number(value) and bool(abs(value) > 1)
+
     def _value(self, final: str, gold: str, scales: tuple[int, int]) -> bool | None:
         names = [found and found[0] for found in map(_NAMED.match, (final, gold))]
         if "=" in final and "=" in gold and names[0] != names[1]:
@@ -258,7 +262,11 @@ class _Compared:
             if self._exactly(ours, theirs, scales):
                 return True
             ours, theirs = (re.sub(r"\\?%", "", text) for text in (ours, theirs))
-            return None if self._exactly(ours, theirs, scales) else False
+            if not self._exactly(ours, theirs, scales):
+                return False
+            # Of what percentage was asked for, 20% and 20 say the same (as math-verify and the
+            # normalisation of MATH have it); of a share, 0.2% is not 0.2.
+            return True if self._beyond_one(theirs) else None
         return self._exactly(ours, theirs, scales)
 
     def _exactly(self, ours: str, theirs: str, scales: tuple[int, int]) -> bool | None:
