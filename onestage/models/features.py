@@ -22,6 +22,7 @@ class Door(StrEnum):
     ASKED = "asked for what it says of a text"
     TRAINED = "trained further (model.adapter: same)"
     MERGED = "merged into its base (model.adapter: merge)"
+    WHOLE = "made one model with its base"
     STACKED = "stacked on"
     MIXED = "merged with other models"
     SERVED = "handed to another engine"
@@ -32,19 +33,20 @@ ADVICE = {
     Door.ASKED: "merge it into its base with PEFT (merge_and_unload) where that can be done",
     Door.TRAINED: "set model.adapter: merge, or train a new adapter",
     Door.MERGED: "train it further (model.adapter: same), or give a whole model",
+    Door.WHOLE: "serve it as it is with `onestage serve --engine transformers`",
     Door.STACKED: "use merge",
     Door.MIXED: "merge it into its base with PEFT and give the whole model",
     Door.SERVED: "sample with `rollout.engine: transformers`, which runs the policy itself",
     Door.LOADED: "hand it over merged into its base (`lora: merged`)",
 }
-ALONE = frozenset({Door.ASKED, Door.TRAINED, Door.MERGED})
+ALONE = frozenset({Door.ASKED, Door.TRAINED, Door.MERGED, Door.WHOLE})
 KINDS: dict[str, frozenset[Door]] = {
     "LORA": frozenset(Door),
     **dict.fromkeys(("IA3", "LOHA", "LOKR", "OFT", "BOFT", "HRA"), ALONE | {Door.SERVED}),
     **dict.fromkeys(("VERA", "TRAINABLE_TOKENS"), ALONE | {Door.SERVED}),
     "LN_TUNING": ALONE,
     # Its ranks are reallocated by a call between steps, which a run of ours does not make.
-    "ADALORA": frozenset({Door.ASKED, Door.MERGED}),
+    "ADALORA": frozenset({Door.ASKED, Door.MERGED, Door.WHOLE}),
 }
 """Where each kind of adapter is exact; others lie outside the layers, or were not compared."""
 PRODUCT = frozenset(
@@ -73,9 +75,9 @@ OPTIONS: dict[str, frozenset[Door]] = {
     "init_lora_weights: olora": ALONE,
 }
 """Where the other options of LoRA are exact; what is not named here is exact nowhere."""
-SHARING = frozenset({Door.ASKED, Door.TRAINED})
+SHARING = frozenset({Door.ASKED, Door.TRAINED, Door.WHOLE})
 """Where adapters of a tied weight are exact: a layer runs with its own, but what is added to the weight
-in one place is added in both."""
+in one place is added in both, but for a whole model, which can have two (`untied.py`)."""
 
 
 def require(config: Any, door: Door, name: str) -> None:
@@ -92,7 +94,7 @@ def require(config: Any, door: Door, name: str) -> None:
 def require_untied(model: Any, door: Door, name: str) -> None:
     """Raise `LoadError` where an adapter (on PEFT's model, loaded) adapts tied weights, which a door
     cannot have."""
-    tied = sorted(_adapted_ties(model))
+    tied = sorted(adapted_ties(model))
     if tied and door not in SHARING:
         raise LoadError(
             f"{name} adapts {', '.join(tied)}, whose weight is tied to another layer's; it cannot be "
@@ -117,7 +119,7 @@ def options_of(config: Any) -> list[str]:
     return found
 
 
-def _adapted_ties(model: Any) -> Iterator[str]:
+def adapted_ties(model: Any) -> Iterator[str]:
     """The layers of tied weights that have an adapter of their own, which the other does not follow."""
     base = model.get_base_model()
     if not getattr(base.config.get_text_config(), "tie_word_embeddings", False):

@@ -30,6 +30,7 @@ from onestage.models.source import (
     is_nested,
     stored_config,
 )
+from onestage.models.untied import untie
 from onestage.models.weights import load_whole
 from onestage.runfolder.disk import whole_folder
 
@@ -93,11 +94,15 @@ def _write(source: Model, tokenizer: Any, folder: Path, seed: int) -> None:
         (draft / ORIGIN).write_text(json.dumps(_origin(source, seed), indent=1))
 
 
-def absorbed(model: Any, adapter: str, asked: Sequence[Ids]) -> tuple[Any, Tensor]:
+def absorbed(
+    model: Any, adapter: str, asked: Sequence[Ids], door: Door = Door.MERGED
+) -> tuple[Any, Tensor]:
     """The model with the adapter of a folder merged into it, and the logits (T, V) on some prompts that
     it gave with the adapter on it. Raises `LoadError` for an adapter that cannot be merged exactly."""
-    adapted = put_on(model, adapter, Door.MERGED).eval()
+    adapted = put_on(model, adapter, door).eval()
     said_TV = logits_of(adapted, asked)
+    if door == Door.WHOLE:
+        untie(adapted)
     return adapted.merge_and_unload(safe_merge=True), said_TV
 
 

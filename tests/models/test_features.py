@@ -124,6 +124,18 @@ def test_handed_to_an_engine_it_is_the_merged_model_or_is_refused(
     close(said_by(copy.eval()), said)
 
 
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_one_of_two_tied_layers_is_whole_with_a_weight_for_each(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    """`onestage merge ADAPTER`, and so `export`: what plain PEFT says with the adapter on."""
+    _, folder, said = made(name, True, False)
+    merge([folder], tmp_path / "whole")
+    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    close(said_by(plain.eval()), said)
+    assert not plain.config.tie_word_embeddings
+
+
 @pytest.mark.parametrize(("name", "tied", "gpt2"), CASES)
 def test_loaded_by_an_engine_it_is_on_its_base_what_it_was_or_is_refused(
     name: str, tied: bool, gpt2: bool, made: Made, tmp_path: Path
@@ -214,6 +226,8 @@ def test_an_adapter_of_a_base_that_was_resized_brings_its_embeddings(
     if tied and how == "saved whole":
         with pytest.raises(LoadError, match="is tied to another layer"):
             prepare(*merging, keep=False)
+        merge([folder], tmp_path / "whole")
+        close(said_by(AutoModelForCausalLM.from_pretrained(tmp_path / "whole").eval()), said)
     else:
         prepare(*merging, keep=False)
         close(said_by(AutoModelForCausalLM.from_pretrained(tmp_path / "start").eval()), said)

@@ -19,6 +19,7 @@ from torch import Tensor
 from onestage.data.encoded import Encoded
 from onestage.data.record import Refusal
 from onestage.models.endings import stop_at_markers
+from onestage.models.features import Door
 from onestage.models.loading import LoadError
 from onestage.models.merge import Merge
 from onestage.models.merge.examples import prompts, read_records
@@ -92,21 +93,31 @@ def open_whole(
     """
     root = base_of(name, base)
     source = Model(name=root, dtype=merged_in) if root else Model(name=name)
-    config = config_of(source)
-    if root is not None:
-        config.vocab_size = vocabulary_of(name, config)
-    refuse_quantised(name, config)
-    tokenizer = tokenizer_of(Model(name=name)) if base is None else _tokenizer(name, base)
-    check_vocabulary(tokenizer, config)
+    config, tokenizer = looked_at(name, base, root)
     model: Any = load_whole(source, config, device).requires_grad_(False).eval()
     chosen = prompts(tokenizer, list(records))
     said = [(name, logits_of(model, chosen))]
     if root is not None:
         said = [(f"{root} (base)", said[0][1])]
-        model, said_TV = absorbed(model, name, chosen)
+        model, said_TV = absorbed(model, name, chosen, Door.WHOLE)
         said.insert(0, (name, said_TV))
     stop_at_markers(model, tokenizer)
     return Alone(name, root, model, tokenizer, chosen, said)
+
+
+def looked_at(name: str, base: str | None, root: str | None) -> tuple[Any, Any]:
+    """The config and the tokenizer of what a model is as a whole, without any weights.
+
+    base, root: of an adapter, as it was given and as `base_of` found it. Raises `ValueError` as
+    `open_whole`.
+    """
+    config = config_of(Model(name=root or name))
+    if root is not None:
+        config.vocab_size = vocabulary_of(name, config)
+    refuse_quantised(name, config)
+    tokenizer = tokenizer_of(Model(name=name)) if base is None else _tokenizer(name, base)
+    check_vocabulary(tokenizer, config)
+    return config, tokenizer
 
 
 def _tokenizer(name: str, base: str) -> Any:
