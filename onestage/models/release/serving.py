@@ -83,6 +83,7 @@ def by_transformers(
 def rank_of(folder: str) -> int:
     """The room that vLLM must have for an adapter. Raises `LoadError` where it cannot load it."""
     config = config_in(folder)
+    require(config, Door.WHOLE, folder)
     whole = (
         f"make it whole (onestage merge {folder} --out {folder.rstrip('/')}-whole) and serve that"
     )

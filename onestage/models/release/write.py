@@ -11,10 +11,10 @@ import torch
 
 from onestage.models.endings import settle, told_settings
 from onestage.models.loading import LoadError, count_of
-from onestage.models.merge.into_base import Alone, base_of, open_whole, weight_bytes
+from onestage.models.merge.into_base import Alone, base_of, looked_at, open_whole, weight_bytes
 from onestage.models.merge.run import Distance, check_saved, distance, logits_of
 from onestage.models.release import Export
-from onestage.models.release.gguf import convert, find_converter
+from onestage.models.release.gguf import TYPES, convert, find_converter, try_out
 from onestage.runfolder.disk import require_room, whole_folder
 
 
@@ -39,10 +39,14 @@ class Exported:
 def run(asked: Export, say: Callable[[str], None] = lambda line: None) -> Exported:
     """Do what the section asks. Raises as `release.export`."""
     converter = find_converter(asked.converter) if asked.gguf else None
-    name = base_of(asked.model, asked.base) or asked.model
+    root = base_of(asked.model, asked.base)
+    sources = [asked.model, *([root] if root else [])]
     each = None if asked.precision == "auto" else getattr(torch, asked.precision).itemsize
     copies = 2 if asked.gguf else 1
-    require_room(asked.out, copies * weight_bytes(name, each), f"the export of {asked.model}")
+    room = copies * weight_bytes(root or asked.model, each)
+    require_room(asked.out, room, f"the export of {asked.model}")
+    if converter is not None:
+        try_out(converter, *looked_at(asked.model, asked.base, root), sources)
     # Rounded once, behind the sum: bfloat16 keeps three bits less than float16.
     fine = asked.precision in ("float16", "float32")
     alone = open_whole(asked.model, asked.base, merged_in="float32" if fine else "auto")
@@ -58,7 +62,9 @@ def run(asked: Export, say: Callable[[str], None] = lambda line: None) -> Export
         alone.tokenizer.save_pretrained(draft)
         reload = check_saved(draft, alone.prompts, ours_TV, alone.model.dtype)
         if converter is not None:
-            convert(converter, draft, asked.out.name, alone.model.dtype, say)
+            made = f"{asked.out.name}-{TYPES[alone.model.dtype]}.gguf"
+            say(f"{converter}: {made}")
+            convert(converter, draft, draft / made, alone.model.dtype, alone.tokenizer, sources)
         files = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
     return Exported(
         asked.out,
