@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -71,6 +72,9 @@ def _become(words: Sequence[str], pipes: dict[str, int], env: Any, cwd: Any) -> 
         for state in (AcceleratorState, PartialState, GradientState):
             state._shared_state.clear()
         gc.freeze()
+        # A fork makes torch's pool of threads anew at its next use; where the threads that load a model
+        # are the first to use it, two of them at once, one finds none ("Invalid thread pool!").
+        torch.set_num_threads(torch.get_num_threads())
         code = _ran([word for word in words if word != "-u"])
     except BaseException as error:
         inside = (
