@@ -14,7 +14,7 @@ demo-real: $(VENV)/.installed-eval
 	$(BIN)/python -m experiments.real
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

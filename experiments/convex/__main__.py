@@ -26,7 +26,7 @@ def main(
         typer.Option(
             "--full/--quick",
             help="T up to 50,000 and all seeds everywhere, or T up to 1,000, few seeds and no tables "
-            "over k. "
+            "over k, of bounds and of controllers. "
             "[default: between the two]",
         ),
     ] = None,

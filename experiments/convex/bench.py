@@ -26,10 +26,9 @@ def bench(size: Size) -> Iterator[Table]:
         convex_deciding.selection,
         convex_deciding.smooth,
         convex_tables.clipping,
-        convex_constrained.constrained,
     ]
     if size.whole:
-        parts += [convex_controllers.controllers]
+        parts += [convex_constrained.constrained, convex_controllers.controllers]
         parts += [convex_deciding.staleness, convex_deciding.product]
     for part in parts:
         start = time.perf_counter()

@@ -24,6 +24,8 @@ def require_read(
     fields that nobody gives, since a run fills them in.
     """
     given = [name for name in _given(one) if name not in filled]
+    if not given:
+        return
     for name in sorted(set(given) & _unread(one, use)):
         others = [other for other in given if other != name]
         why = [other for other in others if name not in _unread(_without(one, other), use)]

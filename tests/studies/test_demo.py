@@ -24,7 +24,7 @@ def test_the_demo_builds_trains_compares_and_reports(
     small = presets.PRESETS["small"]
     short = replace(small, train={**small.train, "max_steps": 3})
     monkeypatch.setitem(presets.PRESETS, "small", short)
-    monkeypatch.setitem(SIZES, "small", replace(SIZES["small"], documents=1500))
+    monkeypatch.setitem(SIZES, "small", replace(SIZES["small"], documents=400))
     few = demo.demo_study(3).model_copy(update={"budget": Budget(updates=4)})
     monkeypatch.setattr(demo, "demo_study", lambda seed: few)
     said: list[str] = []

@@ -150,8 +150,13 @@ def test_rows_that_are_there_stay(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_the_large_preset_trains(tmp_path: Path) -> None:
-    """One step of a short run; the settings are those of a recipe."""
+def test_the_large_preset_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step of a short run, in float32, in which every processor is quick; the settings are those
+    of a recipe."""
+    short = ground.pretraining_settings
+    monkeypatch.setattr(
+        ground, "pretraining_settings", lambda preset: {**short(preset), "bf16": False}
+    )
     world = LabWorld(0, "large")
     folder = make_base(world, tmp_path, "large", say=silent)
     config = AutoConfig.from_pretrained(folder)

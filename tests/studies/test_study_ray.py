@@ -80,7 +80,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONESTAGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        # A node that does not answer is lost after a second, and not after a quarter of a minute.
+        quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300}
+        quick |= {"health_check_timeout_ms": 300, "health_check_failure_threshold": 3}
+        head = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick}
+        made = Cluster(True, head_node_args=head)
         made.add_node(num_cpus=1)
         yield made
         made.shutdown()

@@ -29,7 +29,7 @@ Make = Callable[..., dict[str, Any]]
 
 def go(recipe: Mapping[str, Any], out: Path) -> list[str]:
     said: list[str] = []
-    carry_out(parse_recipe(recipe), out, say=said.append)
+    carry_out(parse_recipe(recipe), out, say=said.append, self_check=False)
     return said
 
 
@@ -99,7 +99,13 @@ def test_rows_that_pass_by_are_read_once_a_node_and_known_again(
         told = {**recipe, "data": [passing(given, seen)]}
         told["train"] = {**recipe["train"], "max_steps": steps}
         told["cache_dir"] = str(tmp_path / f"cache{int(os.environ['RANK']) // 2}")
-        carry_out(parse_recipe(told), tmp_path / "run", resume=resume, say=lambda line: None)
+        carry_out(
+            parse_recipe(told),
+            tmp_path / "run",
+            resume=resume,
+            say=lambda line: None,
+            self_check=False,
+        )
         return []
 
     on_ranks(4, work, False, rows["pair"], 2, nodes=2, seconds=60)

@@ -1,6 +1,7 @@
 """Law 12: sharded = replicated = one process, on ranks of gloo.
 
-Runs of 20 steps on 2 and 4 ranks, weights whole or in parts, against the same run on one process.
+Runs of 10 steps on 2 and 4 ranks, weights whole or in parts, against the same run on one process
+(`bench/ranks.py` makes 100).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def go(recipe: Mapping[str, Any], out: Path, resume: bool = False) -> list[dict[
     def told(line: str) -> None:
         assert "all completions of a batch end" not in line  # places are given on here too
 
-    carry_out(parse_recipe(recipe), out, resume=resume, say=told)
+    carry_out(parse_recipe(recipe), out, resume=resume, say=told, self_check=False)
     return read_metrics(out)
 
 
@@ -74,7 +75,7 @@ def tasks(recipe_of: Make, tmp_path: Path) -> Callable[[str], dict[str, Any]]:
 
     def make(name: str) -> dict[str, Any]:
         what, how = name.split()
-        train = {"train__max_steps": 20, "train__learning_rate": 1e-3, "train__batch_size": 8}
+        train = {"train__max_steps": 10, "train__learning_rate": 1e-3, "train__batch_size": 8}
         budget = {"train__tokens_per_row": 128}
         if what == "grpo":
             file = write_rows(
@@ -166,15 +167,17 @@ def test_ranks_do_what_one_process_does(
 def test_a_run_goes_on_with_other_ranks(
     tasks: Callable[[str], dict[str, Any]], tmp_path: Path, how: str
 ) -> None:
-    """2 -> 4 -> 1: a checkpoint in parts is read by who lies in others; the average goes along."""
+    """2 -> 4 -> 1 (adapters: 2 -> 1): a checkpoint in parts is read by who lies in others; the average
+    goes along."""
     recipe = tasks(f"uft {how}")
     recipe["train"] |= {"max_steps": 6, "save_steps": 2, "average": "ema", "average_decay": 0.5}
     one = go(recipe, tmp_path / "one")
     out, recipe["cache_dir"] = tmp_path / "many", str(tmp_path / "own")
     spread(recipe, "2 in parts", out)
     _forget(out, after=2)
-    spread(recipe, "4 as two copies", out, resume=True)
-    _forget(out, after=4)
+    if how == "full":
+        spread(recipe, "4 as two copies", out, resume=True)
+        _forget(out, after=4)
     agree(one, go(recipe, out, resume=True))
     for folder in ("model", "model_last"):
         mine, theirs = (
@@ -260,7 +263,9 @@ def test_a_base_of_four_bits_lies_in_parts(
 
     def work(sharding: str, resume: bool = False) -> Any:
         told, out = {**recipe, "distributed": {"sharding": sharding}}, tmp_path / sharding
-        carry_out(parse_recipe(told), out, resume=resume, say=silent, callbacks=[Held()])
+        carry_out(
+            parse_recipe(told), out, resume=resume, say=silent, callbacks=[Held()], self_check=False
+        )
         return read_metrics(out), held
 
     (whole, (every,)), _ = on_ranks(2, work, "none", seconds=100)

@@ -92,7 +92,7 @@ def test_a_run_logs_the_weights_it_used_and_loses_no_rare_term(
     recipe_of: Make, rows: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe = rare(recipe_of, rows, tmp_path, learning_rate=1e-12)
-    carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda line: None)
+    carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda line: None, self_check=False)
     lines = read_metrics(tmp_path / "run")
     assert sorted(line["weight/sft"] for line in lines) == [0, 0, 0, 0, 0.25]
     assert np.mean([line["weight/sft"] for line in lines]) == pytest.approx(1 / 20)
