@@ -1,13 +1,15 @@
 """What part of a lab run is spent in the model.
 
-    python bench/lab_profile.py [--seed 0] [--work DIR] [--steps 192]
+    python bench/lab_profile.py [--seed 0] [--work DIR] [--steps 192] [--times 3]
     python bench/lab_profile.py --quick      # seconds: that it runs, on a base of two steps
 
 Two runs, one thread: pretraining (its first `--steps` steps) and a fine-tuning on demonstrations and
 scores (objective uft, as `onestage demo` trains). The share is the time inside the model (forward pass
 with the head, backward pass, optimiser) of the time from the beginning of the first step to the end of
 the last one. What comes before (reading, encoding, self-check, reference) is told beside it. Processor
-time is measured, for the machine may be busy with other work.
+time is measured, for the machine may be busy with other work. Each run is done several times: told are
+medians, and the least and the most. The base was trained for as many steps as are timed, which says
+nothing of its quality and changes no time.
 
 Writes bench/results/lab_profile.json; the table is in bench/README.md.
 """
@@ -18,6 +20,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -99,6 +102,15 @@ class Stopwatch(Callback):
         }
 
 
+def several(recipe: dict[str, Any], out: Path, times: int) -> dict[str, Any]:
+    """The medians of a run that is done several times, and how far apart they lie."""
+    runs = [measured(recipe, out) for _ in range(times)]
+    found: dict[str, Any] = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    apart = ("ms_a_step", "tokens_a_second", "in_the_model")
+    ends = {key: [f(run[key] for run in runs) for f in (min, max)] for key in apart}
+    return {**found, "times": times, "least_most": ends}
+
+
 def measured(recipe: dict[str, Any], out: Path) -> dict[str, float]:
     watch = Stopwatch()
     shutil.rmtree(out, ignore_errors=True)
@@ -110,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=192)
+    parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lab-profile")
     parser.add_argument(
         "--quick", action="store_true", help="two steps of everything; writes no results"
@@ -118,16 +131,17 @@ def main() -> None:
     steps = min(2, options.steps) if options.quick else options.steps
     torch.set_num_threads(1)
     world = LabWorld(options.seed)
-    pretraining = 2 if options.quick else None
-    base = make_base(world, options.work, seed=options.seed, steps=pretraining)
+    times = 1 if options.quick else options.times
+    base = make_base(world, options.work, seed=options.seed, steps=steps)
     files = write_rows(world, options.work / f"rows-{options.seed}")
     made = yaml.safe_load((base.parent / "recipe.yaml").read_text())
     found = {
-        "pretraining": measured(
+        "pretraining": several(
             {**made, "train": {**made["train"], "max_steps": steps}},
             options.work / "pretraining",
+            times,
         ),
-        "fine-tuning": measured(
+        "fine-tuning": several(
             {
                 "model": {"name": str(base)},
                 "data": [
@@ -139,6 +153,7 @@ def main() -> None:
                 "cache_dir": str(options.work),
             },
             options.work / "fine-tuning",
+            times,
         ),
     }
     told = {"threads": 1, "cpus": os.cpu_count(), "seed": options.seed, "runs": found}

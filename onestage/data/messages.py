@@ -157,8 +157,14 @@ def split_pair(
     return chosen[:shared], (chosen[shared:], rejected[shared:])
 
 
+PLAIN = frozenset({str, int, float, bool, type(None)})
+"""What holds nothing else."""
+
+
 def without_nulls(value: Any) -> Any:
     """`value` without null entries of its mappings, at every depth."""
+    if type(value) in PLAIN:  # nearly all are, and to ask what a mapping is takes long
+        return value
     if isinstance(value, Mapping):
         return {key: without_nulls(held) for key, held in value.items() if held is not None}
     if isinstance(value, (list, tuple)):

@@ -7,7 +7,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onestage.data.messages import without_nulls
+from onestage.data.messages import PLAIN, without_nulls
 
 
 class RawRow(NamedTuple):
@@ -47,11 +47,15 @@ def rows_of_table(
 
     In columns every mapping has each key that any of them has: null keys are padding, and are dropped.
     """
-    names = list(table)
-    values = zip(*table.values(), strict=True) if names else repeat((), count)
+    names, held = list(table), map(_filled, table.values())
+    values = zip(*held, strict=True) if names else repeat((), count)
     for index, row in enumerate(values, start):
-        columns = dict(zip(names, map(without_nulls, row), strict=True))
-        yield RawRow(f"{label}[{index}]", columns, unread, True)
+        yield RawRow(f"{label}[{index}]", dict(zip(names, row, strict=True)), unread, True)
+
+
+def _filled(column: list[Any]) -> list[Any]:
+    """A column without null keys; most hold no mapping, which one look at their types tells."""
+    return column if PLAIN.issuperset(map(type, column)) else list(map(without_nulls, column))
 
 
 def columns_to_read(
