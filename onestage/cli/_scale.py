@@ -93,5 +93,5 @@ def _on(value: bool) -> str:
 def _pair(low_high: tuple[float, float] | None, form: str) -> str:
     if low_high is None:
         return ""
-    least, most = sorted(low_high)
-    return f"{least:{form}} to {most:{form}}"
+    least, most = (f"{one:{form}}" for one in sorted(low_high))
+    return least if least == most else f"{least} to {most}"  # links hold it up, whatever a GPU does

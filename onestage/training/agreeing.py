@@ -42,8 +42,8 @@ def require_same(accelerator: Accelerator, facts: Mapping[str, Any], advice: str
             was, now = first.get(name), theirs.get(name)
             if was != now:
                 raise RecipeError(
-                    f"rank {rank} has another {name} than rank 0 ({was} there, {now} here); give all "
-                    f"ranks {advice}"
+                    f"rank {rank} has another {name} than rank 0 ({now}, where that has {was}); give "
+                    f"all ranks {advice}"
                 )
 
 

@@ -85,10 +85,10 @@ def _refuse_others(environment: Mapping[str, str]) -> None:
 
 
 def _refuse(engine: str, ours: str) -> None:
+    newer = " (or set fsdp_version: 2)" if engine == "FSDP1" else ""
     raise RecipeError(
         f"accelerate's configuration asks for {engine}, and onestage shards by FSDP2: take that part "
-        "out of the file (or set fsdp_version: 2), and write into the recipe "
-        f"`distributed: {{{ours}}}`"
+        f"out of the file{newer}, and write into the recipe `distributed: {{{ours}}}`"
     )
 
 

@@ -105,7 +105,11 @@ def carry_out(
         around.enter_context(sigterm_put_back())
         around.enter_context(among_ranks(accelerator))
         if accelerator.num_processes > 1:
-            require_same(accelerator, told(recipe) | arranged(recipe.distributed, os.environ))
+            require_same(accelerator, told(recipe))
+            lying = arranged(recipe.distributed, os.environ)
+            require_same(
+                accelerator, lying, "the same launcher's file, and each node as many ranks"
+            )
         if resume:
             _require_begun(out, runs, accelerator)
         around.enter_context(told_what_is_whole(out))

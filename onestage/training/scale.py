@@ -88,7 +88,7 @@ class Work:
     reference: bool = False
     """Whether each token is seen once by a reference too."""
     whole: bool = False
-    """Whether weights cannot lie in parts, as those of 4 bits."""
+    """Whether weights cannot lie in parts, as with an optimiser that reads whole matrices."""
 
 
 @dataclass(frozen=True)
