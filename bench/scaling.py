@@ -80,7 +80,7 @@ def of_records(most: int, steps: int) -> None:
                 (-policy(row).sum()).backward()
 
         for what, work in (("a draw", drawn), ("a step", trained)):
-            told(what, in_turns([*draws], work, steps), 1e3, "ms")
+            told(what, in_turns([*draws], work, steps, min(WARM, steps)), 1e3, "ms")
 
 
 def of_lengths(model: str | None, longest: int, steps: int) -> None:
@@ -96,7 +96,7 @@ def of_lengths(model: str | None, longest: int, steps: int) -> None:
     def trained(name: str, step: int) -> None:
         (-policy(rows[name]).mean()).backward()
 
-    found = in_turns([*rows], trained, steps, warm=1)
+    found = in_turns([*rows], trained, steps, 1)
     each = {
         name: [seconds / size for seconds in found[name]]
         for name, size in zip(rows, lengths, strict=True)
@@ -115,7 +115,7 @@ def _adapted(name: str | None) -> Policy:
 
 
 def in_turns(
-    names: list[str], work: Callable[[str, int], None], steps: int, warm: int = WARM
+    names: list[str], work: Callable[[str, int], None], steps: int, warm: int
 ) -> dict[str, list[float]]:
     """Seconds of processor time of each, step by step."""
     found: dict[str, list[float]] = {name: [] for name in names}
