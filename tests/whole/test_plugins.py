@@ -171,12 +171,12 @@ def test_it_is_listed_with_its_paper(python: Path, tmp_path: Path) -> None:
 
 
 def test_a_mistyped_name_is_near_a_stranger_s(
-    recipe_of: Make, monkeypatch: pytest.MonkeyPatch
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = metadata.EntryPoint("hinge", "mylosses.hinge:Hinge", "onestage.objectives")
     monkeypatch.setattr(plugins, "_entry_points", lambda: metadata.EntryPoints([point]))
-    with pytest.raises(RecipeError, match=r"did you mean 'hinge'\?"):
-        one.train(recipe_of("pair", objective="hing"))
+    with pytest.raises(ValueError, match=r"did you mean 'hinge'\?"):
+        one.train(recipe_of("pair", objective="hing"), out=tmp_path / "out")
 
 
 def test_a_file_beside_the_recipe_and_python(recipe_of: Make, tmp_path: Path) -> None:
