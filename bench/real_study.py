@@ -2,6 +2,7 @@
 
     python bench/real_study.py out --base MODEL [--study uft_tables_1_3] [--seeds 0 1] [--updates 30]
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 --updates 64
+    python bench/real_study.py out --base MODEL --study controllers --seeds 0 --updates 12
     python bench/real_study.py out --base MODEL --quick      # one seed, one update, few rows
 
 Makes a data folder from ../shared/data (instructions and answers, human pairs, judged answers,
@@ -95,6 +96,23 @@ def write(data: Path, folder: Path, chat: bool, splits: dict[str, int]) -> None:
             print(f"{kind}.{split}: {len(part)} rows")
 
 
+def adapted(updates: int) -> dict[str, Any]:
+    """The lab's study of controllers at a real model's size: adapters, small batches, one weight."""
+    small = {"batch_size": 4, "max_length": 384, "tokens_per_row": 2048, "logging_steps": 1}
+    whole = {"batch_size": 8}
+    measured = {"given": {}, "steps": updates}
+    asking = ("MAXRIGHT", "Smooth MAXRIGHT", "FAMO", "EPO")
+    return {
+        "axes": {"part": [0.5]},
+        "front": None,
+        "headline": ["demonstration_loss", "preference", "retention", "text_kl", "seconds"],
+        "recipe.model": {"name": "{base}", "dtype": "float32", "lora": {"r": 16, "alpha": 32}},
+        **{f"recipe.train.{name}": value for name, value in small.items()},
+        **{f"methods.{name}.train": whole for name in ("ALRIGHT", "MAXRIGHT")},
+        **{f"methods.{name}.optimum": measured for name in asking},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
@@ -123,6 +141,8 @@ def main() -> None:
         world |= {"limit": 48, "answers": 8, "max_completion_length": 32}
     else:
         world |= {"limit": 48, "max_length": 384, "answers": 0}
+    if given.study == "controllers":
+        settings |= adapted(given.updates)
     if given.tuning_seeds:
         settings |= {"tune.seeds": given.tuning_seeds}
     file = HERE.parent / "studies" / f"{given.study}.yaml"
