@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support import forked
 from support.ranks import on_ranks
 from support.tiny import write_recipe, write_rows
@@ -210,3 +211,13 @@ def test_a_process_that_is_left_of_several_is_refused(monkeypatch: pytest.Monkey
         make_accelerator(Train())
     monkeypatch.delenv("MASTER_ADDR")
     assert make_accelerator(Train()).num_processes == 1
+
+
+def test_more_processes_than_a_machine_has_devices_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "64")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
+    with pytest.raises(RecipeError, match=r"64 processes .* 8 devices .*--nproc-per-node 8"):
+        make_accelerator(Train())

@@ -284,6 +284,13 @@ def test_options_are_checked(options: Any, message: str, other: Other, tokenizer
         make({"name": "vllm", **options}, policy_model(), tokenizer)
 
 
+def test_an_old_vllm_in_this_process_is_refused(other: Other, engine_of: Any) -> None:
+    sys.modules["vllm"].__version__ = "0.4.0"  # type: ignore[attr-defined]
+    said = "vLLM that is installed is 0.4.0; the rollout engine vllm needs 0.28 or later"
+    with pytest.raises(ValueError, match=said):
+        engine_of("colocate", policy_model())
+
+
 def test_a_model_without_a_folder_cannot_be_colocated(other: Other, tokenizer: Any) -> None:
     with pytest.raises(ValueError, match="made from a config"):
         make({"name": "vllm", "mode": "colocate"}, tiny_llama(), tokenizer)
