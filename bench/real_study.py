@@ -98,7 +98,7 @@ def write(data: Path, folder: Path, chat: bool, splits: dict[str, int]) -> None:
 
 def adapted(updates: int) -> dict[str, Any]:
     """The lab's study of controllers at a real model's size: adapters, small batches, one weight."""
-    small = {"batch_size": 4, "max_length": 384, "tokens_per_row": 2048, "logging_steps": 1}
+    small = {"batch_size": 4, "max_length": 1024, "tokens_per_row": 2048, "logging_steps": 1}
     whole = {"batch_size": 8}
     measured = {"given": {}, "steps": updates}
     asking = ("MAXRIGHT", "Smooth MAXRIGHT", "FAMO", "EPO")
