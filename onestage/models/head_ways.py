@@ -13,12 +13,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
 
 from onestage.models.head import Shape, as_computed, token_logps
+from onestage.runfolder import version_of
 
 OURS = "onestage"
 Logps = Callable[[Tensor, Tensor, Tensor | None, Tensor, Shape], Tensor]
@@ -80,10 +80,7 @@ WAYS = {
 
 def installed(name: str) -> str:
     """The version of a way's library; nothing where there is none."""
-    try:
-        return version(WAYS[name].package)
-    except PackageNotFoundError:
-        return ""
+    return version_of(WAYS[name].package)
 
 
 def cannot(name: str, device: str, shape: Shape = PLAIN, dtype: torch.dtype | None = None) -> str:

@@ -282,7 +282,7 @@ def environment() -> dict[str, Any]:
     """Versions, machine and command."""
     return {
         "command": [hidden(word) for word in sys.argv],
-        "versions": {package: _version_of(package) for package in PACKAGES},
+        "versions": {package: version_of(package) or "not installed" for package in PACKAGES},
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
         "git": _git_commit(),
@@ -290,12 +290,13 @@ def environment() -> dict[str, Any]:
 
 
 @cache
-def _version_of(package: str) -> str:
-    """Kept, since each takes 10 ms to find, and what is imported stays as it is."""
+def version_of(package: str) -> str:
+    """The version of a package that is installed; nothing where it is not. Kept, since it takes some
+    milliseconds to find, and what is imported stays as it is."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return ""
 
 
 def _git_commit() -> str | None:

@@ -7,7 +7,6 @@ stopped; and one that law 3 finds inexact on the run's own data makes way for ou
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,13 +86,14 @@ def _asked(run: Run) -> tuple[str, str] | None:
     """A way that is settled already, and why; None where they may race."""
     policy, device = run.policy, run.policy.device.type
     if run.head != "auto":
-        _require(policy, run.head, f"model.head: {run.head}")
+        _require(policy, run.head, f"model.head: {run.head}", "")
         return run.head, "as the recipe says"
     if run.resuming:
         name = _begun_with(run)
         if policy.sharded is not None and name != OURS:  # the last bit is another's in any case
             return OURS, PARTS
-        _require(policy, name, f"the run in {run.out} was begun with the head of {name}")
+        what = f"the run in {run.out} was begun with the head of {name}"
+        _require(policy, name, what, " (of a run that goes on: --allow-changed model.head)")
         return name, "" if name == OURS else "as the run was begun"
     if device != "cuda":
         return OURS, ""
@@ -112,12 +112,9 @@ def _trouble(policy: Policy, name: str) -> str:
     return cannot(name, policy.device.type, shape_of(policy.base.config), dtype)
 
 
-def _require(policy: Policy, name: str, what: str) -> None:
+def _require(policy: Policy, name: str, what: str, more: str) -> None:
     if trouble := _trouble(policy, name):
-        raise RecipeError(
-            f"{what}: {trouble}; with model.head: {OURS} it goes without"
-            + (" (of a run that goes on: --allow-changed model.head)" if "begun" in what else "")
-        )
+        raise RecipeError(f"{what}: {trouble}; with model.head: {OURS} it goes without{more}")
 
 
 def _begun_with(run: Run) -> str:
@@ -135,9 +132,9 @@ def _raced(run: Run) -> tuple[str, str]:
     with run.accelerator.autocast():
         mine = try_ways(run.policy, scored or run.options.row_budget, passes)
     found = gather_object([mine]) if run.accelerator.num_processes > 1 else [mine]
-    # Of ranks that found ours slower or faster than is worth a race, those that raced know more.
-    common = [name for name in chain(*found) if all(name in one for one in found)]
-    return chosen([{name: one[name] for name in dict.fromkeys(common)} for one in found])
+    # A rank may find ours too fast for a race: then nobody takes another.
+    common = [name for name in mine if all(name in one for one in found)]
+    return chosen([{name: one[name] for name in common} for one in found])
 
 
 def _use(run: Run, name: str) -> None:

@@ -233,7 +233,7 @@ def test_a_vllm_without_its_command_is_started_as_a_module(
         by_vllm(str(base), where=("h", 9)),
     )
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(command, "_has_command", lambda: False)
+    monkeypatch.setattr(command, "version_of", lambda package: "")
     words = command._server(found)
     module = "vllm.entrypoints.openai.api_server"
     assert words[:5] == [sys.executable, "-m", module, "--model", str(base)]

@@ -37,6 +37,10 @@ class Writer(Callback):
 """
 
 
+def go(recipe: dict[str, Any], out: Path, *callbacks: Callback) -> None:
+    carry_out(parse_recipe(recipe), out, say=lambda _: None, callbacks=callbacks, self_check=False)
+
+
 class Notes(Callback):
     def __init__(self) -> None:
         self.told: list[Any] = []
@@ -57,13 +61,7 @@ class Notes(Callback):
 def test_a_callback_is_told_of_everything_in_order(recipe_of: Make, tmp_path: Path) -> None:
     notes = Notes()
     recipe = recipe_of("demonstration", objective="sft", train__max_steps=2)
-    carry_out(
-        parse_recipe(recipe),
-        tmp_path / "run",
-        say=lambda _: None,
-        callbacks=[notes],
-        self_check=False,
-    )
+    go(recipe, tmp_path / "run", notes)
     lines = read_metrics(tmp_path / "run")
     losses = [line["loss"] for line in lines]
     assert [what for what, *_ in notes.told] == ["begin", *["step", "metrics"] * 2, "end"]
@@ -88,13 +86,7 @@ def test_a_certificate_is_told_before_the_end(
     text = {"name": "known", "path": str(write_rows(tmp_path / "known.jsonl", rows["text"] * 8))}
     recipe = recipe_of("demonstration", objective="sft", train__max_steps=1)
     recipe["keep"] = [{"what": "kl", "at_most": 5.0, "of": text, "by": "step", "steps": 1}]
-    carry_out(
-        parse_recipe(recipe),
-        tmp_path / "run",
-        say=lambda _: None,
-        callbacks=[Lines()],
-        self_check=False,
-    )
+    go(recipe, tmp_path / "run", Lines())
     assert "keep/known/held_out" in told[-2]
     assert told[-1] == {"end": True}
 
@@ -107,13 +99,7 @@ def test_the_end_is_told_when_an_error_ends_the_run(recipe_of: Make, tmp_path: P
     broken = Broken()
     recipe = recipe_of("demonstration", objective="sft", train__max_steps=2)
     with pytest.raises(RuntimeError, match="no more"):
-        carry_out(
-            parse_recipe(recipe),
-            tmp_path / "run",
-            say=lambda _: None,
-            callbacks=[broken],
-            self_check=False,
-        )
+        go(recipe, tmp_path / "run", broken)
     assert broken.told[-1] == ("end",)
 
 
@@ -123,7 +109,7 @@ def test_a_recipe_names_a_callback_in_a_file(recipe_of: Make, tmp_path: Path) ->
     recipe["train"]["callbacks"] = [
         {"name": f"{tmp_path / 'writer.py'}:Writer", "file": str(tmp_path / "steps")}
     ]
-    carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None, self_check=False)
+    go(recipe, tmp_path / "run")
     steps = [line.split()[0] for line in (tmp_path / "steps").read_text().splitlines()]
     assert steps == ["made", "1", "2", "3"]
 
@@ -143,4 +129,4 @@ def test_a_callback_that_is_not_there_is_refused(
     recipe = recipe_of("demonstration", objective="sft")
     recipe["train"]["callbacks"] = [given]
     with pytest.raises(RecipeError, match=told):
-        carry_out(parse_recipe(recipe), tmp_path / "run", say=lambda _: None, self_check=False)
+        go(recipe, tmp_path / "run")

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ from onestage.models.policy import Policy
 from onestage.models.reference import InitialWeights
 from onestage.models.stacking import FROZEN, TRAINED, activate, is_stacked
 from onestage.runfolder import OutputError, read_metrics
+from onestage.training import pipeline
 from onestage.training.build import build
 from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError
-from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import Run
 
 Make = Callable[..., dict[str, Any]]
+carry_out = partial(pipeline.carry_out, self_check=False)
+"""Laws are looked at by a test of their own."""
 IDS = torch.arange(2, 60)[None]
 
 SFT: dict[str, Any] = {"name": "sft", "streams": ["demonstrations"], "objective": "sft"}
@@ -130,7 +133,7 @@ def test_every_stage_reloads_as_it_was_in_memory(
     before, or the last stage's change alone."""
     memory, out = Memory(), tmp_path / "out"
     recipe = parse_recipe(staged(recipe_of, model_folder, *with_policies(policies)))
-    saved = carry_out(recipe, out, say=quiet, callbacks=[memory], self_check=False)
+    saved = carry_out(recipe, out, say=quiet, callbacks=[memory])
     base = before = logits(AutoModelForCausalLM.from_pretrained(model_folder))
     names = ["1-sft", "2-dpo", "3-kto"][: len(policies) + 1]
     for number, name in enumerate(names):
@@ -160,7 +163,7 @@ def test_a_stacked_sum_has_the_ranks_of_its_parts(
 ) -> None:
     """4 everywhere, then 4 + 2 in three kinds of layers, then 3 more in two kinds."""
     recipe = staged(recipe_of, model_folder, *with_policies(["stack", "stack"]))
-    carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, self_check=False)
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
     wanted = [{"q": 6, "v": 6, "up": 6, "down": 4, "o": 4}, {"q": 9, "v": 6, "up": 6, "down": 7}]
     for name, ranks in zip(("2-dpo", "3-kto"), wanted, strict=True):
         model: Any = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out" / name / "model")
@@ -180,7 +183,7 @@ def test_only_the_new_adapter_is_trained(
 ) -> None:
     out = tmp_path / "out"
     recipe = staged(recipe_of, model_folder, SFT)
-    carry_out(parse_recipe(recipe), out, say=quiet, self_check=False)
+    carry_out(parse_recipe(recipe), out, say=quiet)
     again = recipe_of("pair", objective="dpo")
     again["model"] = {"name": str(out / "model"), "lora": {"r": 2}, "adapter": "stack"}
     session = build(parse_recipe(again), tmp_path / "two", say=quiet)
@@ -204,7 +207,7 @@ def test_full_fine_tuning_in_stages(recipe_of: Make, tmp_path: Path) -> None:
     recipe = recipe_of("demonstration", "pair", stages=[SFT, {**DPO, "reference": "first"}])
     recipe["stages"][1].pop("model")
     memory, out = Memory(), tmp_path / "out"
-    carry_out(parse_recipe(recipe), out, say=quiet, callbacks=[memory], self_check=False)
+    carry_out(parse_recipe(recipe), out, say=quiet, callbacks=[memory])
     for name, mine in zip(("1-sft", "2-dpo"), memory.logits, strict=True):
         assert gap(reloaded(out / name / "model"), mine) < 1e-5
     assert gap(*memory.logits) > 1e-2
@@ -219,7 +222,7 @@ def test_all_weights_after_a_merged_adapter(
     stage = {**DPO, "adapter": "merge", "model": {"lora": None}}
     recipe = staged(recipe_of, model_folder, SFT, stage)
     memory, out = Memory(), tmp_path / "out"
-    carry_out(parse_recipe(recipe), out, say=quiet, callbacks=[memory], self_check=False)
+    carry_out(parse_recipe(recipe), out, say=quiet, callbacks=[memory])
     assert (out / "model" / "model.safetensors").is_file()
     assert gap(reloaded(out / "2-dpo" / "start"), memory.logits[0]) < 1e-4
     assert gap(reloaded(out / "model"), memory.logits[1]) < 1e-5
@@ -256,7 +259,7 @@ def test_the_reference_follows_the_stage_or_does_not(
     recipe["train"]["batch_size"] = 8
     said: list[str] = []
     out = tmp_path / "out"
-    carry_out(parse_recipe(recipe), out, say=said.append)
+    carry_out(parse_recipe(recipe), out, say=said.append, self_check=True)
     losses = [read_metrics(out / name)[0]["loss"] for name in ("1-one", "2-two")]
     assert losses[0] == pytest.approx(math.log(2), rel=1e-5)
     laws = [line for line in said if line.startswith("law 1")]
@@ -294,15 +297,15 @@ def test_killed_in_a_stage_and_resumed_is_bit_for_bit_the_same(
     policy: str, recipe_of: Make, model_folder: Path, tmp_path: Path
 ) -> None:
     recipe = parse_recipe(staged(recipe_of, model_folder, *with_policies([policy])))
-    carry_out(recipe, tmp_path / "whole", say=quiet, self_check=False)
+    carry_out(recipe, tmp_path / "whole", say=quiet)
     cut = tmp_path / "cut"
-    reached = carry_out(recipe, cut, say=quiet, callbacks=[StopAt(2, 2)], self_check=False)
+    reached = carry_out(recipe, cut, say=quiet, callbacks=[StopAt(2, 2)])
     assert reached == cut.resolve() / "2-dpo" / "checkpoints" / "last"
     assert [s["done"] for s in json.loads((cut / "stages.json").read_text())] == [True, False]
     assert not (cut / "model").exists()
     first = (cut / "1-sft" / "metrics.jsonl").stat().st_mtime_ns
     said: list[str] = []
-    carry_out(recipe, cut, say=said.append, resume=True, self_check=False)
+    carry_out(recipe, cut, say=said.append, resume=True)
     assert sum("resumed after step 2" in line for line in said) == 1
     assert (cut / "1-sft" / "metrics.jsonl").stat().st_mtime_ns == first
     assert all(s["done"] for s in json.loads((cut / "stages.json").read_text()))
@@ -318,21 +321,21 @@ def test_killed_before_the_first_checkpoint_of_a_stage(
     recipe_of: Make, model_folder: Path, tmp_path: Path
 ) -> None:
     recipe = parse_recipe(staged(recipe_of, model_folder, *with_policies(["stack"])))
-    carry_out(recipe, tmp_path / "whole", say=quiet, self_check=False)
+    carry_out(recipe, tmp_path / "whole", say=quiet)
     cut = tmp_path / "cut"
     with pytest.raises(MemoryError):
-        carry_out(recipe, cut, say=quiet, callbacks=[StopAt(2, 2, crash=True)], self_check=False)
+        carry_out(recipe, cut, say=quiet, callbacks=[StopAt(2, 2, crash=True)])
     assert (cut / "2-dpo" / "metrics.jsonl").exists()
-    carry_out(recipe, cut, say=quiet, resume=True, self_check=False)
+    carry_out(recipe, cut, say=quiet, resume=True)
     name = "model/adapter_model.safetensors"
     assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     with pytest.raises(OutputError, match="already holds a run"):
-        carry_out(recipe, cut, say=quiet, self_check=False)
+        carry_out(recipe, cut, say=quiet)
     with pytest.raises(CheckpointError, match="no stages were begun"):
-        carry_out(recipe, tmp_path / "elsewhere", say=quiet, resume=True, self_check=False)
+        carry_out(recipe, tmp_path / "elsewhere", say=quiet, resume=True)
     other = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": 3})})
     with pytest.raises(CheckpointError, match=r"stage sft .* is done, but the recipe says"):
-        carry_out(other, cut, say=quiet, resume=True, self_check=False)
+        carry_out(other, cut, say=quiet, resume=True)
 
 
 BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
@@ -407,7 +410,7 @@ def test_bad_stages_are_refused_before_the_first_begins(
         content["reference"] = str(model_folder)
     recipe = parse_recipe(content)
     with pytest.raises(RecipeError, match=message):
-        carry_out(recipe, tmp_path / "out", say=quiet, self_check=False)
+        carry_out(recipe, tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
@@ -416,7 +419,7 @@ def test_a_stage_overrides_single_keys(recipe_of: Make, model_folder: Path, tmp_
     stage = {"name": "only", "streams": ["labels"], "train": {"num_train_epochs": 2, "seed": 5}}
     recipe = staged(recipe_of, model_folder, stage)
     recipe["objective"] = {"demonstrations": "sft", "pairs": "dpo", "labels": "kto"}
-    carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, self_check=False)
+    carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
     lines = read_metrics(tmp_path / "out" / "1-only")
     assert [line["step"] for line in lines] == [1, 2, 3]  # 2 epochs of 8 records, 6 a step
     facts = json.loads((tmp_path / "out" / "1-only" / "manifest.json").read_text())
@@ -453,17 +456,20 @@ def test_start_models_of_another_adapter_are_refused(
     for seed in (1, 2):
         recipe = staged(recipe_of, model_folder, SFT)
         recipe["train"]["seed"] = seed
-        carry_out(parse_recipe(recipe), tmp_path / f"sft{seed}", say=quiet, self_check=False)
+        carry_out(parse_recipe(recipe), tmp_path / f"sft{seed}", say=quiet)
     again = recipe_of("demonstration", objective="sft", train__save_steps=2)
     for seed in (1, 2):
         again["model"] = {"name": str(tmp_path / f"sft{seed}" / "1-sft" / "model")}
         again["model"] |= {"adapter": "merge", "lora": {"r": 2}}
         if seed == 1:
-            carry_out(parse_recipe(again), tmp_path / "out", say=quiet, self_check=False)
+            carry_out(parse_recipe(again), tmp_path / "out", say=quiet)
             continue
         with pytest.raises(ValueError, match="not what the recipe starts from now"):
             carry_out(
-                parse_recipe(again), tmp_path / "out", say=quiet, resume=True, self_check=False
+                parse_recipe(again),
+                tmp_path / "out",
+                say=quiet,
+                resume=True,
             )
 
 
@@ -478,10 +484,10 @@ def test_an_adapter_that_is_no_product_cannot_be_stacked_on(
     recipe = recipe_of("demonstration", objective="sft")
     recipe["model"] = {"name": str(tmp_path / "dora"), "adapter": "stack", "lora": {"r": 2}}
     with pytest.raises(ValueError, match=r"use_dora.*cannot be stacked on; use merge"):
-        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, self_check=False)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
     recipe["model"] |= {"name": str(model_folder)}
     with pytest.raises(ValueError, match="stack needs an adapter folder"):
-        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, self_check=False)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
 
 
 def test_a_fresh_base_is_kept_for_its_adapter(recipe_of: Make, tmp_path: Path) -> None:
@@ -490,7 +496,10 @@ def test_a_fresh_base_is_kept_for_its_adapter(recipe_of: Make, tmp_path: Path) -
     recipe["model"]["lora"] = {"r": 2}
     memory = Memory()
     carry_out(
-        parse_recipe(recipe), tmp_path / "out", say=quiet, callbacks=[memory], self_check=False
+        parse_recipe(recipe),
+        tmp_path / "out",
+        say=quiet,
+        callbacks=[memory],
     )
     assert gap(reloaded(tmp_path / "out" / "model"), memory.logits[0]) < 1e-5
     assert gap(reloaded(tmp_path / "out" / "start"), memory.logits[0]) > 1e-3
@@ -526,11 +535,11 @@ def test_another_model_as_reference(
     assert facts["reference"] == session.compared.fingerprint != facts["model"]
 
     said.clear()
-    carry_out(parse_recipe(recipe), tmp_path / "again", say=said.append, self_check=False)
+    carry_out(parse_recipe(recipe), tmp_path / "again", say=said.append)
     assert any("reference: 16 paths found in the cache, 0 computed" in line for line in said)
     recipe["reference"] = "start"
     with pytest.raises(CheckpointError, match="whose reference was"):
-        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, resume=True, self_check=False)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, resume=True)
 
 
 @pytest.mark.parametrize("wrong", ["size", "ids", "unused"])
@@ -551,4 +560,4 @@ def test_a_reference_that_cannot_be_one_is_refused(
     recipe = recipe_of(kind, objective=objective, reference=str(other_folder))
     recipe["model"] = {"name": str(model_folder)}
     with pytest.raises(RecipeError, match=message):
-        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet, self_check=False)
+        carry_out(parse_recipe(recipe), tmp_path / "out", say=quiet)
