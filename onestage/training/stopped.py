@@ -187,10 +187,12 @@ class Words:
             told = f"rank {self.rank}: {self.found}; what is being written here is finished first"
             print(told, file=sys.stderr, flush=True)
         end = time.monotonic() + FINISH
-        while not self.over.wait(GRACE):
-            if not _finishing or time.monotonic() > end:
+        while True:
+            writes = bool(_finishing) and time.monotonic() < end
+            # All of the grace is given after what was written, too: this rank has only then begun to stop.
+            if self.over.wait(EVERY if writes else GRACE):
+                return
+            if not writes and (not _finishing or time.monotonic() > end):
                 break
-        else:
-            return
         print(f"rank {self.rank} stops here, since {self.found}", file=sys.stderr, flush=True)
         os._exit(1)
