@@ -10,7 +10,7 @@ from onestage.report.markup import Html, el, join, prose, table
 from onestage.report.numbers import UNKNOWN, number
 from onestage.report.reading import is_number, mapping
 
-VERDICTS = {"holds": "holds", "reversed": "fails", "does not hold": "fails"}
+VERDICTS = {"holds": "holds", "reversed": "fails", "refuted": "fails", "does not hold": "fails"}
 """The class of each; "does not hold" is of folders of version 0.1.0."""
 
 

@@ -9,6 +9,9 @@ Two-sided at 5 %, with the interval of the difference over seeds (Student's t). 
 A claim of *the same* holds where the interval lies within the margin, and is reversed where it lies
 outside. One of *at least as good* holds where the interval lies above minus the margin. Fewer than four
 seeds decide nothing: two equal ones have an interval of no width.
+
+A claim may speak of several ("better than each of"): it is *refuted* where one of its differences is
+equivalent and others are not, whatever those are.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Literal
 
 from onestage.stats import Interval, holm, mirrored, p_above, p_below, seeds_needed
 
-Verdict = Literal["holds", "reversed", "equivalent", "undecided", "withdrawn"]
+Verdict = Literal["holds", "reversed", "equivalent", "refuted", "undecided", "withdrawn"]
 Direction = Literal["more", "less", "same", "at_least", "at_most"]
 ALPHA = 0.05
 FEWEST = 4
@@ -109,8 +112,9 @@ def together(claims: Sequence[Sequence[Difference] | None]) -> list[Whole]:
     """The verdicts of a study's claims, each given by its differences; None: withdrawn, which counts for
     nothing.
 
-    A claim holds where all its differences do (its p is the largest of theirs), and is reversed where
-    any is (its p is the smallest, times their number). What does not survive Holm is undecided.
+    A claim holds where all its differences do, and is equivalent where all are (its p is the largest of
+    theirs); it is reversed where any is, else refuted where any is equivalent (its p is the smallest of
+    those, times the number of all). What does not survive Holm is undecided.
     """
     alone = [_alone(parts) if parts is not None else None for parts in claims]
     counted = [p if verdict != "undecided" else 1.0 for verdict, p in filter(None, alone)]
@@ -132,9 +136,14 @@ def together(claims: Sequence[Sequence[Difference] | None]) -> list[Whole]:
 def _alone(parts: Sequence[Difference]) -> tuple[Verdict, float]:
     if not parts:
         return "undecided", math.nan
-    against = [part.p for part in parts if part.verdict == "reversed"]
-    if against:
-        return "reversed", min(1.0, min(against) * len(parts))
-    first = parts[0].verdict
-    same = all(part.verdict == first for part in parts)
-    return (first if same else "undecided"), max(part.p for part in parts)
+    if behind := [part.p for part in parts if part.verdict == "reversed"]:
+        return "reversed", _of_any(behind, parts)
+    if len({part.verdict for part in parts}) == 1:
+        return parts[0].verdict, max(part.p for part in parts)
+    if none := [part.p for part in parts if part.verdict == "equivalent"]:
+        return "refuted", _of_any(none, parts)
+    return "undecided", max(part.p for part in parts)
+
+
+def _of_any(found: Sequence[float], parts: Sequence[Difference]) -> float:
+    return min(1.0, min(found) * len(parts))

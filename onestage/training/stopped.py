@@ -189,7 +189,7 @@ class Words:
         end = time.monotonic() + FINISH
         while True:
             writes = bool(_finishing) and time.monotonic() < end
-            # All of the grace is given after what was written, too: this rank has only then begun to stop.
+            # The whole grace is given after what was written, too: only then this rank begins to stop.
             if self.over.wait(EVERY if writes else GRACE):
                 return
             if not writes and (not _finishing or time.monotonic() > end):

@@ -96,6 +96,19 @@ def test_all_parts_hold_or_one_is_reversed() -> None:
     assert (open_.verdict, open_.seeds) == ("undecided", 7)
 
 
+def test_better_than_each_is_refuted_by_one_that_is_as_good() -> None:
+    """Three of .01 are .03, three of .02 are .06, as of what is reversed."""
+    for other in (part("holds", 0.001), part("undecided", 0.5)):
+        (one,) = together([[other, part("equivalent", 0.01), part("undecided", 0.5)]])
+        assert (one.verdict, one.p) == ("refuted", pytest.approx(0.03))
+        (weak,) = together([[other, part("equivalent", 0.02), part("undecided", 0.5)]])
+        assert (weak.verdict, weak.alone) == ("undecided", "refuted")
+    (behind,) = together([[part("equivalent", 0.001), part("reversed", 0.01)]])
+    assert (behind.verdict, behind.p) == ("reversed", 0.02)
+    (alike,) = together([[part("equivalent", 0.001), part("equivalent", 0.04)]])
+    assert (alike.verdict, alike.p) == ("equivalent", 0.04)
+
+
 def test_the_ledger_asks_for_seeds_only_where_seeds_would_decide() -> None:
     def said(*parts: Difference) -> list[str]:
         (whole,) = together([parts])
@@ -105,8 +118,6 @@ def test_the_ledger_asks_for_seeds_only_where_seeds_would_decide() -> None:
     far = replace(part("undecided", 0.9), seeds=None)
     assert said(far) == ["(more than 1,000 seeds would decide)"]
     assert said(replace(far, n=1)) == []
-    unlike = said(part("holds", 0.001), part("equivalent", 0.001))
-    assert unlike == ["(its differences are decided, and not alike)"]
 
 
 def test_what_is_undecided_counts_where_it_is_asked_again(tmp_path: Path) -> None:
@@ -125,8 +136,8 @@ def test_what_is_undecided_counts_where_it_is_asked_again(tmp_path: Path) -> Non
     first = study("first", "undecided", "reversed", again="second")
     second = study("second", "holds", "undecided")
     alone, both = (ledger(some, tmp_path) for some in ([first], [first, second]))
-    assert "reversed: 1, equivalent: 0, undecided: 1, withdrawn: 0." in alone
-    assert "holds: 1, reversed: 1, equivalent: 0, undecided: 1, withdrawn: 0," in both
+    assert "reversed: 1, equivalent: 0, refuted: 0, undecided: 1, withdrawn: 0." in alone
+    assert "holds: 1, reversed: 1, equivalent: 0, refuted: 0, undecided: 1, withdrawn: 0," in both
     assert both.count("Asked again in second.") == 1
     assert "Asked again" not in alone
     assert "undecided and asked again: 1." in both
