@@ -2,7 +2,7 @@
 
     python bench/real_study.py out --base MODEL [--study uft_tables_1_3] [--seeds 0 1] [--updates 30]
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 --updates 64
-    python bench/real_study.py out --base MODEL --study controllers --seeds 0 --updates 12
+    python bench/real_study.py out --base MODEL --study controllers --seeds 0 --updates 12 --longest 500 --held 12
     python bench/real_study.py out --base MODEL --quick      # one seed, one update, few rows
 
 Makes a data folder from ../shared/data (instructions and answers, human pairs, judged answers,
@@ -26,12 +26,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
-SPLITS = {"validation": 48, "test": 48, "train": 400}
-"""Rows of each; the first two are served first where a kind has few short rows."""
-QUICK = dict.fromkeys(SPLITS, 4)
-"""With `--quick`."""
-LONGEST = 700
-"""Characters of a row."""
+SPLITS = ("validation", "test", "train")
+"""The first two are served first where a kind has few short rows."""
+TRAIN, QUICK = 400, 4
+"""Rows to train on; of every split with `--quick`."""
 TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -61,7 +59,7 @@ def as_chat(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prompt": messages(row["prompt"]), **answers} if "prompt" in row else row
 
 
-def rows(data: Path) -> dict[str, list[dict[str, Any]]]:
+def rows(data: Path, longest: int) -> dict[str, list[dict[str, Any]]]:
     """Short rows of every kind; scores are of single answers, thumbs are those scores at 1/2."""
     judged = [
         {"prompt": group["prompt"], "completion": text, "score": min(1.0, 4 * score)}
@@ -79,14 +77,14 @@ def rows(data: Path) -> dict[str, list[dict[str, Any]]]:
         "text": [{"text": f"{r['question']}\n{r['answer']}"} for r in read(data, "gsm8k.train")],
     }
     return {
-        kind: [row for row in many if sum(len(v) for v in row.values() if isinstance(v, str)) < LONGEST]
+        kind: [row for row in many if sum(len(v) for v in row.values() if isinstance(v, str)) < longest]
         for kind, many in found.items()
     }  # fmt: skip
 
 
-def write(data: Path, folder: Path, chat: bool, splits: dict[str, int]) -> None:
+def write(data: Path, folder: Path, chat: bool, splits: dict[str, int], longest: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, many in rows(data).items():
+    for kind, many in rows(data, longest).items():
         at = 0
         for split, number in splits.items():
             part = many[at : at + number]
@@ -125,6 +123,8 @@ def main() -> None:
     )
     parser.add_argument("--updates", type=int, default=30)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--held", type=int, default=48, help="rows to validate on, and to test on")
+    parser.add_argument("--longest", type=int, default=700, help="characters of a row")
     parser.add_argument("--quick", action="store_true", help="one seed, one update, few rows")
     given = parser.parse_args()
     if given.quick:
@@ -132,15 +132,17 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     chat = AutoTokenizer.from_pretrained(given.base).chat_template is not None
-    write(given.data, given.out / "data", chat, QUICK if given.quick else SPLITS)
+    sizes = [QUICK] * 3 if given.quick else [given.held, given.held, TRAIN]
+    splits = dict(zip(SPLITS, sizes, strict=True))
+    write(given.data, given.out / "data", chat, splits, given.longest)
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}
         settings |= {"tune.trials": 1, "tune.widen": 0}
-        world |= {"limit": 48, "answers": 8, "max_completion_length": 32}
+        world |= {"limit": given.held, "answers": 8, "max_completion_length": 32}
     else:
-        world |= {"limit": 48, "max_length": 384, "answers": 0}
+        world |= {"limit": given.held, "max_length": 384, "answers": 0}
     if given.study == "controllers":
         settings |= adapted(given.updates)
     if given.tuning_seeds:
