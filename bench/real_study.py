@@ -1,8 +1,9 @@
-"""A study file on a real model and real data.
+r"""A study file on a real model and real data.
 
     python bench/real_study.py out --base MODEL [--study uft_tables_1_3] [--seeds 0 1] [--updates 30]
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 --updates 64
-    python bench/real_study.py out --base MODEL --study controllers --seeds 0 --updates 12 --longest 500 --held 12
+    python bench/real_study.py out --base MODEL --study controllers --seeds 0 \
+        --updates 12 --longest 500 --held 12
     python bench/real_study.py out --base MODEL --quick      # one seed, one update, few rows
 
 Makes a data folder from ../shared/data (instructions and answers, human pairs, judged answers,

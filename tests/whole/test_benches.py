@@ -319,9 +319,17 @@ def test_a_study_on_real_data(
     with pytest.raises(SystemExit) as ended:
         run(
             "real_study",
-            *[str(tmp_path), "--base", str(model_folder), "--data", data, "--quick"],
+            *[
+                str(tmp_path),
+                "--base",
+                str(model_folder),
+                "--data",
+                data,
+                "--quick",
+                "--longest",
+                "500",
+            ],
             monkeypatch=monkeypatch,
-            LONGEST=500,
         )
     assert ended.value.code == 0
     (command,) = said
