@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +74,7 @@ def sample(
     with loading():
         from onestage.data.prompts import prompts_of
         from onestage.data.wishes import read_wish
+        from onestage.rollout.candidates import Candidate
         from onestage.rollout.engines import Decoding
 
     told = {"out": out, "only_ended": only_ended, "as_messages": as_messages, "system": system}
@@ -85,7 +86,8 @@ def sample(
     quiet_libraries()
     policy = load_model(model, tokenizer, dtype)
     if prompts is not None:
-        _complete(policy, given, out, how, seed, wishes, only_ended)
+        by = Candidate(model, tokenizer, None, dtype).key if out else ""  # type: ignore[arg-type]
+        _complete(policy, given, out, how, seed, wishes, only_ended, by)
     else:
         _chat(policy, system, how, seed, wishes)
 
@@ -116,11 +118,14 @@ def _complete(
     seed: int,
     wishes: Mapping[str, Wish],
     only_ended: bool,
+    by: str,
 ) -> None:
+    """by: what the model is, by its content; asked the same, it goes on behind what it has answered."""
     from onestage.data.prompts import noted
     from onestage.data.wishes import wished
     from onestage.rollout.complete import drawn
-    from onestage.runfolder import write_text
+    from onestage.rollout.suites import Kept
+    from onestage.runfolder import digest_of, write_text
 
     for number, prompt in enumerate(given, 1):  # before anything is sampled
         _require_written(prompt, number, out)
@@ -129,7 +134,13 @@ def _complete(
         complaints.print(
             escape(f"{count:,} of {len(asked):,} prompts: {note}"), highlight=False, soft_wrap=True
         )
-    completions = drawn(policy, asked, how, seed=seed)
+    kept = Kept()
+    if out is not None:
+        whole = [by, [[one.turns, one.template] for one in asked], asdict(how), seed]
+        kept = Kept(out.with_name(f".{out.name}.{digest_of(whole)}.part"))
+    if len(kept):
+        say(f"{len(kept):,} of {len(asked):,} completions are there, of a command that was stopped")
+    completions = drawn(policy, asked, how, seed=seed, kept=kept)
     rows: list[dict[str, Any]] = [
         {**prompt.row(), "completion": one.text}
         for prompt, one in zip(given, completions, strict=True)
@@ -137,6 +148,7 @@ def _complete(
     ]
     cut = sum(not one.ended for one in completions)
     if not rows:
+        kept.drop()
         raise ValueError(
             f"all {cut:,} completions were cut at {how.max_completion_length} tokens, and --only-ended "
             "leaves those out; give a larger --max-new-tokens"
@@ -145,6 +157,7 @@ def _complete(
     told = f"; {cut:,} cut at {how.max_completion_length} tokens {what}" if cut else ""
     if out is not None:
         write_text(placed(out), "".join(json.dumps(row) + "\n" for row in rows))
+        kept.drop()
         say(f"{out}: {len(rows):,} completions{told}")
         then(f"onestage check {word(out)}")
         return

@@ -12,6 +12,7 @@ from onestage.data.tokenize import prompt_ids
 from onestage.models import Policy
 from onestage.rollout.engines import Decoding, Request
 from onestage.rollout.engines.transformers import Transformers
+from onestage.rollout.suites import Kept
 
 SAMPLED = Decoding()
 
@@ -61,8 +62,13 @@ def drawn(
     tokenizer: Any = None,
     seed: int = 0,
     batch_size: int = 64,
+    kept: Kept | None = None,
 ) -> list[Drawn]:
-    """As `complete`, with which were cut: as demonstrations those would teach to stop there."""
+    """As `complete`, with which were cut: as demonstrations those would teach to stop there.
+
+    kept: what is known already, by the place of its prompt, and is not drawn again; what is drawn is
+    added to it, four batches at a time.
+    """
     tokenizer = tokenizer if tokenizer is not None else policy.tokenizer
     if tokenizer is None:
         raise ValueError("the policy has no tokenizer of its own: give one")
@@ -73,10 +79,16 @@ def drawn(
         for number, one in enumerate(map(Prompt.given, prompts))
     ]
     engine = Transformers(policy.model, tokenizer, batch_size)
-    completions = engine(requests, how)
+    kept = Kept() if kept is None else kept
+    missing = [place for place in range(len(requests)) if str(place) not in kept]
+    at_once = 4 * batch_size if kept.file is not None else max(1, len(missing))
+    for start in range(0, len(missing), at_once):
+        block = missing[start : start + at_once]
+        texts = [
+            Drawn(tokenizer.decode(one.ids, skip_special_tokens=True), one.ended)
+            for (one,) in engine([requests[place] for place in block], how)
+        ]
+        kept.add((str(n), one._asdict()) for n, one in zip(block, texts, strict=True))
     for remark in engine.remarks:
         warnings.warn(remark, stacklevel=3)  # where `complete` was called, and not a line of it
-    return [
-        Drawn(tokenizer.decode(one.ids, skip_special_tokens=True), one.ended)
-        for (one,) in completions
-    ]
+    return [Drawn(**kept[str(place)]) for place in range(len(requests))]

@@ -18,6 +18,8 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
+from onestage.rollout import complete
+from onestage.rollout.suites import Kept
 
 Make = Callable[..., dict[str, Any]]
 
@@ -173,6 +175,37 @@ def test_sample_from_a_file(model_folder: Path, tmp_path: Path) -> None:
     same = [call(*words, "--seed", 3) for _ in range(2)]
     assert "2 cut at 5 tokens are among them" in same[0]
     assert same[0] == same[1] != call(*words, "--seed", 4)
+
+
+def test_sampling_goes_on_behind_what_was_answered_before_a_kill(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = write_rows(tmp_path / "p.jsonl", [{"prompt": f"say {n}"} for n in range(6)])
+    words = ["sample", "--model", model_folder, "--prompts", prompts, "--max-new-tokens", 4]
+    call(*words, "--out", tmp_path / "whole.jsonl")
+    add, drawn = Kept.add, complete.drawn
+    asked: list[int] = []
+
+    def killed(kept: Kept, answers: Any) -> None:
+        add(kept, answers)
+        raise KeyboardInterrupt
+
+    def by_one(*given: Any, **more: Any) -> Any:
+        asked.append(len(more["kept"]))
+        return drawn(*given, **more, batch_size=1)
+
+    monkeypatch.setattr(complete, "drawn", by_one)
+    with monkeypatch.context() as once:
+        once.setattr(Kept, "add", killed)
+        call(*words, "--out", tmp_path / "out.jsonl", code=130)
+    assert not (tmp_path / "out.jsonl").exists()
+    other = call(*words, "--out", tmp_path / "out.jsonl", "--seed", 1)
+    assert "are there" not in other
+    said = call(*words, "--out", tmp_path / "out.jsonl", "--force")
+    assert "4 of 6 completions are there" in said
+    assert asked == [0, 0, 4]
+    assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_a_wish_stands_before_the_prompt(model_folder: Path, tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ class Kept:
             opened.flush()
             os.fsync(opened.fileno())
 
+    def drop(self) -> None:
+        """Once what is kept stands elsewhere, or is wanted no more."""
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
 
 def _ends_a_line(file: Path) -> bool:
     with file.open("rb") as opened:
