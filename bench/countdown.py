@@ -2,6 +2,8 @@
 
     python bench/countdown.py run OUT     # a base model and runs of two seeds, kept in OUT
     python bench/countdown.py page OUT    # results/countdown.json and the figure of docs/countdown.md
+    python bench/countdown.py run OUT --base MODEL    # adapters on a pretrained model, in short
+    python bench/countdown.py page OUT --base MODEL    # results/countdown_real.json
     python bench/countdown.py run OUT --quick    # two steps of everything: that it runs, no more
 
 Liu et al. 2025 (arXiv 2505.16984), figure 4 in small. Solutions are searches: the numbers are added and
@@ -53,6 +55,12 @@ QUICK: dict[str, Any] = {
     **{"STEPS": 2, "EVAL_STEPS": 2, "SFT_STEPS": 2, "PROMPTS": 2, "GROUP": 2, "LONGEST": 12},
 }
 """What `--quick` sets these to."""
+REAL: dict[str, Any] = {
+    **{"PROBLEMS": 64, "EXAM": 24, "ORDERS": 1, "STEPS": 24, "HINT_STEPS": 15, "EVAL_STEPS": 8},
+    **{"SFT_STEPS": 80, "PROMPTS": 4, "GROUP": 4, "LONGEST": 176, "SEEDS": (0,)},
+}
+"""With `--base`: five passes over 64 solutions, and 384 completions."""
+BASE: str | None = None
 
 GRPO = {"name": "grpo", "beta": 0.001, "entropy_coef": 0.001}
 UFT = {"name": "hinted", "entropy_coef": 0.001}
@@ -189,6 +197,8 @@ def files(out: Path, seed: int) -> dict[str, Path]:
 
 def base(out: Path, seed: int) -> Path:
     """The pretrained model of a seed; made once."""
+    if BASE is not None:
+        return Path(BASE)
     folder = out / f"base{seed}"
     if not (folder / "model").exists():
         words = tokenizer()
@@ -262,8 +272,9 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
             "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
         },
     }
+    adapters: dict[str, Any] = {"dtype": "float32", "lora": {"r": 16, "alpha": 32}} if BASE else {}
     common = {
-        "model": {"name": str(base(out, 0))},
+        "model": {"name": str(base(out, 0)), **adapters},
         "rollout": {"num_generations": GROUP, "max_completion_length": LONGEST},
         "cache_dir": str(out / "cache"),
     }
@@ -288,6 +299,8 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         rest = {key: value for key, value in section.items() if key != "data"}
         stages.append({"name": name, "streams": names, **rest})
     stages[1]["reference"] = "start"
+    if BASE is not None:
+        stages[1]["adapter"] = "same"
     return {**common, "data": streams, "objective": GRPO, "stages": stages}
 
 
@@ -317,13 +330,17 @@ def one(out: Path, method: str, seed: int) -> None:
 def run(out: Path, methods: list[str], seeds: list[int], jobs: int, more: list[str]) -> None:
     """Everything that is not there yet, in processes of one thread; `more`: words for each."""
     out.mkdir(parents=True, exist_ok=True)
-    bases = [] if (out / "base0" / "model").exists() else [("base", 0)]
+    bases = [] if base_is_there(out) else [("base", 0)]
     runs = [(m, s) for s in seeds for m in methods if not (folder_of(out, m, s) / "model").exists()]
     for todo in (bases, runs):
         with ThreadPoolExecutor(jobs) as pool:
             for failed in pool.map(lambda job: _apart(out, *job, more), todo):
                 if failed:
                     print(failed)
+
+
+def base_is_there(out: Path) -> bool:
+    return BASE is not None or (out / "base0" / "model").exists()
 
 
 def _apart(out: Path, method: str, seed: int, more: list[str]) -> str:
@@ -356,12 +373,6 @@ def curves(out: Path, method: str, seed: int) -> list[dict[str, float]]:
 
 def page(out: Path) -> None:
     """`results/countdown.json` and the figure, from the runs in `out`."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "onestage"
-    from matplotlib import pyplot
-
     found = {
         method: {
             str(s): curves(out, method, s) for s in SEEDS if folder_of(out, method, s).exists()
@@ -369,7 +380,22 @@ def page(out: Path) -> None:
         for method in METHODS
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "countdown.json").write_text(json.dumps(found, indent=1) + "\n")
+    name = "countdown" if BASE is None else "countdown_real"
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    if BASE is None:
+        draw(found)
+    for method, runs in found.items():
+        ends = {seed: [p["exam"] for p in points] for seed, points in runs.items() if points}
+        print(f"{method:14} {ends}")
+
+
+def draw(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "onestage"
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
     for method, runs in found.items():
         some = [points for points in runs.values() if points]
@@ -388,9 +414,6 @@ def page(out: Path) -> None:
     figure.tight_layout()
     target = HERE.parent / "docs" / "figures" / "countdown.svg"
     figure.savefig(target, metadata={"Date": None})
-    for method, runs in found.items():
-        ends = {seed: points[-1]["exam"] for seed, points in runs.items() if points}
-        print(f"{method:14} {ends}")
 
 
 def main() -> None:
@@ -400,18 +423,21 @@ def main() -> None:
     parser.add_argument("method", nargs="?")
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
-    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--seeds", nargs="*", type=int)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--base", help="a pretrained model folder, in the place of one made here")
     parser.add_argument("--quick", action="store_true", help="two steps of everything")
     given = parser.parse_args()
     out = given.out.resolve()
+    if given.base:
+        globals().update(REAL, BASE=given.base)
     if given.quick:
         globals().update(QUICK)
     if given.what == "one":
         one(out, given.method, given.seed)
     elif given.what == "run":
-        more = ["--quick"] if given.quick else []
-        run(out, given.methods, given.seeds, given.jobs, more)
+        more = ["--quick"] * given.quick + ["--base", given.base] * bool(given.base)
+        run(out, given.methods, given.seeds or list(SEEDS), given.jobs, more)
     else:
         page(out)
 

@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--held", type=int, default=48, help="rows to validate on, and to test on")
     parser.add_argument("--longest", type=int, default=700, help="characters of a row")
+    parser.add_argument("--dtype", default="float32", help="of what is measured (auto: as saved)")
     parser.add_argument("--quick", action="store_true", help="one seed, one update, few rows")
     given = parser.parse_args()
     if given.quick:
@@ -137,6 +138,7 @@ def main() -> None:
     splits = dict(zip(SPLITS, sizes, strict=True))
     write(given.data, given.out / "data", chat, splits, given.longest)
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
+    world |= {"dtype": given.dtype}
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}

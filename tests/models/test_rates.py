@@ -11,6 +11,7 @@ import torch
 
 import onestage as one
 from onestage.models import rates
+from onestage.studies.worlds.folder import Folder
 
 RATES = {torch.float32: 56e9, torch.bfloat16: 1.2e9, torch.float16: 20e9}
 
@@ -56,3 +57,13 @@ def test_check_and_the_run_say_it(
     said: list[str] = []
     one.train(recipe, out=tmp_path / "out", say=said.append, self_check=False)
     assert any("no fast bfloat16" in line for line in said) == bool(cure)
+
+
+def test_a_study_on_a_folder_says_it(avx2: None, model_folder: Path, tmp_path: Path) -> None:
+    """Its measurements took ten times as long as its runs, and nothing said why."""
+    said: list[str] = []
+    for dtype in ("bfloat16", "float32"):
+        Folder(str(model_folder), tmp_path, dtype=dtype).prepare(0, tmp_path, said.append)
+    (line,) = said
+    assert line.startswith(f"measuring {model_folder}: this processor has no fast bfloat16")
+    assert line.endswith("(world: {dtype: float32})")

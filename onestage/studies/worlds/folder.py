@@ -26,8 +26,10 @@ from onestage.data.reading import read
 from onestage.data.record import Record
 from onestage.data.tokenize import Encoder
 from onestage.models.divergence import between
+from onestage.models.estimate import held_in
 from onestage.models.model import Precision
 from onestage.models.policy import Policy
+from onestage.models.rates import slow_precision
 from onestage.models.score import score_records
 from onestage.rollout.complete import complete
 from onestage.rollout.engines import Decoding
@@ -96,6 +98,9 @@ class Folder(World):
 
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
         models.tokenizer_of(models.Model(name=self.model))  # fails here, not in every cell
+        held = held_in(models.config_of(models.Model(name=self.model)), self.dtype)
+        if slow := slow_precision(held, "cpu"):
+            say(f"measuring {self.model}: {slow} (world: {{dtype: float32}})")
         return Ground(Path(self.model), self.data)
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
