@@ -57,6 +57,7 @@ from onestage.models.source import (
 )
 from onestage.models.text_part import text_part
 from onestage.models.yardstick import own_attention, switches
+from onestage.randomness import seed_torch
 
 Held = Literal["cpu", "meta"]
 HEADS = ("lm_head.", "embed_out.")
@@ -100,7 +101,7 @@ def load(
         check_head(model)
         settle(model, tokenizer)
     notes = text_part_note(source)
-    torch.manual_seed(seed)  # a fresh adapter is a function of the seed
+    seed_torch(seed)  # a fresh adapter is a function of the seed
     with _weightless() if held == "meta" else nullcontext():
         model, fingerprint = _adapted(source, model, door)
     if earlier:
@@ -176,7 +177,7 @@ def given(
         if not (keep and base.exists()):
             save_model(model, tokenizer, base)
         model.name_or_path = str(base.resolve())  # PEFT writes this name beside the adapter
-        torch.manual_seed(seed)
+        seed_torch(seed)
         model = adapted(lora, model, task)  # type: ignore[arg-type]
     if gradient_checkpointing:
         _checkpoint_gradients(model)
@@ -261,7 +262,7 @@ def _built(
     seed: int,
 ) -> Any:
     how = {} if attention is None else {"attn_implementation": attention}
-    torch.manual_seed(seed)  # fresh weights, or a fresh head, are a function of the seed
+    seed_torch(seed)  # fresh weights, or a fresh head, are a function of the seed
     if source.config is not None:
         if source.task == "reward":
             config.num_labels = 1

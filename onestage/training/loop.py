@@ -19,6 +19,7 @@ from torch import Tensor
 from onestage.data.encoded import Encoded
 from onestage.data.packing import Batch, pack_records
 from onestage.objectives import wide
+from onestage.randomness import seed_torch
 from onestage.schedules import active
 from onestage.training.checkpoints import save
 from onestage.training.devices import norm_of, total_norm
@@ -142,7 +143,7 @@ def take_step(
     weights: Mapping[str, float],
 ) -> Step:
     """One optimiser step on some records."""
-    torch.manual_seed(_step_seed(run.options.seed, run.step))  # dropout; the same after a resume
+    seed_torch(_step_seed(run.options.seed, run.step))  # dropout; the same after a resume
     # Rows go backward one by one, each divided by the units of the whole step. So these are counted
     # before any forward pass, from the feedback; every process draws the same records and needs not ask.
     counts, measured = run.terms.count(records), Step(weights)

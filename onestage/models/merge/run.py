@@ -30,6 +30,7 @@ from onestage.models.merge.family import Family, Itself, load_family, without_ad
 from onestage.models.merge.methods import combiner
 from onestage.models.save import fill_model
 from onestage.models.yardstick import TOLERANCE
+from onestage.randomness import seed_torch
 from onestage.runfolder import write_json
 from onestage.runfolder.disk import require_room, whole_folder
 
@@ -115,7 +116,7 @@ def _combine(family: Family, options: dict[str, Any]) -> dict[str, float]:
     combine = combiner(options["method"], options["weights"], options.get("density", DENSITY))
     counts = {parent.name: [0, 0] for parent in family.parents}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.get("seed", 0))
+        seed_torch(options.get("seed", 0))
         for name, tensor in family.tensors.items():
             deltas = [parent.delta(name, tensor) for parent in family.parents]
             _count(counts, family, deltas)
