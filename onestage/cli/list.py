@@ -13,7 +13,6 @@ from rich.table import Table
 
 from onestage.cli._terminal import app, console
 from onestage.cli._told import (
-    OF_OBJECTIVES,
     ROOMS,
     docstring,
     facts,
@@ -48,29 +47,31 @@ def list_(
 
 
 def _table(sort: str, plugins: Plugins[Any]) -> Table:
-    objectives = sort == "objectives"
-    table = Table(title=sort, title_justify="left")
-    for column in ("name", *(OF_OBJECTIVES if objectives else ()), "what it is", "from"):
-        table.add_column(column, overflow="fold")
+    """A line or two for each, which can be read in any width."""
+    table = Table(title=f"[bold]{sort}[/]", title_justify="left", box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
     for name in plugins.names():
         try:
-            table.add_row(*_row(plugins, name, objectives))
+            table.add_row(name, "\n".join(_lines(plugins, name, sort == "objectives")))
         except ValueError as error:  # a stranger's that does not load must not hide the others
-            blank = [""] * len(OF_OBJECTIVES) if objectives else []
-            table.add_row(name, *blank, f"[red]{escape(str(error))}[/]", "")
+            table.add_row(name, f"[red]{escape(str(error))}[/]")
     return table
 
 
-def _row(plugins: Plugins[Any], name: str, objectives: bool) -> tuple[str, ...]:
+def _lines(plugins: Plugins[Any], name: str, objectives: bool) -> list[str]:
+    """What it is; of an objective what it takes; and where it comes from, if it is not ours."""
     of = plugins.aliases.get(name)
     ours = name in plugins.built_in() and name not in plugins.installed()
     if ours and not objectives:
-        says = f"another name of {of}" if of else first_sentence(docstring(plugins, name))
-        return name, escape(says), "built in"
+        return [escape(f"another name of {of}" if of else first_sentence(docstring(plugins, name)))]
     plugin = plugins.locate(name)
     says = f"another name of {of}" if of else first_sentence(_docstring_of(plugin))
-    told = facts(plugins.make(name)).values() if objectives else ()
-    return name, *told, escape(says), plugin.origin
+    told = [] if ours else [f"from {plugin.origin}"]
+    if objectives:
+        kinds, unit, needs, forwards = facts(plugins.make(name)).values()
+        told = [kinds, f"counted by {unit}", f"needs {needs}", f"forward passes: {forwards}", *told]
+    return [escape(says), *([f"[dim]{escape('; '.join(told))}[/]"] if told else [])]
 
 
 def _docstring_of(plugin: Plugin[Any]) -> str:

@@ -55,7 +55,7 @@ def _by_method(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lin
 def _by_metric(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines) -> Table:
     """A column a method, which is easier to read where there are few."""
     table = Table(title=title, title_justify="left")
-    table.add_column("measure")
+    table.add_column("measure", min_width=max(map(len, shown), default=0))
     for place in lines:
         table.add_column(" ".join(place), justify="right")
     for name in shown:

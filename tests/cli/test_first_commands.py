@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from support.tiny import write_recipe, write_rows
 from typer.testing import CliRunner
 
 from onestage.cli import app
-from onestage.cli._told import ROOMS
+from onestage.cli._told import ROOMS, plugins_of
+from onestage.cli.list import _table
 from onestage.training.recipe import load_recipe
 
 Make = Callable[..., dict[str, Any]]
@@ -54,19 +57,27 @@ def test_list_tells_what_can_be_named(sort: str) -> None:
     result = call("list", sort)
     assert result.exit_code == 0, result.output
     expected = {
-        "objectives": ("dpo", "arXiv 2305.18290", "pair", "built in"),
-        "schedules": ("maxright", "built in"),
-        "hints": ("cosine", "built in"),
-        "rewards": ("countdown", "built in"),
-        "engines": ("vllm", "built in"),
-        "worlds": ("lock", "built in"),
-        "executors": ("ray", "built in"),
-        "callbacks": ("tracker", "built in"),
-        "suites": ("ifeval", "built in"),
-        "formats": ("ultrafeedback", "rated by aspect", "built in"),
+        "objectives": ("dpo", "arXiv 2305.18290", "pair; counted by pair; needs logp, reference"),
+        "schedules": ("maxright",),
+        "hints": ("cosine",),
+        "rewards": ("countdown",),
+        "engines": ("vllm",),
+        "worlds": ("lock",),
+        "executors": ("ray",),
+        "callbacks": ("tracker",),
+        "suites": ("ifeval",),
+        "formats": ("ultrafeedback", "rated by aspect"),
     }
     for word in expected[sort]:
         assert word in flat(result.output)
+
+
+def test_a_list_breaks_no_word_in_a_narrow_terminal() -> None:
+    """It was a table of seven columns, of three letters each."""
+    narrow = Console(width=60, file=(said := StringIO()))
+    narrow.print(_table("objectives", plugins_of("objectives")))
+    words = said.getvalue().split()
+    assert {"reference", "demonstration,", "Distillation:", "likelihood"} <= set(words)
 
 
 def test_what_stands_between_colons_is_told_as_it_stands() -> None:

@@ -164,10 +164,12 @@ def test_an_installed_package_is_used_like_ours(
 
 def test_it_is_listed_with_its_paper(python: Path, tmp_path: Path) -> None:
     shown = call(python, "list", "objectives", cwd=tmp_path).stdout
-    (line,) = [line for line in shown.splitlines() if line.strip(" │").startswith("hinge")]
-    assert "mylosses 0.3" in line
-    assert "pair" in line
-    assert "SLiC" in shown
+    lines = [line.strip() for line in shown.splitlines()]
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("hinge")]
+    told = " ".join(lines[at : at + 4])
+    assert "SLiC" in told
+    assert "pair; counted by pair" in told
+    assert "from mylosses 0.3" in told
 
 
 def test_a_mistyped_name_is_near_a_stranger_s(
