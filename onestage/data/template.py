@@ -110,11 +110,12 @@ def dialect(tokenizer: Any) -> Dialect:
 
 def _responses(record: Record, completions: Sequence[Turns], tokenizer: Any) -> list[Rendered]:
     texts: list[Rendered] = []
+    apply = _once(_applied(tokenizer, record.template))
     for number, completion in enumerate(completions):
         if all(isinstance(turns, str) for turns in completions):
             texts.append(_plain(str(record.prompt), str(completion), number, tokenizer))
         else:
-            texts += _chat(record, completion, number, tokenizer)
+            texts += _chat(record, completion, number, tokenizer, apply)
     return texts
 
 
@@ -147,10 +148,11 @@ def _plain(prompt: str, completion: str, number: int, tokenizer: Any) -> Rendere
     return Rendered(text, ((len(prompt), len(text)),), True, (number,), (), notes)
 
 
-def _chat(record: Record, completion: Turns, number: int, tokenizer: Any) -> list[Rendered]:
+def _chat(
+    record: Record, completion: Turns, number: int, tokenizer: Any, apply: Apply
+) -> list[Rendered]:
     before: Sequence[Message] = () if isinstance(record.prompt, str) else record.prompt
     turns = [*before, *(turn for turn in completion if not isinstance(turn, str))]
-    apply = _applied(tokenizer, record.template)
     texts = spoken(turns, len(before), apply, dialect(tokenizer))
     counted = [turn for text in texts for turn in text.turns]
     if not counted:
@@ -197,6 +199,22 @@ def _applied(tokenizer: Any, extra: Mapping[str, Any]) -> Apply:
     if known.content == "text":
         return apply
     return lambda turns, prompt: apply(in_parts(turns), prompt)
+
+
+def _once(apply: Apply) -> Apply:
+    """The same, for the texts of one record: all its answers have one prompt, which is most of the work."""
+    known: list[tuple[list[Message], bool, str]] = []
+
+    def applied(turns: Sequence[Message], prompt: bool) -> str:
+        asked = list(turns)
+        for before, prompted, text in known:
+            if prompted == prompt and before == asked:
+                return text
+        text = apply(turns, prompt)
+        known.append((asked, prompt, text))
+        return text
+
+    return applied
 
 
 def _as_given(tokenizer: Any, extra: Mapping[str, Any]) -> Apply:

@@ -314,3 +314,30 @@ def test_half_a_character_in_what_a_template_is_given_refuses_the_row(tokenizer:
     found = list(Encoder(chat, 64).encode_all(read(rows)))
     assert [type(one).__name__ for one in found] == ["Refusal", "Encoded"]
     assert "valid Unicode" in found[0].reason
+
+
+def test_a_prompt_is_rendered_once_however_many_answers_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its prompt, and the conversation with each of three answers; the same as one record for each."""
+    tokenizer = make_tokenizer()
+    encoder = Encoder(tokenizer, 200)
+    prompt = ({"role": "user", "content": "what is it?"},)
+    answers = [({"role": "assistant", "content": text},) for text in ("a house", "no", "a house")]
+    alone = [
+        encoded(encoder, Record("score", prompt, (answer,), (0.5,), source="s", id="x"))
+        for answer in answers
+    ]
+    rendered: list[bool] = []
+    apply = tokenizer.apply_chat_template
+
+    def counted(*given: Any, **more: Any) -> Any:
+        rendered.append(more["add_generation_prompt"])
+        return apply(*given, **more)
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", counted)
+    together = encoded(encoder, Record("group", prompt, tuple(answers), (1.0, 0.0, 0.5), id="x"))
+    assert sorted(rendered) == [False, False, True]  # two answers are one
+    for one, path in zip(alone, together.paths, strict=True):
+        assert one.paths[0].ids.tolist() == path.ids.tolist()
+        assert one.paths[0].spans == path.spans
