@@ -202,7 +202,7 @@ def _applied(tokenizer: Any, extra: Mapping[str, Any]) -> Apply:
 
 
 def _once(apply: Apply) -> Apply:
-    """The same, for the texts of one record: all its answers have one prompt, most of what is rendered."""
+    """The same, for the texts of one record: its answers have one prompt, most of what is rendered."""
     known: list[tuple[list[Message], bool, str]] = []
 
     def applied(turns: Sequence[Message], prompt: bool) -> str:
