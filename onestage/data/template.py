@@ -7,6 +7,7 @@ template leaves out is noted by name. Nothing is tokenised here.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -206,12 +207,13 @@ def _once(apply: Apply) -> Apply:
     known: list[tuple[list[Message], bool, str]] = []
 
     def applied(turns: Sequence[Message], prompt: bool) -> str:
-        asked = list(turns)
         for before, prompted, text in known:
-            if prompted == prompt and before == asked:
+            # The very messages: 1 and true are equal, and rendered otherwise.
+            same = len(before) == len(turns) and all(map(operator.is_, before, turns))
+            if same and prompted == prompt:
                 return text
         text = apply(turns, prompt)
-        known.append((asked, prompt, text))
+        known.append((list(turns), prompt, text))
         return text
 
     return applied

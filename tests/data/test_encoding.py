@@ -323,7 +323,7 @@ def test_a_prompt_is_rendered_once_however_many_answers_it_has(
     tokenizer = make_tokenizer()
     encoder = Encoder(tokenizer, 200)
     prompt = ({"role": "user", "content": "what is it?"},)
-    answers = [({"role": "assistant", "content": text},) for text in ("a house", "no", "a house")]
+    answers = [({"role": "assistant", "content": text},) for text in ("a house", "no", "yes")]
     alone = [
         encoded(encoder, Record("score", prompt, (answer,), (0.5,), source="s", id="x"))
         for answer in answers
@@ -337,7 +337,25 @@ def test_a_prompt_is_rendered_once_however_many_answers_it_has(
 
     monkeypatch.setattr(tokenizer, "apply_chat_template", counted)
     together = encoded(encoder, Record("group", prompt, tuple(answers), (1.0, 0.0, 0.5), id="x"))
-    assert sorted(rendered) == [False, False, True]  # two answers are one
+    assert sorted(rendered) == [False, False, False, True]
     for one, path in zip(alone, together.paths, strict=True):
         assert one.paths[0].ids.tolist() == path.ids.tolist()
         assert one.paths[0].spans == path.spans
+
+
+def test_answers_that_are_equal_and_not_alike_are_rendered_apart() -> None:
+    """1, 1.0 and true are equal in Python, and other calls of a tool."""
+    tokenizer = make_tokenizer(
+        chat="{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+        "{{ m.tool_calls | tojson if m.tool_calls else '' }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    texts = []
+    for value in (1, 1.0, True):
+        call = {"function": {"name": "f", "arguments": {"x": value}}}
+        texts.append(({"role": "assistant", "content": "", "tool_calls": [call]},))
+    prompt = ({"role": "user", "content": "go"},)
+    record = Record("group", prompt, tuple(texts), (1.0, 0.0, 0.5), source="s", id="x")
+    paths = encoded(Encoder(tokenizer, 200), record).paths
+    said = [tokenizer.decode(path.ids[slice(*path.spans[0])]) for path in paths]
+    assert ['"x": 1}' in said[0], '"x": 1.0}' in said[1], '"x": true}' in said[2]] == [True] * 3
