@@ -343,8 +343,11 @@ def test_a_prompt_is_rendered_once_however_many_answers_it_has(
         assert one.paths[0].spans == path.spans
 
 
-def test_answers_that_are_equal_and_not_alike_are_rendered_apart() -> None:
-    """1, 1.0 and true are equal in Python, and other calls of a tool."""
+def test_answers_that_are_equal_and_not_alike_are_rendered_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1, 1.0 and true are equal in Python, and other calls of a tool: one taken for another would be
+    found out, and asked for again in another spelling."""
     tokenizer = make_tokenizer(
         chat="{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
         "{{ m.tool_calls | tojson if m.tool_calls else '' }}</s>{% endfor %}"
@@ -356,6 +359,16 @@ def test_answers_that_are_equal_and_not_alike_are_rendered_apart() -> None:
         texts.append(({"role": "assistant", "content": "", "tool_calls": [call]},))
     prompt = ({"role": "user", "content": "go"},)
     record = Record("group", prompt, tuple(texts), (1.0, 0.0, 0.5), source="s", id="x")
-    paths = encoded(Encoder(tokenizer, 200), record).paths
+    encoder = Encoder(tokenizer, 200)
+    encoder.encode(record)  # the template is looked at once
+    rendered: list[bool] = []
+    apply = tokenizer.apply_chat_template
+    monkeypatch.setattr(
+        tokenizer,
+        "apply_chat_template",
+        lambda *given, **more: rendered.append(True) or apply(*given, **more),
+    )
+    paths = encoded(encoder, record).paths
     said = [tokenizer.decode(path.ids[slice(*path.spans[0])]) for path in paths]
     assert ['"x": 1}' in said[0], '"x": 1.0}' in said[1], '"x": true}' in said[2]] == [True] * 3
+    assert len(rendered) == 4
