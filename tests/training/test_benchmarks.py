@@ -144,7 +144,7 @@ def test_a_run_that_is_too_short_is_asked_nothing(recipe_of: Make, tmp_path: Pat
 def test_suites_for_which_there_is_no_time_are_named(recipe_of: Make, tmp_path: Path) -> None:
     """One takes two seconds an item; then there is no time for the other, now and in the end."""
     told = recipe_of("demonstration", objective="sft", train__max_steps=20)
-    slow = {"name": SLOW, "seconds": 0.3, "size": 9}
+    slow = {"name": SLOW, "seconds": 2, "size": 9}
     asked = {"suites": [slow, {"name": SLOW, "seconds": 0}], "share": 0.3}
     said = train(told | {"evaluate": asked}, tmp_path / "run")
     assert "there is no time for small_suites_2: raise evaluate.share" in said[0]
