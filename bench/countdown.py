@@ -197,10 +197,8 @@ def files(out: Path, seed: int) -> dict[str, Path]:
 
 def base(out: Path, seed: int) -> Path:
     """The pretrained model of a seed; made once."""
-    if BASE is not None:
-        return Path(BASE)
-    folder = out / f"base{seed}"
-    if not (folder / "model").exists():
+    model = base_folder(out, seed)
+    if not model.exists():
         words = tokenizer()
         words.save_pretrained(out / "tokenizer")
         recipe = {
@@ -236,8 +234,12 @@ def base(out: Path, seed: int) -> Path:
             },
             "cache_dir": str(out / "cache"),
         }
-        train(recipe, folder)
-    return folder / "model"
+        train(recipe, model.parent)
+    return model
+
+
+def base_folder(out: Path, seed: int) -> Path:
+    return out / f"base{seed}" / "model" if BASE is None else Path(BASE)
 
 
 def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
@@ -272,9 +274,9 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
             "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
         },
     }
-    adapters: dict[str, Any] = {"dtype": "float32", "lora": {"r": 16, "alpha": 32}} if BASE else {}
+    lora = {"dtype": "float32", "lora": {"r": 16, "alpha": 32}}
     common = {
-        "model": {"name": str(base(out, 0)), **adapters},
+        "model": {"name": str(base(out, 0)), **(lora if BASE is not None else {})},
         "rollout": {"num_generations": GROUP, "max_completion_length": LONGEST},
         "cache_dir": str(out / "cache"),
     }
@@ -330,17 +332,13 @@ def one(out: Path, method: str, seed: int) -> None:
 def run(out: Path, methods: list[str], seeds: list[int], jobs: int, more: list[str]) -> None:
     """Everything that is not there yet, in processes of one thread; `more`: words for each."""
     out.mkdir(parents=True, exist_ok=True)
-    bases = [] if base_is_there(out) else [("base", 0)]
+    bases = [] if base_folder(out, 0).exists() else [("base", 0)]
     runs = [(m, s) for s in seeds for m in methods if not (folder_of(out, m, s) / "model").exists()]
     for todo in (bases, runs):
         with ThreadPoolExecutor(jobs) as pool:
             for failed in pool.map(lambda job: _apart(out, *job, more), todo):
                 if failed:
                     print(failed)
-
-
-def base_is_there(out: Path) -> bool:
-    return BASE is not None or (out / "base0" / "model").exists()
 
 
 def _apart(out: Path, method: str, seed: int, more: list[str]) -> str:
@@ -430,6 +428,8 @@ def main() -> None:
     given = parser.parse_args()
     out = given.out.resolve()
     if given.base:
+        if not Path(given.base).is_dir():
+            parser.error(f"--base {given.base}: there is no such folder")
         globals().update(REAL, BASE=given.base)
     if given.quick:
         globals().update(QUICK)

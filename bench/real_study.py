@@ -138,14 +138,14 @@ def main() -> None:
     splits = dict(zip(SPLITS, sizes, strict=True))
     write(given.data, given.out / "data", chat, splits, given.longest)
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
-    world |= {"dtype": given.dtype}
+    world |= {"dtype": given.dtype, "limit": given.held}
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}
         settings |= {"tune.trials": 1, "tune.widen": 0}
-        world |= {"limit": given.held, "answers": 8, "max_completion_length": 32}
+        world |= {"answers": 8, "max_completion_length": 32}
     else:
-        world |= {"limit": given.held, "max_length": 384, "answers": 0}
+        world |= {"max_length": 384, "answers": 0}
     if given.study == "controllers":
         settings |= adapted(given.updates)
     if given.tuning_seeds:

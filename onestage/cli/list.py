@@ -63,15 +63,20 @@ def _lines(plugins: Plugins[Any], name: str, objectives: bool) -> list[str]:
     """What it is; of an objective what it takes; and where it comes from, if it is not ours."""
     of = plugins.aliases.get(name)
     ours = name in plugins.built_in() and name not in plugins.installed()
-    if ours and not objectives:
-        return [escape(f"another name of {of}" if of else first_sentence(docstring(plugins, name)))]
-    plugin = plugins.locate(name)
-    says = f"another name of {of}" if of else first_sentence(_docstring_of(plugin))
-    told = [] if ours else [f"from {plugin.origin}"]
+    plugin = None if ours else plugins.locate(name)
+    told: list[str] = []
     if objectives:
         kinds, unit, needs, forwards = facts(plugins.make(name)).values()
-        told = [kinds, f"counted by {unit}", f"needs {needs}", f"forward passes: {forwards}", *told]
-    return [escape(says), *([f"[dim]{escape('; '.join(told))}[/]"] if told else [])]
+        told = [kinds, f"counted by {unit}", f"needs {needs}", f"forward passes: {forwards}"]
+    if plugin is not None:
+        told.append(f"from {plugin.origin}")
+    if of:
+        says = f"another name of {of}"
+    else:
+        text = docstring(plugins, name) if plugin is None else _docstring_of(plugin)
+        says = first_sentence(text)
+    lines = [escape(says)]
+    return [*lines, f"[dim]{escape('; '.join(told))}[/]"] if told else lines
 
 
 def _docstring_of(plugin: Plugin[Any]) -> str:

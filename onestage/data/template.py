@@ -110,14 +110,17 @@ def dialect(tokenizer: Any) -> Dialect:
 
 
 def _responses(record: Record, completions: Sequence[Turns], tokenizer: Any) -> list[Rendered]:
-    texts: list[Rendered] = []
+    if all(isinstance(turns, str) for turns in completions):
+        return [
+            _plain(str(record.prompt), str(completion), number, tokenizer)
+            for number, completion in enumerate(completions)
+        ]
     apply = _once(_applied(tokenizer, record.template))
-    for number, completion in enumerate(completions):
-        if all(isinstance(turns, str) for turns in completions):
-            texts.append(_plain(str(record.prompt), str(completion), number, tokenizer))
-        else:
-            texts += _chat(record, completion, number, tokenizer, apply)
-    return texts
+    return [
+        text
+        for number, completion in enumerate(completions)
+        for text in _chat(record, completion, number, tokenizer, apply)
+    ]
 
 
 def _worked(record: Record, tokenizer: Any) -> Rendered:

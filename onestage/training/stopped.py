@@ -187,12 +187,15 @@ class Words:
             told = f"rank {self.rank}: {self.found}; what is being written here is finished first"
             print(told, file=sys.stderr, flush=True)
         end = time.monotonic() + FINISH
-        while True:
-            writes = bool(_finishing) and time.monotonic() < end
+
+        def writes() -> bool:
+            return bool(_finishing) and time.monotonic() < end
+
+        busy = True
+        while busy or writes():
             # The whole grace is given after what was written, too: only then this rank begins to stop.
-            if self.over.wait(EVERY if writes else GRACE):
+            busy = writes()
+            if self.over.wait(EVERY if busy else GRACE):
                 return
-            if not writes and (not _finishing or time.monotonic() > end):
-                break
         print(f"rank {self.rank} stops here, since {self.found}", file=sys.stderr, flush=True)
         os._exit(1)

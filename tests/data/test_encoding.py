@@ -316,6 +316,19 @@ def test_half_a_character_in_what_a_template_is_given_refuses_the_row(tokenizer:
     assert "valid Unicode" in found[0].reason
 
 
+def counting(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Renderings from now on: whether each was to end with a generation prompt."""
+    rendered: list[bool] = []
+    apply = tokenizer.apply_chat_template
+
+    def counted(*given: Any, **more: Any) -> Any:
+        rendered.append(more["add_generation_prompt"])
+        return apply(*given, **more)
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", counted)
+    return rendered
+
+
 def test_a_prompt_is_rendered_once_however_many_answers_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -328,14 +341,7 @@ def test_a_prompt_is_rendered_once_however_many_answers_it_has(
         encoded(encoder, Record("score", prompt, (answer,), (0.5,), source="s", id="x"))
         for answer in answers
     ]
-    rendered: list[bool] = []
-    apply = tokenizer.apply_chat_template
-
-    def counted(*given: Any, **more: Any) -> Any:
-        rendered.append(more["add_generation_prompt"])
-        return apply(*given, **more)
-
-    monkeypatch.setattr(tokenizer, "apply_chat_template", counted)
+    rendered = counting(tokenizer, monkeypatch)
     together = encoded(encoder, Record("group", prompt, tuple(answers), (1.0, 0.0, 0.5), id="x"))
     assert sorted(rendered) == [False, False, False, True]
     for one, path in zip(alone, together.paths, strict=True):
@@ -361,13 +367,7 @@ def test_answers_that_are_equal_and_not_alike_are_rendered_apart(
     record = Record("group", prompt, tuple(texts), (1.0, 0.0, 0.5), source="s", id="x")
     encoder = Encoder(tokenizer, 200)
     encoder.encode(record)  # the template is looked at once
-    rendered: list[bool] = []
-    apply = tokenizer.apply_chat_template
-    monkeypatch.setattr(
-        tokenizer,
-        "apply_chat_template",
-        lambda *given, **more: rendered.append(True) or apply(*given, **more),
-    )
+    rendered = counting(tokenizer, monkeypatch)
     paths = encoded(encoder, record).paths
     said = [tokenizer.decode(path.ids[slice(*path.spans[0])]) for path in paths]
     assert ['"x": 1}' in said[0], '"x": 1.0}' in said[1], '"x": true}' in said[2]] == [True] * 3
