@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--held", type=int, default=48, help="rows to validate on, and to test on")
     parser.add_argument("--longest", type=int, default=700, help="characters of a row")
-    parser.add_argument("--dtype", default="float32", help="of what is measured (auto: as saved)")
+    parser.add_argument(
+        "--dtype", default="float32", help="of what is trained and measured (auto: as saved)"
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, one update, few rows")
     given = parser.parse_args()
     if given.quick:
@@ -140,12 +142,15 @@ def main() -> None:
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
     world |= {"dtype": given.dtype, "limit": given.held}
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
+    settings |= {"recipe.model.dtype": given.dtype}
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}
         settings |= {"tune.trials": 1, "tune.widen": 0}
         world |= {"answers": 8, "max_completion_length": 32}
     else:
         world |= {"max_length": 384, "answers": 0}
+    if given.study == "real_models":
+        settings |= {"methods.MAXRIGHT.optimum": {"steps": max(1, given.updates // 2)}}
     if given.study == "controllers":
         settings |= adapted(given.updates)
     if given.tuning_seeds:

@@ -39,8 +39,10 @@ from onestage.studies.results import (
 )
 from onestage.studies.run_cell import begin, done_again, mark_failed, state_of, world_of
 from onestage.studies.tuning import asked, choose, require_measured, settled, wider
+from onestage.studies.variables import filled
 from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.lock import held
+from onestage.training.plan import stages_of
 from onestage.training.recipe import parse_recipe
 
 SPENT = {
@@ -342,6 +344,9 @@ def check(file: StudyFile, world: World) -> None:
             try:
                 # To turn tokens into steps takes the data; for what is checked here any length will do.
                 short = {"updates": 1000} if cell.budget else {}
-                parse_recipe(within(cell.recipe, short))
+                # What becomes of an adapter between stages depends on whether the base is one.
+                base = {"base": cell.world["model"]} if "model" in cell.world else {}
+                recipe = parse_recipe(within(filled(cell.recipe, base), short))
+                stages_of(recipe, Path())
             except (RecipeError, ValueError) as error:
                 raise StudyError(f"methods.{cell.method}: {error}") from error

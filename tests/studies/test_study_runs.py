@@ -381,6 +381,18 @@ def test_a_recipe_that_is_none_is_refused_before_anything(
         do(study, tmp_path / "out")
 
 
+def test_stages_that_do_not_fit_together_are_refused_before_anything(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study = content(*folders)
+    study["methods"]["SFT then DPO"]["model"] = {"lora": {"r": 4, "alpha": 8}}
+    with pytest.raises(
+        StudyError, match=r"methods.SFT then DPO: stages.dpo: stage sft leaves an adapter"
+    ):
+        do(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_tokens_are_a_budget_too(folders: tuple[Path, Path], tmp_path: Path) -> None:
     """About as many tokens whatever a step holds: one step more or less, and rounding of stages."""
     study = content(*folders, seeds=[0], budget={"tokens": 2000})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +15,10 @@ from support.tiny import write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from onestage.config import plugins
+from onestage.data.encoded import Encoded
 from onestage.data.reading import read
 from onestage.data.tokenize import Encoder
+from onestage.models.policy import Policy
 from onestage.runfolder import read_json
 from onestage.studies.cells import reported
 from onestage.studies.file import parse_study
@@ -23,7 +27,8 @@ from onestage.studies.lab.world import SIZES
 from onestage.studies.run_cell import world_of
 from onestage.studies.study import Study
 from onestage.studies.tuning import settled
-from onestage.studies.worlds import PLUGINS, Ground, World
+from onestage.studies.worlds import PLUGINS, Ground, World, folder
+from onestage.studies.worlds.folder import Logps, _logps
 
 SHORT = {"max_steps": 3}
 STRANGE = """\
@@ -136,6 +141,43 @@ def test_how_far_a_model_has_moved_on_real_text(tmp_path: Path, model_folder: Pa
     found = world.evaluate(Ground(model_folder, tmp_path / "data"), tmp_path / "moved", 0, "test")
     assert float(torch.cat(apart).mean()) > 0.01
     assert found.metrics["text_kl"] == pytest.approx(float(torch.cat(apart).mean()), rel=1e-4)
+
+
+def test_a_base_is_measured_once_for_all_cells(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its weights, or what it is asked, are others."""
+    monkeypatch.setattr(folder, "BEFORE", {})
+    asked = []
+
+    def counted(policy: Policy, records: list[Encoded]) -> Logps:
+        asked.append(policy)
+        return _logps(policy, records)
+
+    monkeypatch.setattr(folder, "_logps", counted)
+    base, data = tmp_path / "base", tmp_path / "data"
+    shutil.copytree(model_folder, base)
+    data.mkdir()
+    write_rows(data / "text.test.jsonl", [{"text": "one two three"}])
+    world = world_of({"name": "folder", "model": str(base), "data": str(data)})
+
+    def judged() -> tuple[int, Mapping[str, float]]:
+        before = len(asked)
+        found = world.evaluate(Ground(base, data), model_folder, 0, "test").metrics
+        return len(asked) - before, found
+
+    first, again = judged(), judged()
+    assert first[0] == 2
+    assert again == (1, first[1])
+    write_rows(data / "text.test.jsonl", [{"text": "one two four"}])
+    assert judged()[0] == 2
+    moved = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        moved.get_input_embeddings().weight.mul_(0.5)
+    moved.save_pretrained(base)
+    asked_again, found = judged()
+    assert asked_again == 2
+    assert found["text_kl"] > 0
 
 
 def test_a_stranger_s_world(tmp_path: Path, model_folder: Path) -> None:
