@@ -1,7 +1,10 @@
 r"""A study file on a real model and real data.
 
     python bench/real_study.py out --base MODEL [--study uft_tables_1_3] [--seeds 0 1] [--updates 30]
-    python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 --updates 64
+    python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 \
+        --updates 20 --longest 400 --held 24      # a small model on a CPU
+    python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 \
+        --tuning-seeds 100 101 102 --updates 400      # on a GPU, 1B to 8B
     python bench/real_study.py out --base MODEL --study controllers --seeds 0 \
         --updates 12 --longest 500 --held 12
     python bench/real_study.py out --base MODEL --quick      # one seed, one update, few rows
@@ -83,9 +86,18 @@ def rows(data: Path, longest: int) -> dict[str, list[dict[str, Any]]]:
     }  # fmt: skip
 
 
-def write(data: Path, folder: Path, chat: bool, splits: dict[str, int], longest: int) -> None:
+def kinds(study: Path) -> set[str]:
+    """Those that a study file trains on, and the text that forgetting is measured on."""
+    return {"text", *re.findall(r"\{data\}/(\w+)\.", study.read_text())}
+
+
+def write(
+    data: Path, folder: Path, chat: bool, splits: dict[str, int], longest: int, wanted: set[str]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for kind, many in rows(data, longest).items():
+        if kind not in wanted:
+            continue
         at = 0
         for split, number in splits.items():
             part = many[at : at + number]
@@ -138,7 +150,8 @@ def main() -> None:
     chat = AutoTokenizer.from_pretrained(given.base).chat_template is not None
     sizes = [QUICK] * 3 if given.quick else [given.held, given.held, TRAIN]
     splits = dict(zip(SPLITS, sizes, strict=True))
-    write(given.data, given.out / "data", chat, splits, given.longest)
+    file = HERE.parent / "studies" / f"{given.study}.yaml"
+    write(given.data, given.out / "data", chat, splits, given.longest, kinds(file))
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
     world |= {"dtype": given.dtype, "limit": given.held}
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
@@ -155,7 +168,6 @@ def main() -> None:
         settings |= adapted(given.updates)
     if given.tuning_seeds:
         settings |= {"tune.seeds": given.tuning_seeds}
-    file = HERE.parent / "studies" / f"{given.study}.yaml"
     command = [sys.executable, "-m", "onestage", "study", str(file)]
     command += ["--out", str(given.out / "study")]
     command += ["--cache", str(given.out / "cache"), "--jobs", str(given.jobs)]
