@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ from onestage.studies.file import StudyError, StudyFile
 from onestage.studies.variables import filled
 from onestage.studies.worlds import Split
 from onestage.training.budget import tokens_a_step
+from onestage.training.plan import stages_of
+from onestage.training.recipe import parse_recipe
 
 Purpose = Literal["tune", "test", "grid"]
 Judged = Literal["model", "last_adapter"]
@@ -46,6 +49,17 @@ class Cell:
     judged: Judged = "model"
     after: tuple[str, ...] = ()
     """Stages after which the model is judged, too."""
+
+    @property
+    def first_stage(self) -> str | None:
+        """The same of all chains that begin with one run; None of what is no chain."""
+        if self.recipe is None or not self.recipe.get("stages"):
+            return None
+        rest = {key: value for key, value in self.recipe.items() if key != "stages"}
+        first, *others = self.recipe["stages"]
+        shares = [stage.get("share", 1) for stage in (first, *others)]
+        length = [self.budget, shares[0], sum(shares)] if self.budget else []
+        return digest_of([self.world, self.seed, rest, {**first, "share": 0}, length])
 
     @property
     def name(self) -> str:
@@ -273,6 +287,16 @@ def within(recipe: Mapping[str, Any], budget: Mapping[str, int]) -> dict[str, An
     tried = {**content, "stages": [_long(stage, SAMPLE) for stage in stages]}
     lengths = [_steps(budget, part, tried, n) for n, part in enumerate(_parts(shares))]
     return {**content, "stages": [_long(*one) for one in zip(stages, lengths, strict=True)]}
+
+
+def require_whole(cell: Cell) -> None:
+    """Raise what can be seen of a cell's recipe, and of its stages, before there are data or a base:
+    `RecipeError` or `ValueError`."""
+    # To turn tokens into steps takes the data; for what is checked here any length will do.
+    short = {"updates": 1000} if cell.budget else {}
+    # What becomes of an adapter between stages depends on whether the base is one.
+    base = {"base": cell.world["model"]} if "model" in cell.world else {}
+    stages_of(parse_recipe(within(filled(cell.recipe, base), short)), Path())
 
 
 def _long(content: Mapping[str, Any], steps: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from onestage.studies import worlds
 from onestage.studies.cells import Cell, within
 from onestage.studies.variables import filled
 from onestage.studies.worlds import Evaluated, Ground, World
+from onestage.training.first_stage import seconds_taken
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -95,15 +96,23 @@ def prepare(given: Mapping[str, Any], seed: int, cache: Path) -> Ground:
     return world_of(given).prepare(seed, cache, silent)
 
 
-def run_cell(cell: Cell, ground: Ground, folder: Path, cache: Path, keep_model: bool) -> str:
-    """Do the cell in `folder`; returns the state it ends in. What goes wrong is written there."""
+def run_cell(
+    cell: Cell,
+    ground: Ground,
+    folder: Path,
+    cache: Path,
+    keep_model: bool,
+    first_stages: Path | None = None,
+) -> str:
+    """Do the cell in `folder`; returns the state it ends in. What goes wrong is written there.
+    `first_stages`: where chains that begin alike keep what they begin with."""
     began = time.perf_counter()
     logging.disable_progress_bar()
     begin(cell, folder)
     try:
         log = (folder / "log.txt").open("a", buffering=1)
         with log, redirect_stdout(log), redirect_stderr(log):
-            _train_and_evaluate(cell, ground, folder, cache)
+            _train_and_evaluate(cell, ground, folder, cache, first_stages)
     except Exception as error:
         with (folder / "log.txt").open("a") as log:
             traceback.print_exc(file=log)
@@ -145,12 +154,15 @@ def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
     write_json(folder / "status.json", told)
 
 
-def _train_and_evaluate(cell: Cell, ground: Ground, folder: Path, cache: Path) -> None:
+def _train_and_evaluate(
+    cell: Cell, ground: Ground, folder: Path, cache: Path, first_stages: Path | None
+) -> None:
     model, run, found = ground.base, folder / "run", {}
     if cell.recipe is not None:
         began = time.perf_counter()
-        model = _train(cell, ground, run, cache)
-        found = {"seconds": time.perf_counter() - began, **spent(run)}
+        model = _train(cell, ground, run, cache, first_stages)
+        took = time.perf_counter() - began + seconds_taken(run)
+        found = {"seconds": took, **spent(run)}
     evaluated = world_of(cell.world).evaluate(ground, model, cell.seed, cell.split)
     _write_answers(folder / "samples.jsonl", evaluated)
     found |= _after_stages(cell, ground, run, evaluated.metrics)
@@ -178,7 +190,7 @@ def _after_stages(
     return found
 
 
-def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:
+def _train(cell: Cell, ground: Ground, run: Path, cache: Path, first_stages: Path | None) -> Path:
     """The trained model. A run that was interrupted goes on from its checkpoint, or starts anew."""
     assert cell.recipe is not None
     values = {"base": str(ground.base), "data": str(ground.data)}
@@ -192,7 +204,7 @@ def _train(cell: Cell, ground: Ground, run: Path, cache: Path) -> Path:
     resume = any(begun)
     if not resume:
         shutil.rmtree(run, ignore_errors=True)
-    saved = carry_out(recipe, run, resume=resume, say=print)
+    saved = carry_out(recipe, run, resume=resume, say=print, first_stages=first_stages)
     if (
         saved.name != "model"
     ):  # a signal stopped it: the study stops, too, and goes on from here later

@@ -19,7 +19,7 @@ from onestage.config import RecipeError
 from onestage.runfolder import Say, default_cache, read_json, write_json, write_text
 from onestage.studies import claims, executors
 from onestage.studies.alone import alone
-from onestage.studies.cells import Cell, reported, trials, unchosen, within
+from onestage.studies.cells import Cell, reported, require_whole, trials, unchosen
 from onestage.studies.described import described, settled_claims
 from onestage.studies.executors import Crew, Executor, Place
 from onestage.studies.executors.local import Local
@@ -39,11 +39,8 @@ from onestage.studies.results import (
 )
 from onestage.studies.run_cell import begin, done_again, mark_failed, state_of, world_of
 from onestage.studies.tuning import asked, choose, require_measured, settled, wider
-from onestage.studies.variables import filled
 from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.lock import held
-from onestage.training.plan import stages_of
-from onestage.training.recipe import parse_recipe
 
 SPENT = {
     "updates": Metric("optimiser steps", None, "cost"),
@@ -342,11 +339,6 @@ def check(file: StudyFile, world: World) -> None:
     for cell in everything:
         if cell.recipe is not None:
             try:
-                # To turn tokens into steps takes the data; for what is checked here any length will do.
-                short = {"updates": 1000} if cell.budget else {}
-                # What becomes of an adapter between stages depends on whether the base is one.
-                base = {"base": cell.world["model"]} if "model" in cell.world else {}
-                recipe = parse_recipe(within(filled(cell.recipe, base), short))
-                stages_of(recipe, Path())
+                require_whole(cell)
             except (RecipeError, ValueError) as error:
                 raise StudyError(f"methods.{cell.method}: {error}") from error

@@ -67,7 +67,7 @@ def _measured(draft: Draft, term: str, steps: int, go: Go, say: Say) -> tuple[fl
     stores = [store.folder.name for store in draft.stores.trained_and_evaluated()]
     parts = [stream.model_dump(include={"name", "weight", "per_step"}) for stream in single.data]
     named = (single.model.name, models.adapter_base(single.model), single.reference)
-    content = [given, stores, parts, [_digest(name) for name in named], term]
+    content = [given, stores, parts, [digest_of_model(name) for name in named], term]
     folder = draft.cache / "optimum" / digest_of(content)
     main = PartialState().is_main_process
     # Of runs that ask at once, one measures and the others wait. Each measures in a folder of its own,
@@ -112,7 +112,7 @@ def _known(folder: Path, term: str, say: Say) -> tuple[float, float] | None:
     return None
 
 
-def _digest(name: str | None) -> str:
+def digest_of_model(name: str | None) -> str:
     """Of a model folder's weights and settings; the name itself for a hub model."""
     folder = Path(name or "")
     if name is None or not folder.is_dir():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -41,6 +42,7 @@ from onestage.training.callbacks import Callback
 from onestage.training.checkpoints import CheckpointError, Checkpoints
 from onestage.training.devices import arranged
 from onestage.training.distributed import of_launcher
+from onestage.training.first_stage import FirstStage
 from onestage.training.lock import held, holder_of, require_seen
 from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
@@ -62,13 +64,15 @@ def carry_out(
     say: Say = print,
     callbacks: Sequence[Callback] = (),
     given: Given | None = None,
+    first_stages: Path | None = None,
 ) -> Path:
     """Do what a recipe says, in the run folder `out`; returns the folder of the trained model.
 
     Everything that can be refused is refused before the first step, of all stages before the first of
     them (but for what only a stage's model can tell). Stopped by a signal, it saves a checkpoint and
     returns where that lies; `resume` goes on from there, with the recipe it was begun with but for the
-    keys that `allow_changed` names.
+    keys that `allow_changed` names. `first_stages`: a folder where the first stage of a chain is looked
+    for, and kept for others, in one process (`first_stage`).
     """
     runs = stages_of(recipe, out)
     if given and (recipe.stages or (recipe.optimum and recipe.optimum.steps)):
@@ -121,7 +125,9 @@ def carry_out(
         if not recipe.stages:
             saved = go(runs[0], resume)
         else:
-            saved = _Stages(recipe.model, runs, out, accelerator, say).go(
+            alone = accelerator.num_processes == 1 and not callbacks
+            once = first_stages if alone else None
+            saved = _Stages(recipe.model, runs, out, accelerator, say, once).go(
                 go, recipe.model_dump(mode="json", exclude_defaults=True), resume
             )
     if accelerator.num_processes > 1:
@@ -199,11 +205,18 @@ class _Stages:
     """The stages of a recipe, done in order; those that are done are found again."""
 
     def __init__(
-        self, model: Model, runs: Sequence[StageRun], out: Path, accelerator: Any, say: Say
+        self,
+        model: Model,
+        runs: Sequence[StageRun],
+        out: Path,
+        accelerator: Any,
+        say: Say,
+        first_stages: Path | None,
     ) -> None:
         self.model, self.runs, self.out, self.accelerator = model, runs, out, accelerator
         self.main = accelerator.is_main_process
         self.say: Say = say if self.main else silent
+        self.first_stages = first_stages
 
     def go(
         self, do: Callable[[StageRun, bool], Path], told: Mapping[str, Any], resume: bool
@@ -211,8 +224,11 @@ class _Stages:
         """All that are left; returns the model of the last, or the checkpoint at which one was
         stopped."""
         by_main(self.accelerator, lambda: self._require_folder(resume))
+        kept: FirstStage | None = None
         for draft in drafts(self.model, self.runs, warn=self.say, accelerator=self.accelerator):
             all_do(self.accelerator, draft.refuse)
+            if draft.stage is self.runs[0] and self.first_stages and self.model.config is None:
+                kept = FirstStage.of(draft, self.first_stages)
             draft.close()
         by_main(self.accelerator, lambda: self._begin(told))
         if self.model.config is not None:
@@ -224,11 +240,18 @@ class _Stages:
             if resume and (stage.folder / "model").is_dir():
                 self.say("done before")
                 continue
+            first = kept if number == 1 else None
+            if first and first.take(stage.folder, self.say):
+                self._record()
+                continue
+            new, began = not stage.folder.exists(), time.perf_counter()
             reached = do(stage, resume)
             # Of this stage's model, before the next one is loaded.
             release_memory()
             if reached != stage.folder / "model":
                 return reached
+            if first and new:
+                first.keep(stage.folder, time.perf_counter() - began, self.say)
             by_main(self.accelerator, self._record)
         made = self.runs[-1].folder / "model"
         by_main(self.accelerator, lambda: _link(self.out / "model", made))

@@ -35,6 +35,7 @@ from onestage.studies.tables import markdown
 from onestage.studies.worlds import Ground
 from onestage.studies.worlds.folder import Folder
 from onestage.studies.worlds.lab import Lab
+from onestage.training.first_stage import FILE
 
 
 @pytest.fixture(scope="module")
@@ -412,6 +413,33 @@ def test_stages_divide_the_budget_by_their_shares(tmp_path: Path) -> None:
         within({"stages": [{"name": "a", "share": 3}, {"name": "b"}]}, {"updates": 4})
     with pytest.raises(ValueError, match="the study has none"):
         within({"stages": stages}, {})
+
+
+def test_chains_that_begin_alike_train_their_beginning_once(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """And find what they would have found by themselves."""
+    study = content(*folders, seeds=[0], base=None)
+    chain = study["methods"].pop("SFT then DPO")
+    other = {**DPO, "objective": {"name": "dpo", "beta": 0.5}}
+    study["methods"] = {"one": chain, "two": {**chain, "stages": [chain["stages"][0], other]}}
+    outcome, _ = do(study, tmp_path / "out")
+    assert not outcome.failed
+    cells = tmp_path / "out" / "cells"
+    taken = [
+        (cells / f"{name}-seed=0" / "run" / "1-sft" / FILE).is_file() for name in ("one", "two")
+    ]
+    assert taken == [False, True]
+    assert not (tmp_path / "out" / "first_stages").exists()
+    study["methods"].pop("one")
+    do(study, tmp_path / "alone")
+    mine, alone = (
+        read_json(tmp_path / name / "cells" / "two-seed=0" / "results.json")
+        for name in ("out", "alone")
+    )
+    assert mine.pop("seconds") > read_json(cells / "two-seed=0" / "run" / "1-sft" / FILE)["seconds"]
+    alone.pop("seconds")
+    assert mine == alone
 
 
 def test_an_adapter_that_is_lost_on_reload(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -51,13 +53,21 @@ class Processes(Crew):
         yield from self.run([(prepare, (cell.world, cell.seed, cache)) for cell in cells])
 
     def do(self, work: Sequence[tuple[Cell, Ground]], keep_models: bool) -> Iterator[Ended]:
-        folder, cache = self.place.out / "cells", self.place.cache
-        yield from self.run(
-            [
-                (run_cell, (cell, ground, folder / cell.name, cache, keep_models))
-                for cell, ground in work
-            ]
-        )
+        cells, cache = self.place.out / "cells", self.place.cache
+        left = Counter(cell.first_stage for cell, _ in work)
+        folder = self.place.out / "first_stages"
+        shared = {first: folder / first for first, number in left.items() if first and number > 1}
+        jobs: list[Job] = []
+        for cell, ground in work:
+            given = (cell, ground, cells / cell.name, cache, keep_models)
+            jobs.append((run_cell, (*given, shared.get(cell.first_stage or ""))))
+        for ended in self.run(jobs):
+            first = work[ended[0]][0].first_stage
+            left[first] -= 1
+            if first in shared and not left[first]:
+                shutil.rmtree(shared[first], ignore_errors=True)
+            yield ended
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def gpus() -> list[str]:
