@@ -2,7 +2,7 @@ r"""A study file on a real model and real data.
 
     python bench/real_study.py out --base MODEL [--study uft_tables_1_3] [--seeds 0 1] [--updates 30]
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 \
-        --updates 20 --longest 400 --held 24      # a small model on a CPU
+        --updates 20 --longest 500 --held 24      # a small model on a CPU
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 \
         --tuning-seeds 100 101 102 --updates 400      # on a GPU, 1B to 8B
     python bench/real_study.py out --base MODEL --study controllers --seeds 0 \
@@ -105,6 +105,11 @@ def write(
             text = "".join(json.dumps(as_chat(row) if chat else row) + "\n" for row in part)
             (folder / f"{kind}.{split}.jsonl").write_text(text)
             print(f"{kind}.{split}: {len(part)} rows")
+        if len(many) <= sum(number for split, number in splits.items() if split != "train"):
+            raise SystemExit(
+                f"{len(many)} {kind} rows have fewer than {longest} characters, and none is left to "
+                "train on; give a larger --longest, or a smaller --held"
+            )
 
 
 def adapted(updates: int) -> dict[str, Any]:

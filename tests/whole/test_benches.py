@@ -307,6 +307,15 @@ def test_the_trade_off(data: str, tokenizer_folder: Path, tmp_path: Path) -> Non
 
 
 @needs_data
+def test_a_study_on_real_data_has_rows_to_train_on(
+    data: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(tmp_path), "--base", str(model_folder), "--data", data, "--longest", "400"]
+    with pytest.raises(SystemExit, match=r"\d+ demonstration rows .* none is left to train on"):
+        run("real_study", *words, "--study", "real_models", monkeypatch=monkeypatch)
+
+
+@needs_data
 def test_a_study_on_real_data(
     data: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
