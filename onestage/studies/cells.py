@@ -56,10 +56,10 @@ class Cell:
         if self.recipe is None or not self.recipe.get("stages"):
             return None
         rest = {key: value for key, value in self.recipe.items() if key != "stages"}
-        first, *others = self.recipe["stages"]
-        shares = [stage.get("share", 1) for stage in (first, *others)]
-        length = [self.budget, shares[0], sum(shares)] if self.budget else []
-        return digest_of([self.world, self.seed, rest, {**first, "share": 0}, length])
+        stages = self.recipe["stages"]
+        part = _parts([stage.get("share") for stage in stages])[0]
+        length = [self.budget, part] if self.budget else []
+        return digest_of([self.world, self.seed, rest, {**stages[0], "share": 0}, length])
 
     @property
     def name(self) -> str:

@@ -224,12 +224,13 @@ class _Stages:
         """All that are left; returns the model of the last, or the checkpoint at which one was
         stopped."""
         by_main(self.accelerator, lambda: self._require_folder(resume))
-        kept: FirstStage | None = None
-        for draft in drafts(self.model, self.runs, warn=self.say, accelerator=self.accelerator):
+        found = drafts(self.model, self.runs, warn=self.say, accelerator=self.accelerator)
+        for draft in found:
             all_do(self.accelerator, draft.refuse)
-            if draft.stage is self.runs[0] and self.first_stages and self.model.config is None:
-                kept = FirstStage.of(draft, self.first_stages)
             draft.close()
+        kept: FirstStage | None = None
+        if self.first_stages and self.model.config is None:
+            kept = FirstStage.of(found[0], self.first_stages)
         by_main(self.accelerator, lambda: self._begin(told))
         if self.model.config is not None:
             keep, seed = resume or not self.main, self.runs[0].recipe.train.seed

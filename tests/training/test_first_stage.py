@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from onestage.runfolder import disk, read_json
+from onestage.runfolder import disk, read_json, read_metrics
 from onestage.training import first_stage
 from onestage.training.callbacks import Callback
 from onestage.training.first_stage import FILE, seconds_taken
@@ -19,6 +18,8 @@ from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
 Make = Callable[..., dict[str, Any]]
+Do = Callable[..., tuple[Path, list[str]]]
+"""Carries a recipe out under a name; returns the folder, and what was said of trained stages."""
 SFT = {"name": "sft", "streams": ["demonstrations"], "objective": "sft"}
 
 
@@ -32,7 +33,7 @@ def chain(recipe_of: Make, model: Path, beta: float = 0.1, **train: Any) -> dict
 
 
 @pytest.fixture
-def do(tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
+def do(tmp_path: Path) -> Do:
     def go(recipe: dict[str, Any], name: str, **how: Any) -> tuple[Path, list[str]]:
         lines: list[str] = []
         how = {"first_stages": tmp_path / "kept", "self_check": False, "say": lines.append, **how}
@@ -42,9 +43,7 @@ def do(tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
     return go
 
 
-def test_what_was_trained_is_taken(
-    recipe_of: Make, model_folder: Path, do: Callable[..., tuple[Path, list[str]]]
-) -> None:
+def test_what_was_trained_is_taken(recipe_of: Make, model_folder: Path, do: Do) -> None:
     """And the whole chain ends as it would have, to the bit."""
     first, said = do(chain(recipe_of, model_folder), "first")
     assert not said
@@ -58,8 +57,8 @@ def test_what_was_trained_is_taken(
         assert all(mine[name].equal(weight) for name, weight in weights.items())
         told, logged = (
             [
-                {k: v for k, v in json.loads(line).items() if "second" not in k}
-                for line in (run / stage / "metrics.jsonl").read_text().splitlines()
+                {k: v for k, v in line.items() if "second" not in k}
+                for line in read_metrics(run / stage)
             ]
             for run in (alone, other)
         )
@@ -78,7 +77,7 @@ def test_another_run_is_not_taken(
     recipe_of: Make,
     model_folder: Path,
     tmp_path: Path,
-    do: Callable[..., tuple[Path, list[str]]],
+    do: Do,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One of another rate, of other rows or weights in the same files, of another version of ours, or
@@ -107,10 +106,7 @@ def test_another_run_is_not_taken(
 
 
 def test_what_is_damaged_is_trained_anew(
-    recipe_of: Make,
-    model_folder: Path,
-    tmp_path: Path,
-    do: Callable[..., tuple[Path, list[str]]],
+    recipe_of: Make, model_folder: Path, tmp_path: Path, do: Do
 ) -> None:
     recipe = chain(recipe_of, model_folder)
     do(recipe, "first")
@@ -118,14 +114,15 @@ def test_what_is_damaged_is_trained_anew(
     (kept / "metrics.jsonl").write_text("")
     (said,) = do(recipe, "other")[1]
     assert said.startswith("what was kept of this stage is damaged (metrics.jsonl has 0 bytes")
-    assert do(recipe, "third")[1]
+    (said,) = do(recipe, "third")[1]
+    assert said.startswith("trained before, in ")
 
 
 def test_a_full_disk_costs_no_run(
     recipe_of: Make,
     model_folder: Path,
     tmp_path: Path,
-    do: Callable[..., tuple[Path, list[str]]],
+    do: Do,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: Any) -> None:

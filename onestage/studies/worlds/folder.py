@@ -28,7 +28,7 @@ from onestage.data.record import Record
 from onestage.data.tokenize import Encoder
 from onestage.models.divergence import between
 from onestage.models.estimate import held_in
-from onestage.models.fingerprint import digest
+from onestage.models.fingerprint import bit_sums
 from onestage.models.model import Precision
 from onestage.models.policy import Policy
 from onestage.models.rates import slow_precision
@@ -109,14 +109,14 @@ class Folder(World):
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
         trained, base = models.open(model, self.dtype), models.open(self.model, self.dtype)
-        said = digest(base.model)
+        weights = f"{self.model} {bit_sums(base.model)} {base.base.dtype}"
         found: dict[str, float] = {}
         shown: list[dict[str, Any]] = []
         for kind in KINDS:
             if self._file(kind, split).is_file():
                 records = list(self._encoded(trained, kind, split))
                 if records:
-                    mine, before = _logps(trained, records), _before(base, said, records)
+                    mine, before = _logps(trained, records), _before(base, weights, records)
                     found |= MEASURES[kind](records, mine, before)
                     found |= _moved(trained, base, records) if kind == "text" else {}
         if self.answers and self._file("demonstration", split).is_file():
@@ -163,7 +163,7 @@ def _logps(policy: Policy, records: list[Encoded]) -> Logps:
 
 def _before(base: Policy, weights: str, records: list[Encoded]) -> Logps:
     """The base's numbers: computed once for all the cells that a process does."""
-    asked = hashlib.blake2b(f"{weights} {base.base.dtype}".encode())
+    asked = hashlib.blake2b(weights.encode())
     for path in (path for record in records for path in record.paths):
         asked.update(f"{path.spans}".encode() + path.ids.tobytes())
     key = asked.hexdigest()
