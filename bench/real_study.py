@@ -146,6 +146,9 @@ def main() -> None:
     parser.add_argument(
         "--dtype", default="float32", help="of what is trained and measured (auto: as saved)"
     )
+    parser.add_argument(
+        "--keep-models", action="store_true", help="those that are reported, to ask them more later"
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, one update, few rows")
     given = parser.parse_args()
     if given.quick:
@@ -160,7 +163,7 @@ def main() -> None:
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
     world |= {"dtype": given.dtype, "limit": given.held}
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
-    settings |= {"recipe.model.dtype": given.dtype}
+    settings |= {"recipe.model.dtype": given.dtype, "keep_models": given.keep_models}
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}
         settings |= {"tune.trials": 1, "tune.widen": 0}

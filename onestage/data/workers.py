@@ -68,15 +68,20 @@ def _begin(work: Callable[[Any], Any]) -> None:
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends these
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that began it has ended, however that was: a parent that is
+    killed has no time to say that there is no more work."""
+    threading.Thread(target=_wait_for_its_end, daemon=True).start()
 
 
 def _do(block: Any) -> Any:
     return _work(block)
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed has no time to say that there is no more work."""
+def _wait_for_its_end() -> None:
     above = multiprocessing.parent_process()
     assert above is not None
     wait([above.sentinel])

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.dying import alive, linger, until
 from support.tiny import make_tokenizer, write_rows
 
 from onestage.data import shares, tokenize
@@ -111,30 +112,11 @@ def test_an_error_and_a_killed_process_are_told() -> None:
 
 
 def test_processes_end_with_the_one_that_forked_them(tmp_path: Path) -> None:
-    def told(number: int) -> None:
-        (tmp_path / str(os.getpid())).touch()
-        time.sleep(60)
-
     parent = multiprocessing.get_context("fork").Process(
-        target=lambda: list(in_order(told, range(4), 2))
+        target=lambda: list(in_order(lambda _: linger(tmp_path), range(4), 2))
     )
     parent.start()
-    _until(lambda: len(list(tmp_path.iterdir())) == 2)
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
     parent.kill()
     parent.join()
-    _until(lambda: not any(_alive(int(file.name)) for file in tmp_path.iterdir()))
-
-
-def _until(happened, seconds: float = 20) -> None:  # type: ignore[no-untyped-def]
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def _alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    until(lambda: not any(alive(int(file.name)) for file in tmp_path.iterdir()))

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from support.dying import die, fail
+from support.dying import alive, die, fail, hold_workers, until
 from support.small_studies import DPO, content, ground
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -516,6 +517,16 @@ def test_a_process_that_dies_takes_no_other_job_with_it() -> None:
     assert sorted(again) == [(0, 7, ""), (1, None, "no 3")]
     with workers(1) as here:
         assert list(here([(fail, (3,)), (die, (2,))])) == [(0, None, "no 3"), (1, 2, "")]
+
+
+def test_processes_end_with_a_study_that_is_killed(tmp_path: Path) -> None:
+    """They would go on in the folders of cells that whoever takes up the study begins anew."""
+    parent = multiprocessing.get_context("spawn").Process(target=hold_workers, args=(tmp_path,))
+    parent.start()
+    until(lambda: len(list(tmp_path.iterdir())) == 2, 60)
+    parent.kill()
+    parent.join()
+    until(lambda: not any(alive(int(file.name)) for file in tmp_path.iterdir()))
 
 
 def test_the_command_line_does_a_study_and_writes_the_ledger(

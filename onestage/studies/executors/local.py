@@ -19,6 +19,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from onestage.config import first_line
+from onestage.data.workers import end_with_parent
 from onestage.studies.cells import Cell
 from onestage.studies.executors import Crew, Ended, Executor, Place
 from onestage.studies.run_cell import prepare, run_cell
@@ -116,7 +117,8 @@ class Workers(Here):
 @contextmanager
 def workers(processes: int) -> Iterator[Here]:
     """As many processes of one thread each; with one, this process itself. Stopped with what they do
-    when the block is left by an exception."""
+    when the block is left by an exception, or when this process is killed: whoever takes up the study
+    then must be alone in a cell's folder."""
     if processes == 1:
         yield Here()
         return
@@ -130,10 +132,8 @@ def workers(processes: int) -> Iterator[Here]:
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         # Without cards nothing is to settle, and a process reads no more than its first job needs.
-        settle = _settle if gpus() else None
-        with ProcessPool(
-            processes, context=context, initializer=settle, initargs=(devices,)
-        ) as pool:
+        begin, given = (_settle, [devices]) if gpus() else (end_with_parent, [])
+        with ProcessPool(processes, context=context, initializer=begin, initargs=given) as pool:
             try:
                 yield Workers(pool)
             except BaseException:
@@ -157,6 +157,7 @@ def _outcome(future: Future[Any]) -> tuple[Any, str]:
 
 def _settle(devices: Any) -> None:
     """A worker's GPU, taken in turn, so that one that replaces a dead one has one, too."""
+    end_with_parent()
     try:
         device = devices.get(timeout=1)
     except queue.Empty:
