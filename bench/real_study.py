@@ -4,7 +4,7 @@ r"""A study file on a real model and real data.
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 \
         --updates 20 --longest 500 --held 24      # a small model on a CPU
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 \
-        --tuning-seeds 100 101 102 --updates 400      # on a GPU, 1B to 8B
+        --tuning-seeds 100 101 102 --updates 400 --suites ifeval      # on a GPU, 1B to 8B
     python bench/real_study.py out --base MODEL --study controllers --seeds 0 \
         --updates 12 --longest 500 --held 12
     python bench/real_study.py out --base MODEL --quick      # one seed, one update, few rows
@@ -147,6 +147,10 @@ def main() -> None:
         "--dtype", default="float32", help="of what is trained and measured (auto: as saved)"
     )
     parser.add_argument(
+        "--suites", nargs="+", default=[], help="what reported models are asked, as ifeval"
+    )
+    parser.add_argument("--items", type=int, default=150, help="of each of these")
+    parser.add_argument(
         "--keep-models", action="store_true", help="those that are reported, to ask them more later"
     )
     parser.add_argument("--quick", action="store_true", help="one seed, one update, few rows")
@@ -162,6 +166,9 @@ def main() -> None:
     write(given.data, given.out / "data", chat, splits, given.longest, kinds(file))
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
     world |= {"dtype": given.dtype, "limit": given.held}
+    if given.suites:
+        asked = {"data": str(given.data), "limit": given.items}
+        world |= {"suites": [{"name": name, **asked} for name in given.suites]}
     settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
     settings |= {"recipe.model.dtype": given.dtype, "keep_models": given.keep_models}
     if given.study == "uft_tables_1_3":

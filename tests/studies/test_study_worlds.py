@@ -143,6 +143,54 @@ def test_how_far_a_model_has_moved_on_real_text(tmp_path: Path, model_folder: Pa
     assert found.metrics["text_kl"] == pytest.approx(float(torch.cat(apart).mean()), rel=1e-4)
 
 
+def test_suites_are_asked_of_what_is_reported(tmp_path: Path, model_folder: Path) -> None:
+    """The perplexity of a suite by plain transformers, and none of a trial."""
+    data, asked = tmp_path / "data", tmp_path / "asked.jsonl"
+    data.mkdir()
+    texts = ["one two three", "four five six seven eight nine"]
+    for split in ("validation", "test"):
+        write_rows(data / f"text.{split}.jsonl", [{"text": texts[0]}])
+    write_rows(asked, [{"text": text} for text in [*texts, "ten nine"]])
+    suite = {"name": "text", "path": str(asked), "limit": 2}
+    given = {"name": "folder", "model": str(model_folder), "data": str(data), "suites": [suite]}
+    world, ground = world_of(given), Ground(model_folder, data)
+    world.check()
+    world.prepare(0, tmp_path / "cache", print)
+    found = {
+        split: world.evaluate(ground, model_folder, 0, split).metrics
+        for split in ("validation", "test")
+    }
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    parts = []
+    for text in texts:
+        ids = torch.tensor(tokenizer(text).input_ids)
+        with torch.no_grad():
+            logps = model(ids[None]).logits[0].log_softmax(-1)
+        parts.append(-logps[:-1].gather(1, ids[1:, None])[:, 0])
+    assert found["test"].pop("text") == pytest.approx(float(torch.cat(parts).mean().exp()), 1e-4)
+    assert found["test"] == found["validation"]
+    assert world.metrics["text"].better == "lower"
+    assert world.metrics["text"].says == "perplexity of the suite text"
+
+
+def test_suites_that_cannot_be_asked_are_refused_before_the_first_cell(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    write_rows(data / "text.test.jsonl", [{"text": "one two"}])
+    given = {"name": "folder", "model": str(model_folder), "data": str(data)}
+    texts = {"name": "text", "path": str(data / "text.test.jsonl")}
+    with pytest.raises(ValueError, match=r"each stands once.*got text, text"):
+        world_of({**given, "suites": [texts, texts]}).check()
+    with pytest.raises(ValueError, match="unknown suite 'texts'; did you mean 'text'"):
+        world_of({**given, "suites": ["texts"]}).check()
+    missing = {**texts, "path": str(tmp_path / "none.jsonl")}
+    with pytest.raises(ValueError, match=r"none\.jsonl"):
+        world_of({**given, "suites": [missing]}).prepare(0, tmp_path / "cache", print)
+
+
 def test_a_base_is_measured_once_for_all_cells(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

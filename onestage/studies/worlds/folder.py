@@ -4,7 +4,8 @@
     data/pair.train.jsonl           ...
 
 The splits are files, so that nothing is reported on what was trained or tuned on. What is measured
-depends on which kinds have the split: losses, accuracies against the base, and how answers end.
+depends on which kinds have the split: losses, accuracies against the base, and how answers end; and
+on the suites that are named (`suites: [{name: ifeval, limit: 150}]`), which are asked on test alone.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
 from onestage import models
+from onestage.config import Choice
 from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.data.prompts import Prompt
@@ -33,8 +35,10 @@ from onestage.models.model import Precision
 from onestage.models.policy import Policy
 from onestage.models.rates import slow_precision
 from onestage.models.score import score_records
+from onestage.rollout import suites
 from onestage.rollout.complete import complete
 from onestage.rollout.engines import Decoding
+from onestage.rollout.suites import Subject, Suite, chosen, measure
 from onestage.runfolder import Say
 from onestage.stats import rank_correlation
 from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
@@ -79,12 +83,15 @@ class Folder(World):
     """Prompts of held-out demonstrations that are answered, greedily."""
     max_completion_length: int = Field(default=128, ge=1)
     dtype: Precision = "auto"
+    suites: tuple[Choice, ...] = ()
+    """Asked of what is reported and not of trials: names (`ifeval`), or tables of one and its options.
+    `ifeval` is then a metric, the suite's headline."""
 
     headline = ("overall", "imitation", "preference", "retention", "text_loss", "stops")
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return METRICS
+        return {**METRICS, **{name: _of_suite(suite) for name, suite in self._suites().items()}}
 
     def check(self) -> None:
         if not self.data.is_dir():
@@ -99,9 +106,14 @@ class Folder(World):
         is_model = any((path / f).is_file() for f in ("config.json", "adapter_config.json"))
         if looks_local and not is_model:
             raise ValueError(f"world folder: no base model at {self.model}")
+        for suite in self._suites().values():
+            suite.check()
 
     def prepare(self, seed: int, cache: Path, say: Say) -> Ground:
-        models.tokenizer_of(models.Model(name=self.model))  # fails here, not in every cell
+        tokenizer = models.tokenizer_of(models.Model(name=self.model))
+        templated = getattr(tokenizer, "chat_template", None) is not None
+        for suite in self._suites().values():
+            chosen(suite, templated)  # it fails here, not in every cell
         held = held_in(models.config_of(models.Model(name=self.model)), self.dtype)
         if slow := slow_precision(held, "cpu"):
             say(f"measuring {self.model}: {slow} (world: {{dtype: float32}})")
@@ -121,9 +133,22 @@ class Folder(World):
                     found |= _moved(trained, base, records) if kind == "text" else {}
         if self.answers and self._file("demonstration", split).is_file():
             found |= self._answer(trained, split, shown)
+        for name, suite in self._suites().items() if split == "test" else ():
+            found[name] = measure(suite, Subject.of(trained)).headline.value
         areas = [found[name] for name in ("imitation", "preference", "retention") if name in found]
         found["overall"] = sum(areas) / len(areas) if areas else math.nan
-        return Evaluated({name: found[name] for name in METRICS if name in found}, shown)
+        return Evaluated({name: found[name] for name in self.metrics if name in found}, shown)
+
+    def _suites(self) -> dict[str, Suite]:
+        """Those that are named. Raises `ValueError` for two of one name."""
+        made = [suites.make(given) for given in self.suites]
+        names = [suites.name_of(suite) for suite in made]
+        if len(set(names)) < len(names) or not set(names).isdisjoint(METRICS):
+            raise ValueError(
+                "world folder: a suite's metric has the suite's name, so each stands once, and none is "
+                f"called as another metric here; got {', '.join(names)}"
+            )
+        return dict(zip(names, made, strict=True))
 
     def _answer(
         self, trained: Policy, split: Split, shown: list[dict[str, Any]]
@@ -239,6 +264,12 @@ MEASURES = {
 def _more(a: float, b: float) -> float:
     """Ties, as of the base with itself, count half."""
     return 1.0 if a > b else 0.5 if a == b else 0.0
+
+
+def _of_suite(suite: Suite) -> Metric:
+    better: Literal["higher", "lower"]
+    better = "lower" if suite.lower_is_better(suite.headline) else "higher"
+    return Metric(f"{suite.headline} of the suite {suites.name_of(suite)}", better, "suites")
 
 
 def _mean(values: Any) -> float:
