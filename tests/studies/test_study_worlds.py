@@ -174,6 +174,39 @@ def test_suites_are_asked_of_what_is_reported(tmp_path: Path, model_folder: Path
     assert world.metrics["text"].says == "perplexity of the suite text"
 
 
+LOST = """\
+from dataclasses import dataclass
+
+from onestage.rollout.rewards import Failure
+from onestage.rollout.suites import Item, Suite
+
+
+@dataclass(frozen=True)
+class Lost(Suite):
+    headline = "right"
+
+    def items(self, chat):
+        return [Item(str(number), "one") for number in range(3)]
+
+    def ask(self, subject, items):
+        return [{} for _ in items]
+
+    def score(self, items, answers):
+        return [Failure("network", "the judge is down"), *({"right": 1.0} for _ in items[1:])]
+"""
+
+
+def test_a_suite_that_loses_answers_is_no_result(tmp_path: Path, model_folder: Path) -> None:
+    data, file = tmp_path / "data", tmp_path / "lost.py"
+    data.mkdir()
+    write_rows(data / "text.test.jsonl", [{"text": "one two"}])
+    file.write_text(LOST)
+    given = {"name": "folder", "model": str(model_folder), "data": str(data)}
+    world = world_of({**given, "suites": [f"{file}:Lost"]})
+    with pytest.raises(ValueError, match=r"1 of 3 answers could not be scored \(the judge is down"):
+        world.evaluate(Ground(model_folder, data), model_folder, 0, "test")
+
+
 def test_suites_that_cannot_be_asked_are_refused_before_the_first_cell(
     tmp_path: Path, model_folder: Path
 ) -> None:

@@ -134,7 +134,7 @@ class Folder(World):
         if self.answers and self._file("demonstration", split).is_file():
             found |= self._answer(trained, split, shown)
         for name, suite in self._suites().items() if split == "test" else ():
-            found[name] = measure(suite, Subject.of(trained)).headline.value
+            found[name] = _asked(suite, trained)
         areas = [found[name] for name in ("imitation", "preference", "retention") if name in found]
         found["overall"] = sum(areas) / len(areas) if areas else math.nan
         return Evaluated({name: found[name] for name in self.metrics if name in found}, shown)
@@ -264,6 +264,17 @@ MEASURES = {
 def _more(a: float, b: float) -> float:
     """Ties, as of the base with itself, count half."""
     return 1.0 if a > b else 0.5 if a == b else 0.0
+
+
+def _asked(suite: Suite, trained: Policy) -> float:
+    """The suite's headline, over all of its items: models are compared by the same ones."""
+    measured = measure(suite, Subject.of(trained))
+    for failure in measured.failures.values():
+        raise ValueError(
+            f"the suite {suites.name_of(suite)}: {len(measured.failures)} of {len(measured.items)} "
+            f"answers could not be scored ({failure.reason})"
+        )
+    return measured.headline.value
 
 
 def _of_suite(suite: Suite) -> Metric:
