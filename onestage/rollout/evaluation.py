@@ -165,15 +165,14 @@ def _or_task(given: Any) -> Any:
         return given
     from onestage.rollout.suites import _task_data
 
-    _task_data.require()
-    if _task_data.known(given):
+    missing = _task_data.missing()
+    if missing is None and _task_data.known(given):
         return {"name": "lm_eval", "tasks": given}
     try:
         suites.find(given)
     except ValueError as error:
-        raise ValueError(
-            f"{error}, and lm-eval has no such task{_task_data.near(given)}"
-        ) from error
+        none = f"lm-eval has no such task{_task_data.near(given)}" if missing is None else ""
+        raise ValueError(f"{error}, and {none or f'a task of that name {missing}'}") from error
     return given
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.tiny import REAL_DATA, make_tokenizer, tiny_llama
 from onestage.models.policy import Policy
 from onestage.rollout import suites
 from onestage.rollout.engines import Decoding
+from onestage.rollout.evaluation import make_suites
 from onestage.rollout.suites import Kept, Measured, Subject, measure, scored
 
 needs_the_benchmark = pytest.mark.skipif(not find_spec("lm_eval"), reason="extra: eval")
@@ -234,6 +236,12 @@ def test_answers_are_ended_where_somebody_has_less_time_than_the_suite(subject: 
     enough = replace(subject, most=24, stopped=[])
     assert enough.write(asked, how, ["a", "b"]) == whole
     assert not enough.stopped
+
+
+def test_a_mistyped_suite_is_named_where_no_lm_eval_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)  # as if it were not installed
+    with pytest.raises(ValueError, match=r"did you mean 'ifeval'.*needs the package lm-eval: pip"):
+        make_suites(["ifevall"])
 
 
 def test_what_is_missing_is_said_in_a_line(tmp_path: Path, subject: Subject) -> None:

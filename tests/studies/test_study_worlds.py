@@ -27,7 +27,7 @@ from onestage.studies.lab.world import SIZES
 from onestage.studies.run_cell import world_of
 from onestage.studies.study import Study
 from onestage.studies.tuning import settled
-from onestage.studies.worlds import PLUGINS, Ground, World, folder
+from onestage.studies.worlds import PLUGINS, Ground, Metric, World, folder
 from onestage.studies.worlds.folder import Logps, _logps
 
 SHORT = {"max_steps": 3}
@@ -208,15 +208,19 @@ def test_a_suite_that_loses_answers_is_no_result(tmp_path: Path, model_folder: P
 
 
 def test_suites_that_cannot_be_asked_are_refused_before_the_first_cell(
-    tmp_path: Path, model_folder: Path
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "data"
     data.mkdir()
     write_rows(data / "text.test.jsonl", [{"text": "one two"}])
     given = {"name": "folder", "model": str(model_folder), "data": str(data)}
     texts = {"name": "text", "path": str(data / "text.test.jsonl")}
-    with pytest.raises(ValueError, match=r"each stands once.*got text, text"):
-        world_of({**given, "suites": [texts, texts]}).check()
+    twice = {**given, "suites": [texts, texts]}
+    assert {"text", "text_2"} < set(world_of(twice).metrics)
+    with monkeypatch.context() as changed:
+        changed.setitem(folder.METRICS, "text_2", Metric("another"))
+        with pytest.raises(ValueError, match="name, and text_2 is another metric"):
+            world_of(twice).check()
     with pytest.raises(ValueError, match="unknown suite 'texts'; did you mean 'text'"):
         world_of({**given, "suites": ["texts"]}).check()
     missing = {**texts, "path": str(tmp_path / "none.jsonl")}

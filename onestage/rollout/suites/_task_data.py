@@ -28,12 +28,19 @@ Spec = Mapping[str, Any]
 """`task`: its name, and what of its configuration is another."""
 
 
-def require() -> None:
-    """Raise `ValueError` where the library is not installed."""
+def missing() -> str | None:
+    """Why there is no library, or None."""
     try:
         import lm_eval.tasks  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"{MISSING} ({error})") from error
+        return f"{MISSING} ({error})"
+    return None
+
+
+def require() -> None:
+    """Raise `ValueError` where the library is not installed."""
+    if why := missing():
+        raise ValueError(why)
 
 
 def load(name: str, data: Path | None, shots: int | None) -> list[tuple[str, Any]]:

@@ -35,10 +35,10 @@ from onestage.models.model import Precision
 from onestage.models.policy import Policy
 from onestage.models.rates import slow_precision
 from onestage.models.score import score_records
-from onestage.rollout import suites
 from onestage.rollout.complete import complete
 from onestage.rollout.engines import Decoding
-from onestage.rollout.suites import Subject, Suite, chosen, measure
+from onestage.rollout.evaluation import make_suites
+from onestage.rollout.suites import Subject, Suite, chosen, measure, name_of
 from onestage.runfolder import Say
 from onestage.stats import rank_correlation
 from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
@@ -140,15 +140,14 @@ class Folder(World):
         return Evaluated({name: found[name] for name in self.metrics if name in found}, shown)
 
     def _suites(self) -> dict[str, Suite]:
-        """Those that are named. Raises `ValueError` for two of one name."""
-        made = [suites.make(given) for given in self.suites]
-        names = [suites.name_of(suite) for suite in made]
-        if len(set(names)) < len(names) or not set(names).isdisjoint(METRICS):
+        """By the name of their metric. Raises `ValueError` for one that another metric has."""
+        made = make_suites(self.suites)
+        if taken := [name for name in made if name in METRICS]:
             raise ValueError(
-                "world folder: a suite's metric has the suite's name, so each stands once, and none is "
-                f"called as another metric here; got {', '.join(names)}"
+                f"world folder: a suite's metric has the suite's name, and {', '.join(taken)} is "
+                "another metric here; give the suite another name"
             )
-        return dict(zip(names, made, strict=True))
+        return made
 
     def _answer(
         self, trained: Policy, split: Split, shown: list[dict[str, Any]]
@@ -271,7 +270,7 @@ def _asked(suite: Suite, trained: Policy) -> float:
     measured = measure(suite, Subject.of(trained))
     for failure in measured.failures.values():
         raise ValueError(
-            f"the suite {suites.name_of(suite)}: {len(measured.failures)} of {len(measured.items)} "
+            f"the suite {name_of(suite)}: {len(measured.failures)} of {len(measured.items)} "
             f"answers could not be scored ({failure.reason})"
         )
     return measured.headline.value
@@ -280,7 +279,7 @@ def _asked(suite: Suite, trained: Policy) -> float:
 def _of_suite(suite: Suite) -> Metric:
     better: Literal["higher", "lower"]
     better = "lower" if suite.lower_is_better(suite.headline) else "higher"
-    return Metric(f"{suite.headline} of the suite {suites.name_of(suite)}", better, "suites")
+    return Metric(f"{suite.headline} of the suite {name_of(suite)}", better, "suites")
 
 
 def _mean(values: Any) -> float:
