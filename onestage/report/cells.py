@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Cell:
     samples: list[dict[str, Any]] = field(default_factory=list)
     trained: Trained | None = None
 
-    @property
+    @cached_property
     def setting(self) -> Setting:
         return Setting(self.method, tuple((k, _hashable(v)) for k, v in self.axes.items()))
 
@@ -144,8 +145,16 @@ class Compared:
 
     def settings(self) -> list[Setting]:
         """Rows of the tables: methods in their order, settings in the order of the axes' values."""
-        found = {cell.setting: None for cell in self.tested}
-        return sorted(found, key=lambda one: (self._number(one.method), self._place(one)))
+        return [*self._rows]
+
+    @cached_property
+    def _rows(self) -> dict[Setting, list[Cell]]:
+        """With their cells: a page asks for them tens of thousands of times."""
+        found: dict[Setting, list[Cell]] = {}
+        for cell in self.tested:
+            found.setdefault(cell.setting, []).append(cell)
+        order = sorted(found, key=lambda one: (self._number(one.method), self._place(one)))
+        return {one: found[one] for one in order}
 
     def trained(self) -> list[Cell]:
         """Cells with a run, as the rows of the tables, finished ones and low seeds first."""
@@ -167,8 +176,8 @@ class Compared:
         """Value of a metric by seed."""
         return {
             cell.seed: cell.results[metric]
-            for cell in self.tested
-            if cell.setting == one and metric in cell.results
+            for cell in self._rows.get(one, [])
+            if metric in cell.results
         }
 
     def mean(self, one: Setting, metric: str) -> Interval | None:
