@@ -13,8 +13,9 @@ demo: $(VENV)/.installed
 demo-real: $(VENV)/.installed-eval
 	$(BIN)/python -m experiments.real
 
+# The suite starts hundreds of processes: their bytecode is kept, also where the shell says otherwise.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

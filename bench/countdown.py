@@ -45,8 +45,9 @@ MEANT = 0.2
 STEPS, HINT_STEPS, EVAL_STEPS = 120, 72, 12
 SFT_STEPS = 94
 """Five passes over the worked solutions, as in the paper."""
-PROMPTS, GROUP, LONGEST = 16, 8, 112
-"""Problems of a step, completions of a problem, and tokens of a completion at most."""
+PROMPTS, GROUP, LONGEST, MAX_LENGTH = 16, 8, 112, 250
+"""Problems of a step, completions of a problem, and tokens of a completion at most; and with its prompt
+and the longest hint before it."""
 RATE = {"rl": 3e-4, "sft": 1e-3}
 LAYERS, WIDTH = 3, 96
 SEEDS = (0, 1)
@@ -57,7 +58,8 @@ QUICK: dict[str, Any] = {
 """What `--quick` sets these to."""
 REAL: dict[str, Any] = {
     **{"PROBLEMS": 64, "EXAM": 24, "ORDERS": 1, "STEPS": 24, "HINT_STEPS": 15, "EVAL_STEPS": 8},
-    **{"SFT_STEPS": 80, "PROMPTS": 4, "GROUP": 4, "LONGEST": 176, "SEEDS": (0,)},
+    **{"SFT_STEPS": 80, "PROMPTS": 4, "GROUP": 4, "LONGEST": 176, "MAX_LENGTH": 384},
+    "SEEDS": (0,),
 }
 """With `--base`: five passes over 64 solutions, and 384 completions."""
 BASE: str | None = None
@@ -284,7 +286,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         "batch_size": PROMPTS,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": 10,
-        "max_length": 250,
+        "max_length": MAX_LENGTH,
         "tokens_per_row": 2048,
         "logging_steps": 5,
         "eval_steps": EVAL_STEPS,
