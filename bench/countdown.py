@@ -24,6 +24,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -43,7 +44,7 @@ TEXTS, BASE_STEPS = 80_000, 2000
 MEANT = 0.2
 """Part of the searches in the pretraining text that stop at their target."""
 STEPS, HINT_STEPS, EVAL_STEPS = 120, 72, 12
-SFT_STEPS = 94
+SFT_STEPS, SFT_EVAL_STEPS = 94, 12
 """Five passes over the worked solutions, as in the paper."""
 PROMPTS, GROUP, LONGEST, MAX_LENGTH = 16, 8, 112, 250
 """Problems of a step, completions of a problem, and tokens of a completion at most; and with its prompt
@@ -58,8 +59,8 @@ QUICK: dict[str, Any] = {
 """What `--quick` sets these to."""
 REAL: dict[str, Any] = {
     **{"PROBLEMS": 64, "EXAM": 24, "ORDERS": 1, "STEPS": 24, "HINT_STEPS": 15, "EVAL_STEPS": 8},
-    **{"SFT_STEPS": 80, "PROMPTS": 4, "GROUP": 4, "LONGEST": 176, "MAX_LENGTH": 384},
-    "SEEDS": (0,),
+    **{"SFT_STEPS": 80, "SFT_EVAL_STEPS": 40, "PROMPTS": 4, "GROUP": 4, "LONGEST": 176},
+    **{"MAX_LENGTH": 384, "SEEDS": (0,)},
 }
 """With `--base`: five passes over 64 solutions, and 384 completions."""
 BASE: str | None = None
@@ -261,7 +262,11 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
             "data": [demonstrations, {**problems, "hint": "none"}],  # problems are only examined
             "objective": {"demonstration": "sft", "check": GRPO},
             "schedule": {"name": "mix", "weights": {"sft": 1.0, "grpo": 0.0}},
-            "train": {"max_steps": SFT_STEPS, "learning_rate": RATE["sft"]},
+            "train": {
+                "max_steps": SFT_STEPS,
+                "eval_steps": SFT_EVAL_STEPS,
+                "learning_rate": RATE["sft"],
+            },
         },
         "rl": {
             "data": [problems],
@@ -290,6 +295,8 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
         "tokens_per_row": 2048,
         "logging_steps": 5,
         "eval_steps": EVAL_STEPS,
+        "save_steps": EVAL_STEPS,
+        "save_total_limit": 1,
         "seed": seed,
     }
     chosen = [sections[name] for name in how["stages"]]
@@ -309,11 +316,15 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
 
 
 def train(recipe: dict[str, Any], folder: Path) -> None:
+    """A run that was stopped goes on from its checkpoint, or begins anew."""
     from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
 
-    parsed = parse_recipe(recipe)
-    carry_out(parsed, folder)
+    begun = "stages.json" if "stages" in recipe else "checkpoints/step-*/progress.json"
+    resume = any(folder.glob(begun))
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    carry_out(parse_recipe(recipe), folder, resume=resume)
 
 
 def folder_of(out: Path, method: str, seed: int) -> Path:
