@@ -276,11 +276,18 @@ def test_a_long_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_countdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The base and a run on sampled answers; the others' recipes."""
+    """The base and a run on sampled answers, which begins anew where it was cut off before its first
+    checkpoint, and goes on behind one; the others' recipes."""
     bench = importlib.import_module("countdown")
     run("countdown", "one", str(tmp_path), "base", "0", "--quick", monkeypatch=monkeypatch)
+    folder = bench.folder_of(tmp_path, "UFT", 0)
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     run("countdown", "one", str(tmp_path), "UFT", "0", "--quick", monkeypatch=monkeypatch)
     assert [point["step"] for point in bench.curves(tmp_path, "UFT", 0)] == [2]
+    before = (folder / "metrics.jsonl").read_text()
+    run("countdown", "one", str(tmp_path), "UFT", "0", "--quick", monkeypatch=monkeypatch)
+    assert (folder / "metrics.jsonl").read_text() == before
     for method in bench.METHODS:
         parse_recipe(bench.recipe_of(tmp_path, method, 0))
 
