@@ -27,7 +27,7 @@ def test_a_study_file_can_be_done(file: Path, tmp_path: Path, model_folder: Path
     Study(study, tmp_path / "out", tmp_path / "cache")
     assert not (tmp_path / "out").exists()
     # The scores are kept there, not the updates; and one asks about lengths.
-    by_data = file.stem in ("uft_tables_4_6", "lengths", "lengths_again")
+    by_data = file.stem in ("uft_tables_4_6", "lengths", "lengths_again", "lengths_long")
     assert by_data or study.budget is not None
     assert reported(study, settled(study))
     if file != FILE:
