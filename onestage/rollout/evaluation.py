@@ -171,8 +171,10 @@ def _or_task(given: Any) -> Any:
     try:
         suites.find(given)
     except ValueError as error:
-        none = f"lm-eval has no such task{_task_data.near(given)}" if missing is None else ""
-        raise ValueError(f"{error}, and {none or f'a task of that name {missing}'}") from error
+        if missing:
+            raise ValueError(f"{error}, and a task of that name {missing}") from error
+        near = _task_data.near(given)
+        raise ValueError(f"{error}, and lm-eval has no such task{near}") from error
     return given
 
 
