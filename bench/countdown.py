@@ -24,7 +24,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -317,14 +316,11 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
 
 def train(recipe: dict[str, Any], folder: Path) -> None:
     """A run that was stopped goes on from its checkpoint, or begins anew."""
+    from onestage.runfolder.following import begun
     from onestage.training.pipeline import carry_out
     from onestage.training.recipe import parse_recipe
 
-    begun = "stages.json" if "stages" in recipe else "checkpoints/step-*/progress.json"
-    resume = any(folder.glob(begun))
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    carry_out(parse_recipe(recipe), folder, resume=resume)
+    carry_out(parse_recipe(recipe), folder, resume=begun(folder))
 
 
 def folder_of(out: Path, method: str, seed: int) -> Path:

@@ -156,6 +156,10 @@ class Compared:
         order = sorted(found, key=lambda one: (self._number(one.method), self._place(one)))
         return {one: found[one] for one in order}
 
+    def of(self, one: Setting) -> list[Cell]:
+        """Its cells that are reported."""
+        return self._rows.get(one, [])
+
     def trained(self) -> list[Cell]:
         """Cells with a run, as the rows of the tables, finished ones and low seeds first."""
         order = {one: n for n, one in enumerate(self.settings())}
@@ -174,11 +178,7 @@ class Compared:
 
     def values(self, one: Setting, metric: str) -> dict[int, float]:
         """Value of a metric by seed."""
-        return {
-            cell.seed: cell.results[metric]
-            for cell in self._rows.get(one, [])
-            if metric in cell.results
-        }
+        return {cell.seed: cell.results[metric] for cell in self.of(one) if metric in cell.results}
 
     def mean(self, one: Setting, metric: str) -> Interval | None:
         return mean_of(list(self.values(one, metric).values()))

@@ -186,7 +186,7 @@ def line_commands(found: Compared) -> dict[str, str]:
         return {}
     commands = {}
     for one in found.settings():
-        cells = [cell for cell in found.tested if cell.setting == one]
+        cells = found.of(one)
         best = mapping(mapping(found.tuning.get(one.method)).get("best"))
         choice = dict(cells[0].choice) or best
         told = {"method": one.method, "seeds": sorted({cell.seed for cell in cells})}
@@ -219,7 +219,7 @@ def _typed(found: Compared) -> list[str]:
 def _times(found: Compared) -> Html | None:
     rows = []
     for one in found.settings():
-        cells = [c for c in found.tested if c.setting == one and c.results]
+        cells = [cell for cell in found.of(one) if cell.results]
         times = mean_of([cell.seconds for cell in cells if cell.seconds is not None])
         spent = mean_of([s for c in cells if c.trained and (s := c.trained.seconds) is not None])
         tokens = mean_of([float(c.trained.tokens) for c in cells if c.trained])

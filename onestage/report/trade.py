@@ -77,8 +77,8 @@ def _point(
             "values": {n: rounded(cell.results[n]) for n in names if n in cell.results},
             "choice": _choice(cell.choice),
         }
-        for cell in found.tested
-        if cell.setting == one and cell.results
+        for cell in found.of(one)
+        if cell.results
     ]
     choices = {seed["choice"] for seed in seeds}
     return {

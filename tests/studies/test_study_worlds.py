@@ -217,6 +217,7 @@ def test_suites_that_cannot_be_asked_are_refused_before_the_first_cell(
     texts = {"name": "text", "path": str(data / "text.test.jsonl")}
     twice = {**given, "suites": [texts, texts]}
     assert {"text", "text_2"} < set(world_of(twice).metrics)
+    assert world_of(twice).metrics["text_2"].says == "perplexity of the suite text_2"
     with monkeypatch.context() as changed:
         changed.setitem(folder.METRICS, "text_2", Metric("another"))
         with pytest.raises(ValueError, match="name, and text_2 is another metric"):

@@ -38,7 +38,7 @@ from onestage.models.score import score_records
 from onestage.rollout.complete import complete
 from onestage.rollout.engines import Decoding
 from onestage.rollout.evaluation import make_suites
-from onestage.rollout.suites import Subject, Suite, chosen, measure, name_of
+from onestage.rollout.suites import Subject, Suite, chosen, measure
 from onestage.runfolder import Say
 from onestage.stats import rank_correlation
 from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
@@ -91,7 +91,10 @@ class Folder(World):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return {**METRICS, **{name: _of_suite(suite) for name, suite in self._suites().items()}}
+        return {
+            **METRICS,
+            **{name: _of_suite(name, suite) for name, suite in self._suites().items()},
+        }
 
     def check(self) -> None:
         if not self.data.is_dir():
@@ -134,7 +137,7 @@ class Folder(World):
         if self.answers and self._file("demonstration", split).is_file():
             found |= self._answer(trained, split, shown)
         for name, suite in self._suites().items() if split == "test" else ():
-            found[name] = _asked(suite, trained)
+            found[name] = _asked(name, suite, trained)
         areas = [found[name] for name in ("imitation", "preference", "retention") if name in found]
         found["overall"] = sum(areas) / len(areas) if areas else math.nan
         return Evaluated({name: found[name] for name in self.metrics if name in found}, shown)
@@ -265,21 +268,21 @@ def _more(a: float, b: float) -> float:
     return 1.0 if a > b else 0.5 if a == b else 0.0
 
 
-def _asked(suite: Suite, trained: Policy) -> float:
+def _asked(name: str, suite: Suite, trained: Policy) -> float:
     """The suite's headline, over all of its items: models are compared by the same ones."""
     measured = measure(suite, Subject.of(trained))
     for failure in measured.failures.values():
         raise ValueError(
-            f"the suite {name_of(suite)}: {len(measured.failures)} of {len(measured.items)} "
+            f"the suite {name}: {len(measured.failures)} of {len(measured.items)} "
             f"answers could not be scored ({failure.reason})"
         )
     return measured.headline.value
 
 
-def _of_suite(suite: Suite) -> Metric:
+def _of_suite(name: str, suite: Suite) -> Metric:
     better: Literal["higher", "lower"]
     better = "lower" if suite.lower_is_better(suite.headline) else "higher"
-    return Metric(f"{suite.headline} of the suite {name_of(suite)}", better, "suites")
+    return Metric(f"{suite.headline} of the suite {name}", better, "suites")
 
 
 def _mean(values: Any) -> float:
