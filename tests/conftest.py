@@ -35,6 +35,13 @@ def as_on_any_processor() -> None:
     rates.SLOW = math.inf
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cut() -> None:
+    """Nothing is waited for until it is on the disk: 27,000 times, a tenth of the suite. That it is
+    asked for is tested where it matters, and processes that tests start do wait."""
+    os.fsync = lambda _: None
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer()

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -116,6 +117,12 @@ def _options(
     """Fine-tune a language model in one stage on any mixture of feedback."""
 
 
+@cache
+def _freeze() -> None:
+    """Once in a process: later, garbage of an earlier command would be kept as well."""
+    gc.freeze()
+
+
 @contextmanager
 def loading() -> Iterator[None]:
     """Around the imports of a command that needs libraries of a million objects.
@@ -128,8 +135,7 @@ def loading() -> Iterator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # later, garbage of an earlier command would be kept as well
-            gc.freeze()
+        _freeze()
         if collecting:
             gc.enable()
 
