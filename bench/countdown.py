@@ -49,31 +49,41 @@ PROMPTS, GROUP, LONGEST, MAX_LENGTH = 16, 8, 112, 250
 """Problems of a step, completions of a problem, and tokens of a completion at most; and with its prompt
 and the longest hint before it."""
 RATE = {"rl": 3e-4, "sft": 1e-3}
+WARMUP = 10
 LAYERS, WIDTH = 3, 96
 SEEDS = (0, 1)
 QUICK: dict[str, Any] = {
     **{"PROBLEMS": 6, "EXAM": 2, "ORDERS": 1, "TEXTS": 100, "BASE_STEPS": 2},
     **{"STEPS": 2, "EVAL_STEPS": 2, "SFT_STEPS": 2, "PROMPTS": 2, "GROUP": 2, "LONGEST": 12},
+    **{"FORM": 4, "FORM_STEPS": 2},
 }
 """What `--quick` sets these to."""
 REAL: dict[str, Any] = {
-    **{"PROBLEMS": 64, "EXAM": 24, "ORDERS": 1, "STEPS": 24, "HINT_STEPS": 15, "EVAL_STEPS": 8},
-    **{"SFT_STEPS": 80, "SFT_EVAL_STEPS": 40, "PROMPTS": 4, "GROUP": 4, "LONGEST": 176},
-    **{"MAX_LENGTH": 384, "SEEDS": (0,)},
+    **{"PROBLEMS": 64, "EXAM": 40, "ORDERS": 1, "STEPS": 24, "HINT_STEPS": 15, "EVAL_STEPS": 12},
+    **{"SFT_STEPS": 80, "SFT_EVAL_STEPS": 40, "PROMPTS": 4, "GROUP": 4, "LONGEST": 64},
+    **{"MAX_LENGTH": 320, "SEEDS": (0,), "RATE": {"rl": 2e-4, "sft": 3e-4}, "WARMUP": 4},
 }
 """With `--base`: five passes over 64 solutions, and 384 completions."""
+FORM, FORM_STEPS, FORM_RATE = 64, 48, 1e-4
+"""With `--base`: other problems with worked solutions, from which the whole model learns to write
+answers in their tags before any method begins, and steps on them and their learning rate. What never
+writes an answer is never paid."""
 BASE: str | None = None
 
 GRPO = {"name": "grpo", "beta": 0.001, "entropy_coef": 0.001}
 UFT = {"name": "hinted", "entropy_coef": 0.001}
-COSINE = {"name": "cosine", "hint_steps": HINT_STEPS}
+EXAMINED: dict[str, Any] = {
+    "objective": {"demonstration": "sft", "check": GRPO},
+    "schedule": {"name": "mix", "weights": {"sft": 1.0, "grpo": 0.0}},
+}
+"""Of SFT: the problems are only examined."""
 WEIGHTS = {"hinted": 1.0, "sft": 1.0, "dpo": 1.0}
 METHODS: dict[str, dict[str, Any]] = {
     "SFT": {"stages": ["sft"]},
     "RFT": {"stages": ["rl"], "objective": GRPO},
     "SFT then RFT": {"stages": ["sft", "rl"], "objective": GRPO},
     "R3": {"stages": ["rl"], "objective": GRPO, "hint": "uniform"},
-    "UFT": {"stages": ["rl"], "objective": UFT, "hint": COSINE},
+    "UFT": {"stages": ["rl"], "objective": UFT, "hint": "cosine"},
     "mix": {"stages": ["all"], "schedule": {"name": "mix", "weights": WEIGHTS}},
     "maxright": {"stages": ["all"], "schedule": {"name": "maxright", "weights": WEIGHTS}},
 }
@@ -185,22 +195,41 @@ def files(out: Path, seed: int) -> dict[str, Path]:
     from onestage.rollout.rewards.countdown import Countdown
 
     how: dict[str, Any] = {"numbers": (3, 3), "given": GIVEN, "target": TARGET}
-    how |= {"operators": OPERATORS, "template": "short"}
+    how |= {"operators": OPERATORS, "template": "short" if BASE is None else "tinyzero"}
     folder = out / f"data{seed}"
-    found = {name: folder / f"{name}.jsonl" for name in ("train", "pairs", "exam", "text")}
-    if not found["text"].exists():
+    found = {name: folder / f"{name}.jsonl" for name in ("train", "pairs", "exam", "text", "form")}
+    if found["train"].exists():
+        return found
+    if BASE is None:
         rows = list(worked(Countdown.rows(PROBLEMS, seed=seed, **how, split="train"), seed))
-        write(found["train"], rows)
         write(found["pairs"], pairs(rows, seed))
         write(found["exam"], exam(Countdown.rows(EXAM, seed=0, **how, split="test")))
         write(found["text"], ({"text": text} for text in pretraining_text(seed, TEXTS)))
+    else:
+        drawn = list(Countdown.rows(FORM + PROBLEMS, seed=seed, **how, split="train"))
+        form, rows = drawn[:FORM], drawn[FORM:]
+        write(found["form"], form)
+        write(found["exam"], Countdown.rows(EXAM, seed=0, **how, split="test"))
+    write(found["train"], rows)
     return found
 
 
 def base(out: Path, seed: int) -> Path:
     """The pretrained model of a seed; made once."""
     model = base_folder(out, seed)
-    if not model.exists():
+    if not model.exists() and BASE is not None:
+        rows = files(out, seed)
+        form = {"name": "form", "path": str(rows["form"]), "kind": "demonstration"}
+        how = {"max_steps": FORM_STEPS, "eval_steps": FORM_STEPS, "learning_rate": FORM_RATE}
+        recipe = {
+            "model": {"name": BASE, "dtype": "float32"},
+            "data": [form, problems_of(rows)],
+            **EXAMINED,
+            "train": {**options(seed), **how},
+            **sampled(out),
+        }
+        train(recipe, model.parent)
+    elif not model.exists():
         words = tokenizer()
         words.save_pretrained(out / "tokenizer")
         recipe = {
@@ -241,26 +270,46 @@ def base(out: Path, seed: int) -> Path:
 
 
 def base_folder(out: Path, seed: int) -> Path:
-    return out / f"base{seed}" / "model" if BASE is None else Path(BASE)
+    return out / f"base{seed}" / "model"
+
+
+def problems_of(rows: dict[str, Path], hint: str = "none") -> dict[str, Any]:
+    """The stream of the problems, with their exam."""
+    how: Any = {"name": "cosine", "hint_steps": HINT_STEPS} if hint == "cosine" else hint
+    found = {"name": "problems", "path": str(rows["train"]), "kind": "check", "hint": how}
+    return {**found, "reward": "countdown", "eval_path": str(rows["exam"])}
+
+
+def sampled(out: Path) -> dict[str, Any]:
+    rollout = {"num_generations": GROUP, "max_completion_length": LONGEST}
+    return {"rollout": rollout, "cache_dir": str(out / "cache")}
+
+
+def options(seed: int) -> dict[str, Any]:
+    return {
+        "batch_size": PROMPTS,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": WARMUP,
+        "max_length": MAX_LENGTH,
+        "tokens_per_row": 2048,
+        "logging_steps": 5,
+        "eval_steps": EVAL_STEPS,
+        "save_steps": EVAL_STEPS,
+        "save_total_limit": 1,
+        "seed": seed,
+    }
 
 
 def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
     """A run of a method, with the same problems, updates and sampled completions as the others."""
     how, rows = METHODS[method], files(out, seed)
-    problems = {
-        "name": "problems",
-        "path": str(rows["train"]),
-        "kind": "check",
-        "reward": "countdown",
-    }
-    problems |= {"hint": how.get("hint", "none"), "eval_path": str(rows["exam"])}
+    problems = problems_of(rows, how.get("hint", "none"))
     demonstrations = {"name": "worked", "path": str(rows["train"]), "kind": "demonstration"}
     paired = {"name": "pairs", "path": str(rows["pairs"])}
     sections: dict[str, dict[str, Any]] = {
         "sft": {
-            "data": [demonstrations, {**problems, "hint": "none"}],  # problems are only examined
-            "objective": {"demonstration": "sft", "check": GRPO},
-            "schedule": {"name": "mix", "weights": {"sft": 1.0, "grpo": 0.0}},
+            "data": [demonstrations, problems_of(rows)],
+            **EXAMINED,
             "train": {
                 "max_steps": SFT_STEPS,
                 "eval_steps": SFT_EVAL_STEPS,
@@ -273,7 +322,7 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
             "train": {"max_steps": STEPS, "learning_rate": RATE["rl"]},
         },
         "all": {
-            "data": [demonstrations, paired, {**problems, "hint": COSINE}],
+            "data": [demonstrations, paired, problems_of(rows, "cosine")],
             "objective": {"worked": "sft", "pairs": "dpo", "problems": UFT},
             "schedule": how.get("schedule"),
             "optimum": {"given": {"hinted": -1.0}},
@@ -283,23 +332,10 @@ def recipe_of(out: Path, method: str, seed: int) -> dict[str, Any]:
     lora = {"dtype": "float32", "lora": {"r": 16, "alpha": 32}}
     common = {
         "model": {"name": str(base(out, 0)), **(lora if BASE is not None else {})},
-        "rollout": {"num_generations": GROUP, "max_completion_length": LONGEST},
-        "cache_dir": str(out / "cache"),
-    }
-    options = {
-        "batch_size": PROMPTS,
-        "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": 10,
-        "max_length": MAX_LENGTH,
-        "tokens_per_row": 2048,
-        "logging_steps": 5,
-        "eval_steps": EVAL_STEPS,
-        "save_steps": EVAL_STEPS,
-        "save_total_limit": 1,
-        "seed": seed,
+        **sampled(out),
     }
     chosen = [sections[name] for name in how["stages"]]
-    chosen = [{**section, "train": {**options, **section["train"]}} for section in chosen]
+    chosen = [{**section, "train": options(seed) | section["train"]} for section in chosen]
     if len(chosen) == 1:
         return {**common, **chosen[0]}
     streams = [demonstrations, problems]
@@ -324,7 +360,8 @@ def train(recipe: dict[str, Any], folder: Path) -> None:
 
 
 def folder_of(out: Path, method: str, seed: int) -> Path:
-    return out / f"{method.replace(' ', '_')}-{seed}"
+    name = method.replace(" ", "_")
+    return base_folder(out, seed).parent if name == "base" else out / f"{name}-{seed}"
 
 
 def one(out: Path, method: str, seed: int) -> None:
@@ -384,7 +421,7 @@ def page(out: Path) -> None:
         method: {
             str(s): curves(out, method, s) for s in SEEDS if folder_of(out, method, s).exists()
         }
-        for method in METHODS
+        for method in (*METHODS, *["base"] * (BASE is not None))
     }
     RESULTS.mkdir(exist_ok=True)
     name = "countdown" if BASE is None else "countdown_real"
@@ -429,7 +466,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("method", nargs="?")
     parser.add_argument("seed", nargs="?", type=int)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", help="all; with --base, those of one kind of data")
     parser.add_argument("--seeds", nargs="*", type=int)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--base", help="a pretrained model folder, in the place of one made here")
@@ -446,7 +483,8 @@ def main() -> None:
         one(out, given.method, given.seed)
     elif given.what == "run":
         more = ["--quick"] * given.quick + ["--base", given.base] * bool(given.base)
-        run(out, given.methods, given.seeds or list(SEEDS), given.jobs, more)
+        alone = (m for m in METHODS if BASE is None or METHODS[m]["stages"] != ["all"])
+        run(out, given.methods or list(alone), given.seeds or list(SEEDS), given.jobs, more)
     else:
         page(out)
 

@@ -292,6 +292,29 @@ def test_countdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         parse_recipe(bench.recipe_of(tmp_path, method, 0))
 
 
+def test_countdown_on_a_pretrained_model(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learns the form of an answer first, on problems that no method trains on, and is examined;
+    hints end where this run's do."""
+    bench = importlib.import_module("countdown")
+    for name in (*bench.REAL, *bench.QUICK, "BASE"):
+        monkeypatch.setattr(bench, name, getattr(bench, name))
+    words = ["--base", str(model_folder), "--quick"]
+    monkeypatch.setitem(bench.REAL, "MAX_LENGTH", 2000)  # of a tokenizer of letters
+    run("countdown", "one", str(tmp_path), "base", "0", *words, monkeypatch=monkeypatch)
+    (exam,) = bench.curves(tmp_path, "base", 0)
+    assert exam["step"] == bench.FORM_STEPS == 2
+    rows = bench.files(tmp_path, 0)
+    form, train = ({line for line in rows[n].open()} for n in ("form", "train"))
+    assert (len(form), len(train), len(form & train)) == (4, 6, 0)
+    for method in ("SFT then RFT", "RFT", "R3", "UFT"):
+        recipe = bench.recipe_of(tmp_path, method, 0)
+        assert parse_recipe(recipe).model.name == str(tmp_path / "base0" / "model")
+    assert recipe["data"][0]["hint"]["hint_steps"] == bench.HINT_STEPS == 15
+    assert "</think>" in bench.json.loads(rows["train"].read_text().split("\n")[0])["completion"]
+
+
 @needs_data
 def test_the_trade_off(data: str, tokenizer_folder: Path, tmp_path: Path) -> None:
     """The recipe of every method, and the run of one."""
