@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.tiny import TINY, make_tokenizer, tiny_llama, write_rows
 from transformers import PreTrainedTokenizerFast
 
 from onestage.models import rates
+from onestage.rollout.rewards import _pool as pool
 
 # The console reads its width when it is made: a width set outside would fold what tests look for.
 os.environ.pop("COLUMNS", None)
@@ -40,6 +42,14 @@ def no_power_cut() -> None:
     """Nothing is waited for until it is on the disk: 27,000 times, a tenth of the suite. That it is
     asked for is tested where it matters, and processes that tests start do wait."""
     os.fsync = lambda _: None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_checker() -> Iterator[None]:
+    """One process that checks answers, where a second would start and import for two of them."""
+    with closing(pool.Pool(workers=1)) as alone:
+        pool._shared = alone
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from typer.testing import CliRunner
 from experiments.real import known, mixture, model
 from experiments.real.__main__ import app
 from onestage.report.page import read_folders
-from onestage.rollout.rewards import _pool as pool
 
 pytest.importorskip("lm_eval.tasks", reason="extra: eval")
 
@@ -59,15 +57,6 @@ def test_questions_have_one_right_answer() -> None:
     assert france["choices"][france["gold"]] == "Paris"
 
 
-@pytest.fixture
-def one_checker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One process that checks answers, where a second would import the benchmark for two of them."""
-    with closing(pool.Pool(workers=1)) as alone:
-        monkeypatch.setattr(pool, "_shared", alone)
-        yield
-
-
-@pytest.mark.usefixtures("one_checker")
 def test_the_whole_path_with_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three ways, an evaluation with their base beside, and a page with a verdict."""
     monkeypatch.chdir(tmp_path)
