@@ -216,8 +216,10 @@ def files(out: Path, seed: int) -> dict[str, Path]:
 
 def base(out: Path, seed: int) -> Path:
     """The pretrained model of a seed; made once."""
-    model = base_folder(out, seed)
-    if not model.exists() and BASE is not None:
+    model = folder_of(out, "base", seed) / "model"
+    if model.exists():
+        return model
+    if BASE is not None:
         rows = files(out, seed)
         form = {"name": "form", "path": str(rows["form"]), "kind": "demonstration"}
         how = {"max_steps": FORM_STEPS, "eval_steps": FORM_STEPS, "learning_rate": FORM_RATE}
@@ -228,8 +230,7 @@ def base(out: Path, seed: int) -> Path:
             "train": {**options(seed), **how},
             **sampled(out),
         }
-        train(recipe, model.parent)
-    elif not model.exists():
+    else:
         words = tokenizer()
         words.save_pretrained(out / "tokenizer")
         recipe = {
@@ -265,12 +266,8 @@ def base(out: Path, seed: int) -> Path:
             },
             "cache_dir": str(out / "cache"),
         }
-        train(recipe, model.parent)
+    train(recipe, model.parent)
     return model
-
-
-def base_folder(out: Path, seed: int) -> Path:
-    return out / f"base{seed}" / "model"
 
 
 def problems_of(rows: dict[str, Path], hint: str = "none") -> dict[str, Any]:
@@ -360,8 +357,7 @@ def train(recipe: dict[str, Any], folder: Path) -> None:
 
 
 def folder_of(out: Path, method: str, seed: int) -> Path:
-    name = method.replace(" ", "_")
-    return base_folder(out, seed).parent if name == "base" else out / f"{name}-{seed}"
+    return out / f"{method.replace(' ', '_')}-{seed}"
 
 
 def one(out: Path, method: str, seed: int) -> None:
@@ -378,9 +374,8 @@ def one(out: Path, method: str, seed: int) -> None:
 def run(out: Path, methods: list[str], seeds: list[int], jobs: int, more: list[str]) -> None:
     """Everything that is not there yet, in processes of one thread; `more`: words for each."""
     out.mkdir(parents=True, exist_ok=True)
-    bases = [] if base_folder(out, 0).exists() else [("base", 0)]
-    runs = [(m, s) for s in seeds for m in methods if not (folder_of(out, m, s) / "model").exists()]
-    for todo in (bases, runs):
+    for wanted in ([("base", 0)], [(method, seed) for seed in seeds for method in methods]):
+        todo = [job for job in wanted if not (folder_of(out, *job) / "model").exists()]
         with ThreadPoolExecutor(jobs) as pool:
             for failed in pool.map(lambda job: _apart(out, *job, more), todo):
                 if failed:

@@ -310,7 +310,7 @@ def test_countdown_on_a_pretrained_model(
     assert (len(form), len(train), len(form & train)) == (4, 6, 0)
     for method in ("SFT then RFT", "RFT", "R3", "UFT"):
         recipe = bench.recipe_of(tmp_path, method, 0)
-        assert parse_recipe(recipe).model.name == str(tmp_path / "base0" / "model")
+        assert parse_recipe(recipe).model.name == str(tmp_path / "base-0" / "model")
     assert recipe["data"][0]["hint"]["hint_steps"] == bench.HINT_STEPS == 15
     assert "</think>" in bench.json.loads(rows["train"].read_text().split("\n")[0])["completion"]
 
