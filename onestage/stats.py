@@ -55,6 +55,21 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, n, sd)
 
 
+def pooled(samples: Sequence[Interval]) -> Interval:
+    """The interval of all values of several samples, from the mean, spread and size of each: the same as
+    `interval` of all the values. Samples of one value, whose spread is not known, are left out, unless
+    there are no others."""
+    several = [one for one in samples if one.n > 1]
+    if len(several) < 2:
+        return several[0] if several else samples[0]
+    n = sum(one.n for one in several)
+    mean = math.fsum(one.n * one.mean for one in several) / n
+    squares = math.fsum((one.n - 1) * one.sd**2 + one.n * (one.mean - mean) ** 2 for one in several)
+    sd = math.sqrt(squares / (n - 1))
+    half = critical(n - 1) * sd / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n, sd)
+
+
 def weighted(parts: Sequence[tuple[float, float]]) -> Interval:
     """The ratio of sums over (sum, number of units) pairs, with its interval over the pairs.
 
@@ -207,8 +222,10 @@ POWER = 0.8
 """Of a planned study: how often it is to find what there is."""
 
 
-def seeds_needed(distance: float, sd: float, most: int = 1000) -> int | None:
-    """Fewest seeds (4 to `most`) with which a two-sided t-test at 5 % tells a true mean from a limit
+def seeds_needed(
+    distance: float, sd: float, most: int = 1000, alpha: float = 1 - LEVEL
+) -> int | None:
+    """Fewest seeds (4 to `most`) with which a two-sided t-test at `alpha` tells a true mean from a limit
     that is `distance` away, in 80 % of studies; None where more are needed. By the noncentral t."""
     if not (distance > 0 and math.isfinite(sd)):
         return None
@@ -217,7 +234,7 @@ def seeds_needed(distance: float, sd: float, most: int = 1000) -> int | None:
     from scipy.stats import nct
 
     def power(n: int) -> float:
-        return float(nct.sf(critical(n - 1), n - 1, distance / sd * math.sqrt(n)))
+        return float(nct.sf(_quantile(n - 1, 1 - alpha / 2), n - 1, distance / sd * math.sqrt(n)))
 
     low, high = 4, most
     if power(high) < POWER:

@@ -34,7 +34,7 @@ def judged(
                 **{"metric": claim.metric, "direction": claim.direction, "margin": claim.margin},
                 **{"design": claim.design, "overturned_by": claim.overturned_by},
                 **{"decided": str(claim.decided or ""), "withdrawn": claim.withdrawn},
-                **{"asked_again": claim.asked_again},
+                **{"asked_again": claim.asked_again, "asked_otherwise": claim.asked_otherwise},
                 **asdict(whole),
                 **{"study": study.name, "parts": [asdict(part) for part in some]},
             }

@@ -138,7 +138,10 @@ class Claim(Section):
     """Why this says nothing of what the paper claims; its verdict is then not given."""
     asked_again: str = ""
     """The study that asks this once more on seeds of its own, where it is undecided here: the ledger
-    counts its verdict there, and not twice."""
+    counts its verdict there, over the seeds of both, and not twice."""
+    asked_otherwise: str = ""
+    """Why the seeds of studies that asked this before do not count here, as other settings. That it was
+    asked does."""
 
     @model_validator(mode="after")
     def _one(self) -> Claim:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from onestage.report.claims import asked_again
 from onestage.runfolder import read_json
+from onestage.studies.asks import Judged, over_all
 from onestage.studies.verdicts import Verdict
 
 HEAD = """# Claims
@@ -23,8 +24,9 @@ one does and others do not ("better than each"), and *undecided* else: then a li
 would decide it, were the difference as measured. Verdicts are adjusted for the number of claims of a
 study (Holm); fewer than four seeds decide nothing. A claim is *withdrawn* where what we ran does not
 answer what the paper says; [changed readings](withdrawn.md) have their dates. What is undecided may be
-*asked again* by another study, on seeds that it was not run on: then it counts there. The same budget
-for all, the same number of tuning trials, on the validation split of seeds that are not reported.
+*asked again* by another study, on seeds that it was not run on: then it counts there, over the seeds of
+all that asked, and its p is doubled for each time that it had been asked before. The same budget for
+all, the same number of tuning trials, on the validation split of seeds that are not reported.
 """
 
 
@@ -33,14 +35,20 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
     counts: dict[str, int] = dict.fromkeys(get_args(Verdict), 0)
     body: list[str] = []
     found = {folder: read_json(folder / "study.json") for folder in folders}
-    studies = {told["name"] for told in found.values()}
+    judged = over_all(
+        {
+            told["name"]: Judged(told.get("seeds", []), read_json(folder / "claims.json"))
+            for folder, told in found.items()
+        }
+    )
+    studies = set(judged)
     for folder, told in found.items():
-        entries = read_json(folder / "claims.json")
+        entries = judged[told["name"]]
         body += _opening(folder, told, beside)
         body += ["| claim | paper | ours | verdict |", "|---|---|---|---|"]
         body += [_line(entry, studies) for entry in entries]
         for entry in entries:
-            verdict = OLD.get(entry["verdict"], entry["verdict"])
+            verdict: str = OLD.get(entry["verdict"]) or entry["verdict"]
             counted = AGAIN if asked_again(entry) in studies else verdict
             counts[counted] = counts.get(counted, 0) + 1
         body += _changed(told)
@@ -78,12 +86,17 @@ def _changed(told: Mapping[str, Any]) -> list[str]:
 
 
 def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
-    ours = [
-        f"{part['says']}: {part['mean']:+.3f} [{part['low']:+.3f}, {part['high']:+.3f}]{_narrow(part)}"
-        if part["n"] > 1
-        else f"{part['says']}: {_nothing(part)}"
-        for part in entry["parts"]
-    ]
+    ours = "; ".join(f"{part['says']}: {_figures(part)}" for part in entry["parts"])
+    if entry.get("asks"):
+        seeds = max(part["n"] for part in entry["parts"])
+        here = "; ".join(map(_figures, entry["here"]))
+        alone = all(a["n"] == b["n"] for a, b in zip(entry["parts"], entry["here"], strict=True))
+        why = entry.get("asked_otherwise") or "for other differences"
+        ours += (
+            f" (asked {entry['asks']} times; seeds of this one alone: {why})"
+            if alone
+            else f" ({seeds} seeds, asked {entry['asks']} times; of this one alone: {here})"
+        )
     asked = " of at least" if entry.get("direction") in ("more", "less") else ""
     margin = f" (margin{asked} {entry['margin']})" if entry.get("margin") else ""
     source = f" *{entry['source']}*" if entry.get("source") else ""
@@ -92,18 +105,17 @@ def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
     cells = [
         f"{entry['claim']}{source}{design}",
         entry.get("paper", ""),
-        f"{entry['metric']}{margin}: " + "; ".join(ours),
+        f"{entry['metric']}{margin}: {ours}",
         " ".join([f"**{entry['verdict']}**", *_sureness(entry), *again]),
     ]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _nothing(part: Mapping[str, Any]) -> str:
-    return str(part.get("absent") or f"too few seeds ({part['n']})")
-
-
-def _narrow(part: Mapping[str, Any]) -> str:
-    return " (too narrow: settings as chosen)" if part.get("narrow") else ""
+def _figures(part: Mapping[str, Any]) -> str:
+    if part["n"] < 2:
+        return str(part.get("absent") or f"too few seeds ({part['n']})")
+    narrow = " (too narrow: settings as chosen)" if part.get("narrow") else ""
+    return f"{part['mean']:+.3f} [{part['low']:+.3f}, {part['high']:+.3f}]{narrow}"
 
 
 def _sureness(entry: Mapping[str, Any]) -> list[str]:

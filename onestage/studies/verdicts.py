@@ -51,15 +51,21 @@ class Difference:
     """Why there is nothing to compare: no setting of a method was fit to be reported."""
 
 
-def difference(says: str, found: Interval, direction: Direction, margin: float) -> Difference:
-    """The verdict on one difference, before it is adjusted for being one of several."""
-    p = _p(found, direction, margin)
+def difference(
+    says: str, found: Interval, direction: Direction, margin: float, looks: int = 1
+) -> Difference:
+    """The verdict on one difference, before it is adjusted for being one of several.
+
+    looks: how often it was asked; p is doubled for each time before this one (`asks`).
+    """
+    paid = 2 ** (looks - 1)
+    p = {verdict: min(1.0, paid * value) for verdict, value in _p(found, direction, margin).items()}
     sure = [verdict for verdict, value in p.items() if value <= ALPHA]
     enough = found.n >= FEWEST
     verdict: Verdict = sure[0] if sure and enough else "undecided"
     known = [value for value in p.values() if not math.isnan(value)]
     least = p.get(verdict, min(known, default=math.nan))
-    seeds = None if verdict != "undecided" else _seeds(found, direction, margin)
+    seeds = None if verdict != "undecided" else _seeds(found, direction, margin, ALPHA / paid)
     return Difference(says, found.mean, found.low, found.high, found.n, verdict, least, seeds)
 
 
@@ -82,7 +88,7 @@ def _p(found: Interval, direction: Direction, margin: float) -> dict[Verdict, fl
     }
 
 
-def _seeds(found: Interval, direction: Direction, margin: float) -> int | None:
+def _seeds(found: Interval, direction: Direction, margin: float, alpha: float) -> int | None:
     """How many would decide: by the limit that is farthest from the mean as measured."""
     size = abs(found.mean)
     if direction == "same":
@@ -92,7 +98,7 @@ def _seeds(found: Interval, direction: Direction, margin: float) -> int | None:
         distance = ahead + margin if ahead > -margin else size
     else:
         distance = size if size >= margin else margin - size
-    return seeds_needed(distance, found.sd)
+    return seeds_needed(distance, found.sd, alpha=alpha)
 
 
 @dataclass(frozen=True)
