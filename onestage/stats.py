@@ -55,21 +55,6 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, n, sd)
 
 
-def pooled(samples: Sequence[Interval]) -> Interval:
-    """The interval of all values of several samples, from the mean, spread and size of each: the same as
-    `interval` of all the values. Samples of one value, whose spread is not known, are left out, unless
-    there are no others."""
-    several = [one for one in samples if one.n > 1]
-    if len(several) < 2:
-        return several[0] if several else samples[0]
-    n = sum(one.n for one in several)
-    mean = math.fsum(one.n * one.mean for one in several) / n
-    squares = math.fsum((one.n - 1) * one.sd**2 + one.n * (one.mean - mean) ** 2 for one in several)
-    sd = math.sqrt(squares / (n - 1))
-    half = critical(n - 1) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, sd)
-
-
 def weighted(parts: Sequence[tuple[float, float]]) -> Interval:
     """The ratio of sums over (sum, number of units) pairs, with its interval over the pairs.
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onestage.report.claims import asked_again
-from onestage.stats import Interval, critical, pooled
+from onestage.stats import Interval, critical
 from onestage.studies.verdicts import Difference, difference, together
 
 Entry = Mapping[str, Any]
@@ -112,3 +112,18 @@ def _interval(part: Mapping[str, Any]) -> Interval:
         return Interval(math.nan if mean is None else mean, math.nan, math.nan, n)
     half = max(mean - part["low"], part["high"] - mean)
     return Interval(mean, part["low"], part["high"], n, half / critical(n - 1) * math.sqrt(n))
+
+
+def pooled(samples: Sequence[Interval]) -> Interval:
+    """The interval of all values of several samples, from the mean, spread and size of each: the same as
+    `interval` of all the values. Samples of one value, whose spread is not known, are left out, unless
+    there are no others."""
+    several = [one for one in samples if one.n > 1]
+    if len(several) < 2:
+        return several[0] if several else samples[0]
+    n = sum(one.n for one in several)
+    mean = math.fsum(one.n * one.mean for one in several) / n
+    squares = math.fsum((one.n - 1) * one.sd**2 + one.n * (one.mean - mean) ** 2 for one in several)
+    sd = math.sqrt(squares / (n - 1))
+    half = critical(n - 1) * sd / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n, sd)

@@ -13,8 +13,8 @@ import pytest
 from scipy import stats
 
 from onestage.runfolder import write_json
-from onestage.stats import Interval, interval, pooled
-from onestage.studies.asks import Judged, over_all
+from onestage.stats import Interval, interval
+from onestage.studies.asks import Judged, over_all, pooled
 from onestage.studies.ledger import ledger
 from onestage.studies.verdicts import difference, together
 
