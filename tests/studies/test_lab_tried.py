@@ -70,3 +70,14 @@ def test_a_base_that_is_never_right_sometimes(base: Any, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="tried may be larger"):
         write_tried(tmp_path, base, tmp_path / "x", 1, seed=0, say=print)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_base_that_ends_at_once_has_said_nothing(
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row without text is refused by whoever reads it: three bases of 25 answered so once."""
+    prompt = PROBLEMS[0]["prompt"]
+    silent = [Drawn("", True), Drawn(" rice.", True), Drawn(" the food is barley.", True)]
+    monkeypatch.setitem(SAID, prompt, silent)
+    write_tried(tmp_path, base, tmp_path / "x", 8, seed=0, say=print)
+    assert rows(tmp_path / "x", "said.test") == [{"prompt": prompt, "completion": " rice."}]

@@ -39,7 +39,8 @@ def write_tried(base: Path, world: Rows, folder: Path, number: int, *, seed: int
 
     `solved.train.jsonl`: problems that it sometimes answers rightly; `right.train.jsonl`: its own right
     answers to them, and `given.train.jsonl`: others', `EACH` a problem; `said.validation.jsonl` and
-    `said.test.jsonl`: what it answers, right or wrong, a fourth of the tries.
+    `said.test.jsonl`: what it answers, right or wrong, a fourth of the tries (where it ends its answer,
+    and says something).
 
     number: answers of the base to each problem. Raises `ValueError` where it solves none of them
     sometimes.
@@ -58,7 +59,9 @@ def write_tried(base: Path, world: Rows, folder: Path, number: int, *, seed: int
             found |= _sorted_out(problems, by_problem, seed)
         else:
             both = zip(prompts, answers, strict=True)
-            found[f"said.{split}"] = [_row(prompt, one) for prompt, one in both if one.ended]
+            # One that ends at once has said nothing, and a row needs text.
+            whole = [(prompt, one) for prompt, one in both if one.ended and one.text.strip()]
+            found[f"said.{split}"] = [_row(prompt, one) for prompt, one in whole]
     solved = len(found["solved.train"])
     if not solved:
         raise ValueError(
