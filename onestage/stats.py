@@ -50,7 +50,11 @@ def interval(values: Sequence[float]) -> Interval:
     mean = math.fsum(values) / n if n else math.nan
     if n < 2:
         return Interval(mean, math.nan, math.nan, n)
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    return student(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)), n)
+
+
+def student(mean: float, sd: float, n: int) -> Interval:
+    """Student's interval at 95 % of the mean of n values, two or more, of this spread."""
     half = critical(n - 1) * sd / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n, sd)
 
@@ -68,9 +72,7 @@ def weighted(parts: Sequence[tuple[float, float]]) -> Interval:
     if n < 2:
         return Interval(mean, math.nan, math.nan, n)
     squares = math.fsum((total - mean * size) ** 2 for total, size in parts)
-    sd = math.sqrt(squares / (n - 1)) * n / units
-    half = critical(n - 1) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, sd)
+    return student(mean, math.sqrt(squares / (n - 1)) * n / units, n)
 
 
 def another(found: Interval, n: int) -> float:

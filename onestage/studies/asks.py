@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onestage.report.claims import asked_again
-from onestage.stats import Interval, critical
+from onestage.stats import Interval, critical, student
 from onestage.studies.verdicts import Difference, difference, together
 
 Entry = Mapping[str, Any]
@@ -32,8 +32,9 @@ class Judged:
 
 def over_all(studies: Mapping[str, Judged]) -> dict[str, list[Entry]]:
     """The claims of every study by its name. What others left to it, and it to none, has the differences
-    and the verdict of all seeds, and beside them `asks` (how many studies) and `here` (its own parts).
-    Seeds do not count where a study asked for another number of differences or says `asked_otherwise`.
+    and the verdict of all seeds, and beside them `asks` (how many studies), `counted` (those whose seeds
+    count: of other settings, `asked_otherwise`, or another number of differences they do not) and `here`
+    (its own parts).
 
     Raises `ValueError` where a seed is in two asks.
     """
@@ -55,7 +56,9 @@ def _of_study(name: str, studies: Mapping[str, Judged]) -> list[Entry]:
     ]
     found: list[Entry] = []
     for entry, asks, some, whole in zip(claims, asked, parts, together(parts), strict=True):
-        more = {"asks": len(asks), "here": entry["parts"]} if len(asks) > 1 else {}
+        more: dict[str, Any] = {}
+        if len(asks) > 1:
+            more = {"asks": len(asks), "counted": len(_same(asks)), "here": entry["parts"]}
         judged = {} if some is None else {"parts": [asdict(part) for part in some]}
         found.append({**entry, **asdict(whole), **judged, **more})
     return found
@@ -89,19 +92,25 @@ def _before(
 def _parts(asks: Sequence[Entry]) -> Iterator[Difference]:
     """The differences of the last ask, which comes first, over the seeds of all that asked for the same.
     Of the others only the looks count."""
-    entry, same = asks[0], []
-    for one in asks:
-        if len(one["parts"]) != len(entry["parts"]):
-            break
-        same.append(one["parts"])
-        if one.get("asked_otherwise"):
-            break
-    for part, *others in zip(*same, strict=True):
+    entry = asks[0]
+    for part, *others in zip(*(one["parts"] for one in _same(asks)), strict=True):
         found = pooled([_interval(one) for one in (part, *others)])
         direction, margin = entry.get("direction", "more"), entry.get("margin", 0.0)
         judged = difference(part["says"], found, direction, margin, looks=len(asks))
         narrow = any(one.get("narrow") for one in (part, *others))
         yield replace(judged, narrow=narrow, absent=part.get("absent", ""))
+
+
+def _same(asks: Sequence[Entry]) -> list[Entry]:
+    """Those that asked for the same as the last, which comes first."""
+    same: list[Entry] = []
+    for one in asks:
+        if len(one["parts"]) != len(asks[0]["parts"]):
+            break
+        same.append(one)
+        if one.get("asked_otherwise"):
+            break
+    return same
 
 
 def _interval(part: Mapping[str, Any]) -> Interval:
@@ -124,6 +133,4 @@ def pooled(samples: Sequence[Interval]) -> Interval:
     n = sum(one.n for one in several)
     mean = math.fsum(one.n * one.mean for one in several) / n
     squares = math.fsum((one.n - 1) * one.sd**2 + one.n * (one.mean - mean) ** 2 for one in several)
-    sd = math.sqrt(squares / (n - 1))
-    half = critical(n - 1) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, sd)
+    return student(mean, math.sqrt(squares / (n - 1)), n)

@@ -90,11 +90,10 @@ def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
     if entry.get("asks"):
         seeds = max(part["n"] for part in entry["parts"])
         here = "; ".join(map(_figures, entry["here"]))
-        alone = all(a["n"] == b["n"] for a, b in zip(entry["parts"], entry["here"], strict=True))
         why = entry.get("asked_otherwise") or "for other differences"
         ours += (
             f" (asked {entry['asks']} times; seeds of this one alone: {why})"
-            if alone
+            if entry["counted"] == 1
             else f" ({seeds} seeds, asked {entry['asks']} times; of this one alone: {here})"
         )
     asked = " of at least" if entry.get("direction") in ("more", "less") else ""
