@@ -141,7 +141,10 @@ def main() -> None:
     )
     parser.add_argument("--updates", type=int, default=30)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--held", type=int, default=48, help="rows to validate on, and to test on")
+    parser.add_argument("--held", type=int, default=48, help="rows to test on")
+    parser.add_argument(
+        "--held-tuning", type=int, help="rows to validate trials on; default: as --held"
+    )
     parser.add_argument("--longest", type=int, default=700, help="characters of a row")
     parser.add_argument(
         "--dtype", default="float32", help="of what is trained and measured (auto: as saved)"
@@ -160,7 +163,8 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     chat = AutoTokenizer.from_pretrained(given.base).chat_template is not None
-    sizes = [QUICK] * 3 if given.quick else [given.held, given.held, TRAIN]
+    tuning = given.held if given.held_tuning is None else given.held_tuning
+    sizes = [QUICK] * 3 if given.quick else [tuning, given.held, TRAIN]
     splits = dict(zip(SPLITS, sizes, strict=True))
     file = HERE.parent / "studies" / f"{given.study}.yaml"
     write(given.data, given.out / "data", chat, splits, given.longest, kinds(file))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 
 from onestage import models
@@ -53,6 +54,11 @@ METRICS = {
         "pairs in which the chosen answer gained more on the base than the rejected"
     ),
     "pair_accuracy": Metric("pairs in which the chosen answer is the likelier", group="preference"),
+    "pair_loss": Metric(
+        "DPO's loss on held-out pairs at beta .1, against the base (there: log 2)",
+        "lower",
+        "preference",
+    ),
     "score_rank": Metric("Spearman's rho of implicit reward and score", group="preference"),
     "label_gap": Metric("nats that good answers gained more than bad ones", group="preference"),
     "retention": Metric("e^-(loss - the base's loss) on plain text, at most 1"),
@@ -61,6 +67,8 @@ METRICS = {
     "length": Metric("tokens of a greedy answer", None, "answers"),
     "stops": Metric("greedy answers that end by themselves", "higher", "answers"),
 }
+BETA = 0.1
+"""Of `pair_loss`, whatever a method trains with: DPO's usual one, and Fernando et al.'s."""
 KINDS = ("demonstration", "pair", "score", "label", "text")
 Logps = list[tuple[float, int]]
 """Sum of log-probabilities and number of tokens, a response."""
@@ -229,10 +237,12 @@ def _demonstrations(records: list[Encoded], mine: Logps, before: Logps) -> dict[
 def _pairs(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, float]:
     gained = _rewards(mine, before)
     chosen, rejected = gained[::2], gained[1::2]
+    apart = torch.tensor(chosen, dtype=torch.double) - torch.tensor(rejected, dtype=torch.double)
     logps = [logp for logp, _ in mine]
     return {
         "preference": _mean(_more(a, b) for a, b in zip(chosen, rejected, strict=True)),
         "pair_accuracy": _mean(_more(a, b) for a, b in zip(logps[::2], logps[1::2], strict=True)),
+        "pair_loss": -float(F.logsigmoid(BETA * apart).mean()),
     }
 
 
