@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -115,22 +116,26 @@ def strange(file: Path, name: str, base: Path) -> dict[str, Any]:
     }
 
 
-def test_how_far_a_model_has_moved_on_real_text(tmp_path: Path, model_folder: Path) -> None:
-    """The KL of a folder's world, by plain transformers over the whole vocabulary."""
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    base = AutoModelForCausalLM.from_pretrained(model_folder)
-    moved = AutoModelForCausalLM.from_pretrained(model_folder)
+def a_base_and_another(base: Path, to: Path) -> tuple[Any, Any]:
+    """The base, and the same with some noise, which is saved in the folder `to`."""
+    AutoTokenizer.from_pretrained(base).save_pretrained(to)
+    models = [AutoModelForCausalLM.from_pretrained(base) for _ in range(2)]
     torch.manual_seed(1)
     with torch.no_grad():
-        for weight in moved.parameters():
+        for weight in models[1].parameters():
             weight.add_(torch.randn_like(weight) * 0.05)
-    moved.save_pretrained(tmp_path / "moved")
-    tokenizer.save_pretrained(tmp_path / "moved")
+    models[1].save_pretrained(to)
+    return models[0], models[1]
+
+
+def test_how_far_a_model_has_moved_on_real_text(tmp_path: Path, model_folder: Path) -> None:
+    """The KL of a folder's world, by plain transformers over the whole vocabulary."""
+    base, moved = a_base_and_another(model_folder, tmp_path / "moved")
     (tmp_path / "data").mkdir()
     texts = ["one two three", "four five six seven eight nine"]
     write_rows(tmp_path / "data" / "text.test.jsonl", [{"text": text} for text in texts])
     world = world_of({"name": "folder", "model": str(model_folder), "data": str(tmp_path / "data")})
-    encoder = Encoder(tokenizer, 64, "drop")
+    encoder = Encoder(AutoTokenizer.from_pretrained(model_folder), 64, "drop")
     apart = []
     for record in encoder.encode_responses(read(tmp_path / "data" / "text.test.jsonl")):
         ids = torch.tensor(record.paths[0].ids.astype("int64"))[None]
@@ -141,6 +146,36 @@ def test_how_far_a_model_has_moved_on_real_text(tmp_path: Path, model_folder: Pa
     found = world.evaluate(Ground(model_folder, tmp_path / "data"), tmp_path / "moved", 0, "test")
     assert float(torch.cat(apart).mean()) > 0.01
     assert found.metrics["text_kl"] == pytest.approx(float(torch.cat(apart).mean()), rel=1e-4)
+
+
+def test_the_loss_of_held_out_pairs(tmp_path: Path, model_folder: Path) -> None:
+    """DPO's (Rafailov et al., equation 7) at beta .1, by plain transformers."""
+    both = a_base_and_another(model_folder, tmp_path / "moved")
+    data = tmp_path / "data"
+    data.mkdir()
+    pairs = [
+        {"prompt": "one two", "chosen": " three four", "rejected": " nine"},
+        {"prompt": "five", "chosen": " six", "rejected": " one two three"},
+    ]
+    write_rows(data / "pair.test.jsonl", pairs)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    losses = []
+    for record in Encoder(tokenizer, 64, "drop").encode_responses(read(data / "pair.test.jsonl")):
+        gained = []
+        for path in record.paths:
+            ids, ((start, end),) = torch.tensor(path.ids.astype("int64")), path.spans
+            with torch.no_grad():
+                old, new = (model(ids[None]).logits[0].log_softmax(-1) for model in both)
+            asked = range(start, end)
+            gained.append(sum(float((new - old)[at - 1, ids[at]]) for at in asked))
+        losses.append(math.log1p(math.exp(-0.1 * (gained[0] - gained[1]))))
+    world = world_of({"name": "folder", "model": str(model_folder), "data": str(data)})
+    ground = Ground(model_folder, data)
+    found = world.evaluate(ground, tmp_path / "moved", 0, "test").metrics
+    assert abs(losses[0] - math.log(2)) > 1e-3
+    assert found["pair_loss"] == pytest.approx(sum(losses) / 2, rel=1e-4)
+    at_start = world.evaluate(ground, model_folder, 0, "test").metrics
+    assert at_start["pair_loss"] == pytest.approx(math.log(2))
 
 
 def test_suites_are_asked_of_what_is_reported(tmp_path: Path, model_folder: Path) -> None:
