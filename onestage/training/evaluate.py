@@ -70,8 +70,13 @@ def term_losses(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
     return _losses(_gathered(run, terms))
 
 
-def by_record(run: Run, records: Sequence[Encoded]) -> list[tuple[float, float]]:
-    """The loss of each record summed over its units, and their number; the same on every process."""
+def by_record(
+    run: Run, records: Sequence[Encoded], term: str | None = None
+) -> list[tuple[float, float]]:
+    """The loss of each record summed over its units, and their number; the same on every process.
+
+    term: its loss alone; default: of all terms.
+    """
     tally = Tally()
     with run.policy.evaluating():
         for start in range(0, len(records), CHUNK):
@@ -80,7 +85,7 @@ def by_record(run: Run, records: Sequence[Encoded]) -> list[tuple[float, float]]
             groups = [str(start + place) for place in range(len(part))]
             for row in run.devices.deal(batch.rows):
                 _, losses = row_terms(run, row, batch)
-                tally.add(losses.values(), groups)
+                tally.add([x for name, x in losses.items() if term in (None, name)], groups)
     sums = _gathered(run, tally).sums
     return [sums.get((str(n), "loss"), (0.0, 0.0)) for n in range(len(records))]
 

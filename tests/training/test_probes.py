@@ -343,6 +343,30 @@ def test_a_measurement_of_f_star_that_was_cut_off_is_not_taken(
     assert not list((tmp_path / "cache" / "optimum").glob("*/optimum.json"))
 
 
+def test_an_f_star_of_other_rows_may_be_above_the_start_by_chance(
+    probed: Make, tmp_path: Path
+) -> None:
+    """Without held-out rows it is the mean of some training records, and the start's of a few others:
+    SmolLM2's SFT alone ended at 2.03, and the four records of its start had 1.997."""
+    said: list[str] = []
+
+    def begun(recipe: dict[str, Any], sft: float) -> list[dict[str, Any]]:
+        recipe["optimum"] = {"given": {"sft": sft, "dpo": 0.1}}
+        return go(recipe, tmp_path / f"{len(list(tmp_path.iterdir()))}", say=said.append)
+
+    def refused(recipe: dict[str, Any], sft: float) -> float:
+        with pytest.raises(RecipeError, match=r"f\* of sft is .* starts with a loss of") as error:
+            begun(recipe, sft)
+        return float(str(error.value).split("a loss of ")[1].split(";")[0])
+
+    start = refused(probed(), 100.0)
+    last = begun(probed(), start + 0.01)[-1]
+    (line,) = [line for line in said if "differ by more by chance" in line]
+    assert f"f* of sft is {start + 0.01}, but the model starts with a loss of {start:.6g}" in line
+    assert last["step"] == 6
+    refused(held_out(probed()), refused(held_out(probed()), 100.0) + 0.01)  # of the same rows
+
+
 def test_an_f_star_above_the_loss_is_refused(probed: Make, tmp_path: Path) -> None:
     for recipe in (held_out(probed()), probed()):
         recipe["optimum"] = {"given": {"dpo": 0.9}}
