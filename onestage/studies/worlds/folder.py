@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
 from onestage import models
@@ -237,12 +237,13 @@ def _demonstrations(records: list[Encoded], mine: Logps, before: Logps) -> dict[
 def _pairs(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, float]:
     gained = _rewards(mine, before)
     chosen, rejected = gained[::2], gained[1::2]
-    apart = torch.tensor(chosen, dtype=torch.double) - torch.tensor(rejected, dtype=torch.double)
     logps = [logp for logp, _ in mine]
     return {
         "preference": _mean(_more(a, b) for a, b in zip(chosen, rejected, strict=True)),
         "pair_accuracy": _mean(_more(a, b) for a, b in zip(logps[::2], logps[1::2], strict=True)),
-        "pair_loss": -float(F.logsigmoid(BETA * apart).mean()),
+        "pair_loss": _mean(
+            np.logaddexp(0.0, BETA * (b - a)) for a, b in zip(chosen, rejected, strict=True)
+        ),
     }
 
 
