@@ -1,8 +1,7 @@
 r"""A study file on a real model and real data.
 
     python bench/real_study.py out --base MODEL [--study uft_tables_1_3] [--seeds 0 1] [--updates 30]
-    python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 \
-        --updates 20 --longest 500 --held 24      # a small model on a CPU
+    python bench/real_study.py out --base MODEL --study real_models --longest 500      # a small model
     python bench/real_study.py out --base MODEL --study real_models --seeds 0 1 2 3 4 \
         --tuning-seeds 100 101 102 --updates 400 --suites ifeval      # on a GPU, 1B to 8B
     python bench/real_study.py out --base MODEL --study controllers --seeds 0 \
@@ -12,8 +11,9 @@ r"""A study file on a real model and real data.
 Makes a data folder from ../shared/data (instructions and answers, human pairs, judged answers,
 arithmetic text; short rows only), splits by row, and runs a study file in the world `folder` on it.
 Prompts are chat messages where the model's tokenizer has a chat template. `uft_tables_1_3` is the lab's
-own file, unchanged, with one trial a method: it shows that nothing in a study is about the lab.
-`real_models` is tuned as it says; a small model and few updates decide little about recipes.
+own file, unchanged, with one trial a method, two seeds and 30 updates: it shows that nothing in a study
+is about the lab. Files that are made for real models, `real_*`, run as they say where nothing else is
+given; a small model and few updates decide little about recipes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
@@ -135,13 +137,13 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="a model folder or hub id")
     parser.add_argument("--study", default="uft_tables_1_3", help="of studies/")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the shared data")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: as the study has them")
     parser.add_argument(
         "--tuning-seeds", nargs="+", type=int, help="default: as the study has them"
     )
-    parser.add_argument("--updates", type=int, default=30)
+    parser.add_argument("--updates", type=int, help="default: as the study has them")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--held", type=int, default=48, help="rows to test on")
+    parser.add_argument("--held", type=int, help="rows to test on; default: as the study has them")
     parser.add_argument(
         "--held-tuning", type=int, help="rows to validate trials on; default: as --held"
     )
@@ -156,32 +158,42 @@ def main() -> None:
     parser.add_argument(
         "--keep-models", action="store_true", help="those that are reported, to ask them more later"
     )
+    parser.add_argument(
+        "--cell", help="this one alone, as of `onestage study`: '{method: Mix, seed: 4}'"
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, one update, few rows")
     given = parser.parse_args()
+    file = HERE.parent / "studies" / f"{given.study}.yaml"
+    said = yaml.safe_load(file.read_text())
     if given.quick:
         given.seeds, given.updates = [0], 1
+    if said["world"]["name"] != "folder":  # made for the lab, with as many as are cheap there
+        given.seeds, given.updates = given.seeds or [0, 1], given.updates or 30
+    if given.held is None:
+        given.held = said["world"].get("limit", 48)
     from transformers import AutoTokenizer
 
     chat = AutoTokenizer.from_pretrained(given.base).chat_template is not None
     tuning = given.held if given.held_tuning is None else given.held_tuning
     sizes = [QUICK] * 3 if given.quick else [tuning, given.held, TRAIN]
     splits = dict(zip(SPLITS, sizes, strict=True))
-    file = HERE.parent / "studies" / f"{given.study}.yaml"
     write(given.data, given.out / "data", chat, splits, given.longest, kinds(file))
     world = {"name": "folder", "model": given.base, "data": str(given.out / "data")}
     world |= {"dtype": given.dtype, "limit": given.held}
     if given.suites:
         asked = {"data": str(given.data), "limit": given.items}
         world |= {"suites": [{"name": name, **asked} for name in given.suites]}
-    settings: dict[str, Any] = {"seeds": given.seeds, "budget.updates": given.updates}
-    settings |= {"recipe.model.dtype": given.dtype, "keep_models": given.keep_models}
+    settings: dict[str, Any] = {"recipe.model.dtype": given.dtype}
+    settings |= {"seeds": given.seeds} if given.seeds else {}
+    settings |= {"budget.updates": given.updates} if given.updates else {}
+    settings |= {"keep_models": True} if given.keep_models else {}
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}
         settings |= {"tune.trials": 1, "tune.widen": 0}
         world |= {"answers": 8, "max_completion_length": 32}
     else:
         world |= {"max_length": 384, "answers": 0}
-    if given.study == "real_models":
+    if given.updates and "MAXRIGHT" in said["methods"]:
         settings |= {"methods.MAXRIGHT.optimum": {"steps": max(1, given.updates // 2)}}
     if given.study == "controllers":
         settings |= adapted(given.updates)
@@ -192,6 +204,7 @@ def main() -> None:
     command += ["--cache", str(given.out / "cache"), "--jobs", str(given.jobs)]
     for key, value in {"world": world, **settings}.items():
         command += ["--set", f"{key}={json.dumps(value)}"]
+    command += ["--cell", given.cell] if given.cell else []
     raise SystemExit(subprocess.run(command).returncode)
 
 

@@ -15,7 +15,8 @@ from onestage.studies.tables import markdown
 
 def judge_again(folder: Path, files: Path) -> Outcome:
     """Write `claims.json` and `README.md` of a study's folder anew, from its `results.parquet` and its
-    study file in `files`. Where that claims other things than the study did, `study.json` keeps that.
+    study file in `files`, whose description it takes, too. Where that claims other things than the study
+    did, `study.json` keeps that.
 
     `StudyError` where either is not there.
     """
@@ -30,8 +31,12 @@ def judge_again(folder: Path, files: Path) -> Outcome:
     lower = told["metrics"].get(chooses, {}).get("better") == "lower"
     claims = judged(study, rows, "lower" if lower else "higher")
     outcome = Outcome(folder, rows, summary(rows, list(study.axes)), claims, {}, [])
-    if changed := judged_anew(study, told):
-        write_json(folder / "study.json", {**told, **changed})
+    today = {**told, **judged_anew(study, told), "description": study.description}
+    if today != told:
+        write_json(folder / "study.json", today)
     write_json(folder / "claims.json", claims)
-    write_text(folder / "README.md", markdown(folder, outcome, file.as_posix()))
+    write_text(
+        folder / "README.md",
+        markdown(folder, outcome, told.get("command", f"onestage study {file}")),
+    )
     return outcome

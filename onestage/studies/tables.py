@@ -64,10 +64,10 @@ def _by_metric(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lin
     return table
 
 
-def markdown(folder: Path, outcome: Outcome, file: str = "study.yaml") -> str:
+def markdown(folder: Path, outcome: Outcome, again: str = "onestage study study.yaml") -> str:
     """The same for reading in a repository: best in bold, what tuning chose, notes on methods.
 
-    `file`: the study file, for the command that does it again.
+    `again`: the command that does it again.
     """
     told = read_json(folder / "study.json")
     axes, shown, lines = _lines(told, outcome)
@@ -94,7 +94,7 @@ def markdown(folder: Path, outcome: Outcome, file: str = "study.yaml") -> str:
             why = f" Asked again in {study}."
         why += "".join(f" {absent[0].upper()}{absent[1:]}." for absent in _absent(claim))
         text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]
-    text += ["", f"Again: `onestage study {file}`", ""]
+    text += ["", f"Again: `{again}`", ""]
     return "\n".join(text).replace("\n\n\n", "\n\n")
 
 

@@ -150,15 +150,27 @@ def test_results_are_judged_again_without_a_run(
     with pytest.raises(StudyError, match=r"takes .*counting.yaml"):
         judge_again(folder, tmp_path)
     (tmp_path / "counting.yaml").write_text(
-        yaml.safe_dump({**study, "claims": [{**claim, "withdrawn": "2026-11-26: no."}]})
+        yaml.safe_dump(
+            {
+                **study,
+                "description": "What is counted.",
+                "claims": [{**claim, "withdrawn": "2026-11-26: no."}],
+            }
+        )
+    )
+    typed = "onestage study counting.yaml --set world.limit=24"
+    (folder / "study.json").write_text(
+        json.dumps({**read_json(folder / "study.json"), "command": typed})
     )
     again = judge_again(folder, tmp_path)
     assert [part["mean"] for part in again.claims[0]["parts"]] == [
         part["mean"] for part in outcome.claims[0]["parts"]
     ]
-    assert (
-        "**withdrawn**: the chain is better. 2026-11-26: no." in (folder / "README.md").read_text()
-    )
+    page = (folder / "README.md").read_text()
+    assert "**withdrawn**: the chain is better. 2026-11-26: no." in page
+    assert f"Again: `{typed}`" in page
+    assert "\n\nWhat is counted.\n" in page
+    assert "What is counted." in ledger([folder], tmp_path)
     assert "changed_claims" not in read_json(folder / "study.json")
     (tmp_path / "counting.yaml").write_text(
         yaml.safe_dump({**study, "claims": [{**claim, "margin": 0.5}]})

@@ -346,6 +346,31 @@ def test_a_study_on_real_data_has_rows_to_train_on(
 
 
 @needs_data
+def test_a_file_for_real_models_runs_as_it_says(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[str]] = []
+    bench = importlib.import_module("real_study")
+    running = SimpleNamespace(
+        run=lambda command: said.append(command) or SimpleNamespace(returncode=0)
+    )
+    monkeypatch.setattr(bench, "subprocess", running)
+    line = "{method: Mix, seed: 4}"
+    words = [str(tmp_path), "--base", str(model_folder), "--data", str(DATA), "--longest", "500"]
+    with pytest.raises(SystemExit):
+        run("real_study", *words, "--study", "real_again", "--cell", line, monkeypatch=monkeypatch)
+    (command,) = said
+    sets = [word for flag, word in pairwise(command) if flag == "--set"]
+    file = load_study(command[command.index("study") + 1])
+    told = load_study(command[command.index("study") + 1], sets)
+    assert (told.seeds, told.budget) == (file.seeds, file.budget)
+    assert told.world["limit"] == file.world["limit"] == 24
+    tested = (tmp_path / "data" / "pair.test.jsonl").read_text().splitlines()
+    assert len(tested) == 24
+    assert command[command.index("--cell") + 1] == line
+
+
+@needs_data
 def test_a_study_on_real_data(
     data: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
