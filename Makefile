@@ -13,9 +13,10 @@ demo: $(VENV)/.installed
 demo-real: $(VENV)/.installed-eval
 	$(BIN)/python -m experiments.real
 
-# The suite starts hundreds of processes: their bytecode is kept, also where the shell says otherwise.
+# The suite starts hundreds of processes: their bytecode is kept, also where the shell says otherwise, and each has
+# one thread. Three workers, where two of them wait for processes too often to keep two cores busy.
 test: $(VENV)/.installed-dev
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
