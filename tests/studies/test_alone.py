@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def test_printed_commands_make_the_same_cells(folder: Path) -> None:
     found, tuned = read_study(folder), folder / "tuning.json"
     words = {label: shlex.split(line) for label, line in line_commands(found).items()}
     assert set(words) == {one.label for one in found.settings()}
-    study = load_study(ROOT / next(iter(words.values()))[2])
+    file, *flags = next(iter(words.values()))[2:]
+    sets = [told for flag, told in pairwise(flags) if flag == "--set"]
+    study = load_study(ROOT / file, sets)
     chosen = settled(study)
     if tuned.exists():
         told = read_json(tuned)
@@ -43,8 +46,9 @@ def test_printed_commands_make_the_same_cells(folder: Path) -> None:
     whole = {cell.name: cell.digest for cell in reported(study, chosen)}
     again = {}
     for line in words.values():
-        assert line[3] == "--cell"
-        one = alone(study, line[4])
+        assert line[:-2] == ["onestage", "study", file, *flags[:-2]]
+        assert line[-2] == "--cell"
+        one = alone(study, line[-1])
         again |= {cell.name: cell.digest for cell in reported(one, settled(one))}
     # A line of a method has its base beside it, which is a line of its own, too.
     assert again == whole
