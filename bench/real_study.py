@@ -184,9 +184,9 @@ def main() -> None:
         asked = {"data": str(given.data), "limit": given.items}
         world |= {"suites": [{"name": name, **asked} for name in given.suites]}
     settings: dict[str, Any] = {"recipe.model.dtype": given.dtype}
-    settings |= {"seeds": given.seeds} if given.seeds else {}
-    settings |= {"budget.updates": given.updates} if given.updates else {}
-    settings |= {"keep_models": True} if given.keep_models else {}
+    told = {"seeds": given.seeds, "budget.updates": given.updates, "tune.seeds": given.tuning_seeds}
+    told |= {"keep_models": given.keep_models}
+    settings |= {key: value for key, value in told.items() if value}
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}
         settings |= {"tune.trials": 1, "tune.widen": 0}
@@ -197,8 +197,6 @@ def main() -> None:
         settings |= {"methods.MAXRIGHT.optimum": {"steps": max(1, given.updates // 2)}}
     if given.study == "controllers":
         settings |= adapted(given.updates)
-    if given.tuning_seeds:
-        settings |= {"tune.seeds": given.tuning_seeds}
     command = [sys.executable, "-m", "onestage", "study", str(file)]
     command += ["--out", str(given.out / "study")]
     command += ["--cache", str(given.out / "cache"), "--jobs", str(given.jobs)]

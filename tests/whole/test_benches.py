@@ -345,24 +345,29 @@ def test_a_study_on_real_data_has_rows_to_train_on(
         run("real_study", *words, "--study", "real_models", monkeypatch=monkeypatch)
 
 
+def real_study(monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[list[str], str, list[str]]:
+    """The command that the bench ends with, its study file and what it sets."""
+    said: list[list[str]] = []
+    ended_well = SimpleNamespace(returncode=0)
+    running = SimpleNamespace(run=lambda command: said.append(command) or ended_well)
+    monkeypatch.setattr(importlib.import_module("real_study"), "subprocess", running)
+    with pytest.raises(SystemExit) as ended:
+        run("real_study", *words, monkeypatch=monkeypatch)
+    assert ended.value.code == 0
+    (command,) = said
+    sets = [word for flag, word in pairwise(command) if flag == "--set"]
+    return command, command[command.index("study") + 1], sets
+
+
 @needs_data
 def test_a_file_for_real_models_runs_as_it_says(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[list[str]] = []
-    bench = importlib.import_module("real_study")
-    running = SimpleNamespace(
-        run=lambda command: said.append(command) or SimpleNamespace(returncode=0)
-    )
-    monkeypatch.setattr(bench, "subprocess", running)
     line = "{method: Mix, seed: 4}"
     words = [str(tmp_path), "--base", str(model_folder), "--data", str(DATA), "--longest", "500"]
-    with pytest.raises(SystemExit):
-        run("real_study", *words, "--study", "real_again", "--cell", line, monkeypatch=monkeypatch)
-    (command,) = said
-    sets = [word for flag, word in pairwise(command) if flag == "--set"]
-    file = load_study(command[command.index("study") + 1])
-    told = load_study(command[command.index("study") + 1], sets)
+    words += ["--study", "real_again", "--cell", line]
+    command, name, sets = real_study(monkeypatch, *words)
+    file, told = load_study(name), load_study(name, sets)
     assert (told.seeds, told.budget) == (file.seeds, file.budget)
     assert told.world["limit"] == file.world["limit"] == 24
     tested = (tmp_path / "data" / "pair.test.jsonl").read_text().splitlines()
@@ -375,30 +380,9 @@ def test_a_study_on_real_data(
     data: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every recipe of it, and the cell that uses the most of its data."""
-    said: list[list[str]] = []
-    bench = importlib.import_module("real_study")
-    ended_well = SimpleNamespace(returncode=0)
-    running = SimpleNamespace(run=lambda command: said.append(command) or ended_well)
-    monkeypatch.setattr(bench, "subprocess", running)
-    with pytest.raises(SystemExit) as ended:
-        run(
-            "real_study",
-            *[
-                str(tmp_path),
-                "--base",
-                str(model_folder),
-                "--data",
-                data,
-                "--quick",
-                "--longest",
-                "500",
-            ],
-            monkeypatch=monkeypatch,
-        )
-    assert ended.value.code == 0
-    (command,) = said
-    told = [word for flag, word in pairwise(command) if flag == "--set"]
-    study = load_study(command[command.index("study") + 1], told)
+    words = [str(tmp_path), "--base", str(model_folder), "--data", data, "--quick"]
+    _, name, sets = real_study(monkeypatch, *words, "--longest", "500")
+    study = load_study(name, sets)
     Study(study, tmp_path / "study", tmp_path / "cache")
     (cell, *_) = [c for c in reported(study, settled(study)) if c.method == "UFT"]
     ground = prepare(cell.world, cell.seed, tmp_path / "cache")
