@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import sleep
 from typing import Any, ClassVar
 
 from onestage.rollout.suites import Content, Item, Scores, Subject, Suite
@@ -24,7 +24,7 @@ class Slow(Suite):
         return [Item(str(number), f"item {number}") for number in range(self.size)]
 
     def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
-        time.sleep(self.seconds * len(items))
+        sleep(self.seconds * len(items))
         weight = next(p for p in subject.policy.parameters() if p.requires_grad)
         return [{"completion": f"{float(weight.sum()):.6f}"} for _ in items]
 
@@ -48,7 +48,7 @@ class Rambling(Suite):
 
     def ask(self, subject: Subject, items: Sequence[Item]) -> list[Content]:
         length = min(1000, subject.most or 1000)
-        time.sleep(0.0005 * length * len(items))
+        sleep(0.0005 * length * len(items))
         subject.stopped.extend(item.id for item in items if length < 1000)
         return [{"completion": "x" * length} for _ in items]
 

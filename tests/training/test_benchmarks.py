@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from onestage.report.plain import read_plain
 from onestage.rollout import suites
 from onestage.runfolder import read_metrics
 from onestage.training.asker import Asker
+from onestage.training.benchmarks import Benchmarks
 from onestage.training.best import Best
 from onestage.training.callbacks import Callback
 from onestage.training.pipeline import carry_out
@@ -50,12 +52,34 @@ def series(out: Path, key: str) -> list[tuple[int, float]]:
     return [(line["step"], line[key]) for line in read_metrics(out) if key in line]
 
 
+class Clock:
+    """Time that goes by in sleep alone. How busy a machine is makes no difference to it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 class Slowly(Callback):
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.seconds, self.sleep = seconds, sleep
 
     def step(self, run: Any, loss: float) -> None:
-        time.sleep(self.seconds)
+        self.sleep(self.seconds)
+
+
+def by_clock(patch: pytest.MonkeyPatch, step: float) -> Slowly:
+    """Have a run go by a clock on which steps take so long, and answers of small suites what they say."""
+    clock = Clock()
+    patch.setattr(small_suites, "sleep", clock.sleep)
+    patch.setattr("onestage.training.run.Benchmarks", partial(Benchmarks, clock=clock))
+    patch.setattr("onestage.training.benchmarks.seconds_of_a_step", lambda *_: step)
+    return Slowly(step, clock.sleep)
 
 
 @pytest.fixture
@@ -90,42 +114,67 @@ def test_a_real_suite_is_asked_and_training_is_as_without(
     assert prompted[0]["prompt"] == "Say red."
 
 
-@pytest.mark.parametrize("steps", [None, 5])
-def test_the_share_of_the_time_holds(steps: int | None, recipe_of: Make, tmp_path: Path) -> None:
-    """80 steps of 15 ms and more leave room for about 60 ms of evaluations: 15 items of 4 ms."""
+@pytest.mark.parametrize(
+    ("steps", "at"), [(None, [0, 20, 40, 60, 80]), (5, [0, 20, 40, 60, 80]), (30, [0, 30, 60, 80])]
+)
+def test_the_share_of_the_time_holds(
+    steps: int | None,
+    at: list[int],
+    recipe_of: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """80 steps of 15 ms leave room for 63 ms of evaluations: 15 items of 4 ms, in five times three."""
+    slowly = by_clock(monkeypatch, 0.015)
     told = recipe_of("demonstration", objective="sft", train__max_steps=80)
     asked = {"suites": [{"name": SLOW, "size": 200}], **({"steps": steps} if steps else {})}
-    began = time.monotonic()
-    said = train(told | {"evaluate": asked}, tmp_path / "run", callbacks=[Slowly(0.015)])
-    took = time.monotonic() - began
+    said = train(told | {"evaluate": asked}, tmp_path / "run", callbacks=[slowly])
     shares = series(tmp_path / "run", "evaluate/share")
     items = series(tmp_path / "run", "suite/small_suites/items")
-    assert shares[-1][0] == 80
-    assert shares[-1][1] <= 0.05 * 1.2
-    assert 0.004 * sum(count for _, count in items) <= 0.05 * 1.2 * took
-    assert items[0][0] == 0
-    assert items[-1][0] == 80
-    assert all(step % 5 == 0 for step, _ in items if steps)
+    assert items == [(step, 3) for step in at]
+    took = 0.004 * 3 * len(at)
+    assert shares[-1] == (80, pytest.approx(took / (took + 80 * 0.015)))
+    assert shares[-1][1] <= 0.05
     assert "at most 5.0% of the run's time" in said[0]
     assert f"evaluations: {len(items)}" in said[-1]
     assert "allowed 5.0%" in said[-1]
 
 
-def test_answers_that_would_not_fit_are_ended_and_counted(recipe_of: Make, tmp_path: Path) -> None:
-    """A whole answer takes half a second, ten times what 40 steps of 25 ms have for an evaluation."""
+def test_the_share_that_is_told_is_of_the_time_that_went_by(
+    recipe_of: Make, tmp_path: Path
+) -> None:
+    """By the machine's own clock, where a step takes what it takes: not all that was asked can be told."""
+    told = recipe_of("demonstration", objective="sft", train__max_steps=80)
+    asked = {"suites": [{"name": SLOW, "size": 200}]}
+    began = time.monotonic()
+    said = train(told | {"evaluate": asked}, tmp_path / "run", callbacks=[Slowly(0.015)])
+    took = time.monotonic() - began
+    step, share = series(tmp_path / "run", "evaluate/share")[-1]
+    items = series(tmp_path / "run", "suite/small_suites/items")
+    assert step == 80
+    assert items[0][0] == 0
+    assert 0.004 * sum(count for _, count in items) <= share * took
+    assert f"evaluations: {len(items)}" in said[-1]
+
+
+def test_answers_that_would_not_fit_are_ended_and_counted(
+    recipe_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole answer takes half a second, twice what 40 steps of 25 ms have for all evaluations."""
+    slowly = by_clock(monkeypatch, 0.025)
     told = recipe_of("demonstration", objective="sft", train__max_steps=40)
     asked = {"suites": ["support.small_suites:Rambling"], "share": 0.2, "steps": 20}
     out = tmp_path / "run"
-    said = train(told | {"evaluate": asked}, out, callbacks=[Slowly(0.025)])
-    assert series(out, "evaluate/share")[-1][1] <= 0.2 * 1.2
+    said = train(told | {"evaluate": asked}, out, callbacks=[slowly])
+    assert series(out, "evaluate/share")[-1][1] <= 0.2
     lengths = series(out, "suite/small_suites/length")
-    assert lengths[0][0] == 0
-    assert lengths[-1][0] == 40
+    assert [step for step, _ in lengths] == [0, 20, 40]
     assert len({length for _, length in lengths}) == 1
-    assert 4 <= lengths[0][1] < 1000
+    # Three evaluations have 83 ms each. An answer of as many tokens as have half of that, and others.
+    assert lengths[0][1] == 83
     items, stopped = (series(out, f"suite/small_suites/{name}") for name in ("items", "stopped"))
     assert items == stopped
-    assert f"answers to small_suites after {lengths[0][1]:.0f} tokens are ended" in said[0]
+    assert "answers to small_suites after 83 tokens are ended" in said[0]
 
 
 def test_a_run_that_is_too_short_is_asked_nothing(recipe_of: Make, tmp_path: Path) -> None:
