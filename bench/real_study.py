@@ -131,6 +131,18 @@ def adapted(updates: int) -> dict[str, Any]:
     }
 
 
+def measured(said: dict[str, Any]) -> list[dict[str, Any]]:
+    """A lab study's claims, without those of what only the lab measures, which are told."""
+    from onestage.studies.worlds.folder import METRICS
+
+    kept = [one for one in said["claims"] if one["metric"] in METRICS]
+    if left := sorted({one["metric"] for one in said["claims"]} - set(METRICS)):
+        print(
+            f"{len(said['claims']) - len(kept)} claims are of {', '.join(left)}: not measured here"
+        )
+    return kept
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
@@ -187,6 +199,8 @@ def main() -> None:
     told = {"seeds": given.seeds, "budget.updates": given.updates, "tune.seeds": given.tuning_seeds}
     told |= {"keep_models": given.keep_models}
     settings |= {key: value for key, value in told.items() if value}
+    if said["world"]["name"] != "folder":
+        settings["claims"] = measured(said)
     if given.study == "uft_tables_1_3":
         settings |= {"recipe.train.batch_size": 8, "recipe.train.max_length": 512}
         settings |= {"tune.trials": 1, "tune.widen": 0}
@@ -201,7 +215,7 @@ def main() -> None:
     command += ["--out", str(given.out / "study")]
     command += ["--cache", str(given.out / "cache"), "--jobs", str(given.jobs)]
     for key, value in {"world": world, **settings}.items():
-        command += ["--set", f"{key}={json.dumps(value)}"]
+        command += ["--set", f"{key}={json.dumps(value, default=str)}"]
     command += ["--cell", given.cell] if given.cell else []
     raise SystemExit(subprocess.run(command).returncode)
 

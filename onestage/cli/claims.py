@@ -26,6 +26,15 @@ def claims(
             show_default=False,
         ),
     ] = None,
+    changed_claims: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHY",
+            help="With --again: why these claims ask other things than the study's did; the ledger "
+            "shows it.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write the ledger: every claim of the studies, the papers' numbers, ours, and a verdict."""
     from onestage.runfolder import require_ours, write_text
@@ -36,8 +45,10 @@ def claims(
     missing = [str(folder) for folder in folders if not (folder / "claims.json").is_file()]
     if missing:
         raise ValueError(f"no finished study in {', '.join(missing)} (claims.json is missing)")
+    if changed_claims is not None and again is None:
+        raise ValueError("--changed-claims is for --again FOLDER; without it nothing is judged")
     if again is not None:
         for folder in folders:
-            judge_again(folder, again)
+            judge_again(folder, again, changed_claims)
     write_text(placed(out), ledger(folders, out.parent))
     say(f"{out}")

@@ -20,6 +20,24 @@ def asked_again(claim: Mapping[str, Any]) -> str:
     return str(claim.get("asked_again") or "") if claim.get("verdict") == "undecided" else ""
 
 
+def undecided_for(claim: Mapping[str, Any]) -> str:
+    """What stands beside `undecided`: what it would be alone, and how many seeds would decide; nothing
+    beside any other verdict, and where no spread is known."""
+    parts = claim.get("parts")
+    parts = [mapping(part) for part in parts] if isinstance(parts, list) else []
+    if claim.get("verdict") != "undecided" or not parts:
+        return ""
+    said, alone = [], claim.get("alone")
+    if alone not in (None, "undecided"):
+        p, of_all = (claim.get(key) for key in ("p", "p_holm"))
+        if is_number(p) and is_number(of_all):
+            said.append(f"{alone} alone, p {p:.2g}; not among so many: {of_all:.2g}")
+    if "seeds" in claim and all(is_number(n := part.get("n")) and n > 1 for part in parts):
+        seeds = claim["seeds"] if is_number(claim["seeds"]) else "more than 1,000"
+        said.append(f"{seeds} seeds would decide")
+    return "; ".join(said)
+
+
 def claims_section(found: Compared) -> Html | None:
     if not found.claims:
         return None
@@ -57,12 +75,25 @@ def claims_section(found: Compared) -> Html | None:
 
 
 def _sureness(claim: dict[str, Any]) -> str:
-    """Why it is withdrawn; where it is asked again or how many seeds would decide what is undecided."""
-    if study := asked_again(claim):
-        return f"asked again in {study}"
-    seeds = claim.get("seeds")
-    decides = f"{seeds} seeds would decide" if is_number(seeds) else ""
-    return str(claim.get("withdrawn") or decides)
+    """Why it is withdrawn; its p; where it is asked again, how often it was before, and how many seeds
+    would decide what is undecided."""
+    if claim.get("withdrawn"):
+        return str(claim["withdrawn"])
+    p, again = claim.get("p_holm"), asked_again(claim)
+    decided = claim.get("verdict") != "undecided" and is_number(p)
+    said = [f"p {p:.2g}" if decided else "", f"asked again in {again}" if again else ""]
+    return "; ".join(filter(None, [*said, undecided_for(claim), asked_before(claim)]))
+
+
+def asked_before(claim: Mapping[str, Any]) -> str:
+    """Which studies asked it before; nothing where none did."""
+    names = claim.get("asked_before")
+    if not (isinstance(names, list) and names):
+        return ""
+    return (
+        f"asked before in {' and '.join(map(str, names))}, and p is doubled for each; what the seeds of "
+        "all say stands in the ledger (onestage claims)"
+    )
 
 
 def _part(part: dict[str, Any]) -> Html:

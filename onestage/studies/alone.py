@@ -54,7 +54,7 @@ def _table(given: str | Mapping[str, Any]) -> dict[str, Any]:
 def _method(
     study: StudyFile, method: Any, told: Mapping[str, Any]
 ) -> tuple[dict[str, Method], dict[str, list[Any]]]:
-    if method not in study.methods:
+    if not isinstance(method, str) or method not in study.methods:
         known = [*study.methods, *([study.base] if study.base else [])]
         raise StudyError(f"--cell: no method {method!r}{nearest(str(method), known)}")
     one = study.methods[method]

@@ -96,7 +96,8 @@ def _parts(asks: Sequence[Entry]) -> Iterator[Difference]:
     for part, *others in zip(*(one["parts"] for one in _same(asks)), strict=True):
         found = pooled([_interval(one) for one in (part, *others)])
         direction, margin = entry.get("direction", "more"), entry.get("margin", 0.0)
-        judged = difference(part["says"], found, direction, margin, looks=len(asks))
+        looks = max(len(asks), 1 + len(entry.get("asked_before") or []))
+        judged = difference(part["says"], found, direction, margin, looks)
         narrow = any(one.get("narrow") for one in (part, *others))
         yield replace(judged, narrow=narrow, absent=part.get("absent", ""))
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
+from onestage.config import nearest
 from onestage.stats import Interval, interval, rank_slope
-from onestage.studies.file import Claim, StudyError, StudyFile
+from onestage.studies.claim import Claim
+from onestage.studies.file import StudyError, StudyFile
 from onestage.studies.nested import widened
 from onestage.studies.results import TidyRow, by_place, compared
 from onestage.studies.verdicts import Difference, difference, together
@@ -34,7 +36,8 @@ def judged(
                 **{"metric": claim.metric, "direction": claim.direction, "margin": claim.margin},
                 **{"design": claim.design, "overturned_by": claim.overturned_by},
                 **{"decided": str(claim.decided or ""), "withdrawn": claim.withdrawn},
-                **{"asked_again": claim.asked_again, "asked_otherwise": claim.asked_otherwise},
+                **{"asked_again": claim.asked_again, "asked_before": claim.asked_before},
+                "asked_otherwise": claim.asked_otherwise,
                 **asdict(whole),
                 **{"study": study.name, "parts": [asdict(part) for part in some]},
             }
@@ -46,6 +49,8 @@ def check(study: StudyFile) -> None:
     """Raise `StudyError` where a claim speaks of a method or value that the study does not have."""
     for claim in study.claims:
         named = [claim.more, *claim.than] if claim.more is not None else [claim.trend]
+        if claim.more is not None and claim.more in claim.than:
+            raise StudyError(f"claim {claim.claim!r}: holds {_called(claim.more)} against itself")
         for one in named:
             method, at = _place(one)
             if method not in study.methods and method != study.base:
@@ -65,6 +70,32 @@ def check(study: StudyFile) -> None:
             raise StudyError(
                 f"claim {claim.claim!r}: over {claim.trend.get('over')!r} is no axis; there are "
                 f"{list(study.axes)}"
+            )
+
+
+def loose(study: StudyFile) -> list[str]:
+    """What claims leave open that should be settled before the runs, for whoever runs them."""
+    open_ = [claim for claim in study.claims if not claim.withdrawn]
+    lacks = {
+        "no margin: every difference is of practical size": [c for c in open_ if not c.margin],
+        "no date on which direction and margin were settled": [c for c in open_ if not c.decided],
+    }
+    return [
+        f"claims: {len(some)} of {len(open_)} have {what} (the first: {some[0].claim!r})"
+        for what, some in lacks.items()
+        if some
+    ]
+
+
+def require_known(study: StudyFile, known: Sequence[str], runs: Sequence[str] = ()) -> None:
+    """Raise `StudyError` where a claim is of what is not measured. runs: how names begin of what only
+    runs tell."""
+    for claim in study.claims:
+        if claim.metric not in known and not claim.metric.startswith(tuple(runs)):
+            also = f"; runs measure {'..., '.join(runs)}..., too" if runs else ""
+            raise StudyError(
+                f"claim {claim.claim!r}: {claim.metric!r} is not measured"
+                f"{nearest(claim.metric, list(known))}{also}"
             )
 
 
@@ -115,7 +146,8 @@ def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Differenc
 
 
 def _part(says: str, found: Interval, claim: Claim) -> Difference:
-    return difference(says, found, claim.direction, claim.margin)
+    looks = 1 + len(claim.asked_before)
+    return difference(says, found, claim.direction, claim.margin, looks)
 
 
 def _place(given: Any) -> tuple[str, dict[str, Any]]:

@@ -41,45 +41,98 @@ def described(
     }
 
 
+def description_of(folder: Path) -> dict[str, Any]:
+    """`study.json` of a study's folder. `StudyError` where it cannot be read, or is no such thing."""
+    file = folder / "study.json"
+    try:
+        told = read_json(file)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{file}: cannot be read ({error})") from error
+    if not (isinstance(told, dict) and isinstance(told.get("name"), str)):
+        raise StudyError(f"{file}: is no description of a study; put back what the study wrote")
+    for key, empty in (("metrics", {}), ("seeds", [])):
+        told.setdefault(key, empty)
+    return told
+
+
+def claims_of(folder: Path) -> list[dict[str, Any]]:
+    """`claims.json` of a study's folder. `StudyError` where it cannot be read, or is something else."""
+    file = folder / "claims.json"
+    try:
+        found = read_json(file)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{file}: cannot be read ({error})") from error
+    if not (isinstance(found, list) and all(map(_judged, found))):
+        raise StudyError(
+            f"{file}: is no list of judged claims; `onestage claims {folder} --again FOLDER`, with the "
+            "folder of its study file, writes it anew"
+        )
+    return found
+
+
+def _judged(entry: Any) -> bool:
+    """Whether something is a claim with its verdict and differences."""
+    if not isinstance(entry, dict) or not {"claim", "metric", "verdict", "parts"} <= set(entry):
+        return False
+    parts, keys = entry["parts"], {"says", "mean", "low", "high", "n"}
+    return isinstance(parts, list) and all(
+        isinstance(part, dict) and keys <= set(part) for part in parts
+    )
+
+
 def settled_claims(file: StudyFile, folder: Path, why: str | None) -> dict[str, Any]:
     """What the folder keeps of its claims: what they ask, since when, and every change with its reason.
 
-    Raises `StudyError` where they ask other things than when the first cell was done, unless `why` says
-    what for. (Words, sources, and claims that are withdrawn may change.)
+    Raises `StudyError` where they ask other things than when the first cell was done, or nobody can tell
+    any more, unless `why` says what for. (Words, sources, and claims that are withdrawn may change.)
     """
-    asked, now = claims.asked(file), datetime.now().isoformat(timespec="seconds")
     try:
         before = read_json(folder / "study.json")
         old = before["claims"]
     except (OSError, ValueError, KeyError, TypeError):
-        return {"claims": asked, "claims_since": now}
+        before, old = {}, None
+    if not any((folder / "cells").glob("*/results.json")):
+        old = claims.asked(file)
+    return _settled(file, before, old, folder, why)
+
+
+def judged_anew(
+    file: StudyFile, told: Mapping[str, Any], folder: Path, why: str | None
+) -> dict[str, Any]:
+    """What `study.json`, which says `told`, is to keep of its claims where its results are judged by
+    those of `file`. Raises `StudyError` where these ask other things than it has, or it is too old to
+    have any, unless `why` says what for."""
+    return _settled(file, told, told.get("claims"), folder, why)
+
+
+def _settled(
+    file: StudyFile,
+    before: Mapping[str, Any],
+    old: Sequence[Any] | None,
+    folder: Path,
+    why: str | None,
+) -> dict[str, Any]:
+    """What `study.json`, which said `before`, is to keep. old: what its claims asked before there were
+    results; None: nobody knows."""
+    asked, now = claims.asked(file), datetime.now().isoformat(timespec="seconds")
     changed = list(before.get("changed_claims") or [])
-    since = {"claims_since": before.get("claims_since", now), "changed_claims": changed}
-    new, gone = _unlike(file, old)
-    if not (new or gone) or not any((folder / "cells").glob("*/results.json")):
-        return {"claims": asked, **since}
-    if not why:
-        first = (new or gone)[0]
+    kept = {"claims": asked, "claims_since": before.get("claims_since", now)}
+    kept |= {"changed_claims": changed} if changed else {}
+    new, gone = (asked, []) if old is None else _unlike(file, old)
+    if not (new or gone):
+        return kept
+    if not (why and why.strip()):
+        first, count = (new or gone)[0], max(len(new), len(gone))
+        told = f"{folder}: {count} of its claims ask other things than on {kept['claims_since']}"
+        if old is None:
+            told = f"{folder}: its study.json does not say what its claims asked"
         raise StudyError(
-            f"{folder}: {max(len(new), len(gone))} of its claims ask other things than on "
-            f"{since['claims_since']}, before there were results (metric {first['metric']!r}, direction "
-            f"{first['direction']}, margin {first['margin']}); keep them, or type --changed-claims WHY, "
-            "which the ledger will show"
+            f"{told}, before there were results (metric {first['metric']!r}, direction "
+            f"{first['direction']}, margin {first['margin']}); keep what it had, or type "
+            "--changed-claims WHY, which the ledger will show"
         )
-    changed.append({"date": now, "why": why, "before": old, "after": asked})
-    return {"claims": asked, **since}
-
-
-def judged_anew(file: StudyFile, told: Mapping[str, Any]) -> dict[str, Any]:
-    """What `study.json`, which says `told`, is to say where its results are judged by other claims than
-    it has: the change, too. Nothing where they are the same, or it is too old to have any."""
-    old, asked = told.get("claims"), claims.asked(file)
-    if old is None or not any(_unlike(file, old)):
-        return {}
-    why = f"judged again by what {file.name}.yaml claims"
-    date = datetime.now().isoformat(timespec="seconds")
-    change = {"date": date, "why": why, "before": old, "after": asked}
-    return {"claims": asked, "changed_claims": [*(told.get("changed_claims") or []), change]}
+    changed.append({"date": now, "why": why.strip(), "before": old, "after": asked})
+    return kept | {"changed_claims": changed}
 
 
 def _unlike(file: StudyFile, old: Sequence[Any]) -> tuple[list[Any], list[Any]]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from onestage.config import RecipeError, Section, as_numbers, checked, nearest, override, read_yaml
 from onestage.runfolder.secrets import secrets
+from onestage.studies.claim import Claim
 from onestage.studies.variables import used
 
 GIVEN = ("base", "data", "seed", "split")
@@ -106,54 +106,6 @@ class Tune(Section):
     """`likely`: settings that other draws of the tuning seeds would have chosen are run on the reported
     seeds, too, so that intervals include the choice. `all`: every setting, so that methods can be
     compared at equal gain."""
-
-
-class Claim(Section):
-    """Something a paper says, in terms of this study."""
-
-    claim: str
-    source: str = ""
-    paper: str = ""
-    """The paper's own numbers."""
-    metric: str
-    more: str | dict[str, Any] | None = None
-    """A method, or a table of `method` and values of axes, that has more of the metric than `than`. With
-    `after: STAGE` the method is meant as it was after that stage, by which a chain is held against
-    itself."""
-    than: list[str | dict[str, Any]] = []
-    trend: dict[str, Any] | None = None
-    """Instead: a table of `method`, `over` (an axis) and other axes' values: the metric rises."""
-    direction: Literal["more", "less", "same", "at_least", "at_most"] = "more"
-    """`less`: less, or falls. `same`: differs by no more than `margin`. `at_least`: is behind by less
-    than `margin`, which may be ahead (`at_most`: the same of a metric that is better lower)."""
-    margin: float = Field(default=0.0, ge=0)
-    """Differences smaller than this are of no practical size: none."""
-    design: str = ""
-    """What is compared here, in a line, where it is not what the paper compares."""
-    decided: date | None = None
-    """The day on which direction and margin were settled: before the runs."""
-    overturned_by: str = ""
-    """What would change our mind."""
-    withdrawn: str = ""
-    """Why this says nothing of what the paper claims; its verdict is then not given."""
-    asked_again: str = ""
-    """The study that asks this once more on seeds of its own, where it is undecided here: the ledger
-    counts its verdict there, over the seeds of both, and not twice."""
-    asked_otherwise: str = ""
-    """Why the seeds of studies that asked this before do not count here, as other settings. That it was
-    asked does."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Claim:
-        if (self.more is None) == (self.trend is None) or bool(self.than) != (
-            self.more is not None
-        ):
-            raise ValueError("give either more and than, or trend")
-        if self.direction in ("same", "at_least", "at_most") and not self.margin:
-            raise ValueError(
-                f"direction: {self.direction} needs a margin: the largest difference that is none"
-            )
-        return self
 
 
 class Front(Section):

@@ -8,9 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from onestage.report.claims import asked_again
+from onestage.report.claims import asked_again, undecided_for
 from onestage.runfolder import read_json
 from onestage.studies.asks import Judged, over_all
+from onestage.studies.described import claims_of, description_of
+from onestage.studies.file import StudyError
 from onestage.studies.verdicts import Verdict
 
 HEAD = """# Claims
@@ -34,15 +36,15 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
     """The page of all claims of some study folders, by study; links are from the folder `beside`."""
     counts: dict[str, int] = dict.fromkeys(get_args(Verdict), 0)
     body: list[str] = []
-    found = {folder: read_json(folder / "study.json") for folder in folders}
+    found = [(folder, description_of(folder)) for folder in folders]
+    names = [told["name"] for _, told in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise StudyError(f"{', '.join(twice)}: given twice, and would count twice; name each once")
     judged = over_all(
-        {
-            told["name"]: Judged(told.get("seeds", []), read_json(folder / "claims.json"))
-            for folder, told in found.items()
-        }
+        {told["name"]: Judged(told["seeds"], claims_of(folder)) for folder, told in found}
     )
     studies = set(judged)
-    for folder, told in found.items():
+    for folder, told in found:
         entries = judged[told["name"]]
         body += _opening(folder, told, beside)
         body += ["| claim | paper | ours | verdict |", "|---|---|---|---|"]
@@ -62,10 +64,14 @@ AGAIN = "undecided and asked again"
 
 
 def _opening(folder: Path, told: Mapping[str, Any], beside: Path) -> list[str]:
-    tune, seeds = told.get("tune"), told.get("seeds", [])
+    tune, seeds = told.get("tune"), told["seeds"]
     how = f"{tune['trials']} trials a method on seed {tune['seeds']}" if tune else "not tuned"
     if tune and tune.get("report") in ("likely", "all") and len(tune["seeds"]) > 1:
         how += ", intervals include the choice"
+    elif tune:
+        how += ", intervals take the settings as chosen"
+    if edges := _edges(folder):
+        how += f"; chosen at the edge of what was tried: {', '.join(edges)}"
     page = folder / "README.md"
     link = Path(os.path.relpath(page, beside)).as_posix() if page.is_file() else ""
     name = f"[{told['name']}]({link})" if link else told["name"]
@@ -74,6 +80,13 @@ def _opening(folder: Path, told: Mapping[str, Any], beside: Path) -> list[str]:
         *["", f"## {name}", "", told.get("description", "").strip(), ""],
         *[f"{len(seeds)} seeds, {budget or 'no common budget'} a run, {how}.", ""],
     ]
+
+
+def _edges(folder: Path) -> list[str]:
+    """Methods whose choice has nothing beyond it that was tried, and of what."""
+    file = folder / "tuning.json"
+    told = read_json(file) if file.is_file() else {}
+    return [f"{name} ({', '.join(one['edges'])})" for name, one in told.items() if one["edges"]]
 
 
 def _changed(told: Mapping[str, Any]) -> list[str]:
@@ -96,6 +109,9 @@ def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
             if entry["counted"] == 1
             else f" ({seeds} seeds, asked {entry['asks']} times; of this one alone: {here})"
         )
+    elsewhere = [one for one in entry.get("asked_before") or [] if one not in studies]
+    if elsewhere:
+        ours += f" (asked before in {' and '.join(elsewhere)}, whose seeds are not here)"
     asked = " of at least" if entry.get("direction") in ("more", "less") else ""
     margin = f" (margin{asked} {entry['margin']})" if entry.get("margin") else ""
     source = f" *{entry['source']}*" if entry.get("source") else ""
@@ -123,19 +139,8 @@ def _sureness(entry: Mapping[str, Any]) -> list[str]:
     p = entry.get("p_holm")
     if entry["verdict"] not in ("undecided", "withdrawn") and p is not None and not math.isnan(p):
         said.append(f"(p {p:.2g})")
-    if entry["verdict"] == "undecided" and entry.get("alone") not in (None, "undecided"):
-        said.append(f"({entry['alone']} alone, p {entry['p']:.2g}; not among so many: {p:.2g})")
-    elif entry["verdict"] == "undecided" and "seeds" in entry:
-        said += _missing(entry)
+    if open_ := undecided_for(entry):
+        said.append(f"({open_})")
     if entry.get("overturned_by"):
         said.append(f"Overturned by: {entry['overturned_by']}")
     return said
-
-
-def _missing(entry: Mapping[str, Any]) -> list[str]:
-    """How many seeds would decide what is undecided; nothing where no spread is known."""
-    left = [part for part in entry["parts"] if part["verdict"] == "undecided"]
-    if not left or any(part["n"] < 2 for part in left):
-        return []
-    more = f"{entry['seeds']} seeds" if entry["seeds"] else "more than 1,000 seeds"
-    return [f"({more} would decide)"]

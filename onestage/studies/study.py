@@ -127,7 +127,7 @@ class Study:
 
     def _cells(self, crew: Crew) -> tuple[list[Cell], dict[str, str], list[str]]:
         """Grounds, trials, choices, tests: the cells, those that failed, and what to tell of them."""
-        chosen, notes = settled(self.file), list[str]()
+        chosen, notes = settled(self.file), claims.loose(self.file)
         grounds = dict[str, Ground | str]()
         tried, failed = self._trials(crew, grounds, notes)
         if tried:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from onestage.report.claims import asked_again
+from onestage.report.claims import asked_again, asked_before, undecided_for
 from onestage.report.equal import Kept, equal_lines, equal_note, tried
 from onestage.report.numbers import setting
 from onestage.report.studies import read_study_tables
@@ -92,6 +92,11 @@ def markdown(folder: Path, outcome: Outcome, again: str = "onestage study study.
         why = f" {claim['withdrawn']}." if claim["withdrawn"] else ""
         if study := asked_again(claim):
             why = f" Asked again in {study}."
+        why += "".join(
+            f" {one[0].upper()}{one[1:]}."
+            for one in (undecided_for(claim), asked_before(claim))
+            if one
+        )
         why += "".join(f" {absent[0].upper()}{absent[1:]}." for absent in _absent(claim))
         text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]
     text += ["", f"Again: `{again}`", ""]

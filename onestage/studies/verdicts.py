@@ -42,8 +42,12 @@ class Difference:
     verdict: Verdict
     p: float
     """Of the verdict; of an undecided one the least of those it might have had."""
-    seeds: int | None
-    """That would decide it, were the difference as measured; None: more than a thousand, or it is."""
+    distance: float
+    """From the limit by which it is decided, or would be, in units of the metric."""
+    sd: float
+    """Over seeds, of the difference."""
+    looks: int = 1
+    """How often it was asked."""
     narrow: bool = False
     """Whether its interval should include the choice of settings and takes them as chosen: one that
     another draw of the tuning seeds would choose has not run on two reported seeds."""
@@ -58,15 +62,20 @@ def difference(
 
     looks: how often it was asked; p is doubled for each time before this one (`asks`).
     """
-    paid = 2 ** (looks - 1)
+    paid = _paid(looks)
     p = {verdict: min(1.0, paid * value) for verdict, value in _p(found, direction, margin).items()}
     sure = [verdict for verdict, value in p.items() if value <= ALPHA]
     enough = found.n >= FEWEST
     verdict: Verdict = sure[0] if sure and enough else "undecided"
     known = [value for value in p.values() if not math.isnan(value)]
     least = p.get(verdict, min(known, default=math.nan))
-    seeds = None if verdict != "undecided" else _seeds(found, direction, margin, ALPHA / paid)
-    return Difference(says, found.mean, found.low, found.high, found.n, verdict, least, seeds)
+    ends, far = (found.mean, found.low, found.high), _distance(found.mean, direction, margin)
+    return Difference(says, *ends, found.n, verdict, least, far, found.sd, looks)
+
+
+def _paid(looks: int) -> int:
+    """What p is multiplied by."""
+    return 2 ** (looks - 1)
 
 
 def _p(found: Interval, direction: Direction, margin: float) -> dict[Verdict, float]:
@@ -88,17 +97,15 @@ def _p(found: Interval, direction: Direction, margin: float) -> dict[Verdict, fl
     }
 
 
-def _seeds(found: Interval, direction: Direction, margin: float, alpha: float) -> int | None:
-    """How many would decide: by the limit that is farthest from the mean as measured."""
-    size = abs(found.mean)
+def _distance(mean: float, direction: Direction, margin: float) -> float:
+    """From the limit that is farthest from the mean as measured."""
+    size = abs(mean)
     if direction == "same":
-        distance = abs(size - margin)
-    elif direction in ("at_least", "at_most"):
-        ahead = found.mean if direction == "at_least" else -found.mean
-        distance = ahead + margin if ahead > -margin else size
-    else:
-        distance = size if size >= margin else margin - size
-    return seeds_needed(distance, found.sd, alpha=alpha)
+        return abs(size - margin)
+    if direction in ("at_least", "at_most"):
+        ahead = mean if direction == "at_least" else -mean
+        return ahead + margin if ahead > -margin else size
+    return size if size >= margin else margin - size
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ class Whole:
     alone: Verdict
     """What it would be if it were the only claim."""
     seeds: int | None
+    """That would decide what is undecided, were the differences as measured, beside the study's other
+    claims that are (Holm). None: more than a thousand, or it is decided, or no spread is known."""
 
 
 def together(claims: Sequence[Sequence[Difference] | None]) -> list[Whole]:
@@ -124,7 +133,8 @@ def together(claims: Sequence[Sequence[Difference] | None]) -> list[Whole]:
     """
     alone = [_alone(parts) if parts is not None else None for parts in claims]
     counted = [p if verdict != "undecided" else 1.0 for verdict, p in filter(None, alone)]
-    adjusted = iter(holm(counted))
+    every = holm(counted)
+    adjusted, left = iter(every), sum(p > ALPHA for p in every)
     found = []
     for one, parts in zip(alone, claims, strict=True):
         if one is None or parts is None:
@@ -132,11 +142,27 @@ def together(claims: Sequence[Sequence[Difference] | None]) -> list[Whole]:
             continue
         (verdict, p), p_holm = one, next(adjusted)
         final: Verdict = verdict if p_holm <= ALPHA else "undecided"
-        needed = [part.seeds for part in parts if part.verdict == "undecided"]
-        known = [seeds for seeds in needed if seeds is not None]
-        whole = len(known) == len(needed) > 0
-        found.append(Whole(final, p, p_holm, verdict, max(known) if whole else None))
+        # The next of those that are left has to reach a p of 5 % over their number.
+        seeds = _seeds(verdict, parts, ALPHA / left) if final == "undecided" else None
+        found.append(Whole(final, p, p_holm, verdict, seeds))
     return found
+
+
+def _seeds(alone: Verdict, parts: Sequence[Difference], alpha: float) -> int | None:
+    """How many seeds would decide a claim at a level, were its differences as measured. None: more than
+    a thousand, or no spread is known."""
+    if alone in ("reversed", "refuted"):  # by one of its differences
+        one = "reversed" if alone == "reversed" else "equivalent"
+        needed = [_each(part, alpha / len(parts)) for part in parts if part.verdict == one]
+        return min((seeds for seeds in needed if seeds is not None), default=None)
+    open_ = parts if alone != "undecided" else [p for p in parts if p.verdict == "undecided"]
+    needed = [_each(part, alpha) for part in open_]
+    known = [seeds for seeds in needed if seeds is not None]
+    return max(known) if len(known) == len(needed) > 0 else None
+
+
+def _each(part: Difference, alpha: float) -> int | None:
+    return seeds_needed(part.distance, part.sd, alpha=alpha / _paid(part.looks))
 
 
 def _alone(parts: Sequence[Difference]) -> tuple[Verdict, float]:

@@ -68,6 +68,7 @@ def test_seeds_and_name_are_the_lines_own() -> None:
     ("given", "told"),
     [
         ("SFT", "expected a table such as"),
+        ("{method: [SFT]}", r"no method \['SFT'\]"),
         ("{method: [", "expected a table such as"),
         ("{method: SFTT, rate: 1}", "no method 'SFTT'; did you mean 'SFT'"),
         ("{method: SFT}", "would try rate .* add 'rate: VALUE'"),

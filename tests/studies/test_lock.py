@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from onestage.rollout.rewards import _pool as pool
 from onestage.rollout.rewards.match import Match
 from onestage.studies.lab.lock import (
     ACTIONS,
+    BEYOND,
     CUES,
     HABIT,
-    LIMIT,
     METRICS,
     RIGHT,
     SHORTEST,
@@ -72,6 +73,33 @@ def test_locks_are_different_and_their_answers_right(seed: int, horizon: int) ->
     assert [lock.prompt for lock in again.locks["test"]] == [
         lock.prompt for lock in world.locks["test"]
     ]
+
+
+def test_only_the_test_has_what_is_withheld() -> None:
+    """By hand: which cues follow each other in the prompts."""
+    world = LockWorld(3, 6, unseen=2)
+    assert len(world.withheld) == 2
+    held = {tuple(CUES[cue] for cue in pair) for pair in world.withheld}
+    for split, locks in world.locks.items():
+        assert len(locks) == SPLITS[split]
+        for lock in locks:
+            shown = lock.prompt.removeprefix("lock:").partition("\nopen:")[0].split()
+            met = {pair for pair in pairwise(shown) if "-" not in pair} & held
+            assert bool(met) == (split == "test")
+    assert LockWorld(3, 6).locks == LockWorld(3, 6, unseen=0).locks
+
+
+def test_more_places_are_another_prompt_and_another_base() -> None:
+    wide = LockWorld(1, 16, places=16)
+    lock = wide.locks["train"][0]
+    shown = lock.prompt.removeprefix("lock:").partition("\nopen:")[0].split()
+    assert len(lock.cues) == len(shown) == 16
+    lengths = set()
+    for row in wide.attempts(500):
+        shown = row["prompt"].removeprefix("lock:").partition("\nopen:")[0].split()
+        assert len(shown) == 16
+        lengths.add(len(row["completion"].split()))
+    assert max(lengths) == 16
 
 
 def _near(lock: Lock) -> list[str]:
@@ -136,8 +164,12 @@ def test_rows(solved: int | None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"horizon": SHORTEST - 1}, f"horizon must be from {SHORTEST} to {WIDTH}, got"),
+        ({"horizon": SHORTEST - 1}, "horizon must be from 4 to 12"),
         ({"horizon": WIDTH + 1}, "horizon must be from"),
+        ({"horizon": 9, "places": 8}, r"horizon must be from 4 to 8 \(places\), got 9"),
+        ({"horizon": 4, "places": 25}, "places must be from 4 to 24"),
+        ({"horizon": 5, "unseen": 1}, "unseen takes a horizon of 6 at least, got 5"),
+        ({"horizon": 4, "unseen": 7}, "unseen must be from 0 to 6"),
         ({"horizon": 4, "solved": -1}, "solved must be from 0 to 256, or None, got -1"),
         ({"horizon": 4, "solved": 257}, "solved must be"),
     ],
@@ -204,7 +236,7 @@ def test_the_exam_tells_right_from_wrong(base: Path) -> None:
     assert metrics["success"] == sum(right) / len(right) < 1
     steps = [right_steps(world, k, a["response"]) for a, k in zip(answers, locks, strict=True)]
     assert metrics["right_steps"] == pytest.approx(sum(steps) / len(steps))
-    assert 1 <= metrics["length"] <= LIMIT
+    assert 1 <= metrics["length"] <= WIDTH + BEYOND
     assert evaluate_lock(model, tokenizer, world, "validation")[0] == metrics
 
 

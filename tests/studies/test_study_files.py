@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.tiny import write_rows
 
+from onestage.report.claims import asked_again
+from onestage.runfolder import read_json
 from onestage.studies.asks import Judged, over_all
 from onestage.studies.cells import reported
 from onestage.studies.demo import FILE
@@ -15,7 +17,9 @@ from onestage.studies.file import load_study
 from onestage.studies.study import Study
 from onestage.studies.tuning import settled
 
-FILES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "studies").glob("*.yaml"))
+RESULTS = sorted((ROOT / "docs" / "studies").iterdir())
 
 
 @pytest.mark.parametrize("file", [*FILES, FILE], ids=lambda file: file.stem)
@@ -62,6 +66,36 @@ def test_what_is_asked_again_is_asked_on_other_seeds() -> None:
     }
     most = max(entry.get("asks", 1) for entries in over_all(asked).values() for entry in entries)
     assert most >= 3
+
+
+def test_whoever_asks_again_says_who_asked_before() -> None:
+    """So that p is doubled on its own page, too. As published: what is undecided, and had something
+    to compare, was a look."""
+    studies = {file.stem: load_study(file) for file in FILES}
+    published = {
+        (folder.name, entry["claim"]): entry
+        for folder in RESULTS
+        for entry in read_json(folder / "claims.json")
+    }
+
+    def before(name: str, claim: str) -> list[str]:
+        found = []
+        for other, study in studies.items():
+            for one in study.claims:
+                entry = published.get((other, claim), {})
+                if (one.claim, one.asked_again) == (claim, name) and asked_again(entry):
+                    looked = any(part["n"] > 1 for part in entry["parts"])
+                    found += [*before(other, claim), *([other] if looked else [])]
+        return found
+
+    asked = 0
+    for name, study in studies.items():
+        for claim in study.claims:
+            asked += len(found := before(name, claim.claim))
+            assert set(found) <= set(claim.asked_before), (name, claim.claim)
+            for other in claim.asked_before:
+                assert claim.claim in [one.claim for one in studies[other].claims]
+    assert asked > 30
 
 
 def test_there_are_study_files() -> None:

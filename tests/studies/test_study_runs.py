@@ -123,8 +123,9 @@ def test_claims_are_older_than_results(
     study, out, _ = done
     shutil.copytree(out, folder := tmp_path / "out")
     (claim,) = study["claims"]
-    with pytest.raises(StudyError, match=r"1 of its claims ask .* --changed-claims WHY"):
-        do({**study, "claims": [{**claim, "direction": "less"}]}, folder)
+    for why in (None, "  "):
+        with pytest.raises(StudyError, match=r"1 of its claims ask .* --changed-claims WHY"):
+            do({**study, "claims": [{**claim, "direction": "less"}]}, folder, changed_claims=why)
     worded = {**study, "claims": [{**claim, "claim": "It is!", "withdrawn": "2026: no."}]}
     assert do(worded, folder)[0].claims[0]["verdict"] == "withdrawn"
     assert "changed_claims" not in read_json(out / "study.json")
@@ -139,6 +140,22 @@ def test_claims_are_older_than_results(
         tune = {"trials": 2, "seeds": seeds, "report": "likely"}
         (folder / "study.json").write_text(json.dumps({**told, "tune": tune}))
         assert ("intervals include the choice" in ledger([folder], tmp_path)) is says
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", ""])
+def test_results_whose_claims_nobody_knows_are_not_judged_by_new_ones(
+    damage: str, done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
+) -> None:
+    """A damaged description would else be a way around: refused, until somebody says why."""
+    study, out, _ = done
+    shutil.copytree(out, folder := tmp_path / "out")
+    (folder / "study.json").write_text(damage)
+    if not damage:
+        (folder / "study.json").unlink()
+    with pytest.raises(StudyError, match=r"does not say what its claims asked.*--changed-claims"):
+        do(study, folder)
+    do(study, folder, changed_claims="the disk was full")
+    assert "the disk was full" in ledger([folder], tmp_path)
 
 
 def test_results_are_judged_again_without_a_run(
@@ -175,9 +192,21 @@ def test_results_are_judged_again_without_a_run(
     (tmp_path / "counting.yaml").write_text(
         yaml.safe_dump({**study, "claims": [{**claim, "margin": 0.5}]})
     )
-    for _ in range(2):  # kept once
+    with pytest.raises(StudyError, match=r"1 of its claims ask .* --changed-claims WHY"):
         judge_again(folder, tmp_path)
-    assert ledger([folder], tmp_path).count("judged again by what counting.yaml claims") == 1
+    for why in ("the margin was forgotten", None):  # kept once
+        judge_again(folder, tmp_path, why)
+    assert ledger([folder], tmp_path).count("the margin was forgotten") == 1
+    for change, says in (
+        ({"metric": "overal"}, "'overal' is not measured; did you mean 'overall'"),
+        ({"more": "SFTX"}, "no method 'SFTX'"),
+        ({"than": [claim["more"]]}, "against itself"),
+    ):
+        (tmp_path / "counting.yaml").write_text(
+            yaml.safe_dump({**study, "claims": [{**claim, **change}]})
+        )
+        with pytest.raises(StudyError, match=says):
+            judge_again(folder, tmp_path, "why not")
 
 
 class ByFormula(Executor, Crew):

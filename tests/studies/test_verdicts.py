@@ -13,7 +13,7 @@ from scipy import stats
 
 from onestage.runfolder import write_json
 from onestage.stats import interval, p_above, p_below, seeds_needed
-from onestage.studies.file import Tune
+from onestage.studies.file import StudyError, Tune
 from onestage.studies.ledger import _sureness, ledger
 from onestage.studies.nested import likely, widened
 from onestage.studies.results import TidyRow
@@ -73,7 +73,8 @@ def test_a_difference_too_small_to_matter_is_none() -> None:
 
 
 def part(verdict: Any, p: float) -> Difference:
-    return Difference("", 0.0, 0.0, 0.0, 9, verdict, p, 7 if verdict == "undecided" else None)
+    """As far from its limit as one standard deviation over seeds: ten of them would decide it."""
+    return Difference("", 0.0, 0.0, 0.0, 9, verdict, p, 1.0, 1.0)
 
 
 def test_claims_of_a_study_are_several() -> None:
@@ -84,7 +85,21 @@ def test_claims_of_a_study_are_several() -> None:
     assert [one.verdict for one in found] == ["holds", "undecided", "undecided", "withdrawn"]
     assert found[0].p_holm == pytest.approx(0.036)
     assert (found[1].alone, found[1].p_holm) == ("reversed", pytest.approx(0.06))
-    assert found[2].seeds == 7
+    # One claim of three is decided; of two that are left the next takes a p of .025.
+    assert found[1].seeds == found[2].seeds == seeds_needed(1.0, 1.0, alpha=0.025)
+    assert found[0].seeds is None
+
+
+def test_seeds_that_would_decide_pay_for_all_claims_and_looks() -> None:
+    """By simulation: so many seeds of a true difference of one sd reach a p of .05 over 4 in 80 %."""
+    values = [0.9, -0.7, 1.5, 0.1, 0.8, -0.2]
+    one = difference("a - b", interval(values), "more", 0.0, looks=2)
+    (whole, *_) = together([[one], [part("undecided", 0.5)]])
+    assert (whole.verdict, one.looks) == ("undecided", 2)
+    assert whole.seeds == seeds_needed(sum(values) / 6, one.sd, alpha=0.05 / 4)
+    normal = stats.norm(sum(values) / 6, one.sd).rvs((4000, whole.seeds or 0), random_state=1)
+    found = float((stats.ttest_1samp(normal, 0.0, axis=1).pvalue <= 0.05 / 4).mean())
+    assert found == pytest.approx(0.8, abs=0.03)
 
 
 def test_all_parts_hold_or_one_is_reversed() -> None:
@@ -93,7 +108,7 @@ def test_all_parts_hold_or_one_is_reversed() -> None:
     (one,) = together([[part("holds", 0.001), part("reversed", 0.01)]])
     assert (one.verdict, one.p) == ("reversed", 0.02)
     (open_,) = together([[part("holds", 0.001), part("undecided", 0.5)]])
-    assert (open_.verdict, open_.seeds) == ("undecided", 7)
+    assert (open_.verdict, open_.seeds) == ("undecided", 10)
 
 
 def test_better_than_each_is_refuted_by_one_that_is_as_good() -> None:
@@ -103,6 +118,7 @@ def test_better_than_each_is_refuted_by_one_that_is_as_good() -> None:
         assert (one.verdict, one.p) == ("refuted", pytest.approx(0.03))
         (weak,) = together([[other, part("equivalent", 0.02), part("undecided", 0.5)]])
         assert (weak.verdict, weak.alone) == ("undecided", "refuted")
+        assert weak.seeds == seeds_needed(1.0, 1.0, alpha=0.05 / 3)
     (behind,) = together([[part("equivalent", 0.001), part("reversed", 0.01)]])
     assert (behind.verdict, behind.p) == ("reversed", 0.02)
     (alike,) = together([[part("equivalent", 0.001), part("equivalent", 0.04)]])
@@ -114,10 +130,33 @@ def test_the_ledger_asks_for_seeds_only_where_seeds_would_decide() -> None:
         (whole,) = together([parts])
         return _sureness({**asdict(whole), "parts": [asdict(one) for one in parts]})
 
-    assert said(part("undecided", 0.5)) == ["(7 seeds would decide)"]
-    far = replace(part("undecided", 0.9), seeds=None)
+    assert said(part("undecided", 0.5)) == ["(10 seeds would decide)"]
+    assert said(part("holds", 0.5), part("undecided", 0.5)) == ["(10 seeds would decide)"]
+    far = replace(part("undecided", 0.9), distance=0.01)
     assert said(far) == ["(more than 1,000 seeds would decide)"]
     assert said(replace(far, n=1)) == []
+
+
+@pytest.mark.parametrize("damaged", ['[{"claim": 3}]', '{"a": 3}', "[3]", "["])
+def test_a_damaged_study_is_named(damaged: str, tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text('{"name": "one"}')
+    (tmp_path / "claims.json").write_text(damaged)
+    with pytest.raises(StudyError, match=r"claims.json: (is no list of judged claims|cannot be)"):
+        ledger([tmp_path], tmp_path)
+    for damaged in ("{}", "3", "{"):
+        (tmp_path / "study.json").write_text(damaged)
+        with pytest.raises(StudyError, match=r"study.json: (is no description|cannot be read)"):
+            ledger([tmp_path], tmp_path)
+
+
+def test_a_study_counts_once(tmp_path: Path) -> None:
+    for name in ("one", "copy"):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "study.json", {"name": "one"})
+        write_json(tmp_path / name / "claims.json", [])
+    with pytest.raises(StudyError, match="one: given twice"):
+        ledger([tmp_path / "one", tmp_path / "copy"], tmp_path)
+    ledger([tmp_path / "one"], tmp_path)
 
 
 def test_what_is_undecided_counts_where_it_is_asked_again(tmp_path: Path) -> None:

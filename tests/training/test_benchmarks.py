@@ -74,7 +74,7 @@ class Slowly(Callback):
 
 
 def by_clock(patch: pytest.MonkeyPatch, step: float) -> Slowly:
-    """Have a run go by a clock on which steps take so long, and answers of small suites what they say."""
+    """Have a run go by a clock on which steps take so long, and small suites' answers what they say."""
     clock = Clock()
     patch.setattr(small_suites, "sleep", clock.sleep)
     patch.setattr("onestage.training.run.Benchmarks", partial(Benchmarks, clock=clock))
@@ -143,7 +143,7 @@ def test_the_share_of_the_time_holds(
 def test_the_share_that_is_told_is_of_the_time_that_went_by(
     recipe_of: Make, tmp_path: Path
 ) -> None:
-    """By the machine's own clock, where a step takes what it takes: not all that was asked can be told."""
+    """By the machine's own clock, where a step takes what it takes."""
     told = recipe_of("demonstration", objective="sft", train__max_steps=80)
     asked = {"suites": [{"name": SLOW, "size": 200}]}
     began = time.monotonic()

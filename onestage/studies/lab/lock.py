@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice, starmap
+from itertools import islice, pairwise, starmap
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,14 @@ CUES = ("red", "blue", "green", "gold", "white", "black")
 ACTIONS = ("push", "pull", "turn", "lift")
 OPEN, NONE, THEN = "lock:", " -", "\nopen:"
 WIDTH = 12
-"""The longest horizon. Every prompt has so many places for cues, so that the cue of a step stands as far
-before its action whatever the horizon is, and one base serves all of them."""
+"""The longest horizon, unless a world has more places. Every prompt has so many places for cues, so that
+the cue of a step stands as far before its action whatever the horizon is, and one base serves all."""
+MOST = 24
+"""Places at most: the base has 64 positions for prompt and response."""
 SHORTEST = 4
 """Below it there are too few locks for three splits."""
+ENOUGH = 6
+"""Below it too few locks have one pair of cues for a test of its own."""
 RIGHT, HABIT = 0.3, 0.55
 SPLITS = {"train": 256, "validation": 128, "test": 256}
 """Locks of each; none is in two."""
@@ -56,10 +60,12 @@ class Lock:
     """The action before the first."""
     actions: tuple[int, ...]
     """The right ones."""
+    places: int = WIDTH
+    """For cues, in the prompt."""
 
     @property
     def prompt(self) -> str:
-        return prompt_of(self.cues, self.before)
+        return prompt_of(self.cues, self.before, self.places)
 
     @property
     def steps(self) -> list[str]:
@@ -79,10 +85,23 @@ class LockWorld:
     horizon: int
     solved: int | None = None
     """How many training problems have a worked solution; None: all."""
+    places: int = WIDTH
+    """For cues, in every prompt: the longest horizon. The base is another for another number."""
+    unseen: int = 0
+    """Ordered pairs of cues that never follow each other in a problem that is trained or tuned on. Every
+    problem of the test has such a pair: it composes what is known in a way that is not."""
 
     def __post_init__(self) -> None:
-        if not SHORTEST <= self.horizon <= WIDTH:
-            raise ValueError(f"horizon must be from {SHORTEST} to {WIDTH}, got {self.horizon}")
+        if not SHORTEST <= self.places <= MOST:
+            raise ValueError(f"places must be from {SHORTEST} to {MOST}, got {self.places}")
+        if not SHORTEST <= self.horizon <= self.places:
+            raise ValueError(
+                f"horizon must be from {SHORTEST} to {self.places} (places), got {self.horizon}"
+            )
+        if not 0 <= self.unseen <= len(CUES):
+            raise ValueError(f"unseen must be from 0 to {len(CUES)}, got {self.unseen}")
+        if self.unseen and self.horizon < ENOUGH:
+            raise ValueError(f"unseen takes a horizon of {ENOUGH} at least, got {self.horizon}")
         most = SPLITS["train"]
         if self.solved is not None and not 0 <= self.solved <= most:
             raise ValueError(f"solved must be from 0 to {most}, or None, got {self.solved}")
@@ -105,7 +124,13 @@ class LockWorld:
         actions = [before]
         for cue in cues:
             actions.append(self.right(cue, actions[-1]))
-        return Lock(cues, before, tuple(actions[1:]))
+        return Lock(cues, before, tuple(actions[1:]), self.places)
+
+    @cached_property
+    def withheld(self) -> set[tuple[int, int]]:
+        """The pairs of neighbouring cues that only the test has."""
+        drawn = generator(f"lock/{self.seed}/withheld").permutation(len(CUES) ** 2)[: self.unseen]
+        return {divmod(int(one), len(CUES)) for one in drawn}
 
     @cached_property
     def locks(self) -> dict[str, list[Lock]]:
@@ -113,7 +138,10 @@ class LockWorld:
         draw = generator(f"lock/{self.seed}/{self.horizon}/cues")
         found: dict[tuple[int, ...], int] = {}
         while len(found) < sum(SPLITS.values()):
+            last = len(found) >= sum(SPLITS.values()) - SPLITS["test"]
             cues = tuple(draw.integers(len(CUES), size=self.horizon).tolist())
+            if self.unseen and last == self.withheld.isdisjoint(pairwise(cues)):
+                continue
             found[cues] = int(draw.integers(len(ACTIONS)))
         every = starmap(self.lock, found.items())
         return {split: list(islice(every, count)) for split, count in SPLITS.items()}
@@ -137,7 +165,7 @@ class LockWorld:
         not. Depends on the seed and on nothing else of this world."""
         draw = generator(f"lock/{self.seed}/attempts")
         for _ in range(count):
-            cues = draw.integers(len(CUES), size=draw.integers(1, WIDTH + 1))
+            cues = draw.integers(len(CUES), size=draw.integers(1, self.places + 1))
             first = before = int(draw.integers(len(ACTIONS)))
             done = []
             for cue in cues:
@@ -145,12 +173,13 @@ class LockWorld:
                 odds[self.table[cue, before]] = RIGHT, HABIT
                 before = int(draw.choice(len(ACTIONS), p=odds))
                 done.append(f" {ACTIONS[before]}")
-            yield {"prompt": prompt_of(tuple(cues.tolist()), first), "completion": "".join(done)}
+            prompt = prompt_of(tuple(cues.tolist()), first, self.places)
+            yield {"prompt": prompt, "completion": "".join(done)}
 
 
-def prompt_of(cues: tuple[int, ...], before: int) -> str:
+def prompt_of(cues: tuple[int, ...], before: int, places: int) -> str:
     shown = "".join(f" {CUES[cue]}" for cue in cues)
-    return f"{OPEN}{shown}{NONE * (WIDTH - len(cues))}{THEN} {ACTIONS[before]}"
+    return f"{OPEN}{shown}{NONE * (places - len(cues))}{THEN} {ACTIONS[before]}"
 
 
 def write_rows(world: LockWorld, folder: Path) -> dict[str, Path]:
@@ -170,8 +199,8 @@ METRICS = {
     "stops": Metric("part of the greedy answers that end by themselves", "higher", "answers"),
 }
 SAMPLES = 4
-LIMIT = WIDTH + 4
-"""Tokens of an answer at most."""
+BEYOND = 4
+"""Tokens that an answer may have beyond the places for cues."""
 BATCH = 512
 """Answers under way at once."""
 
@@ -185,8 +214,8 @@ def evaluate_lock(
     training = model.training
     model.eval()
     try:
-        greedy = _drawn(model, tokenizer, locks, 1, 0.0, world.seed)
-        sampled = _drawn(model, tokenizer, locks, SAMPLES, 1.0, world.seed)
+        greedy = _drawn(model, tokenizer, locks, 1, 0.0, world)
+        sampled = _drawn(model, tokenizer, locks, SAMPLES, 1.0, world)
     finally:
         model.train(training)
     first = [one for (one,) in greedy]
@@ -225,13 +254,13 @@ def right_steps(world: LockWorld, lock: Lock, response: str) -> float:
 
 
 def _drawn(
-    model: Any, tokenizer: Any, locks: list[Lock], count: int, temperature: float, seed: int
+    model: Any, tokenizer: Any, locks: list[Lock], count: int, temperature: float, world: LockWorld
 ) -> list[list[Completion]]:
     requests = [
-        Request(prompt_ids(tokenizer, lock.prompt), count, f"lock/{seed}/{number}")
+        Request(prompt_ids(tokenizer, lock.prompt), count, f"lock/{world.seed}/{number}")
         for number, lock in enumerate(locks)
     ]
-    how = Decoding(max_completion_length=LIMIT, temperature=temperature)
+    how = Decoding(max_completion_length=world.places + BEYOND, temperature=temperature)
     return Transformers(model, tokenizer, BATCH)(requests, how)
 
 

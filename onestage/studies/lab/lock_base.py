@@ -38,7 +38,6 @@ TRAIN: dict[str, Any] = {
     "learning_rate": 1e-2,
     "lr_scheduler_type": "linear",
     "warmup_ratio": 0.05,
-    "max_length": 32,
     "tokens_per_row": 1024,
     "logging_steps": 50,
 }
@@ -64,10 +63,11 @@ def make_lock_base(
     """The base's folder: an ordinary run from a recipe, or found from an earlier one.
 
     It is kept under a digest of what it is made from, `cache/lab/bases/DIGEST`, and is there whole or
-    not at all. It depends on the seed of the world and on no other part: all horizons share it. `train`
-    overrides settings of the recipe's section. One that is damaged is made anew, and said.
+    not at all. It depends on the world's seed and places and on no other part: all horizons share it.
+    `train` overrides settings of the recipe's section. One that is damaged is made anew, and said.
     """
-    tokenizer, settings = lock_tokenizer(), {**TRAIN, "seed": world.seed, **(train or {})}
+    tokenizer, most = lock_tokenizer(), 2 * world.places + 8
+    settings = {**TRAIN, "max_length": most, "seed": world.seed, **(train or {})}
     config, rows = llama(tokenizer, SHAPE), list(world.attempts(attempts))
     folder = cache / "lab" / "bases" / digest_of(["lock", config, settings, rows])
     wrong = damage(folder)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from onestage import models
 from onestage.runfolder import Say
-from onestage.studies.lab.lock import METRICS, LockWorld, evaluate_lock, write_rows
+from onestage.studies.lab.lock import METRICS, WIDTH, LockWorld, evaluate_lock, write_rows
 from onestage.studies.lab.lock_base import make_lock_base
 from onestage.studies.worlds import Evaluated, Ground, Metric, Split, World
 
@@ -23,6 +23,10 @@ class Lock(World):
     """Actions that must all be right."""
     solved: int = Field(default=64, ge=0)
     """Training problems that come with a worked solution."""
+    places: int = Field(default=WIDTH, ge=1)
+    """For cues, in every prompt: the longest horizon."""
+    unseen: int = Field(default=0, ge=0)
+    """Pairs of neighbouring cues that only the test has, in every problem of it."""
 
     headline = ("success", "success_sampled", "right_steps")
 
@@ -34,6 +38,8 @@ class Lock(World):
         world = self._world(seed)
         base = make_lock_base(world, cache, say)
         name = f"{self.horizon}-{self.solved}-{seed}"
+        if (self.places, self.unseen) != (WIDTH, 0):
+            name += f"-{self.places}-{self.unseen}"
         data = cache.absolute() / "lab" / "locks" / name
         write_rows(world, data)
         return Ground(base, data)
@@ -44,4 +50,4 @@ class Lock(World):
         return Evaluated(*evaluate_lock(trained.model, trained.tokenizer, world, split))
 
     def _world(self, seed: int) -> LockWorld:
-        return LockWorld(seed, self.horizon, self.solved)
+        return LockWorld(seed, self.horizon, self.solved, self.places, self.unseen)
