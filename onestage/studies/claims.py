@@ -20,13 +20,17 @@ from onestage.studies.verdicts import Difference, difference, together
 
 
 def judged(
-    study: StudyFile, rows: Sequence[TidyRow], better: Literal["higher", "lower"] = "higher"
+    study: StudyFile,
+    rows: Sequence[TidyRow],
+    better: Literal["higher", "lower"] = "higher",
+    added: int = 0,
 ) -> list[dict[str, Any]]:
     """Every claim of the study with its verdict, as `claims.json` has it.
 
-    better: which way the metric that settings are chosen by is better.
+    better: which way the metric that settings are chosen by is better; added: how often seeds were added
+    after it had been judged, for which p is doubled as for every look before the last.
     """
-    parts = [list(_parts(claim, study, rows, better)) for claim in study.claims]
+    parts = [list(_parts(claim, study, rows, better, added)) for claim in study.claims]
     of = [None if claim.withdrawn else one for claim, one in zip(study.claims, parts, strict=True)]
     entries = []
     for claim, some, whole in zip(study.claims, parts, together(of), strict=True):
@@ -37,7 +41,7 @@ def judged(
                 **{"design": claim.design, "overturned_by": claim.overturned_by},
                 **{"decided": str(claim.decided or ""), "withdrawn": claim.withdrawn},
                 **{"asked_again": claim.asked_again, "asked_before": claim.asked_before},
-                "asked_otherwise": claim.asked_otherwise,
+                **{"asked_otherwise": claim.asked_otherwise, "added": added},
                 **asdict(whole),
                 **{"study": study.name, "parts": [asdict(part) for part in some]},
             }
@@ -100,10 +104,16 @@ def require_known(study: StudyFile, known: Sequence[str], runs: Sequence[str] = 
 
 
 def _parts(
-    claim: Claim, study: StudyFile, rows: Sequence[TidyRow], better: Literal["higher", "lower"]
+    claim: Claim,
+    study: StudyFile,
+    rows: Sequence[TidyRow],
+    better: Literal["higher", "lower"],
+    added: int,
 ) -> Iterator[Difference]:
+    looks = 1 + len(claim.asked_before) + added
     if claim.trend is not None:
-        yield _trend(claim, by_place(rows, _metric(claim, claim.trend)))
+        says, slopes = _trend(claim, by_place(rows, _metric(claim, claim.trend)))
+        yield difference(says, slopes, claim.direction, claim.margin, looks)
         return
     for other in claim.than:
         metrics = _metric(claim, claim.more), _metric(claim, other)
@@ -113,7 +123,8 @@ def _parts(
         if study.tune is not None and study.tune.report != "chosen":
             both = _place(claim.more), _place(other)
             found, whole = widened(found, rows, study.tune, metrics, both, better)
-        part = _part(f"{_called(claim.more)} - {_called(other)}", found, claim)
+        says = f"{_called(claim.more)} - {_called(other)}"
+        part = difference(says, found, claim.direction, claim.margin, looks)
         yield replace(part, narrow=not whole, absent=_absent(claim, other, rows))
 
 
@@ -125,7 +136,7 @@ def _absent(claim: Claim, other: Any, rows: Sequence[TidyRow]) -> str:
     return f"no setting of {' or of '.join(unfit)} kept the limits of the choice" if unfit else ""
 
 
-def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Difference:
+def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> tuple[str, Interval]:
     """Kendall's tau of the metric along an axis, for each seed; its mean lies in [-1, 1], and so does
     its interval."""
     given = dict(claim.trend or {})
@@ -142,12 +153,7 @@ def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> Differenc
     slopes = interval([rank_slope(one) for one in series.values() if len(one) == whole > 1])
     inside = replace(slopes, low=max(slopes.low, -1.0), high=min(slopes.high, 1.0))
     says = f"{_called(given)} over {over} (Kendall's tau)"
-    return _part(says, inside if slopes.n > 1 else slopes, claim)
-
-
-def _part(says: str, found: Interval, claim: Claim) -> Difference:
-    looks = 1 + len(claim.asked_before)
-    return difference(says, found, claim.direction, claim.margin, looks)
+    return says, inside if slopes.n > 1 else slopes
 
 
 def _place(given: Any) -> tuple[str, dict[str, Any]]:

@@ -37,7 +37,7 @@ def described(
         **kept,
         **{key: here[key] for key in ("versions", "git", "machine")},
         "command": shlex.join(["onestage", *here["command"][1:]]),  # keys are covered in it
-        "written": datetime.now().isoformat(timespec="seconds"),
+        "written": _now(),
     }
 
 
@@ -81,7 +81,8 @@ def _judged(entry: Any) -> bool:
 
 
 def settled_claims(file: StudyFile, folder: Path, why: str | None) -> dict[str, Any]:
-    """What the folder keeps of its claims: what they ask, since when, and every change with its reason.
+    """What the folder keeps of its claims: what they ask, since when, every change with its reason, and
+    every time that seeds were added to what had been judged.
 
     Raises `StudyError` where they ask other things than when the first cell was done, or nobody can tell
     any more, unless `why` says what for. (Words, sources, and claims that are withdrawn may change.)
@@ -91,9 +92,18 @@ def settled_claims(file: StudyFile, folder: Path, why: str | None) -> dict[str, 
         old = before["claims"]
     except (OSError, ValueError, KeyError, TypeError):
         before, old = {}, None
-    if not any((folder / "cells").glob("*/results.json")):
-        old = claims.asked(file)
-    return _settled(file, before, old, folder, why)
+    results = any((folder / "cells").glob("*/results.json"))
+    kept = _settled(file, before, old if results else claims.asked(file), folder, why)
+    added = list(before.get("added_seeds") or [])
+    # What was looked at with fewer seeds was a look; one that was never judged was none.
+    seen = (folder / "claims.json").is_file() and before.get("seeds")
+    if seen and set(file.seeds) - set(seen):
+        added.append({"date": _now(), "before": seen, "after": file.seeds})
+    return kept | ({"added_seeds": added} if added else {})
+
+
+def _now() -> str:
+    return datetime.now().isoformat(timespec="seconds")
 
 
 def judged_anew(
@@ -114,7 +124,7 @@ def _settled(
 ) -> dict[str, Any]:
     """What `study.json`, which said `before`, is to keep. old: what its claims asked before there were
     results; None: nobody knows."""
-    asked, now = claims.asked(file), datetime.now().isoformat(timespec="seconds")
+    asked, now = claims.asked(file), _now()
     changed = list(before.get("changed_claims") or [])
     kept = {"claims": asked, "claims_since": before.get("claims_since", now)}
     kept |= {"changed_claims": changed} if changed else {}

@@ -90,8 +90,17 @@ def _edges(folder: Path) -> list[str]:
 
 
 def _changed(told: Mapping[str, Any]) -> list[str]:
-    """Claims that were changed after the first results were there."""
-    return [
+    """Claims that were changed after the first results were there, and seeds that were added."""
+    added = [
+        line
+        for one in told.get("added_seeds") or []
+        for line in (
+            "",
+            f"Seeds added on {one['date']}, after it had been judged with {len(one['before'])} of now "
+            f"{len(one['after'])}: p is doubled.",
+        )
+    ]
+    return added + [
         line
         for one in told.get("changed_claims") or []
         for line in ("", f"Claims changed on {one['date']}, after the runs: {one['why']}")

@@ -33,7 +33,8 @@ def judge_again(folder: Path, files: Path, changed_claims: str | None = None) ->
     kept = judged_anew(study, told, folder, changed_claims)
     chooses = study.tune.metric if study.tune else ""
     lower = told["metrics"].get(chooses, {}).get("better") == "lower"
-    claims = judged(study, rows, "lower" if lower else "higher")
+    added = len(told.get("added_seeds") or [])
+    claims = judged(study, rows, "lower" if lower else "higher", added)
     outcome = Outcome(folder, rows, summary(rows, list(study.axes)), claims, {}, [])
     today = {**told, **kept, "description": study.description}
     if today != told:

@@ -142,6 +142,21 @@ def test_claims_are_older_than_results(
         assert ("intervals include the choice" in ledger([folder], tmp_path)) is says
 
 
+def test_seeds_that_are_added_after_a_look_are_paid_for(
+    done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
+) -> None:
+    """p is doubled, and the ledger says when; the same seeds again are no look."""
+    study, out, outcome = done
+    shutil.copytree(out, folder := tmp_path / "out")
+    assert {part["looks"] for part in outcome.claims[0]["parts"]} == {1}
+    for _ in range(2):
+        more, _ = do({**study, "seeds": [0, 1, 2]}, folder)
+        assert {(part["n"], part["looks"]) for part in more.claims[0]["parts"]} == {(3, 2)}
+    (one,) = read_json(folder / "study.json")["added_seeds"]
+    assert (one["before"], one["after"]) == ([0, 1], [0, 1, 2])
+    assert "after it had been judged with 2 of now 3" in ledger([folder], tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["{", "{}", ""])
 def test_results_whose_claims_nobody_knows_are_not_judged_by_new_ones(
     damage: str, done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
