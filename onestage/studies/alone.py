@@ -4,6 +4,7 @@ base, so that a reader can repeat what a report says with one command."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from onestage.config import as_numbers, nearest
 from onestage.studies.cells import slug
 from onestage.studies.file import Method, StudyError, StudyFile
+from onestage.studies.results import FRONT
 
 
 def alone(study: StudyFile, given: str | Mapping[str, Any]) -> StudyFile:
@@ -37,6 +39,18 @@ def alone(study: StudyFile, given: str | Mapping[str, Any]) -> StudyFile:
             **{"tune": None, "claims": [], "front": None},
         }
     )
+
+
+def lacking(study: StudyFile, line: StudyFile, file: str | Path) -> list[str]:
+    """What a line of a study, which is in `file`, cannot have by itself, and how to have it."""
+    if study.front is None or line.front is not None:
+        return []
+    # Where 0 and 1 lie is found among all runs of a seed.
+    seeds = ",".join(map(str, line.seeds))
+    return [
+        f"one line has no gaps ({', '.join(FRONT)}), which need the other runs of its seed: "
+        f"`onestage study {file} --set seeds=[{seeds}]` has them"
+    ]
 
 
 def _table(given: str | Mapping[str, Any]) -> dict[str, Any]:

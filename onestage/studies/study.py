@@ -18,7 +18,7 @@ import yaml
 from onestage.config import RecipeError
 from onestage.runfolder import Say, default_cache, read_json, write_json, write_text
 from onestage.studies import claims, executors
-from onestage.studies.alone import alone
+from onestage.studies.alone import alone, lacking
 from onestage.studies.cells import Cell, reported, require_whole, trials, unchosen
 from onestage.studies.described import described, settled_claims
 from onestage.studies.executors import Crew, Executor, Place
@@ -85,14 +85,16 @@ def study(
     results, which the folder and the ledger keep; cell: only this line of its tables, in a folder of its
     own: a table of `method`, `seeds`, and values of axes and of what it would try.
     """
-    content = load_study(file, overrides)
-    content = content if cell is None else alone(content, cell)
+    whole = load_study(file, overrides)
+    content = whole if cell is None else alone(whole, cell)
     folder = out or Path("runs") / content.name
     where = executors.make(on)
     places = (folder, cache or default_cache())
     made = Study(content, *places, jobs=jobs, on=where, retry=retry, say=say)
     made.changed_claims = changed_claims
-    return made.go()
+    outcome = made.go()
+    outcome.notes.extend(lacking(whole, content, file))
+    return outcome
 
 
 @dataclass

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
-from onestage.runfolder import read_json, write_json, write_text
+from onestage.runfolder import read_json, silent, write_json, write_text
 from onestage.studies.cells import Cell, reported, within
 from onestage.studies.executors import Crew, Ended, Executor, Place
 from onestage.studies.executors.local import workers
@@ -32,6 +32,7 @@ from onestage.studies.reopen import judge_again
 from onestage.studies.results import read_tidy
 from onestage.studies.run_cell import begin
 from onestage.studies.study import Outcome, Study
+from onestage.studies.study import study as run_study
 from onestage.studies.tables import markdown
 from onestage.studies.worlds import Ground
 from onestage.studies.worlds.folder import Folder
@@ -552,6 +553,12 @@ def test_gaps_need_losses_at_the_start(folders: tuple[Path, Path], tmp_path: Pat
     assert min(found[0.5, "gap/x"], found[0.25, "gap/x"]) == 0
     assert (None, "hypervolume") in found
     assert read_json(tmp_path / "with" / "study.json")["metrics"]["gap/x"]["better"] == "lower"
+    # One line alone has none, and says how to have them.
+    file = tmp_path / "counting.yaml"
+    file.write_text(yaml.safe_dump(study))
+    line = {"method": "Mix", "seed": 0, "part": 0.5, "rate": 0.01}
+    alone = run_study(file, out=tmp_path / "line", cache=tmp_path / "cache", cell=line, say=silent)
+    assert any(f"`onestage study {file} --set seeds=[0]`" in note for note in alone.notes)
 
 
 def test_models_are_kept_where_asked(folders: tuple[Path, Path], tmp_path: Path) -> None:
