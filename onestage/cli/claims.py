@@ -39,7 +39,7 @@ def claims(
     """Write the ledger: every claim of the studies, the papers' numbers, ours, and a verdict."""
     from onestage.runfolder import require_ours, write_text
     from onestage.studies.ledger import ledger
-    from onestage.studies.reopen import judge_again
+    from onestage.studies.reopen import judge_all
 
     require_ours(out, OURS)
     missing = [str(folder) for folder in folders if not (folder / "claims.json").is_file()]
@@ -48,7 +48,6 @@ def claims(
     if changed_claims is not None and again is None:
         raise ValueError("--changed-claims is for --again FOLDER; without it nothing is judged")
     if again is not None:
-        for folder in folders:
-            judge_again(folder, again, changed_claims)
+        judge_all(folders, again, changed_claims)
     write_text(placed(out), ledger(folders, out.parent))
     say(f"{out}")

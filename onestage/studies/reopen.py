@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from onestage.runfolder import write_json, write_text
+from onestage.studies.asks import Judged, over_all
 from onestage.studies.claims import check, judged, require_known
 from onestage.studies.described import description_of, judged_anew
 from onestage.studies.file import StudyError, load_study
 from onestage.studies.results import metrics_of, read_tidy, summary
 from onestage.studies.study import Outcome
 from onestage.studies.tables import markdown
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def judge_all(folders: Sequence[Path], files: Path, changed_claims: str | None = None) -> None:
+    """`judge_again` for several studies; where one asks what others of them asked before, its page has
+    the verdict of all their seeds, too."""
+    outcomes = [judge_again(folder, files, changed_claims) for folder in folders]
+    told = [description_of(folder) for folder in folders]
+    every = {
+        one["name"]: Judged(one["seeds"], outcome.claims)
+        for one, outcome in zip(told, outcomes, strict=True)
+    }
+    for one, outcome in zip(told, outcomes, strict=True):
+        over = {entry["claim"]: entry for entry in over_all(every)[one["name"]] if "asks" in entry}
+        if over:
+            _page(outcome, one, over)
 
 
 def judge_again(folder: Path, files: Path, changed_claims: str | None = None) -> Outcome:
@@ -40,8 +61,12 @@ def judge_again(folder: Path, files: Path, changed_claims: str | None = None) ->
     if today != told:
         write_json(folder / "study.json", today)
     write_json(folder / "claims.json", claims)
-    write_text(
-        folder / "README.md",
-        markdown(folder, outcome, told.get("command", f"onestage study {file}")),
-    )
+    _page(outcome, today)
     return outcome
+
+
+def _page(
+    outcome: Outcome, told: Mapping[str, Any], over: Mapping[str, Mapping[str, Any]] = NOTHING
+) -> None:
+    command = told.get("command") or f"onestage study {told['name']}.yaml"
+    write_text(outcome.folder / "README.md", markdown(outcome.folder, outcome, command, over))

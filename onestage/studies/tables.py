@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.table import Table
@@ -64,10 +65,15 @@ def _by_metric(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lin
     return table
 
 
-def markdown(folder: Path, outcome: Outcome, again: str = "onestage study study.yaml") -> str:
+def markdown(
+    folder: Path,
+    outcome: Outcome,
+    again: str = "onestage study study.yaml",
+    over: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> str:
     """The same for reading in a repository: best in bold, what tuning chose, notes on methods.
 
-    `again`: the command that does it again.
+    `again`: the command that does it again; `over`: claims as all who asked them judge them (`asks`).
     """
     told = read_json(folder / "study.json")
     axes, shown, lines = _lines(told, outcome)
@@ -98,6 +104,9 @@ def markdown(folder: Path, outcome: Outcome, again: str = "onestage study study.
             if one
         )
         why += "".join(f" {absent[0].upper()}{absent[1:]}." for absent in _absent(claim))
+        if of_all := over.get(claim["claim"]):
+            seeds = max(part["n"] for part in of_all["parts"])
+            why += f" Of all that asked ({seeds} seeds count): **{of_all['verdict']}**."
         text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]
     text += ["", f"Again: `{again}`", ""]
     return "\n".join(text).replace("\n\n\n", "\n\n")

@@ -28,7 +28,7 @@ from onestage.studies.executors import Crew, Ended, Executor, Place
 from onestage.studies.executors.local import workers
 from onestage.studies.file import StudyError, parse_study
 from onestage.studies.ledger import ledger
-from onestage.studies.reopen import judge_again
+from onestage.studies.reopen import judge_again, judge_all
 from onestage.studies.results import read_tidy
 from onestage.studies.run_cell import begin
 from onestage.studies.study import Outcome, Study
@@ -223,6 +223,28 @@ def test_results_are_judged_again_without_a_run(
         )
         with pytest.raises(StudyError, match=says):
             judge_again(folder, tmp_path, "why not")
+
+
+def test_a_page_has_the_verdict_of_all_who_asked(
+    done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
+) -> None:
+    study, out, _ = done
+    (claim,) = study["claims"]
+    for name, seeds, more in (
+        ("counting", [0, 1], {"asked_again": "later"}),
+        ("later", [5, 6], {"asked_before": ["counting"]}),
+    ):
+        folder = tmp_path / name
+        shutil.copytree(out, folder, ignore=shutil.ignore_patterns("cells"))
+        told = {**read_json(folder / "study.json"), "name": name, "seeds": seeds}
+        (folder / "study.json").write_text(json.dumps(told))
+        asked = {**study, "name": name, "seeds": seeds, "claims": [{**claim, **more}]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(asked))
+    judge_all([tmp_path / "counting", tmp_path / "later"], tmp_path)
+    pages = [(tmp_path / name / "README.md").read_text() for name in ("counting", "later")]
+    assert "Asked again in later." in pages[0]
+    assert "Of all that asked" not in pages[0]
+    assert "Of all that asked (4 seeds count): **" in pages[1]
 
 
 class ByFormula(Executor, Crew):
