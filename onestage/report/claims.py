@@ -20,6 +20,17 @@ def asked_again(claim: Mapping[str, Any]) -> str:
     return str(claim.get("asked_again") or "") if claim.get("verdict") == "undecided" else ""
 
 
+def asked_before(claim: Mapping[str, Any]) -> str:
+    """Which studies asked it before; nothing where none did."""
+    names = claim.get("asked_before")
+    if not (isinstance(names, list) and names):
+        return ""
+    return (
+        f"asked before in {' and '.join(map(str, names))}, and p is doubled for each; what the seeds of "
+        "all say stands in the ledger (onestage claims)"
+    )
+
+
 def undecided_for(claim: Mapping[str, Any]) -> str:
     """What stands beside `undecided`: what it would be alone, and how many seeds would decide; nothing
     beside any other verdict, and where no spread is known."""
@@ -83,17 +94,6 @@ def _sureness(claim: dict[str, Any]) -> str:
     decided = claim.get("verdict") != "undecided" and is_number(p)
     said = [f"p {p:.2g}" if decided else "", f"asked again in {again}" if again else ""]
     return "; ".join(filter(None, [*said, undecided_for(claim), asked_before(claim)]))
-
-
-def asked_before(claim: Mapping[str, Any]) -> str:
-    """Which studies asked it before; nothing where none did."""
-    names = claim.get("asked_before")
-    if not (isinstance(names, list) and names):
-        return ""
-    return (
-        f"asked before in {' and '.join(map(str, names))}, and p is doubled for each; what the seeds of "
-        "all say stands in the ledger (onestage claims)"
-    )
 
 
 def _part(part: dict[str, Any]) -> Html:

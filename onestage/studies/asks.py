@@ -96,8 +96,7 @@ def _parts(asks: Sequence[Entry]) -> Iterator[Difference]:
     for part, *others in zip(*(one["parts"] for one in _same(asks)), strict=True):
         found = pooled([_interval(one) for one in (part, *others)])
         direction, margin = entry.get("direction", "more"), entry.get("margin", 0.0)
-        before, added = entry.get("asked_before") or [], entry.get("added", 0)
-        looks = max(sum(1 + one.get("added", 0) for one in asks), 1 + len(before) + added)
+        looks = max(sum(1 + one.get("added", 0) for one in asks), part.get("looks", 1))
         judged = difference(part["says"], found, direction, margin, looks)
         narrow = any(one.get("narrow") for one in (part, *others))
         yield replace(judged, narrow=narrow, absent=part.get("absent", ""))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from onestage.runfolder import write_json, write_text
@@ -16,32 +15,36 @@ from onestage.studies.results import metrics_of, read_tidy, summary
 from onestage.studies.study import Outcome
 from onestage.studies.tables import markdown
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
+def judge_all(
+    folders: Sequence[Path], files: Path, changed_claims: str | None = None
+) -> list[Outcome]:
+    """Write `claims.json` and `README.md` of studies' folders anew, each from its `results.parquet` and
+    its study file in `files`, whose description it takes, too. Where one asks what others of them asked
+    before, its page has the verdict of all their seeds.
 
-def judge_all(folders: Sequence[Path], files: Path, changed_claims: str | None = None) -> None:
-    """`judge_again` for several studies; where one asks what others of them asked before, its page has
-    the verdict of all their seeds, too."""
-    outcomes = [judge_again(folder, files, changed_claims) for folder in folders]
-    told = [description_of(folder) for folder in folders]
-    every = {
-        one["name"]: Judged(one["seeds"], outcome.claims)
-        for one, outcome in zip(told, outcomes, strict=True)
-    }
-    for one, outcome in zip(told, outcomes, strict=True):
-        over = {entry["claim"]: entry for entry in over_all(every)[one["name"]] if "asks" in entry}
-        if over:
-            _page(outcome, one, over)
+    changed_claims: why they claim other things than the studies did, which `study.json` keeps.
+    `StudyError` where they do and this is not given, where they claim what was not measured, and where
+    a file is not there.
+    """
+    done = [_judged(folder, files, changed_claims) for folder in folders]
+    every = {told["name"]: Judged(told["seeds"], one.claims) for told, one in done}
+    of_all = over_all(every)
+    for told, one in done:
+        over = {entry["claim"]: entry for entry in of_all[told["name"]] if "asks" in entry}
+        command = told.get("command") or f"onestage study {told['name']}.yaml"
+        write_text(one.folder / "README.md", markdown(one.folder, one, command, over))
+    return [one for _, one in done]
 
 
 def judge_again(folder: Path, files: Path, changed_claims: str | None = None) -> Outcome:
-    """Write `claims.json` and `README.md` of a study's folder anew, from its `results.parquet` and its
-    study file in `files`, whose description it takes, too.
+    """`judge_all` for one study."""
+    (outcome,) = judge_all([folder], files, changed_claims)
+    return outcome
 
-    changed_claims: why that claims other things than the study did, which `study.json` keeps.
-    `StudyError` where it does and this is not given, where it claims what was not measured, and where
-    either is not there.
-    """
+
+def _judged(folder: Path, files: Path, why: str | None) -> tuple[dict[str, Any], Outcome]:
+    """What `study.json` of a folder says now, and its results as its study file judges them."""
     told = description_of(folder)
     file, results = files / f"{told['name']}.yaml", folder / "results.parquet"
     missing = [str(one) for one in (file, results) if not one.is_file()]
@@ -51,7 +54,7 @@ def judge_again(folder: Path, files: Path, changed_claims: str | None = None) ->
     check(study)
     rows = read_tidy(folder, study.axes)
     require_known(study, [*told["metrics"], *metrics_of(rows)])
-    kept = judged_anew(study, told, folder, changed_claims)
+    kept = judged_anew(study, told, folder, why)
     chooses = study.tune.metric if study.tune else ""
     lower = told["metrics"].get(chooses, {}).get("better") == "lower"
     added = len(told.get("added_seeds") or [])
@@ -61,12 +64,4 @@ def judge_again(folder: Path, files: Path, changed_claims: str | None = None) ->
     if today != told:
         write_json(folder / "study.json", today)
     write_json(folder / "claims.json", claims)
-    _page(outcome, today)
-    return outcome
-
-
-def _page(
-    outcome: Outcome, told: Mapping[str, Any], over: Mapping[str, Mapping[str, Any]] = NOTHING
-) -> None:
-    command = told.get("command") or f"onestage study {told['name']}.yaml"
-    write_text(outcome.folder / "README.md", markdown(outcome.folder, outcome, command, over))
+    return today, outcome

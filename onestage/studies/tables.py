@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rich.table import Table
@@ -69,7 +68,7 @@ def markdown(
     folder: Path,
     outcome: Outcome,
     again: str = "onestage study study.yaml",
-    over: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    over: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """The same for reading in a repository: best in bold, what tuning chose, notes on methods.
 
@@ -98,13 +97,9 @@ def markdown(
         why = f" {claim['withdrawn']}." if claim["withdrawn"] else ""
         if study := asked_again(claim):
             why = f" Asked again in {study}."
-        why += "".join(
-            f" {one[0].upper()}{one[1:]}."
-            for one in (undecided_for(claim), asked_before(claim))
-            if one
-        )
-        why += "".join(f" {absent[0].upper()}{absent[1:]}." for absent in _absent(claim))
-        if of_all := over.get(claim["claim"]):
+        more = filter(None, (undecided_for(claim), asked_before(claim), *_absent(claim)))
+        why += "".join(f" {one[0].upper()}{one[1:]}." for one in more)
+        if of_all := (over or {}).get(claim["claim"]):
             seeds = max(part["n"] for part in of_all["parts"])
             why += f" Of all that asked ({seeds} seeds count): **{of_all['verdict']}**."
         text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]

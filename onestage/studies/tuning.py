@@ -10,6 +10,7 @@ from onestage.config import nearest
 from onestage.studies.cells import Cell, choices
 from onestage.studies.claims import require_known
 from onestage.studies.file import StudyError, StudyFile, Tune
+from onestage.studies.results import FRONT
 
 OWN = ("eval/", "start/", "retention/", "keep/", "after/", "left/")
 """How the names of metrics begin that runs measure themselves, or that are of a model after a stage."""
@@ -20,11 +21,10 @@ TRADED = ("gap/x", "gap/y", "ideal_distance")
 def require_measured(study: StudyFile, known: Sequence[str]) -> None:
     """Raise `StudyError` where values would be chosen by what no trial measures, or a claim is of it.
     known: metrics of the world, and of what runs take."""
-    known = [*known, *(TRADED if study.front else ())]
-    require_known(study, [*known, *(["hypervolume"] if study.front else [])], OWN)
+    require_known(study, [*known, *(FRONT if study.front else ())], OWN)
     if study.tune is None:
         return
-    tune = study.tune
+    known, tune = [*known, *(TRADED if study.front else ())], study.tune
     places: dict[str, Iterable[str]] = {
         **{"metric": [tune.metric], "at_least": tune.at_least},
         "at_most": tune.at_most,

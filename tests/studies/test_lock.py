@@ -75,6 +75,10 @@ def test_locks_are_different_and_their_answers_right(seed: int, horizon: int) ->
     ]
 
 
+def cues_of(prompt: str) -> list[str]:
+    return prompt.removeprefix("lock:").partition("\nopen:")[0].split()
+
+
 def test_only_the_test_has_what_is_withheld() -> None:
     """By hand: which cues follow each other in the prompts."""
     world = LockWorld(3, 6, unseen=2)
@@ -83,8 +87,7 @@ def test_only_the_test_has_what_is_withheld() -> None:
     for split, locks in world.locks.items():
         assert len(locks) == SPLITS[split]
         for lock in locks:
-            shown = lock.prompt.removeprefix("lock:").partition("\nopen:")[0].split()
-            met = {pair for pair in pairwise(shown) if "-" not in pair} & held
+            met = {pair for pair in pairwise(cues_of(lock.prompt)) if "-" not in pair} & held
             assert bool(met) == (split == "test")
     assert LockWorld(3, 6).locks == LockWorld(3, 6, unseen=0).locks
 
@@ -92,12 +95,10 @@ def test_only_the_test_has_what_is_withheld() -> None:
 def test_more_places_are_another_prompt_and_another_base() -> None:
     wide = LockWorld(1, 16, places=16)
     lock = wide.locks["train"][0]
-    shown = lock.prompt.removeprefix("lock:").partition("\nopen:")[0].split()
-    assert len(lock.cues) == len(shown) == 16
+    assert len(lock.cues) == len(cues_of(lock.prompt)) == 16
     lengths = set()
     for row in wide.attempts(500):
-        shown = row["prompt"].removeprefix("lock:").partition("\nopen:")[0].split()
-        assert len(shown) == 16
+        assert len(cues_of(row["prompt"])) == 16
         lengths.add(len(row["completion"].split()))
     assert max(lengths) == 16
 
@@ -164,7 +165,7 @@ def test_rows(solved: int | None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"horizon": SHORTEST - 1}, "horizon must be from 4 to 12"),
+        ({"horizon": SHORTEST - 1}, rf"horizon must be from {SHORTEST} to {WIDTH} \(places\), got"),
         ({"horizon": WIDTH + 1}, "horizon must be from"),
         ({"horizon": 9, "places": 8}, r"horizon must be from 4 to 8 \(places\), got 9"),
         ({"horizon": 4, "places": 25}, "places must be from 4 to 24"),

@@ -19,7 +19,6 @@ from onestage.rollout import rewards
 from onestage.rollout.engines import Decoding
 from onestage.rollout.rewards import Answer, Failure, Reward
 from onestage.rollout.suites import Content, Item, Scores, Subject, Suite
-from onestage.stats import Estimate
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Problems(Suite):
 
     @cached_property
     def judge(self) -> Reward:
-        return self.reward if isinstance(self.reward, Reward) else rewards.make(self.reward)
+        return rewards.make(self.reward)
 
     def check(self) -> None:
         _ = self.judge
@@ -82,7 +81,7 @@ class Problems(Suite):
         ]
         shown = [str(subject.tokenizer.decode(ids)) for ids in asked]
         return [
-            {"asked": text, "answers": list(answers), "completion": answers[0]["completion"]}
+            {"asked": text, "answers": answers, "completion": answers[0]["completion"]}
             for text, *answers in zip(shown, *drawn, strict=True)
         ]
 
@@ -113,10 +112,6 @@ class Problems(Suite):
             "length": sum(one["tokens"] for one in told) / count,
             "ended": sum(one["ended"] for one in told) / count,
         }
-
-    def summarise(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
-        found = super().summarise(scores)
-        return {name: found[name] for name in ("reward", "length", "ended") if name in found}
 
     def spent(self) -> dict[str, float]:
         return self.judge.spent()
