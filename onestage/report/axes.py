@@ -115,16 +115,22 @@ def _lines(
 def _curve(
     found: Compared, look: Look, rows: Sequence[Setting], across: _Across, metric: str, bands: bool
 ) -> list[dict[str, Any]]:
-    """A method's line through its settings, on its band (or with whiskers) where there is more than one
-    seed."""
+    """A method's line through its settings."""
     known = [(one, mean) for one in rows if (mean := found.mean(one, metric)) is not None]
     if not known:
         return []
     places, means = [across.place(one) for one, _ in known], [mean for _, mean in known]
+    return traces_of(known[0][0].method, places, means, look, bands)
+
+
+def traces_of(
+    name: str, places: list[Any], means: Sequence[Interval], look: Look, bands: bool
+) -> list[dict[str, Any]]:
+    """A line through means, on its band (or with whiskers) where there is more than one seed."""
     line = {
         "x": places,
         "y": [rounded(mean.mean) for mean in means],
-        "name": known[0][0].method,
+        "name": name,
         "mode": "lines+markers",
         "line": {"color": look.colour, "dash": look.dash, "width": 2},
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 8},

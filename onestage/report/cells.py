@@ -90,6 +90,20 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """What a metric of a method was, at one place of the axes, by step of training."""
+
+    of: Setting
+    metric: str
+    means: dict[int, Interval] = field(default_factory=dict)
+
+    def by(self, step: int) -> Interval | None:
+        """As it was last asked by that step."""
+        known = [one for one in self.means if one <= step]
+        return self.means[max(known)] if known else None
+
+
+@dataclass(frozen=True)
 class Cell:
     name: str
     method: str
@@ -133,6 +147,8 @@ class Compared:
     whole: list[Cell] = field(default_factory=list)
     """Numbers of several cells together, each as a cell of its own."""
     is_study: bool = True
+    curves: list[Steps] = field(default_factory=list)
+    """What suites found on the way, over all seeds."""
     certain: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Of methods, by metric: half the width of the interval of the change against the base, where it is
     known otherwise than from seeds (paired by item)."""

@@ -28,6 +28,7 @@ from onestage.report.reading import Trouble
 from onestage.report.repeating import data_section, recipe_section, repeat_section
 from onestage.report.results import result_section
 from onestage.report.samples import samples_section
+from onestage.report.steps import steps_section
 from onestage.report.studies import is_study, read_study
 from onestage.report.trade import front_section
 from onestage.report.trained import is_run
@@ -165,6 +166,7 @@ def chapter_sections(found: Compared, asked: Mapping[str, Any] | None = None) ->
         "Verdict": verdict_section(found, asked),
         "Results": result_section(found, looks),
         "Over the axes": axes_section(found, looks),
+        "Over the steps": steps_section(found, looks),
         "Gained and forgotten": gains_section(found, looks),
         "Bounds": bounds_section(found, looks),
         "Beside the papers": published_section(found),

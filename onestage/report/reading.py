@@ -91,6 +91,23 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def number_of(given: str | float | None) -> float | None:
+    """A finite number out of a table's cell."""
+    try:
+        value = float("" if given is None else given)
+    except ValueError:
+        return None
+    return value if is_number(value) else None
+
+
+def value_of(told: Any) -> Any:
+    """A value of an axis, as a study's tables have it."""
+    try:
+        return json.loads(told) if isinstance(told, str) else told
+    except ValueError:
+        return told
+
+
 def texts(value: object) -> list[str]:
     """A list of texts out of whatever stands there."""
     return [str(item) for item in value] if isinstance(value, list) else []

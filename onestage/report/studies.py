@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from onestage.report.cells import Cell, Compared, Metric
-from onestage.report.reading import Reader, is_number, mapping, texts
+from onestage.report.reading import Reader, is_number, mapping, number_of, texts, value_of
+from onestage.report.steps import read_curves
 from onestage.report.trained import Trained, is_run, read_run
 
 TIDY = {"purpose", "method", "seed", "cell", "metric", "value", "choice"}
@@ -63,6 +63,7 @@ def _read(folder: Path, reader: Reader, begun: list[Cell]) -> Compared:
         reader.troubles,
         tuning,
         whole=whole,
+        curves=read_curves(folder, reader),
     )
 
 
@@ -73,12 +74,13 @@ def derived(rows: Iterable[Mapping[str, Any]], cells: list[Cell]) -> tuple[list[
     by_name, kept = {cell.name: cell for cell in cells}, bool(cells)
     whole: list[Cell] = []
     for row in rows:
-        metric, value, name = row.get("metric"), _number(row.get("value")), row.get("cell") or ""
+        metric, value, name = row.get("metric"), number_of(row.get("value")), row.get("cell") or ""
         if not metric or value is None:
             continue
         purpose, method = str(row.get("purpose")), str(row.get("method"))
-        axes = {k: _value(v) for k, v in row.items() if k and v and k not in TIDY}
-        seed, choice = int(_number(row.get("seed")) or 0), mapping(_value(row.get("choice") or ""))
+        axes = {k: value_of(v) for k, v in row.items() if k and v and k not in TIDY}
+        seed = int(number_of(row.get("seed")) or 0)
+        choice = mapping(value_of(row.get("choice") or ""))
         made = Cell(name, method, seed, purpose, axes, choice)
         # Where there are cells they are the source, and the table only adds to them.
         if name and not kept:
@@ -116,22 +118,6 @@ def _packed(file: Path, reader: Reader) -> list[dict[str, Any]]:
         reader.tell(file.parent.name, f"{file.name} cannot be read ({str(error).splitlines()[0]})")
         return []
     return found
-
-
-def _value(told: Any) -> Any:
-    """A value of an axis, as the table has it."""
-    try:
-        return json.loads(told) if isinstance(told, str) else told
-    except ValueError:
-        return told
-
-
-def _number(given: str | float | None) -> float | None:
-    try:
-        value = float("" if given is None else given)
-    except ValueError:
-        return None
-    return value if is_number(value) else None
 
 
 def _unfit(told: Any) -> bool:

@@ -32,6 +32,12 @@ GIVEN = ("base", "data", "seed", "split")
 """Variables that the study itself fills in: model folder, data folder, seed, and the split that is
 judged (validation where values are chosen, test else)."""
 
+COLUMNS = (
+    *("purpose", "method", "cell", "metric", "value", "choice", "step", "mean", "low", "high", "sd"),
+    *("n", "against", "difference", "p", "p_holm"),
+)
+"""What tables have beside an axis; one of the same name would be lost in them."""
+
 RECIPE = (
     "a file with a model at its top is a recipe: onestage train FILE; a study has world, seeds, methods "
     "and what they share under recipe"
@@ -161,6 +167,10 @@ class StudyFile(Section):
             _different(f"axes.{name}", values)
             if name in GIVEN:
                 raise ValueError(f"axes.{name}: {', '.join(GIVEN)} are filled in by the study")
+            if name in COLUMNS:
+                raise ValueError(
+                    f"axes.{name}: is a column of the study's tables; name the axis otherwise"
+                )
         if self.base in self.methods:
             raise ValueError(f"base: {self.base!r} is also the name of a method")
         for name, method in self.methods.items():

@@ -25,6 +25,7 @@ from onestage.studies.executors import Crew, Executor, Place
 from onestage.studies.executors.local import Local
 from onestage.studies.file import StudyError, StudyFile, load_study
 from onestage.studies.nested import likely
+from onestage.studies.over_steps import write_curves
 from onestage.studies.results import (
     FRONT,
     TidyRow,
@@ -286,7 +287,7 @@ class Study:
     def _tables(
         self, cells: Sequence[Cell], failed: Mapping[str, str], notes: list[str]
     ) -> Outcome:
-        """`results.*`, `summary.csv`, `paired.csv`, `claims.json`."""
+        """`results.*`, `summary.csv`, `paired.csv`, `curves.csv`, `claims.json`."""
         axes = list(self.file.axes)
         rows = self._rows(cells)
         if self.file.front is not None and not any(row.metric == "gap/x" for row in rows):
@@ -300,6 +301,7 @@ class Study:
         write_table(self.out / "summary.csv", table)
         shown = self.file.headline or list(self.world.headline)
         write_table(self.out / "paired.csv", differences(rows, axes, shown))
+        write_curves(self.out, cells, axes)
         added = len(self._kept.get("added_seeds", []))
         verdicts = claims.judged(self.file, rows, self._better(rows), added)
         write_json(self.out / "claims.json", verdicts)

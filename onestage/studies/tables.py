@@ -14,6 +14,8 @@ from rich.table import Table
 from onestage.report.claims import asked_again, asked_before, undecided_for
 from onestage.report.equal import Kept, equal_lines, equal_note, tried
 from onestage.report.numbers import setting
+from onestage.report.reading import Reader
+from onestage.report.steps import read_curves, step_lines
 from onestage.report.studies import read_study_tables
 from onestage.runfolder import read_json
 from onestage.stats import Interval
@@ -90,8 +92,9 @@ def markdown(
         text.append("| " + " | ".join([*place, *cells]) + " |")
     text += ["", *_choices(folder)]
     text += [f"- {method}: {note}" for method, note in told["notes"].items()]
-    if equal := _at_equal_gain(folder):
-        text += [*equal, "", "## Claims"]
+    apart = [*_over_the_steps(folder, axes), *_at_equal_gain(folder)]
+    if apart:
+        text += [*apart, "", "## Claims"]
     for claim in outcome.claims:
         source = f" ({claim['source']})" if claim["source"] else ""
         why = f" {claim['withdrawn']}." if claim["withdrawn"] else ""
@@ -158,6 +161,21 @@ def _choices(folder: Path) -> Sequence[str]:
         )
         chosen.append(f"{name}: {values or 'nothing'}")
     return ["Chosen: " + "; ".join(chosen) + ".", ""]
+
+
+def _over_the_steps(folder: Path, axes: Sequence[str]) -> list[str]:
+    """What suites found on the way; nothing where none was asked."""
+    found = read_curves(folder, Reader())
+    text = ["", "## Over the steps"] if found else []
+    for metric, steps, lines in step_lines(found):
+        heads = ["method", *axes, *map(str, steps)]
+        text += ["", f"{metric}, as it was last asked by a step:", ""]
+        text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+        for line in lines:
+            values = [_mean(line.by(step)) for step in steps]
+            places = [setting(line.of.at(axis)) for axis in axes]
+            text.append("| " + " | ".join([line.of.method, *places, *values]) + " |")
+    return text
 
 
 def _at_equal_gain(folder: Path) -> list[str]:

@@ -25,6 +25,7 @@ from support.report_folders import (
     make_run,
     make_stages,
     make_study,
+    specs,
     value,
     write,
     write_lines,
@@ -65,12 +66,6 @@ def compared(values: dict[str, list[float]], better: str = "higher") -> Compared
     ]
     metric = {"m": Metric("m", better=better)}
     return Compared("x", Path("x"), list(values), cells, metric, ["m"], "base")
-
-
-def specs(text: str) -> list[dict[str, Any]]:
-    """What the figures of a section are drawn from."""
-    found = re.findall(r'<script type="application/json">(.*?)</script>', text)
-    return [json.loads(one) for one in found]
 
 
 @pytest.mark.parametrize(

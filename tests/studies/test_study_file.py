@@ -149,11 +149,16 @@ def test_a_method_has_cells_only_over_the_axes_it_uses() -> None:
 
 
 def test_axes_of_the_world_are_the_bases_too() -> None:
-    changed = study(axes={"n": [1, 2]}, seeds=[0])
-    changed["world"]["limit"] = "{n}"
+    changed = study(axes={"size": [1, 2]}, seeds=[0])
+    changed["world"]["limit"] = "{size}"
     made = parse_study(changed)
     names = [cell.name for cell in reported(made, {"SFT": {"rate": 0.1}})]
-    assert names == ["base-n=1-seed=0", "base-n=2-seed=0", "SFT-n=1-seed=0", "SFT-n=2-seed=0"]
+    assert names == [
+        "base-size=1-seed=0",
+        "base-size=2-seed=0",
+        "SFT-size=1-seed=0",
+        "SFT-size=2-seed=0",
+    ]
 
 
 def test_as_many_trials_for_each_method() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,9 @@ def harm(study: Path) -> Path:
     (make_cell(study, "MAXRIGHT", 3, {}) / "results.json").write_text('{"formats": 0.')
     make_cell(study, "MAXRIGHT", 4, {"formats": math.nan, "truth": 0.8})
     return study
+
+
+def specs(text: str) -> list[dict[str, Any]]:
+    """What the figures of a section are drawn from."""
+    found = re.findall(r'<script type="application/json">(.*?)</script>', text)
+    return [json.loads(one) for one in found]
