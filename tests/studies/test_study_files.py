@@ -40,7 +40,10 @@ def test_a_study_file_can_be_done(file: Path, tmp_path: Path, model_folder: Path
         # Fewer than four seeds decide nothing, and a real model has no more than that.
         assert len(study.seeds) >= (4 if real else 5)
         assert study.claims
-        assert all(claim.source and claim.paper for claim in study.claims)
+        for claim in study.claims:
+            assert claim.source, claim.claim
+            assert claim.paper, claim.claim
+            assert claim.overturned_by or claim.withdrawn or claim.asked_again, claim.claim
 
 
 def test_what_is_asked_again_is_asked_on_other_seeds() -> None:
