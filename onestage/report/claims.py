@@ -31,6 +31,12 @@ def asked_before(claim: Mapping[str, Any]) -> str:
     )
 
 
+def p_of(claim: Mapping[str, Any]) -> str:
+    """Beside a verdict that decides: p, adjusted for the claims of its study; else nothing."""
+    p, open_ = claim.get("p_holm"), claim.get("verdict") in ("undecided", "withdrawn")
+    return f"p {p:.2g}" if is_number(p) and not open_ else ""
+
+
 def undecided_for(claim: Mapping[str, Any]) -> str:
     """What stands beside `undecided`: what it would be alone, and how many seeds would decide; nothing
     beside any other verdict, and where no spread is known."""
@@ -86,14 +92,14 @@ def claims_section(found: Compared) -> Html | None:
 
 
 def _sureness(claim: dict[str, Any]) -> str:
-    """Why it is withdrawn; its p; where it is asked again, how often it was before, and how many seeds
-    would decide what is undecided."""
+    """Why it is withdrawn; its p; where it is asked again, how often it was before, how many seeds would
+    decide what is undecided; and what would change our mind."""
     if claim.get("withdrawn"):
         return str(claim["withdrawn"])
-    p, again = claim.get("p_holm"), asked_again(claim)
-    decided = claim.get("verdict") != "undecided" and is_number(p)
-    said = [f"p {p:.2g}" if decided else "", f"asked again in {again}" if again else ""]
-    return "; ".join(filter(None, [*said, undecided_for(claim), asked_before(claim)]))
+    again, other = asked_again(claim), claim.get("overturned_by")
+    said = [p_of(claim), f"asked again in {again}" if again else ""]
+    said += [undecided_for(claim), asked_before(claim)]
+    return "; ".join(filter(None, [*said, f"overturned by: {other}" if other else ""]))
 
 
 def _part(part: dict[str, Any]) -> Html:

@@ -33,7 +33,19 @@ GIVEN = ("base", "data", "seed", "split")
 judged (validation where values are chosen, test else)."""
 
 COLUMNS = (
-    *("purpose", "method", "cell", "metric", "value", "choice", "step", "mean", "low", "high", "sd"),
+    *(
+        "purpose",
+        "method",
+        "cell",
+        "metric",
+        "value",
+        "choice",
+        "step",
+        "mean",
+        "low",
+        "high",
+        "sd",
+    ),
     *("n", "against", "difference", "p", "p_holm"),
 )
 """What tables have beside an axis; one of the same name would be lost in them."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from onestage.report.claims import asked_again, undecided_for
+from onestage.report.claims import asked_again, p_of, undecided_for
 from onestage.runfolder import read_json
 from onestage.studies.asks import Judged, over_all
 from onestage.studies.described import claims_of, description_of
@@ -145,11 +144,7 @@ def _figures(part: Mapping[str, Any]) -> str:
 def _sureness(entry: Mapping[str, Any]) -> list[str]:
     """p after Holm; what it would be alone; how many seeds would decide; what would change our mind."""
     said = [entry["withdrawn"]] if entry.get("withdrawn") else []
-    p = entry.get("p_holm")
-    if entry["verdict"] not in ("undecided", "withdrawn") and p is not None and not math.isnan(p):
-        said.append(f"(p {p:.2g})")
-    if open_ := undecided_for(entry):
-        said.append(f"({open_})")
+    said += [f"({told})" for told in (p_of(entry), undecided_for(entry)) if told]
     if entry.get("overturned_by"):
         said.append(f"Overturned by: {entry['overturned_by']}")
     return said

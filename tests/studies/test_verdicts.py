@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from onestage.report.cells import Compared
+from onestage.report.claims import claims_section
 from onestage.runfolder import write_json
 from onestage.stats import interval, p_above, p_below, seeds_needed
 from onestage.studies.file import StudyError, Tune
@@ -291,3 +293,14 @@ def test_a_draw_chooses_among_settings_that_reach_and_keep_what_is_asked() -> No
         wide, whole = widened(plain, many, tune, ("score", "score"), places, "higher")
         assert whole
         assert wide.high - wide.low < 1.1 * (plain.high - plain.low)
+
+
+def test_beside_a_verdict_stands_what_would_overturn_it(tmp_path: Path) -> None:
+    """In the ledger and in a report, in which a p stands beside nothing that is open."""
+    entry = {"claim": "it is so", "verdict": "holds", "p_holm": 0.0123, "parts": []}
+    entry |= {"overturned_by": "more rain", "metric": "m"}
+    assert _sureness(entry) == ["(p 0.012)", "Overturned by: more rain"]
+    for verdict, first in (("holds", "p 0.012; "), ("undecided", "")):
+        told = {**entry, "verdict": verdict}
+        found = Compared("s", tmp_path, [], [], {}, [], claims=[told])
+        assert f">{first}overturned by: more rain<" in str(claims_section(found))
