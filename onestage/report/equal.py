@@ -63,13 +63,15 @@ class Tried:
         return {one for one, gain in gains.items() if gain.mean >= self.share * top}
 
     def keeper(self, method: str, metric: str, sign: int) -> Choice | None:
-        """The setting of a method that keeps most of a metric among those that gained enough."""
+        """The setting of a method that keeps most of a metric among those that gained enough; of several
+        that keep as much the first by name, in whatever order they were read."""
         mine = {
             one: kept
             for one in self.reach()
             if one[0].method == method and (kept := self._chosen(one, metric))
         }
-        return max(mine, key=lambda one: sign * mine[one].mean) if mine else None
+        named = sorted(mine, key=lambda one: (one[0].label, one[1]))
+        return max(named, key=lambda one: sign * mine[one].mean, default=None)
 
     def mean(self, one: Choice, metric: str) -> Interval | None:
         return _mean(self.tests[one], metric)

@@ -230,6 +230,21 @@ def test_retention_at_equal_gain_by_hand() -> None:
     assert (kept.mean, kept.n) == (pytest.approx(0.7), 2)
 
 
+def test_settings_that_keep_as_much_are_told_alike_whatever_the_order() -> None:
+    """Strings are hashed anew in every process: a page of a study changed with it."""
+    results = {"truth": 0.5, "formats": 0.7}
+    cells = [
+        Cell(f"{rate}", "a", 0, "grid", {}, {"rate": rate}, results=results) for rate in range(9)
+    ]
+    about = {"tune": {"metric": "formats", "at_least": {"truth": 0.9}, "report": "all"}}
+    metrics = {"truth": Metric("truth"), "formats": Metric("formats")}
+    for order in (cells, cells[::-1], cells[4:] + cells[:4]):
+        found = Compared("x", Path("x"), ["a"], order, metrics, ["truth", "formats"], about=about)
+        whole = tried(found)
+        assert whole is not None
+        assert whole.keeper("a", "formats", 1) == (Setting("a"), '{"rate": 0}')
+
+
 def test_hypervolume_of_gain_and_retention_by_hand() -> None:
     found = grid()
     whole = tried(found)
