@@ -120,7 +120,7 @@ class Cell:
 
     @cached_property
     def setting(self) -> Setting:
-        return Setting(self.method, tuple((k, _hashable(v)) for k, v in self.axes.items()))
+        return Setting(self.method, tuple((k, hashable(v)) for k, v in self.axes.items()))
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Compared:
     def _place(self, one: Setting) -> tuple[int, ...]:
         places = []
         for axis, value in one.axes:
-            values = [_hashable(item) for item in self.axes.get(axis, [])]
+            values = [hashable(item) for item in self.axes.get(axis, [])]
             places.append(values.index(value) if value in values else len(values))
         return tuple(places)
 
@@ -271,7 +271,8 @@ def first_of_each(cells: Sequence[Cell]) -> list[Cell]:
     return list(chosen.values())
 
 
-def _hashable(value: Any) -> Any:
+def hashable(value: Any) -> Any:
+    """A value of an axis as part of a setting: lists and tables as text."""
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 

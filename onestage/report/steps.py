@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from onestage.report.axes import BANDS, traces_of
-from onestage.report.cells import Compared, Setting, Steps
+from onestage.report.cells import Compared, Setting, Steps, hashable
 from onestage.report.figures import Figure, Look, axis
 from onestage.report.markup import Html, join
 from onestage.report.numbers import setting
@@ -23,17 +23,16 @@ FIXED = {"method", "metric", "step", "mean", "low", "high", "sd", "n"}
 
 def read_curves(folder: Path, reader: Reader) -> list[Steps]:
     """What `curves.csv` of a study's folder holds; nothing where there is none."""
-    file = folder / CURVES
-    text = reader.text(file, folder.name) if file.is_file() else None
     found: dict[tuple[Setting, str], Steps] = {}
     lost = 0
-    for row in csv.DictReader(io.StringIO(text or "", newline="")):
+    for row in _rows(folder, reader):
         method, metric = row.get("method"), row.get("metric")
         step, mean = number_of(row.get("step")), number_of(row.get("mean"))
         if not method or not metric or step is None or mean is None:
             lost += 1
             continue
-        axes = tuple((k, value_of(v)) for k, v in row.items() if k and v and k not in FIXED)
+        told = {k: value_of(v) for k, v in row.items() if k and v and k not in FIXED}
+        axes = tuple((k, hashable(v)) for k, v in told.items())
         known = (number_of(row.get(name)) for name in ("low", "high", "n", "sd"))
         low, high, n, sd = (math.nan if value is None else value for value in known)
         one = Setting(method, axes)
@@ -42,6 +41,16 @@ def read_curves(folder: Path, reader: Reader) -> list[Steps]:
     if lost:
         reader.tell(folder.name, f"{lost} lines of {CURVES} cannot be read")
     return list(found.values())
+
+
+def _rows(folder: Path, reader: Reader) -> list[dict[str, str]]:
+    file = folder / CURVES
+    text = reader.text(file, folder.name) if file.is_file() else None
+    try:
+        return list(csv.DictReader(io.StringIO(text or "", newline="")))
+    except csv.Error as error:
+        reader.tell(folder.name, f"{CURVES} is damaged ({error})")
+        return []
 
 
 def steps_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:

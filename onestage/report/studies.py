@@ -42,7 +42,9 @@ def _read(folder: Path, reader: Reader, begun: list[Cell]) -> Compared:
     methods = texts(about.get("methods"))
     if base is not None and base not in methods:
         methods.insert(0, base)
-    methods += [m for m in dict.fromkeys(c.method for c in cells) if m not in methods]
+    curves = read_curves(folder, reader)
+    ran = [*(cell.method for cell in cells), *(line.of.method for line in curves)]
+    methods += [method for method in dict.fromkeys(ran) if method not in methods]
     tuning = reader.json(folder / "tuning.json", folder.name) or {}
     _tell_missing(about, [m for m in methods if not _unfit(tuning.get(m))], cells, reader)
     headline = [name for name in texts(about.get("headline")) if name in metrics]
@@ -63,7 +65,7 @@ def _read(folder: Path, reader: Reader, begun: list[Cell]) -> Compared:
         reader.troubles,
         tuning,
         whole=whole,
-        curves=read_curves(folder, reader),
+        curves=curves,
     )
 
 

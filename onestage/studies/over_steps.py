@@ -17,6 +17,8 @@ def write_curves(out: Path, cells: Sequence[Cell], axes: Sequence[str]) -> None:
     was asked on the way."""
     if rows := over_steps(cells, out / "cells"):
         write_table(out / CURVES, summary(rows, [*axes, "step"]))
+    else:
+        (out / CURVES).unlink(missing_ok=True)
 
 
 def over_steps(cells: Iterable[Cell], folder: Path) -> list[TidyRow]:

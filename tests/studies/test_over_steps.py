@@ -73,6 +73,8 @@ def test_means_over_seeds_at_every_step(tmp_path: Path) -> None:
 
 
 def test_nothing_asked_leaves_no_file(tmp_path: Path) -> None:
+    """Nor one of a study that asked before its recipe was changed."""
+    (tmp_path / "curves.csv").write_text("method,metric,step,mean\n")
     run(tmp_path / "cells" / cell("SFT", 0).name / "run", last=10)
     write_curves(tmp_path, [cell("SFT", 0)], [])
     assert not (tmp_path / "curves.csv").exists()
@@ -88,6 +90,22 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     assert (list(one.means), one.means[0].half) == ([0], None)
     (told,) = reader.troubles
     assert told.what == "2 lines of curves.csv cannot be read"
+
+
+@pytest.mark.parametrize("text", ["method,metric\nSFT,m\n", "\x00", "", "method\n" + "x" * 200_000])
+def test_a_damaged_file_of_curves_stops_no_report(tmp_path: Path, text: str) -> None:
+    (tmp_path / "curves.csv").write_text(text)
+    write(tmp_path / "study.json", {"name": "s", "methods": []})
+    assert "Over the steps" not in chapter_sections(read_study(tmp_path))
+
+
+def test_values_of_axes_may_be_lists(tmp_path: Path) -> None:
+    """And a method stand nowhere else."""
+    (tmp_path / "curves.csv").write_text(
+        'method,betas,metric,step,mean,low,high,n,sd\nSFT,"[0.9, 0.99]",m,0,0.5,,,1,\n'
+    )
+    write(tmp_path / "study.json", {"name": "s", "methods": []})
+    assert "betas [0.9, 0.99]" in chapter_sections(read_study(tmp_path))["Over the steps"]
 
 
 def test_a_study_that_asks_on_the_way(tmp_path: Path, model_folder: Path) -> None:
