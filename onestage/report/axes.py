@@ -99,17 +99,22 @@ def _lines(
     lines: dict[str, list[Setting]] = {}
     for one in rows:
         lines.setdefault(one.method, []).append(one)
+    bands = len(lines) <= BANDS
     traces = [
         {**trace, "pick": metric}
         for metric in metrics
         for method, mine in lines.items()
-        for trace in _curve(found, looks[method], mine, across, metric, len(lines) <= BANDS)
+        for trace in _curve(found, looks[method], mine, across, metric, bands)
     ]
     units = {metric: found.metrics[metric].title for metric in metrics}
     layout = {"xaxis": across.layout(), "yaxis": axis(units[metrics[0]]), "labels": True}
-    note = f"Mean over seeds; {'bands' if len(lines) <= BANDS else 'whiskers'}: the 95 % interval."
-    more = {"units": units}
+    more, note = {"units": units}, note_of(bands)
     return Figure(f"Over {name}", traces, layout, note, height=360, pick="metric", more=more)
+
+
+def note_of(bands: bool) -> str:
+    """How lines of `traces_of` are to be read."""
+    return f"Mean over seeds; {'bands' if bands else 'whiskers'}: the 95 % interval."
 
 
 def _curve(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from dataclasses import dataclass, field
@@ -66,6 +68,15 @@ class Reader:
             self.tell(where, f"{file.name} is damaged ({str(error).splitlines()[0]})")
             return {}, text
         return (content if isinstance(content, dict) else {}), text
+
+    def table(self, file: Path, where: str) -> list[dict[str, Any]]:
+        """The rows of a .csv file; none where it is missing."""
+        text = self.text(file, where) or ""
+        try:
+            return list(csv.DictReader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            self.tell(where, f"{file.name} is damaged ({error})")
+            return []
 
     def lines(self, file: Path, where: str, *, needed: bool = False) -> list[dict[str, Any]]:
         """The lines of a .jsonl file that can be read."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from onestage.report.axes import BANDS, traces_of
+from onestage.report.axes import BANDS, note_of, traces_of
 from onestage.report.cells import Compared, Setting, Steps, hashable
 from onestage.report.figures import Figure, Look, axis
 from onestage.report.markup import Html, join
-from onestage.report.numbers import setting
 from onestage.report.reading import Reader, number_of, value_of
 from onestage.stats import Interval
 
@@ -25,7 +22,7 @@ def read_curves(folder: Path, reader: Reader) -> list[Steps]:
     """What `curves.csv` of a study's folder holds; nothing where there is none."""
     found: dict[tuple[Setting, str], Steps] = {}
     lost = 0
-    for row in _rows(folder, reader):
+    for row in reader.table(folder / CURVES, folder.name):
         method, metric = row.get("method"), row.get("metric")
         step, mean = number_of(row.get("step")), number_of(row.get("mean"))
         if not method or not metric or step is None or mean is None:
@@ -43,26 +40,13 @@ def read_curves(folder: Path, reader: Reader) -> list[Steps]:
     return list(found.values())
 
 
-def _rows(folder: Path, reader: Reader) -> list[dict[str, str]]:
-    file = folder / CURVES
-    text = reader.text(file, folder.name) if file.is_file() else None
-    try:
-        return list(csv.DictReader(io.StringIO(text or "", newline="")))
-    except csv.Error as error:
-        reader.tell(folder.name, f"{CURVES} is damaged ({error})")
-        return []
-
-
 def steps_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
     """A figure for each place of the axes, of every metric."""
     groups: dict[str, list[Steps]] = {}
     for line in found.curves:
-        groups.setdefault(", ".join([line.metric, *_places(line.of)]), []).append(line)
+        title = ", ".join(filter(None, [line.metric, line.of.place]))
+        groups.setdefault(title, []).append(line)
     return join([_figure(*one, looks).html() for one in groups.items()]) if groups else None
-
-
-def _places(one: Setting) -> list[str]:
-    return [f"{name} {setting(value)}" for name, value in one.axes]
 
 
 def _figure(title: str, lines: list[Steps], looks: Mapping[str, Look]) -> Figure:
@@ -76,8 +60,7 @@ def _figure(title: str, lines: list[Steps], looks: Mapping[str, Look]) -> Figure
         )
     ]
     layout = {"xaxis": axis("step"), "yaxis": axis(lines[0].metric), "labels": True}
-    note = f"Mean over seeds; {'bands' if bands else 'whiskers'}: the 95 % interval."
-    return Figure(title, traces, layout, note, height=360)
+    return Figure(title, traces, layout, note_of(bands), height=360)
 
 
 def step_lines(lines: list[Steps]) -> Iterator[tuple[str, list[int], list[Steps]]]:

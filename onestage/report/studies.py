@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,12 +100,7 @@ def _rows(folder: Path, reader: Reader) -> list[dict[str, Any]]:
     lines, packed = (folder / name for name in TABLES)
     if packed.is_file() and not lines.is_file():
         return _packed(packed, reader)
-    text = reader.text(lines, folder.name) or ""
-    try:
-        return list(csv.DictReader(io.StringIO(text, newline="")))
-    except csv.Error as error:
-        reader.tell(folder.name, f"{lines.name} is damaged ({error})")
-        return []
+    return reader.table(lines, folder.name)
 
 
 def _packed(file: Path, reader: Reader) -> list[dict[str, Any]]:

@@ -32,22 +32,10 @@ GIVEN = ("base", "data", "seed", "split")
 """Variables that the study itself fills in: model folder, data folder, seed, and the split that is
 judged (validation where values are chosen, test else)."""
 
-COLUMNS = (
-    *(
-        "purpose",
-        "method",
-        "cell",
-        "metric",
-        "value",
-        "choice",
-        "step",
-        "mean",
-        "low",
-        "high",
-        "sd",
-    ),
-    *("n", "against", "difference", "p", "p_holm"),
-)
+COLUMNS = {
+    *("purpose", "method", "cell", "metric", "value", "choice", "step"),
+    *("mean", "low", "high", "sd", "n", "against", "difference", "p", "p_holm"),
+}
 """What tables have beside an axis; one of the same name would be lost in them."""
 
 RECIPE = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from onestage.report.reading import Reader, is_number, mapping
+from onestage.report.reading import Reader
 from onestage.report.steps import CURVES
 from onestage.report.trained import Trained, is_run, read_run
 from onestage.studies.cells import Cell
@@ -37,12 +37,11 @@ def over_steps(cells: Iterable[Cell], folder: Path) -> list[TidyRow]:
 
 def on_the_way(run: Trained) -> dict[tuple[int, str], float]:
     """Values by step and metric. Where a stage ends and the next begins there is one."""
-    found: dict[tuple[int, str], float] = {}
-    for part in run.parts:
-        for line in part.evaluations:
-            headline, step = line.get("headline"), line.get("step")
-            told = mapping(mapping(line.get("metrics")).get(str(headline))).get("value")
-            if is_number(step) and is_number(told):
-                metric = f"suite/{line.get('suite')}/{headline}"
-                found[part.before + int(step), metric] = float(told)
-    return found
+    lines = [line for part in run.parts for line in part.evaluations]
+    asked = dict.fromkeys(f"suite/{line.get('suite')}/{line.get('headline')}" for line in lines)
+    return {
+        (step, metric): value
+        for metric in asked
+        for step, value in run.series(metric)
+        if value is not None
+    }

@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.table import Table
 
+from onestage.report.cells import Compared
 from onestage.report.claims import asked_again, asked_before, undecided_for
 from onestage.report.equal import Kept, equal_lines, equal_note, tried
 from onestage.report.numbers import setting
-from onestage.report.reading import Reader
-from onestage.report.steps import read_curves, step_lines
+from onestage.report.steps import step_lines
 from onestage.report.studies import read_study_tables
 from onestage.runfolder import read_json
 from onestage.stats import Interval
@@ -92,7 +92,8 @@ def markdown(
         text.append("| " + " | ".join([*place, *cells]) + " |")
     text += ["", *_choices(folder)]
     text += [f"- {method}: {note}" for method, note in told["notes"].items()]
-    apart = [*_over_the_steps(folder, axes), *_at_equal_gain(folder)]
+    found = read_study_tables(folder)
+    apart = [*_over_the_steps(found, axes), *_at_equal_gain(found)]
     if apart:
         text += [*apart, "", "## Claims"]
     for claim in outcome.claims:
@@ -163,11 +164,10 @@ def _choices(folder: Path) -> Sequence[str]:
     return ["Chosen: " + "; ".join(chosen) + ".", ""]
 
 
-def _over_the_steps(folder: Path, axes: Sequence[str]) -> list[str]:
+def _over_the_steps(found: Compared, axes: Sequence[str]) -> list[str]:
     """What suites found on the way; nothing where none was asked."""
-    found = read_curves(folder, Reader())
-    text = ["", "## Over the steps"] if found else []
-    for metric, steps, lines in step_lines(found):
+    text = ["", "## Over the steps"] if found.curves else []
+    for metric, steps, lines in step_lines(found.curves):
         heads = ["method", *axes, *map(str, steps)]
         text += ["", f"{metric}, as it was last asked by a step:", ""]
         text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
@@ -178,9 +178,8 @@ def _over_the_steps(folder: Path, axes: Sequence[str]) -> list[str]:
     return text
 
 
-def _at_equal_gain(folder: Path) -> list[str]:
+def _at_equal_gain(found: Compared) -> list[str]:
     """What methods keep where they have gained as much; nothing where not every setting was run."""
-    found = read_study_tables(folder)
     whole = tried(found)
     if whole is None:
         return []

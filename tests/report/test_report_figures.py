@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.report_folders import make_run, make_stages, make_study, write, write_lines
+from support.report_folders import make_run, make_stages, make_study, specs, write, write_lines
 
 from onestage.report.cells import Cell, Compared, Metric, Setting
 from onestage.report.curves import lines_of
@@ -20,13 +20,6 @@ from onestage.report.figures import looks_of
 from onestage.report.markup import VOID, prose
 from onestage.report.page import chapter_sections, page, read_folders
 from onestage.report.units import unit_of
-
-
-def specs(text: str) -> list[dict[str, Any]]:
-    found = re.findall(
-        r'<figcaption>(.*?)</figcaption>.*?<script type="application/json">(.*?)</script>', text
-    )
-    return [{**json.loads(spec), "title": title} for title, spec in found]
 
 
 def trained_by(folder: Path, objective: Any) -> Path:

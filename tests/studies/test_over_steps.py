@@ -17,7 +17,7 @@ from onestage.report.reading import Reader
 from onestage.report.steps import read_curves, step_lines
 from onestage.report.studies import read_study
 from onestage.studies.cells import Cell, Purpose
-from onestage.studies.file import parse_study
+from onestage.studies.file import COLUMNS, parse_study
 from onestage.studies.over_steps import over_steps, write_curves
 from onestage.studies.study import Study
 
@@ -30,7 +30,8 @@ def run(folder: Path, *asked: tuple[int, float], last: int) -> None:
     ]
     folder.mkdir(parents=True)
     write_lines(folder / "evaluations.jsonl", told)
-    write_lines(folder / "metrics.jsonl", [{"step": last, "loss": 1.0}])
+    measured = [{"step": step, "suite/mine/reward": value} for step, value in asked]
+    write_lines(folder / "metrics.jsonl", [*measured, {"step": last, "loss": 1.0}])
     write(folder / "manifest.json", {})
     (folder / "recipe.yaml").write_text("{}")
 
@@ -130,6 +131,9 @@ def test_a_study_that_asks_on_the_way(tmp_path: Path, model_folder: Path) -> Non
         told = (out / "cells" / f"SFT-seed={seed}" / "run" / "evaluations.jsonl").read_text()
         last.append(json.loads(told.splitlines()[-1])["metrics"]["reward"]["value"])
     assert sft.means[4].mean == pytest.approx(mean(last), rel=1e-5)
+    for table in ("results", "summary", "paired", "curves"):
+        with (out / f"{table}.csv").open() as file:
+            assert set(next(csv.reader(file))) <= {*COLUMNS, "seed"}
     # Reopened from what a repository keeps: no runs.
     (out / "cells").rename(tmp_path / "away")
     (figure,) = specs(chapter_sections(read_study(out))["Over the steps"])

@@ -238,6 +238,8 @@ def harm(study: Path) -> Path:
 
 
 def specs(text: str) -> list[dict[str, Any]]:
-    """What the figures of a section are drawn from."""
-    found = re.findall(r'<script type="application/json">(.*?)</script>', text)
-    return [json.loads(one) for one in found]
+    """What the figures of a section are drawn from, with their titles."""
+    found = re.findall(
+        r'<figcaption>(.*?)</figcaption>.*?<script type="application/json">(.*?)</script>', text
+    )
+    return [{**json.loads(spec), "title": title} for title, spec in found]
