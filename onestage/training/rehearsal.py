@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FEW, MORE = 4, 36
 """Tokens of an answer that is written to see how long one takes: first, and then at most."""
+TICK = 1e-6
+"""Seconds that an answer takes at least, whatever a coarse clock says."""
 TRIED, OF = 4, 200
 """Records by which a step's time is guessed; fewer in short runs: one of so many that are trained on."""
 
@@ -32,6 +34,7 @@ def longest_answer(ask: Callable[[int], tuple[float, bool]], seconds: float) -> 
     few, ended = ask(FEW)
     if not ended:
         return None
+    few = max(few, TICK)
     if few >= seconds:
         return FEW
     # Where time is short, no more than it has room for, at worst.
@@ -40,7 +43,7 @@ def longest_answer(ask: Callable[[int], tuple[float, bool]], seconds: float) -> 
     if not ended:
         return None
     # Not less than a part of the whole: the first may have taken long because it was the first.
-    each = max((more - few) / (size - FEW), more / size / 4)
+    each = max((more - few) / (size - FEW), max(more, TICK) / size / 4)
     return max(FEW, int(size + (seconds - more) / each))
 
 

@@ -117,7 +117,7 @@ def test_a_study_that_asks_on_the_way(tmp_path: Path, model_folder: Path) -> Non
     study = content(base, data)
     study["recipe"]["evaluate"] = {
         "suites": [{**asks, "max_completion_length": 4}],
-        **{"steps": 2, "share": 0.99},
+        **{"steps": 2, "share": 0.999},
     }
     out = tmp_path / "out"
     outcome = Study(parse_study(study), out, tmp_path / "cache", say=lambda _: None).go()

@@ -85,6 +85,8 @@ def test_an_answer_is_as_long_as_the_time_allows() -> None:
     assert asked[4:] == [4]
     # The first one took longer, since it was the first: 9 s / 36 / 4 a token.
     assert longest_answer(lambda most: (10.0 if most == 4 else 9.0, True), 90.0) == 1332
+    # A clock that saw no time go by: 36 tokens in a millionth of a second, and four times as many then.
+    assert longest_answer(lambda most: (0.0, True), 1.0) == pytest.approx(4 * 36e6)
 
 
 def test_an_answer_that_ends_by_itself_is_not_shortened() -> None:
