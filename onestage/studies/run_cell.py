@@ -106,13 +106,13 @@ def run_cell(
 ) -> str:
     """Do the cell in `folder`; returns the state it ends in. What goes wrong is written there.
     `first_stages`: where chains that begin alike keep what they begin with."""
-    began = time.perf_counter()
     logging.disable_progress_bar()
-    begin(cell, folder)
+    # As if it had begun earlier by what went into the part that it goes on from.
+    began = time.perf_counter() - begin(cell, folder)
     try:
         log = (folder / "log.txt").open("a", buffering=1)
         with log, redirect_stdout(log), redirect_stderr(log):
-            _train_and_evaluate(cell, ground, folder, cache, first_stages)
+            _train_and_evaluate(cell, ground, folder, cache, first_stages, began)
     except Exception as error:
         with (folder / "log.txt").open("a") as log:
             traceback.print_exc(file=log)
@@ -132,18 +132,35 @@ def mark_failed(folder: Path, reason: str) -> None:
     _tell(folder, "failed", math.nan, reason)
 
 
-def begin(cell: Cell, folder: Path) -> None:
-    """A folder of this cell; what an interrupted run of it left stays, to be gone on with."""
-    goes_on = False
+def begin(cell: Cell, folder: Path) -> float:
+    """A folder of this cell; what an interrupted run of it left stays, to be gone on with. Returns the
+    seconds that went into that."""
+    goes_on, spent_before = False, 0.0
     with suppress(OSError, ValueError, KeyError, TypeError):
         same = read_json(folder / "cell.json")["digest"] == cell.digest
         # One that ended is begun anew; one that was running goes on from its checkpoint.
         goes_on = same and read_json(folder / "status.json")["state"] == "running"
+        if goes_on:
+            spent_before = _spent_before(folder)
     if not goes_on:
         drop(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "cell.json", cell.describe())
-    _tell(folder, "running", 0.0)
+    _tell(folder, "running", spent_before)
+    return spent_before
+
+
+def _spent_before(folder: Path) -> float:
+    """Seconds that went into what an interrupted cell left to go on from: up to its last checkpoint or
+    the end of its last stage, by the times at which these and its status were written."""
+    status, run = folder / "status.json", folder / "run"
+    marks = [run / "stages.json"] if (run / "stages.json").exists() else []
+    marks += run.rglob("checkpoints/step-*/progress.json")
+    if not marks:
+        return 0.0
+    last = max(file.stat().st_mtime for file in marks)
+    seconds = float(read_json(status)["seconds"])
+    return seconds + max(0.0, last - status.stat().st_mtime)
 
 
 def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
@@ -155,11 +172,16 @@ def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
 
 
 def _train_and_evaluate(
-    cell: Cell, ground: Ground, folder: Path, cache: Path, first_stages: Path | None
+    cell: Cell,
+    ground: Ground,
+    folder: Path,
+    cache: Path,
+    first_stages: Path | None,
+    began: float,
 ) -> None:
+    """began: by `perf_counter`, with what went before an interruption."""
     model, run, found = ground.base, folder / "run", {}
     if cell.recipe is not None:
-        began = time.perf_counter()
         model = _train(cell, ground, run, cache, first_stages)
         took = time.perf_counter() - began + seconds_taken(run)
         found = {"seconds": took, **spent(run)}

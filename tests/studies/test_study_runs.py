@@ -7,7 +7,9 @@ import itertools
 import json
 import math
 import multiprocessing
+import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -409,6 +411,33 @@ def test_an_interrupted_cell_is_done_again(folders: tuple[Path, Path], tmp_path:
     assert {k: v for k, v in after.items() if k != "seconds"} == pytest.approx(
         {k: v for k, v in before.items() if k != "seconds"}
     )
+
+
+def test_seconds_of_a_cell_that_goes_on_count_what_went_before(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Interrupted twice: 100 s before the second leg, which ended a stage after 50 s more."""
+    study = content(*folders, seeds=[0], keep_models=True)
+    study["methods"].pop("SFT")
+    do(study, tmp_path / "out")
+    cell = tmp_path / "out" / "cells" / "SFT_then_DPO-seed=0"
+    (cell / "results.json").unlink()
+    status, stages = cell / "status.json", cell / "run" / "stages.json"
+    status.write_text('{"state": "running", "error": "", "seconds": 100}')
+    os.utime(status, (0, stages.stat().st_mtime - 50))
+    began = time.monotonic()
+    outcome, _ = do(study, tmp_path / "out")
+    took = time.monotonic() - began
+    assert not outcome.failed
+    assert "done before" in (cell / "log.txt").read_text()
+    assert 150 < read_json(cell / "results.json")["seconds"] < 150 + took
+    assert 150 < read_json(status)["seconds"] < 150 + took
+    # One that left nothing to go on from begins anew, and so does its time.
+    (cell / "results.json").unlink()
+    shutil.rmtree(cell / "run")
+    status.write_text('{"state": "running", "error": "", "seconds": 100}')
+    do(study, tmp_path / "out")
+    assert read_json(cell / "results.json")["seconds"] < 100
 
 
 def test_damaged_results_are_found_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
