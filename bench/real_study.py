@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument(
         "--keep-models", action="store_true", help="those that are reported, to ask them more later"
     )
+    parser.add_argument("--retry", action="store_true", help="do failed cells again")
     parser.add_argument(
         "--cell", help="this one alone, as of `onestage study`: '{method: Mix, seed: 4}'"
     )
@@ -217,6 +218,7 @@ def main() -> None:
     for key, value in {"world": world, **settings}.items():
         command += ["--set", f"{key}={json.dumps(value, default=str)}"]
     command += ["--cell", given.cell] if given.cell else []
+    command += ["--retry"] if given.retry else []
     raise SystemExit(subprocess.run(command).returncode)
 
 
