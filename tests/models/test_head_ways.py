@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from support.tiny import tiny_llama, token_path
 
-from onestage.models import head_ways
+from onestage.models import head_law, head_ways
 from onestage.models.head import Shape, full_logits
 from onestage.models.head_choice import Tried, chosen, try_ways
 from onestage.models.head_law import head_difference
@@ -187,6 +188,25 @@ def test_law_3_looks_at_the_weights_gradient(put: Any) -> None:
     assert head_difference(model, PATH, "liger")[1] > 0.1
     assert head_difference(model, PATH, "liger", weights=False)[1] < 1e-5
     assert head_difference(model.requires_grad_(False), PATH, "liger")[1] < 1e-5
+
+
+def test_law_3_is_held_against_sums_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts that divide neither positions nor rows; logits are 3 tanh((h W + b) / 2 / 3)."""
+    monkeypatch.setattr(head_law, "POSITIONS", 2)
+    monkeypatch.setattr(head_law, "ROWS", 7)
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 31)
+    config = SimpleNamespace(logit_scale=0.5, final_logit_softcapping=3.0)
+    model = SimpleNamespace(config=config, get_output_embeddings=lambda: head)
+    states, target, factor = torch.randn(5, 8), torch.randint(31, (5,)), torch.randn(5)
+    leaf = states.double().requires_grad_()
+    product = leaf @ head.weight.double().t() + head.bias.double()
+    product.retain_grad()
+    logp = (3 * torch.tanh(product / 2 / 3)).log_softmax(-1)[range(5), target]
+    (logp * factor).sum().backward()
+    pulled, by_states = head_law._exactly(model, states, target, factor)
+    assert torch.allclose(by_states, leaf.grad, rtol=1e-12, atol=1e-14)
+    assert torch.allclose(pulled, product.grad.float(), rtol=1e-6)
 
 
 def test_no_position_is_no_kernels_business(put: Any) -> None:
