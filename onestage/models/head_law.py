@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onestage.data.trees import TokenPath
-from onestage.models.head import shape_of, shaped
+from onestage.models.head import Shape, shape_of, shaped
 from onestage.models.head_ways import OURS, logps_by
 
 SOME = 64
@@ -94,7 +94,12 @@ def _pulled(model: Any, hidden_KH: Tensor, target_K: Tensor, factor_K: Tensor) -
     weight_VH, bias_V = head.weight.detach().float(), getattr(head, "bias", None)
     bias_V = None if bias_V is None else bias_V.detach().float()
     product_KV = torch.nn.functional.linear(hidden_KH.detach().float(), weight_VH, bias_V)
-    logits = shaped(product_KV.requires_grad_(), shape_of(model.config))
+    return _pulled_by(product_KV, target_K, factor_K, shape_of(model.config))
+
+
+def _pulled_by(product_KV: Tensor, target_K: Tensor, factor_K: Tensor, shape: Shape) -> Tensor:
+    """Gradient (K, V) of the weighted sum by a product, in its precision."""
+    logits = shaped(product_KV.requires_grad_(), shape)
     naive_K = torch.log_softmax(logits, -1).gather(1, target_K[:, None])[:, 0]
     pulled: Tensor = torch.autograd.grad((naive_K * factor_K).sum(), product_KV)[0]
     return pulled
@@ -105,18 +110,15 @@ def _exactly(
 ) -> tuple[Tensor, Tensor]:
     """As `_pulled` (K, V, kept in float32) and `_by_states` (K, H), with sums in float64."""
     head, shape = model.get_output_embeddings(), shape_of(model.config)
-    weight_VH, bias_V = head.weight.detach(), getattr(head, "bias", None)
-    wide = torch.float32 if weight_VH.device.type == "mps" else torch.float64  # it has no other
+    rows, bias_V = head.weight.detach().split(ROWS), getattr(head, "bias", None)
+    wide = torch.float32 if hidden_KH.device.type == "mps" else torch.float64  # it has no other
     pulled, by_states = [], []
-    for part in torch.arange(len(target_K), device=target_K.device).split(POSITIONS):
-        states_kH = hidden_KH.detach()[part].to(wide)
-        rows = weight_VH.split(ROWS)
-        product_kV = torch.cat([states_kH @ row.to(wide).t() for row in rows], 1)
+    parts = (one.split(POSITIONS) for one in (hidden_KH.detach(), target_K, factor_K))
+    for states_kH, target_k, factor_k in zip(*parts, strict=True):
+        product_kV = torch.cat([states_kH.to(wide) @ row.to(wide).t() for row in rows], 1)
         if bias_V is not None:
             product_kV += bias_V.detach().to(wide)
-        logits = shaped(product_kV.requires_grad_(), shape)
-        naive_k = torch.log_softmax(logits, -1).gather(1, target_K[part, None])[:, 0]
-        (pulled_kV,) = torch.autograd.grad((naive_k * factor_K[part]).sum(), product_kV)
+        pulled_kV = _pulled_by(product_kV, target_k, factor_k, shape)
         by_row = zip(pulled_kV.split(ROWS, 1), rows, strict=True)
         by_states.append(torch.stack([pull @ row.to(wide) for pull, row in by_row]).sum(0))
         pulled.append(pulled_kV.float())

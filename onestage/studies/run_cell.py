@@ -138,10 +138,11 @@ def begin(cell: Cell, folder: Path) -> float:
     goes_on, spent_before = False, 0.0
     with suppress(OSError, ValueError, KeyError, TypeError):
         same = read_json(folder / "cell.json")["digest"] == cell.digest
+        status = read_json(folder / "status.json")
         # One that ended is begun anew; one that was running goes on from its checkpoint.
-        goes_on = same and read_json(folder / "status.json")["state"] == "running"
+        goes_on = same and status["state"] == "running"
         if goes_on:
-            spent_before = _spent_before(folder)
+            spent_before = _spent_before(folder, float(status["seconds"]))
     if not goes_on:
         drop(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,17 +151,19 @@ def begin(cell: Cell, folder: Path) -> float:
     return spent_before
 
 
-def _spent_before(folder: Path) -> float:
+def _spent_before(folder: Path, earlier: float) -> float:
     """Seconds that went into what an interrupted cell left to go on from: up to its last checkpoint or
-    the end of its last stage, by the times at which these and its status were written."""
-    status, run = folder / "status.json", folder / "run"
-    marks = [run / "stages.json"] if (run / "stages.json").exists() else []
-    marks += run.rglob("checkpoints/step-*/progress.json")
-    if not marks:
-        return 0.0
-    last = max(file.stat().st_mtime for file in marks)
-    seconds = float(read_json(status)["seconds"])
-    return seconds + max(0.0, last - status.stat().st_mtime)
+    the end of its last stage, by the times at which these and its status were written. earlier: those
+    of the legs before its last one."""
+    left = [file.stat().st_mtime for file in _left(folder / "run")]
+    began = (folder / "status.json").stat().st_mtime
+    return earlier + max(0.0, max(left) - began) if left else 0.0
+
+
+def _left(run: Path) -> list[Path]:
+    """What an interrupted run can be gone on with from: the ledger of its stages, and checkpoints."""
+    step = "checkpoints/step-*/progress.json"
+    return [path for name in ("stages.json", step, f"*/{step}") for path in run.glob(name)]
 
 
 def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
@@ -222,8 +225,7 @@ def _train(cell: Cell, ground: Ground, run: Path, cache: Path, first_stages: Pat
     train.setdefault("seed", cell.seed)
     content["train"] = train
     recipe = parse_recipe(within(content, cell.budget))
-    begun = run.glob("stages.json" if recipe.stages else "checkpoints/step-*/progress.json")
-    resume = any(begun)
+    resume = bool(_left(run))
     if not resume:
         shutil.rmtree(run, ignore_errors=True)
     saved = carry_out(recipe, run, resume=resume, say=print, first_stages=first_stages)
