@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from onestage.data.packing import Row
+from onestage.data.trees import TokenPath
 from onestage.models.head import Shape, full_logits, shape_of
 from onestage.models.policy import Policy
 from onestage.models.readout import on_device, places_of
@@ -134,18 +135,49 @@ class Anchor:
         return weight.to(policy.device), None if bias is None else bias.to(policy.device)
 
 
-def between(start: Policy, now: Policy, row: Row) -> Tensor | None:
-    """KL(start || now) (K, nats) at each scored entry of a row, in the order of its tree; None where a
-    head is not a plain linear map. Both must have the same vocabulary."""
-    if not (start.fit.chunked_head and now.fit.chunked_head):
-        return None
-    (old_KH, _), (new_KH, _) = _states(start, row), _states(now, row)
+@dataclass(frozen=True)
+class Apart:
+    """Two models at the scored entries of a row, in the order of its tree (K each)."""
+
+    kl_K: Tensor
+    """KL(start || now), nats."""
+    start_logp_K: Tensor
+    now_logp_K: Tensor
+
+
+def between(start: Policy, now: Policy, row: Row) -> Apart:
+    """How far two models are apart at a row's scored entries, each run once: by their hidden states and
+    heads, or, where a head is not a plain linear map, by the models' own logits, which exist at once for
+    one path. Both must have the same vocabulary."""
+    by_states = start.fit.chunked_head and now.fit.chunked_head
+    logits_of = _by_states if by_states else _by_their_own
     found = []
-    for old_kH, new_kH in zip(old_KH.split(CHUNK), new_KH.split(CHUNK), strict=True):
-        old = _log_probabilities(old_kH, _head(start), shape_of(start.base.config))
-        new = _log_probabilities(new_kH, _head(now), shape_of(now.base.config))
-        found.append((old.exp() * (old - new)).sum(-1))
-    return torch.cat(found)
+    with torch.no_grad():
+        for both in zip(logits_of(start, row), logits_of(now, row), strict=True):
+            (old_kV, target_k), (new_kV, _) = both
+            for logits_kV in (old_kV, new_kV):  # as in `readout`: one by one, `log_softmax` adds up
+                logits_kV -= torch.logsumexp(logits_kV, -1, keepdim=True)
+            said = [each.gather(1, target_k[:, None])[:, 0] for each in (old_kV, new_kV)]
+            rise_kV = torch.sub(old_kV, new_kV, out=new_kV)
+            found.append((old_kV.exp_().mul_(rise_kV).sum(-1), *said))
+    return Apart(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _by_states(policy: Policy, row: Row) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of a row's scored entries, a chunk after the other: the logits that they come from (k, V, float32;
+    the caller may overwrite them), and their tokens (k)."""
+    hidden_KH, target_K = _states(policy, row)
+    for hidden_kH, target_k in zip(hidden_KH.split(CHUNK), target_K.split(CHUNK), strict=True):
+        yield full_logits(hidden_kH, *_head(policy), shape_of(policy.base.config)), target_k
+
+
+def _by_their_own(policy: Policy, row: Row) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same, as the model itself makes them: each path alone."""
+    for path in row.paths:
+        ids, at_K = _of_path(path, policy.device)
+        logits_TV = policy.base(input_ids=ids[None], use_cache=False).logits[0]
+        for at_k in at_K.split(CHUNK):
+            yield logits_TV[at_k - 1].float(), ids[at_k]
 
 
 def _head(policy: Policy) -> tuple[Tensor, Tensor | None]:
@@ -172,8 +204,12 @@ def _states(policy: Policy, row: Row) -> tuple[Tensor, Tensor]:
         return hidden_TH[on_device(parent_K, device)], on_device(token_K, device)
     states, targets = [], []
     for path in row.paths:
-        at_K = on_device(places_of(path), policy.device)
-        ids = on_device(path.ids.astype(np.int64), policy.device)
+        ids, at_K = _of_path(path, policy.device)
         states.append(policy.readout.hidden(input_ids=ids[None])[at_K - 1])
         targets.append(ids[at_K])
     return torch.cat(states), torch.cat(targets)
+
+
+def _of_path(path: TokenPath, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A path's token ids (T), and the places of what it scores (K)."""
+    return on_device(path.ids.astype(np.int64), device), on_device(places_of(path), device)

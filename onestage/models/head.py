@@ -66,7 +66,8 @@ def full_logits(
 
 def shaped(logits: Tensor, shape: Shape) -> Tensor:
     """What the model makes of the head's product."""
-    logits = logits * shape.scale
+    if shape.scale != 1.0:
+        logits = logits * shape.scale
     if shape.softcap is not None:
         logits = torch.tanh(logits / shape.softcap) * shape.softcap
     return logits

@@ -22,6 +22,7 @@ from onestage.models.excerpt import excerpt_of
 from onestage.models.head_law import head_difference
 from onestage.models.policy import Policy
 from onestage.models.rates import matmul_rate
+from onestage.models.readout import places_of
 from onestage.rollout.engines._refilling import trouble
 from onestage.training import selfcheck
 from onestage.training.build import build
@@ -84,6 +85,18 @@ def test_the_head_is_exact_over_a_large_vocabulary(run: Run) -> None:
         pytest.skip("it rounds more than that")
     first = next(record for records in run._planned() for record in records)
     assert head_difference(run.policy.base, first.paths[0])[1] < 1e-5
+
+
+def test_the_models_own_logits_are_read_exactly(run: Run) -> None:
+    """The yardstick of every check, against float64: `log_softmax` is off by 6e-5 there."""
+    base = run.policy.base
+    path = next(record for records in run._planned() for record in records).paths[0]
+    with run.policy.evaluating():
+        said_K = run.policy.alone(path, chunked=False)
+        ids, at_K = torch.from_numpy(path.ids.astype("int64")), torch.from_numpy(places_of(path))
+        logits = base(input_ids=ids[None].to(base.device)).logits[0, at_K - 1].cpu()
+    exact_K = logits.double().log_softmax(-1).gather(1, ids[at_K, None])[:, 0]
+    assert (said_K.cpu() - exact_K).abs().max() < 1e-5
 
 
 def sees_a_branch(exit_T: Any, position_T: Any, window: int | None) -> Any:

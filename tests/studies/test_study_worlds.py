@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from support.tiny import write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -148,6 +149,42 @@ def test_how_far_a_model_has_moved_on_real_text(tmp_path: Path, model_folder: Pa
     assert found.metrics["text_kl"] == pytest.approx(float(torch.cat(apart).mean()), rel=1e-4)
 
 
+def test_a_head_that_is_not_plain_moves_by_its_own_logits(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    """An adapter on the head: neither world nor suite may leave the KL out."""
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data" / "text.test.jsonl", [{"text": "four five six seven"}])
+    config = LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["lm_head"])
+    config.init_lora_weights = "gaussian"
+    plain = AutoModelForCausalLM.from_pretrained(model_folder)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model_folder), config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.5)
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path / "adapter")
+    (record,) = Encoder(AutoTokenizer.from_pretrained(model_folder), 64, "drop").encode_responses(
+        read(tmp_path / "data" / "text.test.jsonl")
+    )
+    ids = torch.tensor(record.paths[0].ids.astype("int64"))[None]
+    ((start, end),) = record.paths[0].spans
+    with torch.no_grad():
+        old, new = (
+            model(input_ids=ids).logits[0, start - 1 : end - 1].double().log_softmax(-1)
+            for model in (plain, adapted.eval())
+        )
+    world = world_of({"name": "folder", "model": str(model_folder), "data": str(tmp_path / "data")})
+    found = world.evaluate(Ground(model_folder, tmp_path / "data"), tmp_path / "adapter", 0, "test")
+    kl = float((old.exp() * (old - new)).sum(-1).mean())
+    loss = -float(new.gather(1, ids[0, start:end, None]).mean())
+    assert kl > 0.01
+    assert found.metrics["text_kl"] == pytest.approx(kl, rel=1e-4)
+    assert found.metrics["text_loss"] == pytest.approx(loss, rel=1e-4)
+
+
 def test_the_loss_of_held_out_pairs(tmp_path: Path, model_folder: Path) -> None:
     """DPO's (Rafailov et al., equation 7) at beta .1, by plain transformers."""
     both = a_base_and_another(model_folder, tmp_path / "moved")
@@ -279,6 +316,7 @@ def test_a_base_is_measured_once_for_all_cells(
     base, data = tmp_path / "base", tmp_path / "data"
     shutil.copytree(model_folder, base)
     data.mkdir()
+    write_rows(data / "demonstration.test.jsonl", [{"prompt": "one", "completion": "two three"}])
     write_rows(data / "text.test.jsonl", [{"text": "one two three"}])
     world = world_of({"name": "folder", "model": str(base), "data": str(data)})
 
@@ -290,7 +328,7 @@ def test_a_base_is_measured_once_for_all_cells(
     first, again = judged(), judged()
     assert first[0] == 2
     assert again == (1, first[1])
-    write_rows(data / "text.test.jsonl", [{"text": "one two four"}])
+    write_rows(data / "demonstration.test.jsonl", [{"prompt": "one", "completion": "two four"}])
     assert judged()[0] == 2
     moved = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
@@ -298,7 +336,7 @@ def test_a_base_is_measured_once_for_all_cells(
     moved.save_pretrained(base)
     asked_again, found = judged()
     assert asked_again == 2
-    assert found["text_kl"] > 0
+    assert first[1]["text_kl"] == 0.0 < found["text_kl"]
 
 
 def test_a_stranger_s_world(tmp_path: Path, model_folder: Path) -> None:

@@ -74,17 +74,14 @@ class Text(Suite):
         found = {name: np.zeros(len(items)) for name in ("logp", "tokens", "bytes", "kl")}
         for number, ids in parts:
             found["bytes"][number] += _bytes(subject, ids) - _bytes(subject, ids[:1])
-        apart = subject.base is not None
         with subject.policy.evaluating():
             for row in pack(records, max(self.max_length, TOKENS_PER_ROW)):
                 whose = owner[row.tree.response_K]
-                np.add.at(found["logp"], whose, subject.policy(row).cpu().double().numpy())
+                logp_K, kl_K = self._read(subject, row)
+                np.add.at(found["logp"], whose, logp_K)
                 np.add.at(found["tokens"], whose, 1)
-                moved = self._moved(subject, row) if apart else None
-                if moved is not None:
-                    np.add.at(found["kl"], whose, moved)
-                apart = moved is not None
-        told = [name for name in found if apart or name != "kl"]
+                np.add.at(found["kl"], whose, kl_K)
+        told = [name for name in found if subject.base is not None or name != "kl"]
         return [{name: float(found[name][n]) for name in told} for n in range(len(items))]
 
     def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Scores | Failure]:
@@ -104,13 +101,15 @@ class Text(Suite):
             if len(part) > 1:  # a single token has nothing to be foreseen from
                 yield part
 
-    def _moved(self, subject: Subject, row: Any) -> Any:
+    def _read(self, subject: Subject, row: Any) -> tuple[Any, Any]:
+        """Log-probabilities (K) of a row's tokens, and their KL to the base, where there is one."""
         from onestage.models.divergence import between
 
-        assert subject.base is not None
+        if subject.base is None:
+            return subject.policy(row).cpu().double().numpy(), 0.0
         with subject.base.evaluating():
             found = between(subject.base, subject.policy, row)
-        return None if found is None else found.cpu().double().numpy()
+        return found.now_logp_K.cpu().double().numpy(), found.kl_K.cpu().double().numpy()
 
 
 def _template(row: RawRow) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from onestage import models
 from onestage.config import Choice
@@ -138,10 +139,11 @@ class Folder(World):
         for kind in KINDS:
             if self._file(kind, split).is_file():
                 records = list(self._encoded(trained, kind, split))
-                if records:
+                if records and kind == "text":
+                    found |= _texts(trained, base, records)
+                elif records:
                     mine, before = _logps(trained, records), _before(base, weights, records)
                     found |= MEASURES[kind](records, mine, before)
-                    found |= _moved(trained, base, records) if kind == "text" else {}
         if self.answers and self._file("demonstration", split).is_file():
             found |= self._answer(trained, split, shown)
         for name, suite in self._suites().items() if split == "test" else ():
@@ -207,15 +209,6 @@ def _before(base: Policy, weights: str, records: list[Encoded]) -> Logps:
     return BEFORE[key]
 
 
-def _moved(trained: Policy, base: Policy, records: list[Encoded]) -> dict[str, float]:
-    """Mean KL of the next token; nothing where a head is not a plain linear map."""
-    rows = pack_records(records, _row(records)).rows
-    with trained.evaluating(), base.evaluating():
-        parts = [between(base, trained, row) for row in rows]
-    known = [part.cpu().double() for part in parts if part is not None]
-    return {"text_kl": float(torch.cat(known).mean())} if len(known) == len(parts) else {}
-
-
 def _row(records: list[Encoded]) -> int:
     return max(2 * max(len(path.ids) for record in records for path in record.paths), 1024)
 
@@ -260,9 +253,17 @@ def _labels(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, flo
     return {"label_gap": _mean(good) - _mean(bad)} if good and bad else {}
 
 
-def _texts(records: list[Encoded], mine: Logps, before: Logps) -> dict[str, float]:
-    loss = _loss(mine)
-    return {"text_loss": loss, "retention": min(1.0, math.exp(_loss(before) - loss))}
+def _texts(trained: Policy, base: Policy, records: list[Encoded]) -> dict[str, float]:
+    rows = pack_records(records, _row(records)).rows
+    with trained.evaluating(), base.evaluating():
+        parts = [between(base, trained, row) for row in rows]
+    loss = -_mean_of(part.now_logp_K for part in parts)
+    before = -_mean_of(part.start_logp_K for part in parts)
+    return {
+        "text_loss": loss,
+        "retention": min(1.0, math.exp(before - loss)),
+        "text_kl": _mean_of(part.kl_K for part in parts),
+    }
 
 
 MEASURES = {
@@ -270,7 +271,6 @@ MEASURES = {
     "pair": _pairs,
     "score": _scores,
     "label": _labels,
-    "text": _texts,
 }
 
 
@@ -294,6 +294,10 @@ def _of_suite(name: str, suite: Suite) -> Metric:
     better: Literal["higher", "lower"]
     better = "lower" if suite.lower_is_better(suite.headline) else "higher"
     return Metric(f"{suite.headline} of the suite {name}", better, "suites")
+
+
+def _mean_of(parts: Iterable[Tensor]) -> float:
+    return float(torch.cat([part.cpu().double() for part in parts]).mean())
 
 
 def _mean(values: Any) -> float:
