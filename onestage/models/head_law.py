@@ -14,6 +14,7 @@ from torch import Tensor
 from onestage.data.trees import TokenPath
 from onestage.models.head import Shape, shape_of, shaped
 from onestage.models.head_ways import OURS, logps_by
+from onestage.models.yardstick import wide
 
 SOME = 64
 """Rows of the head, beside those of the targets, whose gradients are compared."""
@@ -84,7 +85,7 @@ def said(model: Any, path: TokenPath) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
         full = model(input_ids=ids[None], use_cache=False).logits[0, at_K - 1].float()
-        full_K = torch.log_softmax(full, -1).gather(1, target_K[:, None])[:, 0]
+        full_K = full.gather(1, target_K[:, None])[:, 0] - torch.logsumexp(full, -1)
     return hidden[0, at_K - 1].detach().requires_grad_(), target_K, full_K
 
 
@@ -111,16 +112,16 @@ def _exactly(
     """As `_pulled` (K, V, kept in float32) and `_by_states` (K, H), with sums in float64."""
     head, shape = model.get_output_embeddings(), shape_of(model.config)
     rows, bias_V = head.weight.detach().split(ROWS), getattr(head, "bias", None)
-    wide = torch.float32 if hidden_KH.device.type == "mps" else torch.float64  # it has no other
+    exact = wide(hidden_KH.device)
     pulled, by_states = [], []
     parts = (one.split(POSITIONS) for one in (hidden_KH.detach(), target_K, factor_K))
     for states_kH, target_k, factor_k in zip(*parts, strict=True):
-        product_kV = torch.cat([states_kH.to(wide) @ row.to(wide).t() for row in rows], 1)
+        product_kV = torch.cat([states_kH.to(exact) @ row.to(exact).t() for row in rows], 1)
         if bias_V is not None:
-            product_kV += bias_V.detach().to(wide)
+            product_kV += bias_V.detach().to(exact)
         pulled_kV = _pulled_by(product_kV, target_k, factor_k, shape)
         by_row = zip(pulled_kV.split(ROWS, 1), rows, strict=True)
-        by_states.append(torch.stack([pull @ row.to(wide) for pull, row in by_row]).sum(0))
+        by_states.append(torch.stack([pull @ row.to(exact) for pull, row in by_row]).sum(0))
         pulled.append(pulled_kV.float())
     return torch.cat(pulled), torch.cat(by_states)
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from onestage.models.sharding import full, part_like
+from onestage.models.yardstick import wide
 
 Factors = tuple[nn.Parameter, nn.Parameter, float]
 """A (r, in), B (out, r) and the scaling s of one adapter in one layer."""
@@ -64,9 +65,7 @@ class DeltaL1:
         for A, B, scaling in _factors(model):
             whole_A, whole_B = full(A).float(), full(B).float()
             delta = (whole_B @ whole_A).mul_(scaling)
-            # Added up in float64, but on Apple's devices, which have none.
-            wide = torch.float32 if delta.device.type == "mps" else torch.float64
-            total = total.to(delta.device, wide) + delta.abs().sum()
+            total = total.to(delta.device, wide(delta.device)) + delta.abs().sum()
             if self.weight:
                 sign = delta.sign_().mul_(self.weight * scaling)
                 _add(B, sign @ whole_A.T)

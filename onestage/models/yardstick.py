@@ -131,8 +131,12 @@ def largest(gap: Tensor) -> float:
 
 
 def root_mean_square(gap: Tensor) -> float:
-    wide = torch.float32 if gap.device.type == "mps" else torch.float64  # it has no other
-    return gap.to(wide).pow(2).mean().sqrt().item() if gap.numel() else 0.0
+    return gap.to(wide(gap.device)).pow(2).mean().sqrt().item() if gap.numel() else 0.0
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The precision of what is to be exact: float64, which Apple's devices do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def not_finite(model: Any) -> str:
