@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -102,6 +103,14 @@ def test_no_number_is_no_rounding() -> None:
 def test_a_broken_tensor_is_named() -> None:
     model = tiny_llama()
     assert not_finite(model) == ""
+    with torch.no_grad():  # finite, though their sum is not
+        model.model.layers[0].mlp.up_proj.weight[0, :2] = torch.finfo(torch.float32).max
+    assert not_finite(model) == ""
+    with torch.no_grad():  # one against the other
+        model.model.layers[0].mlp.up_proj.weight[0, :2] = torch.tensor([math.inf, -math.inf])
+    assert "model.layers.0.mlp.up_proj.weight holds 2 of" in not_finite(model)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, :2] = 0.0
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, :3] = float("nan")
     assert "model.layers.1.mlp.up_proj.weight holds 3 of 2048 numbers" in not_finite(model)
