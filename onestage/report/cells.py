@@ -14,10 +14,9 @@ from typing import Any
 from onestage.report.numbers import mean_of, setting
 from onestage.report.reading import Trouble
 from onestage.report.trained import Trained
+from onestage.report.verdict import FEW
 from onestage.stats import Interval
 
-FEW = 4
-"""Seeds below which nothing is called sure by a colour."""
 SMALL = 0.02
 """A fall of a single seed below this (of 1, or of the base's size where that is larger) is not told."""
 ROUNDING = 1e-9

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onestage.report.cells import FEW, Compared, Setting
+from onestage.report.cells import Compared, Setting
 from onestage.report.markup import Html, el, join, table
 from onestage.report.plain import read_plain
 from onestage.report.reading import mapping
-from onestage.report.verdict import SHOWN, Candidate, Change, Standing, Thresholds, Verdict, judge
+from onestage.report.verdict import (
+    FEW,
+    SHOWN,
+    Candidate,
+    Change,
+    Standing,
+    Thresholds,
+    Verdict,
+    judge,
+)
 
 KEPT = "kept"
 """The group of what a model was to keep."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from onestage.report.cells import FEW as SEEDS
 from onestage.report.cells import SMALL, Compared, Metric, Setting
 from onestage.report.figures import Look
 from onestage.report.markup import Html, el, fold, join, table
 from onestage.report.numbers import UNKNOWN, mean_of, number
 from onestage.report.reading import mapping
+from onestage.report.verdict import FEW as SEEDS
 from onestage.stats import Interval
 
 MEAN = "mean"

@@ -16,6 +16,8 @@ HARDLY = 0.05
 """Points or per cent below which a single number has not changed."""
 SHOWN = 4
 """Measures of a kind that a sentence names."""
+FEW = 4
+"""Seeds below which nothing is called sure."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,11 @@ class Verdict:
     """The model to keep; the base's name where none is better."""
     sentence: str
     grounds: list[str] = field(default_factory=list)
-    """Sentences: gained, lost, open, what was asked."""
+    """Sentences: gained, lost, open, whether seeds are few, what was asked."""
     changes: list[tuple[Change, Standing]] = field(default_factory=list)
     """Of the model that is kept, or that came nearest to it."""
     asked: str = ""
-    """What was asked, in a sentence; the last of the grounds, too."""
+    """What was asked, and whether seeds are few; in the grounds, too."""
 
     @property
     def lines(self) -> list[str]:
@@ -162,7 +164,8 @@ def judge(
     named = any(change.measure == asked.by for one in known for change in one.changes)
     limits = _limits(asked, named, len(known))
     changes = [(change, change.standing(asked)) for change in best.changes]
-    return Verdict(keep, sentence, [*_grounds(best, asked), limits], changes, limits)
+    grounds = [*_grounds(best, asked), *_too_few(best), limits]
+    return Verdict(keep, sentence, grounds, changes, " ".join([*_too_few(best), limits]))
 
 
 def _goals(one: Candidate, asked: Thresholds) -> list[Change]:
@@ -218,6 +221,13 @@ def _grounds(one: Candidate, asked: Thresholds) -> list[str]:
     ]
     same = [change.measure for change in found.get("unchanged", [])]
     return told + ([f"As before: {_listed(same)}."] if same else [])
+
+
+def _too_few(one: Candidate) -> list[str]:
+    seeds = [change.n for change in one.changes if change.sure and 0 < change.n < FEW]
+    if not seeds:
+        return []
+    return [f"Intervals of {min(seeds)} seeds: fewer than {FEW} are a sign, and settle nothing."]
 
 
 def _largest_first(changes: Sequence[Change]) -> list[Change]:

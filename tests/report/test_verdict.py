@@ -52,6 +52,15 @@ def test_losses_are_told_in_per_cent_and_fall_for_the_better() -> None:
     assert str(change(3, 2)) == "ifeval 40 to 43 (+3.0 points, 95 % interval +1.0 to +5.0 points)"
 
 
+def test_few_seeds_are_told() -> None:
+    """Two or three are a sign, whatever their interval; of items (0), or of four, that is not said."""
+    for seeds, told in ((2, True), (3, True), (4, False), (0, False)):
+        verdict = judge([Candidate("a", [change(3, 1, n=seeds)])])
+        assert verdict is not None
+        sentence = f"Intervals of {seeds} seeds: fewer than 4 are a sign, and settle nothing."
+        assert (sentence in verdict.lines, sentence in verdict.asked) == (told, told)
+
+
 def test_the_one_that_rose_most_and_lost_nothing() -> None:
     good, better = [change(3, 1)], [change(5, 1)]
     spoilt = [change(9, 1), change(-4, 1, name="gsm8k", kept=True)]
