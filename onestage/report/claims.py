@@ -114,3 +114,10 @@ def _part(part: dict[str, Any]) -> Html:
     if part.get("narrow"):
         text += "; too narrow: settings as chosen"
     return el("div", el("small", part.get("says", "")), " ", el("span", text, class_="figure"))
+
+
+def seeds_of(claim: Mapping[str, Any]) -> str:
+    """Of how many seeds its differences are."""
+    counts = {part["n"] for part in claim["parts"]}
+    least = f"{min(counts)} to " if len(counts) > 1 else ""
+    return f"{least}{max(counts)} seeds"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from typing import Any, Literal
 
 from onestage.config import nearest
@@ -112,20 +113,28 @@ def _parts(
 ) -> Iterator[Difference]:
     looks = 1 + len(claim.asked_before) + added
     if claim.trend is not None:
-        says, slopes = _trend(claim, by_place(rows, _metric(claim, claim.trend)))
-        yield difference(says, slopes, claim.direction, claim.margin, looks)
+        metric = _metric(claim, claim.trend)
+        says, slopes = _trend(claim, study, by_place(rows, metric))
+        part = difference(says, slopes, claim.direction, claim.margin, looks)
+        absent = _lacking(study, rows, [(metric, claim.trend)])
+        chosen = study.tune is None or study.tune.report == "chosen"
+        # Slopes do not include the choice of settings.
+        yield replace(part, narrow=not chosen, absent=absent)
         return
     for other in claim.than:
         metrics = _metric(claim, claim.more), _metric(claim, other)
-        sides = zip(metrics, (claim.more, other), strict=True)
-        found, _, _ = compared(*(_values(by_place(rows, metric), one) for metric, one in sides))
+        sides = list(zip(metrics, (claim.more, other), strict=True))
+        found, _, _ = compared(
+            *(_values(study, by_place(rows, metric), one) for metric, one in sides)
+        )
         whole = True
         if study.tune is not None and study.tune.report != "chosen":
             both = _place(claim.more), _place(other)
             found, whole = widened(found, rows, study.tune, metrics, both, better)
         says = f"{_called(claim.more)} - {_called(other)}"
         part = difference(says, found, claim.direction, claim.margin, looks)
-        yield replace(part, narrow=not whole, absent=_absent(claim, other, rows))
+        absent = _absent(claim, other, rows) or _lacking(study, rows, sides)
+        yield replace(part, narrow=not whole, absent=absent)
 
 
 def _absent(claim: Claim, other: Any, rows: Sequence[TidyRow]) -> str:
@@ -136,21 +145,28 @@ def _absent(claim: Claim, other: Any, rows: Sequence[TidyRow]) -> str:
     return f"no setting of {' or of '.join(unfit)} kept the limits of the choice" if unfit else ""
 
 
-def _trend(claim: Claim, values: Mapping[Any, Mapping[int, float]]) -> tuple[str, Interval]:
-    """Kendall's tau of the metric along an axis, for each seed; its mean lies in [-1, 1], and so does
-    its interval."""
+def _lacking(study: StudyFile, rows: Sequence[TidyRow], sides: Sequence[tuple[str, Any]]) -> str:
+    """Places without any number of what is compared over several; else nothing."""
+    told = []
+    for metric, given in sides:
+        values = by_place(rows, metric)
+        for place in _wanted(study, values, given):
+            if not values.get(place):
+                at = ", ".join(f"{axis} {value}" for axis, value in place[1])
+                told.append(f"{place[0]} has no {metric} at {at}")
+    return "; ".join(dict.fromkeys(told))
+
+
+def _trend(
+    claim: Claim, study: StudyFile, values: Mapping[Any, Mapping[int, float]]
+) -> tuple[str, Interval]:
+    """Kendall's tau of the metric along an axis, for each seed that has all of it; its mean lies in
+    [-1, 1], and so does its interval."""
     given = dict(claim.trend or {})
     over = given.pop("over")
-    method, at = _place(given)
-    series: dict[int, list[float]] = {}
-    for (name, place), found in values.items():
-        there = dict(place)
-        if name == method and over in there and _fits(there, at):
-            for seed, value in found.items():
-                series.setdefault(seed, []).append(value)
-    # Seeds that lack a place on the axis are left out: their slope is of another series.
-    whole = max((len(one) for one in series.values()), default=0)
-    slopes = interval([rank_slope(one) for one in series.values() if len(one) == whole > 1])
+    along = [_values(study, values, {**given, over: value}) for value in study.axes[over]]
+    seeds = sorted(set.intersection(*(set(found) for found in along)))
+    slopes = interval([rank_slope([found[seed] for found in along]) for seed in seeds])
     inside = replace(slopes, low=max(slopes.low, -1.0), high=min(slopes.high, 1.0))
     says = f"{_called(given)} over {over} (Kendall's tau)"
     return says, inside if slopes.n > 1 else slopes
@@ -185,12 +201,28 @@ def _called(given: Any) -> str:
     return f"{method} ({values})" if values else method
 
 
-def _values(values: Mapping[Any, Mapping[int, float]], given: Any) -> Mapping[int, float]:
-    """By seed, of the one place that is meant; mean over places where axes are left open."""
-    method, at = _place(given)
-    many = [v for (name, place), v in values.items() if name == method and _fits(dict(place), at)]
+def _values(
+    study: StudyFile, values: Mapping[Any, Mapping[int, float]], given: Any
+) -> Mapping[int, float]:
+    """By seed, of the one place that is meant; where axes are left open, the mean over all of them, of
+    seeds with a number at each: a mean over what is there would be of other places than another's."""
+    many = [values.get(place, {}) for place in _wanted(study, values, given)]
     seeds = set.intersection(*(set(v) for v in many)) if many else set()
     return {seed: sum(v[seed] for v in many) / len(many) for seed in sorted(seeds)}
+
+
+def _wanted(
+    study: StudyFile, values: Mapping[Any, Mapping[int, float]], given: Any
+) -> list[tuple[str, tuple[tuple[str, Any], ...]]]:
+    """The places that are meant, as rows have them: every value of the axes that the metric of this
+    method depends on, but for those that are given."""
+    method, at = _place(given)
+    there = [dict(place) for name, place in values if name == method]
+    axes = [axis for axis in study.axes if any(axis in one for one in there)]
+    every = (
+        dict(zip(axes, some, strict=True)) for some in product(*(study.axes[axis] for axis in axes))
+    )
+    return [(method, tuple(sorted(place.items(), key=str))) for place in every if _fits(place, at)]
 
 
 def _fits(place: Mapping[str, Any], at: Mapping[str, Any]) -> bool:

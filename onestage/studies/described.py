@@ -55,6 +55,18 @@ def description_of(folder: Path) -> dict[str, Any]:
     return told
 
 
+def tried(folder: Path, told: Mapping[str, Any]) -> str:
+    """How many trials methods had, in words, by the folder's `tuning.json`: grids may have grown. told:
+    `study.json`."""
+    tune, file = told.get("tune"), folder / "tuning.json"
+    if not tune:
+        return "not tuned"
+    methods = read_json(file).values() if file.is_file() else ()
+    counts = {len(one["trials"]) for one in methods} or {tune["trials"]}
+    most = f" to {max(counts)}" if len(counts) > 1 else ""
+    return f"{min(counts)}{most} trials a method on seed {tune['seeds']}"
+
+
 def claims_of(folder: Path) -> list[dict[str, Any]]:
     """`claims.json` of a study's folder. `StudyError` where it cannot be read, or is something else."""
     file = folder / "claims.json"

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from onestage.report.claims import asked_again, p_of, undecided_for
+from onestage.report.claims import asked_again, p_of, seeds_of, undecided_for
 from onestage.runfolder import read_json
 from onestage.studies.asks import Judged, over_all
-from onestage.studies.described import claims_of, description_of
+from onestage.studies.described import claims_of, description_of, tried
 from onestage.studies.file import StudyError
 from onestage.studies.verdicts import Verdict
 
@@ -26,8 +26,9 @@ would decide it, were the difference as measured. Verdicts are adjusted for the 
 study (Holm); fewer than four seeds decide nothing. A claim is *withdrawn* where what we ran does not
 answer what the paper says; [changed readings](withdrawn.md) have their dates. What is undecided may be
 *asked again* by another study, on seeds that it was not run on: then it counts there, over the seeds of
-all that asked, and its p is doubled for each time that it had been asked before. The same budget for
-all, the same number of tuning trials, on the validation split of seeds that are not reported.
+all that asked, and its p is doubled for each time that it had been asked before. All methods of a study
+have the same budget, where it names one, and grids as large, of which one grows where a choice lies on
+its edge; settings are chosen on the validation split of seeds that are not reported.
 """
 
 
@@ -47,7 +48,7 @@ def ledger(folders: Sequence[Path], beside: Path) -> str:
         entries = judged[told["name"]]
         body += _opening(folder, told, beside)
         body += ["| claim | paper | ours | verdict |", "|---|---|---|---|"]
-        body += [_line(entry, studies) for entry in entries]
+        body += [_line(entry, studies, len(told["seeds"])) for entry in entries]
         for entry in entries:
             verdict: str = OLD.get(entry["verdict"]) or entry["verdict"]
             counted = AGAIN if asked_again(entry) in studies else verdict
@@ -63,8 +64,7 @@ AGAIN = "undecided and asked again"
 
 
 def _opening(folder: Path, told: Mapping[str, Any], beside: Path) -> list[str]:
-    tune, seeds = told.get("tune"), told["seeds"]
-    how = f"{tune['trials']} trials a method on seed {tune['seeds']}" if tune else "not tuned"
+    tune, seeds, how = told.get("tune"), told["seeds"], tried(folder, told)
     if tune and tune.get("report") in ("likely", "all") and len(tune["seeds"]) > 1:
         how += ", intervals include the choice"
     elif tune:
@@ -106,16 +106,15 @@ def _changed(told: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
-    ours = "; ".join(f"{part['says']}: {_figures(part)}" for part in entry["parts"])
+def _line(entry: Mapping[str, Any], studies: Collection[str], seeds: int) -> str:
+    ours = "; ".join(f"{part['says']}: {_figures(part, seeds)}" for part in entry["parts"])
     if entry.get("asks"):
-        seeds = max(part["n"] for part in entry["parts"])
-        here = "; ".join(map(_figures, entry["here"]))
+        here = "; ".join(_figures(part, seeds) for part in entry["here"])
         why = entry.get("asked_otherwise") or "for other differences"
         ours += (
             f" (asked {entry['asks']} times; seeds of this one alone: {why})"
             if entry["counted"] == 1
-            else f" ({seeds} seeds, asked {entry['asks']} times; of this one alone: {here})"
+            else f" ({seeds_of(entry)}, asked {entry['asks']} times; of this one alone: {here})"
         )
     elsewhere = [one for one in entry.get("asked_before") or [] if one not in studies]
     if elsewhere:
@@ -134,11 +133,12 @@ def _line(entry: Mapping[str, Any], studies: Collection[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _figures(part: Mapping[str, Any]) -> str:
+def _figures(part: Mapping[str, Any], seeds: int) -> str:
     if part["n"] < 2:
         return str(part.get("absent") or f"too few seeds ({part['n']})")
     narrow = " (too narrow: settings as chosen)" if part.get("narrow") else ""
-    return f"{part['mean']:+.3f} [{part['low']:+.3f}, {part['high']:+.3f}]{narrow}"
+    of = f" ({part['n']} of {seeds} seeds)" if part["n"] < seeds else ""
+    return f"{part['mean']:+.3f} [{part['low']:+.3f}, {part['high']:+.3f}]{narrow}{of}"
 
 
 def _sureness(entry: Mapping[str, Any]) -> list[str]:

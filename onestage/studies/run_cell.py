@@ -35,6 +35,8 @@ from onestage.training.recipe import parse_recipe
 
 SHOWN = 8
 """Answers of each metric that are kept as samples."""
+OF_ITS_END = ("eval/", "retention/", "keep/")
+"""How names of metrics begin that say what a model is after a stage, and not how it was at its start."""
 
 
 def world_of(given: Mapping[str, Any]) -> World:
@@ -252,9 +254,12 @@ def _without_its_stages(saved: Path, base: Path, folder: Path) -> Path:
 
 
 def spent(run: Path) -> dict[str, float]:
-    """What a run took, and its last held-out losses (`eval/...`), as metrics. Of all its stages."""
+    """What a run took, all its stages together, and what was measured of the model that it left: its
+    last held-out losses (`eval/...`), what it kept. What the last stage did not measure, or not as a
+    number, is not there: an earlier stage's number is of another model."""
     found = {"updates": 0.0, "tokens": 0.0}
     for folder in parts_in(run):
+        found = {k: v for k, v in found.items() if not k.startswith(OF_ITS_END)}
         lines = read_metrics(folder)
         steps = [line for line in lines if "tokens" in line]
         if steps:
@@ -267,8 +272,7 @@ def spent(run: Path) -> dict[str, float]:
                 f"start/{k}": v for k, v in _numbers(first).items() if f"start/{k}" not in found
             }
             found |= _numbers(evaluated[-1])
-        watched = ("retention/", "keep/")
-        kept = {k: v for line in lines for k, v in line.items() if k.startswith(watched)}
+        kept = {k: v for line in lines for k, v in line.items() if k.startswith(OF_ITS_END[1:])}
         found |= {k: v for k, v in kept.items() if isinstance(v, int | float)}
     return found
 

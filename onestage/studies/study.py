@@ -39,7 +39,7 @@ from onestage.studies.results import (
     write_tidy,
 )
 from onestage.studies.run_cell import begin, done_again, mark_failed, state_of, world_of
-from onestage.studies.tuning import asked, choose, require_measured, settled, wider
+from onestage.studies.tuning import choose, remarks, require_measured, settled, wider
 from onestage.studies.worlds import Ground, Metric, World
 from onestage.training.lock import held
 
@@ -135,16 +135,9 @@ class Study:
         tried, failed = self._trials(crew, grounds, notes)
         if tried:
             for name, one in self._tuned(tried).items():
-                if one["best"] is None:
-                    notes.append(
-                        f"{name}: no trial has a result{asked(self.file.tune)}, so it is not reported"
-                    )
-                    continue
-                chosen[name] = one["best"]
-                if one["edges"]:
-                    notes.append(
-                        f"{name}: {', '.join(one['edges'])} chosen at the edge of the grid"
-                    )
+                notes += remarks(self.file.tune, name, one)
+                if one["best"] is not None:
+                    chosen[name] = one["best"]
         tested = [*reported(self.file, chosen), *unchosen(self.file, chosen, self._likely(tried))]
         failed |= self._do(crew, tested, "test", grounds)
         return [*tried, *tested], failed, notes

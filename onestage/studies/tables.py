@@ -12,13 +12,14 @@ from typing import Any
 from rich.table import Table
 
 from onestage.report.cells import Compared
-from onestage.report.claims import asked_again, asked_before, undecided_for
+from onestage.report.claims import asked_again, asked_before, seeds_of, undecided_for
 from onestage.report.equal import Kept, equal_lines, equal_note, tried
 from onestage.report.numbers import setting
 from onestage.report.steps import step_lines
 from onestage.report.studies import read_study_tables
 from onestage.runfolder import read_json
 from onestage.stats import Interval
+from onestage.studies import described
 from onestage.studies.study import Outcome
 
 FEW = 6
@@ -32,7 +33,8 @@ def tables(folder: Path, outcome: Outcome) -> Iterator[Table]:
     axes, shown, lines = _lines(told, outcome)
     several = " (mean ± half of the 95 % interval over seeds)" if len(told["seeds"]) > 1 else ""
     title = f"{told['name']}{several}"
-    yield (_by_metric if len(lines) <= FEW else _by_method)(title, axes, shown, lines)
+    told_by = _by_metric if len(lines) <= FEW else _by_method
+    yield told_by(title, axes, shown, lines, len(told["seeds"]))
     if outcome.claims:
         found = Table(title="Claims", title_justify="left")
         for name in ("claim", "source", "verdict"):
@@ -42,7 +44,9 @@ def tables(folder: Path, outcome: Outcome) -> Iterator[Table]:
         yield found
 
 
-def _by_method(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines) -> Table:
+def _by_method(
+    title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines, seeds: int
+) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("method")
     for name in axes:
@@ -50,19 +54,21 @@ def _by_method(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lin
     for name in shown:
         table.add_column(name, justify="right", overflow="fold")
     for place, values in lines.items():
-        table.add_row(*place, *(number(values[n], 2) if n in values else "" for n in shown))
+        table.add_row(*place, *(number(values[n], seeds, 2) if n in values else "" for n in shown))
     return table
 
 
-def _by_metric(title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines) -> Table:
+def _by_metric(
+    title: str, axes: Sequence[str], shown: Sequence[str], lines: Lines, seeds: int
+) -> Table:
     """A column a method, which is easier to read where there are few."""
     table = Table(title=title, title_justify="left")
     table.add_column("measure", min_width=max(map(len, shown), default=0))
     for place in lines:
         table.add_column(" ".join(place), justify="right")
     for name in shown:
-        cells = [number(values[name], 2) if name in values else "" for values in lines.values()]
-        table.add_row(name, *cells)
+        found = (values.get(name) for values in lines.values())
+        table.add_row(name, *("" if one is None else number(one, seeds, 2) for one in found))
     return table
 
 
@@ -78,22 +84,22 @@ def markdown(
     """
     told = read_json(folder / "study.json")
     axes, shown, lines = _lines(told, outcome)
-    seeds, tune = told["seeds"], told["tune"]
+    seeds = told["seeds"]
     budget = ", ".join(f"{v:,} {k}" for k, v in (told["budget"] or {}).items()) or "no budget"
-    tried = f"{tune['trials']} trials a method on seed {tune['seeds']}" if tune else "not tuned"
     about = told["description"].strip()
     text = [f"# {told['name']}", "", *([about, ""] if about else [])]
-    text += [f"Seeds {seeds}; {budget} a run; {tried}. Mean ± half of the 95 % interval.", ""]
+    how = described.tried(folder, told)
+    text += [f"Seeds {seeds}; {budget} a run; {how}. Mean ± half of the 95 % interval.", ""]
     best = {name: _best(name, told, lines.values()) for name in shown}
     head = ["method", *axes, *shown]
     text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for place, values in lines.items():
-        cells = [_shown(values.get(name), best[name]) for name in shown]
+        cells = [_shown(values.get(name), best[name], len(seeds)) for name in shown]
         text.append("| " + " | ".join([*place, *cells]) + " |")
     text += ["", *_choices(folder)]
     text += [f"- {method}: {note}" for method, note in told["notes"].items()]
     found = read_study_tables(folder)
-    apart = [*_over_the_steps(found, axes), *_at_equal_gain(found)]
+    apart = [*_over_the_steps(found, axes, len(seeds)), *_at_equal_gain(found, len(seeds))]
     if apart:
         text += [*apart, "", "## Claims"]
     for claim in outcome.claims:
@@ -104,8 +110,7 @@ def markdown(
         more = filter(None, (undecided_for(claim), asked_before(claim), *_absent(claim)))
         why += "".join(f" {one[0].upper()}{one[1:]}." for one in more)
         if of_all := (over or {}).get(claim["claim"]):
-            seeds = max(part["n"] for part in of_all["parts"])
-            why += f" Of all that asked ({seeds} seeds count): **{of_all['verdict']}**."
+            why += f" Of all that asked ({seeds_of(of_all)} count): **{of_all['verdict']}**."
         text += ["", f"**{claim['verdict']}**: {claim['claim']}{source}.{why}"]
     text += ["", f"Again: `{again}`", ""]
     return "\n".join(text).replace("\n\n\n", "\n\n")
@@ -128,11 +133,13 @@ def _lines(told: Mapping[str, Any], outcome: Outcome) -> tuple[list[str], list[s
     return axes, shown, lines
 
 
-def number(line: Mapping[str, Any], places: int = 3) -> str:
-    """A mean, and half the width of its interval where there is one."""
+def number(line: Mapping[str, Any], seeds: int, places: int = 3) -> str:
+    """A mean, half the width of its interval where there is one, and of how many seeds it is where some
+    have no number."""
     mean = f"{line['mean']:.{places}f}" if abs(line["mean"]) < 1000 else f"{line['mean']:,.0f}"
     half = (line["high"] - line["low"]) / 2
-    return mean if math.isnan(half) else f"{mean} ±{half:.{places}f}"
+    told = mean if math.isnan(half) else f"{mean} ±{half:.{places}f}"
+    return f"{told} ({line['n']} of {seeds} seeds)" if line["n"] < seeds else told
 
 
 def _best(metric: str, told: Mapping[str, Any], lines: Any) -> float:
@@ -143,10 +150,10 @@ def _best(metric: str, told: Mapping[str, Any], lines: Any) -> float:
     return max(means) if better == "higher" else min(means)
 
 
-def _shown(line: Mapping[str, Any] | None, best: float) -> str:
+def _shown(line: Mapping[str, Any] | None, best: float, seeds: int) -> str:
     if line is None:
         return ""
-    return f"**{number(line)}**" if line["mean"] == best else number(line)
+    return f"**{number(line, seeds)}**" if line["mean"] == best else number(line, seeds)
 
 
 def _choices(folder: Path) -> Sequence[str]:
@@ -164,7 +171,7 @@ def _choices(folder: Path) -> Sequence[str]:
     return ["Chosen: " + "; ".join(chosen) + ".", ""]
 
 
-def _over_the_steps(found: Compared, axes: Sequence[str]) -> list[str]:
+def _over_the_steps(found: Compared, axes: Sequence[str], seeds: int) -> list[str]:
     """What suites found on the way; nothing where none was asked."""
     text = ["", "## Over the steps"] if found.curves else []
     for metric, steps, lines in step_lines(found.curves):
@@ -172,13 +179,13 @@ def _over_the_steps(found: Compared, axes: Sequence[str]) -> list[str]:
         text += ["", f"{metric}, as it was last asked by a step:", ""]
         text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
         for line in lines:
-            values = [_mean(line.by(step)) for step in steps]
+            values = [_mean(line.by(step), seeds) for step in steps]
             places = [setting(line.of.at(axis)) for axis in axes]
             text.append("| " + " | ".join([line.of.method, *places, *values]) + " |")
     return text
 
 
-def _at_equal_gain(found: Compared) -> list[str]:
+def _at_equal_gain(found: Compared, seeds: int) -> list[str]:
     """What methods keep where they have gained as much; nothing where not every setting was run."""
     whole = tried(found)
     if whole is None:
@@ -189,18 +196,21 @@ def _at_equal_gain(found: Compared) -> list[str]:
     text = ["", "## At equal gain", "", equal_note(whole), ""]
     text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for line in equal_lines(found, whole):
-        kept = [cell for one in line.kept for cell in (_kept(one), _mean(one.hypervolume))]
-        cells = [line.method, f"{line.enough} of {line.settings}", _mean(line.gain), *kept]
+        kept = [
+            cell for one in line.kept for cell in (_kept(one, seeds), _mean(one.hypervolume, seeds))
+        ]
+        reach = f"{line.enough} of {line.settings}"
+        cells = [line.method, reach, _mean(line.gain, seeds), *kept]
         text.append("| " + " | ".join(cells) + " |")
     return text
 
 
-def _kept(one: Kept) -> str:
+def _kept(one: Kept, seeds: int) -> str:
     """What is kept, and in which setting."""
     values = json.loads(one.choice or "{}").items()
     place = ", ".join(f"{variable} {setting(value)}" for variable, value in values)
-    return _mean(one.mean) + (f" ({place})" if place else "")
+    return _mean(one.mean, seeds) + (f" ({place})" if place else "")
 
 
-def _mean(found: Interval | None) -> str:
-    return number(asdict(found)) if found else ""
+def _mean(found: Interval | None, seeds: int) -> str:
+    return number(asdict(found), seeds) if found else ""

@@ -106,7 +106,24 @@ def _keeps(trial: Mapping[str, Any], limits: Mapping[str, float]) -> bool:
     return all(trial[one] is not None and trial[one] <= high for one, high in limits.items())
 
 
-def asked(tune: Tune | None) -> str:
+def remarks(tune: Tune | None, method: str, told: Mapping[str, Any]) -> list[str]:
+    """What is to be said of a choice, in sentences."""
+    tried = told["trials"]
+    lost = sum(trial[told["metric"]] is None for trial in tried)
+    found = []
+    if told["best"] is None:
+        found.append(f"{method}: no trial has a result{_asked(tune)}, so it is not reported")
+    elif lost:
+        found.append(
+            f"{method}: {lost} of {len(tried)} trials have no {told['metric']} on every tuning seed, "
+            "and the choice was among the others"
+        )
+    if told["edges"]:
+        found.append(f"{method}: {', '.join(told['edges'])} chosen at the edge of the grid")
+    return found
+
+
+def _asked(tune: Tune | None) -> str:
     """What a choice must reach and keep, as told where none does."""
     least = f" that reaches {tune.at_least} of the best" if tune and tune.at_least else ""
     most = f" that is at most {tune.at_most}" if tune and tune.at_most else ""
@@ -114,11 +131,13 @@ def asked(tune: Tune | None) -> str:
 
 
 def edges(study: StudyFile, method: str, best: Mapping[str, Any]) -> list[str]:
-    """Numbers among the chosen values beyond which nothing was tried: the true best may lie there. Below
-    0, where a grid begins with it, nothing can be tried: weights and coefficients end there."""
-    found = []
+    """Numbers among the chosen values beyond which nothing was tried (where trials are drawn, beyond
+    those drawn): the true best may lie there. Below 0, where a grid begins with it, nothing can be
+    tried: weights and coefficients end there."""
+    found, grid = [], choices(study, method)
     for name, value in best.items():
-        tried = study.methods[method].try_[name]
+        values = study.methods[method].try_[name]
+        tried = [one for one in values if any(choice[name] == one for choice in grid)]
         numbers = len(tried) > 1 and all(
             isinstance(one, int | float) and not isinstance(one, bool) for one in tried
         )
@@ -134,7 +153,11 @@ def wider(study: StudyFile, told: Mapping[str, Mapping[str, Any]]) -> StudyFile 
     for name, one in told.items():
         grid = dict(methods[name].try_)
         for variable in one["edges"]:
-            grid[variable] = _longer(grid[variable], one["best"][variable])
+            if one["best"][variable] in (
+                min(grid[variable]),
+                max(grid[variable]),
+            ):  # not of those drawn
+                grid[variable] = _longer(grid[variable], one["best"][variable])
         methods[name] = methods[name].model_copy(update={"try_": grid})
     found = study.model_copy(update={"methods": methods})
     return found if methods != study.methods else None

@@ -51,6 +51,11 @@ def test_the_tenth_stage_stands_behind_the_ninth(tmp_path: Path) -> None:
     assert [line["eval/loss"] for line in lines] == [1, 9, 10, 11]
     assert spent(tmp_path)["eval/loss"] == 11  # of the last
     assert model_of(tmp_path) == tmp_path / "11-dpo" / "model"
+    for value in (None, "not measured"):  # an earlier stage's number is of another model
+        line = {"step": 1, "tokens": 5, **({"eval/loss": None} if value is None else {})}
+        (tmp_path / "11-dpo" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        assert "eval/loss" not in spent(tmp_path)
+        assert spent(tmp_path)["tokens"] == 20
 
 
 def test_checkpoints_go_by_number(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ from support.small_studies import content
 from onestage.runfolder import write_json
 from onestage.studies.cells import trials, unchosen
 from onestage.studies.claims import check, judged
+from onestage.studies.described import tried
 from onestage.studies.file import Front, StudyError, parse_study
 from onestage.studies.ledger import ledger
 from onestage.studies.results import TidyRow, differences, summary, traded
 from onestage.studies.run_cell import spent
-from onestage.studies.tuning import asked, choose, edges, require_measured, settled, wider
+from onestage.studies.tables import number
+from onestage.studies.tuning import choose, edges, remarks, require_measured, settled, wider
 
 
 def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[TidyRow]:
@@ -92,6 +94,14 @@ def test_trends_are_along_an_axis() -> None:
     (entry,) = judged(study, many)
     assert entry["verdict"] == "holds"
     assert entry["parts"][0]["mean"] == -1
+    # Whoever lacks a place, the first seed and place among them, is left out, and nothing else changes.
+    (entry,) = judged(study, [row for row in many if (row.seed, row.axes["part"]) != (0, 1)])
+    assert (entry["parts"][0]["mean"], entry["parts"][0]["n"]) == (-1, 3)
+    (entry,) = judged(study, [row for row in many if row.axes["part"] != 1])
+    assert (entry["verdict"], entry["parts"][0]["absent"]) == (
+        "undecided",
+        "A has no score at part 1",
+    )
     earlier = study.claims[0].model_copy(update={"trend": {**trend, "after": "sft"}})
     flat = [replace(row, value=1.0) for row in many]
     flat += [replace(row, metric="after/sft/score") for row in many]
@@ -100,6 +110,24 @@ def test_trends_are_along_an_axis() -> None:
     with pytest.raises(StudyError, match="no axis"):
         check(study.model_copy(update={"claims": [study.claims[0].model_copy(
             update={"trend": {"method": "A", "over": "nothing"}})]}))  # fmt: skip
+
+
+def test_axes_left_open_are_compared_over_the_same_places() -> None:
+    """A equals B at every part; without the parts where both are worst A would look better."""
+    base = content(Path("b"), Path("d"), axes={"part": [1, 2]})
+    method = {"objective": {"name": "uft", "beta": "{part}"}, "try": {"rate": [1]}}
+    said = [{"claim": "c", "metric": "score", "more": "A", "than": ["B"]}]
+    study = parse_study({**base, "methods": {"A": method, "B": method}, "claims": said})
+    values = {1: [0.9, 0.8, 0.85, 0.9, 0.8], 2: [0.1, 0.2, 0.15, 0.1, 0.2]}
+    many = [
+        row for part, some in values.items() for row in rows({"A": some, "B": some}, {"part": part})
+    ]
+    for lost, n, absent in ((range(5), 0, "A has no score at part 2"), (range(2), 3, "")):
+        gone = [("A", {"part": 2}, seed) for seed in lost]
+        there = [row for row in many if (row.method, row.axes, row.seed) not in gone]
+        (entry,) = judged(study, there)
+        (part,) = entry["parts"]
+        assert (entry["verdict"], part["n"], part["absent"]) == ("undecided", n, absent)
 
 
 def test_a_seed_without_a_partner_is_left_out() -> None:
@@ -266,7 +294,51 @@ def test_what_is_gained_is_compared_under_one_bound() -> None:
         found[cell.name] = {"overall": overall, "text_loss": loss}
     told = choose(study, trials(study), found, "higher")
     assert [told[name]["best"] for name in "AB"] == [{"rate": 2}, None]
-    assert asked(study.tune) == " that is at most {'text_loss': 0.05}"
+    assert remarks(study.tune, "B", told["B"]) == [
+        "B: no trial has a result that is at most {'text_loss': 0.05}, so it is not reported"
+    ]
+
+
+def test_seeds_without_a_number_are_told(tmp_path: Path) -> None:
+    """On pages and in the ledger: a mean of six of twelve seeds is none of twelve."""
+    line = {"mean": 0.908, "low": 0.906, "high": 0.91, "n": 6}
+    assert number(line, 12) == "0.908 ±0.002 (6 of 12 seeds)"
+    assert number({**line, "n": 12}, 12) == "0.908 ±0.002"
+    part = {"says": "A - B", **line, "narrow": False, "absent": ""}
+    entry = {"claim": "c", "metric": "score", "verdict": "holds", "parts": [part], "p": 0.01}
+    write_json(tmp_path / "study.json", {"name": "s", "seeds": list(range(12))})
+    write_json(tmp_path / "claims.json", [entry])
+    assert "A - B: +0.908 [+0.906, +0.910] (6 of 12 seeds)" in ledger([tmp_path], tmp_path)
+    tune = {"seeds": [100], "trials": 4}
+    assert tried(tmp_path, {"tune": None}) == "not tuned"
+    assert tried(tmp_path, {"tune": tune}) == "4 trials a method on seed [100]"
+    grown = {name: {"trials": [{}] * trials} for name, trials in (("A", 4), ("B", 15))}
+    write_json(tmp_path / "tuning.json", grown)
+    assert tried(tmp_path, {"tune": tune}) == "4 to 15 trials a method on seed [100]"
+
+
+def test_a_choice_among_fewer_trials_is_told() -> None:
+    """Of five rates three are drawn; one has no number on a tuning seed, the best is the last."""
+    rates = [1, 2, 3, 4, 5]
+    method = {"A": {"objective": "sft", "try": {"rate": rates}}}
+    tune = {"seeds": [8, 9], "metric": "overall", "trials": 3}
+    study = parse_study(content(Path("b"), Path("d"), methods=method, tune=tune))
+    low, middle, high = sorted({cell.choice["rate"] for cell in trials(study)})
+    found = {
+        cell.name: {"overall": float(cell.choice["rate"])}
+        for cell in trials(study)
+        if (cell.choice["rate"], cell.seed) != (middle, 9)
+    }
+    told = choose(study, trials(study), found, "higher")["A"]
+    assert (told["best"], told["edges"]) == ({"rate": high}, ["rate"])
+    assert remarks(study.tune, "A", told) == [
+        "A: 1 of 3 trials have no overall on every tuning seed, and the choice was among the others",
+        "A: rate chosen at the edge of the grid",
+    ]
+    # Beyond what was drawn the grid has more, and is not made longer.
+    assert low < high
+    if high < 5:
+        assert wider(study, {"A": told}) is None
 
 
 def test_what_no_trial_measures_is_refused_before_any_trial() -> None:
