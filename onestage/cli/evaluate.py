@@ -214,15 +214,7 @@ def _remarks(found: Evaluation) -> list[str]:
                     f"{what}: {len(measured.failures):,} of {len(measured.items):,} answers are not "
                     f"scored ({first.sort}: {first.reason}); the same command again tries them once more"
                 )
-            if cut := measured.count("cut"):
-                lines.append(
-                    f"{what}: {cut:,} prompts lost their beginning to fit the model's context"
-                )
-            if measured.unfinished:
-                lines.append(
-                    f"{what}: {measured.unfinished:,} of {len(measured.items):,} answers ended at the "
-                    "limit of tokens and are scored as they are (max_completion_length of the suite)"
-                )
+            lines += [f"{what}: {line}" for line in measured.remarks()]
     for label, spent in found.costs().items():
         told = ", ".join(f"{name} {value:,.6g}" for name, value in spent.items())
         lines.append(f"{label}: judging used {told}")

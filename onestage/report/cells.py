@@ -153,6 +153,10 @@ class Compared:
     known otherwise than from seeds (paired by item)."""
     paired: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """That change itself: the base may have been asked more items than the model."""
+    judges: Sequence[str] = ()
+    """What the verdict goes by; empty: the headline."""
+    lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of methods, what was measured once and is no number any more."""
 
     @property
     def tested(self) -> list[Cell]:

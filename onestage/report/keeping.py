@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,16 @@ def _row(found: Compared, change: Change, standing: Standing) -> list[object]:
 
 def _changes(found: Compared, one: Setting) -> list[Change]:
     base, changes = found.base_of(one), []
-    for name in found.headline:
+    for name in found.judges or found.headline:
         metric, change = found.metrics[name], found.change(one, name)
         before = found.mean(base, name) if base else None
         after = found.mean(one, name)
+        if metric.sign and before is not None and name in found.lost.get(one.method, ()):
+            kept = metric.group == KEPT
+            changes.append(
+                Change(name, before.mean, math.nan, better=metric.better or "higher", kept=kept)
+            )
+            continue
         if not metric.sign or change is None or before is None or after is None:
             continue
         share = found.share(name)

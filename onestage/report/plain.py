@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from onestage.report.cells import Cell, Compared, Metric
 from onestage.report.reading import Reader, is_number
 from onestage.report.trained import Trained, read_run
 
+SHOWN = 8
+"""Measures of the first table; the verdict goes by all."""
 WHILE = "while training"
 START = "start"
 """The base of plain runs: what was measured before the first step."""
@@ -23,6 +26,7 @@ def read_plain(folders: Sequence[Path]) -> Compared:
     asked = benchmarks(runs, reader)
     metrics = _beside(asked, runs, evaluated(runs))
     cells = [_cell(run, metrics, asked, reader) for run in runs]
+    names = [*asked.headlines, *(metric.name for metric in metrics.values())]
     methods, base = [run.name for run in runs], None
     started = asked.start | start_of(runs, metrics)
     if started:
@@ -34,7 +38,7 @@ def read_plain(folders: Sequence[Path]) -> Compared:
         methods,
         cells,
         asked.metrics | {metric.name: metric for metric in metrics.values()},
-        [*asked.headlines, *(metric.name for metric in metrics.values())][:8],
+        names[:SHOWN],
         base,
         troubles=reader.troubles,
         is_study=False,
@@ -43,6 +47,8 @@ def read_plain(folders: Sequence[Path]) -> Compared:
             for run in runs
         },
         paired={run.name: _by_item(run, metrics, "change") for run in runs},
+        judges=names,
+        lost={run.name: _lost(run, metrics, asked) for run in runs},
     )
 
 
@@ -68,11 +74,9 @@ def _again(key: str, asked: Benchmarks, run: Trained) -> bool:
 
 
 def _cell(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks, reader: Reader) -> Cell:
-    # A suite that was asked of the start model alone says nothing of the trained one.
-    once = {key for key in metrics if key.startswith("suite/") and len(run.series(key)) < 2}
-    once |= {key for key in metrics if _again(key, asked, run)}
-    last = {metric.name: run.last(key) for key, metric in metrics.items() if key not in once}
-    results = {name: value for name, value in last.items() if value is not None}
+    results = {n: v for n, v in _last(run, metrics, asked).items() if math.isfinite(v)}
+    if lost := _lost(run, metrics, asked):
+        reader.tell(run.name, f"no number at the last evaluation: {', '.join(lost)}")
     results |= {name: one.value for name, one in asked.numbers.get(run.name, {}).items()}
     if not results:
         reader.tell(run.name, "was not evaluated (train.eval_steps)")
@@ -86,6 +90,20 @@ def _cell(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks, reader
         seconds=run.seconds,
         trained=run,
     )
+
+
+def _last(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks) -> dict[str, float]:
+    """What was last measured of the model that the run left; NaN where that is no number."""
+    # A suite that was asked of the start model alone says nothing of the trained one.
+    once = {key for key in metrics if key.startswith("suite/") and len(run.series(key)) < 2}
+    once |= {key for key in metrics if _again(key, asked, run)}
+    last = {metric.name: run.last(key) for key, metric in metrics.items() if key not in once}
+    return {name: value for name, value in last.items() if value is not None}
+
+
+def _lost(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks) -> list[str]:
+    """What was a number once, and is none of the model that the run left."""
+    return [name for name, value in _last(run, metrics, asked).items() if math.isnan(value)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

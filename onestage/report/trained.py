@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,13 @@ class Trained:
         return [point for piece in self.pieces(key) for point in piece]
 
     def last(self, key: str) -> float | None:
-        """As it was of the model that the run left."""
-        values = [(step, value) for step, value in self.series(key) if value is not None]
+        """As it was of the model that the run left: NaN where it was no number, None where it was never
+        measured."""
         kept = self._kept_step
-        told = [value for step, value in values if kept is None or step <= kept]
-        return told[-1] if told else None
+        told = [value for step, value in self.series(key) if kept is None or step <= kept]
+        if not told:
+            return None
+        return math.nan if told[-1] is None else told[-1]
 
     @property
     def _kept_step(self) -> int | None:

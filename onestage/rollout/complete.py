@@ -26,6 +26,8 @@ class Drawn(NamedTuple):
     text: str
     ended: bool
     """Whether it ended by itself; else it was cut at the limit."""
+    tokens: int | None = None
+    """As drawn, its end token among them; None of what an older version kept."""
 
 
 def complete(
@@ -85,7 +87,7 @@ def drawn(
     for start in range(0, len(missing), at_once):
         block = missing[start : start + at_once]
         texts = [
-            Drawn(tokenizer.decode(one.ids, skip_special_tokens=True), one.ended)
+            Drawn(tokenizer.decode(one.ids, skip_special_tokens=True), one.ended, len(one.ids))
             for (one,) in engine([requests[place] for place in block], how)
         ]
         kept.add((str(n), one._asdict()) for n, one in zip(block, texts, strict=True))

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -90,6 +91,16 @@ def found(folder: Path) -> dict[str, float]:
         return {str(k): float(v) for k, v in results if isinstance(v, int | float)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def noted(cells: Sequence[Cell], folder: Path) -> list[str]:
+    """What worlds said of judging the cells, each sentence once, with how many cells it was said of."""
+    counts: dict[str, int] = {}
+    for cell in cells:
+        with suppress(OSError, ValueError, AttributeError):
+            for note in read_json(folder / cell.name / "status.json").get("notes") or ():
+                counts[note] = counts.get(note, 0) + 1
+    return [f"{note} (in {count} of {len(cells)} cells)" for note, count in counts.items()]
 
 
 def traded(rows: Sequence[TidyRow], front: Front) -> list[TidyRow]:

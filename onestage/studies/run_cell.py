@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -114,13 +114,13 @@ def run_cell(
     try:
         log = (folder / "log.txt").open("a", buffering=1)
         with log, redirect_stdout(log), redirect_stderr(log):
-            _train_and_evaluate(cell, ground, folder, cache, first_stages, began)
+            notes = _train_and_evaluate(cell, ground, folder, cache, first_stages, began)
     except Exception as error:
         with (folder / "log.txt").open("a") as log:
             traceback.print_exc(file=log)
         _tell(folder, "failed", time.perf_counter() - began, first_line(error))
         return "failed"
-    _tell(folder, "done", time.perf_counter() - began)
+    _tell(folder, "done", time.perf_counter() - began, notes=notes)
     if cell.recipe is not None and not keep_model:
         # A study has hundreds of cells, and what is reported of them is in `results.json`. Only now: a
         # cell that is interrupted before it is done goes on from them.
@@ -168,11 +168,13 @@ def _left(run: Path) -> list[Path]:
     return [path for name in ("stages.json", step, f"*/{step}") for path in run.glob(name)]
 
 
-def _tell(folder: Path, state: str, seconds: float, error: str = "") -> None:
+def _tell(
+    folder: Path, state: str, seconds: float, error: str = "", notes: Sequence[str] = ()
+) -> None:
     took = round(seconds, 2) if math.isfinite(seconds) else None
-    told = {"state": state, "error": error, "seconds": took}
+    told: dict[str, Any] = {"state": state, "error": error, "seconds": took}
     if state == "done":
-        told["results"] = _digest(folder / "results.json")
+        told |= {"results": _digest(folder / "results.json"), "notes": list(notes)}
     write_json(folder / "status.json", told)
 
 
@@ -183,8 +185,9 @@ def _train_and_evaluate(
     cache: Path,
     first_stages: Path | None,
     began: float,
-) -> None:
-    """began: by `perf_counter`, with what went before an interruption."""
+) -> Sequence[str]:
+    """What the world says of its judging. began: by `perf_counter`, with what went before an
+    interruption."""
     model, run, found = ground.base, folder / "run", {}
     if cell.recipe is not None:
         model = _train(cell, ground, run, cache, first_stages)
@@ -194,6 +197,7 @@ def _train_and_evaluate(
     _write_answers(folder / "samples.jsonl", evaluated)
     found |= _after_stages(cell, ground, run, evaluated.metrics)
     write_json(folder / "results.json", {**evaluated.metrics, **found})
+    return evaluated.notes
 
 
 def _after_stages(

@@ -33,6 +33,7 @@ from onestage.studies.results import (
     differences,
     gather,
     metrics_of,
+    noted,
     summary,
     traded,
     write_table,
@@ -183,11 +184,11 @@ class Study:
             known.setdefault(name, beside(name, known))
         return known
 
-    def _describe(self, rows: Sequence[TidyRow]) -> None:
-        """`study.json`."""
+    def _describe(self, rows: Sequence[TidyRow], said: Sequence[str] = ()) -> None:
+        """`study.json`. said: what worlds remarked."""
         headline = self.file.headline or list(self.world.headline)
         told = described(self.given, self._metrics(rows), headline, self._kept)
-        write_json(self.out / "study.json", told)
+        write_json(self.out / "study.json", {**told, "remarks": list(said)})
 
     def _prepare(self, crew: Crew, cells: Sequence[Cell], grounds: dict[str, Ground | str]) -> None:
         """Make what the cells stand on and is not there yet, once a world and seed; where that fails,
@@ -298,7 +299,9 @@ class Study:
         added = len(self._kept.get("added_seeds", []))
         verdicts = claims.judged(self.file, rows, self._better(rows), added)
         write_json(self.out / "claims.json", verdicts)
-        self._describe(rows)
+        said = noted(cells, self.out / "cells")
+        self._describe(rows, said)
+        notes += said
         return Outcome(self.out, rows, table, verdicts, dict(failed), notes)
 
 

@@ -98,6 +98,7 @@ def markdown(
         text.append("| " + " | ".join([*place, *cells]) + " |")
     text += ["", *_choices(folder)]
     text += [f"- {method}: {note}" for method, note in told["notes"].items()]
+    text += [f"- {remark}" for remark in told.get("remarks", ())]
     found = read_study_tables(folder)
     apart = [*_over_the_steps(found, axes, len(seeds)), *_at_equal_gain(found, len(seeds))]
     if apart:

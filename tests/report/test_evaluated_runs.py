@@ -171,3 +171,40 @@ def test_numbers_are_found_where_the_command_leaves_them(tmp_path: Path) -> None
     (chapter,) = read_folders(runs)
     found = [chapter.values(Setting(name), "ifeval mean") for name in chapter.methods[1:]]
     assert [[*one.values()] for one in found] == [[0.5], [0.6], [0.7]]
+
+
+@pytest.mark.parametrize("terms", [7, 12])
+def test_the_verdict_goes_by_all_that_was_measured(tmp_path: Path, terms: int) -> None:
+    """What was to be kept comes last, behind as many losses as a recipe has."""
+    run = make_run(tmp_path / "run")
+    told = [{f"eval/terms/t{n}": loss for n in range(terms)} for loss in (2.0, 1.0)]
+    lines = [
+        {"step": 0, **told[0], "retention/kept/loss": 1.0},
+        {"step": 60, "loss": 0.1, "tokens": 10, **told[1], "retention/kept/loss": 9.0},
+    ]
+    write_lines(run / "metrics.jsonl", lines)
+    (chapter,) = read_folders([run])
+    assert len(chapter.headline) == 8
+    verdict = verdict_of(chapter)
+    assert verdict is not None
+    assert verdict.sentence == (
+        "Keep the model it started from: run lost more than is allowed in kept loss."
+    )
+
+
+def test_what_is_no_number_in_the_end_is_lost(tmp_path: Path) -> None:
+    """Not as it was when it last was one."""
+    run = make_run(tmp_path / "run")
+    lines = [
+        {"step": 0, "eval/terms/sft": 2.0, "retention/kept/loss": 1.0},
+        {"step": 30, "loss": 1.0, "tokens": 5, "eval/terms/sft": 1.5, "retention/kept/loss": 1.0},
+        {"step": 60, "loss": 0.5, "tokens": 9, "eval/terms/sft": 1.0, "retention/kept/loss": None},
+    ]
+    write_lines(run / "metrics.jsonl", lines)
+    (chapter,) = read_folders([run])
+    assert [t.what for t in chapter.troubles] == ["no number at the last evaluation: kept loss"]
+    verdict = verdict_of(chapter)
+    assert verdict is not None
+    assert verdict.keep == "the model it started from"
+    standing = {change.measure: told for change, told in verdict.changes}
+    assert standing == {"sft loss": "gained", "kept loss": "lost"}

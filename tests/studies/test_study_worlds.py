@@ -21,6 +21,7 @@ from onestage.data.encoded import Encoded
 from onestage.data.reading import read
 from onestage.data.tokenize import Encoder
 from onestage.models.policy import Policy
+from onestage.rollout.complete import Drawn
 from onestage.runfolder import read_json
 from onestage.studies.cells import reported
 from onestage.studies.file import parse_study
@@ -28,6 +29,7 @@ from onestage.studies.lab import lock_base, presets
 from onestage.studies.lab.world import SIZES
 from onestage.studies.run_cell import world_of
 from onestage.studies.study import Study
+from onestage.studies.tables import markdown
 from onestage.studies.tuning import settled
 from onestage.studies.worlds import PLUGINS, Ground, Metric, World, folder
 from onestage.studies.worlds.folder import Logps, _logps
@@ -52,7 +54,7 @@ class Letters(World):
         return Ground(self.base, self.base)
 
     def evaluate(self, ground, model, seed, split):
-        return Evaluated({"letters": len(model.name) + self.more + seed})
+        return Evaluated({"letters": len(model.name) + self.more + seed}, notes=["few letters"])
 """
 
 
@@ -351,6 +353,11 @@ def test_a_stranger_s_world(tmp_path: Path, model_folder: Path) -> None:
     found = {(row.method, row.seed): row.value for row in outcome.rows if row.metric == "letters"}
     assert found["SFT", 1] == len("model") + 10 + 1
     assert found["base", 0] == len(model_folder.name) + 10
+    # What it remarks of judging is told once, and stays.
+    note = f"few letters (in {len(found)} of {len(found)} cells)"
+    assert note in outcome.notes
+    assert read_json(tmp_path / "out" / "study.json")["remarks"] == [note]
+    assert f"- {note}" in markdown(tmp_path / "out", outcome).splitlines()
 
 
 def test_a_stranger_s_world_that_changes_is_asked_again(tmp_path: Path, model_folder: Path) -> None:
@@ -374,3 +381,41 @@ def test_worlds_of_installed_packages_are_known(
     assert world_of({"name": "letters", "base": "b", "more": 2}).headline == ("letters",)
     with pytest.raises(ValueError, match="unknown option 'les'"):
         world_of({"name": "letters", "les": 2})
+
+
+def test_rows_that_a_folder_cannot_measure_are_told(tmp_path: Path, model_folder: Path) -> None:
+    """Too long or unreadable; and a mean over fewer areas is not called by the same name."""
+    data = tmp_path / "data"
+    data.mkdir()
+    pair = {"prompt": "one", "chosen": "two three", "rejected": "four"}
+    write_rows(data / "pair.test.jsonl", [pair, {**pair, "chosen": "two " * 40}, {"prompt": "one"}])
+    write_rows(data / "pair.validation.jsonl", [pair])
+    write_rows(data / "text.test.jsonl", [{"text": "one two three"}])
+    given = {"name": "folder", "model": str(model_folder), "data": str(data), "max_length": 24}
+    said: list[str] = []
+    world_of(given).prepare(0, tmp_path, said.append)
+    assert [line.split("; 1 refused")[0] for line in said] == [
+        "pair.test.jsonl: not measured are 2 of 3 rows (1 longer than max_length 24",
+        "overall is a mean over ['pair'] on validation, and over ['pair', 'text'] on test",
+    ]
+    found = world_of(given).evaluate(Ground(model_folder, data), model_folder, 0, "test")
+    assert list(found.notes) == said[:1]
+    write_rows(data / "pair.test.jsonl", [{"prompt": "one"}])
+    with pytest.raises(
+        ValueError, match=r"nothing of pair.test.jsonl can be measured.*1 of 1 rows"
+    ):
+        world_of(given).prepare(0, tmp_path, said.append)
+
+
+def test_answers_are_counted_as_they_were_drawn(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by their text, which lacks special tokens: one that is cut has not stopped."""
+    write_rows(tmp_path / "demonstration.test.jsonl", [{"prompt": "one", "completion": "two"}] * 2)
+    world = world_of(
+        {"name": "folder", "model": str(model_folder), "data": str(tmp_path), "answers": 2}
+    )
+    both = [Drawn("", False, 128), Drawn("two", True, 2)]
+    monkeypatch.setattr(folder, "drawn", lambda *given: both)
+    found = world.evaluate(Ground(model_folder, tmp_path), model_folder, 0, "test").metrics
+    assert (found["stops"], found["length"]) == (0.5, 65)

@@ -168,6 +168,20 @@ class Measured:
         """Answers that ended at the limit of tokens."""
         return sum(answer.get("ended") is False for answer in self.answers.values())
 
+    def remarks(self) -> list[str]:
+        """What was cut, or could not be judged, though all of it has a score."""
+        found = []
+        if cut := self.count("cut"):
+            found.append(f"{cut:,} prompts lost their beginning to fit the model's context")
+        if self.unfinished:
+            found.append(
+                f"{self.unfinished:,} of {len(self.items):,} answers ended at the "
+                "limit of tokens and are scored as they are (max_completion_length of the suite)"
+            )
+        if (lost := self.metrics.get("unchecked")) is not None:
+            found.append(f"{lost.value:.1%} of answers could not be checked and count as wrong")
+        return found
+
 
 def measure(
     suite: Suite, subject: Subject, kept: Kept | None = None, say: Say = silent

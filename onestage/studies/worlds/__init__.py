@@ -51,6 +51,8 @@ class Evaluated:
     metrics: Mapping[str, float]
     answers: Sequence[Mapping[str, Any]] = ()
     """`prompt`, `response`, `metric` and `right`, in an order that is the same for all models."""
+    notes: Sequence[str] = ()
+    """What was left out, cut or could not be judged, in sentences that a study tells once."""
 
 
 class World(ABC):

@@ -28,7 +28,7 @@ from onestage.data.encoded import Encoded
 from onestage.data.packing import pack_records
 from onestage.data.prompts import Prompt
 from onestage.data.reading import read
-from onestage.data.record import Record
+from onestage.data.record import Record, Refusal
 from onestage.data.tokenize import Encoder
 from onestage.models.divergence import between
 from onestage.models.estimate import held_in
@@ -37,7 +37,7 @@ from onestage.models.model import Precision
 from onestage.models.policy import Policy
 from onestage.models.rates import slow_precision
 from onestage.models.score import score_records
-from onestage.rollout.complete import complete
+from onestage.rollout.complete import drawn
 from onestage.rollout.engines import Decoding
 from onestage.rollout.evaluation import make_suites
 from onestage.rollout.suites import Subject, Suite, chosen, measure
@@ -71,6 +71,9 @@ METRICS = {
 BETA = 0.1
 """Of `pair_loss`, whatever a method trains with: DPO's usual one, and Fernando et al.'s."""
 KINDS = ("demonstration", "pair", "score", "label", "text")
+AREAS = ("demonstration", "pair", "text")
+"""Whose files `overall` is a mean of."""
+SPLITS: tuple[Split, ...] = ("validation", "test")
 Logps = list[tuple[float, int]]
 """Sum of log-probabilities and number of tokens, a response."""
 BEFORE: dict[str, Logps] = {}
@@ -126,6 +129,13 @@ class Folder(World):
         templated = getattr(tokenizer, "chat_template", None) is not None
         for suite in self._suites().values():
             chosen(suite, templated)  # it fails here, not in every cell
+        for split in SPLITS:
+            for kind in self._kinds(split):
+                for line in self._encoded(tokenizer, kind, split)[1]:
+                    say(line)
+        areas = [[kind for kind in self._kinds(split) if kind in AREAS] for split in SPLITS]
+        if all(areas) and areas[0] != areas[1]:
+            say(f"overall is a mean over {areas[0]} on validation, and over {areas[1]} on test")
         held = held_in(models.config_of(models.Model(name=self.model)), self.dtype)
         if slow := slow_precision(held, "cpu"):
             say(f"measuring {self.model}: {slow} (world: {{dtype: float32}})")
@@ -136,21 +146,30 @@ class Folder(World):
         weights = f"{self.model} {bit_sums(base.model)} {base.base.dtype}"
         found: dict[str, float] = {}
         shown: list[dict[str, Any]] = []
-        for kind in KINDS:
-            if self._file(kind, split).is_file():
-                records = list(self._encoded(trained, kind, split))
-                if records and kind == "text":
-                    found |= _texts(trained, base, records)
-                elif records:
-                    mine, before = _logps(trained, records), _before(base, weights, records)
-                    found |= MEASURES[kind](records, mine, before)
+        notes: list[str] = []
+        for kind in self._kinds(split):
+            records, left_out = self._encoded(trained.tokenizer, kind, split)
+            notes += left_out
+            if kind == "text":
+                found |= _texts(trained, base, records)
+                continue
+            mine, before = _logps(trained, records), _before(base, weights, records)
+            measured = MEASURES[kind](records, mine, before)
+            found |= measured
+            if not measured:
+                notes.append(f"{kind}.{split}.jsonl: nothing to compare, all answers are alike")
         if self.answers and self._file("demonstration", split).is_file():
             found |= self._answer(trained, split, shown)
         for name, suite in self._suites().items() if split == "test" else ():
-            found[name] = _asked(name, suite, trained)
+            found[name], told = _asked(name, suite, trained)
+            notes += told
         areas = [found[name] for name in ("imitation", "preference", "retention") if name in found]
         found["overall"] = sum(areas) / len(areas) if areas else math.nan
-        return Evaluated({name: found[name] for name in self.metrics if name in found}, shown)
+        metrics = {name: found[name] for name in self.metrics if name in found}
+        return Evaluated(metrics, shown, notes)
+
+    def _kinds(self, split: str) -> list[str]:
+        return [kind for kind in KINDS if self._file(kind, split).is_file()]
 
     def _suites(self) -> dict[str, Suite]:
         """By the name of their metric. Raises `ValueError` for one that another metric has."""
@@ -170,14 +189,12 @@ class Folder(World):
         ]
         prompts = [Prompt.of(record) for record in records[: self.answers]]
         how = Decoding(self.max_completion_length, temperature=0)
-        texts = complete(trained, prompts, how)
-        lengths = [
-            len(trained.tokenizer(text, add_special_tokens=False).input_ids) for text in texts
-        ]
-        for prompt, text in zip(prompts, texts, strict=True):
-            shown.append({"prompt": _shown(prompt.turns), "response": text, "metric": "answers"})
-        ended = [length < self.max_completion_length for length in lengths]
-        return {"length": _mean(lengths), "stops": _mean(ended)} if texts else {}
+        answers = drawn(trained, prompts, how)
+        for prompt, one in zip(prompts, answers, strict=True):
+            told = {"prompt": _shown(prompt.turns), "response": one.text, "metric": "answers"}
+            shown.append(told)
+        lengths, ended = [one.tokens for one in answers], [one.ended for one in answers]
+        return {"length": _mean(lengths), "stops": _mean(ended)} if answers else {}
 
     def _file(self, kind: str, split: str) -> Path:
         return self.data / f"{kind}.{split}.jsonl"
@@ -186,11 +203,26 @@ class Folder(World):
         file = self._file(kind, split)
         yield from read(file, name=kind, limit=self.limit)
 
-    def _encoded(self, policy: Policy, kind: str, split: Split) -> Iterator[Encoded]:
-        encoder = Encoder(policy.tokenizer, self.max_length, "drop")
-        for item in encoder.encode_responses(self._records(kind, split)):
-            if isinstance(item, Encoded):
-                yield item
+    def _encoded(self, tokenizer: Any, kind: str, split: Split) -> tuple[list[Encoded], list[str]]:
+        """What of a file can be measured, and what is to be said of the rest. Raises `ValueError` where
+        nothing can: another mean would be called `overall`."""
+        encoder = Encoder(tokenizer, self.max_length, "drop")
+        given = list(encoder.encode_responses(self._records(kind, split)))
+        records = [item for item in given if isinstance(item, Encoded)]
+        refused = [item for item in given if isinstance(item, Refusal)]
+        if not refused:
+            return records, []
+        long = sum(one.overlong for one in refused)
+        other = [one for one in refused if not one.overlong]
+        why = [f"{long} longer than max_length {self.max_length}"] if long else []
+        why += [f"{len(other)} refused, the first: {other[0].reason}"] if other else []
+        told = f"{len(refused)} of {len(records) + len(refused)} rows ({'; '.join(why)})"
+        if not records:
+            raise ValueError(
+                f"world folder: nothing of {kind}.{split}.jsonl can be measured: left out would be "
+                f"{told}; raise world.max_length, mend the rows, or take the file away"
+            )
+        return records, [f"{kind}.{split}.jsonl: not measured are {told}"]
 
 
 def _logps(policy: Policy, records: list[Encoded]) -> Logps:
@@ -279,15 +311,16 @@ def _more(a: float, b: float) -> float:
     return 1.0 if a > b else 0.5 if a == b else 0.0
 
 
-def _asked(name: str, suite: Suite, trained: Policy) -> float:
-    """The suite's headline, over all of its items: models are compared by the same ones."""
+def _asked(name: str, suite: Suite, trained: Policy) -> tuple[float, list[str]]:
+    """The suite's headline, over all of its items: models are compared by the same ones; and what is to
+    be said of its answers."""
     measured = measure(suite, Subject.of(trained))
     for failure in measured.failures.values():
         raise ValueError(
             f"the suite {name}: {len(measured.failures)} of {len(measured.items)} "
             f"answers could not be scored ({failure.reason})"
         )
-    return measured.headline.value
+    return measured.headline.value, [f"suite {name}: {line}" for line in measured.remarks()]
 
 
 def _of_suite(name: str, suite: Suite) -> Metric:
