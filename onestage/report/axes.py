@@ -52,12 +52,11 @@ def _maps(
 ) -> Html:
     rows = [one for some in planes.values() for one in some]
     spans = {metric: _span(found, rows, metric) for metric in metrics}
-    maps = [
-        _map(found, sheet, spans)
-        for axes, some in planes.items()
-        for sheet in sheets(some, axes[0], axes[1])
-    ]
+    every = [sheets(some, axes[0], axes[1]) for axes, some in planes.items()]
+    maps = [_map(found, sheet, spans) for some in every for sheet in some[:HEATMAPS]]
     note = "Means over seeds, one scale for all maps; a star marks the best."
+    if len(maps) < (whole := sum(map(len, every))):
+        note += f" Drawn are {len(maps)} of {whole} maps; the tables have all."
     grid = el("div", *(figure.html() for figure in maps), class_="grid", data_together=True)
     return join([el("p", note, class_="note"), grid])
 
@@ -190,13 +189,13 @@ class Sheet:
 
 
 def sheets(rows: Sequence[Setting], across: str, down: str) -> list[Sheet]:
-    """One for each method and value of any further axis, the first `HEATMAPS` of them."""
+    """One for each method and value of any further axis."""
     found: dict[str, Sheet] = {}
     for one in rows:
         rest = [f"{k} {setting(v)}" for k, v in one.axes if k not in (across, down)]
         title = ", ".join([one.method, *rest])
         found.setdefault(title, Sheet(title, across, down, [])).settings.append(one)
-    return list(found.values())[:HEATMAPS]
+    return list(found.values())
 
 
 def _map(found: Compared, sheet: Sheet, spans: Mapping[str, dict[str, Any]]) -> Figure:

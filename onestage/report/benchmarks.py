@@ -79,7 +79,7 @@ def benchmarks(runs: Sequence[Trained], reader: Reader) -> Benchmarks:
     found, others = Benchmarks(), dict[str, Metric]()
     for run in runs:
         for _, content, model in sorted(_measured(run, runs, reader), key=lambda one: one[0]):
-            _add(found, others, run.name, content, model)
+            _add(found, others, run.name, content, model, reader)
     found.headlines = [*found.metrics]
     found.metrics |= {name: one for name, one in others.items() if name not in found.metrics}
     return found
@@ -133,12 +133,16 @@ def _add(
     run: str,
     content: Mapping[str, Any],
     model: Mapping[str, Any],
+    reader: Reader,
 ) -> None:
     for label, told in mapping(model.get("suites")).items():
         headline = mapping(mapping(content.get("suites")).get(label)).get("headline")
         for metric, numbers in mapping(mapping(told).get("metrics")).items():
             number = _number(mapping(numbers))
-            if "/" in metric or number is None:
+            if "/" in metric:
+                continue
+            if number is None:
+                reader.tell(run, f"suite {label}: {metric} is no number, and is left out")
                 continue
             said = metric.replace("_", " ")
             name = f"{label} {said}"

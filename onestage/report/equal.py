@@ -46,6 +46,8 @@ class Tried:
     """What the base has of the gain, where that is no measurement of its own."""
     tests: dict[Choice, list[Cell]] = field(default_factory=dict)
     trials: dict[Choice, list[Cell]] = field(default_factory=dict)
+    seeds: int = 0
+    """Of tuning: a setting without a number on one of them is not chosen, as by tuning."""
 
     @property
     def chosen_on(self) -> dict[Choice, list[Cell]]:
@@ -77,7 +79,8 @@ class Tried:
         return _mean(self.tests[one], metric)
 
     def _chosen(self, one: Choice, metric: str) -> Interval | None:
-        return _mean(self.chosen_on.get(one, []), metric)
+        cells = [cell for cell in self.chosen_on.get(one, []) if metric in cell.results]
+        return _mean(cells, metric) if not self.on_validation or len(cells) >= self.seeds else None
 
 
 def _mean(cells: Sequence[Cell], metric: str) -> Interval | None:
@@ -99,6 +102,7 @@ def tried(found: Compared) -> Tried | None:
     whole = _by_distance(found, gain) if gain in DISTANCES else _by_metric(found, gain, asked)
     if not whole.kept:
         return None
+    whole.seeds = len(tune.get("seeds") or ())
     for cell in found.cells:
         if cell.method != found.base and cell.results:
             place = whole.trials if cell.purpose == "tune" else whole.tests

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 from onestage.report.cells import Compared, Setting
@@ -32,9 +31,12 @@ def gains_section(found: Compared, looks: Mapping[str, Look]) -> Html | None:
             groups.setdefault(found.metrics[name].group or name, []).append(name)
     others = [name for name, m in found.metrics.items() if m.sign and not found.share(name)]
     panels = (_panel(found, looks, name, rows) for name in others)
-    drawn = list(islice((panel.html() for panel in panels if panel is not None), PANELS))
+    drawn = [panel.html() for panel in panels if panel is not None]
     if not groups and not drawn:
         return None
+    if len(drawn) > PANELS:
+        note += f" Drawn are {PANELS} of {len(drawn)} metrics; the tables have all."
+        drawn = drawn[:PANELS]
     return join(
         [
             el("p", note, class_="note") if note else None,

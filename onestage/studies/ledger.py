@@ -89,7 +89,8 @@ def _edges(folder: Path) -> list[str]:
 
 
 def _changed(told: Mapping[str, Any]) -> list[str]:
-    """Claims that were changed after the first results were there, and seeds that were added."""
+    """What is remarked of its judging, claims that were changed after the first results were there, and
+    seeds that were added."""
     added = [
         line
         for one in told.get("added_seeds") or []
@@ -99,11 +100,16 @@ def _changed(told: Mapping[str, Any]) -> list[str]:
             f"{len(one['after'])}: p is doubled.",
         )
     ]
-    return added + [
-        line
-        for one in told.get("changed_claims") or []
-        for line in ("", f"Claims changed on {one['date']}, after the runs: {one['why']}")
-    ]
+    remarks = [line for one in told.get("remarks") or [] for line in ("", f"{one}.")]
+    return (
+        remarks
+        + added
+        + [
+            line
+            for one in told.get("changed_claims") or []
+            for line in ("", f"Claims changed on {one['date']}, after the runs: {one['why']}")
+        ]
+    )
 
 
 def _line(entry: Mapping[str, Any], studies: Collection[str], seeds: int) -> str:
@@ -120,7 +126,7 @@ def _line(entry: Mapping[str, Any], studies: Collection[str], seeds: int) -> str
     if elsewhere:
         ours += f" (asked before in {' and '.join(elsewhere)}, whose seeds are not here)"
     asked = " of at least" if entry.get("direction") in ("more", "less") else ""
-    margin = f" (margin{asked} {entry['margin']})" if entry.get("margin") else ""
+    margin = f" (margin{asked} {entry['margin']})" if entry.get("margin") else " (no margin)"
     source = f" *{entry['source']}*" if entry.get("source") else ""
     design = f" Ours: {entry['design']}" if entry.get("design") else ""
     again = [f"Asked again in {study}."] if (study := asked_again(entry)) in studies else []
@@ -142,9 +148,12 @@ def _figures(part: Mapping[str, Any], seeds: int) -> str:
 
 
 def _sureness(entry: Mapping[str, Any]) -> list[str]:
-    """p after Holm; what it would be alone; how many seeds would decide; what would change our mind."""
+    """p after Holm; what it would be alone; how many seeds would decide; whether nothing tells when it
+    was settled; what would change our mind."""
     said = [entry["withdrawn"]] if entry.get("withdrawn") else []
     said += [f"({told})" for told in (p_of(entry), undecided_for(entry)) if told]
+    if not entry.get("decided") and not entry.get("withdrawn"):
+        said.append("Settled on no recorded day.")
     if entry.get("overturned_by"):
         said.append(f"Overturned by: {entry['overturned_by']}")
     return said

@@ -134,12 +134,13 @@ def _make_prober(probe: Probe, run: Run, held_out: Sequence[Encoded]) -> Prober:
 
 
 def up_to(records: Iterable[Encoded], tokens: int) -> list[Encoded]:
-    """The first records, up to a number of scored tokens."""
+    """The first records, up to a number of scored tokens: at least one, for without any nothing would be
+    measured."""
     found: list[Encoded] = []
     left = tokens
     for record in records:
         left -= record.scored
-        if left < 0:
+        if left < 0 and found:
             break
         found.append(record)
     return found

@@ -282,10 +282,13 @@ def _ends_are_right(run: Run, records: Sequence[Encoded], tokenizer: Any) -> Ver
             "model.chat_template write {{ eos_token }} or the model's own end-of-turn token there",
         )
     seen = [f"{name}: {n} records: {note}" for name, notes in counts for note, n in notes.items()]
-    detail = "; ".join(problems[:5]) or "; ".join(
-        ["one beginning, one end marker a response", *seen[:5]]
-    )
+    told = _few(problems) or ["one beginning, one end marker a response", *_few(seen)]
+    detail = "; ".join(told)
     return Verdict("5 beginnings and ends", not problems, detail)
+
+
+def _few(lines: Sequence[str]) -> list[str]:
+    return [*lines[:5], *([f"and {len(lines) - 5} more"] if len(lines) > 5 else [])]
 
 
 def _says(tokenizer: Any, ids: Any, marker: str) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from support.report_folders import make_run, make_stages, write_lines
 
-from onestage.report.cells import Compared, Setting
+from onestage.report.cells import Cell, Compared, Setting
+from onestage.report.equal import Choice, Tried
 from onestage.report.keeping import verdict_of
 from onestage.report.page import read_folders
 from onestage.report.tables import latex_of
@@ -208,3 +209,27 @@ def test_what_is_no_number_in_the_end_is_lost(tmp_path: Path) -> None:
     assert verdict.keep == "the model it started from"
     standing = {change.measure: told for change, told in verdict.changes}
     assert standing == {"sft loss": "gained", "kept loss": "lost"}
+
+
+def test_a_suite_without_a_number_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    broken = suite(0.75, 0.25, 0.125)
+    broken["metrics"]["mean"] = {**broken["metrics"]["mean"], "value": None}
+    evaluated(tmp_path / "evaluation" / "evaluation.json", {"elsewhere/a/model": broken})
+    (chapter,) = read_folders([run])
+    assert "ifeval mean" not in chapter.metrics
+    told = "suite ifeval: mean is no number, and is left out"
+    assert told in [trouble.what for trouble in chapter.troubles]
+
+
+def test_a_trial_that_failed_on_a_tuning_seed_keeps_nothing() -> None:
+    """As in tuning: rate 2 has more left on one seed, and nothing on the other."""
+    cells: dict[Choice, list[Cell]] = {}
+    for rate, kept in ((1, [0.4, 0.5]), (2, [0.9])):
+        one = (Setting("A"), json.dumps({"rate": rate}))
+        cells[one] = [
+            Cell("t", "A", seed, "tune", results={"truth": 0.5, "kept": value})
+            for seed, value in enumerate(kept)
+        ]
+    whole = Tried("truth", "truth", 0.9, ["kept"], tests=cells, trials=cells, seeds=2)
+    assert whole.keeper("A", "kept", 1) == (Setting("A"), json.dumps({"rate": 1}))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from onestage.training.build import build
 from onestage.training.forward import row_loss
 from onestage.training.gauges import common_of, gauges_of, shares, told
 from onestage.training.loop import take_step
+from onestage.training.monitor import up_to
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -226,3 +228,11 @@ def test_a_line_by_hand() -> None:
     alone = Slopes({"a": {"a": 0.01}}, {})
     more = told([({"a": 0.5, "b": 0.5}, Slopes(inner, {})), ({"a": 1.0, "b": 0.0}, alone)])
     assert more["gauge/cosine/a/b"] == 0.5
+
+
+def test_a_first_record_that_is_too_long_is_measured_all_the_same() -> None:
+    """Without any record there would be no measure, and nobody would know why."""
+    records = [SimpleNamespace(scored=scored) for scored in (10, 3, 4)]
+    assert up_to(cast("Any", records), 5) == records[:1]
+    assert up_to(cast("Any", records[1:]), 5) == records[1:2]
+    assert up_to([], 5) == []
