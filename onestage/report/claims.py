@@ -34,7 +34,8 @@ def asked_before(claim: Mapping[str, Any]) -> str:
 def p_of(claim: Mapping[str, Any]) -> str:
     """Beside a verdict that decides: p, adjusted for the claims of its study; else nothing."""
     p, open_ = claim.get("p_holm"), claim.get("verdict") in ("undecided", "withdrawn")
-    return f"p {p:.2g}" if is_number(p) and not open_ else ""
+    # 0 of seeds that agree to the last digit.
+    return f"p {p:.2g}" if is_number(p) and p > 0 and not open_ else ""
 
 
 def undecided_for(claim: Mapping[str, Any]) -> str:

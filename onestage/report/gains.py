@@ -81,6 +81,10 @@ def _grouped(
         "showlegend": len(rows) > 1,
     }
     note = f"Mean of the metrics of a group ({says}). {WHISKERS if spread else ''}"
+    if without := [
+        one.label for one, bar in zip(rows, bars, strict=True) if len(bar["y"]) < len(groups)
+    ]:
+        note += f" Without a bar where a metric of the group is missing: {', '.join(without)}."
     title = f"Change against {found.base}"
     height = 120 + max(46, 20 * len(rows)) * len(groups)
     return Figure(title, bars, layout, note, height)
@@ -89,9 +93,8 @@ def _grouped(
 def group_change(found: Compared, one: Setting, names: list[str]) -> Interval | None:
     """Mean change of some metrics for the better, seed by seed."""
     changes = [(found.metrics[name].sign, found.changes(one, name)) for name in names]
-    changes = [(sign, change) for sign, change in changes if change]
-    if not changes:
-        return None
+    if not all(change for _, change in changes):
+        return None  # a mean of fewer metrics stands beside none of more
     # Of the seeds that all have, or the mean would change with what is missing.
     seeds = set.intersection(*(set(change) for _, change in changes))
     return mean_of(

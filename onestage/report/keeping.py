@@ -72,7 +72,25 @@ def _unjudged(found: Compared) -> str:
     ]
     more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
     told = f" Not judged, because nothing was measured both before and after: {', '.join(left[:SHOWN])}"
-    return f"{told}{more}." if left else ""
+    return (f"{told}{more}." if left else "") + _partly_judged(found)
+
+
+def _partly_judged(found: Compared) -> str:
+    """Models that lack what others were judged by."""
+    had = {
+        one.label: [change.measure for change in _changes(found, one)]
+        for one in found.settings()
+        if one.method != found.base
+    }
+    every = dict.fromkeys(name for names in had.values() for name in names)
+    lack = {
+        label: ", ".join(name for name in every if name not in names)
+        for label, names in had.items()
+        if names and set(names) < set(every)
+    }
+    few = [f"{label} (no {names})" for label, names in lack.items()]
+    more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
+    return f" Judged by less than others: {'; '.join(few[:SHOWN])}{more}." if few else ""
 
 
 def _row(found: Compared, change: Change, standing: Standing) -> list[object]:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.report_folders import make_run, make_stages, write_lines
+from support.report_folders import make_cell, make_run, make_stages, write, write_lines
 
 from onestage.report.cells import Cell, Compared, Setting
 from onestage.report.equal import Choice, Tried
-from onestage.report.keeping import verdict_of
+from onestage.report.figures import looks_of
+from onestage.report.gains import gains_section, group_change
+from onestage.report.keeping import verdict_of, verdict_section
 from onestage.report.page import read_folders
+from onestage.report.studies import read_study
 from onestage.report.tables import latex_of
 
 
@@ -233,3 +236,20 @@ def test_a_trial_that_failed_on_a_tuning_seed_keeps_nothing() -> None:
         ]
     whole = Tried("truth", "truth", 0.9, ["kept"], tests=cells, trials=cells, seeds=2)
     assert whole.keeper("A", "kept", 1) == (Setting("A"), json.dumps({"rate": 1}))
+
+
+def test_a_method_that_lacks_a_metric_is_not_beside_those_that_have_it(tmp_path: Path) -> None:
+    """B has x alone: its mean of x and y would be another number, and its verdict one of less."""
+    for seed in range(4):
+        make_cell(tmp_path, "base", seed, {"x": 0.5, "y": 0.5})
+        make_cell(tmp_path, "A", seed, {"x": 0.9, "y": 0.1})
+        make_cell(tmp_path, "B", seed, {"x": 0.9})
+    metrics = {name: {"says": "", "better": "higher", "group": "g"} for name in "xy"}
+    about = {"name": "s", "base": "base", "methods": ["base", "A", "B"], "seeds": [0, 1, 2, 3]}
+    write(tmp_path / "study.json", {**about, "metrics": metrics, "headline": ["x", "y"]})
+    found = read_study(tmp_path)
+    a, b = (group_change(found, Setting(name), ["x", "y"]) for name in "AB")
+    assert (a and a.mean, b) == (pytest.approx(0.0), None)
+    page = str(gains_section(found, looks_of(found.methods, found.base)))
+    assert "Without a bar where a metric of the group is missing: B." in page
+    assert "Judged by less than others: B (no y)." in str(verdict_section(found, None))
