@@ -62,7 +62,7 @@ def tried(folder: Path, told: Mapping[str, Any]) -> str:
     if not tune:
         return "not tuned"
     methods = read_json(file).values() if file.is_file() else ()
-    counts = {len(one["trials"]) for one in methods} or {tune["trials"]}
+    counts = {len(one["trials"]) for one in methods if one.get("trials")} or {tune["trials"]}
     most = f" to {max(counts)}" if len(counts) > 1 else ""
     return f"{min(counts)}{most} trials a method on seed {tune['seeds']}"
 
