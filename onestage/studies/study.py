@@ -114,6 +114,7 @@ class Study:
 
     def __post_init__(self) -> None:
         self.given = self.file
+        self._told: set[str] = set()
         self.world = _open_world(self.file)
         check(self.file, self.world)
 
@@ -197,6 +198,10 @@ class Study:
         for number, ground, error in crew.prepare(list(new.values())):
             key = list(new)[number]
             grounds[key] = error or ground
+            notes = ground.notes if isinstance(ground, Ground) else ()
+            for note in (one for one in notes if one not in self._told):
+                self._told.add(note)
+                self.say(note)
             self.say(f"ground of seed {new[key].seed}: {error or 'ready'}")
 
     def _do(

@@ -51,7 +51,7 @@ class Letters(World):
     metrics = {"letters": Metric("letters of the model's folder, and more")}
 
     def prepare(self, seed, cache, say):
-        return Ground(self.base, self.base)
+        return Ground(self.base, self.base, notes=["a small world"])
 
     def evaluate(self, ground, model, seed, split):
         return Evaluated({"letters": len(model.name) + self.more + seed}, notes=["few letters"])
@@ -346,9 +346,12 @@ def test_a_stranger_s_world(tmp_path: Path, model_folder: Path) -> None:
     (tmp_path / "letters.py").write_text(STRANGE)
     name = f"{tmp_path / 'letters.py'}:Letters"
     file = parse_study(strange(tmp_path / "rows.jsonl", name, model_folder))
-    study = Study(file, tmp_path / "out", tmp_path, jobs=2, say=lambda line: None)
+    said: list[str] = []
+    study = Study(file, tmp_path / "out", tmp_path, jobs=2, say=said.append)
     outcome = study.go()
     assert not outcome.failed
+    # Grounds are made by processes that nobody hears: what is to be known of them is told here, once.
+    assert said.count("a small world") == 1
     assert read_json(tmp_path / "out" / "study.json")["headline"] == ["letters"]
     found = {(row.method, row.seed): row.value for row in outcome.rows if row.metric == "letters"}
     assert found["SFT", 1] == len("model") + 10 + 1

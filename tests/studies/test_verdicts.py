@@ -130,7 +130,9 @@ def test_better_than_each_is_refuted_by_one_that_is_as_good() -> None:
 def test_the_ledger_asks_for_seeds_only_where_seeds_would_decide() -> None:
     def said(*parts: Difference) -> list[str]:
         (whole,) = together([parts])
-        return _sureness({**asdict(whole), "parts": [asdict(one) for one in parts]})
+        return _sureness(
+            {**asdict(whole), "decided": "2026-11-26", "parts": [asdict(one) for one in parts]}
+        )
 
     assert said(part("undecided", 0.5)) == ["(10 seeds would decide)"]
     assert said(part("holds", 0.5), part("undecided", 0.5)) == ["(10 seeds would decide)"]
@@ -299,7 +301,10 @@ def test_beside_a_verdict_stands_what_would_overturn_it(tmp_path: Path) -> None:
     """In the ledger and in a report, in which a p stands beside nothing that is open."""
     entry = {"claim": "it is so", "verdict": "holds", "p_holm": 0.0123, "parts": []}
     entry |= {"overturned_by": "more rain", "metric": "m"}
-    assert _sureness(entry) == ["(p 0.012)", "Overturned by: more rain"]
+    undated = ["(p 0.012)", "Settled on no recorded day.", "Overturned by: more rain"]
+    assert _sureness(entry) == undated
+    entry["decided"] = "2026-11-26"
+    assert _sureness(entry) == [undated[0], undated[2]]
     for verdict, first in (("holds", "p 0.012; "), ("undecided", "")):
         told = {**entry, "verdict": verdict}
         found = Compared("s", tmp_path, [], [], {}, [], claims=[told])

@@ -316,11 +316,12 @@ def _kept(home: Path, ground: Ground, parts: Mapping[str, bytes]) -> Ground:
             (draft / part).mkdir()
             extract(content, draft / part)
         told = {part: None if part in parts else str(getattr(ground, part)) for part in PARTS}
-        write_json(draft / "ground.json", {**told, "about": dict(ground.about)})
+        more = {"about": dict(ground.about), "notes": list(ground.notes)}
+        write_json(draft / "ground.json", {**told, **more})
     return _ground_in(home)
 
 
 def _ground_in(home: Path) -> Ground:
     told = read_json(home / "ground.json")
     folders = {part: home / part if told[part] is None else Path(told[part]) for part in PARTS}
-    return Ground(**folders, about=told["about"])
+    return Ground(**folders, about=told["about"], notes=told.get("notes", ()))

@@ -42,6 +42,8 @@ class Ground:
     """Folder of `KIND.SPLIT.jsonl` files."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Whatever the world itself needs again."""
+    notes: Sequence[str] = ()
+    """What whoever runs a study should know of it, in sentences that are told once."""
 
 
 @dataclass(frozen=True)

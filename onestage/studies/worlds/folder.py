@@ -129,17 +129,23 @@ class Folder(World):
         templated = getattr(tokenizer, "chat_template", None) is not None
         for suite in self._suites().values():
             chosen(suite, templated)  # it fails here, not in every cell
-        for split in SPLITS:
-            for kind in self._kinds(split):
-                for line in self._encoded(tokenizer, kind, split)[1]:
-                    say(line)
+        notes = [
+            line
+            for split in SPLITS
+            for kind in self._kinds(split)
+            for line in self._encoded(tokenizer, kind, split)[1]
+        ]
         areas = [[kind for kind in self._kinds(split) if kind in AREAS] for split in SPLITS]
         if all(areas) and areas[0] != areas[1]:
-            say(f"overall is a mean over {areas[0]} on validation, and over {areas[1]} on test")
+            notes.append(
+                f"overall is a mean over {areas[0]} on validation, and over {areas[1]} on test"
+            )
         held = held_in(models.config_of(models.Model(name=self.model)), self.dtype)
         if slow := slow_precision(held, "cpu"):
-            say(f"measuring {self.model}: {slow} (world: {{dtype: float32}})")
-        return Ground(Path(self.model), self.data)
+            notes.append(f"measuring {self.model}: {slow} (world: {{dtype: float32}})")
+        for line in notes:
+            say(line)
+        return Ground(Path(self.model), self.data, notes=notes)
 
     def evaluate(self, ground: Ground, model: Path, seed: int, split: Split) -> Evaluated:
         trained, base = models.open(model, self.dtype), models.open(self.model, self.dtype)
