@@ -119,10 +119,10 @@ def test_a_cell_that_is_killed_at_its_end_goes_on_to_its_results(
     file, before = whole
     out, real, cell = tmp_path / "out", run_cell._tell, "SFT_then_DPO-seed=0"
 
-    def told(folder: Path, state: str, *rest: Any) -> None:
+    def told(folder: Path, state: str, *rest: Any, **more: Any) -> None:
         if state == "done" and folder.name == cell:
             raise KeyboardInterrupt
-        real(folder, state, *rest)
+        real(folder, state, *rest, **more)
 
     monkeypatch.setattr(run_cell, "_tell", told)
     with pytest.raises(KeyboardInterrupt):
