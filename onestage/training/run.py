@@ -286,7 +286,8 @@ class Run:
         fit = self.policy.fit
         if fit.layout == "alone" or not fit.chunked_head:
             self.say(f"model: runs the slow way ({fit.layout}): {fit.reason}")
-            if self.probe and not fit.chunked_head:
+            measured = self.probe and (self.probe.retention or self.probe.task_tokens)
+            if measured and not fit.chunked_head:
                 self.say("probes: no KL to the start is measured (null), for the head is not plain")
         elif fit.reason:
             self.say(f"model: runs as a forest {fit.reason}")
