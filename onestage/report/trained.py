@@ -75,9 +75,10 @@ class Trained:
 
     def last(self, key: str) -> float | None:
         """As it was of the model that the run left: NaN where it was no number, None where it was never
-        measured."""
+        measured of that (what an earlier stage measured is of another model)."""
         kept = self._kept_step
-        told = [value for step, value in self.series(key) if kept is None or step <= kept]
+        piece = self.pieces(key)[-1] if self.parts else []
+        told = [value for step, value in piece if kept is None or step <= kept]
         if not told:
             return None
         return math.nan if told[-1] is None else told[-1]
@@ -96,7 +97,7 @@ class Trained:
         """
         kept, found = self._kept_step, {}
         apart = {"change", "half"} if any(part.evaluations for part in self.parts[1:]) else set()
-        for part in self.parts:
+        for part in self.parts[-1:]:  # an earlier stage's are of another model
             for line in part.evaluations:
                 late = kept is not None and part.before + _step(line) > kept
                 for name, told in {} if late else mapping(line.get("metrics")).items():

@@ -253,3 +253,14 @@ def test_a_method_that_lacks_a_metric_is_not_beside_those_that_have_it(tmp_path:
     page = str(gains_section(found, looks_of(found.methods, found.base)))
     assert "Without a bar where a metric of the group is missing: B." in page
     assert "Judged by less than others: B (no y)." in str(verdict_section(found, None))
+
+
+def test_what_only_an_earlier_stage_measured_is_not_of_the_end(tmp_path: Path) -> None:
+    """A loss of the first stage's model is none of the model that the second left."""
+    run = make_stages(tmp_path / "run")
+    both = {"step": 9, "eval/terms/sft": 1.5, "eval/terms/dpo": 0.6}
+    write_lines(run / "1-sft" / "metrics.jsonl", [{"step": 0, "eval/terms/sft": 2.0}, both])
+    write_lines(run / "2-dpo" / "metrics.jsonl", [{"step": 9, "eval/terms/dpo": 0.4}])
+    (chapter,) = read_folders([run])
+    (cell,) = [cell for cell in chapter.cells if cell.method != "start"]
+    assert dict(cell.results) == {"dpo loss": 0.4}
