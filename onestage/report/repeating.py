@@ -17,6 +17,8 @@ from onestage.report.numbers import UNKNOWN, duration, mean_of, number, setting
 from onestage.report.reading import is_number, mapping, texts
 from onestage.report.trained import Part
 
+LISTED = 50
+"""Reasons that are shown."""
 COUNTS = (
     "responses",
     "tokens",
@@ -75,7 +77,8 @@ def _data_table(data: Mapping[str, Any]) -> Html:
     whole = table(head, rows, class_="results")
     if not reasons:
         return whole
-    listed = el("ul", *(el("li", reason) for reason in reasons[:50]))
+    more = [f"and {len(reasons) - LISTED:,} more"] if len(reasons) > LISTED else []
+    listed = el("ul", *(el("li", reason) for reason in [*reasons[:LISTED], *more]))
     return join([whole, fold(f"why rows were refused or cut ({len(reasons)})", listed)])
 
 

@@ -37,6 +37,7 @@ class Monitor:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self._told = False
         self.held_out = list(chain.from_iterable(run.data.held_out.values()))
         self.best = dict(run.optimum.given) if run.optimum else {}
         self._prober = _make_prober(run.probe, run, self.held_out) if run.probe else None
@@ -67,11 +68,23 @@ class Monitor:
     def evaluate(self) -> dict[str, float]:
         """Held-out losses of the last iterate, and of the average where one is kept; gaps."""
         found = evaluate(self.run, self.held_out)
+        self._tell_missing(_of_terms(found))
         if self.run.average and self.run.average.mean:
             with self.run.average.in_place():
                 averaged = evaluate(self.run, self.held_out)
             found |= {f"average_{name}": value for name, value in averaged.items()}
         return found | self._tradeoff(_of_terms(found))
+
+    def _tell_missing(self, losses: Mapping[str, float]) -> None:
+        """Once: terms that the mean of all does not know."""
+        share = self.run.schedule.share
+        missing = [name for name in self.run.feeds.own if share[name] and name not in losses]
+        if losses and missing and not self._told:
+            self.run.say(
+                f"eval/loss: {', '.join(missing)} without held-out rows (`eval_path` or `eval_split`); "
+                "the other terms weigh more for it"
+            )
+        self._told = True
 
     def probe(self) -> dict[str, float]:
         """The probe's measurements; the guards act on them."""

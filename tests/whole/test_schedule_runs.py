@@ -323,6 +323,18 @@ def test_the_saved_model_is_the_average_of_the_iterates(
         torch.testing.assert_close(found, torch.stack(tail).mean(0), rtol=1e-5, atol=1e-7)
 
 
+def test_terms_without_held_out_rows_are_told_of(two: Make, tmp_path: Path) -> None:
+    """The mean of all is then one of the others; said once, and not where all have some."""
+    recipe = two("proportional")
+    recipe["train"]["eval_steps"] = 2
+    for stream, told in zip(recipe["data"], (1, 0), strict=True):
+        stream["eval_path"] = stream["path"]
+        said: list[str] = []
+        carry_out(parse_recipe(recipe), tmp_path / str(told), say=said.append)
+        assert sum(line.startswith("eval/loss: dpo without held-out rows") for line in said) == told
+        assert sum(line.startswith("eval/loss:") for line in said) == told
+
+
 def test_averaging_never_changes_training(two: Make, tmp_path: Path) -> None:
     recipe = two("proportional")
     for stream in recipe["data"]:
