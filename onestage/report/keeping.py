@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,7 @@ def verdict_section(found: Compared, asked: Mapping[str, Any] | None) -> Html | 
 
 
 def _unjudged(found: Compared) -> str:
-    """Models that the verdict leaves out, and why."""
-    names = [one.label for one in found.settings() if one.method != found.base]
-    left = [
-        one.label for one in found.settings() if one.label in names and not _changes(found, one)
-    ]
-    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-    told = f" Not judged, because nothing was measured both before and after: {', '.join(left[:SHOWN])}"
-    return (f"{told}{more}." if left else "") + _partly_judged(found)
-
-
-def _partly_judged(found: Compared) -> str:
-    """Models that lack what others were judged by."""
+    """Models that the verdict leaves out, and those that lack what others were judged by."""
     had = {
         one.label: [change.measure for change in _changes(found, one)]
         for one in found.settings()
@@ -86,11 +75,17 @@ def _partly_judged(found: Compared) -> str:
     lack = {
         label: ", ".join(name for name in every if name not in names)
         for label, names in had.items()
-        if names and set(names) < set(every)
+        if set(names) < set(every)
     }
-    few = [f"{label} (no {names})" for label, names in lack.items()]
-    more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
-    return f" Judged by less than others: {'; '.join(few[:SHOWN])}{more}." if few else ""
+    none = [label for label, names in had.items() if not names]
+    few = [f"{label} (no {names})" for label, names in lack.items() if had[label]]
+    why = "Not judged, because nothing was measured both before and after"
+    return _told(why, none, ", ") + _told("Judged by less than others", few, "; ")
+
+
+def _told(what: str, models: Sequence[str], between: str) -> str:
+    more = f" and {len(models) - SHOWN} more" if len(models) > SHOWN else ""
+    return f" {what}: {between.join(models[:SHOWN])}{more}." if models else ""
 
 
 def _row(found: Compared, change: Change, standing: Standing) -> list[object]:

@@ -25,7 +25,9 @@ def read_plain(folders: Sequence[Path]) -> Compared:
     runs = [read_run(f, name, reader) for f, name in zip(folders, _names(folders), strict=True)]
     asked = benchmarks(runs, reader)
     metrics = _beside(asked, runs, evaluated(runs))
-    cells = [_cell(run, metrics, asked, reader) for run in runs]
+    ends = {run.name: _last(run, metrics, asked) for run in runs}
+    lost = {run: [name for name, v in end.items() if math.isnan(v)] for run, end in ends.items()}
+    cells = [_cell(run, ends[run.name], lost[run.name], asked, reader) for run in runs]
     names = [*asked.headlines, *(metric.name for metric in metrics.values())]
     methods, base = [run.name for run in runs], None
     started = asked.start | start_of(runs, metrics)
@@ -48,7 +50,7 @@ def read_plain(folders: Sequence[Path]) -> Compared:
         },
         paired={run.name: _by_item(run, metrics, "change") for run in runs},
         judges=names,
-        lost={run.name: _lost(run, metrics, asked) for run in runs},
+        lost=lost,
     )
 
 
@@ -73,9 +75,12 @@ def _again(key: str, asked: Benchmarks, run: Trained) -> bool:
     return key.startswith("suite/") and key.split("/")[1] in asked.suites.get(run.name, ())
 
 
-def _cell(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks, reader: Reader) -> Cell:
-    results = {n: v for n, v in _last(run, metrics, asked).items() if math.isfinite(v)}
-    if lost := _lost(run, metrics, asked):
+def _cell(
+    run: Trained, end: Mapping[str, float], lost: Sequence[str], asked: Benchmarks, reader: Reader
+) -> Cell:
+    """end: what was last measured, among it `lost`, which is no number."""
+    results = {name: value for name, value in end.items() if name not in lost}
+    if lost:
         reader.tell(run.name, f"no number at the last evaluation: {', '.join(lost)}")
     results |= {name: one.value for name, one in asked.numbers.get(run.name, {}).items()}
     if not results:
@@ -99,11 +104,6 @@ def _last(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks) -> dic
     once |= {key for key in metrics if _again(key, asked, run)}
     last = {metric.name: run.last(key) for key, metric in metrics.items() if key not in once}
     return {name: value for name, value in last.items() if value is not None}
-
-
-def _lost(run: Trained, metrics: Mapping[str, Metric], asked: Benchmarks) -> list[str]:
-    """What was a number once, and is none of the model that the run left."""
-    return [name for name, value in _last(run, metrics, asked).items() if math.isnan(value)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -19,6 +19,9 @@ from onestage.studies.nested import widened
 from onestage.studies.results import TidyRow, by_place, compared
 from onestage.studies.verdicts import Difference, difference, together
 
+Values = Mapping[Any, Mapping[int, float]]
+"""Of a metric, by place and seed."""
+
 
 def judged(
     study: StudyFile,
@@ -114,26 +117,28 @@ def _parts(
     looks = 1 + len(claim.asked_before) + added
     if claim.trend is not None:
         metric = _metric(claim, claim.trend)
-        says, slopes = _trend(claim, study, by_place(rows, metric))
+        values = by_place(rows, metric)
+        says, slopes = _trend(claim, study, values)
         part = difference(says, slopes, claim.direction, claim.margin, looks)
-        absent = _lacking(study, rows, [(metric, claim.trend)])
+        absent = _lacking(study, [(metric, values, claim.trend)])
         chosen = study.tune is None or study.tune.report == "chosen"
         # Slopes do not include the choice of settings.
         yield replace(part, narrow=not chosen, absent=absent)
         return
     for other in claim.than:
         metrics = _metric(claim, claim.more), _metric(claim, other)
-        sides = list(zip(metrics, (claim.more, other), strict=True))
-        found, _, _ = compared(
-            *(_values(study, by_place(rows, metric), one) for metric, one in sides)
-        )
+        sides = [
+            (metric, by_place(rows, metric), given)
+            for metric, given in zip(metrics, (claim.more, other), strict=True)
+        ]
+        found, _, _ = compared(*(_values(study, values, given) for _, values, given in sides))
         whole = True
         if study.tune is not None and study.tune.report != "chosen":
             both = _place(claim.more), _place(other)
             found, whole = widened(found, rows, study.tune, metrics, both, better)
         says = f"{_called(claim.more)} - {_called(other)}"
         part = difference(says, found, claim.direction, claim.margin, looks)
-        absent = _absent(claim, other, rows) or _lacking(study, rows, sides)
+        absent = _absent(claim, other, rows) or _lacking(study, sides)
         yield replace(part, narrow=not whole, absent=absent)
 
 
@@ -145,11 +150,11 @@ def _absent(claim: Claim, other: Any, rows: Sequence[TidyRow]) -> str:
     return f"no setting of {' or of '.join(unfit)} kept the limits of the choice" if unfit else ""
 
 
-def _lacking(study: StudyFile, rows: Sequence[TidyRow], sides: Sequence[tuple[str, Any]]) -> str:
-    """Places without any number of what is compared over several; else nothing."""
+def _lacking(study: StudyFile, sides: Sequence[tuple[str, Values, Any]]) -> str:
+    """Places without any number of what is compared over several; else nothing. sides: a metric, its
+    values, and what is meant by a side."""
     told = []
-    for metric, given in sides:
-        values = by_place(rows, metric)
+    for metric, values, given in sides:
         for place in _wanted(study, values, given):
             if not values.get(place):
                 at = ", ".join(f"{axis} {value}" for axis, value in place[1])
@@ -157,9 +162,7 @@ def _lacking(study: StudyFile, rows: Sequence[TidyRow], sides: Sequence[tuple[st
     return "; ".join(dict.fromkeys(told))
 
 
-def _trend(
-    claim: Claim, study: StudyFile, values: Mapping[Any, Mapping[int, float]]
-) -> tuple[str, Interval]:
+def _trend(claim: Claim, study: StudyFile, values: Values) -> tuple[str, Interval]:
     """Kendall's tau of the metric along an axis, for each seed that has all of it; its mean lies in
     [-1, 1], and so does its interval."""
     given = dict(claim.trend or {})
@@ -201,9 +204,7 @@ def _called(given: Any) -> str:
     return f"{method} ({values})" if values else method
 
 
-def _values(
-    study: StudyFile, values: Mapping[Any, Mapping[int, float]], given: Any
-) -> Mapping[int, float]:
+def _values(study: StudyFile, values: Values, given: Any) -> Mapping[int, float]:
     """By seed, of the one place that is meant; where axes are left open, the mean over all of them, of
     seeds with a number at each: a mean over what is there would be of other places than another's."""
     many = [values.get(place, {}) for place in _wanted(study, values, given)]
@@ -212,7 +213,7 @@ def _values(
 
 
 def _wanted(
-    study: StudyFile, values: Mapping[Any, Mapping[int, float]], given: Any
+    study: StudyFile, values: Values, given: Any
 ) -> list[tuple[str, tuple[tuple[str, Any], ...]]]:
     """The places that are meant, as rows have them: every value of the axes that the metric of this
     method depends on, but for those that are given."""

@@ -35,7 +35,8 @@ from onestage.training.recipe import parse_recipe
 
 SHOWN = 8
 """Answers of each metric that are kept as samples."""
-OF_ITS_END = ("eval/", "retention/", "keep/")
+WATCHED = ("retention/", "keep/")
+OF_ITS_END = ("eval/", *WATCHED)
 """How names of metrics begin that say what a model is after a stage, and not how it was at its start."""
 
 
@@ -276,7 +277,7 @@ def spent(run: Path) -> dict[str, float]:
                 f"start/{k}": v for k, v in _numbers(first).items() if f"start/{k}" not in found
             }
             found |= _numbers(evaluated[-1])
-        kept = {k: v for line in lines for k, v in line.items() if k.startswith(OF_ITS_END[1:])}
+        kept = {k: v for line in lines for k, v in line.items() if k.startswith(WATCHED)}
         found |= {k: v for k, v in kept.items() if isinstance(v, int | float)}
     return found
 

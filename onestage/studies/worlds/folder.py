@@ -71,8 +71,8 @@ METRICS = {
 BETA = 0.1
 """Of `pair_loss`, whatever a method trains with: DPO's usual one, and Fernando et al.'s."""
 KINDS = ("demonstration", "pair", "score", "label", "text")
-AREAS = ("demonstration", "pair", "text")
-"""Whose files `overall` is a mean of."""
+AREAS = {"demonstration": "imitation", "pair": "preference", "text": "retention"}
+"""What `overall` is a mean of, by the kind of file that it is measured on."""
 SPLITS: tuple[Split, ...] = ("validation", "test")
 Logps = list[tuple[float, int]]
 """Sum of log-probabilities and number of tokens, a response."""
@@ -169,7 +169,7 @@ class Folder(World):
         for name, suite in self._suites().items() if split == "test" else ():
             found[name], told = _asked(name, suite, trained)
             notes += told
-        areas = [found[name] for name in ("imitation", "preference", "retention") if name in found]
+        areas = [found[name] for name in AREAS.values() if name in found]
         found["overall"] = sum(areas) / len(areas) if areas else math.nan
         metrics = {name: found[name] for name in self.metrics if name in found}
         return Evaluated(metrics, shown, notes)
