@@ -22,7 +22,9 @@ Curve = list[tuple[int, float]]
 def of_tensorboard(place: Path) -> Curve:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (file,) = place.rglob("events.out.tfevents.*.0")
+    # TensorBoard numbers the files of a process: settings go into a later one, and a test before
+    # this one may have had a first.
+    file = min(place.rglob("events.out.tfevents.*"), key=lambda file: int(file.suffix[1:]))
     held = EventAccumulator(str(file.parent))
     held.Reload()
     return [(one.step, one.value) for one in held.Scalars("loss")]
