@@ -104,7 +104,7 @@ def tried(found: Compared) -> Tried | None:
         return None
     whole.seeds = len(tune.get("seeds") or ())
     for cell in found.cells:
-        if cell.method != found.base and cell.results:
+        if cell.method != found.base:  # with those that failed: a setting that failed was tried
             place = whole.trials if cell.purpose == "tune" else whole.tests
             key = cell.setting, json.dumps(dict(cell.choice), sort_keys=True, default=str)
             place.setdefault(key, []).append(_gained(cell, gain) if whole.gain != gain else cell)
@@ -197,6 +197,18 @@ def equal_note(whole: Tried) -> str:
         "Of each method the setting that keeps most of a metric, among those that reach "
         f"{whole.share:g} of the best {whole.gain} of any, chosen {chosen}; ± half of the 95 % interval "
         "over seeds. Hypervolume: of all of a method's settings, gain and retention at once, 0 to 1."
+        + _lacking(whole)
+    )
+
+
+def _lacking(whole: Tried) -> str:
+    """How many points are missing, where any are."""
+    cells = [cell for some in whole.tests.values() for cell in some]
+    lacking = sum(whole.gain not in cell.results for cell in cells)
+    if not lacking:
+        return ""
+    return (
+        f" {lacking} of {len(cells)} cells failed or have not run: these points are missing in it."
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from onestage.runfolder import read_metrics
+from onestage.runfolder import json_lines
 from onestage.stats import front, gaps, hypervolume, ideal_distance, normalised
 
 MARK = "eval/terms/"
@@ -89,12 +89,14 @@ def result_of(folder: Path) -> RunResult:
     """What a run reached; with a `problem` where the folder holds no evaluation."""
     try:
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) or {}
-        lines = read_metrics(folder)
+        lines, damaged = json_lines(folder / "metrics.jsonl")
     except FileNotFoundError as error:
         return _broken(folder, f"cannot be read ({Path(str(error.filename)).name} is missing)")
     except (OSError, ValueError, yaml.YAMLError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         return _broken(folder, f"cannot be read ({said})")
+    if damaged:  # an evaluation before them is of another step
+        return _broken(folder, f"has damaged metrics ({damaged} of its lines), maybe its last")
     evaluated = [line for line in lines if any(key.startswith(MARK) for key in line)]
     if not evaluated:
         return _broken(folder, "has no evaluation (train.eval_steps)")

@@ -108,13 +108,15 @@ def _gaps(gaps: Comparison) -> Html:
         for one in gaps.nearest_first()
     ]
     best = ", ".join(f"{term} {number(value)}" for term, value in gaps.optimum.items())
+    lacking = "; ".join(f"{one.name} {one.problem}" for one in gaps.broken)
     return join(
         [
             el("h3", "Gaps to the best held-out loss of each term"),
             table(("run", *gaps.optimum, "distance from the ideal", "tokens"), rows),
             el(
                 "p",
-                f"* on the front; f*: {best} (a gap below 0 is better than this f*)",
+                f"* on the front; f*: {best} (a gap below 0 is better than this f*)"
+                + (f". Left out: {lacking}" if lacking else ""),
                 class_="note",
             ),
         ]

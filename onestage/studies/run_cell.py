@@ -18,9 +18,9 @@ from onestage.config import first_line
 from onestage.data.kept import drop
 from onestage.runfolder import (
     json_line,
+    json_lines,
     parts_in,
     read_json,
-    read_metrics,
     silent,
     write_json,
     write_text,
@@ -261,11 +261,17 @@ def _without_its_stages(saved: Path, base: Path, folder: Path) -> Path:
 def spent(run: Path) -> dict[str, float]:
     """What a run took, all its stages together, and what was measured of the model that it left: its
     last held-out losses (`eval/...`), what it kept. What the last stage did not measure, or not as a
-    number, is not there: an earlier stage's number is of another model."""
+    number, is not there: an earlier stage's number is of another model. `ValueError` where lines are
+    damaged."""
     found = {"updates": 0.0, "tokens": 0.0}
     for folder in parts_in(run):
         found = {k: v for k, v in found.items() if not k.startswith(OF_ITS_END)}
-        lines = read_metrics(folder)
+        lines, damaged = json_lines(folder / "metrics.jsonl")
+        if damaged:
+            raise ValueError(
+                f"{folder.name}/metrics.jsonl is damaged ({damaged} of its lines): what the run ended "
+                "with may be among them; do the cell again with --retry"
+            )
         steps = [line for line in lines if "tokens" in line]
         if steps:
             found["updates"] += steps[-1]["step"]

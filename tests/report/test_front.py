@@ -77,8 +77,13 @@ def test_damaged_and_unfinished_folders_are_named_not_raised(tmp_path: Path) -> 
     (empty / "recipe.yaml").write_text("a: [")
     assert len(result_of(empty).problem.splitlines()) == 1
     (empty / "recipe.yaml").write_text("{}")
-    (empty / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"ste')
+    (empty / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     assert "no evaluation" in result_of(empty).problem
+    whole = run_folder(tmp_path / "whole", {"a": 1.0, "b": 1.0})
+    assert not result_of(whole).problem
+    with (whole / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "eval/ter')
+    assert "damaged metrics (1 of its lines), maybe its last" in result_of(whole).problem
     assert "not finite" in result_of(run_folder(tmp_path / "nan", {"a": None, "b": 1.0})).problem
 
 

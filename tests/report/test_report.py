@@ -325,6 +325,17 @@ def test_plain_runs_side_by_side(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_that_is_not_among_the_gaps_is_named(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in ("a", "b", "c")]
+    with (folders[2] / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 61, "eval/te')
+    (found,) = read_folders(folders)
+    front = chapter_sections(found)["The front"]
+    assert "Left out: c has damaged metrics (1 of its lines)" in front
+    (found,) = read_folders(folders[:2])
+    assert "Left out" not in chapter_sections(found)["The front"]
+
+
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     (found,) = read_folders([make_run(tmp_path / "x" / "run"), make_run(tmp_path / "y" / "run")])
     assert found.methods == ["start", "x/run", "y/run"]

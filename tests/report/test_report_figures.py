@@ -15,7 +15,7 @@ from support.report_folders import make_run, make_stages, make_study, specs, wri
 
 from onestage.report.cells import Cell, Compared, Metric, Setting
 from onestage.report.curves import lines_of
-from onestage.report.equal import equal_lines, equal_section, tried, volume
+from onestage.report.equal import equal_lines, equal_note, equal_section, tried, volume
 from onestage.report.figures import looks_of
 from onestage.report.markup import VOID, prose
 from onestage.report.page import chapter_sections, page, read_folders
@@ -287,12 +287,24 @@ def test_gain_is_what_is_less_of_a_distance_where_settings_are_chosen_by_it() ->
     assert equal_section(found, looks_of(found.methods, "base")) is not None
 
 
+def test_a_setting_that_failed_everywhere_was_tried() -> None:
+    found = grid()
+    for seed, purpose in ((0, "grid"), (1, "grid"), (100, "tune")):
+        found.cells.append(Cell(f"x{seed}", "b", seed, purpose, {}, {"rate": 3}, state="failed"))
+    whole = tried(found)
+    assert whole is not None
+    assert whole.on_validation
+    assert [(line.enough, line.settings) for line in equal_lines(found, whole)] == [(1, 2), (1, 3)]
+    assert "2 of 10 cells failed or have not run: these points are missing" in equal_note(whole)
+
+
 def test_equal_gain_is_shown_where_all_settings_were_run() -> None:
     found = grid()
     text = equal_section(found, looks_of(found.methods, "base"))
     assert text is not None
     assert "1 of 2" in text
     assert "chosen on validation" in text
+    assert "points are missing" not in text
     (figure,) = specs(text)
     assert [len(trace["x"]) for trace in figure["data"] if trace["pick"] == "loss"] == [2, 2, 2]
     chosen = [cell for cell in found.cells if cell.purpose != "grid"]

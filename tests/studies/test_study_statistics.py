@@ -368,3 +368,7 @@ def test_losses_are_of_the_model_that_is_kept_and_judged(tmp_path: Path) -> None
     assert found["eval/a/loss"] == 1.5
     assert found["start/eval/a/loss"] == 2.0
     assert found["eval/loss"] == 1.75
+    with (tmp_path / "metrics.jsonl").open("a") as file:  # an evaluation that is lost
+        file.write('{"step": 6, "eval/a/lo')
+    with pytest.raises(ValueError, match=r"damaged \(1 of its lines\).*--retry"):
+        spent(tmp_path)
