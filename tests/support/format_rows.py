@@ -20,7 +20,7 @@ tests: short texts in the shape that is published. Of a file of any of them:
 
 ```
 onestage check mine.jsonl                  # says whose rows they are, and what to type
-onestage convert mine.jsonl rows.jsonl     # what stands under "becomes", with an id: file and line or place
+onestage convert mine.jsonl rows.jsonl     # what stands under "becomes", with an id: file and place
 onestage train rows.jsonl --model Qwen/Qwen3-0.6B
 ```
 
