@@ -9,9 +9,10 @@ table of raters is there to be looked at.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 from typing import Any
@@ -97,7 +98,7 @@ class Raters:
     def add(self, record: Record, rater: str) -> None:
         """Take in what one rater says of one answer, or of a pair of them."""
         sides = record.completions
-        key = _digest(record.kind, record.prompt, sorted(map(repr, sides)))
+        key = _digest(record.kind, record.prompt, _text(record.template), sorted(map(repr, sides)))
         rated = self._rated.setdefault(key, Rated(record))
         value = float(sides == rated.record.completions) if rated.paired else record.scores[0]
         rated.said.setdefault(rater, []).append(value)
@@ -152,6 +153,11 @@ def _alike(vote: float, rest: float, graded: bool) -> float:
     if graded:
         return 1 - abs(vote - rest)
     return 0.5 if rest == 0.5 else float((vote > 0.5) == (rest > 0.5))
+
+
+def _text(template: Mapping[str, Any]) -> str:
+    """What a prompt says beside its messages (tools), whatever the order of its keys."""
+    return json.dumps(dict(template), sort_keys=True, default=repr)
 
 
 def _digest(*parts: Any) -> Answer:

@@ -31,6 +31,9 @@ from onestage.runfolder.disk import whole_file
 SHOWN = 3
 """Rows that are shown before and after."""
 
+CARRIED = ("weight", "tools", "chat_template_kwargs", "id")
+"""Columns of ours that stand beside a row of any format, and that its rows get where it reads none."""
+
 Row = Mapping[str, Any]
 Ratings = Literal["mean", "calibrated"]
 
@@ -55,7 +58,7 @@ class Converted:
     clipped: int = 0
     """Calibrated scores that lay beyond 0 or 1, and were set there."""
     unused: dict[str, str] = field(default_factory=dict)
-    """Columns of rows of ours that were not carried over, with the column that each may be meant for."""
+    """Columns that were not carried over, with the column of ours that each may be meant for, or ""."""
 
 
 def convert(
@@ -140,6 +143,7 @@ class _Conversion:
         # What a format has made has our names, and where it knows the range of its scores, that of ours.
         self.ours = Stream(name=stream.name, path=stream.path)
         self.columns: dict[str, None] = {}
+        self.unread: dict[str, None] = {}
         self.reading = Reading(stream)
 
     def __iter__(self) -> Iterator[Row | tuple[Refusal, Any]]:
@@ -170,7 +174,7 @@ class _Conversion:
         unused = unused_columns(list(self.columns), kinds, self.stream)
         self.found.unused = {
             c: o for c, o in unused.items() if c not in (*self.raters, "annotator")
-        }
+        } | {column: "" for column in self.unread if column not in unused}
 
     def _one(self, rated: Rated) -> Row | tuple[Refusal, Any]:
         """The row of an answer that several have rated."""
@@ -192,7 +196,8 @@ class _Conversion:
         form = None
         try:
             form = self._form(raw)
-            made = form.rows(_renamed(raw.columns, self.stream)) if form else self._long(raw)
+            told = _Looked(_renamed(raw.columns, self.stream))
+            made = form.rows(told) if form else self._long(raw)
             stream = self._stream(form)
             number = -1
             for number, row in enumerate(made):
@@ -203,6 +208,7 @@ class _Conversion:
                 try:
                     blank = in_union if form else self.reading.blank(raw)
                     if form:
+                        row = told.carried(row, number)
                         self._refuse_range(form, row)
                     record = record_of(row, stream, where, raw.unread, blank)
                     if form:
@@ -210,6 +216,9 @@ class _Conversion:
                     yield record
                 except RowError as error:
                     yield _refusal(where, error)
+            if form:
+                theirs = self.stream.columns.values()
+                self.unread.update(dict.fromkeys(c for c in told.unread() if c not in theirs))
             if number < 0:
                 raise RowError(
                     "makes no row: nothing in it is judged, or there is no text", unlabelled=True
@@ -279,6 +288,40 @@ class _Conversion:
             return self.stream.kind
         word = isinstance(value, str) and not DECIMAL.fullmatch(value.strip())
         return "label" if word or isinstance(value, bool) else "score"
+
+
+class _Looked(Mapping[str, Any]):
+    """A row in a format of others, that knows which of its columns were looked at."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.read: set[str] = set()
+
+    def __getitem__(self, column: str) -> Any:
+        self.read.add(column)
+        return self.row[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.row)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def carried(self, made: Row, number: int) -> Row:
+        """A row that was made of it, with what stands beside rows of any format. number: of several."""
+        beside = {
+            name: self.row[name]
+            for name in CARRIED
+            if self.row.get(name) is not None and name not in made and name not in self.read
+        }
+        if number and "id" in beside:
+            beside["id"] = f"{beside['id']}/{number}"
+        return {**made, **beside}
+
+    def unread(self) -> list[str]:
+        """The columns that say something, were not looked at and are not carried over."""
+        named = {*self.read, *CARRIED}
+        return [c for c, value in self.row.items() if value is not None and c not in named]
 
 
 def _refusal(where: str, error: RowError) -> Refusal:

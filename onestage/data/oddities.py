@@ -28,6 +28,9 @@ PRINTED = re.compile(
 MISREAD = re.compile("\N{REPLACEMENT CHARACTER}|\u00c3[\u0080-\u00bf]|\u00e2\u20ac[^\\s\\w]")
 """What other encodings leave: bytes that were no text, UTF-8 that was read as cp1252 or latin-1."""
 
+TURN_MARKS = re.compile(r"<extra_id_1>(?:User|Assistant)\b")
+"""What NVIDIA's data sets (HelpSteer2) write between turns."""
+
 ELSEWHERE = frozenset(("test", "validation", "valid", "val", "dev", "eval"))
 """Splits that nobody trains on."""
 
@@ -35,6 +38,10 @@ EMPTY = "what is said is a word for nothing (nan, None, N/A), as programs write 
 LISTED = "the response is a list or a message as a program prints it, whose brackets are learned"
 GARBLED = "letters of another encoding, or signs for bytes that were no text (see encoding)"
 TWICE = "the response begins with its whole prompt, which then stands there twice"
+MARKED = (
+    "several turns stand in one text, between marks like <extra_id_1>User: `onestage convert` makes "
+    "messages of them"
+)
 SPACES = "chosen and rejected differ in white space alone"
 OTHERS = "the column `split` says that the row is not for training, and it is trained on"
 
@@ -54,6 +61,8 @@ def oddities(record: Record, row: Mapping[str, Any]) -> Iterator[str]:
         yield LISTED
     if any(not text.isascii() and MISREAD.search(text) for text in texts):
         yield GARBLED
+    if TURN_MARKS.search(plain):
+        yield MARKED
     asked = plain.strip()
     if len(asked) >= LONG and any(text.lstrip().startswith(asked) for text in said):
         yield TWICE

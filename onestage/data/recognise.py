@@ -54,7 +54,9 @@ def advice(stream: Stream) -> list[str]:
         f"{count} of the first {len(rows)} rows are {name} rows" for name, count in found.items()
     ]
     options = dict(PLUGINS.find(next(iter(found))).stream) if len(found) == 1 else {}
-    if options and _read(stream, options):
+    form = make_format(next(iter(found))) if options else None
+    whole = form is not None and all(form.stands(row.columns) for row in rows)
+    if whole and _read(stream, options):
         return [*told, *_block(stream, options)]
     problems = _problems(stream, rows)
     if problems:
@@ -111,10 +113,11 @@ def _problems(stream: Stream, rows: list[RawRow]) -> list[str]:
     for checker, told in PROBLEMS.items():
         count = sum(told(row.columns) and "prompt" not in row.columns for row in rows)
         if rows and count * 2 > len(rows):
+            subset = f" --subset {shlex.quote(stream.subset)}" if stream.subset else ""
             out, path = shlex.quote(f"{stream.name}.problems.jsonl"), shlex.quote(str(stream.path))
             return [
                 f"{count} of the first {len(rows)} rows are problems of {checker}, read after: "
-                f"onestage problems {checker} {path} --out {out}"
+                f"onestage problems {checker} {path} --out {out}{subset}"
             ]
     return []
 

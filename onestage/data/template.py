@@ -130,6 +130,10 @@ def _worked(record: Record, tokenizer: Any) -> Rendered:
     answer: Turns = solution
     if record.completions:
         answer = record.completions[0]
+        if sum(not isinstance(turn, str) and turn["role"] == "assistant" for turn in answer) > 1:
+            raise TemplateError(
+                "a worked answer is one turn of the assistant, and this has several"
+            )
     elif not isinstance(record.prompt, str):
         answer = ({"role": "assistant", "content": solution},)
     rendered = _responses(record, [answer], tokenizer)[-1]
@@ -137,7 +141,7 @@ def _worked(record: Record, tokenizer: Any) -> Rendered:
     if not text.startswith(solution):
         raise TemplateError(f"the worked answer {text[:60]!r} does not begin with the solution")
     edges = [0, *accumulate(len(sentence) for sentence in record.solution)]
-    return Rendered(text, tuple(pairwise(edges)), False)
+    return Rendered(text, tuple(pairwise(edges)), False, notes=rendered.notes)
 
 
 def _ended(text: str, tokenizer: Any) -> str:

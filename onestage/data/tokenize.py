@@ -29,7 +29,7 @@ from onestage.data.kinds import FEEDBACK
 from onestage.data.messages import Turns, text_of
 from onestage.data.record import Record, Refusal
 from onestage.data.template import NOTHING, Rendered, render, render_prompt, render_whole
-from onestage.data.trees import Ids, TokenPath
+from onestage.data.trees import Ids, TokenPath, same_responses, shortened
 from onestage.data.workers import in_order
 
 Overflow = Literal["drop", "truncate_prompt"]
@@ -192,7 +192,7 @@ class Encoder:
             return [self._problem(record, rendered, tokens)]
         paths = [self._path(t, e) for t, e in zip(rendered, tokens, strict=True)]
         if layout == "windows":
-            return self._windows(record, paths[0])
+            return self._windows(record, rendered[0], paths[0])
         return [self._responses(record, rendered, paths)]
 
     def _responses(
@@ -206,6 +206,8 @@ class Encoder:
                 return fitted
             paths, cut = fitted
         responses = 1 + max(number for path in paths for number in path.responses)
+        if FEEDBACK[record.kind].paired and same_responses(paths):
+            return Refusal(record.id, "`chosen` and `rejected` are the same tokens", tie=True)
         scores = record.scores or (float("nan"),) * responses
         return Encoded(
             record.kind,
@@ -250,9 +252,9 @@ class Encoder:
             return Refusal(
                 record.id, f"{reason}, and the prompt is too short to make room", overlong=True
             )
-        return [_shortened(path, keep, cut) for path in paths], cut
+        return [shortened(path, keep, cut) for path in paths], cut
 
-    def _windows(self, record: Record, path: TokenPath) -> Iterator[Encoded]:
+    def _windows(self, record: Record, rendered: Rendered, path: TokenPath) -> Iterator[Encoded]:
         """Plain text longer than `max_length` becomes several records; every token is scored once."""
         ids, begin = path.ids, path.spans[0][0]
         head = ids[:begin] if ids[0] == self.tokenizer.bos_token_id else ids[:0]
@@ -263,8 +265,10 @@ class Encoder:
             piece: Ids = np.concatenate([context, ids[start : start + step]])
             window = TokenPath(piece, ((len(context), len(piece)),), (0,))
             name = record.id if len(ids) <= self.max_length else f"{record.id}#{number}"
+            notes = () if number else rendered.notes  # of the whole text
             yield Encoded(
-                record.kind, (window,), (float("nan"),), record.weight, record.source, name
+                *(record.kind, (window,), (float("nan"),), record.weight, record.source, name),
+                notes=notes,
             )
 
     def _problem(
@@ -331,11 +335,6 @@ def _check_beginning(tokenizer: Any, ids: Ids) -> None:
             f"it begins with {tokenizer.bos_token!r} twice: the tokenizer or the chat template writes "
             "it, so take it out of the row's own text"
         )
-
-
-def _shortened(path: TokenPath, keep: int, cut: int) -> TokenPath:
-    ids = np.concatenate([path.ids[:keep], path.ids[keep + cut :]])
-    return TokenPath(ids, tuple((a - cut, b - cut) for a, b in path.spans), path.responses)
 
 
 def _worked(prompt: Ids, rendered: Rendered, tokens: _Tokens) -> TokenPath:

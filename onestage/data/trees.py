@@ -137,3 +137,18 @@ def _entries(paths: Sequence[TokenPath], nodes_of: dict[int, Ints]) -> dict[str,
             nodes.append(nodes_of[index][start:end])
             responses.append(np.full(end - start, number, dtype=np.int64))
     return {"node_K": np.concatenate(nodes), "response_K": np.concatenate(responses)}
+
+
+def shortened(path: TokenPath, keep: int, cut: int) -> TokenPath:
+    """A path without `cut` tokens behind its first `keep`."""
+    ids = np.concatenate([path.ids[:keep], path.ids[keep + cut :]])
+    return TokenPath(ids, tuple((a - cut, b - cut) for a, b in path.spans), path.responses)
+
+
+def same_responses(paths: Sequence[TokenPath]) -> bool:
+    """Whether the two responses of a pair came out as the same tokens."""
+    sides = [
+        [(path.ids.tobytes(), path.spans) for path in paths if set(path.responses) == {side}]
+        for side in (0, 1)
+    ]
+    return bool(sides[0]) and sides[0] == sides[1]

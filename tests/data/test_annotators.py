@@ -166,3 +166,11 @@ def test_the_block_to_paste_names_who_has_judged(write):
     lines = "\n".join(advice(Stream(write("a.jsonl", lines_of(row, row | {"stars": 5})))))
     assert "annotator: worker" in lines
     assert "score: stars" in lines
+
+
+def test_who_was_asked_with_tools_was_asked_something_else():
+    raters = Raters()
+    tools = {"tools": [{"type": "function", "function": {"name": "look"}}]}
+    for number, template in enumerate(({}, tools, dict(tools))):
+        raters.add(Record("score", "q", ("a",), (1.0,), template=template), f"r{number}")
+    assert (len(raters), [len(rated.said) for rated in raters]) == (2, [1, 2])

@@ -17,7 +17,7 @@ from onestage.data.reading import read
 from onestage.data.record import Record
 from onestage.data.tokenize import encode, prompt_ids, taught_ids
 from onestage.rollout.rewards import Answer
-from onestage.rollout.rewards.judge import request
+from onestage.rollout.rewards._judge_prompt import request
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
 TEMPLATE = (

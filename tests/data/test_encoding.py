@@ -372,3 +372,33 @@ def test_answers_that_are_equal_and_not_alike_are_rendered_apart(
     said = [tokenizer.decode(path.ids[slice(*path.spans[0])]) for path in paths]
     assert ['"x": 1}' in said[0], '"x": 1.0}' in said[1], '"x": true}' in said[2]] == [True] * 3
     assert len(rendered) == 4
+
+
+def test_a_pair_that_a_template_renders_alike_is_a_tie(encoder: Encoder) -> None:
+    """What a message says beside its text (a name, say) may be in no token."""
+    said = [({"role": "assistant", "content": "yes", **more},) for more in ({}, {"name": "b"})]
+    asked = ({"role": "user", "content": "what?"},)
+    out = encoder.encode(Record("pair", asked, tuple(said), source="s", id="x"))
+    assert isinstance(out, Refusal)
+    assert out.tie
+    assert out.reason == "`chosen` and `rejected` are the same tokens"
+    both = (said[0], ({"role": "assistant", "content": "no"},))
+    encoded(encoder, Record("pair", asked, both, source="s", id="x"))
+
+
+def test_special_tokens_are_noted_in_texts_and_worked_answers(encoder: Encoder) -> None:
+    text = Record("text", "", ("so </s> be it",), source="s", id="x")
+    notes = [one.notes for one in encoder.encode_all([text]) if isinstance(one, Encoded)]
+    assert notes == [("a prompt or text holds the special token '</s>' as text",)]
+    worked = Record("check", "how many", (), solution=("so </s> be it.",), facts={"answer": "1"})
+    noted = encoded(encoder, worked).notes
+    assert "a response holds the special token '</s>' as text" in noted
+
+
+def test_a_worked_answer_is_one_turn(encoder: Encoder) -> None:
+    turns = [("assistant", "hello"), ("user", "and?"), ("assistant", "there")]
+    answer = tuple({"role": role, "content": text} for role, text in turns)
+    asked = ({"role": "user", "content": "what?"},)
+    out = encoder.encode(Record("check", asked, (answer,), facts={"answer": "1"}, id="x"))
+    assert isinstance(out, Refusal)
+    assert "a worked answer is one turn of the assistant" in out.reason

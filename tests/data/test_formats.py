@@ -459,3 +459,48 @@ def test_a_block_is_advised_for_scores_of_which_one_is_no_number(write):
     rows = [{"prompt": "2+2?", "reply": "4", "rating": one} for one in (float("nan"), 4, 2)]
     path = write("a.jsonl", lines_of(*rows))
     assert "score_range: [2, 4]" in "\n".join(advice(Stream(path)))
+
+
+def test_what_stands_beside_a_row_of_any_format_is_carried(write, tmp_path):
+    """A weight, tools, arguments of the template and an id; other columns are named."""
+    beside = {"weight": 0.5, "id": "mine", "chat_template_kwargs": {"enable_thinking": False}}
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    row = {
+        "messages": turns,
+        "rejected_response": "no",
+        "system": "Be kind.",
+        "model": "x",
+        **beside,
+    }
+    found, rows = converted(write, tmp_path, row)
+    lead = {"role": "system", "content": "Be kind."}
+    (made,) = rows
+    assert made == {
+        **beside,
+        "prompt": [lead, turns[0]],
+        "chosen": turns[1:],
+        "rejected": made["rejected"],
+    }
+    assert made["rejected"] == [{"role": "assistant", "content": "no"}]
+    assert found.unused == {"model": ""}
+
+
+def test_functions_that_gemini_declares_are_tools(write, tmp_path):
+    one = {"name": "look", "description": "Look.", "parameters": {"type": "object"}}
+    said = [{"role": who, "parts": [{"text": who}]} for who in ("user", "model")]
+    row = {"contents": said, "tools": [{"functionDeclarations": [one]}]}
+    _, (made,) = converted(write, tmp_path, row)
+    assert made["chat_template_kwargs"]["tools"] == [{"type": "function", "function": one}]
+    search = {"contents": said, "tools": [{"googleSearch": {}}]}
+    found, _ = converted(write, tmp_path, row, search)
+    assert list(found.left_out) == [
+        "`tools` hold googleSearch: functionDeclarations alone can be told"
+    ]
+
+
+def test_several_turns_of_helpsteer_are_not_offered_as_one_text(write):
+    rated = {"response": "yes", "helpfulness": 4, "correctness": 4, "coherence": 4}
+    one = {"prompt": "What?", **rated}
+    two = {"prompt": "What?\n<extra_id_1>Assistant\nThat.\n<extra_id_1>User\nWhy?", **rated}
+    assert "onestage convert" not in " ".join(advice(Stream(write("a.jsonl", lines_of(one)))))
+    assert "onestage convert" in advice(Stream(write("b.jsonl", lines_of(one, two))))[-1]

@@ -14,7 +14,7 @@ from support.tiny import REAL_DATA
 
 from onestage.rollout import rewards as registry
 from onestage.rollout.rewards import Answer, Failure, make
-from onestage.rollout.rewards._checker import Checker
+from onestage.rollout.rewards._checker import Checker, NotJudged
 from onestage.rollout.rewards.countdown import Countdown
 from onestage.rollout.rewards.gsm8k import GSM8K
 from onestage.rollout.rewards.knights_knaves import KnightsKnaves
@@ -311,6 +311,21 @@ def test_mathematics_by_the_authors_rules(gold: str, answer: str, reward: float)
         ("37.5", "37.5 percent", 1.0),
         ("20", "0.2", 0.1),
         ("20", "21\\%", 0.1),
+        # letters side by side are factors, and words and units are none
+        ("6ab", "6", 0.1),
+        ("6", "6ab", 0.1),
+        ("2xy", "2", 0.1),
+        ("2xy", "2yx", 1.0),
+        ("16xyz", "16", 0.1),
+        ("mx + b", "b + mx", 1.0),
+        ("a^2+2ab+b^2", "(a+b)^2", 1.0),
+        ("ab^2", "b^2a", 1.0),
+        ("\\frac{ab}{c}", "ab/c", 1.0),
+        ("-ab", "ab", 0.1),
+        ("xy", "x \\cdot y", 1.0),
+        ("18", "18cm", 1.0),
+        ("18", "18 oz", 1.0),
+        ("18", "18 cats", 1.0),
         # one answer, and the right one
         ("5", "4", 0.1),
         ("5", "4 = 5", 0.1),
@@ -404,6 +419,19 @@ def test_gsm8k(answer: str, ours: float, authors: float) -> None:
     assert judged("gsm8k", f"so \n#### {answer}\n", facts) == ours
     assert judged("gsm8k", f"so \\boxed{{{answer}}} then", facts) == ours
     assert judged("gsm8k", f"so \n#### {answer}\n", facts, rules="authors") == 0.0
+
+
+def test_a_no_of_the_line_above_denies_nothing() -> None:
+    facts = {"answer": "#### 18"}
+    assert judged("gsm8k", "Are there 20? No\n#### 18", facts) == 1.0
+    with pytest.raises(NotJudged, match="is denied"):
+        judged("gsm8k", "There are no \\boxed{18}", facts)
+
+
+def test_letters_in_another_order_are_not_judged() -> None:
+    """A product, or a word: nobody said."""
+    with pytest.raises(NotJudged, match="may or may not mean"):
+        judged("math", tagged("yx"), {"answer": "xy"})
 
 
 def test_large_numbers_of_gsm8k() -> None:

@@ -16,7 +16,9 @@ from support.endpoint import Endpoint, says, sends
 
 from onestage.rollout import rewards as registry
 from onestage.rollout.rewards import Answer, Failure
-from onestage.rollout.rewards.judge import PROMPT, Judge, fill, parse
+from onestage.rollout.rewards._judge_prompt import fill, request
+from onestage.rollout.rewards._judge_reply import parse
+from onestage.rollout.rewards.judge import PROMPT, Judge
 
 TEN = (0.0, 10.0)
 
@@ -543,3 +545,14 @@ def test_bad_options(options: dict[str, Any], told: str) -> None:
     assert isinstance(registry.make({"name": "judge", **good}), Judge)
     with pytest.raises(ValueError, match=told):
         registry.make({"name": "judge", **good, **options})
+
+
+def test_a_turn_of_tool_calls_is_shown_with_its_calls() -> None:
+    calls = [{"type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}]
+    turns = (
+        {"role": "user", "content": "Look."},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "content": "red"},
+    )
+    shown = request(Answer("q", "It is red.", {}, turns=turns))
+    assert shown == f"user: Look.\n\nassistant: {json.dumps(calls)}\n\ntool: red"

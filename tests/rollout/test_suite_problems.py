@@ -91,3 +91,18 @@ def test_rows_without_what_the_reward_needs_are_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [{"prompt": "Say red.", "other": "red"}])
     with pytest.raises(ValueError, match="answer"):
         make(str(path)).items(chat=False)
+
+
+def test_plain_prompts_are_asked_as_a_stream_asks_them(path: str) -> None:
+    """Plain text, with a chat template too; messages where that, or a system message, is asked for."""
+    wrapped = [
+        ({"role": "user", "content": "Say red."},),
+        ({"role": "user", "content": "Say blue."},),
+    ]
+    for options, expected in (
+        ({}, ["Say red.", "Say blue."]),
+        ({"chat": True}, wrapped),
+        ({"system": "Be kind."}, wrapped),
+    ):
+        items = make(path, **options).items(chat=True)
+        assert [item.prompt for item in items] == expected

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny import REAL_DATA, make_tokenizer, tiny_llama
+from support.tiny import REAL_DATA, make_tokenizer, tiny_llama, write_rows
 
 from onestage.models.policy import Policy
 from onestage.rollout import suites
@@ -262,3 +262,13 @@ def test_what_is_missing_is_said_in_a_line(tmp_path: Path, subject: Subject) -> 
         suites.chosen(suite, templated=False)
     with pytest.raises(ValueError, match="limit must be at least 1"):
         suites.make({"name": "ifeval", "limit": 0})
+
+
+def test_text_reads_a_system_column_and_refuses_raw_messages(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    path = write_rows(tmp_path / "text.jsonl", [{"messages": turns, "system": "Be kind."}])
+    told = {"name": "text", "path": str(path)}
+    (item,) = suites.make(told).items(chat=True)
+    assert item.prompt == ({"role": "system", "content": "Be kind."}, *turns)
+    with pytest.raises(ValueError, match=r"leave chat: false \(--raw\) out"):
+        suites.make({**told, "chat": False}).items(chat=False)

@@ -41,6 +41,10 @@ class Format(abc.ABC):
     scaled: ClassVar[bool] = True
     """Whether its scores are in [0, 1]; else as people gave them, in a range that must be said."""
 
+    def stands(self, row: Row) -> bool:
+        """Whether a row says the same when it is read by `stream` as it stands."""
+        return bool(self.stream)
+
     @abc.abstractmethod
     def recognises(self, row: Row) -> bool:
         """Whether the columns of a row are this format's, and nobody else's."""

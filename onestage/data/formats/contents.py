@@ -27,7 +27,20 @@ class Contents(Format):
         # Of a turn that is no text, that is said first.
         said = [(_text(turn), turn.get("role", "user")) for turn in row["contents"]]
         turns += [{"role": ROLES[role], "content": text} for text, role in said]
-        yield {"messages": turns}
+        yield {"messages": turns, **_tools(row.get("tools"))}
+
+
+def _tools(tools: Any) -> Row:
+    """`functionDeclarations` as tools are written elsewhere; other tools (a search, say) are refused."""
+    made = []
+    for tool in tools or ():
+        declared = tool.get("functionDeclarations") or tool.get("function_declarations")
+        if not declared or len(tool) > 1:
+            raise RowError(
+                f"`tools` hold {', '.join(tool)}: functionDeclarations alone can be told"
+            )
+        made += [{"type": "function", "function": one} for one in declared]
+    return {"tools": made} if made else {}
 
 
 def _text(turn: Mapping[str, Any]) -> str:

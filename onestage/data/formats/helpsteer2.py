@@ -26,6 +26,9 @@ class HelpSteer2(Format):
     def recognises(self, row: Row) -> bool:
         return has(row, "prompt", "response", *RATINGS) and not has(row, "completion")
 
+    def stands(self, row: Row) -> bool:
+        return TURN.search(row["prompt"]) is None
+
     def rows(self, row: Row) -> Iterator[Row]:
         score = rated_score(row, RATINGS, (0, 4))
         yield {"prompt": turns_of(row["prompt"]), "completion": row["response"], "score": score}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onestage.data.formats import Format, Row, has
-from onestage.data.sharegpt import alpaca_turns, called
+from onestage.data.sharegpt import alpaca_turns, called, with_system
 
 ROLES = {"tool_response": "tool"}
 
@@ -34,12 +34,13 @@ class MsSwift(Format):
 
     def rows(self, row: Row) -> Iterator[Row]:
         tools = {"tools": row["tools"]} if row.get("tools") else {}
-        turns = _turns(row["messages"]) if has(row, "messages") else _short(row)
+        system = row.get("system")
+        turns = _led(_turns(row["messages"]), system) if has(row, "messages") else _short(row)
         worse = row.get("rejected_messages") or row.get("rejected_response")
         other = row.get("rejected_messages")
         if other and other[0]["role"] != "assistant":
             # They may part before the last turn: what they share is the prompt.
-            yield {"chosen": turns, "rejected": _turns(other), **tools}
+            yield {"chosen": turns, "rejected": _led(_turns(other), system), **tools}
         elif worse is not None:
             yield {
                 "prompt": turns[:-1],
@@ -57,6 +58,11 @@ class MsSwift(Format):
 def _worse(worse: Any) -> Any:
     """The other response: text, or its messages."""
     return worse if isinstance(worse, str) else _turns(worse)
+
+
+def _led(turns: list[Any], system: Any) -> list[Any]:
+    """The turns behind the text of a `system` column."""
+    return list(with_system(tuple(turns), system, "messages"))
 
 
 def _short(row: Row) -> list[Any]:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onestage.rollout.rewards._markup import characters, unmarked
+from onestage.rollout.rewards._math_letters import factors
 from onestage.rollout.rewards._math_numbers import equal, prepared
 from onestage.rollout.rewards._math_parts import bracket, coordinates, each, settled, split
 from onestage.rollout.rewards._math_spelling import misordered, plain
@@ -57,9 +58,12 @@ def same(final: str, gold: str, read: Read, verify: Verify) -> bool | None:
     final, gold = plain(final), plain(gold)
     if _spelled(final) == _spelled(gold):
         return True
+    if _swapped(final, gold):
+        return None  # yx for xy: a product or a word, nobody said
     letters = _as_letters(final, gold)
     if letters is not None:
         return letters
+    final, gold = factors(final), factors(gold)
     sizes = quantity(final), quantity(gold)
     if sizes[0] and sizes[1]:
         return sizes[0] == sizes[1]
@@ -102,6 +106,12 @@ def _spelled(text: str) -> str:
         text = re.sub(r"(?<=\d) +(?=\d)", "|", text)  # 1 2 is not 12
     text = re.sub(r"(?<=[ap])\.\s?m\.?(?=\W|\Z)", "m", text.casefold())
     return text.replace(" ", "").rstrip(".")
+
+
+def _swapped(final: str, gold: str) -> bool:
+    both = _lettered(final), _lettered(gold)
+    few = all(re.fullmatch("[a-z]{2,4}", text) for text in both)
+    return few and sorted(both[0]) == sorted(both[1])
 
 
 def _as_letters(final: str, gold: str) -> bool | None:

@@ -63,6 +63,8 @@ FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp max min gcd lcm det "
     "dim arg deg mod lim sup inf Re Im".split()
 )
+KNOWN = frozenset((*UNITS, *SCALES, *_FILLING, *CHANGING, *_ALIASES, *NAMING, *POWERS, *JOINING))
+KNOWN |= {name.lower() for name in FUNCTIONS}
 _WRAPPED = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
 )

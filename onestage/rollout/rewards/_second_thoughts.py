@@ -15,7 +15,7 @@ FAR = 4000
 _MARKS = r"[\s$*_`(\[{\\\"']*"
 _LINKS = r"(?:(?:an?|the|of|be|it|is|that|to|equal|just|exactly|always)(?:\s+|\Z)){0,4}"
 _DENIALS = (
-    r"\b(?:not|no|never|neither|nor|cannot|doubt\s+(?:that|it)|rather\s+than|other\s+than|except"
+    r"\b(?:not|no(?![\s$*_`]*\n)|never|neither|nor|cannot|doubt\s+(?:that|it)|rather\s+than|other\s+than|except"
     r"|instead\s+of|nicht|kein\w*|pas|ni|nunca|jamais|\u043d\u0435)\b|n't\b|\u4e0d\u662f|\u975e"
 )
 _BOUNDS = (

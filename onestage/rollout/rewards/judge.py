@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from urllib.parse import urlsplit
 
 from onestage.rollout.rewards import Answer, Failure, Reward
 from onestage.rollout.rewards._endpoint import CUT, Reply, Trouble, ask
+from onestage.rollout.rewards._judge_prompt import PLACEHOLDER, fill
 from onestage.rollout.rewards._judge_reply import parse
 from onestage.runfolder.disk import write_text
 from onestage.runfolder.secrets import secrets
@@ -47,7 +47,6 @@ Grade how correct, helpful and well written the response is, from {low} (useless
 Give your reasons in at most three sentences. Then write one last line of this form and nothing after it:
 Score: <number from {low} to {high}>
 """
-PLACEHOLDER = re.compile(r"\{(\w+)\}")
 OF_THE_POLICY = frozenset({"completion", "response"})
 LONGEST_WAIT = 60.0
 """Seconds between two tries, where the endpoint does not ask for more."""
@@ -311,39 +310,3 @@ class Judge(Reward):
 
 def _digest(reply: str) -> str:
     return hashlib.sha256(reply.encode(errors="replace")).hexdigest()
-
-
-def fill(template: str, answer: Answer, score_range: tuple[float, float]) -> str:
-    """The template with its placeholders replaced, in one pass. `KeyError` for an unknown one."""
-    low, high = score_range
-    values: dict[str, Any] = {
-        **answer.facts,
-        "prompt": request(answer),
-        "completion": fenced(answer.completion),
-        "response": fenced(answer.response),
-        "low": f"{low:g}",
-        "high": f"{high:g}",
-    }
-
-    def value(match: re.Match[str]) -> str:
-        found = values[match[1]]
-        return found if isinstance(found, str) else json.dumps(found, default=str)
-
-    return PLACEHOLDER.sub(value, template)
-
-
-def request(answer: Answer) -> str:
-    """What was asked: the messages where there are any, without the policy's chat template, and the
-    tools that it was offered."""
-    turns = [(str(turn.get("role")), str(turn.get("content"))) for turn in answer.turns]
-    if answer.template.get("tools"):
-        turns.insert(0, ("tools", json.dumps(answer.template["tools"], default=str)))
-    if len(turns) == 1:
-        return turns[0][1]
-    return "\n\n".join(f"{role}: {content}" for role, content in turns) or answer.prompt
-
-
-def fenced(text: str) -> str:
-    """Between tags that the text cannot hold."""
-    name = "response-" + hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
-    return f"<{name}>\n{text}\n</{name}>"

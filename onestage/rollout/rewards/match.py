@@ -20,7 +20,7 @@ from typing import Any, Literal
 from onestage.data.sentences import sentences
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards._checker import Checker
-from onestage.rollout.rewards._markup import thought_over
+from onestage.rollout.rewards._markup import thought_over, unmarked
 
 MARKS = ".,;:!?"
 LONGEST = 20_000
@@ -71,7 +71,8 @@ class Match(Checker):
         return read if end > len(answer.hint.rstrip()) else ""
 
     def _words(self, text: str) -> list[str]:
-        text = unicodedata.normalize("NFC", text)
+        # `**Paris**` is Paris; of the last word of bold text the marks at its end alone are left.
+        text = unmarked(unicodedata.normalize("NFC", text)).strip("*`")
         text = text.casefold() if self.ignore_case else text
         text = text.strip()
         return (text.rstrip(MARKS) if self.ignore_final_marks else text).split()

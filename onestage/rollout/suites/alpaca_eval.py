@@ -23,7 +23,8 @@ from onestage.data.messages import Turns
 from onestage.randomness import generator
 from onestage.rollout.engines import Decoding
 from onestage.rollout.rewards import Answer, Failure
-from onestage.rollout.rewards.judge import Judge, fenced
+from onestage.rollout.rewards._judge_prompt import fenced
+from onestage.rollout.rewards.judge import Judge
 from onestage.rollout.suites import Content, Item, Scores, Subject, Suite, _files, _judged
 from onestage.stats import Estimate, estimate
 

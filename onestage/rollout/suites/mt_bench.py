@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 from onestage.data.messages import Message, Turns
 from onestage.rollout.engines import Decoding
 from onestage.rollout.rewards import Answer, Failure
-from onestage.rollout.rewards.judge import Judge, fenced
+from onestage.rollout.rewards._judge_prompt import fenced
+from onestage.rollout.rewards.judge import Judge
 from onestage.rollout.suites import Content, Item, Scores, Subject, Suite, _files, _judged
 from onestage.stats import Estimate, mean_of
 

@@ -1,8 +1,9 @@
 """One's own problems, judged by a reward: what reinforcement is to bring, asked of problems held out.
 
-The rows and the reward are those of a `check` stream, and no hint is given. `reward` is the mean over
-problems; with `samples`, of so many answers to each, drawn at `temperature`. `length` is tokens an
-answer, `ended` the part of the answers that end by themselves.
+The rows and the reward are those of a `check` stream, and no hint is given. Plain prompts are asked as
+plain text, as such a stream asks them; with `chat: true`, as its `as_messages`, as a user's message.
+`reward` is the mean over problems; with `samples`, of so many answers to each, drawn at `temperature`.
+`length` is tokens an answer, `ended` the part of the answers that end by themselves.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Problems(Suite):
             if isinstance(one, Refusal):
                 raise ValueError(f"the suite problems: {one.where}: {one.reason}")
             self.judge.check(one.facts)
-            record: Record = one.as_messages() if chat else one
+            # Plain prompts stay plain, as in a `check` stream that does not say otherwise.
+            wrapped = self.chat or (chat and self.system is not None)
+            record: Record = one.as_messages() if wrapped else one
             facts = {"facts": record.facts, "asked": {"template": dict(record.template)}}
             found.append(Item(str(number), record.prompt, facts))
         return found

@@ -20,6 +20,7 @@ from onestage.data._row_error import RowError
 from onestage.data.packing import pack
 from onestage.data.raw import RawRow
 from onestage.data.rows import arguments_of
+from onestage.data.sharegpt import with_system
 from onestage.data.tokenize import whole_ids
 from onestage.data.trees import TokenPath
 from onestage.rollout.rewards import Failure
@@ -31,7 +32,8 @@ from onestage.stats import Estimate, Weighted
 @dataclass(frozen=True)
 class Text(Suite):
     path: str | None = None
-    """Rows with `text`, or `messages`, which go through the chat template."""
+    """Rows with `text`, read as it stands, or `messages` (and `system`), which go through the chat
+    template."""
     max_length: int = 1024
     """Tokens that are read at once."""
 
@@ -51,6 +53,15 @@ class Text(Suite):
             if isinstance(text, str) and text:
                 found.append(Item(str(number), text))
             elif isinstance(messages, list) and messages:
+                if self.chat is False:
+                    raise ValueError(
+                        f"the suite text: {row.where} has messages, which are read through the chat "
+                        "template: leave chat: false (--raw) out, or give rows with `text`"
+                    )
+                try:
+                    messages = with_system(tuple(messages), row.columns.get("system"), "messages")
+                except RowError as error:
+                    raise ValueError(f"the suite text: {row.where}: {error}") from error
                 template = _template(row)
                 asked = {"asked": {"template": template}} if template else {}
                 found.append(Item(str(number), tuple(messages), asked))
