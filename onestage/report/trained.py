@@ -78,6 +78,9 @@ class Trained:
         measured of that (what an earlier stage measured is of another model)."""
         kept = self._kept_step
         piece = self.pieces(key)[-1] if self.parts else []
+        averaged = self.pieces(f"average_{key}")[-1] if self.parts else []
+        if kept is None and averaged and piece and averaged[-1][0] == piece[-1][0]:
+            piece = averaged  # which is what the run has saved
         told = [value for step, value in piece if kept is None or step <= kept]
         if not told:
             return None

@@ -202,14 +202,12 @@ class RunFolder:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line of metrics. Numbers that are not finite are written as null."""
-        clean = {key: _clean(value) for key, value in line.items()}
         with writing(self.metrics), self.metrics.open("a") as file:
-            file.write(json.dumps(clean) + "\n")
+            file.write(json.dumps(clean(line)) + "\n")
 
     def certify(self, found: Sequence[Mapping[str, Any]]) -> None:
         """Write what became of the bounds on forgetting."""
-        clean = [{key: _clean(value) for key, value in one.items()} for one in found]
-        write_json(self.folder / "keep.json", clean)
+        write_json(self.folder / "keep.json", [clean(one) for one in found])
 
     def kept_items(self, name: str, content: Mapping[str, Any]) -> None:
         """Write what a bound on a suite compares with."""
@@ -264,6 +262,11 @@ class RunFolder:
 def _prefix(file: Path, size: int | None = None) -> tuple[int, str]:
     content = file.read_bytes()[:size]
     return len(content), hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def clean(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line as it is written: numbers that are not finite are None."""
+    return {key: _clean(value) for key, value in line.items()}
 
 
 def _clean(value: Any) -> Any:

@@ -50,6 +50,21 @@ class Asked:
     start: dict[str, Scores] = field(default_factory=dict)
     """What the answers of the start model are worth, by item."""
 
+    @property
+    def digest(self) -> str:
+        """Of what is asked, and how."""
+        return suites.digest(self.suite, self.items)
+
+    def restore(self, state: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> bool:
+        """Go on from what a checkpoint says and `evaluations.jsonl` holds; whether it asks the same.
+        What its start model answered to other items is not compared with."""
+        self.count, self.each, *most = state["sizes"].get(self.name, (1, 0.0))
+        self.most = most[0] if most else None
+        # A checkpoint of an earlier version does not say what it asked.
+        same = state.get("digests", {}).get(self.name, self.digest) == self.digest
+        self.start = scores_at(0, self.name, lines) if same else {}
+        return bool(same)
+
 
 def made(section: Evaluate) -> dict[str, Suite]:
     """The suites by name. Raises `RecipeError` for what is unknown or cannot be had."""

@@ -65,6 +65,7 @@ class Benchmarks:
         for note, count in noted(subject.tokenizer, texts).items():
             run.say(f"evaluate.prompts: of {count} of {len(texts)}: {note}")
         self.prompts = Prompts(self.asker, texts, section.max_completion_length) if texts else None
+        self._decides = True  # the number that is to: whether it has always been one
         self._since = self.clock()
         self._aside = 0.0
         """Of the seconds since, those that are counted otherwise."""
@@ -151,9 +152,16 @@ class Benchmarks:
 
     def _look(self) -> dict[str, float]:
         """Ask, if there is time, and settle when next."""
-        asked = [one for one in self.asked if one.count]
-        if not (asked or self.prompts):
+        if not (self.prompts or any(one.count for one in self.asked)):
             return {}
+        average = self.run.average
+        if average is None or not average.mean or self.keeps:
+            return self._look_at_it()
+        with average.in_place():  # which is what will be saved
+            return self._look_at_it()
+
+    def _look_at_it(self) -> dict[str, float]:
+        asked = [one for one in self.asked if one.count]
         self._settle_pace()
         found: dict[str, float] = {}
         began = self.clock()
@@ -192,7 +200,14 @@ class Benchmarks:
         not been for long."""
         best = self.best
         value = found.get(best.key) if best else None
-        if best is None or value is None or math.isnan(value):
+        if best is None or value is None:
+            return False
+        if math.isnan(value):
+            if self._decides:
+                self.run.say(
+                    f"evaluate.best: {best.key} is no number, and decides nothing while it is"
+                )
+            self._decides = False
             return False
         if best.judge(self.run.step, value, self.latest.get(best.name, {})):
             return True
@@ -300,9 +315,10 @@ class Benchmarks:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; the start model's scores lie in `evaluations.jsonl`."""
-        told = {"next": self.next, "count": self.count, "left_out": self.left_out}
+        told: dict[str, Any] = {"next": self.next, "count": self.count, "left_out": self.left_out}
         best = self.best.state() if self.best else {}
         sizes = {one.name: [one.count, one.each, one.most] for one in self.asked}
+        told["digests"] = {one.name: one.digest for one in self.asked}
         shown = [self.prompts.most, self.prompts.took] if self.prompts else []
         return {"pace": self.pace.state(), **told, **best, "sizes": sizes, "prompts": shown}
 
@@ -315,12 +331,16 @@ class Benchmarks:
             setattr(self, name, state[name])
         if self.prompts and state.get("prompts"):
             self.prompts.most, self.prompts.took = state["prompts"]
-        for one in self.asked:
-            one.count, one.each, *most = state["sizes"].get(one.name, (1, 0.0))
-            one.most = most[0] if most else None
-            one.start = scores_at(0, one.name, kept)
-        if self.best:
+        others = [one.name for one in self.asked if not one.restore(state, kept)]
+        for name in others:
+            self.run.say(
+                f"evaluate: {name} asks other items than before, or otherwise: no change from the start "
+                "model is told from now on"
+            )
+        if self.best and self.best.name not in others:
             self.best.restore(state)
+            patience = self.section.patience
+            self.run.enough |= patience is not None and self.best.waited >= patience
             if self.best.step is None and state.get("best_step") is not None:
                 before = f"{state['best_of']}, by which step {state['best_step']} was"
                 self.run.say(

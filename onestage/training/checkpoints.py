@@ -72,6 +72,7 @@ def save(run: Run, *, best: bool = False, beside: Mapping[str, Any] | None = Non
         "fingerprint": run.loaded.fingerprint,
         "reference": run.compared.fingerprint,
         "data": run.data.contents(),
+        "watched": run.data.watched(),
         "portions": {name: len(one.stores) for name, one in run.data.arriving.items()},
         "ended": [name for name, one in run.data.arriving.items() if one.ended],
         "feeds": run.feeds.state() | (run.answers.state() if run.answers else {}),
@@ -216,10 +217,10 @@ def folder_of(out: Path) -> Path:
     return out / "checkpoints"
 
 
-def copy_best(out: Path, folder: Path) -> None:
-    """The model of the best checkpoint as a folder of its own."""
+def copy_of(out: Path, step: int, folder: Path) -> None:
+    """The model of a step's checkpoint as a folder of its own."""
     with whole_folder(folder) as draft:
-        shutil.copytree(folder_of(out) / "best" / "model", draft, dirs_exist_ok=True)
+        shutil.copytree(Checkpoints(out).of(step) / "model", draft, dirs_exist_ok=True)
 
 
 class Checkpoints:

@@ -7,6 +7,7 @@ checkpoint is the best. Who goes on from there, or was killed between the two, m
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from onestage.training.checkpoints import Checkpoints, save
 
 if TYPE_CHECKING:
+    from onestage.training.best import Best
     from onestage.training.keeping import Keeper
     from onestage.training.run import Run
 
@@ -34,6 +36,7 @@ def finish(run: Run, keeper: Keeper) -> dict[str, float]:
 def go_back(run: Run, progress: Mapping[str, Any]) -> None:
     """A run goes on from what a checkpoint says: where its step was the last one of a run under bounds,
     it is measured again, and the best checkpoint is the one that was so before."""
+    _tell_watched(run, progress)
     run.unmeasured = BEST in progress
     if run.unmeasured and run.folder:
         kept, name = Checkpoints(run.out), progress[BEST]
@@ -41,6 +44,33 @@ def go_back(run: Run, progress: Mapping[str, Any]) -> None:
             (kept.folder / "best").unlink(missing_ok=True)
         elif (kept.folder / name).is_dir():
             kept.link("best", kept.folder / name)
+    if run.benchmarks and run.benchmarks.best:
+        _point_at_best(run, run.benchmarks.best)
+
+
+def _tell_watched(run: Run, progress: Mapping[str, Any]) -> None:
+    """Other held-out rows or texts than before are allowed, and said: what was measured on those before
+    does not compare, so no model is the best by them yet."""
+    was, now = progress.get("watched"), run.data.watched()
+    if was is None:  # a checkpoint of an earlier version
+        return
+    for what in sorted(was | now):
+        if was.get(what) != now.get(what):
+            run.say(f"changed since: {what}: what was measured before is of others")
+    if any(was.get(what) != now.get(what) for what in was | now if what.startswith("held-out")):
+        run.best = math.inf
+        best = run.benchmarks.best if run.benchmarks else None
+        if best and best.suite is None:
+            best.value, best.step, best.waited = None, None, 0
+
+
+def _point_at_best(run: Run, best: Best) -> None:
+    """The link goes by what the checkpoint says: a run that was killed may have moved it since."""
+    if best.step is None or not run.folder:
+        return
+    kept = Checkpoints(run.out)
+    if (kept.of(best.step) / "model").is_dir():
+        kept.link("best", kept.of(best.step))
 
 
 def mark_best(run: Run) -> None:

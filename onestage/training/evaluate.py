@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onestage.data.encoded import Encoded
@@ -17,8 +17,9 @@ CHUNK = 256
 """Records packed at once."""
 
 
-def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
-    """Means over all records: `eval/loss` as training would weigh it, and by stream and kind.
+def evaluate(run: Run, records: Sequence[Encoded], share: Mapping[str, float]) -> dict[str, float]:
+    """Means over all records: `eval/loss` with the terms weighed by `share` (NaN where no held-out row
+    has a loss that is weighed), and by stream and kind.
 
     Processes share the work; every one returns the same numbers. Training state is untouched.
     """
@@ -37,11 +38,11 @@ def evaluate(run: Run, records: Sequence[Encoded]) -> dict[str, float]:
                 for name, loss in losses.items():
                     terms.add([loss], [name] * len(part))
     tally, terms = _gathered(run, tally), _gathered(run, terms)
-    share = run.schedule.share
     means = _losses(terms)
     # Terms without held-out rows are left out, and the others weigh more for it.
     weight = sum(share[name] for name in means)
-    overall = sum(share[name] * value for name, value in means.items()) / (weight or 1.0)
+    overall = sum(share[name] * value for name, value in means.items())
+    overall = overall / weight if weight else math.nan
     by_stream = Tally()
     for (group, what), value in tally.sums.items():
         if what == "loss":

@@ -38,12 +38,14 @@ class Monitor:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._told = False
+        # As given: with weights that a guard has raised, losses would be of another mean than before.
+        self.share = dict(run.schedule.share)
         self.held_out = list(chain.from_iterable(run.data.held_out.values()))
         self.best = dict(run.optimum.given) if run.optimum else {}
         self._prober = _make_prober(run.probe, run, self.held_out) if run.probe else None
         for guard in run.guards:
             check(guard, self._prober.names() if self._prober else [], run.schedule)
-        self._evaluated = evaluate(run, self.held_out) if self.best else {}
+        self._evaluated = evaluate(run, self.held_out, self.share) if self.best else {}
         """What was evaluated before the first step, where an f* is known."""
         self.start = self._standing() if self.best else {}
         """Losses of the terms then."""
@@ -67,11 +69,11 @@ class Monitor:
 
     def evaluate(self) -> dict[str, float]:
         """Held-out losses of the last iterate, and of the average where one is kept; gaps."""
-        found = evaluate(self.run, self.held_out)
+        found = evaluate(self.run, self.held_out, self.share)
         self._tell_missing(_of_terms(found))
         if self.run.average and self.run.average.mean:
             with self.run.average.in_place():
-                averaged = evaluate(self.run, self.held_out)
+                averaged = evaluate(self.run, self.held_out, self.share)
             found |= {f"average_{name}": value for name, value in averaged.items()}
         return found | self._tradeoff(_of_terms(found))
 

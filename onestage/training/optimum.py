@@ -22,7 +22,7 @@ from accelerate.utils import broadcast_object_list
 from onestage import models
 from onestage.config import RecipeError
 from onestage.data import kept
-from onestage.runfolder import Say, digest_of, read_json, read_metrics, write_json
+from onestage.runfolder import Say, digest_of, json_lines, read_json, write_json
 from onestage.runfolder.seal import damage
 from onestage.training.build import Draft
 from onestage.training.plan import alone
@@ -38,6 +38,8 @@ UNASKED: dict[str, Any] = {
     **{"evaluate": True, "verdict": True},
 }
 """What bears on no loss; the data are known by what they were encoded to."""
+DONE = {"name", "weight", "per_step", "reward", "hint", "feedback"}
+"""What a stream says of what becomes of its rows."""
 Go = Callable[[Recipe, Path], Path]
 """Carries a recipe out in a folder, and returns where the model lies."""
 
@@ -65,9 +67,17 @@ def _measured(draft: Draft, term: str, steps: int, go: Go, say: Say) -> tuple[fl
     single = alone(draft.recipe, term, list(draft.planned.schedule.weights), steps)
     given = single.model_dump(mode="json", exclude=UNASKED)
     stores = [store.folder.name for store in draft.stores.trained_and_evaluated()]
-    parts = [stream.model_dump(include={"name", "weight", "per_step"}) for stream in single.data]
+    # What rows were encoded to is in the names of their stores.
+    parts = [stream.model_dump(mode="json", include=DONE) for stream in single.data]
     named = (single.model.name, models.adapter_base(single.model), single.reference)
-    content = [given, stores, parts, [digest_of_model(name) for name in named], term]
+    content = [
+        given,
+        stores,
+        parts,
+        [digest_of_model(name) for name in named],
+        term,
+        draft.plugins(),
+    ]
     folder = draft.cache / "optimum" / digest_of(content)
     main = PartialState().is_main_process
     # Of runs that ask at once, one measures and the others wait. Each measures in a folder of its own,
@@ -122,7 +132,11 @@ def digest_of_model(name: str | None) -> str:
 
 def _lowest(folder: Path, term: str) -> tuple[float, float]:
     """Lowest held-out loss (training loss where there are no such rows) and lowest training loss."""
-    lines = read_metrics(folder)
+    lines, damaged = json_lines(folder / "metrics.jsonl")
+    if damaged:  # the lowest may be among them
+        raise RecipeError(
+            f"optimum: the run of {term} alone in {folder} has damaged metrics ({damaged} of its lines)"
+        )
     losses = [line["loss"] for line in lines if "loss" in line]
     held_out = [line[f"eval/terms/{term}"] for line in lines if f"eval/terms/{term}" in line]
     if not losses or any(loss is None for loss in losses + held_out):

@@ -258,7 +258,8 @@ def compared_with(
 def average_of(train: Train, policy: Policy, masters: Masters, steps: int) -> Average | None:
     if train.average == "none":
         return None
-    start = round(train.average_start * steps) if train.average == "tail" else 0
+    # At least the last step is averaged.
+    start = min(round(train.average_start * steps), steps - 1) if train.average == "tail" else 0
     return Average(policy, masters, train.average, decay=train.average_decay, start=start)
 
 

@@ -240,6 +240,8 @@ class _Stages:
             self.say(f"stage {number} of {len(self.runs)}, {stage.name}")
             if resume and (stage.folder / "model").is_dir():
                 self.say("done before")
+                if stage.recipe.keep and not (stage.folder / "keep.json").is_file():
+                    self.say("its bounds have no certificate: it was interrupted before that")
                 continue
             first = kept if number == 1 else None
             if first and first.take(stage.folder, self.say):

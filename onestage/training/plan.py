@@ -232,6 +232,7 @@ def alone(recipe: Recipe, term: str, terms: Sequence[str], steps: int) -> Recipe
     train: dict[str, Any] = {
         "max_steps": steps,
         "num_train_epochs": None,
+        **{"max_tokens": None, "delta_l1": 0.0},  # of the run that asks
         "eval_steps": every if held_out else None,
         "logging_steps": every,
         **{"save_steps": None, "average": "none", "report_to": [], "callbacks": []},

@@ -59,6 +59,12 @@ class Data:
         whole = {name: store.folder.name for name, store in self.train.items()}
         return whole | {name: portions.content for name, portions in self.arriving.items()}
 
+    def watched(self) -> dict[str, str]:
+        """What nobody trains on was encoded from: held-out rows, and text that is to be kept."""
+        told = {f"held-out rows of {name}": one for name, one in self.held_out.items()}
+        told |= {f"text that is watched ({name})": one for name, one in self.retention.items()}
+        return {what: store.folder.name for what, store in told.items()}
+
     def trained_and_evaluated(self) -> list[Store]:
         return [*self.train.values(), *self.held_out.values()]
 

@@ -30,7 +30,7 @@ from onestage.models.save import save_model
 from onestage.models.sharding import gathered
 from onestage.rollout.stock import TRIED as ANSWERED
 from onestage.rollout.stock import Stock
-from onestage.runfolder import RunFolder, Say, digest_of
+from onestage.runfolder import RunFolder, Say, clean, digest_of
 from onestage.runfolder.disk import require_room
 from onestage.schedules import Schedule
 from onestage.training import checkpoints, heads, loop
@@ -221,6 +221,7 @@ class Run:
         """Write a line of metrics, and tell everybody who looks on."""
         if self.folder is None:
             return
+        line = clean(line)  # once, so that all are told the same
         self.folder.log(line)
         self.folder.samples(line["step"], self.answers.examples() if self.answers else [])
         for callback in self.callbacks:
@@ -228,14 +229,20 @@ class Run:
 
     def _save_model(self, folder: Path) -> None:
         best = self.benchmarks.best_step if self.benchmarks else None
-        if best not in (None, self.step):
+        if (
+            best not in (None, self.step)
+            and not checkpoints.Checkpoints(self.out).of(best).is_dir()
+        ):
+            self.say(f"the checkpoint of step {best}, the best, is gone; model/ is the last one's")
+            best = self.step
+        if best is not None and best != self.step:
             self._save_as_it_stands(folder.with_name("model_last"))
             if self.folder:
-                checkpoints.copy_best(self.out, folder)
+                checkpoints.copy_of(self.out, best, folder)
             self.say(
                 f"model/ is that of step {best}, the best; model_last/ that of step {self.step}"
             )
-        elif self.average and self.average.mean:
+        elif self.average and self.average.mean and best is None:
             self._save_as_it_stands(folder.with_name("model_last"))
             with self.average.in_place():
                 self._save_as_it_stands(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -386,3 +387,58 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_loaded(
     with pytest.raises((RecipeError, ValueError, OSError), match=message):
         train(told, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_where_an_average_is_saved_it_is_what_is_asked(
+    recipe_of: Make, tmp_path: Path, by_clock: By
+) -> None:
+    """Each answer is worth the sum of the first weights at the moment, and .01 on the mean of three."""
+    by_clock(1.0)
+    told = recipe_of("demonstration", objective="sft", train__max_steps=6, train__average="tail")
+    told["train"]["learning_rate"] = 0.05
+    told["evaluate"] = {"suites": [{"name": SLOW, "seconds": 0, "size": 3}], "steps": 3}
+    told["evaluate"] |= {"share": 0.95}
+    out = tmp_path / "run"
+    train(told, out)
+    name = "model.embed_tokens.weight"
+    saved, last = (float(weights(out / where)[name].sum()) for where in ("model", "model_last"))
+    assert abs(saved - last) > 0.01
+    assert series(out, "suite/small_suites/mean")[-1] == (6, pytest.approx(saved + 0.01, abs=1e-4))
+
+
+def test_other_items_than_before_are_not_compared(
+    recipe_of: Make, tmp_path: Path, by_clock: By
+) -> None:
+    by_clock(1.0)
+
+    class Stop(Callback):
+        def step(self, run: Any, loss: float) -> None:
+            run.stop = run.step == 3
+
+    told = recipe_of("demonstration", objective="sft", train__max_steps=6)
+    for size, how in ((5, {"callbacks": [Stop()]}), (6, {"resume": True})):
+        asked = {"suites": [{"name": SLOW, "seconds": 0, "size": size}], "steps": 2, "share": 0.95}
+        said = train(told | {"evaluate": asked | {"best": "small_suites"}}, tmp_path / "run", **how)
+    assert any("small_suites asks other items than before" in line for line in said)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").open()]
+    assert ["change" in line["metrics"]["mean"] for line in lines] == [False, True, False, False]
+
+
+def test_a_best_checkpoint_that_is_gone_is_said(
+    recipe_of: Make, tmp_path: Path, by_clock: By
+) -> None:
+    by_clock(1.0)
+    small_suites.SCRIPT[:] = [1, 5, 4, 2]
+
+    class Lose(Callback):
+        def step(self, run: Any, loss: float) -> None:
+            if run.step == 6:
+                shutil.rmtree(out / "checkpoints" / "step-000002")
+
+    told = recipe_of("demonstration", objective="sft", train__max_steps=6)
+    told["evaluate"] = {"suites": [SCRIPTED], "best": "small_suites", "steps": 2, "share": 0.9}
+    out = tmp_path / "run"
+    said: list[str] = []
+    carry_out(parse_recipe(told), out, say=said.append, self_check=False, callbacks=[Lose()])
+    assert "the checkpoint of step 2, the best, is gone; model/ is the last one's" in said
+    assert (out / "model" / "model.safetensors").is_file()

@@ -17,6 +17,7 @@ from support.tiny import tiny_llama, token_path, write_recipe, write_rows
 
 from onestage.config import RecipeError
 from onestage.data.packing import pack, pack_records
+from onestage.data.stream import Stream
 from onestage.models.divergence import Anchor
 from onestage.models.policy import Fit, Policy
 from onestage.runfolder import read_metrics
@@ -24,8 +25,9 @@ from onestage.schedules import make
 from onestage.training.build import Draft, build
 from onestage.training.forward import row_loss
 from onestage.training.monitor import Guarded, act
-from onestage.training.optimum import complete
+from onestage.training.optimum import DONE, _lowest, complete
 from onestage.training.pipeline import carry_out
+from onestage.training.plan import alone
 from onestage.training.recipe import Guard, parse_recipe
 
 Make = Callable[..., dict[str, Any]]
@@ -395,3 +397,27 @@ def test_two_processes_measure_what_one_does(probed: Make, tmp_path: Path) -> No
         for key in left:
             if key != "tokens_per_second":
                 assert right[key] == pytest.approx(left[key], rel=5e-3, abs=5e-4), key
+
+
+def test_f_star_is_of_what_is_judged_and_how(probed: Make) -> None:
+    """Another reward, hint or choice of answers is another f*; and the budget of the run that asks is
+    not that of the short one."""
+    stream = {"name": "asked", "kind": "check", "path": "asked.jsonl", "reward": "match"}
+    changed = ({"reward": "gsm8k"}, {"hint": "uniform"}, {"feedback": "pair"}, {"weight": 2})
+    told = [
+        Stream(**{**stream, **change}).model_dump(mode="json", include=DONE)
+        for change in ({}, {"path": "elsewhere.jsonl"}, *changed)
+    ]
+    assert told[0] == told[1]
+    assert all(one != told[0] for one in told[2:])
+    recipe = probed()
+    recipe["train"] = {**recipe["train"], "max_tokens": 100_000, "delta_l1": 0.1}
+    short = alone(parse_recipe(recipe), "sft", ["sft", "dpo"], 5).train
+    assert (short.max_steps, short.max_tokens, short.delta_l1) == (5, None, 0.0)
+
+
+def test_damaged_metrics_make_no_f_star(tmp_path: Path) -> None:
+    lines = ['{"step": 1, "loss": 2.0}', '{"step": 2, "lo']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match=r"damaged metrics \(1 of its lines\)"):
+        _lowest(tmp_path, "sft")

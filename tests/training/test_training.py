@@ -37,7 +37,7 @@ def quiet(line: str) -> None:
 
 
 def go(recipe: dict[str, Any], out: Path, **options: Any) -> list[dict[str, Any]]:
-    carry_out(parse_recipe(recipe), out, say=quiet, **options)
+    carry_out(parse_recipe(recipe), out, **{"say": quiet, **options})
     return read_metrics(out)
 
 
@@ -506,3 +506,39 @@ def test_a_base_of_four_bits_learns_the_same_with_evaluations_between(
     moved = {name: bool(one.any()) for name, one in saved.items() if "lora_B" in name}
     assert len(moved) == 14
     assert all(moved.values()), moved
+
+
+def test_other_held_out_rows_than_before_are_said(recipe_of: Make, tmp_path: Path) -> None:
+    recipe = recipe_of("demonstration", objective="sft", train__max_steps=4, train__eval_steps=1)
+    row = {"prompt": "what is", "completion": " the sea"}
+    for number, how in enumerate(({"callbacks": [StopAt(2)]}, {"resume": True})):
+        file = write_rows(tmp_path / "held.jsonl", [row] * (number + 1))
+        recipe["data"][0]["eval_path"] = str(file)
+        said: list[str] = []
+        go(recipe, tmp_path / "out", say=said.append, **how)
+    told = "changed since: held-out rows of demonstrations: what was measured before is of others"
+    assert told in said
+
+
+def test_a_loss_of_nothing_is_no_number(recipe_of: Make, tmp_path: Path) -> None:
+    """Held-out rows of a term that weighs nothing are no loss of 0; those who look on are told None."""
+    recipe = recipe_of("demonstration", "pair", train__max_steps=2, train__eval_steps=1)
+    recipe["objective"] = {"demonstration": "sft", "pair": "dpo"}
+    recipe["schedule"] = {"name": "mix", "weights": {"sft": 1.0, "dpo": 0.0}}
+    recipe["data"][1]["eval_path"] = recipe["data"][1]["path"]
+    seen: list[Any] = []
+
+    class Look(Callback):
+        def metrics(self, line: Any) -> None:
+            seen.extend([line["eval/loss"]] if "eval/loss" in line else [])
+
+    lines = go(recipe, tmp_path / "out", callbacks=[Look()])
+    assert [line["eval/loss"] for line in lines if "eval/loss" in line] == [None, None]
+    assert seen == [None, None]
+
+
+def test_an_average_of_the_tail_has_at_least_the_last_step(recipe_of: Make, tmp_path: Path) -> None:
+    recipe = recipe_of("demonstration", objective="sft", train__max_steps=3, train__average="tail")
+    recipe["train"]["average_start"] = 0.9
+    go(recipe, tmp_path / "out")
+    assert same(tmp_path / "out" / "model", tmp_path / "out" / "model_last")
