@@ -196,7 +196,7 @@ class _Conversion:
         form = None
         try:
             form = self._form(raw)
-            told = _Looked(_renamed(raw.columns, self.stream))
+            told = _Looked(_renamed(raw.columns, self.stream) if form else raw.columns)
             made = form.rows(told) if form else self._long(raw)
             stream = self._stream(form)
             number = -1

@@ -200,14 +200,17 @@ class RunFolder:
     def data(self, table: Any) -> None:
         write_json(self.folder / "data.json", table)
 
-    def log(self, line: Mapping[str, Any]) -> None:
-        """Append a line of metrics. Numbers that are not finite are written as null."""
+    def log(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """Append a line of metrics, and return it as it was written: numbers that are not finite are
+        None."""
+        clean = _clean_line(line)
         with writing(self.metrics), self.metrics.open("a") as file:
-            file.write(json.dumps(clean(line)) + "\n")
+            file.write(json.dumps(clean) + "\n")
+        return clean
 
     def certify(self, found: Sequence[Mapping[str, Any]]) -> None:
         """Write what became of the bounds on forgetting."""
-        write_json(self.folder / "keep.json", [clean(one) for one in found])
+        write_json(self.folder / "keep.json", [_clean_line(one) for one in found])
 
     def kept_items(self, name: str, content: Mapping[str, Any]) -> None:
         """Write what a bound on a suite compares with."""
@@ -264,8 +267,7 @@ def _prefix(file: Path, size: int | None = None) -> tuple[int, str]:
     return len(content), hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def clean(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line as it is written: numbers that are not finite are None."""
+def _clean_line(line: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _clean(value) for key, value in line.items()}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from onestage.config import RecipeError, nearest
@@ -50,9 +51,9 @@ class Asked:
     start: dict[str, Scores] = field(default_factory=dict)
     """What the answers of the start model are worth, by item."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Of what is asked, and how."""
+        """Of what is asked, and how. Every checkpoint tells it."""
         return suites.digest(self.suite, self.items)
 
     def restore(self, state: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> bool:

@@ -54,10 +54,10 @@ def _tell_watched(run: Run, progress: Mapping[str, Any]) -> None:
     was, now = progress.get("watched"), run.data.watched()
     if was is None:  # a checkpoint of an earlier version
         return
-    for what in sorted(was | now):
-        if was.get(what) != now.get(what):
-            run.say(f"changed since: {what}: what was measured before is of others")
-    if any(was.get(what) != now.get(what) for what in was | now if what.startswith("held-out")):
+    changed = [what for what in sorted(was | now) if was.get(what) != now.get(what)]
+    for what in changed:
+        run.say(f"changed since: {what}: what was measured before is of others")
+    if any(what.startswith("held-out") for what in changed):
         run.best = math.inf
         best = run.benchmarks.best if run.benchmarks else None
         if best and best.suite is None:

@@ -30,7 +30,7 @@ from onestage.models.save import save_model
 from onestage.models.sharding import gathered
 from onestage.rollout.stock import TRIED as ANSWERED
 from onestage.rollout.stock import Stock
-from onestage.runfolder import RunFolder, Say, clean, digest_of
+from onestage.runfolder import RunFolder, Say, digest_of
 from onestage.runfolder.disk import require_room
 from onestage.schedules import Schedule
 from onestage.training import checkpoints, heads, loop
@@ -221,8 +221,7 @@ class Run:
         """Write a line of metrics, and tell everybody who looks on."""
         if self.folder is None:
             return
-        line = clean(line)  # once, so that all are told the same
-        self.folder.log(line)
+        line = self.folder.log(line)  # as it was written, so that all are told the same
         self.folder.samples(line["step"], self.answers.examples() if self.answers else [])
         for callback in self.callbacks:
             callback.metrics(line)

@@ -32,16 +32,15 @@ def factors(text: str) -> str:
     """The text with a sign between letters that are factors; words and units stay."""
 
     def written(found: re.Match[str]) -> str:
-        run = found[1]
-        if run is None or not _product(run, text[: found.start()], text[found.end() :]):
+        run, after = found[1], text[found.end() :]
+        if run is None or not _product(run, text[: found.start()], after):
             return found[0]
-        return "{" + " \\cdot ".join(run) + "}" if text[found.end() :][:1] != "^" else _raised(run)
+        product = " \\cdot ".join(run)
+        return (
+            product if after.startswith("^") else f"{{{product}}}"
+        )  # ab^2: only the last is raised
 
     return _RUN.sub(written, text)
-
-
-def _raised(run: str) -> str:
-    return " \\cdot ".join(run)  # ab^2: only the last is
 
 
 def _product(run: str, before: str, after: str) -> bool:
