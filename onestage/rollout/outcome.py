@@ -59,6 +59,12 @@ class Report:
     gap: float = 0.0
     """Largest mean distance (nats a token) of an engine's log-probabilities from the policy's."""
 
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Report:
+        """Of its fields as a JSON file holds them."""
+        counters = {name: Counter(state[name]) for name in ("sums", "counts") if name in state}
+        return cls(**{**state, **counters})
+
     def add(self, outcomes: Iterable[Outcome], hinted: Mapping[str, bool]) -> None:
         """`hinted`: the streams whose rule gives hints."""
         for one in outcomes:

@@ -16,6 +16,7 @@ from onestage.data.feeds import Walk
 from onestage.data.mixture import Reuse
 from onestage.data.trees import TokenPath
 from onestage.rollout.answer import Answering
+from onestage.rollout.outcome import Report
 from onestage.rollout.problems import spent
 
 Key = tuple[str, int]
@@ -65,6 +66,14 @@ class Stock:
     def report(self) -> dict[str, float]:
         """What was measured while sampling since the last report, and what rewards have cost."""
         return self.answering.report.tell() | spent(self.answering.problems)
+
+    def unreported(self) -> dict[str, Any]:
+        """What the next report will tell, as plain data for a checkpoint."""
+        return dict(vars(self.answering.report))
+
+    def report_on(self, state: Mapping[str, Any]) -> None:
+        """Put back what `unreported` gave."""
+        self.answering.report = Report.restored(state)
 
     def examples(self) -> list[Mapping[str, Any]]:
         """Some problems, completions and rewards since the last time, to be shown."""

@@ -5,7 +5,7 @@ learning-rate schedule, masters of weights; of a run in parts, their tensors are
 rank writes its own of: `shards`), `progress.json` (step, cursors, objectives' states), and
 `files.json` with the size and digest of each file, by which a damaged checkpoint is known. Of stacked
 adapters `model/` holds the sum, and `trained.safetensors` the one that is trained. The links `last` and
-`best` point to two of them.
+`best` point to two of them (`best` of a run that was drawn back at its end to `end/`, its model alone).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from onestage.runfolder.disk import whole_folder
 from onestage.runfolder.seal import damage, seal
 from onestage.training import shards
 from onestage.training.optimizer import go_on
+from onestage.training.same_run import CheckpointError, require_same_run
 from onestage.training.saving import still
 
 if TYPE_CHECKING:
@@ -46,11 +47,6 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"step-\d+")
 """Of a checkpoint: at least six digits, and as many as its step has."""
-UNNAMED = "store"
-
-
-class CheckpointError(ValueError):
-    """No checkpoint, or one that is damaged or belongs to another run."""
 
 
 def save(run: Run, *, best: bool = False, beside: Mapping[str, Any] | None = None) -> None:
@@ -62,6 +58,7 @@ def save(run: Run, *, best: bool = False, beside: Mapping[str, Any] | None = Non
     aside = run.options.async_save
     weights: Weights | None = gathered(run.policy)
     parts = None if weights is None else partial(shards.write, run)
+    unlogged = run.window.state()
     if run.folder is None:
         written = parts(None) if parts else None
         if aside and written:
@@ -82,6 +79,8 @@ def save(run: Run, *, best: bool = False, beside: Mapping[str, Any] | None = Non
         "tokens": run.tokens,
         "best": run.best if math.isfinite(run.best) else None,
         "logged": run.folder.logged(),
+        "unlogged": unlogged,
+        "sampled": run.answers.unreported() if run.answers else {},
         **(beside or {}),
     }
     if run.data.arriving:
@@ -134,8 +133,7 @@ def resume(run: Run) -> Mapping[str, Any]:
         if name in run.data.arriving:
             # Of a source that had ended one more is asked for: what has grown since is another.
             run.data.arriving[name].reach(count + (name in progress.get("ended", ())))
-    _require_same_run(newest, progress, run)
-    _require_fitting(newest, progress, run)
+    require_same_run(newest, progress, run)
     training = read(run, newest)
     run.masters.restore(training.get("masters", {}))
     try:
@@ -147,6 +145,7 @@ def resume(run: Run) -> Mapping[str, Any]:
     run.feeds.restore(progress["feeds"])
     if run.answers:
         run.answers.restore(progress["feeds"], training.get("waiting", []))
+        run.answers.report_on(progress.get("sampled", {}))
     if run.policy.value_head is not None and "value_head" in training and not run.policy.sharded:
         run.policy.value_head.load_state_dict(training["value_head"])
     run.schedule.restore(progress["schedule"])
@@ -154,6 +153,7 @@ def resume(run: Run) -> Mapping[str, Any]:
     if run.average:
         run.average.restore(training["average"])
     run.terms.state.update(progress["state"])
+    run.window.restore(progress.get("unlogged", []), main=run.folder is not None)
     run.step, run.tokens = progress["step"], progress["tokens"]
     run.best = math.inf if progress["best"] is None else progress["best"]
     if run.folder:
@@ -170,46 +170,6 @@ def resume(run: Run) -> Mapping[str, Any]:
     for line in run.changes.lines():
         run.say(f"changed since: {line}")
     return progress
-
-
-def _require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -> None:
-    if progress["fingerprint"] != run.loaded.fingerprint:
-        raise CheckpointError(
-            f"checkpoint {checkpoint} is of a run that started from model {progress['fingerprint']}, "
-            f"but the recipe's model is {run.loaded.fingerprint}"
-        )
-    changes, reference = run.changes, (progress["reference"], run.compared.fingerprint)
-    if changes.notes("reference", *reference):
-        raise CheckpointError(
-            f"checkpoint {checkpoint} is of a run whose reference was {reference[0]}, but the recipe's "
-            f"is {reference[1]}; put it back, or go on with it: --resume --allow-changed reference"
-        )
-    now = run.data.contents()
-    # Rows that only pass by were called UNNAMED by earlier versions.
-    was = {k: now.get(k) if name == UNNAMED else name for k, name in progress["data"].items()}
-    other = [k for k in sorted(was | now) if changes.notes(f"data.{k}", was.get(k), now.get(k))]
-    if other:
-        allowing = " ".join(f"--allow-changed data.{name}" for name in other)
-        raise CheckpointError(
-            f"checkpoint {checkpoint} was made with other data: {other} differ in content, limits or "
-            f"tokenizer; put them back, or go on with what is there now: --resume {allowing}"
-        )
-
-
-def _require_fitting(checkpoint: Path, progress: Mapping[str, Any], run: Run) -> None:
-    """Raise `CheckpointError` where what was allowed to change has another shape of state."""
-    feeds = run.feeds.state() | (run.answers.state() if run.answers else {})
-    kept = {
-        "terms": (set(progress["state"]), set(run.terms.state)),
-        "sources of answers": (set(progress["feeds"]), set(feeds)),
-        "schedule's memory": (set(progress["schedule"]), set(run.schedule.state())),
-    }
-    for what, (was, now) in kept.items() if run.changes.keys else ():
-        if was != now:
-            raise CheckpointError(
-                f"checkpoint {checkpoint} does not fit the recipe: its {what} {sorted(was)} would "
-                f"become {sorted(now)}; choose another --out, and start from {checkpoint / 'model'}"
-            )
 
 
 def folder_of(out: Path) -> Path:

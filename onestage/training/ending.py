@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from onestage.models.save import save_model
+from onestage.models.sharding import gathered
 from onestage.training.checkpoints import Checkpoints, save
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 BEST = "best_before"
 """In the progress of such a checkpoint: which one was the best so far, if any."""
+HELD = "end"
+"""Beside the checkpoints: the model of a run that has ended, where that is the best."""
 
 
 def finish(run: Run, keeper: Keeper) -> dict[str, float]:
@@ -29,7 +34,9 @@ def finish(run: Run, keeper: Keeper) -> dict[str, float]:
     if every and (run.step % every == 0 or run.options.eval_steps):
         run.saving.wait()
         link = Checkpoints(run.out).folder / "best"
-        save(run, beside={BEST: os.readlink(link) if link.is_symlink() else None})
+        best = os.readlink(link) if link.is_symlink() else None
+        # The last line of metrics, which is still to come, tells all that was measured.
+        save(run, beside={BEST: best, "unlogged": [], "sampled": {}})
     return keeper.finish()
 
 
@@ -40,6 +47,7 @@ def go_back(run: Run, progress: Mapping[str, Any]) -> None:
     run.unmeasured = BEST in progress
     if run.unmeasured and run.folder:
         kept, name = Checkpoints(run.out), progress[BEST]
+        shutil.rmtree(kept.folder / HELD, ignore_errors=True)
         if name is None:
             (kept.folder / "best").unlink(missing_ok=True)
         elif (kept.folder / name).is_dir():
@@ -74,8 +82,16 @@ def _point_at_best(run: Run, best: Best) -> None:
 
 
 def mark_best(run: Run) -> None:
-    """The checkpoint of this step, which was saved, is the best so far."""
+    """The model of this step, whose checkpoint was saved, is the best so far; all ranks must call.
+
+    What was drawn back since that was saved, as at the end, is kept beside it: it is what was measured,
+    and what holds to the bounds."""
     run.saving.wait()
+    weights = gathered(run.policy) if run.done else None
     if run.folder:
         kept = Checkpoints(run.out)
-        kept.link("best", kept.of(run.step))
+        place = kept.of(run.step)
+        if run.done:
+            place = kept.folder / HELD
+            save_model(run.loaded.model, run.loaded.tokenizer, place / "model", weights)
+        kept.link("best", place)

@@ -26,7 +26,7 @@ from onestage.training.devices import norm_of, total_norm
 from onestage.training.ending import finish, mark_best
 from onestage.training.evaluate import measure
 from onestage.training.forward import row_loss
-from onestage.training.metrics import Step, Window
+from onestage.training.metrics import Step
 from onestage.training.mixtures import in_batch
 from onestage.training.pieces import backward, passes_of
 
@@ -44,7 +44,7 @@ class NonFiniteError(RuntimeError):
 def train(run: Run) -> None:
     """Train until the run is done, or until `run.stop` is set. Raises `NonFiniteError`."""
     parameters = [p for p in run.policy.parameters() if p.requires_grad]
-    window = Window(run.tokens)
+    run.window.begin(run.tokens)
     run.policy.train()
     if run.keeper:
         run.keeper.end()
@@ -68,12 +68,12 @@ def train(run: Run) -> None:
             run.average.update(run.step)
         if run.keeper and run.done:
             kept |= finish(run, run.keeper)
-        window.add(measured)
+        run.window.add(measured)
         for callback in run.callbacks:
             callback.step(run, measured.loss)
         best = run.benchmarks.after_step() if run.benchmarks else False
         if run.due(run.options.logging_steps):
-            line = window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
+            line = run.window.close(run.step, run.tokens, run.learning_rate, run.terms.state)
             run.log({**line, **(run.answers.report() if run.answers else {})})
         if kept:
             run.log({"step": run.step, **kept})

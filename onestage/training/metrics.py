@@ -9,7 +9,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -179,10 +179,14 @@ class Step:
 class Window:
     """What was measured since the last line of metrics."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.since = time.perf_counter()
-        self.tokens = tokens
+        self.since = math.nan
+        self.tokens = 0
+
+    def begin(self, tokens: int) -> None:
+        """The run starts, or goes on, with that many tokens trained on: its pace is told from here."""
+        self.since, self.tokens = time.perf_counter(), tokens
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
@@ -198,11 +202,7 @@ class Window:
         tally = Tally()
         for one in self.steps:
             tally.merge(one.tally.sums)
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            merged = Tally()
-            for sums in gather_object([tally.sums]):
-                merged.merge(sums)
-            tally = merged
+        tally = _of_all_ranks([tally])[0]
         tokens_of = sum((one.tokens_of for one in self.steps), Counter())
         clipped = sum(one.clip_factor < 1 for one in self.steps)
         repeated = sum(one.repeated for one in self.steps)
@@ -225,6 +225,30 @@ class Window:
         self.steps, self.since, self.tokens = [], now, total
         return line
 
+    def state(self) -> list[dict[str, Any]]:
+        """The steps as plain data, for a checkpoint between two lines. Every process must call it."""
+        tallies = _of_all_ranks([step.tally for step in self.steps])
+        return [
+            {
+                **vars(step),
+                "slopes": step.slopes and asdict(step.slopes),
+                "tally": [[*key, *both] for key, both in tally.sums.items()],
+            }
+            for step, tally in zip(self.steps, tallies, strict=True)
+        ]
+
+    def restore(self, state: Sequence[Mapping[str, Any]], *, main: bool) -> None:
+        """Put back what `state` gave, on every process; `main`: on that one the measurements of all."""
+        self.steps = []
+        for one in state:
+            tally = Tally()
+            tally.merge({(group, name): (x, n) for group, name, x, n in one["tally"] if main})
+            slopes = one["slopes"] and Slopes(**one["slopes"])
+            tokens_of = Counter(one["tokens_of"])
+            self.steps.append(
+                Step(**{**one, "tokens_of": tokens_of, "slopes": slopes, "tally": tally})
+            )
+
     def _by_term(self) -> dict[str, float]:
         """Mean weight of each term, and the gradients of those that were alone in a step."""
         terms = list(self.steps[0].weights)
@@ -240,3 +264,14 @@ class Window:
                 found[f"grad_norm/{term}"] = sum(step.grad_norm for step in alone) / len(alone)
                 found[f"grad_clip_rate/{term}"] = sum(s.clip_factor < 1 for s in alone) / len(alone)
         return found
+
+
+def _of_all_ranks(tallies: Sequence[Tally]) -> Sequence[Tally]:
+    """Each with what it is on other ranks added; as many on all of them."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return tallies
+    merged = [Tally() for _ in tallies]
+    for of_rank in gather_object([[tally.sums for tally in tallies]]):
+        for tally, sums in zip(merged, of_rank, strict=True):
+            tally.merge(sums)
+    return merged

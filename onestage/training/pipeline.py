@@ -39,7 +39,7 @@ from onestage.runfolder.following import begun, finished
 from onestage.training.agreeing import all_do, by_main, main_first, require_same, tell_all, told
 from onestage.training.build import Draft, build
 from onestage.training.callbacks import Callback
-from onestage.training.checkpoints import CheckpointError, Checkpoints
+from onestage.training.checkpoints import Checkpoints
 from onestage.training.devices import arranged
 from onestage.training.distributed import of_launcher
 from onestage.training.first_stage import FirstStage
@@ -48,6 +48,7 @@ from onestage.training.optimum import complete
 from onestage.training.parts import Given, make_accelerator
 from onestage.training.plan import stages_of
 from onestage.training.resuming import told_apart
+from onestage.training.same_run import CheckpointError
 from onestage.training.signals import sigterm_put_back
 from onestage.training.stages import StageRun
 from onestage.training.stopped import among_ranks

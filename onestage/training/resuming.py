@@ -19,9 +19,10 @@ import yaml
 
 from onestage.config import RecipeError, nearest
 from onestage.runfolder import read_json
-from onestage.training.checkpoints import CheckpointError, Checkpoints
+from onestage.training.checkpoints import Checkpoints
 from onestage.training.keep import OF_LOSSES
 from onestage.training.recipe import Recipe
+from onestage.training.same_run import CheckpointError
 
 FREE = (
     *("description", "cache_dir", "model.trust_remote_code", "verdict.*", "evaluate", "evaluate.*"),

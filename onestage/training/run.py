@@ -41,6 +41,7 @@ from onestage.training.devices import Devices
 from onestage.training.ending import go_back
 from onestage.training.gauges import Gauges, gauges_of
 from onestage.training.keeping import Keeper, keeper_of
+from onestage.training.metrics import Window
 from onestage.training.monitor import Monitor, probed
 from onestage.training.optimizer import Clipping
 from onestage.training.plan import Plan, most_drawn, most_measured
@@ -115,6 +116,8 @@ class Run:
     """Which signal did."""
     keeper: Keeper | None = field(default=None, repr=False)
     """What holds to the recipe's bounds, where it has some."""
+    window: Window = field(default_factory=Window, repr=False)
+    """What was measured since the last line of metrics."""
     saving: Saving = field(default_factory=Saving, repr=False)
     """The checkpoint that is written while it goes on."""
     unmeasured: bool = False

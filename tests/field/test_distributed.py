@@ -18,12 +18,13 @@ from support.tiny import write_recipe, write_rows
 from onestage.config import RecipeError
 from onestage.data.stream import Stream
 from onestage.training import build
-from onestage.training.checkpoints import CheckpointError, Checkpoints
+from onestage.training.checkpoints import Checkpoints
 from onestage.training.distributed import Distributed, of_launcher
 from onestage.training.parts import make_accelerator
 from onestage.training.pipeline import carry_out
 from onestage.training.read import Data
 from onestage.training.recipe import Train, parse_recipe
+from onestage.training.same_run import CheckpointError
 
 Make = Callable[..., dict[str, Any]]
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}

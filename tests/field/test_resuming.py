@@ -20,11 +20,12 @@ from onestage.runfolder import read_metrics
 from onestage.runfolder.seal import SEAL, seal
 from onestage.schedules import PLUGINS
 from onestage.training.callbacks import Callback
-from onestage.training.checkpoints import CheckpointError, Checkpoints
+from onestage.training.checkpoints import Checkpoints
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 from onestage.training.resuming import Changes, bears, differences, is_free, told_apart
 from onestage.training.run import Run
+from onestage.training.same_run import CheckpointError
 
 Make = Callable[..., dict[str, Any]]
 

@@ -23,11 +23,12 @@ from onestage.report.card import model_of
 from onestage.report.reading import Reader
 from onestage.runfolder import OutputError, RunFolder, read_json, read_metrics, stages_in
 from onestage.studies.run_cell import spent
-from onestage.training.checkpoints import CheckpointError, Checkpoints
+from onestage.training.checkpoints import Checkpoints
 from onestage.training.lock import held
 from onestage.training.parts import make_accelerator
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import Train, parse_recipe
+from onestage.training.same_run import CheckpointError
 from onestage.training.train import Trained
 
 Make = Callable[..., dict[str, Any]]

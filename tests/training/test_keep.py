@@ -350,8 +350,27 @@ def test_what_is_measured_behind_the_last_step_is_measured_by_who_goes_on(
     go(recipe, tmp_path / "cut", self_check=False, resume=True)
     whole, cut = (evaluated(tmp_path / name) for name in ("whole", "cut"))
     assert whole == cut
-    assert (len(whole[0]), whole[1]) == (2, "step-000002")
+    assert (len(whole[0]), whole[1]) == (2, "end")
     assert read_json(tmp_path / "cut/keep.json") == read_json(tmp_path / "whole/keep.json")
+
+
+def test_the_best_model_is_the_one_that_was_drawn_back(keeping: Make, tmp_path: Path) -> None:
+    """Where that is the last: the checkpoint of its step is from before, and beyond the bound."""
+    recipe = keeping({"what": "kl", "at_most": 0.001, "steps": 100, "margin": 0.2})
+    recipe["data"][0]["eval_path"] = recipe["data"][0]["path"]
+    recipe["train"] |= {"max_steps": 4, "save_steps": 2, "eval_steps": 4}
+    lines = go(recipe, tmp_path / "out", self_check=False)
+    assert last(lines, "keep/kept/drawn_to") < 1
+    kept = tmp_path / "out" / "checkpoints"
+    model, best, before = (
+        load_file(folder / "model.safetensors")
+        for folder in (tmp_path / "out/model", kept / "best/model", kept / "last/model")
+    )
+    assert all(model[key].equal(best[key]) for key in model)
+    assert not all(model[key].equal(before[key]) for key in model)
+    recipe["train"]["max_steps"] = 5
+    go(recipe, tmp_path / "out", self_check=False, resume=True)
+    assert (kept / "best").resolve().name in {"step-000004", "end"}
 
 
 def evaluated(out: Path) -> tuple[dict[int, float], str]:

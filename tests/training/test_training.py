@@ -22,12 +22,12 @@ from onestage.runfolder import OutputError, read_metrics
 from onestage.runfolder.disk import DiskFullError
 from onestage.training.build import build
 from onestage.training.callbacks import Callback
-from onestage.training.checkpoints import CheckpointError
 from onestage.training.forward import reference_of, row_loss
 from onestage.training.loop import NonFiniteError, take_step
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import Run
+from onestage.training.same_run import CheckpointError
 
 Make = Callable[..., dict[str, Any]]
 
@@ -221,16 +221,20 @@ class StopAt(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("objective", [{"name": "uft", "beta": 0.1, "offset": "learned"}, MIXED])
 def test_stopped_and_resumed_is_bit_for_bit_the_same(
-    objective: Any, recipe_of: Make, tmp_path: Path
+    objective: Any, every: int, recipe_of: Make, tmp_path: Path
 ) -> None:
-    """Law 9, by SIGTERM in the middle."""
+    """Law 9, by SIGTERM in the middle, of the run and of what a line of metrics is about."""
     recipe = recipe_of(objective=objective, train__max_steps=7, train__lr_scheduler_type="cosine")
+    recipe["train"]["logging_steps"] = every
     whole = go(recipe, tmp_path / "whole")
     go(recipe, tmp_path / "cut", callbacks=[StopAt(3)])
     assert not (tmp_path / "cut" / "model").exists()
-    assert [line["step"] for line in read_metrics(tmp_path / "cut")] == [1, 2, 3]
+    assert [line["step"] for line in read_metrics(tmp_path / "cut")] == [1, 2, 3][
+        every - 1 :: every
+    ]
     resumed = go(recipe, tmp_path / "cut", resume=True)
     assert same(tmp_path / "whole" / "model", tmp_path / "cut" / "model")
     timing = {"tokens_per_second"}

@@ -22,6 +22,7 @@ from onestage.rollout.problems import RewardFailedError
 from onestage.rollout.rewards import _pool as pool
 from onestage.runfolder import read_metrics
 from onestage.training.build import build
+from onestage.training.callbacks import Callback
 from onestage.training.pipeline import carry_out
 from onestage.training.recipe import parse_recipe
 
@@ -105,6 +106,24 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(online, tmp_path: Path, roll
     ends = [read_metrics(tmp_path / name)[-1] for name in ("whole", "cut")]
     for key in ("problems/reward", "problems/logp", "loss"):
         assert ends[0][key] == ends[1][key]
+
+
+class Crashes(Callback):
+    def step(self, run: Any, loss: float) -> None:
+        if run.step == 4:
+            raise KeyboardInterrupt
+
+
+def test_a_line_of_metrics_tells_all_that_was_sampled_for_it(online, tmp_path: Path) -> None:
+    """Also where the run was killed between its steps; only time is another."""
+    recipe = online(objective="grpo", train__max_steps=6, train__save_steps=3)
+    recipe["train"]["logging_steps"] = 2
+    run(recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "cut", callbacks=[Crashes()])
+    run(recipe, tmp_path / "cut", resume=True)
+    for left, right in zip(*(read_metrics(tmp_path / n) for n in ("whole", "cut")), strict=True):
+        assert {k for k in left if left[k] != right[k] and "second" not in k} == set()
 
 
 def test_responses_are_used_as_often_as_the_recipe_says(online, tmp_path: Path) -> None:

@@ -93,8 +93,10 @@ class StopAt(Callback):
 def test_resuming_in_the_middle_of_any_schedule_is_exact(
     name: str, two: Make, tmp_path: Path
 ) -> None:
-    """Law 9; clipping in common and a running average of the weights go on as well."""
-    recipe = two(SCHEDULES[name], clip="common", average="ema", max_grad_norm=0.5)
+    """Law 9; clipping in common, a running average of the weights and a line of metrics that has begun
+    go on as well."""
+    how = {"clip": "common", "average": "ema", "max_grad_norm": 0.5, "logging_steps": 2}
+    recipe = two(SCHEDULES[name], **how)
     whole = go(recipe, tmp_path / "whole")
     go(recipe, tmp_path / "cut", callbacks=[StopAt(5)])
     resumed = go(recipe, tmp_path / "cut", resume=True)

@@ -28,9 +28,9 @@ from onestage.runfolder import OutputError, read_metrics
 from onestage.training import pipeline
 from onestage.training.build import build
 from onestage.training.callbacks import Callback
-from onestage.training.checkpoints import CheckpointError
 from onestage.training.recipe import parse_recipe
 from onestage.training.run import Run
+from onestage.training.same_run import CheckpointError
 
 Make = Callable[..., dict[str, Any]]
 carry_out = partial(pipeline.carry_out, self_check=False)
