@@ -17,6 +17,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
+from onestage.cli._flags import Delimiter, Encoding, Subset
 from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import app, say, then, word
 from onestage.runfolder import json_line
@@ -24,7 +25,7 @@ from onestage.runfolder import json_line
 HELP = {"help_option_names": ["-h", "--help"]}
 Out = Annotated[Path, typer.Option(help="File to write: .jsonl or .jsonl.gz.")]
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="JSON Lines (.gz), Parquet, or a hub data set.")
+    str, typer.Argument(metavar="DATA", help="A file, folder, glob, address, or hub data set.")
 ]
 Own = Annotated[
     str | None,
@@ -32,7 +33,8 @@ Own = Annotated[
 ]
 Rows = Callable[..., Iterator[Mapping[str, Any]]]
 OfSplit = Annotated[str, typer.Option("--split", help="Of a hub data set.")]
-Subset = Annotated[str | None, typer.Option(help="Configuration of a hub data set.")]
+WRITTEN = {"encoding": Encoding, "delimiter": Delimiter, "subset": Subset}
+"""How the rows are written, by flag."""
 
 
 class Makers(typer.core.TyperGroup):
@@ -94,7 +96,7 @@ def _command(called: str, name: str, rows: Rows, converted: Rows | None) -> Any:
     for parameter in inspect.signature(rows).parameters.values():
         if parameter.name == "data":
             options += [_keyword("data", Data), _keyword("of_split", OfSplit, "train")]
-            options += [_keyword("subset", Subset, None)]
+            options += [_keyword(name, kind, None) for name, kind in WRITTEN.items()]
             continue
         option, read[parameter.name] = _option(parameter, hints.get(parameter.name, str))
         options.append(option)
@@ -103,11 +105,12 @@ def _command(called: str, name: str, rows: Rows, converted: Rows | None) -> Any:
         said = {key: given[key] for key in read}
         taken = {key: said[key] if said[key] is None else read[key](said[key]) for key in read}
         if converted and given["own"]:
-            own = _rows(given["own"], "train", None)
+            own = _rows(given["own"])
             _write(out, converted(own, **_of(rows, converted, taken)), force)
             return
         if "data" in given:
-            taken["data"] = _rows(given["data"], given["of_split"], given["subset"])
+            written = {name: given[name] for name in WRITTEN}
+            taken["data"] = _rows(given["data"], split=given["of_split"], **written)
         _write(out, rows(**taken), force)
 
     make.__doc__ = f"{(inspect.getdoc(rows) or called).splitlines()[0]} (reward: {name})"
@@ -189,12 +192,16 @@ def _range(option: str, text: str) -> tuple[int, int]:
         raise ValueError(f"{option} {text!r}: expected a number, or two as in 3-4") from error
 
 
-def _rows(data: str, split: str, subset: str | None) -> Iterator[Mapping[str, Any]]:
+def _rows(data: str, **written: Any) -> Iterator[Mapping[str, Any]]:
+    """Rows as they stand; `written`: as a stream says it."""
+    from onestage.config import checked
     from onestage.data.reading import raw_rows
     from onestage.data.record import Refusal
-    from onestage.data.stream import Stream
+    from onestage.data.stream import Stream, name_of
 
-    for row in raw_rows(Stream(data, kind="check", split=split, subset=subset)):
+    for row in raw_rows(
+        checked(Stream, {"name": name_of(data), "path": data, "kind": "check", **written})
+    ):
         if isinstance(row, Refusal):
             raise ValueError(f"{row.where}: {row.reason}")
         yield row.columns

@@ -113,11 +113,15 @@ def _problems(stream: Stream, rows: list[RawRow]) -> list[str]:
     for checker, told in PROBLEMS.items():
         count = sum(told(row.columns) and "prompt" not in row.columns for row in rows)
         if rows and count * 2 > len(rows):
-            subset = f" --subset {shlex.quote(stream.subset)}" if stream.subset else ""
-            out, path = shlex.quote(f"{stream.name}.problems.jsonl"), shlex.quote(str(stream.path))
+            out, as_is = (
+                f"{stream.name}.problems.jsonl",
+                {"kind": None, "columns": {}, "score_range": (0, 1)},
+            )
+            how = flags(stream.model_copy(update=as_is))
+            command = ["onestage", "problems", checker, str(stream.path), "--out", out, *how]
             return [
                 f"{count} of the first {len(rows)} rows are problems of {checker}, read after: "
-                f"onestage problems {checker} {path} --out {out}{subset}"
+                f"{shlex.join(command)}"
             ]
     return []
 

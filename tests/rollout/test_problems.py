@@ -8,6 +8,7 @@ import itertools
 import json
 import operator
 import re
+import shlex
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,9 @@ from support.tiny import REAL_DATA
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
+from onestage.data.recognise import advice
 from onestage.data.sentences import sentences
+from onestage.data.stream import Stream
 from onestage.rollout.rewards import _problems as rows
 from onestage.rollout.rewards._puzzles import Claim, content
 from onestage.rollout.rewards.countdown import Countdown
@@ -421,6 +424,25 @@ def test_the_command_converts(tmp_path: Path) -> None:
     data.write_text(json.dumps(row) + "\n")
     assert invoke("math", str(data), "--out", str(out), "--template", "short", "--force")[0] == 0
     assert [json.loads(out.read_text())] == list(Math.rows([row], template="short"))
+
+
+def test_what_is_advised_for_a_table_reads_it_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`onestage check` prints a command for problems of others; it ran into the table's own letters."""
+    monkeypatch.chdir(tmp_path)
+    table = 'question;answer\n"How many cafés are 2 and 1?";"2 and 1 are 3.\n#### 3"\n'
+    Path("g.csv").write_text(table, encoding="cp1252")
+    stream = Stream("g", path="g.csv", encoding="cp1252", delimiter=";")
+    command = advice(stream)[0].partition("read after: ")[2]
+    code, said = invoke(*shlex.split(command)[2:])
+    assert code == 0, said
+    (made,) = map(json.loads, Path("g.problems.jsonl").read_text().splitlines())
+    assert (made["answer"], "cafés" in made["prompt"]) == ("3", True)
+    assert (
+        "no encoding 'utf-99'"
+        in invoke("gsm8k", "g.csv", "--encoding", "utf-99", "--out", "x.jsonl")[1]
+    )
 
 
 def test_a_failed_command_leaves_no_file(tmp_path: Path) -> None:
