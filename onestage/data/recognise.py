@@ -113,12 +113,9 @@ def _problems(stream: Stream, rows: list[RawRow]) -> list[str]:
     for checker, told in PROBLEMS.items():
         count = sum(told(row.columns) and "prompt" not in row.columns for row in rows)
         if rows and count * 2 > len(rows):
-            out, as_is = (
-                f"{stream.name}.problems.jsonl",
-                {"kind": None, "columns": {}, "score_range": (0, 1)},
-            )
-            how = flags(stream.model_copy(update=as_is))
-            command = ["onestage", "problems", checker, str(stream.path), "--out", out, *how]
+            bare = stream.model_copy(update={"kind": None, "columns": {}, "score_range": (0, 1)})
+            command = ["onestage", "problems", checker, str(stream.path)]
+            command += ["--out", f"{stream.name}.problems.jsonl", *flags(bare)]
             return [
                 f"{count} of the first {len(rows)} rows are problems of {checker}, read after: "
                 f"{shlex.join(command)}"

@@ -206,7 +206,7 @@ class Objective(abc.ABC):
             units.record_U,
             reported,
             {name: Measured.of(value, feedback) for name, value in metrics.items()},
-            {name: _sum_and_count(value_N) for name, value_N in observed.items()},
+            {name: _sum_and_weight(value_N, feedback) for name, value_N in observed.items()},
         )
 
     def _complete(self, batch: Scored) -> Scored:
@@ -226,9 +226,10 @@ def called(objective: Objective) -> str:
     return file if package == __name__ else type(objective).__name__
 
 
-def _sum_and_count(value_N: Tensor) -> Tensor:
-    has_N = ~value_N.isnan()
-    both = (value_N.where(has_N, 0.0), has_N)
+def _sum_and_weight(value_N: Tensor, feedback: Feedback) -> Tensor:
+    """(2): a row of weight 3 says as much as three rows."""
+    found = Weighted.of_responses(value_N, feedback)
+    both = (found.value_M, found.weight_M)
     return torch.stack([some_N.sum(dtype=wide(value_N.device)) for some_N in both])
 
 
@@ -241,7 +242,8 @@ class Stateful(Protocol):
         ...
 
     def observe(self, batch: Scored) -> dict[str, Tensor]:
-        """Numbers of responses (N), NaN where one has none, whose means the next state is made of."""
+        """Numbers of responses (N), NaN where one has none, whose means, weighted as records are, the
+        next state is made of."""
         ...
 
     def advance(

@@ -231,11 +231,11 @@ class Loss:
     reward."""
     metrics: Mapping[str, Measured] = field(default_factory=dict)
     seen: Mapping[str, Tensor] = field(default_factory=dict)
-    """Sum and count (2) of what a `Stateful` objective observes, where it was computed."""
+    """Weighted sum and weight (2) of what a `Stateful` objective observes, where it was computed."""
 
     @property
     def observed(self) -> dict[str, tuple[float, float]]:
-        """(sum, count) of what a `Stateful` objective observes; added up over the global batch."""
+        """(weighted sum, weight) of what a `Stateful` objective observes, to be added up."""
         return {name: (pair[0].item(), pair[1].item()) for name, pair in self.seen.items()}
 
     def mean(self) -> Tensor:

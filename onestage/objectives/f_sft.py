@@ -126,15 +126,12 @@ class FSFT(Objective):
         return {"offset": 0.0}
 
     def observe(self, batch: Scored) -> dict[str, Tensor]:
-        share_N = self.units(batch.feedback).share_U
-        weight_N = self._weight_N(batch)
-        return {"weight": weight_N * share_N, "share": share_N.where(~weight_N.isnan(), torch.nan)}
+        return {"weight": self._weight_N(batch)}
 
     def advance(
         self, state: Mapping[str, float], observed: Mapping[str, float]
     ) -> dict[str, float]:
-        share = observed.get("share", 1.0)
-        mean = observed.get("weight", 1.0) / share if share else 1.0
+        mean = observed.get("weight", 1.0)
         made_up = GAINS[self.divergence].where(1 + self.rate * (mean - 1))
         return {"offset": state["offset"] - made_up}
 

@@ -64,17 +64,15 @@ def calibration_figure(
 
 
 def calibration(cell: Cell) -> dict[str, list[tuple[float, float]]]:
-    """(given score, mean implicit reward) of a run's last evaluation, by stream and kind."""
-    if cell.trained is None:
-        return {}
-    for part in reversed(cell.trained.parts):
-        for line in reversed(part.lines):
-            found: dict[str, list[tuple[float, float]]] = {}
-            for key, value in line.items():
-                match = AT.fullmatch(key)
-                if match and is_number(value):
-                    points = found.setdefault(match["place"], [])
-                    points.append((float(match["score"]), float(value)))
-            if found:
-                return {place: sorted(points) for place, points in found.items()}
+    """(given score, mean implicit reward) of the last evaluation of the model that a run left, by stream
+    and kind; what an earlier stage measured is of another model."""
+    for line in reversed(cell.trained.of_its_end() if cell.trained else []):
+        found: dict[str, list[tuple[float, float]]] = {}
+        for key, value in line.items():
+            match = AT.fullmatch(key)
+            if match and is_number(value):
+                points = found.setdefault(match["place"], [])
+                points.append((float(match["score"]), float(value)))
+        if found:
+            return {place: sorted(points) for place, points in found.items()}
     return {}

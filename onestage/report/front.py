@@ -1,8 +1,9 @@
 """What finished runs trade away against each other; `onestage front` prints it, the page shows it.
 
-Of every run the last held-out loss of each term, read from its folder; among all of them the gaps to the
-best f*, the distance from the ideal point, and whether another run beats it in one term without losing
-in another. For all together the hypervolume between their front and the losses at the start.
+Of every run the last held-out loss of each term, of the model that it left, read from its folder; among
+all of them the gaps to the best f*, the distance from the ideal point, and whether another run beats it
+in one term without losing in another. For all together the hypervolume between their front and the
+losses at the start.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from onestage.report.reading import is_number
+from onestage.report.trained import KEPT_STEP
 from onestage.runfolder import json_lines
 from onestage.stats import front, gaps, hypervolume, ideal_distance, normalised
 
@@ -100,7 +103,7 @@ def result_of(folder: Path) -> RunResult:
     evaluated = [line for line in lines if any(key.startswith(MARK) for key in line)]
     if not evaluated:
         return _broken(folder, "has no evaluation (train.eval_steps)")
-    first, last = evaluated[0], evaluated[-1]
+    first, last = evaluated[0], _of_the_model(evaluated, lines)
     losses = _terms(last)
     if any(value is None for value in losses.values()):
         return _broken(folder, "ended with losses that are not finite")
@@ -112,6 +115,20 @@ def result_of(folder: Path) -> RunResult:
 
 def _broken(folder: Path, problem: str) -> RunResult:
     return RunResult(folder.name, {}, {}, {}, problem=problem)
+
+
+def _of_the_model(
+    evaluated: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The last evaluation of the model that the run left: of the best, where that is what it keeps, and
+    of the average, where that is."""
+    kept = [line[KEPT_STEP] for line in lines if is_number(line.get(KEPT_STEP))]
+    if kept:
+        # One before the best is what is known of it; the first is there at the latest.
+        return [evaluated[0], *(one for one in evaluated if one["step"] <= kept[-1])][-1]
+    last, mark = evaluated[-1], f"average_{MARK}"
+    averaged = {k.removeprefix("average_"): v for k, v in last.items() if k.startswith(mark)}
+    return {**last, **averaged}
 
 
 def _terms(line: Mapping[str, Any]) -> dict[str, Any]:

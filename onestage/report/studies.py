@@ -11,10 +11,13 @@ from onestage.report.cells import Cell, Compared, Metric
 from onestage.report.reading import Reader, is_number, mapping, number_of, texts, value_of
 from onestage.report.steps import read_curves
 from onestage.report.trained import Trained, is_run, read_run
+from onestage.runfolder import read_json
 
 TIDY = {"purpose", "method", "seed", "cell", "metric", "value", "choice"}
 """Columns of a study's table that are no axes."""
 TABLES = ("results.csv", "results.parquet")
+CELLS = "cells.json"
+"""The digests of the cells that a study has, by name: folders of others may lie beside theirs."""
 
 
 def is_study(folder: Path) -> bool:
@@ -45,6 +48,7 @@ def _read(folder: Path, reader: Reader, begun: list[Cell]) -> Compared:
     methods += [method for method in dict.fromkeys(ran) if method not in methods]
     tuning = reader.json(folder / "tuning.json", folder.name) or {}
     _tell_missing(about, [m for m in methods if not _unfit(tuning.get(m))], cells, reader)
+    _tell_grounds(about, base, cells, reader)
     headline = [name for name in texts(about.get("headline")) if name in metrics]
     claims = reader.json(folder / "claims.json", folder.name, kind=list) or []
     return Compared(
@@ -140,6 +144,17 @@ def _tell_missing(
                 reader.tell(one.label, f"not begun: seeds {', '.join(missing)}")
 
 
+def _tell_grounds(
+    about: Mapping[str, Any], base: str | None, cells: Iterable[Cell], reader: Reader
+) -> None:
+    """What was gained has no one measure where runs start from several models."""
+    bases = {cell.setting for cell in cells if cell.purpose == "test" and cell.method == base}
+    if len(bases) > 1 and mapping(about.get("tune")).get("report") == "all":
+        reader.tell(
+            "at equal gain", f"nothing is told: axes change the base ({len(bases)} of them)"
+        )
+
+
 def _metrics(about: dict[str, Any], cells: list[Cell]) -> dict[str, Metric]:
     """The metrics the study declares, then any other that a cell reached."""
     found = {}
@@ -168,7 +183,27 @@ def _cells(folder: Path, reader: Reader) -> list[Cell]:
         if not (folder.parent / TABLES[1]).is_file():  # beside it they were left out on purpose
             reader.tell(folder.parent.name, "there are no cells")
         return []
-    return [_cell(one, reader) for one in sorted(folder.iterdir()) if one.is_dir()]
+    listed = reader.json(folder.parent / CELLS, folder.parent.name)
+    found = [one for one in sorted(folder.iterdir()) if one.is_dir()]
+    kept = [one for one in found if listed is None or _is_of(one, listed)]
+    if left := len(found) - len(kept):
+        reader.tell(
+            folder.parent.name,
+            f"{left} of {len(found)} cell folders are of no cell that the study has now, or of what "
+            "that was before, and are left out",
+        )
+    return [_cell(one, reader) for one in kept]
+
+
+def _is_of(folder: Path, listed: Mapping[str, Any]) -> bool:
+    """Whether a folder is of a cell that a study has: by its name and what decides its numbers."""
+    if folder.name not in listed:
+        return False
+    try:
+        told = read_json(folder / "cell.json")
+        return not isinstance(told, dict) or told.get("digest") == listed[folder.name]
+    except (OSError, ValueError):
+        return True  # which is told
 
 
 def _cell(folder: Path, reader: Reader) -> Cell:

@@ -86,6 +86,16 @@ class Trained:
             return None
         return math.nan if told[-1] is None else told[-1]
 
+    def of_its_end(self) -> list[dict[str, Any]]:
+        """The lines of its last stage, up to the step of the model that it left."""
+        kept, last = self._kept_step, self.parts[-1:]
+        return [
+            line
+            for part in last
+            for line in part.lines
+            if kept is None or part.before + _step(line) <= kept
+        ]
+
     @property
     def _kept_step(self) -> int | None:
         """The step of that model, where `evaluate.best` has not kept the last one's."""

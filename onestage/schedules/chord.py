@@ -3,7 +3,8 @@
     L = (1 - mu) L_RL + mu L_SFT;   mu: 0.9 -> 0.05 over 200 steps
 
 Zhang et al. 2025 (arXiv 2508.11408), CHORD-mu with the authors' defaults (hint_uft.md section 3). The
-supervised term is named; the others share 1 - mu by their weights.
+supervised term is named; the others share 1 - mu by their weights. Its own weight says only whether it
+is trained on at all.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ class Chord(Schedule):
             )
 
     def mu(self, step: int) -> float:
-        """Weight of the supervised term."""
+        """Weight of the supervised term, where it is trained on."""
         gone = min(step / self.decay_steps, 1.0)
         return self.valley + (self.peak - self.valley) * (1 + math.cos(math.pi * gone)) / 2
 
     def weigh(self, step: int) -> dict[str, float]:
         others = {term: w for term, w in self.share.items() if term != self.supervised}
-        mu, total = self.mu(step), sum(others.values())
+        mu, total = self.mu(step) if self.share[self.supervised] else 0.0, sum(others.values())
         found = {term: (1 - mu) * w / total for term, w in others.items()}
         return {term: found.get(term, mu) for term in self.weights}
 

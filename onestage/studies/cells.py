@@ -49,6 +49,8 @@ class Cell:
     judged: Judged = "model"
     after: tuple[str, ...] = ()
     """Stages after which the model is judged, too."""
+    contents: str = ""
+    """What lies where its world and recipe point to (`contents`). Not in the digest, as the exam."""
 
     @property
     def first_stage(self) -> str | None:
@@ -104,6 +106,7 @@ class Cell:
             "choice": dict(self.choice),
             "digest": self.digest,
             "exam": self.exam,
+            "contents": self.contents,
         }
 
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from onestage.runfolder import environment, read_json
+from onestage.report.studies import CELLS
+from onestage.runfolder import environment, read_json, write_json
 from onestage.studies import claims
-from onestage.studies.cells import choices
+from onestage.studies.cells import Cell, choices
 from onestage.studies.file import StudyError, StudyFile
 from onestage.studies.worlds import Metric
+
+
+def list_cells(out: Path, cells: Sequence[Cell], *, beside: bool = False) -> None:
+    """Write down which cells a study has; `beside`: and those that were, for it is not done."""
+    before: dict[str, str] = {}
+    if beside and (out / CELLS).exists():
+        with suppress(OSError, ValueError, TypeError):
+            before = {**read_json(out / CELLS)}
+    write_json(out / CELLS, before | {cell.name: cell.digest for cell in cells})
 
 
 def described(

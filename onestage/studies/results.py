@@ -10,16 +10,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from onestage.report.measured import place_of
 from onestage.runfolder import read_json, write_text
 from onestage.runfolder.disk import whole_path
 from onestage.stats import Interval, holm, hypervolume, ideal_distance, interval, normalised, paired
 from onestage.studies.cells import Cell
 from onestage.studies.file import Front
+from onestage.studies.verdicts import FEWEST
 from onestage.studies.worlds import Metric
 
 FRONT = {
@@ -45,7 +47,18 @@ def beside(name: str, known: Mapping[str, Metric]) -> Metric:
         return Metric(f"after the stage {stage}: {known[metric].says}", known[metric].better, first)
     if first == "left" and metric in known:
         return Metric(f"share that is left of {metric} as it was after {stage}", "higher", first)
-    return Metric("", "lower" if name.endswith(("loss", "/kl")) else None, first)
+    return Metric("", _better(name), first)
+
+
+def _better(name: str) -> Literal["higher", "lower"] | None:
+    """Which way a number that a run measures itself is better; None where nobody knows."""
+    measured = name.removeprefix("start/").removeprefix("average_")
+    if measured.startswith("keep/"):
+        return "lower" if measured.endswith(("/measured", "/held_out")) else None
+    place = place_of(measured)
+    if place and place.better in ("higher", "lower"):
+        return "higher" if place.better == "higher" else "lower"
+    return "lower" if name.endswith(("loss", "/kl")) else None
 
 
 @dataclass(frozen=True)
@@ -103,17 +116,22 @@ def noted(cells: Sequence[Cell], folder: Path) -> list[str]:
     return [f"{note} (in {count} of {len(cells)} cells)" for note, count in counts.items()]
 
 
-def traded(rows: Sequence[TidyRow], front: Front) -> list[TidyRow]:
+def traded(
+    rows: Sequence[TidyRow], front: Front | None, world_axes: Sequence[str] = ()
+) -> list[TidyRow]:
     """Gaps, ideal distance and hypervolume of two losses: normalised by the start's, best of the seed.
 
     f* is the lowest that any run of the same seed ended with (Fernando et al. 2024 measure it by runs
     of one objective alone; include those as methods to have the same). The start is 1, the best 0.
-    Settings that were not chosen are seen from the best of those that were.
+    Settings that were not chosen are seen from the best of those that were. world_axes: those on which
+    runs start from other models, or are measured on other data; at each value there is another f*.
     """
     made: list[TidyRow] = []
+    if front is None:
+        return made
     for purpose, among in (("tune", "tune"), ("test", "test"), ("grid", "test")):
         mine, others = ([r for r in rows if r.purpose == one] for one in (purpose, among))
-        placed = _gaps(mine, others, front)
+        placed = _gaps(mine, others, front, world_axes)
         for row, gap in placed:
             numbers = {f"gap/{name}": value for name, value in gap.items()}
             numbers["ideal_distance"] = ideal_distance(gap)
@@ -123,28 +141,32 @@ def traded(rows: Sequence[TidyRow], front: Front) -> list[TidyRow]:
 
 
 def _gaps(
-    rows: Sequence[TidyRow], among: Sequence[TidyRow], front: Front
+    rows: Sequence[TidyRow], among: Sequence[TidyRow], front: Front, world_axes: Sequence[str]
 ) -> list[tuple[TidyRow, dict[str, float]]]:
     """A row of every cell with its normalised gaps `x` and `y`, where both can be said. among: the rows
     that the start and the best are taken from."""
     ends: dict[str, dict[str, TidyRow]] = {}
-    best: dict[int, dict[str, float]] = {}
-    start: dict[int, dict[str, float]] = {}
+    best: dict[Any, dict[str, float]] = {}
+    start: dict[Any, dict[str, float]] = {}
+
+    def ground(row: TidyRow) -> Any:
+        return row.seed, *(json.dumps(row.axes.get(axis)) for axis in world_axes)
+
     for name, metric in (("x", front.x), ("y", front.y)):
         for row in rows:
             if row.metric == metric:
                 ends.setdefault(row.cell, {})[name] = row
         for row in among:
             if row.metric == metric and math.isfinite(row.value):
-                lowest = best.setdefault(row.seed, {})
+                lowest = best.setdefault(ground(row), {})
                 lowest[name] = min(lowest.get(name, row.value), row.value)
             elif row.metric == f"start/{metric}":
-                start.setdefault(row.seed, {}).setdefault(name, row.value)
+                start.setdefault(ground(row), {}).setdefault(name, row.value)
     placed = []
     for both in ends.values():
         row = next(iter(both.values()))
         losses = {name: one.value for name, one in both.items()}
-        gap = normalised(losses, best.get(row.seed, {}), start.get(row.seed, {}))
+        gap = normalised(losses, best.get(ground(row), {}), start.get(ground(row), {}))
         if len(gap) == 2:
             placed.append((row, dict(sorted(gap.items()))))
     return placed
@@ -205,6 +227,8 @@ def differences(rows: Sequence[TidyRow], axes: Sequence[str], metrics: Sequence[
             difference, p, seeds = compared(values[one, at], values[other, there])
             if seeds:
                 line = {"metric": metric, "method": one, "against": other, **_axes(at, axes)}
+                # Two or three values that differ alike by chance would have a p of 0.
+                p = p if len(seeds) >= FEWEST else math.nan
                 numbers = {"difference": difference.mean, **_numbers(difference), "p": p}
                 lines.append({**line, **{k: v for k, v in numbers.items() if k != "mean"}})
         for line, adjusted in zip(lines, holm([line["p"] for line in lines]), strict=True):

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from onestage.config import first_line
 from onestage.data.kept import drop
+from onestage.report.trained import KEPT_STEP
 from onestage.runfolder import (
     json_line,
     json_lines,
@@ -47,7 +48,8 @@ def world_of(given: Mapping[str, Any]) -> World:
 
 def state_of(folder: Path, cell: Cell) -> str:
     """`waiting`, `done`, `failed` or `damaged`; one that was left running, or is another now, waits.
-    `outdated`: done, and judged by another exam than its world holds now."""
+    `outdated`: done, and judged by another exam than its world holds now. `changed`: done on other files
+    than lie there now."""
     if not (folder / "status.json").exists():
         return "waiting"
     try:
@@ -56,6 +58,8 @@ def state_of(folder: Path, cell: Cell) -> str:
             return "waiting"
         if status["state"] == "failed":
             return "failed"
+        if not _of_the_same_files(told, cell):
+            return "changed"
         whole = status["state"] == "done" and not _spoilt(folder, status)
         if whole and _exam_of(folder, told, cell) != cell.exam:
             return "outdated"
@@ -68,11 +72,22 @@ def done_again(states: Mapping[str, str]) -> Iterator[str]:
     """Which cells are done again though they were done, and why, in words. states: by name."""
     for name in (name for name, state in states.items() if state == "damaged"):
         yield f"{name}: what the cell has found or told of itself is damaged; it is done again"
+    if other := sum(state == "changed" for state in states.values()):
+        yield (
+            f"{other} of {len(states)} cells were done on other data, models or plug-ins than lie where "
+            "their world and recipe point to: they are done again"
+        )
     if other := sum(state == "outdated" for state in states.values()):
         yield (
             f"{other} of {len(states)} cells were judged by an earlier exam of their world, or do not "
             "say by which, and it asks otherwise now: they are done again"
         )
+
+
+def _of_the_same_files(told: Mapping[str, Any], cell: Cell) -> bool:
+    """Whether a cell's files hold what they did. Cells of earlier versions do not say."""
+    was = told.get("contents", cell.contents)
+    return not cell.contents or was in ("", cell.contents)
 
 
 def _exam_of(folder: Path, told: Mapping[str, Any], cell: Cell) -> int:
@@ -140,7 +155,8 @@ def begin(cell: Cell, folder: Path) -> float:
     seconds that went into that."""
     goes_on, spent_before = False, 0.0
     with suppress(OSError, ValueError, KeyError, TypeError):
-        same = read_json(folder / "cell.json")["digest"] == cell.digest
+        told = read_json(folder / "cell.json")
+        same = told["digest"] == cell.digest and _of_the_same_files(told, cell)
         status = read_json(folder / "status.json")
         # One that ended is begun anew; one that was running goes on from its checkpoint.
         goes_on = same and status["state"] == "running"
@@ -276,6 +292,7 @@ def spent(run: Path) -> dict[str, float]:
         if steps:
             found["updates"] += steps[-1]["step"]
             found["tokens"] += steps[-1]["tokens"]
+        lines = _up_to_the_kept(lines)
         evaluated = [line for line in lines if any(k.startswith("eval/") for k in line)]
         if evaluated:
             first = evaluated[0] if evaluated[0]["step"] == 0 else {}
@@ -286,6 +303,12 @@ def spent(run: Path) -> dict[str, float]:
         kept = {k: v for line in lines for k, v in line.items() if k.startswith(WATCHED)}
         found |= {k: v for k, v in kept.items() if isinstance(v, int | float)}
     return found
+
+
+def _up_to_the_kept(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are of the model that a run left, or of what came before, where it keeps the best."""
+    kept = [line[KEPT_STEP] for line in lines if isinstance(line.get(KEPT_STEP), int | float)]
+    return [line for line in lines if line["step"] <= kept[-1]] if kept else lines
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:

@@ -20,7 +20,8 @@ from onestage.runfolder import Say, default_cache, read_json, write_json, write_
 from onestage.studies import claims, executors
 from onestage.studies.alone import alone, lacking
 from onestage.studies.cells import Cell, reported, require_whole, trials, unchosen
-from onestage.studies.described import described, settled_claims
+from onestage.studies.contents import with_contents
+from onestage.studies.described import described, list_cells, settled_claims
 from onestage.studies.executors import Crew, Executor, Place
 from onestage.studies.executors.local import Local
 from onestage.studies.file import StudyError, StudyFile, load_study
@@ -208,18 +209,18 @@ class Study:
         self, crew: Crew, cells: Sequence[Cell], what: str, grounds: dict[str, Ground | str]
     ) -> dict[str, str]:
         """Do the cells that are not done; returns those that failed, now or before, and why."""
-        folder = self.out / "cells"
+        folder, cells = self.out / "cells", with_contents(cells)
         states = {cell.name: state_of(folder / cell.name, cell) for cell in cells}
         for line in done_again(states):
             self.say(line)
+        list_cells(self.out, cells, beside=True)
         before = [name for name, state in states.items() if state == "failed" and not self.retry]
         failed = {name: _reason(folder / name) + " (try again with --retry)" for name in before}
         todo = [c for c in cells if states[c.name] != "done" and c.name not in failed]
         self._prepare(crew, todo, grounds)
         failed |= self._groundless(todo, grounds)
         todo = [cell for cell in todo if cell.name not in failed]
-        known = len(cells) - len(todo)
-        if known:
+        if known := len(cells) - len(todo):
             self.say(f"{known} of {len(cells)} {what} cells found done or failed")
         work = [
             (cell, ground)
@@ -261,7 +262,7 @@ class Study:
 
     def _rows(self, cells: Sequence[Cell]) -> list[TidyRow]:
         rows = gather(cells, self.out / "cells")
-        return rows + (traded(rows, self.file.front) if self.file.front is not None else [])
+        return rows + traded(rows, self.file.front, self.file.world_axes())
 
     def _tuned(self, tried: Sequence[Cell]) -> dict[str, dict[str, Any]]:
         """What the trials chose, as `tuning.json` has it."""
@@ -288,6 +289,7 @@ class Study:
     ) -> Outcome:
         """`results.*`, `summary.csv`, `paired.csv`, `curves.csv`, `claims.json`."""
         axes = list(self.file.axes)
+        list_cells(self.out, cells)
         rows = self._rows(cells)
         if self.file.front is not None and not any(row.metric == "gap/x" for row in rows):
             notes.append(
@@ -324,7 +326,8 @@ def _reason(folder: Path) -> str:
 def _open_world(file: StudyFile) -> World:
     """The world, with the first values of axes; every one it takes is checked."""
     worlds = {}
-    for cell in reported(first_seed(file), {name: {} for name in file.methods}):
+    first_seed = file.model_copy(update={"seeds": file.seeds[:1]})
+    for cell in reported(first_seed, {name: {} for name in file.methods}):
         worlds[json.dumps(cell.world, sort_keys=True)] = cell.world
     made = [world_of(given) for given in worlds.values()]
     for world in made:
@@ -332,15 +335,10 @@ def _open_world(file: StudyFile) -> World:
     return made[0]
 
 
-def first_seed(file: StudyFile) -> StudyFile:
-    """The study on its first seed only."""
-    return file.model_copy(update={"seeds": file.seeds[:1]})
-
-
 def check(file: StudyFile, world: World) -> None:
     """Raise `StudyError` for what can be seen before anything is trained."""
     claims.check(file)
-    require_measured(file, [*world.metrics, *SPENT])
+    require_measured(file, {**world.metrics, **SPENT})
     everything = trials(file) + reported(file, settled(file))
     for cell in everything:
         if cell.recipe is not None:

@@ -10,7 +10,8 @@ from onestage.config import nearest
 from onestage.studies.cells import Cell, choices
 from onestage.studies.claims import require_known
 from onestage.studies.file import StudyError, StudyFile, Tune
-from onestage.studies.results import FRONT
+from onestage.studies.results import FRONT, beside
+from onestage.studies.worlds import Metric
 
 OWN = ("eval/", "start/", "retention/", "keep/", "after/", "left/")
 """How the names of metrics begin that runs measure themselves, or that are of a model after a stage."""
@@ -18,23 +19,31 @@ TRADED = ("gap/x", "gap/y", "ideal_distance")
 """What trials of a study with a front have, too."""
 
 
-def require_measured(study: StudyFile, known: Sequence[str]) -> None:
-    """Raise `StudyError` where values would be chosen by what no trial measures, or a claim is of it.
-    known: metrics of the world, and of what runs take."""
+def require_measured(study: StudyFile, known: Mapping[str, Metric]) -> None:
+    """Raise `StudyError` where values would be chosen by what no trial measures, or a claim is of it, or
+    by what is not better that way. known: metrics of the world, and of what runs take."""
     require_known(study, [*known, *(FRONT if study.front else ())], OWN)
     if study.tune is None:
         return
-    known, tune = [*known, *(TRADED if study.front else ())], study.tune
-    places: dict[str, Iterable[str]] = {
-        **{"metric": [tune.metric], "at_least": tune.at_least},
-        "at_most": tune.at_most,
+    known, tune = {**known, **{one: FRONT[one] for one in TRADED if study.front}}, study.tune
+    places: dict[str, tuple[Iterable[str], tuple[str | None, ...]]] = {
+        "metric": ([tune.metric], ("higher", "lower")),
+        "at_least": (tune.at_least, ("higher",)),
+        "at_most": (tune.at_most, ("lower", None)),
     }
-    for place, names in places.items():
+    for place, (names, allowed) in places.items():
         for name in names:
             if name not in known and not name.startswith(OWN):
                 raise StudyError(
-                    f"tune.{place}: {name!r} is not measured{nearest(name, known)}; runs measure "
+                    f"tune.{place}: {name!r} is not measured{nearest(name, list(known))}; runs measure "
                     f"{'..., '.join(OWN)}..., too"
+                )
+            better = (known.get(name) or beside(name, known)).better
+            if better not in allowed:
+                how = f"is better {better}" if better else "is better neither higher nor lower"
+                raise StudyError(
+                    f"tune.{place}: {name!r} {how}; allowed is what is better "
+                    f"{' or '.join(filter(None, allowed))}"
                 )
 
 

@@ -101,7 +101,7 @@ class Terms:
         return found
 
     def advance(self, observed: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
-        """Move the objectives' states past a step, given (sum, count) of what they observed."""
+        """Move the objectives' states past a step, given (sum, weight) of what they observed."""
         for name, objective in self.objectives.items():
             if isinstance(objective, Stateful):
                 seen = observed.get(name, {}).items()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
+from support.objective_batches import scored
 from test_objectives import OPTIONS
 from torch import Tensor
 
 import onestage.objectives
-from onestage.objectives import Feedback, Objective, Scored, Units, make, names
+from onestage.objectives import Feedback, Objective, Scored, Stateful, Units, make, names
 from onestage.objectives._laws import LAWS, laws
 from onestage.testing import ContractError, check_objective
 
@@ -238,3 +239,26 @@ def test_a_batch_of_a_users_own_gives_the_papers_number(name: str) -> None:
     units = objective.units(batch.feedback)
     found = objective(batch)
     assert mean.item() == pytest.approx(float(found.loss_U.sum() / units.count))
+
+
+STATEFUL = [(n, o) for n, o in OURS if isinstance(make({"name": n, **o}), Stateful)]
+
+
+@pytest.mark.parametrize(("name", "options"), STATEFUL, ids=str)
+def test_what_is_observed_of_a_row_counts_as_often_as_the_row_weighs(
+    name: str, options: dict[str, Any]
+) -> None:
+    objective = make({"name": name, **options})
+    kind = next(
+        k for k in ("score", "label", "pair", "check", "demonstration") if k in objective.kinds
+    )
+    batch = scored([(kind, [1.0, 0.0] if kind == "pair" else [float(n)]) for n in (0, 1, 1)])
+    weights = torch.tensor([0.5, 2.0, 3.0])[batch.feedback.record_N]
+    batch = replace(
+        batch, feedback=replace(batch.feedback, weight_N=weights), state=objective.start()
+    )
+    for what, value_N in objective.observe(batch.detached()).items():
+        known = ~value_N.isnan()
+        total, weight = objective(batch).observed[what]
+        assert weight == pytest.approx(float(weights[known].sum()))
+        assert total == pytest.approx(float((weights * value_N)[known].sum()), rel=1e-5)

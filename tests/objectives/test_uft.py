@@ -116,18 +116,22 @@ def test_the_constant_offset_moves_the_zero_point_but_not_of_demonstrations() ->
     assert objective(batch).loss_U.tolist() == pytest.approx([0.0, 0.25], abs=1e-6)
 
 
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (4.0, 1.0), (0.0, 2.0)])
 @pytest.mark.parametrize("loss", ["mse", "bce"])
-def test_the_learned_offset_finds_the_mean_score(loss: Any) -> None:
-    """With the policy held at the reference, s = sigma(f) is best at the mean of the scores."""
+def test_the_learned_offset_finds_the_mean_score(loss: Any, weights: tuple[float, float]) -> None:
+    """With the policy held at the reference, s = sigma(f) is best at the mean of the scores, in which a
+    row counts as much as it weighs."""
     objective = UFT(offset="learned", loss=loss)
     batch = scored(
         [("score", [0.9]), ("score", [0.7]), ("demonstration", [NAN])], log_ratios=[0.0] * 3
     )
-    state = objective.start()
+    feedback = dataclasses.replace(batch.feedback, weight_N=torch.tensor([*weights, 1.0]))
+    batch, state = dataclasses.replace(batch, feedback=feedback), objective.start()
     for _ in range(60):
         observed = objective(dataclasses.replace(batch, state=state)).observed
         state = objective.advance(state, {k: s / n for k, (s, n) in observed.items() if n})
-    assert sigma(state["offset"]) == pytest.approx(0.8, abs=1e-3)
+    mean = (0.9 * weights[0] + 0.7 * weights[1]) / sum(weights)
+    assert sigma(state["offset"]) == pytest.approx(mean, abs=1e-3)
 
 
 def test_the_group_offset_leaves_differences_only() -> None:

@@ -236,6 +236,11 @@ def test_smooth_maxright_has_maxright_and_mix_as_limits() -> None:
     assert middle.weigh(0) == pytest.approx({t: p / total for t, p in pull.items()})
 
 
+def test_chord_does_not_train_on_a_supervised_term_of_weight_0() -> None:
+    for step in (0, 7, 1000):
+        assert schedule("chord", {"sft": 0, "grpo": 2}).weigh(step) == {"sft": 0.0, "grpo": 1.0}
+
+
 def test_chord_falls_along_a_cosine() -> None:
     found = schedule("chord", decay_steps=200)
     assert found.weigh(0) == pytest.approx({"dpo": 0.1, "sft": 0.9})

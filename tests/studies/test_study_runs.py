@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from onestage.cli._terminal import app
+from onestage.report.studies import read_study
 from onestage.runfolder import read_json, silent, write_json, write_text
 from onestage.studies.cells import Cell, reported, within
 from onestage.studies.executors import Crew, Ended, Executor, Place
@@ -352,6 +353,26 @@ def test_nothing_is_done_twice(done: tuple[dict[str, Any], Path, Outcome]) -> No
     assert "found done" in "".join(lines)
     assert when == {file: file.stat().st_mtime_ns for file in out.glob("cells/*/results.json")}
     assert outcome.table == before.table
+
+
+def test_a_page_has_the_cells_that_the_study_has(
+    done: tuple[dict[str, Any], Path, Outcome], tmp_path: Path
+) -> None:
+    """Folders of seeds and methods that were taken out stay, and of what a recipe was before."""
+    study, out = {**done[0], "claims": []}, tmp_path / "out"
+    shutil.copytree(done[1], out)
+    whole = read_study(out)
+    fewer = {**study, "seeds": [1], "methods": {"SFT": study["methods"]["SFT"]}}
+    do(fewer, out, changed_claims="fewer methods")
+    found = read_study(out)
+    tests = {(cell.method, cell.seed) for cell in found.cells if cell.purpose == "test"}
+    assert tests == {("base", 1), ("SFT", 1)}
+    left = len(whole.cells) - len(found.cells)
+    (told,) = [one.what for one in found.troubles if "left out" in one.what]
+    assert told.startswith(
+        f"{left} of {len(whole.cells)} cell folders are of no cell that the study has"
+    )
+    assert not any("left out" in one.what for one in whole.troubles)
 
 
 def test_a_changed_budget_redoes_the_cells_it_changes(
@@ -713,6 +734,40 @@ def test_cells_of_an_earlier_exam_are_done_again(
     assert "SFT-seed=0" in todo
     assert "SFT-seed=1" not in todo
     assert any("5 of 6 cells were judged by an earlier exam" in line for line in lines)
+
+
+def test_cells_of_other_files_than_lie_there_now_are_done_again(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Rows that were mended, and a stranger's loss that was edited: their names are the same."""
+    base, data = folders[0], Path(shutil.copytree(folders[1], tmp_path / "data"))
+    loss = tmp_path / "mine.py"
+    loss.write_text("from onestage.objectives.sft import SFT\n\n\nclass Mine(SFT):\n    pass\n")
+    study = content(base, data, seeds=[0], budget={"updates": 1})
+    study["recipe"]["train"] = {**study["recipe"]["train"], "learning_rate": 1e-3}
+    method = {"streams": ["demos"], "objective": f"{loss}:Mine"}
+    study["methods"] = {"mine": method, "SFT": {**method, "objective": "sft"}}
+    do(study, tmp_path / "out")
+    cells = tmp_path / "out" / "cells"
+
+    def when() -> dict[str, int]:
+        return {one.name: (one / "results.json").stat().st_mtime_ns for one in cells.iterdir()}
+
+    first = when()
+    do(study, tmp_path / "out")
+    assert when() == first
+    loss.write_text(loss.read_text() + "# edited\n")
+    _, lines = do(study, tmp_path / "out")
+    second = when()
+    assert {name for name in first if first[name] != second[name]} == {"mine-seed=0"}
+    assert any(line.startswith("1 of 3 cells were done on other data, models or") for line in lines)
+    rows = data / "demonstration.train.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    silent = cells / "SFT-seed=0" / "cell.json"  # of an earlier version
+    write_json(silent, {k: v for k, v in read_json(silent).items() if k != "contents"})
+    do(study, tmp_path / "out")
+    third = when()
+    assert {name for name in first if second[name] != third[name]} == {"mine-seed=0", "base-seed=0"}
 
 
 def test_the_lab_knows_its_first_exam_by_the_shares_it_found() -> None:

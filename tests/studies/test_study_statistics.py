@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 from support.small_studies import content
 
-from onestage.runfolder import write_json
+from onestage.report.front import result_of
+from onestage.runfolder import json_line, write_json
 from onestage.studies.cells import trials, unchosen
 from onestage.studies.claims import check, judged
 from onestage.studies.described import tried
 from onestage.studies.file import Front, StudyError, parse_study
 from onestage.studies.ledger import ledger
-from onestage.studies.results import TidyRow, differences, summary, traded
+from onestage.studies.results import TidyRow, beside, differences, summary, traded
 from onestage.studies.run_cell import spent
 from onestage.studies.tables import number
 from onestage.studies.tuning import choose, edges, remarks, require_measured, settled, wider
+from onestage.studies.worlds import Metric
 
 
 def rows(values: dict[str, list[float]], axes: dict[str, Any] | None = None) -> list[TidyRow]:
@@ -165,6 +167,32 @@ def test_the_front_of_a_method() -> None:
     seen = {row.metric: row.value for row in more if row.purpose == "grid"}
     assert (seen["gap/x"], seen["gap/y"]) == (pytest.approx(-0.05), pytest.approx(0.5))
     assert made == [row for row in more if row.purpose == "test" and row.method != "C"]
+
+
+def test_gaps_of_several_bases_are_each_to_its_own_best() -> None:
+    """Two models on one axis of the world: each has its own start (1) and its own best (0)."""
+    many = []
+    for model, start, ends in (("small", 3.0, (2.0, 1.0)), ("large", 2.0, (1.5, 0.5))):
+        for method, end in zip("AB", ends, strict=True):
+            found = {name: end for name in ("eval/x", "eval/y")}
+            found |= {name: start for name in ("start/eval/x", "start/eval/y")}
+            axes, cell = {"model": model}, f"{method}-{model}"
+            many += [TidyRow("test", method, axes, 0, cell, name, v) for name, v in found.items()]
+    made = traded(many, Front(x="eval/x", y="eval/y"), ["model"])
+    gaps = {(row.method, row.axes["model"]): row.value for row in made if row.metric == "gap/x"}
+    assert gaps == pytest.approx(
+        {("A", "small"): 0.5, ("B", "small"): 0, ("A", "large"): 2 / 3, ("B", "large"): 0}
+    )
+
+
+def test_too_few_seeds_have_no_p() -> None:
+    """Two coarse accuracies that differ alike by chance had p = 0."""
+    (few,) = differences(rows({"A": [0.5, 0.75], "B": [0.25, 0.5]}), [], ["score"])
+    assert math.isnan(few["p"])
+    assert math.isnan(few["p_holm"])
+    four = {"A": [0.5, 0.75, 0.5, 0.6], "B": [0.25, 0.5, 0.3, 0.2]}
+    (enough,) = differences(rows(four), [], ["score"])
+    assert 0 < enough["p"] <= enough["p_holm"] < 0.05
 
 
 def test_the_best_trial_is_chosen_and_edges_are_told() -> None:
@@ -345,7 +373,8 @@ def test_what_no_trial_measures_is_refused_before_any_trial() -> None:
     def asks(**tune: Any) -> None:
         told = {"seeds": [8], "metric": "overall", **tune}
         study = parse_study(content(Path("b"), Path("d"), tune=told))
-        require_measured(study, ["overall", "truth", "text_loss"])
+        metrics = {"overall": "higher", "truth": "higher", "text_loss": "lower", "length": None}
+        require_measured(study, {name: Metric("", which) for name, which in metrics.items()})
 
     asks(at_least={"truth": 0.9}, at_most={"keep/text/held_out": 0.05, "text_loss": 1.0})
     with pytest.raises(StudyError, match=r"tune.at_most: 'text_los' .* did you mean 'text_loss'"):
@@ -354,6 +383,36 @@ def test_what_no_trial_measures_is_refused_before_any_trial() -> None:
         asks(at_least={"trut": 0.9})
     with pytest.raises(StudyError, match=r"tune.metric: 'all' is not measured"):
         asks(metric="all")
+    with pytest.raises(StudyError, match=r"'length' is better neither .* higher or lower"):
+        asks(metric="length")
+    with pytest.raises(StudyError, match=r"tune.at_least: 'text_loss' is better lower; .* higher$"):
+        asks(at_least={"text_loss": 0.9})
+    with pytest.raises(StudyError, match=r"tune.at_most: 'truth' is better higher; .* lower$"):
+        asks(at_most={"truth": 0.9})
+
+
+def test_which_way_is_better_is_known_of_what_runs_measure() -> None:
+    """Settings are chosen by it: the highest loss of a term was."""
+    lower = ("eval/terms/dpo", "eval/p/pair/score_error", "keep/old/held_out", "retention/w/kl")
+    assert {beside(name, {}).better for name in (*lower, "start/eval/terms/dpo")} == {"lower"}
+    assert {beside(f"eval/p/{name}", {}).better for name in ("accuracy", "success")} == {"higher"}
+    assert {beside(name, {}).better for name in ("keep/old/price", "eval/p/entropy")} == {None}
+
+
+def test_numbers_are_of_the_best_model_where_that_is_kept(tmp_path: Path) -> None:
+    lines = [
+        {"step": 0, "eval/terms/sft": 2.0},
+        {"step": 1, "tokens": 10, "eval/terms/sft": 1.0, "retention/w/kl": 0.1},
+        {"step": 1, "evaluate/kept_step": 1.0},
+        {"step": 2, "tokens": 20, "eval/terms/sft": 3.0, "retention/w/kl": 0.2},
+        {"step": 2, "evaluate/kept_step": 1.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json_line(line) for line in lines))
+    (tmp_path / "recipe.yaml").write_text("objective: sft\n")
+    found = spent(tmp_path)
+    assert (found["eval/terms/sft"], found["retention/w/kl"]) == (1.0, 0.1)
+    assert (found["start/eval/terms/sft"], found["updates"], found["tokens"]) == (2.0, 2, 20)
+    assert result_of(tmp_path).losses == {"sft": 1.0}
 
 
 def test_losses_are_of_the_model_that_is_kept_and_judged(tmp_path: Path) -> None:
