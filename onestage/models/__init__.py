@@ -13,6 +13,7 @@ from onestage.models.model import Lora, Model
 
 if TYPE_CHECKING:
     from onestage.models.fingerprint import digest, digest_files
+    from onestage.models.footprint import check_shape
     from onestage.models.policy import Policy
     from onestage.models.source import (
         adapter_base,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         reference_of,
         tokenizer_of,
     )
-    from onestage.models.weights import Loaded, check_shape, given, load, open
+    from onestage.models.weights import Loaded, given, load, open
 
 __all__ = [
     "Loaded",
@@ -51,8 +52,9 @@ __all__ = [
 
 FILES = {
     "fingerprint": {"digest", "digest_files"},
+    "footprint": {"check_shape"},
     "policy": {"Policy"},
-    "weights": {"Loaded", "check_shape", "given", "load", "open"},
+    "weights": {"Loaded", "given", "load", "open"},
 }
 """Where the names are; all others are in `source`."""
 

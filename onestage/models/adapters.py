@@ -31,8 +31,10 @@ PASSED_BY = "incompatible with Mamba"
 OF_THIS_BASE = "its files must be as PEFT saved them, and made for this base"
 
 
-def adapted(lora: Lora, model: Any, task: Task = "causal") -> Any:
+def adapted(lora: Lora, model: Any, task: Task = "causal", revision: str | None = None) -> Any:
     """The model with fresh adapters, drawn from torch's global generator.
+
+    revision: the model's, of the hub, which is saved with them.
 
     Raises `ValueError` where they would lie on the output head, or on nothing, or on layers of which no
     directions can be preserved where that is asked for.
@@ -40,7 +42,7 @@ def adapted(lora: Lora, model: Any, task: Task = "causal") -> Any:
     from peft import get_peft_model
 
     try:
-        made: Any = get_peft_model(model, _peft_config(lora, task))
+        made: Any = get_peft_model(model, _peft_config(lora, task), revision=revision)
     except ValueError as error:
         if PASSED_BY not in str(error):
             raise

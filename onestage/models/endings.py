@@ -1,8 +1,8 @@
-"""Where generation stops: at the model's own end tokens and at the end markers of its chat template.
+"""Where generation stops: at the model's own end tokens, its tokenizer's and its chat template's.
 
 A base model that is trained on chats learns to say the template's marker, which often is not the EOS
-that its settings know. Whoever generates with the saved model (transformers, vLLM) reads its generation
-settings, so the markers are written there.
+that its settings know, and one that is trained on plain text the tokenizer's. Whoever generates with the
+saved model (transformers, vLLM) reads its generation settings, so all of them are written there.
 """
 
 from __future__ import annotations
@@ -17,22 +17,44 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
 def stop_at_markers(model: Any, tokenizer: Any) -> None:
-    """Add the template's end markers to the end tokens of the model's generation settings, in place."""
+    """Add the tokenizer's EOS and the template's end markers, whichever a response ends with, to the end
+    tokens of the model's generation settings, in place."""
     settings = settings_of(model)
-    if settings is None or not tokenizer.chat_template:
+    if settings is None:
         return
     own = settings.eos_token_id
     known = [own] if isinstance(own, int) else list(own or [])
-    first = [] if known or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    new = [end for end in dialect(tokenizer).ends if end not in (*known, *first)]
+    first = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    said = [*first, *(dialect(tokenizer).ends if tokenizer.chat_template else ())]
+    new = [end for end in dict.fromkeys(said) if end not in known]
     # Settings that need nothing stay as they are, to the byte.
     if new:
-        settings.eos_token_id = [*known, *first, *new]
+        settings.eos_token_id = [*known, *new]
+
+
+def begin_as(model: Any, tokenizer: Any, given: Mapping[str, Any]) -> None:
+    """Give a model that was made of a configuration its tokenizer's special tokens, in place: those of
+    its class are another vocabulary's. `given`: what the configuration says itself."""
+    from transformers import GenerationConfig
+
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if name not in given:
+            setattr(model.config, name, getattr(tokenizer, name))
+    if settings_of(model) is not None:
+        model.generation_config = GenerationConfig.from_model_config(model.config)
+
+
+def settle_beside(model: Any, adapter: str | Path) -> None:
+    """Give a model with an adapter the generation settings that lie beside the adapter, in place."""
+    from transformers import GenerationConfig
+
+    if (Path(adapter) / "generation_config.json").is_file():
+        settle_as(model, GenerationConfig.from_pretrained(adapter))
 
 
 def save_ends(model: Any, folder: Path) -> None:
-    """Write the generation settings beside an adapter, which PEFT does not, where they name several
-    ends."""
+    """Write the generation settings beside an adapter, which PEFT does not, where they name other ends
+    than its base's, as a list then."""
     settings = settings_of(model)
     if settings is not None and isinstance(settings.eos_token_id, list):
         settings.save_pretrained(folder)

@@ -7,6 +7,7 @@ will run, whatever the architecture; only attention is stood in for, by what fus
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,9 @@ from transformers import (
 
 from onestage.models.adapters import adapted
 from onestage.models.estimate import held_in
-from onestage.models.model import Lora, Precision
+from onestage.models.loading import reading
+from onestage.models.model import Lora, Model, Precision
+from onestage.models.reward_model import auto_class
 
 NAME = "onestage_footprint"
 TOKENS = 128
@@ -182,3 +185,15 @@ def _attend(
 
 AttentionInterface.register(NAME, _attend)
 AttentionMaskInterface.register(NAME, lambda *given, **options: None)
+
+
+def check_shape(source: Model, config: PretrainedConfig) -> None:
+    """Raise `ValueError` where no model can be made of the configuration, or it has no layers such as
+    `lora` names; makes no weights."""
+    with torch.device("meta"):
+        with reading(f"the configuration of {source.name or 'model.config'}"):
+            shape = auto_class(source.task).from_config(
+                copy.deepcopy(config), trust_remote_code=source.trust_remote_code
+            )
+        if source.lora is not None:
+            adapted(source.lora, shape, source.task)

@@ -45,6 +45,14 @@ def adapter_base(model: Model) -> str | None:
     return str(config_in(model.name).base_model_name_or_path)
 
 
+def revision_of(model: Model) -> str | None:
+    """The revision of what holds the weights: as the section says, or as an adapter says of its base."""
+    if model.revision is not None or adapter_base(model) is None:
+        return model.revision
+    said: str | None = config_in(str(model.name)).revision
+    return said
+
+
 def adapter_task(folder: str | Path) -> str | None:
     """The task type that an adapter folder names, as PEFT calls it."""
     kind = config_in(folder).task_type
@@ -116,7 +124,7 @@ def stored_config(model: Model) -> PretrainedConfig:
     require_folder(name)
     with reading(f"the configuration of {name}"):
         return AutoConfig.from_pretrained(
-            name, revision=model.revision, trust_remote_code=model.trust_remote_code
+            name, revision=revision_of(model), trust_remote_code=model.trust_remote_code
         )
 
 
@@ -216,8 +224,11 @@ def tokenizer_of(model: Model) -> PreTrainedTokenizerBase:
     check_found("model.tokenizer" if model.tokenizer else "model.name", name)
     if Path(name).is_file() or (model.tokenizer is None and not has_tokenizer(name)):
         require_folder(name)
+    of_weights = revision_of(model) if model.tokenizer is None else None
     with reading(f"the tokenizer of {name}", "name one in model.tokenizer (a folder or hub id)"):
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=of_weights, trust_remote_code=model.trust_remote_code
+        )
     if model.chat_template is not None:
         tokenizer.chat_template = template_of(model.chat_template)
         check_template(tokenizer)

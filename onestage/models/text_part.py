@@ -34,4 +34,5 @@ def text_part(model: Any) -> Any:
             raise LoadError(f"{name} holds text in a {type(decoder).__name__}, {ALONE}")
         setattr(alone, alone.base_model_prefix, decoder)
         alone.set_output_embeddings(model.get_output_embeddings())
+    alone.generation_config = model.generation_config
     return alone.eval()

@@ -7,7 +7,6 @@ reference) from there. `adapter` says whether it is trained itself (`same`), mer
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,7 +26,7 @@ from onestage.models.adapters import (
     require_given,
 )
 from onestage.models.attention import NAME as FOREST_ATTENTION
-from onestage.models.endings import stop_at_markers
+from onestage.models.endings import begin_as, settle_beside, stop_at_markers
 from onestage.models.features import Door
 from onestage.models.fingerprint import digest
 from onestage.models.lent import noise_of
@@ -52,6 +51,7 @@ from onestage.models.source import (
     check_vocabulary,
     config_of,
     is_nested,
+    revision_of,
     text_part_note,
     tokenizer_of,
 )
@@ -97,6 +97,8 @@ def load(
         kind = adapter_task(str(source.name))
         check_task(source.task, source.name, config, kind, source.adapter)
     model = _without_dropout(load_whole(source, config, device, seed, held))
+    if source.config is not None:
+        begin_as(model, tokenizer, source.config if isinstance(source.config, dict) else {})
     if source.task == "reward":
         check_head(model)
         settle(model, tokenizer)
@@ -106,6 +108,7 @@ def load(
         model, fingerprint = _adapted(source, model, door)
     if earlier:
         what = "goes on with" if source.adapter == "same" else "adds an adapter to"
+        settle_beside(model, str(source.name))
         notes.append(f"training {what} the adapter in {source.name}")
         if k := preserved_in(source) if door == Door.TRAINED else 0:
             notes.append(
@@ -130,7 +133,7 @@ def _adapted(source: Model, model: Any, door: Door) -> tuple[Any, str]:
         assert source.lora is not None
         put_on_top(source.lora, model)
     elif source.lora is not None:
-        model = adapted(source.lora, model, source.task)
+        model = adapted(source.lora, model, source.task, source.revision)
     return model, fingerprint
 
 
@@ -199,28 +202,21 @@ def _require_weights(model: Any, adapted: bool) -> None:
         )
 
 
-def open(name: str | Path, dtype: Precision = "auto", tokenizer: str | None = None) -> Policy:
+def open(
+    name: str | Path,
+    dtype: Precision = "auto",
+    tokenizer: str | None = None,
+    revision: str | None = None,
+) -> Policy:
     """A model to be asked, not trained, on the device there is: `policy(row)` gives log-probabilities.
 
     name: any folder that training leaves, adapters included, or a hub id; tokenizer: a folder or hub id
-    of another one than the model's own, which is found as `policy.tokenizer`.
+    of another one than the model's own, which is found as `policy.tokenizer`; revision: of the hub.
     """
-    source = Model(name=str(name), tokenizer=tokenizer, dtype=dtype)
+    source = Model(name=str(name), tokenizer=tokenizer, dtype=dtype, revision=revision)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = load(source, device, door=Door.ASKED)
     return Policy(found.model.eval(), found.tokenizer)
-
-
-def check_shape(source: Model, config: PretrainedConfig) -> None:
-    """Raise `ValueError` where no model can be made of the configuration, or it has no layers such as
-    `lora` names; makes no weights."""
-    with torch.device("meta"):
-        with reading(f"the configuration of {source.name or 'model.config'}"):
-            shape = auto_class(source.task).from_config(
-                copy.deepcopy(config), trust_remote_code=source.trust_remote_code
-            )
-        if source.lora is not None:
-            adapted(source.lora, shape, source.task)
 
 
 def load_whole(
@@ -279,7 +275,7 @@ def _built(
     with reading(name):
         model, report = auto_class(source.task).from_pretrained(
             name,
-            revision=source.revision,
+            revision=revision_of(source),
             trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # named, with all others, below

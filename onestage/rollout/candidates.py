@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from onestage.models import Model, Policy, adapter_base, config_of, digest_files
 from onestage.models import open as open_model
 from onestage.models.loading import check_files
 from onestage.models.model import Precision
-from onestage.models.source import check_base, check_found, require_folder
+from onestage.models.source import check_base, check_found, require_folder, revision_of
 
 READ = ("*.safetensors", "*.bin", "*.json", "*.jinja", "tokenizer*")
 """Files of a model folder that decide what it answers."""
@@ -31,6 +31,8 @@ class Candidate:
     base: str | None = None
     """The model that it is compared with."""
     dtype: Precision = "auto"
+    revision: str | None = None
+    """Of the hub: of a base, the one that its adapter was trained on."""
 
     @cached_property
     def words(self) -> Any:
@@ -49,26 +51,35 @@ class Candidate:
             folder = Path(name or "")
             if name and folder.is_dir():
                 files = {f for pattern in READ for f in folder.glob(pattern) if f.is_file()}
-                wanted = files if name != self.tokenizer else set(folder.glob("tokenizer*"))
+                words = name == self.tokenizer != self.name
+                wanted = set(folder.glob("tokenizer*")) if words else files
                 found.update(digest_files(wanted).encode())
             else:
                 found.update(str(name).encode())
-        found.update(f"{self.dtype} {self.words.chat_template}".encode())
+        # A hub's repository may be another by now: what is here of it, by its commit.
+        commit = getattr(
+            config_of(Model(name=self.name, revision=self.revision)), "_commit_hash", None
+        )
+        found.update(f"{commit} {self.dtype} {self.words.chat_template}".encode())
         return found.hexdigest()
 
     @cached_property
     def beside(self) -> Candidate | None:
         """Its base, asked as it is: ids of the same text must be the same for both."""
-        return None if self.base is None else Candidate(self.base, self.name, None, self.dtype)
+        if self.base is None:
+            return None
+        own = Model(name=self.name)
+        revision = revision_of(own) if adapter_base(own) == self.base else None
+        return Candidate(self.base, self.name, None, self.dtype, revision)
 
     def stands_beside(self, other: Candidate) -> bool:
-        """Whether another is its base: that was asked as it is itself, or by its own name for itself."""
+        """Whether another is its base, asked as it is itself."""
         if other.name != self.base:
             return False
-        return other.tokenizer is None or other.words.chat_template == self.words.chat_template
+        return bool(other.words.chat_template == self.words.chat_template)
 
     def load(self) -> Policy:
-        return open_model(self.name, self.dtype, self.tokenizer)
+        return open_model(self.name, self.dtype, self.tokenizer, self.revision)
 
 
 def candidates(
@@ -86,10 +97,18 @@ def candidates(
         if own is not None and beside == own:
             _require_comparable(name, own)
         model = Candidate(name, None, None if beside == name else beside, dtype)
-        if model.beside is not None and beside not in names:
+        if model.beside is not None and not (beside in names and _asked_alike(model)):
             found.setdefault((model.beside.name, model.words.chat_template), model.beside)
         found[(name, None)] = model
     return list(found.values())
+
+
+def _asked_alike(model: Candidate) -> bool:
+    """Whether its base has its chat template, so that it need not be asked by another one, too."""
+    assert model.beside is not None
+    return bool(
+        replace(model.beside, tokenizer=None).words.chat_template == model.words.chat_template
+    )
 
 
 def _require_comparable(name: str, base: str) -> None:

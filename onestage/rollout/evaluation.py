@@ -27,6 +27,7 @@ from onestage.rollout.candidates import Candidate, candidates
 from onestage.rollout.suites import Kept, Measured, Subject, Suite
 from onestage.runfolder import (
     Say,
+    digest_of,
     environment,
     json_line,
     require_writable,
@@ -183,6 +184,9 @@ class _Loading:
 
     def __init__(self, one: Candidate, engine: Any, say: Say) -> None:
         self.one, self.engine, self.say = one, engine, say
+        # Another engine draws other answers, and other options round otherwise.
+        plain = engine in ("transformers", {"name": "transformers"})
+        self.sampler = "" if plain else f"-{digest_of(engine)}"
         self.subject: Subject | None = None
         self.base: Policy | None = None
         self.said: set[str] = set()
@@ -228,7 +232,7 @@ def _measured(
     items = suites.chosen(suite, one.templated)
     # What a comparison with the base has found holds for that base.
     base = one.beside if suite.uses_base else None
-    key = f"{one.key}{base.key if base else ''}{suites.digest(suite, items)}"
+    key = f"{one.key}{base.key if base else ''}{suites.digest(suite, items)}{loading.sampler}"
     kept = Kept(stem.with_name(f"{stem.name}-{key}.jsonl"))
     answers = {item.id: kept[item.id] for item in items if item.id in kept}
     what = f"{one.name}, {label}"
@@ -294,7 +298,7 @@ def _model(evaluation: Evaluation, one: Evaluated) -> dict[str, Any]:
             "failed": len(measured.failures),
             "cut": measured.count("cut"),
             "unfinished": measured.unfinished,
-            "chat": not isinstance(measured.items[0].prompt, str),
+            "chat": _through_template(measured, one.model),
             "of_benchmark": suites.of_benchmark(measured.suite, measured.items),
             "metrics": {
                 name: {
@@ -307,6 +311,13 @@ def _model(evaluation: Evaluation, one: Evaluated) -> dict[str, Any]:
         }
     beside = None if base is None else base.model.name
     return {"name": one.model.name, "base": beside, "key": one.model.key, "suites": found}
+
+
+def _through_template(measured: Measured, model: Candidate) -> bool:
+    """Whether its prompts went through the chat template; lm-eval's are rendered when they are asked."""
+    rendered = not measured.suite.takes_system
+    late = rendered and suites.through_template(measured.suite, model.templated)
+    return late or not isinstance(measured.items[0].prompt, str)
 
 
 def _numbers(one: Estimate) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from onestage.data.packing import pack
 from onestage.data.tokenize import prompt_ids
 from onestage.data.trees import Ids, TokenPath
 from onestage.models.policy import Policy
-from onestage.rollout.engines._vllm_link import AGAIN, Link, RefusedError, ServerError
+from onestage.rollout.engines._vllm_link import AGAIN, PLAIN, Link, RefusedError, ServerError
 
 ASKED = (
     "What is the capital of France?",
@@ -30,7 +30,7 @@ ASKED = (
 )
 TOKENS = 24
 """That are written behind each."""
-GREEDY = {"temperature": 0, "n": 1, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "seed": 0}
+GREEDY = {"temperature": 0, "n": 1, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "seed": 0, **PLAIN}
 """All of it said, or a server samples as the folder's generation settings say."""
 NEAR = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Mean distance in nats a token that rounding explains, by the policy's precision (measured with vLLM on

@@ -23,13 +23,16 @@ from transformers import (
 
 from onestage import models
 from onestage.data.packing import pack
-from onestage.models import Lora, Model, Policy
+from onestage.models import Lora, Model, Policy, load
 from onestage.models.adapters import adapted
+from onestage.models.endings import settings_of
 from onestage.models.fingerprint import digest_files
 from onestage.models.lent import lent
+from onestage.models.merge.into_base import open_whole
 from onestage.models.reward_model import READS, settle
 from onestage.models.save import save_model
 from onestage.models.source import check_trained, config_of, tokenizer_of
+from onestage.rollout.engines.transformers import end_ids
 
 ROW = pack([[token_path([0, 5, 6, 7, 8, 1], (2, 6))]], 100)[0]
 
@@ -228,3 +231,57 @@ def test_adapters_that_kernels_would_pass_by_are_refused_with_where_they_can_lie
             ValueError, match=r"out_proj or conv1d of a mamba2.*set it to \[in_proj\]"
         ):
             adapted(Lora(r=2), model)
+
+
+def ends_of(folder: Path) -> Any:
+    return json.loads((folder / "generation_config.json").read_text()).get("eos_token_id")
+
+
+@pytest.mark.parametrize("template", [True, False])
+@pytest.mark.parametrize("known", [None, 7, 1])
+def test_a_model_ends_at_what_its_rows_end_with(
+    tmp_path: Path, template: bool, known: int | None
+) -> None:
+    """Saved settings lacked the tokenizer's EOS, where the base named no end or another one."""
+    base, out = tmp_path / "base", tmp_path / "out"
+    model, tokenizer = tiny_llama(), make_tokenizer() if template else make_tokenizer(chat=None)
+    model.config.eos_token_id = model.generation_config.eos_token_id = known
+    model.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    loaded = load(Model(name=str(base)))
+    save_model(loaded.model, loaded.tokenizer, out)
+    want = {None: [1], 7: [7, 1], 1: 1}[known]
+    assert ends_of(out) == want
+    adapter = load(Model(name=str(base), lora={"r": 2}))
+    save_model(adapter.model, adapter.tokenizer, tmp_path / "adapter")
+    if known != 1:
+        assert ends_of(tmp_path / "adapter") == want
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_fresh_model_has_its_tokenizer_s_special_tokens(tmp_path: Path, kind: str) -> None:
+    """Those of its class are of another vocabulary: Llama's end, 2, is a "!" here."""
+    make_tokenizer(chat=None).save_pretrained(tmp_path / "tokenizer")
+    shape = {k: v for k, v in TINY.items() if not k.endswith("token_id")}
+    section = {"model_type": kind, **shape}
+    tokenizer = str(tmp_path / "tokenizer")
+    loaded = load(Model(config=section, tokenizer=tokenizer))
+    assert end_ids(loaded.model, loaded.tokenizer) == [1]
+    assert loaded.model.config.eos_token_id == loaded.model.generation_config.eos_token_id == 1
+    assert loaded.model.config.bos_token_id == loaded.tokenizer.bos_token_id
+    given = load(Model(config={**section, "eos_token_id": 9}, tokenizer=tokenizer))
+    assert given.model.generation_config.eos_token_id == [9, 1]
+
+
+def test_what_lies_beside_an_adapter_is_how_it_ends(tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    tiny_llama().save_pretrained(base)
+    make_tokenizer().save_pretrained(base)
+    first = load(Model(name=str(base), lora={"r": 2}))
+    first.model.peft_config["default"].base_model_name_or_path = str(base)
+    save_model(first.model, first.tokenizer, adapter)
+    told = {"eos_token_id": [1, 5], "temperature": 0.3, "do_sample": True}
+    (adapter / "generation_config.json").write_text(json.dumps(told))
+    for model in (load(Model(name=str(adapter))).model, open_whole(str(adapter)).model):
+        settings = settings_of(model)
+        assert (settings.eos_token_id, settings.temperature) == ([1, 5], 0.3)

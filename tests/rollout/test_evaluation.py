@@ -204,6 +204,30 @@ def test_each_adapter_stands_beside_the_base_in_its_own_template(
             assert beside.model.tokenizer == one.model.name
 
 
+def test_a_base_that_is_listed_is_compared_as_its_model_is_asked(folders: Path) -> None:
+    """The base has no template and the model has one: the base is asked by itself, and once more."""
+    shutil.copytree(folders / "base", "bare")
+    Path("bare/chat_template.jinja").unlink(missing_ok=True)
+    make_tokenizer(chat=None).save_pretrained("bare")
+    one = {**GSM8K, "limit": 1}
+    found = evaluate(["bare", str(folders / "base")], [one], Path("ev"), base="bare")
+    asked = [(m.model.name, m.model.tokenizer) for m in found.models]
+    assert asked == [("bare", None), ("bare", str(folders / "base")), (str(folders / "base"), None)]
+    model = found.models[-1]
+    assert found.base_of(model) is found.models[1]
+    told = json.loads(Path("ev/evaluation.json").read_text())["models"]
+    assert [m["suites"]["gsm8k"]["chat"] for m in told] == [False, True, True]
+
+
+def test_answers_of_another_engine_are_others(folders: Path) -> None:
+    """Kept answers are found again for the engine that drew them."""
+    said: list[str] = []
+    for engine in ("transformers", {"name": "transformers", "batch_size": 2}, "transformers"):
+        evaluate([str(folders / "base")], [GSM8K], Path("ev"), engine=engine, say=said.append)
+    known = [line for line in said if "answers are known" in line]
+    assert len(known) == 1
+
+
 QUESTIONS = [
     {"question_id": 1, "category": "writing", "turns": ["Say hello.", "Again, shorter."]},
     {

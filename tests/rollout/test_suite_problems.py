@@ -69,6 +69,19 @@ def test_answers_are_those_of_transformers(path: str) -> None:
         assert found.answers[item.id]["completion"] == said
 
 
+def test_what_was_cut_and_what_ran_into_the_limit_is_counted(tmp_path: Path) -> None:
+    """Each said so of its answers alone, and nobody looked there."""
+    rows = [{"prompt": "Say red. " * 40, "answer": "red"}, {"prompt": "Say it.", "answer": "red"}]
+    model = tiny_llama()
+    model.config.max_position_embeddings = 64
+    found = measure(
+        make(str(write_rows(tmp_path / "p.jsonl", rows)), max_completion_length=4, chat=False),
+        Subject.of(Policy(model, tokenizer=make_tokenizer())),
+    )
+    assert (found.count("cut"), found.unfinished) == (1, 2)
+    assert len(found.remarks()) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -13,6 +13,7 @@ from support.tiny import make_tokenizer, tiny_llama
 
 from onestage.models.policy import Policy
 from onestage.rollout import suites
+from onestage.rollout.evaluation import evaluate
 from onestage.rollout.suites import Subject, _task_data, measure
 
 pytest.importorskip("lm_eval.tasks", reason="extra: eval")
@@ -169,6 +170,19 @@ def test_answers_are_those_that_lm_eval_draws(tmp_path: Path, subject: Subject) 
     assert len(asked) == len(found.items) == 5
     for sample in known[:5]:
         assert found.answers[f"written/{sample['doc_id']}"]["resps"] == sample["resps"][0]
+
+
+def test_how_it_was_asked_and_what_ran_into_the_limit_is_told(tmp_path: Path) -> None:
+    """Prompts of the library are texts until they are rendered, and its class knows of no limit."""
+    tiny_llama().save_pretrained(tmp_path / "model")
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    never = {"until": ["never said"], "max_gen_toks": 2}
+    path = a_task(tmp_path, "written", {**WRITTEN, "generation_kwargs": never})
+    asked = [{"name": "lm_eval", "tasks": path, "limit": 2, "chat": chat} for chat in (True, None)]
+    evaluate([str(tmp_path / "model")], asked, tmp_path / "out")
+    (model,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["models"]
+    told = [(one["chat"], one["unfinished"], one["items"]) for one in model["suites"].values()]
+    assert told == [(True, 2, 2), (False, 2, 2)]
 
 
 def test_a_task_that_says_nothing_of_sampling_is_answered_greedily_by_every_class(

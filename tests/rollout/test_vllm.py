@@ -43,6 +43,9 @@ class FakeParams:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     min_p: float = 0.0
     seed: int = 0
     logprobs: int | None = None
@@ -167,6 +170,8 @@ def test_what_is_asked(mode: str, other: Other, engine_of: Any) -> None:
     (asked,) = other.asked
     want = {"n": 3, "max_tokens": 6, "temperature": 0.7, "top_p": 0.9, "top_k": 11, "min_p": 0.02}
     want |= {"seed": seed_of("k0"), "logprobs": 0, "stop_token_ids": [1]}
+    # Or a server takes them from the folder's generation settings.
+    want |= {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
     assert {key: asked[key] for key in want} == want
     assert 0 <= asked["seed"] < 1 << 62
     assert engine([], how) == []

@@ -139,7 +139,7 @@ def load_family(
     root = base or names[0]
     _check_kin([root, *(name for name in names if name not in adapters)])
     tokenizer = _common_tokenizer(names)
-    source = Model(name=root)
+    source = Model(name=root, revision=next((one.revision for one in adapters.values()), None))
     check_vocabulary(tokenizer, config_of(source))
     target = _still(source, device)
     tensors = floating_tensors(target)
@@ -199,6 +199,11 @@ def _common_base(adapters: dict[str, Any], named: str | None) -> str | None:
             raise ValueError(
                 f"adapters of different bases: {first} was trained on {base}, {other} on "
                 f"{theirs.base_model_name_or_path}; adapters of one base are allowed"
+            )
+        if theirs.revision != adapters[first].revision:
+            raise ValueError(
+                f"adapters of different revisions of {base}: {first} of {adapters[first].revision}, "
+                f"{other} of {theirs.revision}; adapters of one revision are allowed"
             )
         if theirs.r != rank:
             raise ValueError(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onestage.data.encoded import Encoded
 from onestage.data.record import Refusal
-from onestage.models.endings import stop_at_markers
+from onestage.models.endings import settle_beside, stop_at_markers
 from onestage.models.features import Door
 from onestage.models.loading import LoadError
 from onestage.models.merge import Merge
@@ -32,6 +32,7 @@ from onestage.models.source import (
     check_base,
     check_vocabulary,
     config_of,
+    revision_of,
     tokenizer_of,
 )
 from onestage.models.start import absorbed
@@ -92,7 +93,7 @@ def open_whole(
     merged_in: the precision in which an adapter is added, by default its base's.
     """
     root = base_of(name, base)
-    source = Model(name=root, dtype=merged_in) if root else Model(name=name)
+    source = holds(name, base, root).model_copy(update={"dtype": merged_in if root else "auto"})
     config, tokenizer = looked_at(name, base, root)
     model: Any = load_whole(source, config, device).requires_grad_(False).eval()
     chosen = prompts(tokenizer, list(records))
@@ -101,8 +102,17 @@ def open_whole(
         said = [(f"{root} (base)", said[0][1])]
         model, said_TV = absorbed(model, name, chosen, Door.WHOLE)
         said.insert(0, (name, said_TV))
+        settle_beside(model, name)
     stop_at_markers(model, tokenizer)
     return Alone(name, root, model, tokenizer, chosen, said)
+
+
+def holds(name: str, base: str | None, root: str | None) -> Model:
+    """What holds the weights of a model: an adapter's base, at the revision that the adapter says."""
+    if root is None:
+        return Model(name=name)
+    said = revision_of(Model(name=name)) if base is None else None
+    return Model(name=root, revision=said)
 
 
 def looked_at(name: str, base: str | None, root: str | None) -> tuple[Any, Any]:
@@ -111,7 +121,7 @@ def looked_at(name: str, base: str | None, root: str | None) -> tuple[Any, Any]:
     base, root: of an adapter, as it was given and as `base_of` found it. Raises `ValueError` as
     `open_whole`.
     """
-    config = config_of(Model(name=root or name))
+    config = config_of(holds(name, base, root))
     if root is not None:
         config.vocab_size = vocabulary_of(name, config)
     refuse_quantised(name, config)

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from onestage.models.adapters import config_in
 from onestage.models.features import Door, require
 from onestage.models.loading import LoadError
-from onestage.models.merge.into_base import base_of
+from onestage.models.merge.into_base import base_of, holds
 from onestage.models.model import Model
 from onestage.models.source import config_of, tokenizer_of
 
@@ -50,7 +50,10 @@ def by_vllm(
     where: host and port, by default vLLM's own.
     """
     name, root = name or _name_of(model), base_of(model, base)
-    words = ["vllm", "serve", root or model, "--dtype", _dtype(root or model)]
+    weights = holds(model, base, root)
+    words = ["vllm", "serve", root or model, "--dtype", _dtype(weights)]
+    if weights.revision is not None:
+        words += ["--revision", weights.revision]
     if root is None:
         words += ["--served-model-name", name]
     else:
@@ -62,8 +65,8 @@ def by_vllm(
             "--lora-modules",
             f"{name}={model}",
         ]
-        words += _own_of(model, root)
-    return Serving([*words, *_at(where)], name, _notes(model, root))
+        words += _own_of(model, weights)
+    return Serving([*words, *_at(where)], name, _notes(model, root, weights))
 
 
 def by_transformers(
@@ -76,8 +79,9 @@ def by_transformers(
             f"--base {base}: `transformers serve` takes an adapter's base from adapter_config.json; "
             "write it there, or serve with --engine vllm"
         )
-    words = ["transformers", "serve", model, "--dtype", _dtype(root or model)]
-    return Serving([*words, *_at(where)], model, _notes(model, root))
+    weights = holds(model, base, root)
+    words = ["transformers", "serve", model, "--dtype", _dtype(weights)]
+    return Serving([*words, *_at(where)], model, _notes(model, root, weights))
 
 
 def rank_of(folder: str) -> int:
@@ -111,10 +115,10 @@ def _tensors(folder: str) -> list[str]:
         return list(opened.keys())
 
 
-def _own_of(adapter: str, base: str) -> list[str]:
+def _own_of(adapter: str, base: Model) -> list[str]:
     """What an adapter's folder says otherwise than its base."""
     words: list[str] = []
-    own, theirs = tokenizer_of(Model(name=adapter)), tokenizer_of(Model(name=base))
+    own, theirs = tokenizer_of(Model(name=adapter)), tokenizer_of(base)
     if own.get_vocab() != theirs.get_vocab() or own.chat_template != theirs.chat_template:
         words += ["--tokenizer", adapter]
     if (Path(adapter) / "generation_config.json").is_file():
@@ -122,17 +126,17 @@ def _own_of(adapter: str, base: str) -> list[str]:
     return words
 
 
-def _dtype(name: str) -> str:
-    found = config_of(Model(name=name)).dtype
+def _dtype(model: Model) -> str:
+    found = config_of(model).dtype
     return "auto" if found is None else str(found).removeprefix("torch.")
 
 
-def _notes(model: str, root: str | None) -> list[str]:
+def _notes(model: str, root: str | None, weights: Model) -> list[str]:
     tokenizer = tokenizer_of(Model(name=model))
     notes = []
     if tokenizer.chat_template is None:
         notes.append("no chat template: ask for completions (/v1/completions), not for chats")
-    if _dtype(root or model) == "float32":
+    if _dtype(weights) == "float32":
         notes.append(
             "float32: served as it is, exactly; half the memory with `onestage export --dtype bf16`"
         )

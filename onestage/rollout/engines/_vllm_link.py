@@ -19,6 +19,9 @@ from urllib.parse import urlsplit
 
 WATCH = 60.0
 """Seconds of waiting after which a server is asked whether it is well; as many it may take to say so."""
+PLAIN = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Said with every request: vLLM takes what is not said from the folder's generation settings, and the
+policy, whose answers are wanted, knows of no penalty."""
 AGAIN = "start it, and go on with --resume where the run had begun (docs/rollout.md)"
 STARTING = 240.0
 """Seconds that a server may take from listening to being up."""

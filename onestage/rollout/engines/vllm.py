@@ -23,7 +23,7 @@ from onestage.models.loading import LoadError
 from onestage.rollout.engines import Completion, Decoding, Engine, Request
 from onestage.rollout.engines._vllm_backend import Backend
 from onestage.rollout.engines._vllm_colocated import Colocated
-from onestage.rollout.engines._vllm_link import RefusedError
+from onestage.rollout.engines._vllm_link import PLAIN, RefusedError
 from onestage.rollout.engines._vllm_probe import base_gap, probe_ids, try_adapter
 from onestage.rollout.engines._vllm_server import Server
 from onestage.rollout.engines.transformers import end_ids
@@ -196,6 +196,7 @@ class Vllm(Engine):
             "top_p": how.top_p,
             "top_k": how.top_k,
             "min_p": how.min_p,
+            **PLAIN,
             "seed": seed_of(request.key),
             "logprobs": 0,  # of the token that was drawn alone
             "stop_token_ids": self.ends,

@@ -45,6 +45,8 @@ class Forests(HFLM):
         self.subject = subject
         self.cut: list[int] = []
         """Tokens that were left out at the beginning of each text of the last call."""
+        self.ended: list[bool] = []
+        """Whether each answer of the last call ended by itself, before the limit of tokens."""
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = False, **_: Any
@@ -63,7 +65,7 @@ class Forests(HFLM):
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         found: list[str] = [""] * len(requests)
-        self.cut = [0] * len(requests)
+        self.cut, self.ended = [0] * len(requests), [True] * len(requests)
         groups: dict[str, list[int]] = {}
         for place, one in enumerate(requests):
             groups.setdefault(repr(one.args[1]), []).append(place)
@@ -77,6 +79,7 @@ class Forests(HFLM):
             said = self.subject.continued(ids, _decoding(how), keys, [u for u in until if u])
             for place, one in zip(places, said, strict=True):
                 found[place], self.cut[place] = one["completion"], one.get("cut", 0)
+                self.ended[place] = one["ended"]
         return found
 
 
@@ -93,9 +96,10 @@ def _decoding(how: dict[str, Any]) -> Decoding:
 
 def answered(
     subject: Subject, instances: Sequence[Any], backend: str, batch_size: int
-) -> tuple[list[Any], list[int]]:
-    """A model's answers to some of the library's requests, in their order, and how many tokens of each
-    were left out to fit its context (where we run it: the library's classes do not say)."""
+) -> tuple[list[Any], list[int], list[bool]]:
+    """A model's answers to some of the library's requests, in their order, how many tokens of each were
+    left out to fit its context, and whether it ended by itself (where we run it: the library's classes
+    do not say)."""
     if backend == "onestage":
         lm: Any = Forests(subject)
     elif subject.source is None:
@@ -108,7 +112,7 @@ def answered(
         lm = _theirs(backend, str(subject.source), batch_size, dtype, device)
     asked = [_greedy(_rendered(one, subject.tokenizer)) for one in instances]
     found: list[Any] = [None] * len(asked)
-    cut = [0] * len(asked)
+    cut, ended = [0] * len(asked), [True] * len(asked)
     for sort in dict.fromkeys(one.request_type for one in asked):
         places = [n for n, one in enumerate(asked) if one.request_type == sort]
         said = getattr(lm, sort)([asked[n] for n in places], disable_tqdm=True)
@@ -118,7 +122,10 @@ def answered(
         if sort != "loglikelihood_rolling" and backend == "onestage":
             for place, lost in zip(places, lm.cut, strict=True):
                 cut[place] = lost
-    return found, cut
+        if sort == "generate_until" and backend == "onestage":
+            for place, whole in zip(places, lm.ended, strict=True):
+                ended[place] = whole
+    return found, cut, ended
 
 
 @lru_cache(maxsize=1)

@@ -91,8 +91,9 @@ class Harness(Suite):
         said = zip(*answered(subject, every, self.backend, self.batch_size), strict=True)
         found: list[Content] = []
         for item in items:
-            resps, cut = zip(*(next(said) for _ in item.facts["instances"]), strict=True)
-            found.append({"resps": [*resps], **({"cut": max(cut)} if any(cut) else {})})
+            resps, cut, ended = zip(*(next(said) for _ in item.facts["instances"]), strict=True)
+            told: Content = {"resps": [*resps], **({"cut": max(cut)} if any(cut) else {})}
+            found.append(told if all(ended) else {**told, "ended": False})
         return found
 
     def score(self, items: Sequence[Item], answers: Sequence[Content]) -> list[Scores | Failure]:

@@ -84,7 +84,12 @@ class Problems(Suite):
         ]
         shown = [str(subject.tokenizer.decode(ids)) for ids in asked]
         return [
-            {"asked": text, "answers": answers, "completion": answers[0]["completion"]}
+            {
+                "asked": text,
+                "answers": answers,
+                "completion": answers[0]["completion"],
+                **_flags(answers),
+            }
             for text, *answers in zip(shown, *drawn, strict=True)
         ]
 
@@ -118,6 +123,12 @@ class Problems(Suite):
 
     def spent(self) -> dict[str, float]:
         return self.judge.spent()
+
+
+def _flags(answers: Sequence[Content]) -> Content:
+    """What an item says of itself, of all of its answers: whether all ended, what its prompt lost."""
+    cut = max(one.get("cut", 0) for one in answers)
+    return {"ended": all(one["ended"] for one in answers), **({"cut": cut} if cut else {})}
 
 
 def _template(item: Item) -> dict[str, Any]:
