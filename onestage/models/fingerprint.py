@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from onestage.runfolder import digest_of
+
 BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
+SETTINGS = re.compile(r"-s[0-9a-f]+")
+"""What a fingerprint has of `told_by_settings`."""
+ASIDE = {
+    *("_name_or_path", "_commit_hash", "transformers_version", "architectures", "auto_map"),
+    *("dtype", "torch_dtype", "_attn_implementation", "attn_implementation", "use_cache"),
+    *("task_specific_params", "id2label", "label2id", "num_labels", "quantization_config"),
+    *("output_attentions", "output_hidden_states", "return_dict", "problem_type"),
+}
+"""Of a configuration: names, precisions (the weights' own is told) and ways to compute."""
+STRENGTH = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -26,6 +40,25 @@ def digest(model: torch.nn.Module) -> str:
         raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         found.update(raw.numpy().data)
     return found.hexdigest()
+
+
+def told_by_settings(model: Any) -> str:
+    """A digest of what decides a model's answers beside its weights: positions, windows, scales of its
+    configuration, and how strong its adapters are. Where it lies, how it is computed and how it ends
+    decide nothing of a given text."""
+    said = model.config.to_diff_dict()
+    said = {k: v for k, v in said.items() if k not in ASIDE and not k.endswith("token_id")}
+    adapters = {
+        label: {name: getattr(one, name, None) for name in STRENGTH}
+        for label, one in (getattr(model, "peft_config", None) or {}).items()
+    }
+    return digest_of([said, adapters])
+
+
+def same_weights(one: str, other: str) -> bool:
+    """Whether two fingerprints are of the same weights, whatever is told by settings; those of earlier
+    versions do not have that."""
+    return SETTINGS.sub("", one) == SETTINGS.sub("", other)
 
 
 def digest_files(files: Iterable[Path]) -> str:

@@ -28,7 +28,7 @@ from onestage.models.adapters import (
 from onestage.models.attention import NAME as FOREST_ATTENTION
 from onestage.models.endings import begin_as, settle_beside, stop_at_markers
 from onestage.models.features import Door
-from onestage.models.fingerprint import digest
+from onestage.models.fingerprint import digest, told_by_settings
 from onestage.models.lent import noise_of
 from onestage.models.loading import check_files, reading, require_whole
 from onestage.models.model import Lora, Model, Precision
@@ -243,11 +243,12 @@ def load_whole(
 
 
 def fingerprint_of(model: Any) -> str:
-    """What a run that starts from this model is known by: its weights, and their precision; nothing of
-    a model that has no weights (`meta`)."""
+    """What a run that starts from this model is known by: its weights, their precision, and the settings
+    that decide what it says; nothing of a model that has no weights (`meta`)."""
     if model.device.type == "meta":
         return ""
-    return f"{digest(model)}-{str(model.dtype).removeprefix('torch.')}"
+    precision = str(model.dtype).removeprefix("torch.")
+    return f"{digest(model)}-{precision}-s{told_by_settings(model)}"
 
 
 def _built(

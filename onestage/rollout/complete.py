@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from onestage.data.messages import Message
 from onestage.data.prompts import Prompt
 from onestage.data.tokenize import prompt_ids
-from onestage.models import Policy
+from onestage.models import Policy, positions_of
 from onestage.rollout.engines import Decoding, Request
 from onestage.rollout.engines.transformers import Transformers
 from onestage.rollout.suites import Kept
@@ -80,6 +80,7 @@ def drawn(
         Request(prompt_ids(tokenizer, one.turns, one.template), 1, f"{seed}/{number}")
         for number, one in enumerate(map(Prompt.given, prompts))
     ]
+    told = _beyond(policy.model.config, requests, how)
     engine = Transformers(policy.model, tokenizer, batch_size)
     kept = Kept() if kept is None else kept
     missing = [place for place in range(len(requests)) if str(place) not in kept]
@@ -91,6 +92,23 @@ def drawn(
             for (one,) in engine([requests[place] for place in block], how)
         ]
         kept.add((str(n), one._asdict()) for n, one in zip(block, texts, strict=True))
-    for remark in engine.remarks:
+    for remark in (*told, *engine.remarks):
         warnings.warn(remark, stacklevel=3)  # where `complete` was called, and not a line of it
     return [Drawn(**kept[str(place)]) for place in range(len(requests))]
+
+
+def _beyond(config: Any, requests: Sequence[Request], how: Decoding) -> list[str]:
+    """What is to be said of prompts that have no room for their completions in the positions that the
+    model was made for. Raises `ValueError` where its positions end there."""
+    limit, ends = positions_of(config)
+    new = how.max_completion_length
+    over = sum(len(one.ids) + new > limit for one in requests) if limit is not None else 0
+    if limit is None or not over:
+        return []
+    told = (
+        f"{over:,} of {len(requests):,} prompts have no room for {new:,} more tokens in the {limit:,} "
+        "positions that the model was made for"
+    )
+    if ends:
+        raise ValueError(f"{told}, and it has no other: give shorter ones, or allow fewer tokens")
+    return [told]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onestage.models.fingerprint import same_weights
+
 if TYPE_CHECKING:
     from onestage.training.run import Run
 
@@ -20,13 +22,18 @@ class CheckpointError(ValueError):
 
 def require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) -> None:
     """Raise `CheckpointError` for one of another run, or of one that does not fit what changed."""
-    if progress["fingerprint"] != run.loaded.fingerprint:
+    if not same_weights(progress["fingerprint"], run.loaded.fingerprint):
         raise CheckpointError(
             f"checkpoint {checkpoint} is of a run that started from model {progress['fingerprint']}, "
             f"but the recipe's model is {run.loaded.fingerprint}"
         )
+    if progress["fingerprint"] != run.loaded.fingerprint and "-s" in progress["fingerprint"]:
+        # Not refused: another version of transformers may say the same in other words.
+        run.say(
+            "changed since: the configuration of the model (its config.json, or how it is read)"
+        )
     changes, reference = run.changes, (progress["reference"], run.compared.fingerprint)
-    if changes.notes("reference", *reference):
+    if not same_weights(*reference) and changes.notes("reference", *reference):
         raise CheckpointError(
             f"checkpoint {checkpoint} is of a run whose reference was {reference[0]}, but the recipe's "
             f"is {reference[1]}; put it back, or go on with it: --resume --allow-changed reference"

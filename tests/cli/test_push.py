@@ -145,6 +145,11 @@ def test_an_adapter_is_sent_with_its_bases_public_name(run: Path, tmp_path: Path
     told = front(hub.files["README.md"].decode())
     assert (told["base_model"], told["base_model_relation"]) == ("them/base", "adapter")
     assert "- its base, them/base: llama3" in hub.files["README.md"].decode()
+    # One that was trained on what a run made to start from is of that alone.
+    (base / "onestage_origin.json").write_text("{}")
+    text = call(run, "me/mine", "--base", "them/base", "--card-only", code=1)
+    assert "which a run made to start from" in text
+    assert "onestage merge" in text
 
 
 @pytest.mark.parametrize(

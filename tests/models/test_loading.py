@@ -26,7 +26,7 @@ from onestage.data.packing import pack
 from onestage.models import Lora, Model, Policy, load
 from onestage.models.adapters import adapted
 from onestage.models.endings import settings_of
-from onestage.models.fingerprint import digest_files
+from onestage.models.fingerprint import digest_files, same_weights
 from onestage.models.lent import lent
 from onestage.models.merge.into_base import open_whole
 from onestage.models.reward_model import READS, settle
@@ -285,3 +285,32 @@ def test_what_lies_beside_an_adapter_is_how_it_ends(tmp_path: Path) -> None:
     for model in (load(Model(name=str(adapter))).model, open_whole(str(adapter)).model):
         settings = settings_of(model)
         assert (settings.eos_token_id, settings.temperature) == ([1, 5], 0.3)
+
+
+def test_a_model_is_known_by_its_settings_too(tmp_path: Path) -> None:
+    """What a reference said is kept by the fingerprint: it was found again for another context."""
+    folder, file = tmp_path / "base", tmp_path / "base" / "config.json"
+    tiny_llama().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    first = load(Model(name=str(folder))).fingerprint
+    plain = json.loads(file.read_text())
+    file.write_text(json.dumps({**plain, "eos_token_id": 7, "use_cache": False}))
+    assert load(Model(name=str(folder))).fingerprint == first
+    told = {**plain["rope_parameters"], "rope_theta": 17.0}
+    file.write_text(json.dumps({**plain, "rope_parameters": told}))
+    turned = load(Model(name=str(folder))).fingerprint
+    assert turned != first
+    assert same_weights(turned, first)
+    assert same_weights(first, "-".join(first.split("-")[:2]))  # as earlier versions wrote it
+    file.write_text(json.dumps(plain))
+    loaded = load(Model(name=str(folder), lora={"r": 2}))
+    assert loaded.fingerprint == first  # fresh adapters change nothing
+    with torch.no_grad():
+        for name, weight in loaded.model.named_parameters():
+            weight.add_(0.1 if "lora_" in name else 0)
+    loaded.model.peft_config["default"].base_model_name_or_path = str(folder)
+    save_model(loaded.model, loaded.tokenizer, tmp_path / "adapter")
+    before = load(Model(name=str(tmp_path / "adapter"))).fingerprint
+    said = tmp_path / "adapter" / "adapter_config.json"
+    said.write_text(json.dumps(json.loads(said.read_text()) | {"lora_alpha": 99}))
+    assert load(Model(name=str(tmp_path / "adapter"))).fingerprint != before

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.tiny import make_tokenizer, write_rows
+from support.tiny import make_tokenizer, tiny_llama, write_rows
 
 from onestage.data.encoded import Encoded
 from onestage.data.prompts import Prompt, prompts_of
@@ -78,8 +78,9 @@ def test_sampling_and_a_rollout_have_the_same_ids(
             return [[Completion(request.ids, True, none)] for request in requests]
 
     monkeypatch.setattr(module, "Transformers", Engine)
+    policy: Any = SimpleNamespace(model=tiny_llama(), tokenizer=tokenizer)
     with pytest.warns(UserWarning, match="one batch after the other") as told:
-        complete(SimpleNamespace(model=None, tokenizer=tokenizer), [prompt], Decoding(4))  # type: ignore[arg-type]
+        complete(policy, [prompt], Decoding(4))
     assert told[0].filename == __file__  # the line that asked
     (problem,) = encode(read([{"prompt": prompt, "answer": "4"}]), tokenizer)
     assert isinstance(problem, Encoded)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from support.tiny import TINY, sharpen, tiny_llama
+from support.tiny import TINY, make_tokenizer, sharpen, tiny_llama
 from transformers import (
     AttentionInterface,
     AutoModelForCausalLM,
@@ -436,3 +436,22 @@ def test_a_completion_ends_behind_a_text_at_which_it_may(tokenizer: Any) -> None
         assert (stop in said) == (stop in text)
         assert stop not in tokenizer.decode(short.ids[:-1])
     assert len(ended[0].ids) < len(free[0].ids)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_prompts_without_room_for_an_answer_are_told_or_refused(learned: bool) -> None:
+    """Positions that are computed go on behind those the model was made for; learned ones end."""
+    model: Any = tiny_llama()
+    if learned:
+        shape = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 64, "vocab_size": 400}
+        model = AutoModelForCausalLM.from_config(GPT2Config(**shape)).eval()
+    model.config.max_position_embeddings = 64
+    asked, how = ["a", "one two three four five six seven"], Decoding(58, temperature=0)
+    policy = Policy(model, tokenizer=make_tokenizer(chat=None))
+    told = "1 of 2 prompts have no room for 58 more tokens in the 64 positions"
+    if learned:
+        with pytest.raises(ValueError, match=f"{told}.*it has no other"):
+            complete(policy, asked, how)
+    else:
+        with pytest.warns(UserWarning, match=told):
+            complete(policy, asked, how)

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from onestage.models.start import ORIGIN
+
 FILES = (
     *("config.json", "generation_config.json", "adapter_config.json", "*.safetensors"),
     "preserved.json",
@@ -66,8 +68,14 @@ def base_in(folder: Path) -> str | None:
 
 def public_base(folder: Path, given: str | None) -> str | None:
     """The base's name as others know it. Raises `ValueError` where an adapter's base is a folder of this
-    machine."""
+    machine, or one that a run made to start from, which no hub has."""
     named = base_in(folder)
+    if given is not None and named is not None and (Path(named) / ORIGIN).is_file():
+        raise ValueError(
+            f"--base {given}: {folder} was trained on {named}, which a run made to start from (an "
+            "earlier adapter merged in, or the text part of a model of images): on another base it is "
+            f"another model. Make one of both (onestage merge {folder} --out FOLDER) and push that"
+        )
     if given is not None or named is None:
         return given
     if Path(named).exists() or named.startswith((".", "/", "~")) or named.count("/") > 1:
