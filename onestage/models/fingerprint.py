@@ -15,7 +15,7 @@ from onestage.runfolder import digest_of
 BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
 SETTINGS = re.compile(r"-s[0-9a-f]+")
-"""What a fingerprint has of `told_by_settings`."""
+"""What a fingerprint has of `digest_of_settings`."""
 ASIDE = {
     *("_name_or_path", "_commit_hash", "transformers_version", "architectures", "auto_map"),
     *("dtype", "torch_dtype", "_attn_implementation", "attn_implementation", "use_cache"),
@@ -42,7 +42,7 @@ def digest(model: torch.nn.Module) -> str:
     return found.hexdigest()
 
 
-def told_by_settings(model: Any) -> str:
+def digest_of_settings(model: Any) -> str:
     """A digest of what decides a model's answers beside its weights: positions, windows, scales of its
     configuration, and how strong its adapters are. Where it lies, how it is computed and how it ends
     decide nothing of a given text."""
@@ -55,9 +55,13 @@ def told_by_settings(model: Any) -> str:
     return digest_of([said, adapters])
 
 
+def told_by_settings(fingerprint: str) -> bool:
+    """Whether it says what the settings were; those of earlier versions do not."""
+    return SETTINGS.search(fingerprint) is not None
+
+
 def same_weights(one: str, other: str) -> bool:
-    """Whether two fingerprints are of the same weights, whatever is told by settings; those of earlier
-    versions do not have that."""
+    """Whether two fingerprints are of the same weights, whatever the settings are."""
     return SETTINGS.sub("", one) == SETTINGS.sub("", other)
 
 

@@ -28,7 +28,7 @@ from onestage.models.adapters import (
 from onestage.models.attention import NAME as FOREST_ATTENTION
 from onestage.models.endings import begin_as, settle_beside, stop_at_markers
 from onestage.models.features import Door
-from onestage.models.fingerprint import digest, told_by_settings
+from onestage.models.fingerprint import digest, digest_of_settings
 from onestage.models.lent import noise_of
 from onestage.models.loading import check_files, reading, require_whole
 from onestage.models.model import Lora, Model, Precision
@@ -248,7 +248,7 @@ def fingerprint_of(model: Any) -> str:
     if model.device.type == "meta":
         return ""
     precision = str(model.dtype).removeprefix("torch.")
-    return f"{digest(model)}-{precision}-s{told_by_settings(model)}"
+    return f"{digest(model)}-{precision}-s{digest_of_settings(model)}"
 
 
 def _built(

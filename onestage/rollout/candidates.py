@@ -57,10 +57,9 @@ class Candidate:
             else:
                 found.update(str(name).encode())
         # A hub's repository may be another by now: what is here of it, by its commit.
-        commit = getattr(
-            config_of(Model(name=self.name, revision=self.revision)), "_commit_hash", None
-        )
-        found.update(f"{commit} {self.dtype} {self.words.chat_template}".encode())
+        config = config_of(Model(name=self.name, revision=self.revision))
+        commit = getattr(config, "_commit_hash", None)
+        found.update(f"{commit or ''}{self.dtype} {self.words.chat_template}".encode())
         return found.hexdigest()
 
     @cached_property

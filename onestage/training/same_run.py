@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onestage.models.fingerprint import same_weights
+from onestage.models.fingerprint import same_weights, told_by_settings
 
 if TYPE_CHECKING:
     from onestage.training.run import Run
@@ -27,12 +27,12 @@ def require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) ->
             f"checkpoint {checkpoint} is of a run that started from model {progress['fingerprint']}, "
             f"but the recipe's model is {run.loaded.fingerprint}"
         )
-    if progress["fingerprint"] != run.loaded.fingerprint and "-s" in progress["fingerprint"]:
-        # Not refused: another version of transformers may say the same in other words.
-        run.say(
-            "changed since: the configuration of the model (its config.json, or how it is read)"
-        )
     changes, reference = run.changes, (progress["reference"], run.compared.fingerprint)
+    pairs = {"model": (progress["fingerprint"], run.loaded.fingerprint), "reference": reference}
+    for what, (was, now) in pairs.items():
+        # Not refused: another version of transformers may say the same in other words.
+        if was != now and same_weights(was, now) and told_by_settings(was):
+            run.say(f"changed since: the settings of the {what} (config.json, or how it is read)")
     if not same_weights(*reference) and changes.notes("reference", *reference):
         raise CheckpointError(
             f"checkpoint {checkpoint} is of a run whose reference was {reference[0]}, but the recipe's "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -337,3 +338,21 @@ def test_a_stage_goes_on_by_the_same_rules(recipe: dict[str, Any], tmp_path: Pat
     assert carry_out(parse_recipe(free), out, **allowed).name == "model"
     with pytest.raises(RecipeError, match=r"no key 'train\.bach_size'"):
         go(recipe | {"stages": None}, out / "2-b", resume=True, allow_changed=["train.bach_size"])
+
+
+def test_settings_that_were_edited_since_are_told(
+    recipe: dict[str, Any], model_folder: Path, tmp_path: Path
+) -> None:
+    """The weights are the same, and what they say is not: the reference is asked anew, too."""
+    base = Path(shutil.copytree(model_folder, tmp_path / "base"))
+    recipe = changed(recipe, "model.name", str(base))
+    go(recipe, tmp_path / "out", callbacks=[At(2, stop)])
+    file = base / "config.json"
+    plain = json.loads(file.read_text())
+    told = {**plain["rope_parameters"], "rope_theta": 17.0}
+    file.write_text(json.dumps({**plain, "rope_parameters": told}))
+    said: list[str] = []
+    go(recipe, tmp_path / "out", resume=True, say=said.append)
+    for what in ("model", "reference"):
+        line = f"changed since: the settings of the {what} (config.json, or how it is read)"
+        assert said.count(line) == 1
