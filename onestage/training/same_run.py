@@ -29,9 +29,9 @@ def require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) ->
         )
     changes, reference = run.changes, (progress["reference"], run.compared.fingerprint)
     pairs = {"model": (progress["fingerprint"], run.loaded.fingerprint), "reference": reference}
-    for what, (was, now) in pairs.items():
+    for what, (before, after) in pairs.items():
         # Not refused: another version of transformers may say the same in other words.
-        if was != now and same_weights(was, now) and told_by_settings(was):
+        if before != now and same_weights(before, after) and told_by_settings(before):
             run.say(f"changed since: the settings of the {what} (config.json, or how it is read)")
     if not same_weights(*reference) and changes.notes("reference", *reference):
         raise CheckpointError(
