@@ -31,7 +31,7 @@ def require_same_run(checkpoint: Path, progress: Mapping[str, Any], run: Run) ->
     pairs = {"model": (progress["fingerprint"], run.loaded.fingerprint), "reference": reference}
     for what, (before, after) in pairs.items():
         # Not refused: another version of transformers may say the same in other words.
-        if before != now and same_weights(before, after) and told_by_settings(before):
+        if before != after and same_weights(before, after) and told_by_settings(before):
             run.say(f"changed since: the settings of the {what} (config.json, or how it is read)")
     if not same_weights(*reference) and changes.notes("reference", *reference):
         raise CheckpointError(
