@@ -37,6 +37,9 @@ class Interval:
     high: float
     n: int
     sd: float = math.nan
+    choice: float = 0.0
+    """A part of the mean's standard error that no more values make smaller: of a choice of settings that
+    they all share. It is in the bounds and in `sd`."""
 
     @property
     def half(self) -> float | None:
@@ -210,18 +213,25 @@ POWER = 0.8
 
 
 def seeds_needed(
-    distance: float, sd: float, most: int = 1000, alpha: float = 1 - LEVEL
+    distance: float,
+    sd: float,
+    most: int = 1000,
+    alpha: float = 1 - LEVEL,
+    choice: float = 0.0,
 ) -> int | None:
     """Fewest seeds (4 to `most`) with which a two-sided t-test at `alpha` tells a true mean from a limit
-    that is `distance` away, in 80 % of studies; None where more are needed. By the noncentral t."""
+    that is `distance` away, in 80 % of studies; None where more are needed. By the noncentral t.
+
+    choice: a part of the standard error that stays, however many seeds there are."""
     if not (distance > 0 and math.isfinite(sd)):
         return None
-    if sd == 0:
+    if sd == choice == 0:
         return 4
     from scipy.stats import nct
 
     def power(n: int) -> float:
-        return float(nct.sf(_quantile(n - 1, 1 - alpha / 2), n - 1, distance / sd * math.sqrt(n)))
+        error = math.sqrt(sd**2 / n + choice**2)
+        return float(nct.sf(_quantile(n - 1, 1 - alpha / 2), n - 1, distance / error))
 
     low, high = 4, most
     if power(high) < POWER:

@@ -51,8 +51,10 @@ def undecided_for(claim: Mapping[str, Any]) -> str:
         if is_number(p) and is_number(of_all):
             said.append(f"{alone} alone, p {p:.2g}; not among so many: {of_all:.2g}")
     if "seeds" in claim and all(is_number(n := part.get("n")) and n > 1 for part in parts):
-        seeds = claim["seeds"] if is_number(claim["seeds"]) else "more than 1,000"
-        said.append(f"{seeds} seeds would decide")
+        chosen = any(part.get("choice") for part in parts)
+        more = "more than 1,000 seeds, or more of tuning," if chosen else "more than 1,000 seeds"
+        seeds = f"{claim['seeds']} seeds" if is_number(claim["seeds"]) else more
+        said.append(f"{seeds} would decide")
     return "; ".join(said)
 
 

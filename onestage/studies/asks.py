@@ -121,17 +121,23 @@ def _interval(part: Mapping[str, Any]) -> Interval:
     if n < 2:
         return Interval(math.nan if mean is None else mean, math.nan, math.nan, n)
     half = max(mean - part["low"], part["high"] - mean)
-    return Interval(mean, part["low"], part["high"], n, half / critical(n - 1) * math.sqrt(n))
+    sd = half / critical(n - 1) * math.sqrt(n)
+    return Interval(mean, part["low"], part["high"], n, sd, part.get("choice", 0.0))
 
 
 def pooled(samples: Sequence[Interval]) -> Interval:
     """The interval of all values of several samples, from the mean, spread and size of each: the same as
     `interval` of all the values. Samples of one value, whose spread is not known, are left out, unless
-    there are no others."""
+    there are no others. What is of a choice of settings is taken as of one choice, made once for all."""
     several = [one for one in samples if one.n > 1]
     if len(several) < 2:
         return several[0] if several else samples[0]
     n = sum(one.n for one in several)
     mean = math.fsum(one.n * one.mean for one in several) / n
-    squares = math.fsum((one.n - 1) * one.sd**2 + one.n * (one.mean - mean) ** 2 for one in several)
-    return student(mean, math.sqrt(squares / (n - 1)), n)
+    squares = math.fsum(
+        (one.n - 1) * max(0.0, one.sd**2 - one.n * one.choice**2) + one.n * (one.mean - mean) ** 2
+        for one in several
+    )
+    choice = math.fsum(one.n * one.choice for one in several) / n
+    whole = student(mean, math.sqrt(squares / (n - 1) + n * choice**2), n)
+    return replace(whole, choice=choice)

@@ -137,7 +137,9 @@ def widened(
     spread = float(np.std(means[0] - means[1])) * math.sqrt(len(seeds) / (len(seeds) - 1))
     sd = max(found.sd, spread * math.sqrt(found.n))
     half = critical(found.n - 1) * sd / math.sqrt(found.n)
-    return replace(found, low=found.mean - half, high=found.mean + half, sd=sd), True
+    of_choice = math.sqrt((sd**2 - found.sd**2) / found.n)
+    low, high = found.mean - half, found.mean + half
+    return replace(found, low=low, high=high, sd=sd, choice=of_choice), True
 
 
 def likely(

@@ -53,6 +53,8 @@ class Difference:
     another draw of the tuning seeds would choose has not run on two reported seeds."""
     absent: str = ""
     """Why there is nothing to compare: no setting of a method was fit to be reported."""
+    choice: float = 0.0
+    """The part of the mean's standard error that is of the choice of settings."""
 
 
 def difference(
@@ -70,7 +72,9 @@ def difference(
     known = [value for value in p.values() if not math.isnan(value)]
     least = p.get(verdict, min(known, default=math.nan))
     ends, far = (found.mean, found.low, found.high), _distance(found.mean, direction, margin)
-    return Difference(says, *ends, found.n, verdict, least, far, found.sd, looks)
+    return Difference(
+        says, *ends, found.n, verdict, least, far, found.sd, looks, choice=found.choice
+    )
 
 
 def _paid(looks: int) -> int:
@@ -162,7 +166,10 @@ def _seeds(alone: Verdict, parts: Sequence[Difference], alpha: float) -> int | N
 
 
 def _each(part: Difference, alpha: float) -> int | None:
-    return seeds_needed(part.distance, part.sd, alpha=alpha / _paid(part.looks))
+    # More seeds make their own part of the error smaller, and not that of the choice.
+    sd = math.sqrt(max(0.0, part.sd**2 - part.n * part.choice**2))
+    paid = alpha / _paid(part.looks)
+    return seeds_needed(part.distance, sd, alpha=paid, choice=part.choice)
 
 
 def _alone(parts: Sequence[Difference]) -> tuple[Verdict, float]:

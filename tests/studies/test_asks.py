@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ import pytest
 from scipy import stats
 
 from onestage.runfolder import write_json
-from onestage.stats import Interval, interval
+from onestage.stats import Interval, interval, student
 from onestage.studies.asks import Judged, over_all, pooled
 from onestage.studies.ledger import ledger
 from onestage.studies.verdicts import difference, together
@@ -48,6 +49,16 @@ def test_samples_together_are_all_their_values() -> None:
     # One value has no spread to count with.
     alone = interval(values[0])
     assert pooled([alone, interval([3.0])]) == alone
+    # Settings that were chosen once for two studies are no more certain for there being two.
+    halves, n = [], 12
+    for size in (n, 2 * n):
+        found = student(1.0, math.sqrt(4.0 + size * 0.3**2), size)
+        halves.append(replace(found, choice=0.3))
+    assert pooled([halves[0], halves[0]]).choice == pytest.approx(0.3)
+    squares = (2 * (n - 1)) / (2 * n - 1) * 4.0
+    want = student(1.0, math.sqrt(squares + 2 * n * 0.3**2), 2 * n)
+    assert pooled([halves[0], halves[0]]).half == pytest.approx(want.half)
+    assert want.half == pytest.approx(halves[1].half, rel=0.02)
     assert pooled([interval([3.0])]).n == 1
     assert pooled([interval([1.0, 1.0]), interval([2.0, 2.0])]).mean == 1.5
 

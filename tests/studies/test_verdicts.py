@@ -14,7 +14,7 @@ from scipy import stats
 from onestage.report.cells import Compared
 from onestage.report.claims import claims_section
 from onestage.runfolder import write_json
-from onestage.stats import interval, p_above, p_below, seeds_needed
+from onestage.stats import interval, p_above, p_below, seeds_needed, student
 from onestage.studies.file import StudyError, Tune
 from onestage.studies.ledger import _sureness, ledger
 from onestage.studies.nested import likely, widened
@@ -56,6 +56,23 @@ def test_as_many_seeds_as_find_it_in_80_percent(effect: float) -> None:
     assert n == 4 or power(n - 1) < 0.83
     assert seeds_needed(0.0, 1.0) is None
     assert seeds_needed(0.01, 1.0) is None
+
+
+def test_what_is_of_the_choice_no_seeds_make_smaller() -> None:
+    """The number that is told stays as it is when so many have run, and there may be none."""
+    plain, shared = seeds_needed(1.0, 2.0), seeds_needed(1.0, 2.0, choice=0.2)
+    assert plain is not None
+    assert shared is not None
+    assert shared > plain
+    # So many seeds have an error of sqrt(4 / n + .04): the power is that of other seeds with that error.
+    error = math.sqrt(4 / shared + 0.2**2)
+    assert 0.8 <= stats.nct.sf(stats.t.isf(0.025, shared - 1), shared - 1, 1 / error) < 0.82
+    assert seeds_needed(1.0, 2.0, choice=0.4) is None
+    for n in (6, 24, 96):
+        found = student(0.0, math.sqrt(2.0**2 + n * 0.2**2), n)
+        part = difference("", replace(found, choice=0.2), "same", 1.0)
+        (whole,) = together([[replace(part, verdict="undecided")]])
+        assert whole.seeds == shared
 
 
 def test_few_seeds_decide_nothing() -> None:
