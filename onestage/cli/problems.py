@@ -18,6 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 
 from onestage.cli._flags import Delimiter, Encoding, Subset
+from onestage.cli._inputs import stream_of
 from onestage.cli._outputs import Force, free, placed
 from onestage.cli._terminal import app, say, then, word
 from onestage.runfolder import json_line
@@ -194,14 +195,10 @@ def _range(option: str, text: str) -> tuple[int, int]:
 
 def _rows(data: str, **written: Any) -> Iterator[Mapping[str, Any]]:
     """Rows as they stand; `written`: as a stream says it."""
-    from onestage.config import checked
     from onestage.data.reading import raw_rows
     from onestage.data.record import Refusal
-    from onestage.data.stream import Stream, name_of
 
-    for row in raw_rows(
-        checked(Stream, {"name": name_of(data), "path": data, "kind": "check", **written})
-    ):
+    for row in raw_rows(stream_of(data, "check", None, (0, 1), **written)):
         if isinstance(row, Refusal):
             raise ValueError(f"{row.where}: {row.reason}")
         yield row.columns

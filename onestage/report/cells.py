@@ -162,6 +162,11 @@ class Compared:
     def tested(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.purpose == "test"]
 
+    @property
+    def grounds(self) -> set[Setting]:
+        """Where the base was judged: at several places, there is no one gain to be equal in."""
+        return {cell.setting for cell in self.tested if cell.method == self.base}
+
     def settings(self) -> list[Setting]:
         """Rows of the tables: methods in their order, settings in the order of the axes' values."""
         return [*self._rows]

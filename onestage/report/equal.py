@@ -97,7 +97,7 @@ def tried(found: Compared) -> Tried | None:
     named = [*asked, *(found.front or ())[:1], str(tune.get("metric"))]
     known = {n: m for n in named if (m := found.metrics.get(n)) and (m.sign > 0 or n in DISTANCES)}
     gain = next(iter(known), None)
-    if gain is None or len(grounds(found)) > 1:
+    if gain is None or len(found.grounds) > 1:
         return None
     whole = _by_distance(found, gain) if gain in DISTANCES else _by_metric(found, gain, asked)
     if not whole.kept:
@@ -109,11 +109,6 @@ def tried(found: Compared) -> Tried | None:
             key = cell.setting, json.dumps(dict(cell.choice), sort_keys=True, default=str)
             place.setdefault(key, []).append(_gained(cell, gain) if whole.gain != gain else cell)
     return whole
-
-
-def grounds(found: Compared) -> set[Setting]:
-    """Where the base was judged: at several places, there is no one gain to be equal in."""
-    return {cell.setting for cell in found.tested if cell.method == found.base}
 
 
 def _by_metric(found: Compared, gain: str, asked: Mapping[str, float]) -> Tried:

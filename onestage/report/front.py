@@ -16,8 +16,7 @@ from typing import Any
 
 import yaml
 
-from onestage.report.reading import is_number
-from onestage.report.trained import KEPT_STEP
+from onestage.report.trained import up_to_the_kept
 from onestage.runfolder import json_lines
 from onestage.stats import front, gaps, hypervolume, ideal_distance, normalised
 
@@ -100,7 +99,7 @@ def result_of(folder: Path) -> RunResult:
         return _broken(folder, f"cannot be read ({said})")
     if damaged:  # an evaluation before them is of another step
         return _broken(folder, f"has damaged metrics ({damaged} of its lines), maybe its last")
-    evaluated = [line for line in lines if any(key.startswith(MARK) for key in line)]
+    evaluated = _evaluated(lines)
     if not evaluated:
         return _broken(folder, "has no evaluation (train.eval_steps)")
     first, last = evaluated[0], _of_the_model(evaluated, lines)
@@ -117,16 +116,18 @@ def _broken(folder: Path, problem: str) -> RunResult:
     return RunResult(folder.name, {}, {}, {}, problem=problem)
 
 
+def _evaluated(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if any(key.startswith(MARK) for key in line)]
+
+
 def _of_the_model(
-    evaluated: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]
+    evaluated: list[dict[str, Any]], lines: list[dict[str, Any]]
 ) -> Mapping[str, Any]:
     """The last evaluation of the model that the run left: of the best, where that is what it keeps, and
     of the average, where that is."""
-    kept = [line[KEPT_STEP] for line in lines if is_number(line.get(KEPT_STEP))]
-    if kept:
-        # One before the best is what is known of it; the first is there at the latest.
-        return [evaluated[0], *(one for one in evaluated if one["step"] <= kept[-1])][-1]
-    last, mark = evaluated[-1], f"average_{MARK}"
+    # One before the best is what is known of it; the first is there at the latest.
+    last = [*evaluated[:1], *_evaluated(up_to_the_kept(lines))][-1]
+    mark = f"average_{MARK}"
     averaged = {k.removeprefix("average_"): v for k, v in last.items() if k.startswith(mark)}
     return {**last, **averaged}
 

@@ -48,10 +48,9 @@ def _read(folder: Path, reader: Reader, begun: list[Cell]) -> Compared:
     methods += [method for method in dict.fromkeys(ran) if method not in methods]
     tuning = reader.json(folder / "tuning.json", folder.name) or {}
     _tell_missing(about, [m for m in methods if not _unfit(tuning.get(m))], cells, reader)
-    _tell_grounds(about, base, cells, reader)
     headline = [name for name in texts(about.get("headline")) if name in metrics]
     claims = reader.json(folder / "claims.json", folder.name, kind=list) or []
-    return Compared(
+    found = Compared(
         str(about.get("name") or folder.name),
         folder,
         methods,
@@ -69,6 +68,10 @@ def _read(folder: Path, reader: Reader, begun: list[Cell]) -> Compared:
         whole=whole,
         curves=curves,
     )
+    if len(found.grounds) > 1 and mapping(about.get("tune")).get("report") == "all":
+        told = f"nothing is told: axes change the base ({len(found.grounds)} of them)"
+        reader.tell("at equal gain", told)
+    return found
 
 
 def derived(rows: Iterable[Mapping[str, Any]], cells: list[Cell]) -> tuple[list[Cell], list[Cell]]:
@@ -142,17 +145,6 @@ def _tell_missing(
             missing = [str(seed) for seed in seeds if seed not in have]
             if missing:
                 reader.tell(one.label, f"not begun: seeds {', '.join(missing)}")
-
-
-def _tell_grounds(
-    about: Mapping[str, Any], base: str | None, cells: Iterable[Cell], reader: Reader
-) -> None:
-    """What was gained has no one measure where runs start from several models."""
-    bases = {cell.setting for cell in cells if cell.purpose == "test" and cell.method == base}
-    if len(bases) > 1 and mapping(about.get("tune")).get("report") == "all":
-        reader.tell(
-            "at equal gain", f"nothing is told: axes change the base ({len(bases)} of them)"
-        )
 
 
 def _metrics(about: dict[str, Any], cells: list[Cell]) -> dict[str, Metric]:

@@ -18,6 +18,13 @@ KEPT_STEP = "evaluate/kept_step"
 Point = tuple[int, float | None]
 
 
+def up_to_the_kept(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of a run up to the step of the model that it left: all of them, where that is the last
+    one's and `evaluate.best` has kept no other."""
+    kept = [line[KEPT_STEP] for line in lines if is_number(line.get(KEPT_STEP))]
+    return [line for line in lines if _step(line) <= kept[-1]] if kept else lines
+
+
 @dataclass(frozen=True)
 class Part:
     """A run of its own, or one stage."""
@@ -88,13 +95,7 @@ class Trained:
 
     def of_its_end(self) -> list[dict[str, Any]]:
         """The lines of its last stage, up to the step of the model that it left."""
-        kept, last = self._kept_step, self.parts[-1:]
-        return [
-            line
-            for part in last
-            for line in part.lines
-            if kept is None or part.before + _step(line) <= kept
-        ]
+        return up_to_the_kept(self.parts[-1].lines) if self.parts else []
 
     @property
     def _kept_step(self) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from onestage.report.claims import asked_again
 from onestage.stats import Interval, critical, student
-from onestage.studies.verdicts import Difference, difference, together
+from onestage.studies.verdicts import Difference, difference, together, without_choice
 
 Entry = Mapping[str, Any]
 """A claim with its verdict, as `claims.json` has it."""
@@ -135,7 +135,8 @@ def pooled(samples: Sequence[Interval]) -> Interval:
     n = sum(one.n for one in several)
     mean = math.fsum(one.n * one.mean for one in several) / n
     squares = math.fsum(
-        (one.n - 1) * max(0.0, one.sd**2 - one.n * one.choice**2) + one.n * (one.mean - mean) ** 2
+        (one.n - 1) * without_choice(one.sd, one.n, one.choice) ** 2
+        + one.n * (one.mean - mean) ** 2
         for one in several
     )
     choice = math.fsum(one.n * one.choice for one in several) / n

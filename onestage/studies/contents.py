@@ -5,7 +5,7 @@ A cell tells what it was done on. One that does not, of an earlier version, is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,25 +15,22 @@ from onestage.data.files import SUFFIXES
 from onestage.models.fingerprint import digest_files
 from onestage.runfolder import digest_of
 from onestage.studies.cells import Cell
-from onestage.training.optimum import digest_of_model
+from onestage.training.optimum import KINDS
 
 CONFIGS = ("config.json", "adapter_config.json")
 
 
 def with_contents(cells: Sequence[Cell]) -> list[Cell]:
     """The cells, each with a digest of all that lies where its world and its recipe point to."""
-    once = cache(digest_at)  # cells point to the same places
-    return [replace(cell, contents=_contents(cell.world, cell.recipe, once)) for cell in cells]
+    return [replace(cell, contents=contents_of(cell.world, cell.recipe)) for cell in cells]
 
 
-def _contents(
-    world: Mapping[str, Any], recipe: Mapping[str, Any] | None, digest: Callable[[str], str]
-) -> str:
+def contents_of(world: Mapping[str, Any], recipe: Mapping[str, Any] | None) -> str:
     """A digest of all files, data folders and model folders that a world and a recipe name, a plug-in's
     too; nothing where there are none. In a recipe, words may be called as a folder is by chance."""
     named = {text for text in _texts(recipe) if "/" in text or "." in text}
     named |= {text for key, value in world.items() if key != "name" for text in _texts(value)}
-    found = {text: told for text in sorted(named) if (told := digest(text))}
+    found = {text: told for text in sorted(named) if (told := _digest_at(text))}
     return digest_of(found) if found else ""
 
 
@@ -45,18 +42,29 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(one)
 
 
-def digest_at(text: str) -> str:
+def _digest_at(text: str) -> str:
     """Of what lies at a path, or at that of a plug-in (`FILE.py:NAME`); nothing where nothing does."""
     try:
-        file = Path(text.partition(".py:")[0] + ".py" if ".py:" in text else text).expanduser()
-        if file.is_file():
-            return digest_files([file])
-        if not file.is_dir():
-            return ""
+        place = Path(text.partition(".py:")[0] + ".py" if ".py:" in text else text).expanduser()
+        files = _files_at(place)
     except (OSError, ValueError, RuntimeError):  # a text that is no path
         return ""
-    if any((file / config).is_file() for config in CONFIGS):
-        return digest_of_model(str(file))
+    told = ((file, file.stat()) for file in sorted(files))
+    found = [_digest_of(file, stat.st_size, stat.st_mtime_ns) for file, stat in told]
+    return digest_of(found) if found else ""
+
+
+def _files_at(place: Path) -> list[Path]:
+    """A file, or those of a folder that decide what a model or a data set is."""
+    if not place.is_dir():
+        return [place] if place.is_file() else []
+    if any((place / config).is_file() for config in CONFIGS):
+        return [file for kind in KINDS for file in place.glob(kind)]
     # Not all that lies there: a study may be at work in the folder.
-    rows = (one for one in file.iterdir() if one.name.lower().endswith((*SUFFIXES, ".arrow")))
-    return digest_files(rows)
+    return [one for one in place.iterdir() if one.name.lower().endswith((*SUFFIXES, ".arrow"))]
+
+
+@cache
+def _digest_of(file: Path, size: int, changed: int) -> str:
+    """Read once, until it is another: cells, and phases of a study, point to the same files."""
+    return digest_files([file])

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from onestage.config import first_line
 from onestage.data.kept import drop
-from onestage.report.trained import KEPT_STEP
+from onestage.report.trained import up_to_the_kept
 from onestage.runfolder import (
     json_line,
     json_lines,
@@ -292,7 +292,7 @@ def spent(run: Path) -> dict[str, float]:
         if steps:
             found["updates"] += steps[-1]["step"]
             found["tokens"] += steps[-1]["tokens"]
-        lines = _up_to_the_kept(lines)
+        lines = up_to_the_kept(lines)
         evaluated = [line for line in lines if any(k.startswith("eval/") for k in line)]
         if evaluated:
             first = evaluated[0] if evaluated[0]["step"] == 0 else {}
@@ -303,12 +303,6 @@ def spent(run: Path) -> dict[str, float]:
         kept = {k: v for line in lines for k, v in line.items() if k.startswith(WATCHED)}
         found |= {k: v for k, v in kept.items() if isinstance(v, int | float)}
     return found
-
-
-def _up_to_the_kept(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that are of the model that a run left, or of what came before, where it keeps the best."""
-    kept = [line[KEPT_STEP] for line in lines if isinstance(line.get(KEPT_STEP), int | float)]
-    return [line for line in lines if line["step"] <= kept[-1]] if kept else lines
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:

@@ -165,9 +165,14 @@ def _seeds(alone: Verdict, parts: Sequence[Difference], alpha: float) -> int | N
     return max(known) if len(known) == len(needed) > 0 else None
 
 
+def without_choice(sd: float, n: int, choice: float) -> float:
+    """The spread of n values alone, of one that has an error of choice in it (`Interval.choice`)."""
+    return math.sqrt(max(0.0, sd**2 - n * choice**2))
+
+
 def _each(part: Difference, alpha: float) -> int | None:
     # More seeds make their own part of the error smaller, and not that of the choice.
-    sd = math.sqrt(max(0.0, part.sd**2 - part.n * part.choice**2))
+    sd = without_choice(part.sd, part.n, part.choice)
     paid = alpha / _paid(part.looks)
     return seeds_needed(part.distance, sd, alpha=paid, choice=part.choice)
 

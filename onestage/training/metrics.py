@@ -268,7 +268,8 @@ class Window:
 
 def _of_all_ranks(tallies: Sequence[Tally]) -> Sequence[Tally]:
     """Each with what it is on other ranks added; as many on all of them."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+    alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
+    if alone or not tallies:
         return tallies
     merged = [Tally() for _ in tallies]
     for of_rank in gather_object([[tally.sums for tally in tallies]]):

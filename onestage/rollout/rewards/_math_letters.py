@@ -36,9 +36,8 @@ def factors(text: str) -> str:
         if run is None or not _product(run, text[: found.start()], after):
             return found[0]
         product = " \\cdot ".join(run)
-        return (
-            product if after.startswith("^") else f"{{{product}}}"
-        )  # ab^2: only the last is raised
+        # Of ab^2 only the last is raised.
+        return product if after.startswith("^") else f"{{{product}}}"
 
     return _RUN.sub(written, text)
 

@@ -53,6 +53,7 @@ class Forests(HFLM):
     ) -> list[tuple[float, bool]]:
         paths, room = [], self.subject.context
         self.cut = [max(len(one[1]) + len(one[2]) - room, 0) for one in requests]
+        self.ended = [True] * len(requests)
         for _text, before, behind in requests:
             if len(behind) >= room:
                 raise ValueError(
@@ -120,11 +121,8 @@ def answered(
             found[place] = list(answer) if isinstance(answer, tuple) else answer
         # Of whole texts it is of their windows, of which none is cut.
         if sort != "loglikelihood_rolling" and backend == "onestage":
-            for place, lost in zip(places, lm.cut, strict=True):
-                cut[place] = lost
-        if sort == "generate_until" and backend == "onestage":
-            for place, whole in zip(places, lm.ended, strict=True):
-                ended[place] = whole
+            for place, *told in zip(places, lm.cut, lm.ended, strict=True):
+                cut[place], ended[place] = told
     return found, cut, ended
 
 
