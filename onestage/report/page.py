@@ -182,15 +182,15 @@ def chapter_sections(found: Compared, asked: Mapping[str, Any] | None = None) ->
     return {name: content for name, content in sections.items() if content}
 
 
-def _gaps(found: Compared) -> Comparison | None:
-    """Of plain runs with the same terms, as `onestage front` compares them."""
+def _gaps(found: Compared) -> Comparison | FrontError | None:
+    """Of plain runs with the same terms, as `onestage front` compares them; or why it cannot."""
     folders = [cell.trained.folder for cell in found.cells if cell.trained is not None]
     if found.is_study or len(folders) < 2:
         return None
     try:
         return compare([result_of(folder) for folder in folders], {})
-    except FrontError:
-        return None
+    except FrontError as error:
+        return error
 
 
 def _mark(name: str) -> str:

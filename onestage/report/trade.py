@@ -8,17 +8,17 @@ from typing import Any
 
 from onestage.report.cells import Compared, Setting
 from onestage.report.figures import Figure, Look, rounded
-from onestage.report.front import Comparison
+from onestage.report.front import Comparison, FrontError
 from onestage.report.markup import Html, el, join, table
 from onestage.report.numbers import number, setting
 
 
 def front_section(
-    found: Compared, looks: Mapping[str, Look], gaps: Comparison | None
+    found: Compared, looks: Mapping[str, Look], gaps: Comparison | FrontError | None
 ) -> Html | None:
     """The figure, and for runs with the same terms the gaps to the best."""
     figure = front_figure(found, looks)
-    parts = [figure.html() if figure else None, _gaps(gaps) if gaps and gaps.runs else None]
+    parts = [figure.html() if figure else None, _gaps(gaps)]
     return join(parts) if any(parts) else None
 
 
@@ -96,8 +96,12 @@ def _choice(choice: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {setting(value)}" for key, value in choice.items())
 
 
-def _gaps(gaps: Comparison) -> Html:
+def _gaps(gaps: Comparison | FrontError | None) -> Html | None:
     """As `onestage front` prints it."""
+    if isinstance(gaps, FrontError):
+        return el("p", f"Gaps to the best losses are not told: {gaps}.", class_="note")
+    if gaps is None or not gaps.runs:
+        return None
     rows = [
         [
             one.label,

@@ -307,12 +307,11 @@ def spent(run: Path) -> dict[str, float]:
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
     """Held-out losses of the model that is kept and judged: of the average, where there is one."""
-    numbers = {k: v for k, v in line.items() if isinstance(v, int | float)}
-    own = {k: v for k, v in numbers.items() if k.startswith("eval/")}
     mark = "average_"
-    return own | {
-        k.removeprefix(mark): v for k, v in numbers.items() if k.startswith(f"{mark}eval/")
-    }
+    own = {k: v for k, v in line.items() if k.startswith("eval/")}
+    averaged = {k.removeprefix(mark): v for k, v in line.items() if k.startswith(f"{mark}eval/")}
+    # An average whose loss is no number has none: that of the other weights is not its.
+    return {k: v for k, v in (own | averaged).items() if isinstance(v, int | float)}
 
 
 def _write_answers(file: Path, evaluated: Evaluated) -> None:

@@ -60,6 +60,8 @@ ROWS = [
 OPTIONS = [
     *("--dtype", "float32", "--max-model-len", "512", "--enforce-eager"),
     *("--enable-lora", "--max-lora-rank", "16", "--worker-extension-cls", EXTENSION),
+    # As a model's generation_config.json may have it; what is asked must not be drawn so.
+    *("--override-generation-config", json.dumps({"repetition_penalty": 1.5, "top_k": 3})),
 ]
 AROUND = {
     **{"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
@@ -177,6 +179,22 @@ def test_steps_of_grpo_on_all_weights_with_a_server(server: str, tmp_path: Path)
 
 def smollm2() -> Any:
     return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+
+
+def test_a_servers_own_ways_to_draw_are_not_taken(server: str) -> None:
+    """Its penalty changes what it says by itself, and nothing of what it says to us."""
+    model, tokenizer = smollm2(), AutoTokenizer.from_pretrained(FOLDER)
+    ids = tokenizer("One, two, one, two, one, two, one,").input_ids
+    asked = {"prompt": ids, "max_tokens": 16, "temperature": 0}
+    alone = Link(server).post("/v1/completions", {"model": str(FOLDER), **asked})
+    whole = model.generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False)
+    plain = whole[0, len(ids) :].tolist()
+    assert alone["choices"][0]["text"] != tokenizer.decode(plain, skip_special_tokens=True)
+    engine = make({"name": "vllm", "base_url": server}, model, tokenizer)
+    engine.sync()
+    (drawn,) = engine([Request(np.array(ids, np.int32), 1, "key")], Decoding(16, temperature=0.0))
+    assert drawn[0].ids.tolist() == plain
+    engine.close()
 
 
 def adapted(model: Any, spread: float = 0.05) -> Any:

@@ -334,6 +334,11 @@ def test_a_run_that_is_not_among_the_gaps_is_named(tmp_path: Path) -> None:
     assert "Left out: c has damaged metrics (1 of its lines)" in front
     (found,) = read_folders(folders[:2])
     assert "Left out" not in chapter_sections(found)["The front"]
+    metrics = folders[1] / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("eval/terms/dpo", "eval/terms/kto"))
+    (found,) = read_folders(folders[:2])
+    front = chapter_sections(found)["The front"]
+    assert "Gaps to the best losses are not told: b has the terms" in front
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:

@@ -427,6 +427,9 @@ def test_losses_are_of_the_model_that_is_kept_and_judged(tmp_path: Path) -> None
     assert found["eval/a/loss"] == 1.5
     assert found["start/eval/a/loss"] == 2.0
     assert found["eval/loss"] == 1.75
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "eval/a/loss": 1.0, "average_eval/a/loss": null}\n')
+    assert "eval/a/loss" not in spent(tmp_path)  # the average has none: not that of the others
     with (tmp_path / "metrics.jsonl").open("a") as file:  # an evaluation that is lost
         file.write('{"step": 6, "eval/a/lo')
     with pytest.raises(ValueError, match=r"damaged \(1 of its lines\).*--retry"):
