@@ -13,12 +13,13 @@ from itertools import accumulate
 from onestage.rollout.rewards import Answer
 from onestage.rollout.rewards._checker import NotJudged
 from onestage.rollout.rewards._markup import thought_over
-from onestage.rollout.rewards._second_thoughts import alternative, denied, taken_back
+from onestage.rollout.rewards._second_thoughts import alternative, beside_box, denied, taken_back
 
 OPEN, CLOSE = "<answer>", "</answer>"
 HEADERS = ("Assistant:", "<|im_start|>assistant")
 """Behind the first of these the authors' scorers look for the response."""
 _BOX = re.compile(r"\\{1,2}f?box(?:ed)?\s*\{")
+_TAGS = re.compile(r"<(/?)answer>", re.IGNORECASE)
 LONGEST = 1000
 """Characters of a box whose boxes are looked into."""
 _BRACE = re.compile(r"\\boxed\{|\\[\\{}]|[{}]")
@@ -26,6 +27,7 @@ _BRACE = re.compile(r"\\boxed\{|\\[\\{}]|[{}]")
 
 def last_tag(text: str) -> tuple[str, int] | None:
     """What the last whole `<answer> .. </answer>` of a text holds, stripped, and where it ends."""
+    text = _TAGS.sub(r"<\1answer>", text)
     end = text.rfind(CLOSE)
     start = text.rfind(OPEN, 0, end) if end >= 0 else -1
     return (text[start + len(OPEN) : end].strip(), end) if start >= 0 else None
@@ -82,19 +84,22 @@ def stand(answer: Answer, final: tuple[str, int], mark: str) -> None:
     """`NotJudged` for a marked answer (what it holds, and where that ends) that its own response denies
     or takes back: `it is not \\boxed{7}`, `#### 7` and then `Wait, that is wrong`."""
     said = spoken(answer)
-    said = _BOX.sub(r"\\boxed{", said) if mark == "\\boxed{" else said
+    boxed = mark == "\\boxed{"
+    said = _BOX.sub(r"\\boxed{", said) if boxed else _TAGS.sub(r"<\1answer>", said)
     begin = max(said.rfind(mark, 0, final[1]), 0)
     behind = said[final[1] :].removeprefix(CLOSE).removeprefix("}")
     # A box of the hint was given: it is no answer that this one stands beside.
-    earlier = _own(last_boxed(said[:begin]), answer) if mark == "\\boxed{" else None
+    earlier = _own((last_boxed if boxed else last_tag)(said[:begin]), answer)
     asked = earlier and re.search(r"answer|\.\.\.|dots|\A\Z", earlier[0])  # \boxed{answer}
     if (
         earlier
         and not asked
         and earlier[0] != final[0]
-        and alternative(said[earlier[1] + 1 : begin])
+        and alternative(said[earlier[1] + (1 if boxed else len(CLOSE)) : begin])
     ):
         raise NotJudged(f"{earlier[0][:60]!r} stands beside {final[0][:60]!r}")
+    if boxed and beside_box(said[:begin], behind):
+        raise NotJudged(f"what stands around {final[0][:60]!r} makes another value of it")
     if denied(said[:begin]) or taken_back(behind, final[0]):
         raise NotJudged(f"{final[0][:60]!r} is denied or taken back beside it")
 

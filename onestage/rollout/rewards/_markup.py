@@ -58,6 +58,7 @@ _THOUGHT = (
     r"<{0}(?:think(?:ing)?|thoughts?|reasoning|scratchpad|reflection|seed:think)>"
     r"|\[{0}THINK\]|\u25c1{0}think\u25b7"
 )
+_MARKED_THOUGHT = re.compile(r"<\|begin_of_thought\|>"), re.compile(r"<\|end_of_thought\|>")
 _THINKS = re.compile(_THOUGHT.format(""), re.IGNORECASE)
 _PROMPTED = re.compile(rf"(?:{_THOUGHT.format('')})\Z", re.IGNORECASE)
 _THOUGHT_OVER = re.compile(_THOUGHT.format("/"), re.IGNORECASE)
@@ -108,12 +109,16 @@ def _divided(found: re.Match[str]) -> str:
 def thought_over(response: str, prompt: str) -> int | None:
     """Where a response speaks after thinking aloud: 0 where it does not think, None where it never stops
     to. What is said inside is a draft. The prompt may have opened the thoughts, as templates of
-    reasoning models do."""
-    ends = [found.end() for found in _THOUGHT_OVER.finditer(response)]
-    if ends:
-        return ends[-1]
-    opened = _THINKS.match(response.lstrip()) or _PROMPTED.search(prompt.rstrip()[-40:])
-    return None if opened else 0
+    reasoning models do; where it begins to think anew and does not stop, that is one, too."""
+    ends = [
+        found.end()
+        for over in (_THOUGHT_OVER, _MARKED_THOUGHT[1])
+        for found in over.finditer(response)
+    ]
+    start = max(ends, default=0)
+    opened = _THINKS.search(response, start) or _MARKED_THOUGHT[0].search(response, start)
+    prompted = not ends and _PROMPTED.search(prompt.rstrip()[-40:])
+    return None if opened or prompted else start
 
 
 def without_thoughts(message: str) -> str:

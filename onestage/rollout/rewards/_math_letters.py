@@ -21,6 +21,12 @@ _RUN = re.compile(
     r"\\(?:text\w*|math[a-z]+|mbox|operatorname|begin|end)\s*\{[^{}]*\}"  # passed over
     r"|(?<![\\A-Za-z_])(?<!_\{)([A-Za-z]{2,4})(?![A-Za-z_'])"
 )
+_NO_LETTERS = re.compile(
+    r"\\(?:text\w*|math[a-z]+|mbox|operatorname|begin|end)\s*(?:\{[^{}]*\}|[A-Z])|\\[A-Za-z]+"
+)
+_LETTERS = re.compile(rf"{_NO_LETTERS.pattern}|([A-Z])")
+_CONSTANT = re.compile(r"\+\s*([cC])\s*\Z")
+_CAPITALS = re.compile(r"\\((?:Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega)(?![A-Za-z]))")
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*\Z")
 _FACTORS = frozenset(
     "cdot times div pm mp pi alpha beta gamma theta lambda mu sigma omega phi left right".split()
@@ -40,6 +46,35 @@ def factors(text: str) -> str:
         return product if after.startswith("^") else f"{{{product}}}"
 
     return _RUN.sub(written, text)
+
+
+def cased(ours: str, theirs: str) -> tuple[str, str]:
+    """Two texts, with capitals whose small letter stands in one of them as letters that stand in none:
+    to what reads them R and r are one."""
+    constants = [_CONSTANT.search(text) for text in (ours, theirs)]
+    if constants[0] and constants[1]:  # of an integral, in either case
+        ours = ours[: constants[0].start(1)] + constants[1][1] + ours[constants[0].end(1) :]
+    both = _NO_LETTERS.sub(" ", f"{ours} {theirs}")
+    letters = set(re.findall(r"[A-Za-z]", both)) | {
+        "\\" + one for one in _CAPITALS.findall(f"{ours} {theirs}")
+    }
+    free = [one for one in "qwzvkphgujlyrsmnbca" if not {one, one.upper()} & letters]
+    twice = sorted(
+        one for one in letters if one[0] == "\\" or (one.isupper() and one.lower() in letters)
+    )
+    names = dict(zip(twice, free, strict=False))
+
+    def renamed(text: str) -> str:
+        text = _CAPITALS.sub(lambda f: names.get(f[0], f[0]) + " ", text)
+        return _LETTERS.sub(lambda f: names.get(str(f[1]), str(f[0])), text)
+
+    return (renamed(ours), renamed(theirs)) if names else (ours, theirs)
+
+
+def one_case(text: str) -> bool:
+    """Whether no letter stands in a text both as a capital and as a small one."""
+    letters = set(re.findall(r"[A-Za-z]", _NO_LETTERS.sub(" ", text)))
+    return not {one.lower() for one in letters if one.isupper()} & letters
 
 
 def _product(run: str, before: str, after: str) -> bool:

@@ -7,6 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 DIGITS = 50
+_CLOCK = re.compile(r"\s*(\d{1,2})\s*:\s*([0-5]\d)\s*(?:\b([aApP])\s*[mM]\s*)?")
+_SET = re.compile(r"\\text\s*\{([^{}]*)\}|\\[, ;~]")
+_TERMS = re.compile(r"\s*\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+\s*")
 MOST_BITS = 100_000
 """Of a power that is written out."""
 
@@ -43,6 +46,33 @@ def _repeating(found: re.Match[str]) -> str:
     return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
+def clocks(left: str, right: str) -> tuple[bool | None] | None:
+    """Times of day, by the clock of twelve or without: 1:00 is not 12:00, though quotients may be. None
+    where one of both is no time; where both could be ratios, and as such are equal, nobody said."""
+    bare = [re.sub(r"[.{}]", "", _SET.sub(r"\1 ", text)) for text in (left, right)]
+    found = [_CLOCK.fullmatch(text) for text in bare]
+    if not (found[0] and found[1]):
+        return None
+    (hour, minute, half), (hour2, minute2, half2) = (one.groups() for one in found if one)
+    half, half2 = ((one or "").lower() for one in (half, half2))
+    if (int(hour), minute) == (int(hour2), minute2):
+        # A half of the day that nobody asked for is more, one that is left out is less.
+        return (None if half2 and not half else half == half2 or not half2,)
+    halves = half or half2 or "0" in (minute[0], minute2[0])
+    alike = int(hour) * int(minute2) == int(hour2) * int(minute)
+    return (None if alike and not halves else False,)
+
+
+def ratios(left: str, right: str) -> bool | None:
+    """Whether two ratios are the same, term by term; None where one of both is none."""
+    if not (_TERMS.fullmatch(left) and _TERMS.fullmatch(right)):
+        return None
+    ours, theirs = ([Fraction(term) for term in text.split(":")] for text in (left, right))
+    if len(ours) != len(theirs) or not all(theirs) or not all(ours):
+        return ours == theirs
+    return len({a / b for a, b in zip(ours, theirs, strict=True)}) == 1
+
+
 def equal(left: Any, right: Any) -> bool | None:
     """Whether two values of sympy are the same; None where that cannot be computed."""
     import sympy
@@ -59,9 +89,11 @@ def _equal(left: Any, right: Any) -> bool | None:
     exact = _rational(left), _rational(right)
     if None not in exact:
         return exact[0] == exact[1]
+    if left.has(sympy.zoo, sympy.nan) or right.has(sympy.zoo, sympy.nan):
+        return None  # 1/0 and 2/0
     if left.free_symbols or right.free_symbols:
         return bool(sympy.simplify(left - right) == 0)
-    if left.has(sympy.oo, sympy.zoo, sympy.nan) or right.has(sympy.oo, sympy.zoo, sympy.nan):
+    if left.has(sympy.oo) or right.has(sympy.oo):
         return bool(left == right)
     near = [value.evalf(DIGITS, maxn=10_000) for value in (left, right)]
     gap, size = abs(near[0] - near[1]), max(abs(near[0]), abs(near[1]))

@@ -33,6 +33,12 @@ def coordinates(parts: list[str]) -> bool:
     return len(letters) == len(parts) and letters == sorted(set(letters))
 
 
+def names_of(parts: list[str]) -> list[str]:
+    """m = 3, n = 5: the names, where every part has one."""
+    found = [re.match(r"\s*(\\?[A-Za-z]\w*)\s*=(?!=)", part) for part in parts]
+    return [one[1] for one in found if one] if all(found) else []
+
+
 def split(text: str) -> list[str]:
     """At commas outside of all brackets."""
     parts, depth = [""], 0

@@ -11,6 +11,7 @@ import unicodedata
 from itertools import accumulate
 from math import comb
 
+from onestage.rollout.rewards._math_typed import typed
 from onestage.rollout.rewards._math_words import UNITS
 
 LONGEST = 4000
@@ -62,11 +63,38 @@ _CHOOSE = re.compile(
     r"\\[dt]?binom\s*\{(\d{1,3})\}\s*\{(\d{1,3})\}"
     r"|\{\s*(\d{1,3})\s*\\choose\s*(\d{1,3})\s*\}|\A(\d{1,3})\s*\\choose\s*(\d{1,3})\Z"
 )
+_BUILT = re.compile(
+    r"\A\s*\\\{\s*[A-Za-z]\s*(?:\\mid|\||:|\u2223)\s*([^|{}:]*(?:[<>]|\\[lg](?:e|t)(?![a-z])|\\[lg]eq)[^|:]*)"
+    r"\\\}\s*\Z"
+)
+_ALL_REALS = re.compile(
+    r"\\text\s*\{\s*(?:all|any)\s+reals?(?:\s+numbers?)?\s*\}|\ball\s+real\s+numbers\b"
+)
+_ROUNDED = re.compile(r"\A(.*[\d\\].*?)\s*(?:\\approx|\u2248)\s*-?\d*\.\d+\s*\Z", re.DOTALL)
+"""What is exact, and what it is about: the former is meant."""
+_TURNED = re.compile(r"\A\s*(-?[\d./]+)\s*=\s*([A-Za-z])\s*\Z")
+_MEASURED = re.compile(
+    r"\A\s*(?:\|[A-Z]{2}\||\\(?:angle|overline)\s*\{?\s*[A-Z]{1,3}\s*\}?|\\[dt]?frac\s*\{[A-Z]{2}\}\s*\{[A-Z]{2}\}"
+    r"|[A-Z]{2}(?:\s*:\s*[A-Z]{2})?|\\(?:sin|cos|tan)\s*(?:\\angle\s*)?[A-Z]{1,3})\s*=\s*"
+)
+_MODULUS = re.compile(r"(?<=\d)\s*(?:\\pmod\s*\{?\d+\}?|\(\s*\\?mod\s*\d+\s*\))\s*\Z")
+_NOTHING = re.compile(r"\A\s*(?:\\text\s*\{)?\s*[Nn]o\s+(?:real\s+)?solutions?\.?\s*\}?\s*\Z")
+_CAPITALS = dict(
+    zip(
+        "NVJLWAKCFTH",
+        "newton volt joule liter watt ampere kelvin coulomb farad tesla henry".split(),
+        strict=True,
+    )
+)
+_CAPITAL = re.compile(
+    r"(?<=[\d}])\s*\\(?:text|mathrm)\s*\{(?:\s|~|\\[ ,])+([NVJLWAKCFTH])\s*\}\s*\Z"
+    r"|(?<=\d)\s+([NVJLW])\s*\Z|(?<=\d)(?:\s|~|\\[ ,;])*(\\Omega)\s*\Z"
+)
+"""Units of one capital, which otherwise is a factor."""
 _MEMBER = re.compile(r"\A\s*\\?[A-Za-z]\s*\\in\s*(?=[(\[\\])")
 _TUPLE = re.compile(r"\A\s*\(\s*([A-Za-z](?:\s*,\s*[A-Za-z])+)\s*\)\s*=\s*(?=\()")
 _POWER_TYPED = re.compile(r"(?<=[\w)}\]])\s*\^\s*(-?\d{2,}(?:\.\d+)?|-\d|\d\.\d+)(?![\d.])")
 """As nobody means it in LaTeX, which raises the first character alone: x^10."""
-_SUPERSCRIPTS = {"\u00b2": "^2", "\u00b3": "^3"}
 
 
 def unstyled(text: str) -> str:
@@ -91,14 +119,32 @@ def _whole(text: str) -> bool:
 
 def plain(text: str) -> str:
     """Other spellings of numbers, units, intervals and sets, as one."""
-    for sign, power in _SUPERSCRIPTS.items():
-        text = text.replace(sign, power)
-    text = _ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text)
+    text = _ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", typed(text))
+    text = _BUILT.sub(r"\1", _ALL_REALS.sub(r"\\mathbb{R}", text))
+    text = re.sub(r"(\\mathbb\s*\{?R\}?)\s*-\s*(?=\\\{)", r"\1\\setminus ", text)
+    text = re.sub(r"(?<=[\d)}])\s*[\u6216\u548c]\s*(?=[-\d(\\])", r"\\text{ or }", text)
+    text = re.sub(r",\s*\\q?quad(?![a-z])", ", ", _ROUNDED.sub(r"\1", text))
+    text = re.sub(r"_\s*(\\[A-Za-z]+)(?![A-Za-z{])", r"_{\1}", _TURNED.sub(r"\2=\1", text))
+    text = _NOTHING.sub(r"\\emptyset", text)
+    text = text.replace(";", ",") if re.fullmatch(r"[^,]*\d\s*;[^,]*", text) else text
     text = re.sub(r"\\varnothing|\u2205|\\\{\s*\\\}", r"\\emptyset", text)
     text = re.sub(r"\A\s*\](.+,.+)[\[]\s*\Z", r"(\1)", text)
     text = _TUPLE.sub("", _MEMBER.sub("", text))
     text = re.sub(r"\A\s*\+\s*(?=\\infty)", "", text)
     return _numbers(_units(text)).strip()
+
+
+def unnamed(final: str, gold: str) -> tuple[str, str]:
+    """Without what is measured, where one of both says it: |AB| = 1."""
+    said = [_MEASURED.match(text) for text in (final, gold)]
+    if (said[0] is None) != (said[1] is None):
+        return _MEASURED.sub("", final), _MEASURED.sub("", gold)
+    return final, gold
+
+
+def without_modulus(text: str) -> str:
+    """7 for 7 (mod 11)."""
+    return _MODULUS.sub("", text)
 
 
 def misordered(final: str, gold: str) -> bool:
@@ -119,6 +165,7 @@ def _numbers(text: str) -> str:
     text = _ROOT.sub(lambda f: f"\\sqrt{{{f[1] or f[2]}}}", text)
     text = re.sub(r"\\(?:bar|dot)\s*\{(\d)\}", r"\\overline{\1}", text)
     text = re.sub(r"\\log_\s*(?:(\w)|\{([^{}]*)\})\s*(\d+)", _logarithm, text)
+    text = re.sub(r"(?<=\d),\\!\s*(?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"(?<![\d,])\\[,;:!](?=\d)", "", text)
     return _CHOOSE.sub(_chosen, text)
 
@@ -138,6 +185,7 @@ def _chosen(found: re.Match[str]) -> str:
 
 
 def _units(text: str) -> str:
+    text = _CAPITAL.sub(lambda f: f"\\text{{ {_CAPITALS.get(f[1] or f[2], 'ohm')}}}", text)
     text = _RATE.sub(r"\\text{ \1/\2}", _PERCENT.sub(r"\\%", text))
     text = _TYPED_RATE.sub(lambda f: _known(f[0], f[1], f[2]), text)
     text = _TYPED_POWER.sub(lambda f: _known(f"{f[1]} {_raised(f[2])}", f[1]), text)

@@ -19,6 +19,9 @@ SCALES = {
     "billion": 10**9,
     "trillion": 10**12,
     "dozen": 12,
+    **{"bn": 10**9, "lakh": 10**5, "crore": 10**7, "tausend": 10**3, "millionen": 10**6},
+    **{"milliarde": 10**9, "milliarden": 10**9, "millones": 10**6, "milliard": 10**9},
+    **{"\u767e": 100, "\u5343": 10**3, "\u4e07": 10**4, "\u842c": 10**4, "\u4ebf": 10**8},
 }
 _UNITS = {
     "length": {"mm": "0.001", "cm": "0.01", "m": "1", "km": "1000", "millimeter": "0.001"}
@@ -43,11 +46,24 @@ CHANGING = frozenset(
     "not no either neither nor at most least more less than over under but possibly maybe about "
     "approximately roughly around between minus plus negative positive percent except if when unless "
     "never up wrong incorrect false cannot doubt fewer half twice double triple almost nearly circa "
-    "root rather instead probably likely guess perhaps "
+    "root rather instead probably likely guess perhaps beside onward onwards "
+    "third quarter fourth fifth sixth seventh eighth ninth tenth twentieth hundredth thousandth "
+    "halves "
     "nicht kein weniger mehr als etwa ungef\u00e4hr pas moin environ entre ni nunca meno "
     "m\u00e1s".split()
 )
 """Words with which a number is not that number, or not certainly."""
+FRACTIONS = frozenset(
+    "third quarter fourth fifth sixth seventh eighth ninth tenth twentieth hundredth thousandth "
+    "halves half".split()
+)
+"""Of which a number may count some, or say the rank of one."""
+_OF_A_NUMBER = re.compile(
+    r"\b(?:reciprocal|inverse|cube|square|multiple|factor|divisor|power|complement|opposite|sum|product"
+    r"|negation)s?\s+of[\s}$\\({~]*-?\d|\btimes\s+(?:as|more|less|the)\b|\bor\s+so\b|\bbelow\s+zero\b"
+    r"|\b(?:tr|det|adj)\s*\(?[A-Z]\b|\b(?:other\s+than|apart\s+from|starting\s+(?:from|at))\b",
+    re.IGNORECASE,
+)
 _CHANGES = re.compile(
     "[\u4e0d\u975e\u7ea6\u6216\u81f3]|\u5c0f\u4e8e|\u5927\u4e8e|\u4ee5[\u4e0a\u4e0b]|\u5de6\u53f3"
 )
@@ -58,7 +74,8 @@ _ALIASES = {
 NAMING = frozenset("st nd rd th equation page step figure line problem question see".split())
 """Words with which a number is the name of something."""
 POWERS = frozenset(("squared", "cubed"))
-JOINING = frozenset(("or", "and", "oder", "ou", "und", "et"))
+JOINING = {"or": "or", "oder": "or", "ou": "or", "and": "and", "und": "and", "et": "and"}
+"""Words between answers, and which of two things they say."""
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp max min gcd lcm det "
     "dim arg deg mod lim sup inf Re Im".split()
@@ -74,7 +91,8 @@ _DEGREES = re.compile(
 _WORD = re.compile(
     r"(?<![\\A-Za-z_])(?<!\\begin\{)(?<!\\end\{)(?:[A-Za-z]{2,}|[^\W\d_a-z]?[^\W\d_]{2,}|[\u4e00-\u9fff])(?:\.|(?![^\W\d_]|\())"
 )
-_POWER_OF_UNIT = re.compile(r"\^\s*\{?[23]\}?")
+_POWER_OF_UNIT = re.compile("(?<=\u2223)\\s*\\^\\s*\\{?-?[123]\\}?")
+_COUNTED = re.compile(r"(?<![\d.^_/])(-?\d[\d,.]*)\s*([A-Za-z]{2,})")
 
 
 _RATES = {"mph": "hour", "kph": "hour", "kmh": "hour"}
@@ -150,8 +168,10 @@ def taken_out(text: str) -> Worded:
     text = _WRAPPED.sub(take, text)
     text = _DEGREES.sub(degrees, text)
     text = _WORD.sub(lambda f: f[0] if f[0].rstrip(".") in FUNCTIONS else take(f), text)
-    core = _POWER_OF_UNIT.sub("", text, count=1) if re.search("\u2223\\s*\\^", text) else text
-    core = re.sub(r"\\q?quad(?![a-z])\s*\u2223", " \u2223", core).strip(" \u2223")
+    core = _POWER_OF_UNIT.sub("", text)
+    core = re.sub(r"(\\q?quad(?![a-z])\s*)*\u2223(\s*\\q?quad(?![a-z]))*", " \u2223", core).strip(
+        " \u2223"
+    )
     return Worded(core.lstrip(":, ").rstrip(".,"), tuple(words), tuple(below))
 
 
@@ -159,6 +179,18 @@ def _spelled(words: list[str]) -> tuple[str, ...]:
     """Sorted, each unit in one spelling."""
     spelled = " ".join(_ALIASES.get(word, word) for word in words).split()
     return tuple(sorted(str(UNITS.get(word, word)) for word in spelled))
+
+
+def of_a_number(text: str) -> bool:
+    """Whether words make something else of a number: `the reciprocal of 5`, `5 times as many`."""
+    return _OF_A_NUMBER.search(_WRAPPED.sub(r" \1 ", characters(text))) is not None
+
+
+def counted(text: str) -> dict[str, str]:
+    """How many of what: `5 boys and 3 girls`."""
+    plain = _WRAPPED.sub(r" \1 ", characters(text)).replace("\\", " ")
+    found = _COUNTED.findall(plain)
+    return {_singular(what): number.rstrip(".,") for number, what in found if what not in JOINING}
 
 
 def quantity(text: str) -> tuple[str, Fraction] | None:

@@ -13,17 +13,21 @@ NEAR = 200
 FAR = 4000
 """Characters behind it."""
 _MARKS = r"[\s$*_`(\[{\\\"']*"
-_LINKS = r"(?:(?:an?|the|of|be|it|is|that|to|equal|just|exactly|always)(?:\s+|\Z)){0,4}"
+_LINKS = r"(?:(?:an?|the|of|be|it|is|that|to|equal|just|exactly|always|es|ist|est)(?:\s+|\Z)){0,4}"
 _DENIALS = (
     r"\b(?:not|no(?![\s$*_`]*\n)|never|neither|nor|cannot|doubt\s+(?:that|it)|rather\s+than|other\s+than|except"
     r"|instead\s+of|nicht|kein\w*|pas|ni|nunca|jamais|\u043d\u0435)\b|n't\b|\u4e0d\u662f|\u975e"
 )
+_OTHERS = (
+    r"\bthan\b|\b(?<!left\s)over\b|\bunder\b|\beither\b"
+    r"|\b(?:minus|negative|half(?:\s+of)?|twice|double|triple|(?:square|cube)(?:\s+root)?\s+of|sqrt)\b"
+    r"|\b(?:(?:weniger|mehr)\s+als|(?:moins|plus)\s+de|(?:menos|m\u00e1s)\s+de)\b|\u5c0f\u4e8e|\u5927\u4e8e"
+)
+"""What makes another number of one."""
 _BOUNDS = (
-    r"\bthan\b|\bat\s+(?:least|most)\b|\bup\s+to\b|\b(?<!left\s)over\b|\bunder\b|\bbetween\b"
+    rf"{_OTHERS}|\bat\s+(?:least|most)\b|\bup\s+to\b|\bbetween\b|\b(?:half|root|square|cube|sqrt)(?:\s+of)?\b"
     r"|\b(?:about|approx\w*|roughly|around|nearly|almost|circa|maybe|perhaps|possibly|probably)\b"
-    r"|\b(?:minus|negative|(?:half|twice|double|triple|(?:root|square|cube)(?:\s+of)?|sqrt)(?:\s+of)?)\b"
-    r"|\b(?:(?:weniger|mehr)\s+als|(?:moins|plus)\s+de|(?:menos|m\u00e1s)\s+de|etwa|ungef\u00e4hr|environ)\b"
-    r"|[~\u2248<>\u2264\u2265\u2260\u221a]|\u5c0f\u4e8e|\u5927\u4e8e|\u7ea6"
+    r"|\b(?:etwa|ungef\u00e4hr|environ)\b|[~\u2248<>\u2264\u2265\u2260\u221a]|\u7ea6"
 )
 _DENIED = re.compile(
     rf"(?:{_DENIALS}){_MARKS}{_LINKS}{_MARKS}\Z|\b(?:wrong|incorrect|false)[\s:$*]*\Z", re.I
@@ -38,6 +42,23 @@ _AFTER = re.compile(
     r"|[*_`$\s]*[?!]|(?:st|nd|rd|th)\b|\W*(?:\u4ee5\u4e0a|\u4ee5\u4e0b|\u5de6\u53f3)",
     re.IGNORECASE,
 )
+_BESIDE_BOX = re.compile(
+    rf"(?:{_OTHERS}){_MARKS}\Z"
+    r"|(?<=[\w)}|])\s*(?:[<>\u2260]|\\(?:neq?|lt|gt)(?![a-z]))[\s$({]*\Z"
+    r"|\\[dt]?frac\s*\{[^{}]*\}\s*\{\s*\Z|\\(?:[dt]?frac|sqrt)\s*\{\s*\Z|(?:\A|[^-\s\d)}])-\Z|\d\Z"
+    r"|[\d)}]\s*(?:[+*/^]|\\(?:times|cdot|div|pm))\s*\Z",
+    re.IGNORECASE,
+)
+"""In front of a box: what makes another value of what it holds. A minus that stands apart is a dash; `at
+least` and `\\ge` are what the solutions of MATH say in front of the least and the most."""
+_BEHIND_BOX = re.compile(
+    r"\s*(?:\^(?!\s*\{?\s*(?:\\circ|\u00b0))|\\(?:times|cdot|pi|sqrt)(?![a-z]))|[^\S\n]*[*/]\s*[\d\\(]"
+    r"|[^\S\n]*[-+][^\S\n]*\d|[\s$)]*(?:hundred|thousand|million|billion|trillion|dozen)\b"
+    r"|[\s$*_)`]*(?:(?:or|and)\s+(?:so|more|less|fewer|above|below|higher|lower|over|under|greater)\b"
+    rf"|(?:is|was|seems|looks)\s+(?:\w+\s+){{0,2}}?{_WRONG}\b|is\s+not\b|[?\uff1f])",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"(?:<[^<>\n]{1,40}>\s*)+\Z")
 _BEGINS = r"(?:\A|[.!?;\n])[^\w\n.!?]*(?:(?:but|oh|ah|hm+)\W+)?"
 _DOUBTED = re.compile(
     rf"{_BEGINS}(?:wait|hm+|actually)\b"
@@ -56,7 +77,9 @@ _TAKEN_BACK = re.compile(
     r"|\bI\s+made\s+(?:an?|some|the|one)\s+(?:\w+\s+){0,2}?(?:mistake|error|slip|typo|miscalculation)"
     r"|\bI\s+(?:was\s+wrong|misread|miscount|miscalc|forgot|changed)"
     r"|\b(?:that|this|it|which|above|answer|result|value)(?:'s|\s+(?:is|was|seems|looks|cannot\s+be))?"
-    rf"\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b|\A\W*(?:is|was)\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b",
+    rf"\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b|\A\W*(?:is|was)\s+(?:(?!not\b)\w+\s+)?{_WRONG}\b"
+    r"|\bfalsch\b|\bstimmt\s+nicht|\bincorrecto\b|\bme\s+equivoqu|\bc'est\s+faux"
+    "|\u4e0d\u5bf9|\u7b97\u9519|\u9519\u4e86|\u5e94\u8be5\u662f",
     re.IGNORECASE,
 )
 _SHOULD = re.compile(r"\bshould\s+(?:be|have\s+been)\W+(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
@@ -72,6 +95,13 @@ _RESTATED = re.compile(
 )
 _MARKED = re.compile(r"(?:####|\\boxed\{)[\s$*]*(-?\d[\d,]*(?:\.\d+)?)(?![\d/\\^])")
 _PLAIN = re.compile(r"[^\w\\-]*(-?\d[\d,]*(?:\.\d+)?)[^\d]*")
+_STATED = re.compile(
+    r"\banswer\b(?:\s+(?:is|should\s+be)|\s*[:=])[\s$*:]*(?:\\[(\[])?\s*((?:[^\n$.*]|\.(?=\d)){1,80})",
+    re.I,
+)
+_SETTING = re.compile(
+    r"\s|[\"']|\\?\$|(?<=\d),(?:\\!)?(?=\d{3})|\\(?:left|right|displaystyle|boxed|[,;:!)\]])|[{}]|(?<=\\)[dt](?=frac)"
+)
 _NEXT_TURN = re.compile(r"\n\s*(?:Q|Question|User|Human|Problem)\s*\d*\s*:")
 
 
@@ -92,6 +122,13 @@ def denied(before: str) -> bool:
     return _DENIED.search(before[-NEAR:]) is not None
 
 
+def beside_box(before: str, behind: str) -> bool:
+    """Whether what touches a box makes another value of what it holds: `-\\boxed{42}`, `\\boxed{42}^2`,
+    `more than \\boxed{42}`. About so much is what was found."""
+    near = _TAG.sub("", before[-NEAR:])
+    return bool(_BESIDE_BOX.search(near) or _BEHIND_BOX.match(behind[:NEAR]))
+
+
 def hedged(before: str, behind: str) -> bool:
     """Whether what stands around a number makes another of it, or none: `more than`, `or so`."""
     near = before[-NEAR:]
@@ -107,8 +144,17 @@ def taken_back(behind: str, final: str) -> bool:
         return True
     should, restated = _SHOULD.findall(said), (*_RESTATED.findall(said), *_MARKED.findall(said))
     if own is None:
-        return bool(should)
+        return bool(should) or any(_another(stated, final) for stated in _STATED.findall(said))
+    if any(stated.startswith(("\\frac", "\\dfrac", "\\sqrt")) for stated in _STATED.findall(said)):
+        return True
     return any(_value(number) != _value(own[1]) for number in (*should, *restated))
+
+
+def _another(stated: str, final: str) -> bool:
+    """Whether an answer that is stated once more, in figures, is another one as it is written."""
+    bare, own = (_SETTING.sub("", text) for text in (stated, final))
+    figures = re.search(r"\d|\\", bare) is not None
+    return figures and not bare.startswith(own) and not own.startswith(bare)
 
 
 def _confirmed(said: str, own: re.Match[str] | None) -> bool:

@@ -32,6 +32,7 @@ from onestage.rollout.rewards._final_answer import (
     stand,
 )
 from onestage.rollout.rewards._math_normal_form import without_words
+from onestage.rollout.rewards._math_words import FRACTIONS, of_a_number
 from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 from onestage.rollout.rewards._second_thoughts import hedged
 
@@ -58,8 +59,11 @@ _AROUND = re.compile(
 )
 """What may stand around a number: words and units, no operators."""
 _SCALE = re.compile(
-    r"\b(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed)s?\b|\d\s?(?:[kKMBxei]\b|π)"
+    r"(?i:\b(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed|lakh|crore|bn)s?\b"
+    r"|\b(?:tausend|millionen|milliarden?|millones)\b)|\d\s?(?:(?:[kKMBxei]|pi)\b|π)"
 )
+_PARTS = re.compile(rf"(?i:\b(?:{'|'.join(sorted(FRACTIONS - {'halves', 'half'}))})s\b|\bhalves\b)")
+"""42 thirds are 14, and 42 quarters may be coins."""
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}", re.ASCII)
 
 
@@ -86,7 +90,8 @@ class GSM8K(Checker):
         alone = not any(map(str.isnumeric, around))  # no digits of other scripts, no exponents
         if not (numbers == [gold] and plain and alone):
             return self.format_reward
-        if hedged(*pieces) or _ABOUT.search(final):
+        unsure = _ABOUT.search(final) or _PARTS.search(final) or of_a_number(final)
+        if hedged(*pieces) or unsure:
             raise NotJudged(f"{final[:60]!r} may or may not say that it is {gold}")
         if mark == MARK and _sprayed(spoken(answer)):
             raise NotJudged(f"more than two answers behind {MARK}, or two in a line")

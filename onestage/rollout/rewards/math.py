@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 from onestage.rollout.rewards import Answer
@@ -28,12 +29,14 @@ from onestage.rollout.rewards._final_answer import (
     final_box,
     final_tag,
     last_boxed,
+    last_tag,
     on_last_line,
     spoken,
     stand,
 )
 from onestage.rollout.rewards._markup import unmarked
 from onestage.rollout.rewards._math_compare import same
+from onestage.rollout.rewards._math_parts import bracket, each
 from onestage.rollout.rewards._math_spelling import unstyled
 from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
 
@@ -46,7 +49,18 @@ _PHRASE = re.compile(
     r"(?:(?:therefore|so|thus|hence|then)[,:]?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*:?\s*:?|=",
     re.IGNORECASE,
 )
+_DOUBLED = re.compile(
+    r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|pi|text|cdot|times|left|right|pm)(?![a-z]))"
+)
+"""A backslash that was escaped, as in JSON; two of a matrix stand before no command."""
+_GOES_ON = re.compile(r"(?<=[,\s])(?:\.\.\.|\u2026)\s*\Z")
 _BOXES = re.compile(r"\\boxed\s*\{([^{}]*)\}")
+_NEXT_BOX = re.compile(
+    r"[\s$.,;*]*(?:and\b|\u548c)?[\s$*]*(?:\(?[a-z]\)|[a-zA-Z]\w?\s*=|part\s+\(?[a-z]\)?:?)?[\s$*:]*",
+    re.IGNORECASE,
+)
+"""Between boxes that are parts of one answer: a comma, `and`, the letter of a part."""
+_DOUBLED_BOX = re.compile(r"\\\\boxed(?=\s*\{)")
 MOST_BOXES = 2
 """Different ones: an answer and what it replaces. More are a spray of guesses."""
 _BEGUN = re.compile(r"\A\s*(?:#{1,6}|\*|=>|\u21d2)\s+|[.\s]+I hope (?:it|this) is correct\W*\Z")
@@ -86,6 +100,8 @@ class Math(Checker):
             if text is None:
                 return 0.0
             return 1.0 if hendrycks.equivalent(text, gold) else self.format_reward
+        if _boxes_of_a_list(answer, gold):
+            return 1.0
         marked = self._marked(answer)
         final = _clean(marked[0]) if marked else self._last_line(answer)
         if final is None or len(final) > LONGEST or not final or not _balanced(final):
@@ -142,7 +158,9 @@ class Math(Checker):
 
 def _clean(text: str) -> str:
     """Without the marks of a formula, a phrase before it and a full stop behind it."""
+    text = _DOUBLED.sub(r"\\", re.sub(r"\s+", " ", text))
     text = unstyled(_DELIMITERS.sub("", unmarked(text)))
+    text = _GOES_ON.sub(r"\\ldots", text)
     text = _PHRASE.sub("", text, count=1) if _PHRASE.match(text) else text
     return unstyled(text.strip().rstrip(".,;\u3002"))
 
@@ -207,15 +225,42 @@ def _gold(facts: Mapping[str, Any]) -> str:
     given = facts.get("answer")
     given = facts.get("target") if given is None else given
     if not isinstance(given, bool) and isinstance(given, (str, int, float)):
-        text = str(given)
+        text = _DOUBLED_BOX.sub(r"\\boxed", str(given))
+        tag, line = last_tag(text), text.rpartition("####")
+        text = tag[0] if tag else line[2] if line[1] else text
         box = last_boxed(text)
-        text = _clean(box[0] if box else text)
-        if text and len(text) <= LONGEST:
+        several = [*_BOXES.finditer(text)]
+        if len({one[1] for one in several}) > 1:
+            between = [text[a.end() : b.start()] for a, b in pairwise(several)]
+            if not all(_NEXT_BOX.fullmatch(one) for one in between):
+                raise ValueError(
+                    f"math needs one right answer, got {len(several)} boxes: {str(given)[:100]!r}; "
+                    "write a list as one, as in 1, 2"
+                )
+            text = ", ".join(one[1] for one in several)
+        else:
+            text = box[0] if box else boxed(text) or text
+        text = _clean(text)
+        if text and len(text) <= LONGEST and text.lower() != "nan":
             return text
     raise ValueError(
         "math needs the column `answer` (or `target`): the right answer, as text or a number;"
         f" got {str(given)[:100]!r}"
     )
+
+
+def _boxes_of_a_list(answer: Answer, gold: str) -> bool:
+    """Whether a response marks each part of the right answer, a list, on its own: in as many boxes as it
+    has parts, one behind the other, and no others."""
+    parts = each(gold)
+    said = spoken(answer)
+    found = [*_BOXES.finditer(said)] if len(parts) > 1 and not bracket(gold) else []
+    if len(found) != len(parts) or any(one.start() < len(answer.hint) for one in found):
+        return False
+    between = [said[a.end() : b.start()] for a, b in pairwise(found)]
+    if not all(_NEXT_BOX.fullmatch(text) for text in between):
+        return False
+    return same(", ".join(one[1] for one in found), gold, _parsed, _verified) is True
 
 
 def boxed(text: str) -> str | None:
