@@ -39,6 +39,10 @@ class Dropped(TemplateError):
     """A part of a message, named, that is not in its rendering."""
 
 
+class Displaced(TemplateError):
+    """Another turn stands where a reply should."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """What a template writes around a reply."""
@@ -61,6 +65,13 @@ class Dialect:
     """Its special tokens and the end marker: what no row should hold as text."""
     always: str = ""
     """What it writes at the end of every conversation, though no generation prompt was asked for."""
+
+    others: tuple[str, ...] = ()
+    """How turns of the user and of the system begin, from a token on."""
+    own: str = ""
+    """How the assistant's do."""
+    inside: tuple[str, ...] = ()
+    """Tokens that end a tool call, and not the turn that it is in."""
 
     days: tuple[str, ...] = ()
     """How it writes the day on which it is used (formats of `strftime`)."""
@@ -86,12 +97,13 @@ def dialect_of(tokenizer: Any, apply: Apply) -> Dialect:
         around = _around(replace(plain, content=content), apply, tokenizer.eos_token, system)
         if around is None:
             continue
-        ends = [
-            _last_token(tokenizer, around.marker),
-            _last_token(tokenizer, _call_end(around, around.closed(apply))),
-        ]
+        call_end, of_turn = _call_end(around, around.closed(apply))
+        ends = [_last_token(tokenizer, around.marker)]
+        ends += [_last_token(tokenizer, call_end)] if of_turn else []
         known = tuple(dict.fromkeys(end for end in ends if end is not None))
-        return replace(around, special=_any_of([*names, around.marker]), ends=known)
+        special = _any_of([*names, around.marker])
+        inside = () if of_turn or not call_end else (call_end,)
+        return replace(around, special=special, ends=known, inside=inside)
     return plain
 
 
@@ -112,8 +124,14 @@ def _around(plain: Dialect, apply: Apply, eos: str | None, system: bool) -> Dial
     prompt = opening[alike(before, opening) :]
     header = "" if prompt else head[alike(before, head) :]
     header = header if header.strip() else ""
-    marker = tail[: _marked(plain, tail, _going_on([*asked, reply, again], apply), openers)]
-    return replace(known, prompt=prompt, header=header, tail=tail, marker=marker)
+    going_on = _going_on([*asked, reply, again], apply)
+    marker = tail[: _marked(plain, tail, going_on, openers)]
+    asked_on = going_on.removeprefix(marker)
+    ours = prompt or header or known.always
+    others, own = _headers(known, asked_on, ours, known.closed(apply))
+    return replace(
+        known, prompt=prompt, header=header, tail=tail, marker=marker, others=others, own=own
+    )
 
 
 def _conversation(content: str, system: bool) -> list[Message]:
@@ -123,6 +141,11 @@ def _conversation(content: str, system: bool) -> list[Message]:
         {"role": "assistant", "content": REPLY},
         {"role": "user", "content": ASKED_ON},
     ]
+    return in_parts(said) if content == "parts" else said
+
+
+def _told(content: str) -> list[Message]:
+    said: list[Message] = [{"role": "system", "content": REPLY}, {"role": "user", "content": "Hi"}]
     return in_parts(said) if content == "parts" else said
 
 
@@ -183,19 +206,59 @@ def _is_over(plain: Dialect, behind: str, openers: set[str]) -> bool:
     return following is None or following.group() in openers
 
 
-def _call_end(plain: Dialect, apply: Apply) -> str:
-    """The token that ends a tool call; empty where the template renders none or ends it otherwise."""
-    function = {"name": REPLY, "arguments": {"city": "Paris"}}
-    turn = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
-    for form in forms([{"role": "user", "content": "Hi"}, turn]):
-        try:
-            closed = apply(form, False).rstrip()
-        except TemplateError:
-            continue
-        last = list(plain.tokens.finditer(closed))[-1:]
-        if REPLY in closed and last and last[0].end() == len(closed):
-            return last[0].group()
-    return ""
+def _headers(
+    plain: Dialect, going_on: str, reply: str, apply: Apply
+) -> tuple[tuple[str, ...], str]:
+    """How turns of the user and of the system begin, and the assistant's; empty where no token does it.
+
+    going_on: what stands behind the end of a reply and in front of the user's words; reply: what stands
+    in front of a reply.
+    """
+    asked, own = plain.tokens.search(going_on), plain.tokens.search(reply)
+    if not asked:
+        return (), ""
+    headers = [going_on[asked.start() :].strip()]
+    try:
+        head = apply(_told(plain.content), False).partition(REPLY)[0]
+    except TemplateError:
+        head = ""
+    place = head.rfind(asked.group())
+    if place >= 0:
+        headers.append(head[place:].strip())
+    ours = reply[own.start() :].strip() if own else ""
+    return tuple(dict.fromkeys(one for one in headers if not ours.startswith(one))), ours
+
+
+def _call_end(plain: Dialect, apply: Apply) -> tuple[str, bool]:
+    """The token that ends a tool call, and whether it ends the turn, too; empty where the template
+    renders none or ends it otherwise. What stands behind each of two calls ends none of their turn."""
+
+    def call(number: int) -> dict[str, Any]:
+        function = {"name": f"{REPLY}{number}", "arguments": {"city": "Paris"}}
+        return {"type": "function", "id": f"call0000{number}", "function": function}
+
+    behind = plain.prompt + plain.tail[len(plain.marker) :]
+    for several in (False, True):
+        calls = [call(1), call(2)] if several else [call(1)]
+        turn = {"role": "assistant", "tool_calls": calls}
+        for form in forms([{"role": "user", "content": "Hi"}, turn]):
+            try:
+                closed = apply(form, False).rstrip()
+            except TemplateError:
+                continue
+            last = list(plain.tokens.finditer(closed))[-1:]
+            if not (f"{REPLY}1" in closed and last and last[0].end() == len(closed)):
+                continue
+            token = last[0].group()
+            if not several:
+                found = token
+                break
+            between = closed.partition(f"{REPLY}1")[2].partition(f"{REPLY}2")
+            inside = between[1] and token == found and token in between[0]
+            return found, not inside and found not in behind
+        else:
+            return (found, found not in behind) if several else ("", False)
+    return "", False
 
 
 def _last_token(tokenizer: Any, marker: str) -> int | None:

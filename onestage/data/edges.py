@@ -21,10 +21,11 @@ def token_spans(tokenizer: Any, rendered: Rendered, encoding: Any, ids: Ids) -> 
     """The ids of a text and the tokens [start, end) of each of its spans.
 
     encoding: of the text, with offsets; ids: its ids, perhaps without the last one. Where a token holds
-    characters of both sides of an edge, the pieces are tokenised apart, which gives other ids.
+    characters of both sides of an edge, or the prompt has other tokens than when a model is asked with
+    it, the pieces are tokenised apart, which gives other ids.
     """
     spans = _whole_tokens(tokenizer, rendered, encoding, ids)
-    if spans is not None:
+    if spans is not None and not _split_by_what_follows(tokenizer, rendered, ids, spans):
         return ids, spans
     apart = _apart(tokenizer, rendered, ids)
     if apart is not None:
@@ -52,6 +53,26 @@ def _whole_tokens(tokenizer: Any, rendered: Rendered, encoding: Any, ids: Ids) -
             return None
         edges.append(min(token, len(ids)))
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _split_by_what_follows(tokenizer: Any, rendered: Rendered, ids: Ids, spans: Spans) -> bool:
+    """Whether what stands in front of a reply has other tokens with the reply behind it than alone.
+
+    Patterns that part a text first may look ahead behind white space, and there alone: two line feeds
+    are one token at the end of a text and two in front of a word. (A merge that crosses no edge is the
+    same on its side of it.)
+    """
+    text, last = rendered.text, -1
+    for (start, end), (token, _) in zip(rendered.spans, spans, strict=True):
+        if start != last and start > 1 and text[start - 2 : start].isspace():
+            asked, special = text[:start], rendered.special
+            alone = tokenizer(asked, add_special_tokens=special, verbose=False).input_ids
+            if rendered.special and alone and alone[-1] == tokenizer.eos_token_id:
+                alone = alone[:-1]
+            if alone != ids[:token].tolist():
+                return True
+        last = end
+    return False
 
 
 def _swallowed(text: str, encoding: Any, char: int, token: int) -> bool:

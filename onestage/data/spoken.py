@@ -26,7 +26,8 @@ def forms(turns: Sequence[Message]) -> Iterator[Sequence[Message]]:
     thinking = [name for name in REASONING if any(turn.get(name) for turn in turns)]
     if not calling and not thinking:
         return
-    contents = (None, "", "absent") if calling else ("as given",)
+    # Its own content first: with another one a template may end the turn otherwise.
+    contents = ("as given", None, "", "absent") if calling else ("as given",)
     arguments = ("mapping", "text") if calling else ("as given",)
     names = (*thinking[:1], *(n for n in REASONING if n not in thinking)) if thinking else ("",)
     for name, content, argument in product(names, contents, arguments):
@@ -82,7 +83,7 @@ def _respelled(turn: Message, content: Any, arguments: str, reasoning: str) -> M
         changed[reasoning] = thought
     if changed.get("tool_calls"):
         changed["tool_calls"] = [_call(call, arguments) for call in changed["tool_calls"]]
-        if not changed.get("content"):
+        if not changed.get("content") and content != "as given":
             changed["content"] = content
             if content == "absent":
                 del changed["content"]

@@ -16,9 +16,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onestage.data.dialect import REPLY, Apply, Dialect, Dropped, TemplateError, alike
+from onestage.data.dialect import REPLY, Apply, Dialect, Displaced, Dropped, TemplateError, alike
 from onestage.data.messages import Message
-from onestage.data.spoken import forms, unspoken
+from onestage.data.spoken import forms, holds, unspoken
 
 Span = tuple[int, int]
 
@@ -50,8 +50,9 @@ def spoken(turns: Sequence[Message], first: int, apply: Apply, dialect: Dialect)
             return _spoken(form, first, apply, dialect)
         except TemplateError as problem:
             problems.append(problem)
-    # What is dropped says more than what a template stumbles over in another spelling.
-    raise next((one for one in problems if isinstance(one, Dropped)), problems[0])
+    # These say more than what a template stumbles over in another spelling.
+    told = (one for kind in (Displaced, Dropped) for one in problems if isinstance(one, kind))
+    raise next(told, problems[0])
 
 
 def _spoken(turns: Sequence[Message], first: int, apply: Apply, dialect: Dialect) -> list[Spoken]:
@@ -77,6 +78,11 @@ def _spoken(turns: Sequence[Message], first: int, apply: Apply, dialect: Dialect
             )
         if not said:
             raise TemplateError("the chat template renders nothing for an assistant turn")
+        if other := _other_turn(turns[number], said, dialect):
+            raise Displaced(
+                f"where this reply should stand the chat template has another turn, which begins with "
+                f"{other!r}; set model.chat_template to another template"
+            )
         # A later text that begins with this turn and its context holds it too.
         if found and found[-1].text.startswith(text[: span[1]]):
             later = found.pop()
@@ -100,8 +106,9 @@ def _turn(
     if opening and closed.startswith(opening):
         # All that stands before is the rendering of the earlier turns; all behind is this turn's.
         start = len(opening)
-        if turns[number - 1]["role"] == "assistant" and not opening.endswith(dialect.prompt):
-            start = _behind_prompt(turns[:number], closed, start, apply, dialect)
+        if not opening.endswith(dialect.prompt):
+            again = turns[number - 1]["role"] == "assistant"
+            start = _behind_prompt(turns[:number], closed, start, again, apply, dialect)
         start += len(dialect.header) * closed.startswith(dialect.header, start)
     else:
         closed, start = _without_prompt(turns, number, closed, opening, apply, dialect)
@@ -111,15 +118,36 @@ def _turn(
 
 
 def _behind_prompt(
-    before: Sequence[Message], closed: str, start: int, apply: Apply, dialect: Dialect
+    before: Sequence[Message],
+    closed: str,
+    start: int,
+    again: bool,
+    apply: Apply,
+    dialect: Dialect,
 ) -> int:
-    """Where a reply to the assistant's own words begins, if its template asks for none but writes the
-    prompt of one in front of it."""
+    """Where a reply begins whose template asks for none but writes the prompt of one in front of it.
+    again: whether it follows the assistant's own words."""
     shared = alike(_answered(before, apply), closed)
     place = closed.rfind(dialect.prompt, start, shared)
     if place >= 0:
         return place + len(dialect.prompt)
-    return shared if closed[start:shared].strip() else start
+    return shared if again and closed[start:shared].strip() else start
+
+
+def _other_turn(turn: Message, said: str, dialect: Dialect) -> str:
+    """How a turn of somebody else begins that stands in what is to be scored, or a next one of the
+    assistant's at its end; empty where none does, or where the reply itself holds it."""
+    own = str(dict(turn))
+    for header in dialect.others:
+        if header in said and header not in dialect.marker and header not in own:
+            return header
+    first = dialect.tokens.match(dialect.own)
+    if first is None or first.group() in own or first.group() not in said:
+        return ""
+    # At the end of what is said, perhaps without the block that a prompt may hold.
+    tail = said[said.rfind(first.group()) :].strip()
+    begun = dialect.own.startswith(tail) and (tail == dialect.own or tail != first.group())
+    return tail if begun else ""
 
 
 def _elsewhere(opening: str, closed: str, start: int) -> tuple[str, ...]:
@@ -238,6 +266,7 @@ def _replaced(
         place, last = shared.rfind(prompt), before[-1].get("content")
         repeated = last.strip() if isinstance(last, str) else ""
         earlier = place < 0 or (marker and marker in shared[place:])
+        earlier = earlier or not holds(shared[:place], repeated)
         if earlier or (repeated and repeated in shared[place + len(prompt) :]):
             return 0
         return place + len(prompt)
@@ -314,5 +343,5 @@ def ends_marked(text: str, span: Span, dialect: Dialect) -> bool:
     said = text[slice(*span)]
     if dialect.marker and said.endswith(dialect.marker):
         return True
-    last = [m.end() for m in dialect.tokens.finditer(said)]
-    return bool(last) and last[-1] == len(said)
+    last = [*dialect.tokens.finditer(said)][-1:]
+    return bool(last) and last[0].end() == len(said) and last[0].group() not in dialect.inside
