@@ -26,6 +26,18 @@ from onestage.data.turns import Span, ends_marked, spoken
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
+A_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Looks something up.",
+        "parameters": {
+            "type": "object",
+            "properties": {"what": {"type": "string", "description": "what"}},
+            "required": ["what"],
+        },
+    },
+}
 NO_TEMPLATE = (
     "the record is made of messages but the tokenizer has no chat template; "
     "set model.chat_template to a Jinja file, or give prompt and completion as strings"
@@ -104,6 +116,8 @@ def dialect(tokenizer: Any) -> Dialect:
     if known is None or known[0] != tokenizer.chat_template:
         refuse_endless(_template_text(tokenizer))
         found = dialect_of(tokenizer, _as_given(tokenizer, NOTHING))
+        if not (found.prompt or found.header or found.tail):  # some render nothing without a tool
+            found = dialect_of(tokenizer, _as_given(tokenizer, {"tools": [A_TOOL]}))
         known = (tokenizer.chat_template, found)
         DIALECTS[tokenizer] = known
     return known[1]

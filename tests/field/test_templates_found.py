@@ -73,6 +73,13 @@ def test_what_ends_one_of_several_calls_ends_no_turn() -> None:
     assert [ended.decode([end]) for end in dialect(ended).ends] == ["<|call|>"]
 
 
+def test_a_template_that_needs_tools_is_asked_with_one() -> None:
+    """Hermes 3's own file for tools raises without any: its end marker was unknown."""
+    tokenizer = chatml("{{ tools[0].function.name }}" + FAMILIES["ChatML"].template)
+    known = dialect(tokenizer)
+    assert [tokenizer.decode([end]) for end in known.ends] == ["<|im_end|>"]
+
+
 def test_the_spelling_that_is_taken_keeps_the_content_as_it_is() -> None:
     """With no content at all this template writes no end (LFM 2.5)."""
     tokenizer = chatml(
