@@ -243,6 +243,8 @@ RIGHT = [
     ("x^2+c", "x^2+C"),
     ("3:20\\text{ p.m.}", "3:20 PM"),
     ("12:30", "12:30 PM"),
+    ("lw", "l \\times w"),
+    ("1000\\text{ boys and }5\\text{ girls}", "1000\\text{ boys and }5.0\\text{ girls}"),
     ("(2,5)", "2<x<5"),
     ("5", "5\\text{ pairs}"),
     ("A", "a"),

@@ -28,6 +28,7 @@ _RELATION = re.compile(
     r"|lor|cup|cap|in|mid|colon|pm|mp|cdots|ldots|dots|overset|underset|stackrel|\\|q?quad|operatorname"
     r"|(?:long)?(?:left|right)*arrow|implies|iff)(?![a-z])|\\?Rightarrow|=|\\[; ]|\.\.\."
 )
+_CROSSED = re.compile(r"[A-Za-z}]\s*\\times\s*(?:\\[a-z]+\s*\{)?[A-Za-z]")
 _WORKED = re.compile(r"\\(?:int|sum|prod|binom|lim|lfloor|lceil|dbinom|tbinom|choose)(?![a-z])")
 
 
@@ -128,6 +129,8 @@ class Values:
             return ratio
         if _marks(ours) != _marks(theirs):
             return False
+        if _CROSSED.search(ours) and _CROSSED.search(theirs):
+            return None  # of two vectors the order counts, and they were not alike as texts
         if re.search(r"\d\s*'", ours) and "'" not in theirs:
             return None
         sides = ours.split("=")
@@ -205,17 +208,11 @@ def _apart(text: str) -> bool:
 
 def _marks(text: str) -> tuple[Any, ...]:
     """What stands at letters and makes others of them: primes, T for a transpose, (2) for a derivative,
-    the -1 of an inverse; products whose order counts."""
+    the -1 of an inverse."""
     primes = sum(len(found) for found in re.findall(r"(?<=[A-Za-z)}])(?:'|\^\{?\\prime\}?)+", text))
     raised = re.findall(r"\^\s*\{?\s*(?:T|\\top|\\intercal|\(\d+\))\s*\}?", text)
     inverse = re.findall(r"(?<![A-Za-z])[A-Za-z]\s*\^\s*\{-1\}\s*\(", text)
-    crossed = re.search(r"[A-Za-z}]\s*\\times\s*(?:\\[a-z]+\s*\{)?[A-Za-z]", text)
-    return (
-        primes,
-        sorted(re.sub(r"[\s{}]", "", one) for one in raised),
-        len(inverse),
-        crossed and text,
-    )
+    return primes, sorted(re.sub(r"[\s{}]", "", one) for one in raised), len(inverse)
 
 
 def _subscripts(text: str) -> list[str]:

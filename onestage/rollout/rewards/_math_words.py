@@ -186,11 +186,15 @@ def of_a_number(text: str) -> bool:
     return _OF_A_NUMBER.search(_WRAPPED.sub(r" \1 ", characters(text))) is not None
 
 
-def counted(text: str) -> dict[str, str]:
+def counted(text: str) -> dict[str, Fraction]:
     """How many of what: `5 boys and 3 girls`."""
     plain = _WRAPPED.sub(r" \1 ", characters(text)).replace("\\", " ")
     found = _COUNTED.findall(plain)
-    return {_singular(what): number.rstrip(".,") for number, what in found if what not in JOINING}
+    return {
+        _singular(what): Fraction(number.replace(",", "").rstrip("."))
+        for number, what in found
+        if what not in JOINING and number.count(".") < 2
+    }
 
 
 def quantity(text: str) -> tuple[str, Fraction] | None:
