@@ -121,12 +121,19 @@ def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream)
     With each, the column of ours that it may be meant for and that no other column stands for, or "".
     Rewards may look at any column of a problem; where no row was read, its reasons say more.
     """
-    if not kinds or any(FEEDBACK[kind].asked for kind in kinds):
-        return {}
     names = {column: stream.names.get(column, "") for column in seen}
+    if not kinds or any(FEEDBACK[kind].asked for kind in kinds):
+        beside = {
+            c for column, others in BESIDE.items() if column in names.values() for c in others
+        }
+        return {
+            column: ""
+            for column in seen
+            if kinds and names[column] in ("history", "input") and names[column] not in beside
+        }
     read = {*ALWAYS, *BESIDE.keys() & names.values()}
     read.update(c for column in BESIDE.keys() & names.values() for c in BESIDE[column])
-    read.update(("system",) if "demonstration" in kinds and "messages" in names.values() else ())
+    read.update(("system",) if {"messages", "prompt"} & set(names.values()) else ())
     for kind in (FEEDBACK[kind] for kind in kinds):
         read.update((*kind.needs, *kind.reads, *(c for marks in kind.marks for c in marks)))
     spare = [c for c in seen if names[c] not in read and c not in {*(stream.ratings or {}), *TOLD}]

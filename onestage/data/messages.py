@@ -35,8 +35,8 @@ SPEAKERS = (
     "observation",
 )
 
-WISHES = ("weight", "train", "loss")
-"""Keys of a message that say how much it counts."""
+WISHES = ("weight", "train", "loss", "training", "loss_weight")
+"""Keys of a message that say how much it counts, here and in other tools."""
 
 OLD_CALLS = {
     "function_call": "give it as `tool_calls`: [{type: function, function: {name, arguments}}]",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onestage.data._row_error import RowError
+from onestage.data.beside import read_system
 from onestage.data.files import SUFFIXES, TEXT_SUFFIXES
 from onestage.data.kinds import FEEDBACK
 from onestage.data.lines import lines_of
@@ -28,7 +29,7 @@ from onestage.data.stream import Stream
 from onestage.data.template import render_prompt
 
 BESIDE = {
-    "system": ("instruction", "conversations", "messages"),
+    "system": ("instruction", "conversations", "messages", "prompt"),
     "history": ("instruction",),
     "input": ("instruction",),
 }
@@ -136,6 +137,8 @@ def _alone(columns: Mapping[str, Any], stream: Stream) -> Prompt:
     unfold(found)
     if "instruction" in found:
         read_alpaca(found)
+    elif found.get("system"):
+        read_system(found)
     turns = prompt_of(found["prompt"]) if "prompt" in found else prompt_of(_asked(found))
     if isinstance(turns, str) and stream.as_messages:
         turns = ({"role": "user", "content": turns},)

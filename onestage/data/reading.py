@@ -23,7 +23,7 @@ from onestage.data.record import Record, Refusal
 from onestage.data.rows import JUDGED_BY, record_of
 from onestage.data.stream import Stream
 
-FORMAT = b"onestage records 4"
+FORMAT = b"onestage records 5"
 """Part of every content key: change it when the same rows come to give other records."""
 
 RESPONSES = frozenset(("completion", "output", "messages", "conversations"))

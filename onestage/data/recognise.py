@@ -172,6 +172,10 @@ def _renamings(stream: Stream, rows: list[RawRow]) -> Iterator[dict[str, Any]]:
     for kind in TRIED:
         needs = FEEDBACK[kind].needs
         named = dict(stream.columns) | {one: one for one in needs if one in columns}
+        if (
+            "instruction" in columns
+        ):  # which stands for the prompt, with `input`, `system` and `history`
+            named.setdefault("prompt", "prompt")
         for column in columns:
             ours = meant(column, [one for one in needs if one not in named])
             if ours and column not in named.values() and not has_twin(column, columns):

@@ -19,6 +19,7 @@ from typing import Any
 
 from onestage.data._row_advice import missing_column, no_feedback
 from onestage.data._row_error import RowError, shown
+from onestage.data.beside import read_system, refuse_beside, refuse_question
 from onestage.data.kinds import (
     FEEDBACK,
     FeedbackKind,
@@ -96,7 +97,10 @@ def record_of(
     more = len(found) < len(row)
     unfold(found)
     if "instruction" in found:
+        refuse_question(row, unread)
         read_alpaca(found)
+    elif found.get("system"):
+        read_system(found)
     try:
         kind = _kind(found, row, stream)
     except NoFeedback:
@@ -105,6 +109,8 @@ def record_of(
         refuse_media(row)
         if kind == "demonstration":
             _refuse_foreign(row)
+    if stream.kind is None and "kind" not in found and stream.reward is None:
+        refuse_beside(kind, found, row, unread)
     if more and "kind" not in found:
         null = _null_feedback(kind, row, stream, blank)
         kind = kind if null is None else _unjudged(null, stream)

@@ -55,7 +55,7 @@ COLUMNS = {
 BYTES = ("tokens", "names", "abouts")
 """The files that hold what is counted in these."""
 
-FORMAT = "11"
+FORMAT = "12"
 """Part of every store's name: change it when the same records come to give other files."""
 
 

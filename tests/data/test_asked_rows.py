@@ -97,10 +97,10 @@ def test_plain_prompts_are_messages_where_that_is_asked_for(tmp_path: Path) -> N
 
 
 def test_what_no_prompt_is_made_of_is_counted(tmp_path: Path) -> None:
-    rows = [{"prompt": [ASKS], "answer": "4", "system": "Be brief."}] * 2
+    rows = [{"prompt": [ASKS], "answer": "4", "history": [["a", "b"]]}] * 2
     other = {"prompt": [ASKS], "answer": "4", "chat_template_kwargs": {"loud": True}}
     assert noted(chatty(), prompts_of(file_of(tmp_path, *rows, other))) == {
-        "`system` is no part of the prompt: say it in a message of the prompt": 2,
+        "`history` is no part of the prompt: say it in a message of the prompt": 2,
         "the chat template has no use for chat_template_kwargs.loud": 1,
     }
     path = file_of(tmp_path, {"prompt": [ASKS], "images": ["cat.png"]})

@@ -43,6 +43,25 @@ def asked(prompt: Any, system: Any = None) -> Any:
     return [{"role": "system", "content": system}, *turns]
 
 
+def asked_in(row: Mapping[str, Any]) -> Any:
+    """What was asked, with what belongs to it: the `input` or `context` of an instruction, a `system`
+    text. RowError where a context stands beside another question, since nobody says how they go
+    together."""
+    column = column_for(row, "prompt")
+    prompt, system = row[column], row.get("system") or row.get("system_prompt")
+    details = [row[name] for name in ("input", "context") if name != column and row.get(name)]
+    if details and column == "instruction" and isinstance(prompt, str):
+        prompt = "\n\n".join([prompt, *map(str, details)])
+    elif details:
+        raise RowError(f"found a context beside `{column}`: put both into one column `prompt`")
+    return asked(prompt, system)
+
+
+def judged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The feedback of a row under our names, which goes with its response."""
+    return {name: row[name] for name in ("label", "score") if row.get(name) is not None}
+
+
 def column_for(row: Mapping[str, Any], ours: str) -> str:
     """The column that holds what we call `ours`; RowError where none does."""
     for name in (ours, *ALIASES.get(ours, ())):

@@ -13,7 +13,14 @@ from typing import Any
 
 from onestage.data._row_error import RowError, shown
 from onestage.data.formats import Format, Row, has
-from onestage.data.formats._speech import column_for, listed, preferred, rater, refuse_several
+from onestage.data.formats._speech import (
+    asked_in,
+    column_for,
+    listed,
+    preferred,
+    rater,
+    refuse_several,
+)
 
 Answer = tuple[str, Any, Any]
 """The question, what was answered, and who answered."""
@@ -87,7 +94,7 @@ def _given(question: str, answers: list[Mapping[str, Any]]) -> Iterator[Answer]:
 
 
 def _judged(texts: Row, question: str, value: Any) -> dict[str, Any]:
-    prompt = texts[column_for(texts, "prompt")]
+    prompt = asked_in(texts)
     if isinstance(value, list):
         return _ranked(texts, prompt, value)
     response = texts[column_for(texts, "completion")]

@@ -11,6 +11,7 @@ from typing import Any
 
 from onestage.data._row_error import RowError
 from onestage.data.formats import Format, Row, has
+from onestage.data.formats._speech import judged
 
 ROLES = {"user": "user", "model": "assistant"}
 
@@ -27,6 +28,11 @@ class Contents(Format):
         # Of a turn that is no text, that is said first.
         said = [(_text(turn), turn.get("role", "user")) for turn in row["contents"]]
         turns += [{"role": ROLES[role], "content": text} for text, role in said]
+        judging = judged(row)
+        if judging:
+            raise RowError(
+                f"`{next(iter(judging))}` beside `contents` is not read: nobody says of what"
+            )
         yield {"messages": turns, **_tools(row.get("tools"))}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onestage.data.formats import Format, Row, has
+from onestage.data.formats._speech import asked, judged
 
 
 @dataclass(frozen=True)
@@ -17,4 +18,5 @@ class Dolly(Format):
     def rows(self, row: Row) -> Iterator[Row]:
         context, instruction = row["context"] or "", row["instruction"]
         prompt = f"{instruction}\n\n{context}" if context.strip() else instruction
-        yield {"prompt": prompt, "completion": row["response"]}
+        prompt = asked(prompt, row.get("system") or row.get("system_prompt"))
+        yield {"prompt": prompt, "completion": row["response"], **judged(row)}

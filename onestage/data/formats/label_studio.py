@@ -13,7 +13,7 @@ from typing import Any
 from onestage.data._row_advice import ALIASES
 from onestage.data._row_error import RowError, shown
 from onestage.data.formats import Format, Row
-from onestage.data.formats._speech import column_for, preferred, rater, refuse_several
+from onestage.data.formats._speech import asked_in, column_for, preferred, rater, refuse_several
 
 WORDS = {
     **dict.fromkeys(("yes", "true", "good", "positive", "thumbs up", "accept", "correct"), True),
@@ -66,8 +66,8 @@ def _judged(data: Row, result: Mapping[str, Any]) -> dict[str, Any]:
     if "selected" in value:
         first, second = _two(data, prompt)
         side = {"left": -1, "right": 1}[value["selected"]]
-        return preferred(data[prompt], first, second, side)
-    said = {"prompt": data[prompt], "completion": data[column_for(data, "completion")]}
+        return preferred(asked_in(data), first, second, side)
+    said = {"prompt": asked_in(data), "completion": data[column_for(data, "completion")]}
     if "rating" in value:
         return {**said, "score": value["rating"]}
     chosen = value.get("choices") or []

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onestage.data.formats import Format, Row, has
-from onestage.data.formats._speech import asked
+from onestage.data.formats._speech import asked, judged
 
 
 @dataclass(frozen=True)
@@ -25,4 +25,4 @@ class Orca(Format):
         if has(row, "chosen"):
             yield {"prompt": prompt, "chosen": row["chosen"], "rejected": row["rejected"]}
         else:
-            yield {"prompt": prompt, "completion": row["response"]}
+            yield {"prompt": prompt, "completion": row["response"], **judged(row)}

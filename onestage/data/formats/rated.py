@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onestage.data._row_advice import ALIASES
 from onestage.data.formats import Format, Row
-from onestage.data.formats._speech import column_for, listed, rater
+from onestage.data.formats._speech import asked_in, column_for, listed, rater
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class Rated(Format):
         )
 
     def rows(self, row: Row) -> Iterator[Row]:
-        prompt = row[column_for(row, "prompt")]
-        said = {"prompt": prompt, "completion": row[column_for(row, "completion")]}
+        said = {"prompt": asked_in(row), "completion": row[column_for(row, "completion")]}
         both = zip(listed(row["ratings"]), listed(row["annotators"]), strict=True)
         for number, (rating, user) in enumerate(both, 1):
             if rating is not None:
