@@ -80,16 +80,20 @@ def final_box(answer: Answer) -> tuple[str, int] | None:
     return None if found and said.rfind("\\boxed{") > found[1] else found
 
 
-def stand(answer: Answer, final: tuple[str, int], mark: str) -> None:
+def stand(answer: Answer, final: tuple[str, int], mark: str, *, several_tags: bool = True) -> None:
     """`NotJudged` for a marked answer (what it holds, and where that ends) that its own response denies
-    or takes back: `it is not \\boxed{7}`, `#### 7` and then `Wait, that is wrong`."""
+    or takes back: `it is not \\boxed{7}`, `#### 7` and then `Wait, that is wrong`. several_tags: whether
+    two tags side by side, as in `<answer>7</answer> or <answer>8</answer>`, leave the last."""
     said = spoken(answer)
     boxed = mark == "\\boxed{"
     said = _BOX.sub(r"\\boxed{", said) if boxed else _TAGS.sub(r"<\1answer>", said)
     begin = max(said.rfind(mark, 0, final[1]), 0)
     behind = said[final[1] :].removeprefix(CLOSE).removeprefix("}")
     # A box of the hint was given: it is no answer that this one stands beside.
-    earlier = _own((last_boxed if boxed else last_tag)(said[:begin]), answer)
+    before = last_boxed(said[:begin]) if boxed else None
+    if mark == OPEN and not several_tags:
+        before = last_tag(said[:begin])
+    earlier = _own(before, answer)
     asked = earlier and re.search(r"answer|\.\.\.|dots|\A\Z", earlier[0])  # \boxed{answer}
     if (
         earlier

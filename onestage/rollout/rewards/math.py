@@ -116,7 +116,7 @@ class Math(Checker):
         if verdict is None:
             raise NotJudged(f"{final[:60]!r} may or may not mean {gold[:60]!r}")
         if verdict and marked:
-            stand(answer, marked[:2], marked[2])
+            stand(answer, marked[:2], marked[2], several_tags=False)
         return 1.0 if verdict else self.format_reward
 
     def check(self, facts: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ class Math(Checker):
 
 def _clean(text: str) -> str:
     """Without the marks of a formula, a phrase before it and a full stop behind it."""
-    text = _DOUBLED.sub(r"\\", re.sub(r"\s+", " ", text))
+    text = _DOUBLED.sub(r"\\", re.sub(r"\s*\n\s*", " ", text))
     text = unstyled(_DELIMITERS.sub("", unmarked(text)))
     text = _GOES_ON.sub(r"\\ldots", text)
     text = _PHRASE.sub("", text, count=1) if _PHRASE.match(text) else text
