@@ -36,13 +36,20 @@ def read_system(found: dict[str, Any]) -> None:
         )
 
 
-def refuse_question(row: Mapping[str, Any], unread: tuple[str, ...]) -> None:
+def has(
+    column: str, row: Mapping[str, Any], names: Mapping[str, str], unread: tuple[str, ...]
+) -> bool:
+    """Whether a row has a column that stands for nothing else, read or left on disk."""
+    if names.get(column, column) != column:
+        return False
+    return row.get(column) is not None or (column in unread and column not in row)
+
+
+def refuse_question(
+    row: Mapping[str, Any], names: Mapping[str, str], unread: tuple[str, ...]
+) -> None:
     """RowError for an instruction beside a question, of which it would be the prompt alone."""
-
-    def has(column: str) -> bool:
-        return row.get(column) is not None or (column in unread and column not in row)
-
-    if has("question") and not has("prompt"):
+    if has("question", row, names, unread) and not has("prompt", row, names, unread):
         raise RowError(
             "found `question` beside `instruction`: set columns: {prompt: question, system: "
             "instruction} if every question has the instruction in front of it"
@@ -50,15 +57,17 @@ def refuse_question(row: Mapping[str, Any], unread: tuple[str, ...]) -> None:
 
 
 def refuse_beside(
-    kind: Kind, found: Mapping[str, Any], row: Mapping[str, Any], unread: tuple[str, ...]
+    kind: Kind,
+    found: Mapping[str, Any],
+    row: Mapping[str, Any],
+    names: Mapping[str, str],
+    unread: tuple[str, ...],
 ) -> None:
     """RowError for a text beside what it may be the prompt of, and an answer beside a response."""
     beside = BESIDE.get(kind)
     if beside is None or "completion" in found:
         return
-    said = sorted(
-        one for one in beside if row.get(one) is not None or (one in unread and one not in row)
-    )
+    said = sorted(one for one in beside if has(one, row, names, unread))
     if said and kind == "text":
         raise RowError(
             f"found `{said[0]}` beside `text`: set `kind` to text to train on the text alone, or say "

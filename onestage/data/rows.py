@@ -97,7 +97,7 @@ def record_of(
     more = len(found) < len(row)
     unfold(found)
     if "instruction" in found:
-        refuse_question(row, unread)
+        refuse_question(row, names, unread)
         read_alpaca(found)
     elif found.get("system"):
         read_system(found)
@@ -110,7 +110,7 @@ def record_of(
         if kind == "demonstration":
             _refuse_foreign(row)
     if stream.kind is None and "kind" not in found and stream.reward is None:
-        refuse_beside(kind, found, row, unread)
+        refuse_beside(kind, found, row, names, unread)
     if more and "kind" not in found:
         null = _null_feedback(kind, row, stream, blank)
         kind = kind if null is None else _unjudged(null, stream)

@@ -66,6 +66,13 @@ def test_what_the_refusals_say_works() -> None:
     row = {"instruction": "You are a pirate.", "question": "Hello", "answer": "C"}
     names = {"prompt": "question", "system": "instruction"}
     assert read(row, columns=names).prompt == (SYSTEM, ASKED)
+    named = read(
+        {"question": "2", "context": "b", "answer": "c"},
+        columns={"instruction": "question", "output": "answer"},
+    )
+    assert named.prompt == "2"
+    renamed = read({"prompt": "2+2?", "response": "4"}, columns={"answer": "response"})
+    assert renamed.facts == {"answer": "4"}
     row = {"prompt": "2+2?", "response": "4", "answer": "4"}
     assert read(row, kind="check").kind == "check"
     assert read(row, columns={"completion": "response"}).kind == "demonstration"
