@@ -232,33 +232,40 @@ def _headers(
 def _call_end(plain: Dialect, apply: Apply) -> tuple[str, bool]:
     """The token that ends a tool call, and whether it ends the turn, too; empty where the template
     renders none or ends it otherwise. What stands behind each of two calls ends none of their turn."""
-
-    def call(number: int) -> dict[str, Any]:
-        function = {"name": f"{REPLY}{number}", "arguments": {"city": "Paris"}}
-        return {"type": "function", "id": f"call0000{number}", "function": function}
-
+    one, two = _calls(plain, apply, 1), _calls(plain, apply, 2)
+    if one is None:
+        return "", False
+    token = one[1]
+    inside = False
+    if two is not None and two[1] == token:
+        first, found, _ = two[0].partition(f"{REPLY}1")[2].partition(f"{REPLY}2")
+        inside = bool(found) and token in first
     behind = plain.prompt + plain.tail[len(plain.marker) :]
-    for several in (False, True):
-        calls = [call(1), call(2)] if several else [call(1)]
-        turn = {"role": "assistant", "tool_calls": calls}
-        for form in forms([{"role": "user", "content": "Hi"}, turn]):
-            try:
-                closed = apply(form, False).rstrip()
-            except TemplateError:
-                continue
-            last = list(plain.tokens.finditer(closed))[-1:]
-            if not (f"{REPLY}1" in closed and last and last[0].end() == len(closed)):
-                continue
-            token = last[0].group()
-            if not several:
-                found = token
-                break
-            between = closed.partition(f"{REPLY}1")[2].partition(f"{REPLY}2")
-            inside = between[1] and token == found and token in between[0]
-            return found, not inside and found not in behind
-        else:
-            return (found, found not in behind) if several else ("", False)
-    return "", False
+    return token, not inside and token not in behind
+
+
+def _calls(plain: Dialect, apply: Apply, number: int) -> tuple[str, str] | None:
+    """A turn of so many tool calls as it is rendered, and the token that it ends on; None where it is
+    not rendered, or ends on none."""
+    calls = [
+        {
+            "type": "function",
+            "id": f"call0000{n}",
+            "function": {"name": f"{REPLY}{n}", "arguments": {"city": "Paris"}},
+        }
+        for n in range(1, number + 1)
+    ]
+    for form in forms(
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": calls}]
+    ):
+        try:
+            closed = apply(form, False).rstrip()
+        except TemplateError:
+            continue
+        last = list(plain.tokens.finditer(closed))[-1:]
+        if f"{REPLY}1" in closed and last and last[0].end() == len(closed):
+            return closed, last[0].group()
+    return None
 
 
 def _last_token(tokenizer: Any, marker: str) -> int | None:

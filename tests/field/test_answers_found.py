@@ -346,6 +346,9 @@ def test_the_parts_of_a_list_may_have_a_box_each() -> None:
         outcome("1, 2", "\\boxed{1} and \\boxed{3}"),
     ]
     assert outcomes({"name": "math"}, given) == [*["paid"] * 3, *["not"] * 2]
+    wrong = [outcome("1, 2", "\\boxed{1} and \\boxed{2}. Wait, that is wrong.")]
+    wrong += [outcome("1, 2", "It is not \\boxed{1}, \\boxed{2}")]
+    assert "paid" not in outcomes({"name": "math"}, wrong)
 
 
 @pytest.mark.parametrize(

@@ -42,22 +42,20 @@ _FILLING = frozenset(
     "antwort lautet ist die der das la le les el es est respuesta ergebnis r\u00e9ponse "
     "\u7b54\u6848\u662f \u7b54\u6848 \u662f \u4e3a".split()
 )
-CHANGING = frozenset(
-    "not no either neither nor at most least more less than over under but possibly maybe about "
-    "approximately roughly around between minus plus negative positive percent except if when unless "
-    "never up wrong incorrect false cannot doubt fewer half twice double triple almost nearly circa "
-    "root rather instead probably likely guess perhaps beside onward onwards "
-    "third quarter fourth fifth sixth seventh eighth ninth tenth twentieth hundredth thousandth "
-    "halves "
-    "nicht kein weniger mehr als etwa ungef\u00e4hr pas moin environ entre ni nunca meno "
-    "m\u00e1s".split()
-)
-"""Words with which a number is not that number, or not certainly."""
 FRACTIONS = frozenset(
     "third quarter fourth fifth sixth seventh eighth ninth tenth twentieth hundredth thousandth "
     "halves half".split()
 )
 """Of which a number may count some, or say the rank of one."""
+CHANGING = FRACTIONS | frozenset(
+    "not no either neither nor at most least more less than over under but possibly maybe about "
+    "approximately roughly around between minus plus negative positive percent except if when unless "
+    "never up wrong incorrect false cannot doubt fewer half twice double triple almost nearly circa "
+    "root rather instead probably likely guess perhaps beside onward onwards "
+    "nicht kein weniger mehr als etwa ungef\u00e4hr pas moin environ entre ni nunca meno "
+    "m\u00e1s".split()
+)
+"""Words with which a number is not that number, or not certainly."""
 _OF_A_NUMBER = re.compile(
     r"\b(?:reciprocal|inverse|cube|square|multiple|factor|divisor|power|complement|opposite|sum|product"
     r"|negation)s?\s+of[\s}$\\({~]*-?\d|\btimes\s+(?:as|more|less|the)\b|\bor\s+so\b|\bbelow\s+zero\b"

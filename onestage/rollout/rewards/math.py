@@ -39,6 +39,7 @@ from onestage.rollout.rewards._math_compare import same
 from onestage.rollout.rewards._math_parts import bracket, each
 from onestage.rollout.rewards._math_spelling import unstyled
 from onestage.rollout.rewards._problems import Row, Template, texts, worked_row
+from onestage.rollout.rewards._second_thoughts import denied, taken_back
 
 LONGEST = 1000
 """Characters of a final answer; longer ones are not read."""
@@ -260,7 +261,10 @@ def _boxes_of_a_list(answer: Answer, gold: str) -> bool:
     between = [said[a.end() : b.start()] for a, b in pairwise(found)]
     if not all(_NEXT_BOX.fullmatch(text) for text in between):
         return False
-    return same(", ".join(one[1] for one in found), gold, _parsed, _verified) is True
+    final = ", ".join(one[1] for one in found)
+    if denied(said[: found[0].start()]) or taken_back(said[found[-1].end() :], final):
+        return False
+    return _within_limits(final) and same(final, gold, _parsed, _verified) is True
 
 
 def boxed(text: str) -> str | None:
