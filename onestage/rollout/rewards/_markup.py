@@ -58,10 +58,9 @@ _THOUGHT = (
     r"<{0}(?:think(?:ing)?|thoughts?|reasoning|scratchpad|reflection|seed:think)>"
     r"|\[{0}THINK\]|\u25c1{0}think\u25b7"
 )
-_MARKED_THOUGHT = re.compile(r"<\|begin_of_thought\|>"), re.compile(r"<\|end_of_thought\|>")
-_THINKS = re.compile(_THOUGHT.format(""), re.IGNORECASE)
+_THINKS = re.compile(rf"{_THOUGHT.format('')}|<\|begin_of_thought\|>", re.IGNORECASE)
 _PROMPTED = re.compile(rf"(?:{_THOUGHT.format('')})\Z", re.IGNORECASE)
-_THOUGHT_OVER = re.compile(_THOUGHT.format("/"), re.IGNORECASE)
+_THOUGHT_OVER = re.compile(rf"{_THOUGHT.format('/')}|<\|end_of_thought\|>", re.IGNORECASE)
 
 
 def characters(text: str) -> str:
@@ -110,15 +109,10 @@ def thought_over(response: str, prompt: str) -> int | None:
     """Where a response speaks after thinking aloud: 0 where it does not think, None where it never stops
     to. What is said inside is a draft. The prompt may have opened the thoughts, as templates of
     reasoning models do; where it begins to think anew and does not stop, that is one, too."""
-    ends = [
-        found.end()
-        for over in (_THOUGHT_OVER, _MARKED_THOUGHT[1])
-        for found in over.finditer(response)
-    ]
-    start = max(ends, default=0)
-    opened = _THINKS.search(response, start) or _MARKED_THOUGHT[0].search(response, start)
+    ends = [found.end() for found in _THOUGHT_OVER.finditer(response)]
+    start = ends[-1] if ends else 0
     prompted = not ends and _PROMPTED.search(prompt.rstrip()[-40:])
-    return None if opened or prompted else start
+    return None if prompted or _THINKS.search(response, start) else start
 
 
 def without_thoughts(message: str) -> str:
