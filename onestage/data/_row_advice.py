@@ -27,14 +27,23 @@ SHOWN_COLUMNS = 12
 ALWAYS = frozenset(("kind", "weight", "id", "tools", "chat_template_kwargs", "annotator"))
 """Columns (by our names) of any row."""
 
+SYSTEMS = frozenset(("system_prompt", "system_message", "system_instruction", "system_text"))
+"""What other data sets call `system`."""
+
 TOLD = frozenset(("raters", "spread", "agree"))
 """Columns that `convert` writes for readers: how many have judged an answer, and how far they agree."""
 
 BESIDE = {"instruction": ("input", "output", "system", "history"), "conversations": ("system",)}
 """Columns (by our names) that are read beside another."""
 
+ADJECTIVES = frozenset(("correct", "correctness", "safe", "approved"))
+"""Other names of ours that say something else beside another word: `correct_answer`."""
+
 SAME = {
-    alias: column for column, aliases in ALIASES.items() for alias in aliases if "_" not in alias
+    alias: column
+    for column, aliases in ALIASES.items()
+    for alias in aliases
+    if "_" not in alias and alias not in ADJECTIVES
 }
 """One word for another in the names of columns."""
 
@@ -139,11 +148,14 @@ def unused_columns(seen: Sequence[str], kinds: Collection[Kind], stream: Stream)
     spare = [c for c in seen if names[c] not in read and c not in {*(stream.ratings or {}), *TOLD}]
     filled = set(names.values())
     wanted = [c for c in COLUMNS if c not in filled]
+    system = "system" if "system" in read and "system" not in filled else ""
     judged = any(FEEDBACK[kind].scale != "none" or FEEDBACK[kind].paired for kind in kinds)
     rated = "annotator" if judged and "annotator" not in filled else ""
     # What has a name of ours is not meant for another.
+    told = {**dict.fromkeys(RATERS, rated), **dict.fromkeys(SYSTEMS, system)}
     return {
-        c: rated if c.lower() in RATERS else "" if c in COLUMNS else meant(c, wanted) for c in spare
+        c: told[c.lower()] if c.lower() in told else "" if c in COLUMNS else meant(c, wanted)
+        for c in spare
     }
 
 
@@ -152,9 +164,9 @@ def meant(column: str, wanted: Sequence[str]) -> str:
 
     By the words of the name, in any order: `score_chosen`, `chosen-rating`, `rejected_response`.
     """
-    words = _words(column)
+    words = words_of(column)
     for ours in wanted:
-        needed = _words(ours)
+        needed = words_of(ours)
         if column.lower() in ALIASES.get(ours, ()):
             return ours
         if words and (words == needed or (needed < words and words - needed <= FILLER)):
@@ -163,7 +175,7 @@ def meant(column: str, wanted: Sequence[str]) -> str:
     return near or ""
 
 
-def _words(name: str) -> frozenset[str]:
+def words_of(name: str) -> frozenset[str]:
     """The words of a column's name, other data sets' words for ours replaced."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     return frozenset(SAME.get(word, word) for word in re.split(r"[^a-z]+", apart) if word)

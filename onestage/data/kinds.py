@@ -212,8 +212,8 @@ FEEDBACK: Mapping[Kind, FeedbackKind] = {
         parts=_demonstration,
         layout="turns",
         aliases={
-            "completion": ("response", "answer", "output", "reply"),
-            "prompt": ("question", "query", "instruction", "input"),
+            "completion": ("response", "answer", "output", "reply", "targets"),
+            "prompt": ("question", "query", "instruction", "input", "inputs", "problem"),
             "messages": ("conversation", "dialogue"),
         },
     ),
@@ -233,7 +233,12 @@ FEEDBACK: Mapping[Kind, FeedbackKind] = {
         parts=_label,
         layout="completions",
         scale="thumb",
-        aliases={"label": ("thumbs_up", "liked")},
+        aliases={
+            "label": (
+                *("thumbs_up", "liked", "upvoted", "approved", "is_good", "is_helpful"),
+                *("correct", "is_correct", "correctness", "safe", "is_safe"),
+            )
+        },
     ),
     "pair": FeedbackKind(
         needs=("prompt", "chosen", "rejected"),
@@ -310,4 +315,7 @@ def stated_kind(value: object) -> Kind:
     for kind in KINDS:
         if value == kind:
             return kind
-    raise RowError(f"`kind` must be one of {', '.join(KINDS)}, found {shown(value)}")
+    raise RowError(
+        f"`kind` must be one of {', '.join(KINDS)}, found {shown(value)}: a column that says something "
+        "else must be called otherwise"
+    )

@@ -8,6 +8,7 @@ named before it fills the memory.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import io
 import json
@@ -166,10 +167,28 @@ def line_rows(file: DataFile, stream: IO[bytes], before: int = 0) -> Iterator[Ra
         row = too_long() if line is None else _parsed(line)
         if number == 1 and line is not None and isinstance(row, str) and line.lstrip()[:1] == b"[":
             raise ValueError(
-                f"{file.path}: a line must be a JSON object, and this begins with a list: name the file "
-                ".json if it is one list of rows, or write its objects one a line (`jq -c '.[]' FILE`)"
+                f"{file.path}: a line must be a JSON object, and this begins with a list: "
+                f"{_of_a_list(line)}"
             )
         yield Refusal(where, row) if isinstance(row, str) else RawRow(where, row)
+
+
+def _of_a_list(line: bytes) -> str:
+    """What to type where a file of lines begins with a list: of rows, or of what is said in one."""
+    with contextlib.suppress(ValueError, RecursionError, IndexError):
+        first = json.loads(line)[0]
+        for column, marks in (
+            ("messages", {"role", "content"}),
+            ("conversations", {"from", "value"}),
+        ):
+            if isinstance(first, dict) and marks <= first.keys():
+                return (
+                    f"each is one conversation, which is called so by: jq -c '{{{column}: .}}' FILE"
+                )
+    return (
+        "name the file .json if it is one list of rows, or write its objects one a line "
+        "(`jq -c '.[]' FILE`)"
+    )
 
 
 def _list_rows(file: DataFile, stream: Any) -> Iterator[RawRow | Refusal]:

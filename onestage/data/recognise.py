@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any
 
 import yaml
 
-from onestage.data._row_advice import RATERS, has_twin, meant
+from onestage.data._row_advice import RATERS, SHOWN_COLUMNS, SYSTEMS, has_twin, meant, words_of
 from onestage.data.formats import PLUGINS, Format
 from onestage.data.kinds import FEEDBACK, Kind
 from onestage.data.raw import RawRow
@@ -26,6 +26,23 @@ LOOKED_AT = 200
 
 TRIED: tuple[Kind, ...] = ("pair", "group", "score", "label", "demonstration", "text")
 """Kinds that a file may hold under other names, those that need most first."""
+
+JUDGING = frozenset(
+    (
+        *("feedback", "verdict", "judgement", "judgment", "sentiment", "vote", "votes", "thumb"),
+        *("thumbs", "disliked", "downvoted", "rejected", "flagged", "toxic", "toxicity", "harm"),
+        *("harmful", "unsafe", "quality", "helpfulness", "truthfulness", "pref", "preference"),
+    )
+)
+"""Words in the names of columns that may say how good a response is."""
+
+ASKED = frozenset(
+    (
+        *("context", "passage", "article", "document", "body", "background", "premise", "facts"),
+        *("choices", "options", "history", "input", "inputs", "system", "schema", "table"),
+    )
+)
+"""Words in the names of columns that may be a part of what is asked."""
 
 PROBLEMS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "countdown": lambda row: "target" in row and ("nums" in row or "numbers" in row),
@@ -58,27 +75,62 @@ def advice(stream: Stream) -> list[str]:
     whole = form is not None and all(form.stands(row.columns) for row in rows)
     if whole and _read(stream, options):
         return [*told, *_block(stream, options)]
-    problems = _problems(stream, rows)
+    stands = _as_it_stands(stream)
+    problems = _problems(stream, rows, stands)
     if problems:
         return problems
     if found:
         return [*told, f"they are read after: {_command(stream, found)}"]
-    if _as_it_stands(stream):
+    if stands:
         return []
     renamed = next((one for one in _renamings(stream, rows) if _read(stream, one)), {})
-    return [*_unheard(stream, renamed), *_block(stream, renamed)] if any(renamed.values()) else []
-
-
-def _unheard(stream: Stream, options: Mapping[str, Any]) -> list[str]:
-    """What is said of columns that look like feedback and would be left out."""
-    reading = read(Stream(**_given(stream), **options))
+    if not any(renamed.values()):
+        return []
+    reading = read(Stream(**_given(stream), **renamed))
     for _ in islice(reading, LOOKED_AT):
         pass
-    unheard = {c: ours for c, ours in reading.unused().items() if ours in FEEDBACK_COLUMNS}
+    unused = reading.unused()
+    return [
+        *_unheard(stream, renamed, unused),
+        *(_unsaid(reading.kinds, list(reading.columns), unused)),
+        *_block(stream, renamed, list(unused)),
+    ]
+
+
+def _unheard(stream: Stream, options: Mapping[str, Any], unused: Mapping[str, str]) -> list[str]:
+    """What is said of columns that look like feedback and would be left out."""
     return [
         f"column {c!r} looks like `{ours}` and is left out: {_reason(stream, options, ours, c)}"
-        for c, ours in unheard.items()
+        for c, ours in unused.items()
+        if ours in FEEDBACK_COLUMNS
     ]
+
+
+def _unsaid(
+    kinds: Collection[Kind], columns: Sequence[str], unused: Mapping[str, str]
+) -> Iterator[str]:
+    """What is said of columns that would be left out and may judge the response, or be a part of what is
+    asked; and of problems whose solutions might be meant to be imitated."""
+    imitated = any(FEEDBACK[kind].scale == "none" and not FEEDBACK[kind].paired for kind in kinds)
+    for column in (c for c, ours in unused.items() if ours not in FEEDBACK_COLUMNS):
+        words = words_of(column) | {column.lower()}
+        if "check" in kinds:
+            continue
+        if words & JUDGING and imitated:
+            yield (
+                f"column {column!r} may judge the response and is left out, so that every response is "
+                "imitated: write what it says as `label` (true or false) or as `score`"
+            )
+        elif words & ASKED or (len(column) == 1 and has_twin(column, columns)):
+            yield (
+                f"column {column!r} may be a part of what is asked and is left out: write it into the "
+                "column of the prompt"
+            )
+    if "check" in kinds and "solution" in columns:
+        yield (
+            "they are problems, which the model answers itself; to imitate their solutions, set "
+            "columns: {completion: solution} beside the prompt's"
+        )
 
 
 def _reason(stream: Stream, options: Mapping[str, Any], ours: str, theirs: str) -> str:
@@ -108,8 +160,11 @@ def _recognised(form: Format, row: Mapping[str, Any]) -> bool:
         return False
 
 
-def _problems(stream: Stream, rows: list[RawRow]) -> list[str]:
-    """The command that makes problems of rows whose answers a checker knows how to judge."""
+def _problems(stream: Stream, rows: list[RawRow], stands: bool) -> list[str]:
+    """The command that makes problems of rows whose answers a checker knows how to judge. stands: they
+    are read as they are, too."""
+    how = "can be made" if stands else "are"
+    then = "by" if stands else "read after"
     for checker, told in PROBLEMS.items():
         count = sum(told(row.columns) and "prompt" not in row.columns for row in rows)
         if rows and count * 2 > len(rows):
@@ -117,7 +172,7 @@ def _problems(stream: Stream, rows: list[RawRow]) -> list[str]:
             command = ["onestage", "problems", checker, str(stream.path)]
             command += ["--out", f"{stream.name}.problems.jsonl", *flags(bare)]
             return [
-                f"{count} of the first {len(rows)} rows are problems of {checker}, read after: "
+                f"{count} of the first {len(rows)} rows {how} problems of {checker}, {then}: "
                 f"{shlex.join(command)}"
             ]
     return []
@@ -169,7 +224,7 @@ def _given(stream: Stream) -> dict[str, Any]:
 def _renamings(stream: Stream, rows: list[RawRow]) -> Iterator[dict[str, Any]]:
     """Options that may make the rows readable, those of the kinds that need most columns first."""
     columns = list(dict.fromkeys(column for row in rows for column in row.columns))
-    for kind in TRIED:
+    for kind in (*_asked(columns), *TRIED):
         needs = FEEDBACK[kind].needs
         named = dict(stream.columns) | {one: one for one in needs if one in columns}
         if (
@@ -180,6 +235,9 @@ def _renamings(stream: Stream, rows: list[RawRow]) -> Iterator[dict[str, Any]]:
             ours = meant(column, [one for one in needs if one not in named])
             if ours and column not in named.values() and not has_twin(column, columns):
                 named[ours] = column
+        spoken = next((column for column in columns if column.lower() in SYSTEMS), None)
+        if spoken and "system" not in columns and kind != "text":
+            named["system"] = spoken
         judges = [column for column in columns if column.lower() in RATERS]
         if judges and (FEEDBACK[kind].scale != "none" or FEEDBACK[kind].paired):
             named["annotator"] = judges[0]
@@ -188,6 +246,13 @@ def _renamings(stream: Stream, rows: list[RawRow]) -> Iterator[dict[str, Any]]:
             graded = next((one for one in ("score", "scores") if one in needs), None)
             bounds = _range(rows, named[graded]) if graded else None
             yield {**options, **({"score_range": list(bounds)} if bounds else {})}
+
+
+def _asked(columns: Sequence[str]) -> tuple[Kind, ...]:
+    """The kind of rows whose answer is there to be compared with: a `problem`'s, or one that stands
+    beside a solution."""
+    asked = "answer" in columns and ("solution" in columns or "problem" in columns)
+    return ("check",) if asked else ()
 
 
 def _range(rows: list[RawRow], column: str) -> tuple[float, float] | None:
@@ -207,7 +272,7 @@ def _range(rows: list[RawRow], column: str) -> tuple[float, float] | None:
     return (low, high) if low < high else (min(0, low), max(0, high))
 
 
-def _block(stream: Stream, options: Mapping[str, Any]) -> list[str]:
+def _block(stream: Stream, options: Mapping[str, Any], left: Sequence[str] = ()) -> list[str]:
     written = {"encoding": stream.encoding, "delimiter": stream.delimiter}
     item = {"name": stream.name, "path": str(stream.path)}
     item |= {key: value for key, value in {**written, **options}.items() if value}
@@ -217,4 +282,6 @@ def _block(stream: Stream, options: Mapping[str, Any]) -> list[str]:
         line + note if "score_range" in line and "ratings" not in options else line
         for line in text.splitlines()
     ]
-    return ["they are read with this in the recipe:", *lines]
+    some = ", ".join(map(repr, left[:SHOWN_COLUMNS])) + (", ..." if left[SHOWN_COLUMNS:] else "")
+    without = [f"  # without the columns {some}"] if left else []
+    return ["they are read with this in the recipe:", *lines, *without]

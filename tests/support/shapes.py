@@ -88,6 +88,18 @@ SHAPES = {
         {"messages": [USER, FOUR], "rejected_response": "5"},
         [{"prompt": [USER], "chosen": [FOUR], "rejected": [FIVE]}],
     ),
+    "ms-swift, several worse ones": Shape(
+        "ms_swift",
+        {"messages": [USER, FOUR], "rejected_response": ["5", "6"]},
+        [
+            {"prompt": [USER], "chosen": [FOUR], "rejected": [FIVE]},
+            {
+                "prompt": [USER],
+                "chosen": [FOUR],
+                "rejected": [{"role": "assistant", "content": "6"}],
+            },
+        ],
+    ),
     "ms-swift pair of conversations": Shape(
         "ms_swift",
         {"messages": [USER, FOUR], "rejected_messages": [USER, FIVE]},
@@ -215,6 +227,20 @@ SHAPES = {
         },
         [{"prompt": [USER], "chosen": [FOUR], "rejected": [FIVE]}],
     ),
+    "MT-bench, judged after the first turn": Shape(
+        "arena",
+        {
+            "question_id": 81,
+            "model_a": "a",
+            "model_b": "b",
+            "winner": "model_a",
+            "judge": "expert_1",
+            "conversation_a": [USER, FOUR, {"role": "user", "content": "3+3?"}, FIVE],
+            "conversation_b": [USER, FIVE, {"role": "user", "content": "3+3?"}, FOUR],
+            "turn": 1,
+        },
+        [{"prompt": [USER], "chosen": [FOUR], "rejected": [FIVE]}],
+    ),
     "Arena of a competition": Shape(
         "arena",
         {
@@ -258,6 +284,48 @@ SHAPES = {
             ],
         },
         [{"messages": [{"role": "system", "content": "Be brief."}, USER, FOUR]}],
+    ),
+    "Vertex AI preference": Shape(
+        "contents",
+        {
+            "contents": [{"role": "user", "parts": [{"text": "2+2?"}]}],
+            "completions": [
+                {"score": 0.0, "completion": {"role": "model", "parts": [{"text": "5"}]}},
+                {"score": 1.0, "completion": {"role": "model", "parts": [{"text": "4"}]}},
+            ],
+        },
+        [{"prompt": [USER], "chosen": [FOUR], "rejected": [FIVE]}],
+    ),
+    "verl": Shape(
+        "verl",
+        {
+            "data_source": "openai/gsm8k",
+            "prompt": [USER],
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": "4"},
+            "extra_info": {"split": "train", "index": 0},
+        },
+        [{"prompt": [USER], "answer": "4", "data_source": "openai/gsm8k"}],
+    ),
+    "verl, facts by name": Shape(
+        "verl",
+        {
+            "data_source": "countdown",
+            "prompt": [USER],
+            "reward_model": {"ground_truth": {"target": 10, "numbers": [3, 7]}},
+        },
+        [{"prompt": [USER], "target": 10, "numbers": [3, 7], "data_source": "countdown"}],
+    ),
+    "Tulu 3 RLVR": Shape(
+        "rlvr",
+        {
+            "messages": [USER],
+            "ground_truth": "4",
+            "dataset": "gsm8k",
+            "constraint_type": "",
+            "constraint": "",
+        },
+        [{"prompt": [USER], "answer": "4", "dataset": "gsm8k"}],
     ),
     "PRM800K": Shape(
         "prm800k",

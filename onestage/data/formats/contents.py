@@ -1,6 +1,8 @@
 """Conversations as Gemini and Vertex AI write them: `contents` of `role` (user, model) and `parts`.
 
-Before them `systemInstruction` (or `system_instruction`). A part that is no text is refused.
+Before them `systemInstruction` (or `system_instruction`). A part that is no text is refused. Preference
+tuning has two `completions` beside them, each a `completion` and its `score`, of which the higher one is
+preferred.
 """
 
 from __future__ import annotations
@@ -33,7 +35,21 @@ class Contents(Format):
             raise RowError(
                 f"`{next(iter(judging))}` beside `contents` is not read: nobody says of what"
             )
-        yield {"messages": turns, **_tools(row.get("tools"))}
+        tools = _tools(row.get("tools"))
+        if not has(row, "completions"):
+            yield {"messages": turns, **tools}
+            return
+        first, second = row["completions"]
+        by_score = {first["score"]: first, second["score"]: second}
+        if len(by_score) == 1:
+            raise RowError("prefers neither response", tie=True)
+        worse, better = (by_score[score]["completion"] for score in sorted(by_score))
+        yield {
+            "prompt": turns,
+            "chosen": [{"role": "assistant", "content": _text(better)}],
+            "rejected": [{"role": "assistant", "content": _text(worse)}],
+            **tools,
+        }
 
 
 def _tools(tools: Any) -> Row:

@@ -42,12 +42,10 @@ class MsSwift(Format):
             # They may part before the last turn: what they share is the prompt.
             yield {"chosen": turns, "rejected": _led(_turns(other), system), **tools}
         elif worse is not None:
-            yield {
-                "prompt": turns[:-1],
-                "chosen": turns[-1:],
-                "rejected": _worse(worse),
-                **tools,
-            }
+            said = {"prompt": turns[:-1], "chosen": turns[-1:], **tools}
+            several = isinstance(worse, list) and all(isinstance(one, str) for one in worse)
+            for one in worse if several else (worse,):  # a pair for each of several worse ones
+                yield {**said, "rejected": _worse(one)}
         elif has(row, "label"):
             label = row["label"]
             yield {"prompt": turns[:-1], "completion": turns[-1:], "label": label, **tools}
