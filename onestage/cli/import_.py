@@ -24,7 +24,12 @@ def import_(
             help="axolotl, llama_factory, ms_swift, trl. [default: recognised by its keys]",
         ),
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="On how many it was trained.")] = 1,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="On how many it was trained. [default: what a script says, else 1]"
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
     force: Force = False,
 ) -> None:
@@ -35,9 +40,10 @@ def import_(
     from onestage.training.imports._text import written
 
     free(out, force)
-    given = read(config)
-    tool = find(from_ or recognise(given))()
-    carried = tool.carry(given, devices)
+    told = read(config)
+    tool = find(from_ or recognise(told.given, told.command))()
+    carried = tool.carry(told.given, devices or told.devices or 1, told.command)
+    carried.notes += told.notes
     write_text(placed(out), written(carried, tool.title, config.name))
     for note in carried.told:
         say(f"note: {note}")

@@ -12,6 +12,9 @@ from pydantic import Field, field_validator, model_validator
 
 from onestage.config import Section
 
+ORIGIN = "onestage_origin.json"
+"""In the folder of a start model, one that a run made itself: what it was made from."""
+
 Task = Literal["causal", "reward"]
 """What a model says of a token: a distribution of the next one, or how good the text is so far."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

@@ -20,7 +20,7 @@ from onestage.models.features import Door
 from onestage.models.fingerprint import digest_files
 from onestage.models.merge.examples import prompts
 from onestage.models.merge.run import check_saved, logits_of
-from onestage.models.model import Model, Task
+from onestage.models.model import ORIGIN, Model, Task
 from onestage.models.reward_model import settle
 from onestage.models.save import fill_model
 from onestage.models.source import (
@@ -33,9 +33,6 @@ from onestage.models.source import (
 from onestage.models.untied import untie
 from onestage.models.weights import load_whole
 from onestage.runfolder.disk import whole_folder
-
-ORIGIN = "onestage_origin.json"
-"""In the folder of a start model: what it was made from."""
 
 
 class StartError(ValueError):

@@ -41,7 +41,9 @@ def written(folder: Path, text: str, name: str = "train.sh") -> Path:
 
 
 def test_the_longest_command_of_a_script_is_the_configuration(tmp_path: Path) -> None:
-    given = read(written(tmp_path, SWIFT))
+    told = read(written(tmp_path, SWIFT))
+    given = told.given
+    assert (told.command, told.devices) == ("swift rlhf", 8)
     assert given == {
         **{"rlhf_type": "dpo", "model": "Qwen/Qwen2.5-7B-Instruct", "lora_rank": 8},
         **{"external_plugins": "plugin/rewards.py", "dataset": ["me/pairs#500", "me/more"]},
@@ -56,18 +58,79 @@ def test_the_longest_command_of_a_script_is_the_configuration(tmp_path: Path) ->
     ("command", "objective"),
     [
         ("trl dpo --dataset_name a/b --learning_rate 1e-6", "dpo"),
-        ("torchrun --nproc_per_node 8 trl/scripts/kto.py --dataset_name a/b --lr 1", "kto"),
-        ("accelerate launch run_sft.py --dataset_name a/b", {"name": "sft"}),
+        (
+            "torchrun --nproc_per_node 8 trl/scripts/kto.py --dataset_name a/b --lr 1",
+            {"name": "kto", "baseline": "mismatched"},
+        ),
+        ("torchrun --nproc_per_node=8 trl/scripts/dpo.py --dataset_name a/b", "dpo"),
+        ("accelerate launch --multi_gpu dpo.py --dataset_name a/b", "dpo"),
+        ("accelerate launch --config_file=ds.yaml run_dpo.py --dataset_name a/b", "dpo"),
+        ("accelerate launch run_sft.py --dataset_name a/b", "sft"),
         ("python reward_modeling.py --dataset_name a/b --max_length 512", "bradley_terry"),
+        ("trl rloo --dataset_name a/b", {"name": "rloo", "beta": 0.05}),
+        ("python cpo.py --dataset_name a/b --cpo_alpha 0.5", {"name": "cpo", "sft_coef": 0.5}),
+        ("python examples/scripts/orpo.py --dataset_name a/b", "orpo"),
+        ("python bco.py --dataset_name a/b --max_completion_length 128", "bco"),
+        (
+            "python kto.py --dataset_name a/b --loss_type kto --beta 0.2",
+            {"name": "kto", "baseline": "mismatched", "beta": 0.2},
+        ),
+        (
+            "python dpo.py --dataset_name a/b --loss_type robust --label_smoothing 0.2",
+            {"name": "robust_dpo", "label_smoothing": 0.2},
+        ),
+        ("python dpo.py --dataset_name a/b --loss_type robust", "dpo"),
+        ("python cpo.py --dataset_name a/b --loss_type ipo", "to be named"),
+        ("python online_dpo.py --dataset_name a/b", "to be named"),
+        ("python sdft.py --dataset_name a/b --num_generations 4", "to be named"),
+        ("python gkd.py --dataset_name a/b --beta 0.5", "to be named"),
     ],
 )
 def test_a_command_of_trl_says_by_its_name_what_it_trains(
     command: str, objective: str, tmp_path: Path
 ) -> None:
-    given = read(written(tmp_path, command))
-    assert "nproc_per_node" not in given
-    found = find("trl")().carry(given).recipe["objective"]
-    assert found == (objective if isinstance(objective, str) else objective["name"])
+    told = read(written(tmp_path, command))
+    assert "nproc_per_node" not in told.given
+    assert recognise(told.given, told.command) == "trl"
+    carried = find("trl")().carry(told.given, command=told.command)
+    assert carried.recipe["objective"] == objective
+    assert not any("nothing here names the trainer" in note for note in carried.notes)
+
+
+def test_a_command_of_ms_swift_says_by_its_name_what_it_trains(tmp_path: Path) -> None:
+    told = read(written(tmp_path, "swift rlhf --model m --dataset a.jsonl --learning_rate 1e-6"))
+    carried = find("ms_swift")().carry(told.given, command=told.command)
+    assert carried.recipe["objective"] == "dpo"
+    told = read(written(tmp_path, "swift pt --model m --dataset a.jsonl --packing true"))
+    (stream,) = find("ms_swift")().carry(told.given, command=told.command).recipe["data"]
+    assert stream == {"name": "a", "path": "a.jsonl", "kind": "text"}
+    with pytest.raises(RecipeError, match="is ms-swift's Megatron, whose options are others"):
+        read(written(tmp_path, "megatron sft --model m --dataset a --lr 1e-4"))
+
+
+def test_a_variable_is_what_it_was_when_the_command_ran(tmp_path: Path) -> None:
+    text = """
+LR=1e-5  # at first
+trl dpo --dataset_name a/b --learning_rate $LR --beta ${BETA:-0.3} --seed 1 2>&1 | tee log.txt
+LR=5e-7
+trl sft --dataset_name a/c --learning_rate $LR --seed 2
+"""
+    told = read(written(tmp_path, text))
+    wanted = {"dataset_name": "a/b", "learning_rate": 1e-5, "beta": 0.3, "seed": 1}
+    assert (told.given, told.command) == (wanted, "trl dpo")
+    assert told.notes == ("the command with most options is read; also in the script: trl sft",)
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("accelerate launch --num_processes 4 sft.py --dataset_name a/b", 4),
+        ("export NPROC_PER_NODE=2\nswift sft --model m --dataset a --learning_rate 1", 2),
+        ("trl sft --dataset_name a/b --learning_rate 1", None),
+    ],
+)
+def test_a_script_says_on_how_many_devices(text: str, devices: int | None, tmp_path: Path) -> None:
+    assert read(written(tmp_path, text)).devices == devices
 
 
 def test_a_script_without_a_command_is_refused(tmp_path: Path) -> None:

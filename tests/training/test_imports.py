@@ -257,7 +257,12 @@ def test_what_cannot_be_counted_or_has_no_place_is_told() -> None:
             "orpo",
             "pref_ftx",
         ),
-        ("llama_factory", {"stage": "kto", "pref_ftx": 0.2}, "kto", "pref_ftx"),
+        (
+            "llama_factory",
+            {"stage": "kto", "pref_ftx": 0.2},
+            {"name": "kto", "baseline": "mismatched"},
+            "pref_ftx",
+        ),
         ("llama_factory", {"stage": "sft", "pref_beta": 0.2}, "sft", "pref_beta"),
         ("ms_swift", {"rlhf_type": "rm", "beta": 0.2}, "bradley_terry", "beta"),
         ("axolotl", {"rl_beta": 0.2}, "sft", "rl_beta"),
@@ -282,7 +287,9 @@ def test_places_of_ms_swift_with_a_hub_in_front() -> None:
 
 
 def test_no_of_yaml_is_no_strategy() -> None:
-    found = find("trl")().carry(yaml.safe_load("{eval_strategy: no, save_strategy: no}"))
+    found = find("trl")().carry(
+        yaml.safe_load("{loss_type: nll, eval_strategy: no, save_strategy: no}")
+    )
     assert not found.notes
 
 
@@ -372,7 +379,7 @@ def test_an_adapter_is_the_tool_s_own_where_it_is_not_described(
 def test_an_adapter_whose_rank_only_the_tool_knows_is_told() -> None:
     found = find("axolotl")().carry({"adapter": "lora", "lora_alpha": 16})
     assert found.recipe["model"]["lora"] == {"alpha": 16}
-    assert "lora_r is not given: model.lora.r is our default" in found.notes
+    assert "lora_r is not given: model.lora.r is our default, 16" in found.notes
 
 
 def test_tokens_that_end_a_response_are_not_called_needless() -> None:
@@ -386,10 +393,10 @@ def test_tokens_that_end_a_response_are_not_called_needless() -> None:
 
 
 def test_whose_it_is_must_be_clear() -> None:
-    with pytest.raises(RecipeError, match=r"has no key of axolotl, .* --from NAME"):
+    with pytest.raises(RecipeError, match=r"has no key that axolotl, .* --from NAME"):
         recognise({"learning_rate": 1e-4})
     with pytest.raises(RecipeError, match="could be of axolotl or ms_swift"):
-        recognise({"base_model": "a", "dataset": "b"})
+        recognise({"base_model": "a", "loss_scale": "b"})
 
 
 def test_the_command_tells_what_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,7 +448,7 @@ SAME_WORD: list[tuple[str, dict[str, Any], Any]] = [
     (
         "axolotl",
         {"rl": "kto", "kto_desirable_weight": 0.2, "rl_beta": 0.1},
-        {"name": "kto", "beta": 0.1, "desirable_weight": 0.2},
+        {"name": "kto", "baseline": "mismatched", "beta": 0.1, "desirable_weight": 0.2},
     ),
     (
         "trl",
@@ -539,7 +546,10 @@ def test_a_batch_of_answers_is_one_of_problems() -> None:
     ("given", "objective"),
     [
         ({"loss_type": "sigmoid", "beta": 0.2}, {"name": "dpo", "beta": 0.2}),
-        ({"desirable_weight": 2.0}, {"name": "kto", "desirable_weight": 2.0}),
+        (
+            {"desirable_weight": 2.0},
+            {"name": "kto", "baseline": "mismatched", "desirable_weight": 2.0},
+        ),
         ({"precompute_ref_log_probs": True}, "dpo"),
     ],
 )
@@ -582,3 +592,156 @@ def test_a_kernel_that_is_fast_is_not_carried_and_another_is() -> None:
     assert "attn_implementation" not in fast.recipe.get("model", {})
     plain = find("axolotl")().carry({"base_model": "m", "attn_implementation": "eager"})
     assert plain.recipe["model"]["attn_implementation"] == "eager"
+
+
+def test_a_batch_of_packed_rows_is_told_to_be_one_of_many_records() -> None:
+    packed = {"sample_packing": True, "sequence_len": 8192, "micro_batch_size": 2}
+    found = find("axolotl")().carry({"base_model": "m", **packed}, devices=4)
+    assert "packing: a step there is 8 rows of up to 8192 tokens" in found.notes[0]
+    assert "set it to 65536 / the mean tokens of a record" in found.notes[0]
+    pairs = find("axolotl")().carry({"base_model": "m", "rl": "dpo", **packed})
+    assert not any("packing:" in note for note in pairs.notes)
+    text = find("llama_factory")().carry({"stage": "pt", "cutoff_len": 512})  # of itself
+    assert "packing: a step there is 8 rows of up to 512 tokens" in text.notes[0]
+    apart = find("llama_factory")().carry({"stage": "sft", "cutoff_len": 512})
+    assert not any("packing:" in note for note in apart.notes)
+
+
+def test_a_trainer_that_nothing_names_is_told() -> None:
+    silent = find("trl")().carry({"dataset_name": "a/b", "learning_rate": 5e-7})
+    assert silent.recipe["objective"] == "sft"
+    assert "nothing here names the trainer: read as SFT's" in silent.notes[-1]
+    compared = find("trl")().carry({"dataset_name": "a/b", "beta": 0.1})
+    assert "of KTO, ORPO, CPO or GRPO name the objective yourself" in compared.notes[-1]
+
+
+MEANT: list[tuple[str, dict[str, Any], Any]] = [
+    ("trl", {"loss_type": "robust", "beta": 0.2}, {"name": "dpo", "beta": 0.2}),
+    ("trl", {"loss_type": "bco_pair"}, {"name": "bco", "shift": "zero"}),
+    ("trl", {"loss_type": "apo_zero_unpaired"}, {"name": "kto", "baseline": "zero"}),
+    (
+        "trl",
+        {"loss_type": "apo_zero_unpaired", "desirable_weight": 1.3},
+        {"name": "kto", "baseline": "zero", "desirable_weight": 1.3},
+    ),
+    ("trl", {"loss_type": ["sigmoid"]}, "dpo"),
+    ("ms_swift", {"rlhf_type": "kto"}, {"name": "kto", "baseline": "mismatched"}),
+    ("ms_swift", {"rlhf_type": "grpo", "loss_type": "sapo"}, "to be named"),
+    ("ms_swift", {"rlhf_type": "grpo", "advantage_estimator": "rloo"}, "to be named"),
+    ("axolotl", {"process_reward_model": True}, "to be named"),
+    ("axolotl", {"rl": "dpo", "rl_beta": 0}, {"name": "dpo", "beta": 0}),
+    ("llama_factory", {"stage": "sft", "use_eaft_loss": True}, "to be named"),
+]
+
+
+@pytest.mark.parametrize(("tool", "given", "objective"), MEANT, ids=str)
+def test_a_loss_is_carried_by_what_it_is_there(
+    tool: str, given: dict[str, Any], objective: Any
+) -> None:
+    """By the tools' own code: TRL 1.16's `dpo_trainer.py` and `kto_trainer.py`, ms-swift's arguments."""
+    assert find(tool)().carry(given).recipe["objective"] == objective
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "longest"),
+    [
+        ("trl", {"num_generations": 8, "max_completion_length": 1024}, 2048),
+        ("trl", {"num_generations": 8, "max_prompt_length": 300}, 812),
+        ("ms_swift", {"rlhf_type": "grpo", "max_length": 2048}, 2560),
+        ("axolotl", {"rl": "grpo", "sequence_len": 512, "trl": {"max_completion_length": 64}}, 576),
+    ],
+)
+def test_there_is_room_for_a_prompt_and_its_answer(
+    tool: str, given: dict[str, Any], longest: int
+) -> None:
+    found = find(tool)().carry(given)
+    assert found.recipe["train"]["max_length"] == longest
+    assert any("max_length is of a prompt and its answer" in note for note in found.notes)
+    if tool == "ms_swift":  # its own default for GRPO
+        assert found.recipe["train"]["overflow"] == "truncate_prompt"
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    given = yaml.safe_load(
+        "{max_steps: 1e3, per_device_train_batch_size: '4', num_train_epochs: 5}"
+    )
+    train = find("trl")().carry(given).recipe["train"]
+    assert (train["max_steps"], train["batch_size"]) == (1000, 4)
+    assert "num_train_epochs" not in train
+    text = find("trl")().carry({"lr_scheduler_kwargs": '{"min_lr_rate": 0.1}'})
+    assert text.recipe["train"]["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
+    unread = find("trl")().carry({"per_device_train_batch_size": "$((64/N))"})
+    assert "the batch could not be read, and train.batch_size is our default, 32" in unread.notes
+    legacy = find("axolotl")().carry({"base_model": "m", "batch_size": 64, "micro_batch_size": 4})
+    assert legacy.recipe["train"]["batch_size"] == 64
+    odd = find("ms_swift")().carry(
+        {"rlhf_type": "grpo", "num_generations": 8, "per_device_train_batch_size": 12}
+    )
+    assert any("12 answers of a step, 8 to a problem, which makes 8 here" in n for n in odd.notes)
+
+
+def test_a_switch_that_is_off_is_told_where_on_is_usual() -> None:
+    given = {"shuffle_dataset": False, "disable_dropout": False, "save_only_model": False}
+    assert set(find("trl")().carry(given).left) == {"shuffle_dataset", "disable_dropout"}
+
+
+def test_layers_with_adapters() -> None:
+    silent = find("trl")().carry({"use_peft": True})
+    assert any("those that PEFT has for the model" in note for note in silent.notes)
+    for tool in ("ms_swift", "llama_factory"):
+        everywhere = find(tool)().carry({"lora_rank": 8})
+        assert not any("linear layers" in note for note in everywhere.notes)
+    one = find("llama_factory")().carry({"lora_target": "q_proj"})
+    assert one.recipe["model"]["lora"]["target_modules"] == ["q_proj"]
+    both = {"lora_target_linear": True, "lora_target_modules": ["embed_tokens", "q_proj"]}
+    found = find("axolotl")().carry({"base_model": "m", "adapter": "lora", **both})
+    assert any("lora_target_modules embed_tokens, beside" in note for note in found.notes)
+
+
+def test_an_adapter_that_is_trained_on_has_its_own_shape(tmp_path: Path) -> None:
+    given = {
+        **{"model_name_or_path": "m", "adapter_name_or_path": "saves/sft", "lora_rank": 8},
+        **{"stage": "dpo", "finetuning_type": "lora"},
+    }
+    found = find("llama_factory")().carry(given)
+    assert found.recipe["model"] == {"name": "saves/sft"}
+    assert any("Of DPO and KTO the reference there is" in note for note in found.notes)
+    assert (
+        "adapter_name_or_path"
+        in find("llama_factory")().carry({**given, "adapter_name_or_path": "a,b"}).left
+    )
+
+
+def test_llama_factory_s_thumbs_and_pictures(tmp_path: Path) -> None:
+    """`kto_mix_en` and `rlaif_v` of its own `dataset_info.json`."""
+    columns = {"messages": "messages", "kto_tag": "label", "images": "images"}
+    (tmp_path / "dataset_info.json").write_text(
+        json.dumps({"a": {"formatting": "sharegpt", "columns": columns}})
+    )
+    given = {"stage": "kto", "dataset": ["a"], "interleave_probs": [0.5], "dataset_dir": tmp_path}
+    found = find("llama_factory")().carry(given)
+    (stream,) = found.recipe["data"]
+    assert stream["weight"] == 0.5
+    assert stream["columns"] == {"messages": "messages", "label": "label"}
+    assert "data a: images could not be carried" in found.notes
+
+
+@pytest.mark.parametrize("given", ["a.jsonl", ["a.jsonl"], {"path": "a.jsonl"}])
+@pytest.mark.parametrize("tool", ["axolotl", "trl"])
+def test_data_sets_are_read_in_each_shape(tool: str, given: Any) -> None:
+    (stream,) = find(tool)().carry({"datasets": given}).recipe["data"]
+    assert stream["path"] == "a.jsonl"
+
+
+def test_what_is_no_table_or_list_is_one_error() -> None:
+    with pytest.raises(RecipeError, match=r"datasets must be a list of data sets.*found 5"):
+        find("axolotl")().carry({"datasets": [5]})
+    with pytest.raises(RecipeError, match=r"special_tokens must be a table .* found '<pad>'"):
+        find("axolotl")().carry({"base_model": "m", "special_tokens": "<pad>"})
+
+
+def test_other_tools_are_not_taken_for_one_of_these() -> None:
+    """torchtune's and OpenRLHF's keys, of which some are ms-swift's or LLaMA-Factory's, too."""
+    for given in ({"model": {}, "dataset": {}, "tokenizer": {}}, {"lora_rank": 8, "pretrain": "m"}):
+        with pytest.raises(RecipeError, match="say whose it is: --from NAME"):
+            recognise(given)

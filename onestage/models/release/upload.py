@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from onestage.models.start import ORIGIN
+from onestage.models.model import ORIGIN
 
 FILES = (
     *("config.json", "generation_config.json", "adapter_config.json", "*.safetensors"),

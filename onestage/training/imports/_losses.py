@@ -16,18 +16,19 @@ LOSSES: Mapping[str, Mapping[str, Any]] = {
     "hinge": {"name": "slic"},
     # The paper's is of whole responses, and ours by default; theirs is a mean over tokens.
     "ipo": {"name": "ipo", "average": True},
-    "bco_pair": {"name": "bco"},
+    "bco_pair": {"name": "bco", "shift": "zero"},
     "nca_pair": {"name": "nca"},
     "apo_zero": {"name": "apo"},
     "apo_down": {"name": "apo", "anchor": "down"},
     "sppo_hard": {"name": "sppo"},
-    "kto": {"name": "kto"},
-    "apo_zero_unpaired": {"name": "apo"},
     "orpo": {"name": "orpo"},
     "simpo": {"name": "simpo"},
     "cpo": {"name": "cpo"},
 }
-"""`loss_type` of pairs and of thumbs."""
+"""`loss_type` of pairs."""
+
+THUMBS = {"kto": "mismatched", "apo_zero_unpaired": "zero"}
+"""`loss_type` of thumbs: what ours calls its reference point."""
 
 ANOTHER_BETA = ("nca", "sppo", "simpo")
 """Whose beta is not 0.1 here, as it is there where nothing is said."""
@@ -62,13 +63,21 @@ def preference(carried: Carried, loss: str, beta: Any, smoothing: str = "label_s
         return
     if name in SMOOTHED:
         more["label_smoothing"] = carried.take(smoothing) or None
+        # Robust DPO of labels that are never wrong is DPO; ours has a part of them by default.
+        name = "dpo" if more["label_smoothing"] is None else name
+    if name == "orpo":
+        carried.unsaid.append(
+            "orpo: there the likelihood term is of the prompt and the answer, as its authors' code has "
+            "it; here of the answer alone"
+        )
     strength(carried, name, beta, **more)
 
 
-def thumbs(carried: Carried, beta: Any, good: str, bad: str) -> None:
-    """KTO, with the weights of desirable and undesirable answers under the tool's names."""
+def thumbs(carried: Carried, beta: Any, good: str, bad: str, loss: str = "kto") -> None:
+    """KTO, with the weights of desirable and undesirable answers under the tool's names. loss: one of
+    `THUMBS`; the tools' KTO takes its reference point of mismatched pairs, as published."""
     weights = {"desirable_weight": carried.take(good), "undesirable_weight": carried.take(bad)}
-    strength(carried, "kto", beta, **weights)
+    strength(carried, "kto", beta, baseline=THUMBS[loss], **weights)
 
 
 def with_margin(carried: Carried, beta: float, gamma: float) -> None:
@@ -83,6 +92,22 @@ def with_likelihood(carried: Carried, beta: float, gamma: float) -> None:
     carried.given.setdefault("cpo_alpha", 1.0)
 
 
+def single(carried: Carried) -> Any:
+    """`loss_type`, of which TRL writes a list of one, too."""
+    loss = carried.given.get("loss_type")
+    if isinstance(loss, list) and len(loss) == 1:
+        (loss,) = loss
+        carried.given["loss_type"] = loss
+    return loss
+
+
+def left_one_out(carried: Carried, beta: Any) -> None:
+    """RLOO."""
+    more = {key: carried.take(key) for key in ("epsilon", "epsilon_high")}
+    strength(carried, "rloo", beta, **more)
+    _drawn(carried)
+
+
 def answers_to_problems(carried: Carried, beta: Any, usual_loss: str) -> None:
     """GRPO, of a file or of a section of one. usual_loss: the tool's own `loss_type`."""
     given = carried.given
@@ -95,8 +120,14 @@ def answers_to_problems(carried: Carried, beta: Any, usual_loss: str) -> None:
         scale = given.pop("scale_rewards")
         more["scale_rewards"] = {True: "group", False: "none"}.get(scale, scale)
     strength(carried, "grpo", beta, **more)
+    _drawn(carried)
+
+
+def _drawn(carried: Carried) -> None:
+    """How answers are drawn; of `top_k` 0 or less is all of them."""
     for key, path in SAMPLED.items():
         value = carried.take(key)
+        value = max(0, value) if key == "top_k" and isinstance(value, int) else value
         if value is not None:
             carried.put(path, value)
 

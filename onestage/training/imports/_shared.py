@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from onestage.config import RecipeError
 from onestage.models import Lora
 from onestage.training.imports import Carried
+from onestage.training.recipe import Train
 
 TRAINER: Mapping[str, str] = {
     "learning_rate": "train.learning_rate",
@@ -34,7 +37,8 @@ TRAINER: Mapping[str, str] = {
 """Arguments of transformers' trainer that go by the same name here."""
 
 NOT_NEEDED: Mapping[str, str] = {
-    "packing": "rows are always packed, without padding and without seeing each other",
+    "packing": "rows are always packed, without padding and without seeing each other (what that does "
+    "to a batch is noted)",
     "padding_free": "there is no padding",
     "group_by_length": "there is no padding",
     "remove_unused_columns": "columns that are not used are listed by onestage check",
@@ -57,12 +61,34 @@ NOT_NEEDED: Mapping[str, str] = {
 }
 
 
+def count(value: Any) -> Any:
+    """A whole number, also as YAML and scripts write it: 1e3, "100"; anything else as it is."""
+    try:
+        whole = int(float(value)) if not isinstance(value, bool) else value
+        return whole if whole == float(value) else value
+    except (TypeError, ValueError, OverflowError):
+        return value
+
+
+def entries(given: Any, key: str) -> list[dict[str, Any]]:
+    """The data sets of a list, of which one may be a path alone. `RecipeError` for anything else."""
+    listed = given if isinstance(given, list) else [given]
+    found = [{"path": one} if isinstance(one, str) else one for one in listed if one]
+    odd = next((one for one in found if not isinstance(one, dict)), None)
+    if odd is not None:
+        raise RecipeError(
+            f"{key} must be a list of data sets, each with its path, found {odd!r}: write "
+            f"{key}: [{{path: FILE}}]"
+        )
+    return found
+
+
 def batch(
     carried: Carried, per_device: str, devices: int, accumulation: str, usual: int = 8
 ) -> None:
     """Records of a step, over all devices and accumulation. usual: on a device, where the tool is told
     of accumulation alone; of neither, see `whole_batch`."""
-    each, steps = carried.given.get(per_device), carried.given.get(accumulation)
+    each, steps = count(carried.given.get(per_device)), count(carried.given.get(accumulation))
     if each is None and steps is None:
         return
     if each is None:
@@ -70,6 +96,10 @@ def batch(
         carried.unsaid.append(f"{per_device} is not given: {usual}, the tool's own default")
     steps = 1 if steps is None else steps
     if not (isinstance(each, int) and isinstance(steps, int)):
+        ours = Train.model_fields["batch_size"].default
+        carried.notes.append(
+            f"the batch could not be read, and train.batch_size is our default, {ours}"
+        )
         return  # "auto": left, and so told
     carried.take(per_device)
     carried.take(accumulation)
@@ -90,9 +120,11 @@ def prompts(carried: Carried) -> None:
     """Where the tool counts answers in a batch, `batch_size` becomes of problems, as ours is."""
     answers, each = carried.recipe.get("train", {}).get("batch_size"), answered(carried)
     if isinstance(answers, int) and isinstance(each, int):
-        carried.put("train.batch_size", max(1, answers // each))
+        problems = max(1, answers // each)
+        carried.put("train.batch_size", problems)
+        rest = "" if problems * each == answers else f", which makes {problems * each} here"
         carried.notes.append(
-            f"batch_size is of problems: {answers} answers of a step, {each} to a problem"
+            f"batch_size is of problems: {answers} answers of a step, {each} to a problem{rest}"
         )
 
 
@@ -122,7 +154,7 @@ def attention(carried: Carried) -> None:
 
 def every(carried: Carried, key: str, strategy: str) -> None:
     """`eval_steps` and `save_steps`, which count only where the strategy is by steps."""
-    steps, how = carried.take(key), carried.take(strategy, "steps")
+    steps, how = count(carried.take(key)), carried.take(strategy, "steps")
     if how in ("no", False) or (steps is None and how == "steps"):
         return
     if how == "steps" and isinstance(steps, int) and steps > 0:
@@ -134,10 +166,12 @@ def every(carried: Carried, key: str, strategy: str) -> None:
 
 def length(carried: Carried) -> None:
     """`max_steps`, which is -1 where epochs count, and which otherwise goes before them."""
-    steps = carried.take("max_steps")
-    if isinstance(steps, int) and steps > 0:
-        carried.put("train.max_steps", steps)
-        carried.take("num_train_epochs")
+    steps = count(carried.given.get("max_steps"))
+    if isinstance(steps, int):
+        carried.take("max_steps")
+        if steps > 0:
+            carried.put("train.max_steps", steps)
+            carried.take("num_train_epochs")
 
 
 def trackers(carried: Carried) -> None:
@@ -167,16 +201,21 @@ def adapter(
     dropout: str,
     target: str,
     usual: Mapping[str, Any] | None = None,
+    everywhere: bool = False,
 ) -> None:
     """LoRA under a tool's names. usual: what it takes for `r`, `alpha`, `dropout` that are not given,
-    carried as if it were where ours is another."""
+    carried as if it were where ours is another. everywhere: whether it takes all linear layers where
+    none are given; else PEFT takes what its table has of the model."""
     lora: dict[str, Any] = {}
     for ours, theirs in (("r", rank), ("alpha", alpha), ("dropout", dropout)):
         value = carried.take(theirs)
         if value is not None:
             lora[ours] = value
         elif usual is None:
-            carried.notes.append(f"{theirs} is not given: model.lora.{ours} is our default")
+            ours_is = Lora.model_fields[ours].default
+            carried.notes.append(
+                f"{theirs} is not given: model.lora.{ours} is our default, {ours_is:g}"
+            )
         elif usual[ours] != Lora.model_fields[ours].default:
             lora[ours] = usual[ours]
             carried.notes.append(f"{theirs} is not given: {usual[ours]:g}, the tool's own default")
@@ -184,11 +223,15 @@ def adapter(
     whole = modules in (None, "all", "all-linear", ["all"], ["all-linear"])
     if isinstance(modules, str) and "," in modules:
         modules = [name.strip() for name in modules.split(",")]
+    elif isinstance(modules, str) and re.fullmatch(r"[\w.]+", modules):
+        modules = [modules]  # one name of a list; PEFT takes a text for a pattern of whole names
     if not whole:
         lora["target_modules"] = modules
-    elif modules is None:
+    elif modules is None and not everywhere:
         carried.notes.append(
-            "adapters go on all linear layers; the tool's own default may be fewer"
+            f"{target} is not given: adapters go on all linear layers here, and there on those that "
+            "PEFT has for the model (q_proj and v_proj of Llama, Qwen, Mistral and Gemma): name them in "
+            "model.lora.target_modules for the same"
         )
     carried.put("model.lora", lora)
 
@@ -264,3 +307,10 @@ def named(path: str) -> str:
     """A stream's name, of a file or a hub id."""
     last = path.rstrip("/").rpartition("/")[2]
     return last.partition(".")[0].replace(" ", "_") or "data"
+
+
+CUT = (
+    "rows longer than max_length are cut there; here a run stops at the first unless train.overflow "
+    "says drop or truncate_prompt"
+)
+"""Of tools that cut answers."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from onestage.config import RecipeError
 from onestage.training.imports import Carried, Tool
 from onestage.training.imports._losses import (
     answers_to_problems,
     judged,
     preference,
+    single,
     strength,
     thumbs,
     with_likelihood,
@@ -20,6 +22,8 @@ from onestage.training.imports._shared import (
     adapter,
     attention,
     batch,
+    count,
+    entries,
     files_of,
     lost,
     named,
@@ -46,6 +50,10 @@ RENAMED = {
     "field": "text",
 }
 """Of a data set: its word, our column."""
+OTHER = ("process_reward_model", "diffusion")
+"""Keys that say what is trained, of which nothing is here."""
+NOT_LINEAR = ("embed_tokens", "lm_head")
+"""Layers on which `lora_target_linear` puts no adapter."""
 UNUSED = ("pad_token", "unk_token")
 """Special tokens that no row of ours holds."""
 
@@ -91,6 +99,10 @@ class Axolotl(Tool):
     }
 
     def rest(self, carried: Carried, devices: int) -> None:
+        whole = count(carried.given.get("batch_size"))
+        if isinstance(whole, int) and carried.given.get("gradient_accumulation_steps") is None:
+            carried.put("train.batch_size", carried.take("batch_size") and whole)
+            carried.take("micro_batch_size")
         batch(carried, "micro_batch_size", devices, "gradient_accumulation_steps", usual=1)
         warmup(carried)
         recomputed(carried)
@@ -99,13 +111,20 @@ class Axolotl(Tool):
         half = carried.take("bf16", "auto")
         if not carried.given.get("fp16"):
             carried.put("train.bf16", half in (True, "auto", "full", "true"))
-        steps = carried.take("max_steps")
+        steps = count(carried.take("max_steps"))
         if steps:
             carried.put("train.max_steps", steps)
             carried.take("num_epochs")
         if carried.given.get("adapter") in ("lora", "qlora"):  # others are left, and so told
             carried.take("adapter")
             if carried.take("lora_target_linear"):
+                named_too = carried.take("lora_target_modules") or []
+                more = [one for one in NOT_LINEAR if one in named_too]
+                if more:
+                    carried.notes.append(
+                        f"lora_target_modules {', '.join(more)}, beside lora_target_linear, could not "
+                        "be carried: adapters go on all linear layers"
+                    )
                 carried.given["lora_target_modules"] = "all-linear"
             adapter(carried, "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
         self._tokens(carried)
@@ -131,13 +150,19 @@ class Axolotl(Tool):
         if given.get("reward_model"):
             carried.take("reward_model")
             judged(carried)
+        elif any(given.get(key) for key in OTHER):
+            return  # left, and so told
         elif rl is None:
             carried.take("rl")
             strength(carried, "sft", None)
         elif rl == "grpo":
             carried.take("rl")
             inner = Carried(dict(carried.take("trl", {})), carried.recipe)
+            single(inner)
             answers_to_problems(inner, inner.take("beta"), "dapo")
+            if "max_completion_length" not in carried.recipe.get("rollout", {}):
+                carried.put("rollout.max_completion_length", 256)
+                carried.notes.append("max_completion_length is not given: 256, our default")
             prompts(inner)
             carried.notes += inner.notes
             carried.given |= {f"trl.{key}": value for key, value in inner.left.items()}
@@ -146,7 +171,7 @@ class Axolotl(Tool):
             self._preference(carried, str(rl))
 
     def _preference(self, carried: Carried, rl: str) -> None:
-        beta = carried.take("rl_beta") or carried.take("dpo_beta")
+        beta = carried.take("rl_beta", carried.take("dpo_beta"))
         if rl == "kto":
             thumbs(carried, beta, "kto_desirable_weight", "kto_undesirable_weight")
         elif rl == "simpo":
@@ -165,6 +190,11 @@ class Axolotl(Tool):
     def _tokens(self, carried: Carried) -> None:
         """`special_tokens`: those that change what a response ends with are left, and so told."""
         given = carried.take("special_tokens", {})
+        if not isinstance(given, Mapping):
+            raise RecipeError(
+                f"special_tokens must be a table of names and tokens, found {given!r}: write "
+                "special_tokens: {pad_token: ...}"
+            )
         others = {name: token for name, token in given.items() if name not in UNUSED}
         if others:
             carried.given["special_tokens"] = others
@@ -176,8 +206,9 @@ class Axolotl(Tool):
             carried.unneeded["special_tokens"] = "there is no padding"
 
     def _data(self, carried: Carried) -> None:
-        found = [self._streams(carried, entry) for entry in carried.take("datasets", [])]
-        held_out = carried.take("test_datasets", [])
+        given = entries(carried.take("datasets", []), "datasets")
+        found = [self._streams(carried, entry) for entry in given]
+        held_out = entries(carried.take("test_datasets", []), "test_datasets")
         for number, entry in enumerate(held_out):
             files = files_of(entry)
             mine = found[number] if number < len(found) else []

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onestage.data.parts import MEDIA
 from onestage.training.imports import Carried, Tool
 from onestage.training.imports._losses import judged, preference, strength, thumbs, with_margin
 from onestage.training.imports._shared import (
+    CUT,
     NOT_NEEDED,
     TRAINER,
     adapter,
+    entries,
     epochs,
+    lost,
     named,
     streams,
     trainer,
@@ -21,6 +25,8 @@ from onestage.training.imports._shared import (
 )
 
 PAIRS = ("sigmoid", "hinge", "ipo", "orpo", "simpo")
+WEIGHED = ("use_asft_loss", "use_eaft_loss")
+"""Losses of demonstrations whose options go by other names here (objectives `asft`, `eaft`)."""
 STAGES = ("sft", "pt", "dpo", "kto", "rm")
 
 
@@ -34,7 +40,6 @@ class LlamaFactory(Tool):
     keys = {
         **TRAINER,
         "model_name_or_path": "model.name",
-        "adapter_name_or_path": "model.name",
         "cutoff_len": "train.max_length",
         "preprocessing_num_workers": "train.dataset_num_proc",
     }
@@ -54,11 +59,14 @@ class LlamaFactory(Tool):
         kind = carried.given.get("finetuning_type", "lora")
         if kind in ("lora", "full"):
             carried.take("finetuning_type")
-        if kind == "lora":
+        went = carried.given.get("adapter_name_or_path")
+        if isinstance(went, str) and "," not in went:  # several are left, and so told
+            self._goes_on(carried, went)
+        elif kind == "lora":
             rank = carried.given.get("lora_rank")
             usual = {"r": 8, "alpha": 2 * (rank if isinstance(rank, int) else 8), "dropout": 0}
             names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target")
-            adapter(carried, *names, usual)
+            adapter(carried, *names, usual, everywhere=True)
         if carried.given.get("quantization_bit") == 4:
             carried.put("model.load_in_4bit", carried.take("quantization_bit") == 4)
         template = carried.take("template")
@@ -68,12 +76,27 @@ class LlamaFactory(Tool):
                 "Jinja file under model.chat_template"
             )
         plain = carried.given.get("stage") == "pt"
+        carried.packed = plain and carried.given.get("packing") is not False
         self._objective(carried)
         self._data(carried, plain)
 
+    def _goes_on(self, carried: Carried, went: str) -> None:
+        """An adapter is trained on, as it is."""
+        for key in ("adapter_name_or_path", "model_name_or_path", "lora_rank", "lora_alpha"):
+            carried.take(key)
+        for key in ("lora_dropout", "lora_target"):
+            carried.take(key)
+        carried.put("model.name", went)
+        carried.notes.append(
+            f"adapter_name_or_path {went}: it is trained on as it is, on the base that its own "
+            "configuration names. Of DPO and KTO the reference there is the base without it; here it is "
+            "what the run starts from"
+        )
+
     def _objective(self, carried: Carried) -> None:
         stage, loss = carried.given.get("stage", "sft"), carried.given.get("pref_loss", "sigmoid")
-        if stage not in STAGES or (stage == "dpo" and loss not in PAIRS):
+        odd = any(carried.given.get(key) for key in WEIGHED)
+        if stage not in STAGES or odd or (stage == "dpo" and loss not in PAIRS):
             return  # left, and so told
         carried.take("stage")
         if stage in ("sft", "pt"):
@@ -99,6 +122,7 @@ class LlamaFactory(Tool):
             preference(carried, loss, beta, "dpo_label_smoothing")
 
     def usual(self, carried: Carried, devices: int) -> Mapping[str, Any]:
+        carried.unsaid.append(CUT)
         found = {**epochs(carried, 3.0), "train.max_length": 2048}
         return {**found, **whole_batch(carried, 8 * devices)}
 
@@ -107,12 +131,14 @@ class LlamaFactory(Tool):
         folder = Path(str(carried.take("dataset_dir", "data")))
         known = _info(folder / "dataset_info.json")
         given = carried.take("dataset", "")
-        wanted = given if isinstance(given, list) else [one.strip() for one in given.split(",")]
+        names = given if isinstance(given, list) else str(given).split(",")
+        wanted = [one["path"].strip() for one in entries(names, "dataset")]
         most, parts = carried.take("max_samples"), carried.take("interleave_probs")
-        weights = [float(one) for one in str(parts).split(",")] if parts else []
+        parts = parts if isinstance(parts, list) else str(parts).split(",") if parts else []
+        weights = [float(one) for one in parts]
         found = []
         for number, name in enumerate(name for name in wanted if name):
-            stream = self._stream(name, folder, known.get(name), plain)
+            stream = self._stream(carried, name, folder, known.get(name), plain)
             stream |= {"limit": most} if most else {}
             stream |= {"weight": weights[number]} if number < len(weights) else {}
             if name not in known:
@@ -127,7 +153,12 @@ class LlamaFactory(Tool):
         streams(carried, found)
 
     def _stream(
-        self, name: str, folder: Path, info: dict[str, Any] | None, plain: bool
+        self,
+        carried: Carried,
+        name: str,
+        folder: Path,
+        info: dict[str, Any] | None,
+        plain: bool,
     ) -> dict[str, Any]:
         told = info or {}
         path = told.get("hf_hub_url") or str(folder / told.get("file_name", f"{name}.json"))
@@ -143,8 +174,11 @@ class LlamaFactory(Tool):
         renamed = {
             OURS.get(theirs, theirs): column
             for theirs, column in told.get("columns", {}).items()
-            if USUAL.get(theirs, theirs) != column
+            if USUAL.get(theirs, theirs) != column and theirs not in MEDIA
         }
+        media = sorted(MEDIA & set(told.get("columns", {})))
+        if media:
+            lost(carried, name, media)
         if told.get("formatting") != "sharegpt":
             stream["as_messages"] = True  # every row goes through its template
         return stream | ({"columns": renamed} if renamed else {})
@@ -155,7 +189,7 @@ USUAL = {
     "messages": "conversations",
 }
 """Columns of `dataset_info.json`, and what they are called where it does not say."""
-OURS = {"prompt": "instruction", "query": "input", "response": "output"}
+OURS = {"prompt": "instruction", "query": "input", "response": "output", "kto_tag": "label"}
 """What it calls Alpaca's columns, which are read together."""
 
 

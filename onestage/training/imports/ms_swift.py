@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onestage.training.imports import Carried, Tool
+from onestage.training.imports import Carried, Tool, objective_of
 from onestage.training.imports._losses import (
     LOSSES,
+    THUMBS,
     answers_to_problems,
     judged,
     preference,
+    single,
     strength,
     thumbs,
     with_likelihood,
@@ -40,6 +42,7 @@ class MsSwift(Tool):
         {"rlhf_type", "train_type", "tuner_type", "split_dataset_ratio", "dataset", "loss_scale"}
         | {"target_modules", "lora_rank", "rpo_alpha", "interleave_prob", "val_dataset", "model"}
     )
+    commands = frozenset({"swift"})
     keys = {
         **TRAINER,
         "model": "model.name",
@@ -67,19 +70,24 @@ class MsSwift(Tool):
         if kind == "lora":
             usual = {"r": 8, "alpha": 32, "dropout": 0.05}
             names = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
-            adapter(carried, *names, usual)
+            adapter(carried, *names, usual, everywhere=True)
         if carried.given.get("quant_bits") == 4:
             carried.put("model.load_in_4bit", carried.take("quant_bits") == 4)
         self._objective(carried)
         self._data(carried)
         longer = carried.given.get("truncation_strategy")
-        if longer in LONGER or (longer is None and "max_length" in carried.given):
+        grpo = objective_of(carried) == "grpo"  # its max_length is a prompt's
+        if longer in LONGER or (longer is None and ("max_length" in carried.given or grpo)):
             carried.take("truncation_strategy")
-            carried.put("train.overflow", LONGER[longer or "delete"])
+            carried.put("train.overflow", LONGER[longer or ("left" if grpo else "delete")])
 
     def _objective(self, carried: Carried) -> None:
-        kind, loss = carried.given.get("rlhf_type"), carried.given.get("loss_type")
-        odd = kind == "dpo" and loss is not None and (isinstance(loss, list) or loss not in LOSSES)
+        kind, loss = carried.given.get("rlhf_type"), single(carried)
+        known = {"dpo": (*LOSSES, *THUMBS), "grpo": ("grpo", "dapo", "dr_grpo")}.get(
+            str(kind), (loss,)
+        )
+        odd = loss is not None and (isinstance(loss, list) or loss not in known)
+        odd = odd or carried.given.get("advantage_estimator", "grpo") != "grpo"
         if kind not in KNOWN or odd or carried.given.get("task_type", "causal_lm") != "causal_lm":
             return  # left, and so told
         carried.take("rlhf_type")
@@ -106,11 +114,13 @@ class MsSwift(Tool):
             strength(carried, "cpo", beta, sft_coef=carried.take("cpo_alpha"))
         else:
             loss = carried.take("loss_type", "sigmoid") if kind == "dpo" else kind
-            preference(carried, loss, beta)
+            if loss in THUMBS:
+                thumbs(carried, beta, "desirable_weight", "undesirable_weight", loss)
+            else:
+                preference(carried, loss, beta)
 
     def usual(self, carried: Carried, devices: int) -> Mapping[str, Any]:
-        objective = carried.recipe.get("objective")
-        grpo = isinstance(objective, dict) and objective["name"] == "grpo"
+        grpo = objective_of(carried) == "grpo"
         found: dict[str, Any] = {
             **epochs(carried, 3.0),
             "train.learning_rate": 1e-4 if "lora" in carried.recipe["model"] else 1e-5,
@@ -136,12 +146,18 @@ class MsSwift(Tool):
     def _data(self, carried: Carried) -> None:
         given, held_out = _listed(carried.take("dataset")), _listed(carried.take("val_dataset"))
         parts = _listed(carried.take("interleave_prob"))
-        plain = carried.given.pop("use_chat_template", None) is False
+        text = carried.command in ("swift pt", "pt.py")
+        plain = carried.given.pop("use_chat_template", not text) is False
+        if text:
+            carried.notes.append(
+                "pt trains on every token of a row: here its rows are texts; where they are "
+                "messages, say so by columns: {text: COLUMN} or convert them"
+            )
         found = []
         for number, one in enumerate(given):
             path, subset, most = _place(one)
             stream: dict[str, Any] = {"name": named(path), "path": path}
-            stream |= {} if plain else {"as_messages": True}
+            stream |= {"kind": "text"} if text else {} if plain else {"as_messages": True}
             stream |= {"subset": subset} if subset else {}
             stream |= {"limit": int(most)} if most.isdigit() else {}
             stream |= {"weight": float(parts[number])} if number < len(parts) else {}
