@@ -613,7 +613,8 @@ def test_gaps_need_losses_at_the_start(folders: tuple[Path, Path], tmp_path: Pat
     }
     study |= {"methods": {"Mix": mix}, "axes": {"part": [0.5, 0.25]}}
     study["front"] = {"x": "eval/demos/loss", "y": "eval/pairs/loss", "over": "part"}
-    outcome, _ = do(study, tmp_path / "without")
+    untuned = {**study, "tune": None, "methods": {"Mix": {**mix, "try": {"rate": [0.01]}}}}
+    outcome, _ = do({**untuned, "axes": {"part": [0.5]}}, tmp_path / "without")
     assert any("no gaps" in note for note in outcome.notes)
     study["recipe"]["optimum"] = {"given": {"sft": 0, "dpo": 0}}
     outcome, _ = do(study, tmp_path / "with")
