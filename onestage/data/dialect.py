@@ -27,6 +27,9 @@ REPLY = "Zq7Xv"
 ASKED_ON = "Wj3Yk"
 """What is said behind that reply."""
 
+THOUGHT = "Kd9Tm"
+"""What is thought before that reply."""
+
 CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.+?)\1")
 """Where a template asks what day it is: in group 2, how the day is written."""
 
@@ -73,6 +76,9 @@ class Dialect:
     inside: tuple[str, ...] = ()
     """Tokens that end a tool call, and not the turn that it is in."""
 
+    thinks: str = ""
+    """The token that ends a turn, where it ends what is thought before a reply, too."""
+
     days: tuple[str, ...] = ()
     """How it writes the day on which it is used (formats of `strftime`)."""
 
@@ -103,7 +109,8 @@ def dialect_of(tokenizer: Any, apply: Apply) -> Dialect:
         known = tuple(dict.fromkeys(end for end in ends if end is not None))
         special = _any_of([*names, around.marker])
         inside = () if of_turn or not call_end else (call_end,)
-        return replace(around, special=special, ends=known, inside=inside)
+        thinks = _thought_end(around, around.closed(apply))
+        return replace(around, special=special, ends=known, inside=inside, thinks=thinks)
     return plain
 
 
@@ -266,6 +273,20 @@ def _calls(plain: Dialect, apply: Apply, number: int) -> tuple[str, str] | None:
         if f"{REPLY}1" in closed and last and last[0].end() == len(closed):
             return closed, last[0].group()
     return None
+
+
+def _thought_end(plain: Dialect, apply: Apply) -> str:
+    """The token that ends a turn if it stands between what is thought and the reply, too."""
+    last = [*plain.tokens.finditer(plain.marker)][-1:]
+    asked, reply = _conversation(plain.content, False)[:2]
+    for form in forms([asked, {**reply, "reasoning_content": THOUGHT}]) if last else ():
+        try:
+            _, thought, behind = apply(form, False).rpartition(THOUGHT)
+        except TemplateError:
+            continue
+        if thought:
+            return last[0].group() if last[0].group() in behind.partition(REPLY)[0] else ""
+    return ""
 
 
 def _last_token(tokenizer: Any, marker: str) -> int | None:

@@ -48,6 +48,10 @@ NO_PROMPT = (
     "the chat template has no generation prompt and renders every reply behind {header!r}: a model that "
     "is asked with it has to say that itself, and does not learn it; give a template with a prompt"
 )
+THINKS = (
+    "the chat template ends a reply on {token}, with which it ends what is thought before, too: "
+    "generation that stops there may have no reply yet; give a template whose last turn ends otherwise"
+)
 NO_TOKEN = "the end marker of a reply is no token of the tokenizer, so generation cannot stop at it"
 
 LINKS = frozenset(("role", "content", "weight", "tool_calls", "tool_call_id", "id", *REASONING))
@@ -198,6 +202,8 @@ def _chat(
         notes = (*notes, NO_END)
     elif not known.ends:
         notes = (*notes, NO_TOKEN)
+    elif known.thinks:
+        notes = (*notes, THINKS.format(token=known.thinks))
     made[0] = replace(made[0], weights=_weights(turns, counted, each), notes=notes)
     return made
 

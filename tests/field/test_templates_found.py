@@ -152,3 +152,20 @@ def test_prompts_have_the_tokens_that_a_model_is_asked_with(real: bool) -> None:
     asked = prompt_ids(tokenizer, prompt).tolist()
     for path in encoded.paths:
         assert path.ids[: path.spans[0][0]].tolist() == asked
+
+
+@pytest.mark.parametrize(("closes", "told"), [("<|im_end|>", True), ("<|call|>", False)])
+def test_an_end_that_closes_thoughts_too_is_told(closes: str, told: bool) -> None:
+    """gpt-oss as Unsloth has it, and Solar Open: generation stops there before it has replied."""
+    tokenizer = chatml(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.thinking %}{{ m.thinking }}" + closes + "<|im_start|>assistant\n{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    encoded = encode(tokenizer, [user("Hi"), said("Yes")])
+    assert isinstance(encoded, Encoded)
+    notes = [note for note in encoded.notes if "ends what is thought before" in note]
+    assert [note.split("ends a reply on ")[1].split(",")[0] for note in notes] == (
+        ["<|im_end|>"] if told else []
+    )
