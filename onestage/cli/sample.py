@@ -74,6 +74,7 @@ def sample(
     with loading():
         from onestage.data.prompts import prompts_of
         from onestage.data.wishes import read_wish
+        from onestage.models.endings import unread
         from onestage.rollout.candidates import Candidate
         from onestage.rollout.engines import Decoding
 
@@ -85,6 +86,9 @@ def sample(
     given = [] if prompts is None else prompts_of(str(prompts), as_messages)
     quiet_libraries()
     policy = load_model(model, tokenizer, dtype)
+    if passed_over := unread(policy.model):
+        told_of = ", ".join(passed_over)
+        complaints.print(f"not used of generation_config.json: {told_of}", highlight=False)
     if prompts is not None:
         by = Candidate(model, tokenizer, None, dtype).key if out else ""  # type: ignore[arg-type]
         _complete(policy, given, out, how, seed, wishes, only_ended, by)

@@ -17,7 +17,7 @@ from torch.nn import Linear
 
 from onestage.config import nearest
 from onestage.models.features import Door, require, require_untied
-from onestage.models.loading import LoadError, count_of, reading
+from onestage.models.loading import LoadError, check_files, count_of, reading
 from onestage.models.model import Lora, Model, Task
 from onestage.models.preserved import FILE, go_on, preserve, told
 from onestage.models.resized import require_own_size, written_twice
@@ -113,6 +113,7 @@ def put_on(model: Any, folder: str, door: Door, label: str = "default") -> Any:
     from peft import PeftModel
 
     require(config_in(folder), door, folder)
+    check_files(folder, "adapter_model")
     require_own_size(model, door, folder)
     with reading(f"the adapter {folder}", OF_THIS_BASE):
         if hasattr(model, "peft_config"):

@@ -41,12 +41,20 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
 
     base = model.get_base_model()
     adapted = {n: m for n, m in base.named_modules() if isinstance(m, BaseTunerLayer)}
+    own = _own(adapted)
     for name, parameter in base.named_parameters():
-        owner, _, rest = name.partition(".base_layer.")
-        if rest:
-            yield f"{_plain(owner)}.{rest}", _merged(adapted[owner], parameter)
-        elif "original_module" not in name and not any(part in name for part in _own(adapted)):
+        if "original_module" in name or any(part in name for part in own):
+            continue
+        owner, *deeper = name.split(".base_layer.")
+        if not deeper:
             yield _plain(name), parameter.data
+            continue
+        # Several parameters of one module have a wrapper each, one in the other (experts).
+        *between, rest = ".base_layer.".join(deeper).split("base_layer.")
+        layers = [adapted[owner + ".base_layer" * n] for n in range(len(between) + 1)]
+        # Only its own is merged, since what another one adds and takes off leaves rounding behind.
+        layers = [layer for layer in layers if getattr(layer, "parameter_name", rest) == rest]
+        yield f"{_plain(owner)}.{rest}", _merged(layers, parameter)
 
 
 def base_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
@@ -106,11 +114,13 @@ def random_adapter(model: Any, spread: float) -> Iterator[None]:
             parameter.data = data
 
 
-def _merged(layer: Any, parameter: Tensor) -> Tensor:
+def _merged(layers: list[Any], parameter: Tensor) -> Tensor:
     kept = parameter.data.clone()
-    layer.merge()
+    for layer in layers:
+        layer.merge()
     merged = parameter.data.clone()
-    layer.unmerge()
+    for layer in reversed(layers):
+        layer.unmerge()
     parameter.data.copy_(kept)
     return merged
 

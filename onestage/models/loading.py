@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 
 LONGEST = 300
@@ -35,9 +34,11 @@ def reading(what: str, advice: str = GIVE) -> Iterator[None]:
     """Whatever a library raises inside becomes one sentence (`LoadError`) about `what`."""
     try:
         yield
-    except (LoadError, MemoryError, torch.OutOfMemoryError):
+    except (LoadError, MemoryError):
         raise  # said already, or nothing that is wrong with the folder
     except Exception as error:  # libraries raise everything: KeyError, ZeroDivisionError, ...
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded for its name
+            raise
         if "trust_remote_code" in str(error):
             advice = "to run the code that lies beside it, set model.trust_remote_code: true"
         raise LoadError(f"{what} cannot be read ({reason(error)}); {advice}") from error
@@ -109,11 +110,14 @@ def check_files(name: str, stem: str = "model") -> None:
         return
     index = folder / f"{stem}.safetensors.index.json"
     with reading(f"{name}: the weights", "copy the folder again, whole"):
-        if index.is_file():
+        alone = folder / f"{stem}.safetensors"
+        if (
+            index.is_file() and not alone.is_file()
+        ):  # which transformers would take before the parts
             parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
             files = [folder / part for part in parts]
         else:
-            files = [folder / f"{stem}.safetensors"]
+            files = [alone]
             if not files[0].exists() and any(folder.glob("*.bin")):
                 return  # of older times; `torch.load` will say
             require_weights(folder, files[0])

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from onestage.models.endings import save_ends
+from onestage.models.endings import as_read, save_ends
 from onestage.models.preserved import tell
 from onestage.models.sharding import local
 from onestage.models.stacking import is_stacked, restore_trained, save_sum, save_trained
@@ -47,14 +47,17 @@ def fill_weights(model: Any, folder: Path, weights: Weights | None = None) -> No
     """Write the model, or its adapter, into an existing folder. `weights`: as for `fill_model`."""
     if is_stacked(model):
         save_sum(model, folder, weights)
+    elif hasattr(model, "peft_config"):
+        model.save_pretrained(folder, **({} if weights is None else {"state_dict": dict(weights)}))
     elif weights is None:
-        model.save_pretrained(folder)
+        with as_read(model, folder):
+            model.save_pretrained(folder)
     else:
-        model.save_pretrained(folder, state_dict=dict(weights))
-        if not hasattr(model, "peft_config"):
-            # transformers has written the precision of the parts, which may be their masters'.
-            model.config.dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
-            model.config.save_pretrained(folder)
+        with as_read(model, folder):
+            model.save_pretrained(folder, state_dict=dict(weights))
+        # transformers has written the precision of the parts, which may be their masters'.
+        model.config.dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
+        model.config.save_pretrained(folder)
 
 
 def copied(model: Any, weights: Weights | None = None) -> Weights:

@@ -15,6 +15,7 @@ from onestage.data.record import Refusal
 from onestage.data.stream import Stream
 from onestage.data.tokenize import Encoder
 from onestage.models.policy import Policy
+from onestage.models.yardstick import not_finite
 from onestage.runfolder import write_text
 
 BLOCK = 256
@@ -65,6 +66,9 @@ def score_file(
             else:
                 yield item
 
+    broken = not_finite(policy.model)
+    if broken:
+        raise ValueError(f"{broken}: what it would say is no number; {out} is not written")
     lines = [json.dumps(line) for line in score_records(policy, usable(), max(max_length, 2048))]
     if not lines:
         first = f" ({refused[0].where}: {refused[0].reason})" if refused else ""

@@ -100,7 +100,8 @@ def absorbed(
     said_TV = logits_of(adapted, asked)
     if door == Door.WHOLE:
         untie(adapted)
-    return adapted.merge_and_unload(safe_merge=True), said_TV
+    # Not by its "safe" way, which rounds what is added before it is added, and then the sum again.
+    return adapted.merge_and_unload(), said_TV
 
 
 def _origin(source: Model, seed: int) -> dict[str, Any]:

@@ -14,10 +14,12 @@ import yaml
 from support.fake_hub import Hub, a_hub
 from support.report_folders import make_run, make_stages
 
+EMPTY = "\x02" + 7 * "\x00" + "{}"
+"""A file of weights that holds none."""
 MODEL = {
     "config.json": "{}",
     "generation_config.json": '{"eos_token_id": [1, 2]}',
-    "model.safetensors": "weights",
+    "model.safetensors": EMPTY,
     "tokenizer.json": "{}",
     "chat_template.jinja": "{{ messages }}",
 }
@@ -133,7 +135,7 @@ def test_an_adapter_is_sent_with_its_bases_public_name(run: Path, tmp_path: Path
     (base / "README.md").write_text("---\nlicense: llama3\n---\nA model.\n")
     config = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 8}
     (model / "adapter_config.json").write_text(json.dumps(config))
-    (model / "adapter_model.safetensors").write_text("weights")
+    (model / "adapter_model.safetensors").write_text(EMPTY)
     (model / "README.md").write_text("# Model Card for Model ID\n\n<!-- fill me in -->\n")
     text = call(run, "me/mine", "--card-only", code=1)
     assert "a folder that nobody else has: give its hub id with --base, or make one model" in text

@@ -129,6 +129,12 @@ def test_ties_with_all_entries_kept() -> None:
     torch.testing.assert_close(merged, numbers(4, 2))
 
 
+def test_ties_keeps_one_of_a_few_entries() -> None:
+    """Sinks and biases of routers: a fifth of four numbers was none of them."""
+    merged = combiner("ties", [1.0], 0.2)([numbers(0.1, -0.4, 0.2, 0.3)])
+    torch.testing.assert_close(merged, numbers(0, -0.4, 0, 0))
+
+
 def test_dare_keeps_the_expectation_and_drops_what_it_says() -> None:
     torch.manual_seed(0)
     delta = torch.ones(40_000)

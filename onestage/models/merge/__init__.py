@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 LINEAR, SLERP, ADAPTIVE = "linear", "slerp", "ama"
 RANDOM = ("dare_linear", "dare_ties")
-TRIMMED = ("ties", *RANDOM)
+TIES = "ties"
+TRIMMED = (TIES, *RANDOM)
 """Methods that keep a share `density` of each delta's entries."""
 METHODS = (LINEAR, "task_arithmetic", *TRIMMED, SLERP, ADAPTIVE)
 DENSITY = 0.2

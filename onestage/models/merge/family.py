@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +17,24 @@ import torch
 from torch import Tensor
 
 from onestage.models.adapters import config_in, put_on
+from onestage.models.endings import settle_together
 from onestage.models.features import Door, require
+from onestage.models.fingerprint import settings_of
 from onestage.models.model import Model
-from onestage.models.source import adapter_base, check_vocabulary, config_of, tokenizer_of
+from onestage.models.source import (
+    adapter_base,
+    check_vocabulary,
+    config_of,
+    text_part_note,
+    tokenizer_of,
+)
 from onestage.models.weights import load_whole
+
+BESIDE = frozenset(
+    {"initializer_range", "max_position_embeddings", "router_aux_loss_coef", "output_router_logits"}
+    | {"pretraining_tp", "vocab_size", "tie_word_embeddings"}
+)
+"""Settings that change no answer, or weights' shapes, which are compared themselves."""
 
 
 class Parent(Protocol):
@@ -108,6 +122,8 @@ class Family:
     base: str | None
     """The base's name; None where deltas are from the first model, which then means nothing alone."""
     tokenizer: Any
+    notes: list[str] = field(default_factory=list)
+    """What of the models could not be carried."""
 
     def plain(self) -> Any:
         """The target without adapters, which are gone afterwards, as are the other models."""
@@ -138,7 +154,7 @@ def load_family(
         )
     root = base or names[0]
     _check_kin([root, *(name for name in names if name not in adapters)])
-    tokenizer = _common_tokenizer(names)
+    tokenizer, notes = _common_tokenizer(names)
     source = Model(name=root, revision=next((one.revision for one in adapters.values()), None))
     check_vocabulary(tokenizer, config_of(source))
     target = _still(source, device)
@@ -148,6 +164,7 @@ def load_family(
         for name in configs
         if name not in adapters and not _same(name, root)
     }
+    _check_settings([root, *wholes])
     layers, wrapped = _put_on(target, adapters)
     members: dict[str, Parent] = {}
     for name in configs:
@@ -155,7 +172,8 @@ def load_family(
             members[name] = Adapter(name, wrapped, _label(adapters, name), layers[name])
         else:
             members[name] = wholes.get(name) or Itself(name, wrapped)
-    return Family(wrapped, tensors, [members[name] for name in names], base, tokenizer)
+    notes += [*settle_together(wrapped, list(configs)), *text_part_note(Model(name=root))]
+    return Family(wrapped, tensors, [members[name] for name in names], base, tokenizer, notes)
 
 
 def floating_tensors(model: Any) -> dict[str, Tensor]:
@@ -228,8 +246,35 @@ def _check_kin(names: Sequence[str]) -> None:
             )
 
 
-def _common_tokenizer(names: Sequence[str]) -> Any:
-    """The first tokenizer that has a chat template, or the first; their vocabularies must agree."""
+def _check_settings(names: Sequence[str]) -> None:
+    """Raise `ValueError` for models of the same weights' shapes that compute differently with them."""
+    first, *others = [(name, config_of(Model(name=name))) for name in names]
+    for name, config in others:
+        if odd := _computed_otherwise(first[1], config):
+            raise ValueError(
+                f"models that compute differently: {odd[0]} in {first[0]}, {odd[1]} in {name}; weights "
+                "mean something for one of them alone (where the setting is a mistake, mend config.json)"
+            )
+
+
+def _computed_otherwise(one: Any, other: Any) -> tuple[str, str] | None:
+    """The first setting in which two configurations differ, of each; None where they compute alike.
+    (How weights begin, what is dropped in training and how far positions may go change no answer.)"""
+    ours, theirs = settings_of(one), settings_of(other)
+    for name in sorted({*ours, *theirs}):
+        if name not in BESIDE and "dropout" not in name:
+            mine, its = (
+                ours.get(name, getattr(one, name, None)),
+                theirs.get(name, getattr(other, name, None)),
+            )
+            if mine != its:
+                return f"{name} is {mine}", f"{its}"
+    return None
+
+
+def _common_tokenizer(names: Sequence[str]) -> tuple[Any, list[str]]:
+    """The first tokenizer that has a chat template, or the first; their vocabularies must agree. And
+    what is said where others have another template, end or beginning."""
     tokenizers = {name: tokenizer_of(Model(name=name)) for name in dict.fromkeys(names)}
     first = names[0]
     words = tokenizers[first].get_vocab()
@@ -241,7 +286,20 @@ def _common_tokenizer(names: Sequence[str]) -> Any:
                 f"different vocabularies: {first} has {len(words):,} tokens, {name} {len(theirs):,}, "
                 f"and {different:,} entries are not in both; one vocabulary is allowed"
             )
-    return next((t for t in tokenizers.values() if t.chat_template), tokenizers[first])
+    name = next((n for n, t in tokenizers.items() if t.chat_template), first)
+    taken = tokenizers[name]
+    others = [n for n, t in tokenizers.items() if said_by(t) != said_by(taken)]
+    if not others:
+        return taken, []
+    return taken, [
+        f"the tokenizer is that of {name}; {', '.join(others)} has another chat template, end of text "
+        "or beginning, which is not used"
+    ]
+
+
+def said_by(tokenizer: Any) -> tuple[Any, ...]:
+    """What a tokenizer says beside its vocabulary: its template, its end, and what it puts in front."""
+    return tokenizer.chat_template, tokenizer.eos_token_id, tokenizer("a").input_ids
 
 
 def _whole(name: str, tensors: dict[str, Tensor], root: str, device: torch.device | str) -> Whole:

@@ -20,7 +20,7 @@ from onestage.data.encoded import Encoded
 from onestage.data.record import Refusal
 from onestage.models.endings import settle_beside, stop_at_markers
 from onestage.models.features import Door
-from onestage.models.loading import LoadError
+from onestage.models.loading import LoadError, check_files
 from onestage.models.merge import Merge
 from onestage.models.merge.examples import prompts, read_records
 from onestage.models.merge.run import Merged, check_saved, distance, logits_of
@@ -33,6 +33,7 @@ from onestage.models.source import (
     check_vocabulary,
     config_of,
     revision_of,
+    text_part_note,
     tokenizer_of,
 )
 from onestage.models.start import absorbed
@@ -124,18 +125,24 @@ def looked_at(name: str, base: str | None, root: str | None) -> tuple[Any, Any]:
     config = config_of(holds(name, base, root))
     if root is not None:
         config.vocab_size = vocabulary_of(name, config)
-    refuse_quantised(name, config)
-    tokenizer = tokenizer_of(Model(name=name)) if base is None else _tokenizer(name, base)
+    refuse_quantised(name, config, root)
+    tokenizer = tokenizer_beside(name, base)
     check_vocabulary(tokenizer, config)
     return config, tokenizer
 
 
-def _tokenizer(name: str, base: str) -> Any:
-    """The adapter's own tokenizer, or that of the base as it was found."""
-    return tokenizer_of(Model(name=name if any(Path(name).glob("tokenizer*")) else base))
+def tokenizer_beside(name: str, base: str | None) -> Any:
+    """An adapter's own tokenizer, or that of its base, where that has moved: `base`."""
+    own = base is None or any(Path(name).glob("tokenizer*"))
+    return tokenizer_of(Model(name=name if own else base))
 
 
-def refuse_quantised(name: str, config: Any) -> None:
+def refuse_quantised(name: str, config: Any, root: str | None) -> None:
+    if getattr(config, "quantization_config", None) and root is None:
+        raise LoadError(
+            f"{name} is quantised, and its weights are no plain numbers to write in another precision; "
+            "give the model as it was before"
+        )
     if getattr(config, "quantization_config", None):
         raise LoadError(
             f"{name} is of a quantised base, into whose rounded weights nothing can be merged; give the "
@@ -149,12 +156,15 @@ def run(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
     records: list[Encoded] = []
     refused: list[Refusal] = []
     base = base_of(name, asked.base)
+    check_files(base or name)
     require_room(asked.out, weight_bytes(base or name), f"the merged model of {name}")
     if asked.data is not None:
-        tokenizer = tokenizer_of(Model(name=name))
+        _, tokenizer = looked_at(name, asked.base, base)
         records, refused = read_records(asked.data, tokenizer, asked.max_length)
     alone = open_whole(name, asked.base, records=records, device=asked.device)
     say(f"{name}: an adapter of {alone.base}")
+    for note in text_part_note(Model(name=base or name)):
+        say(note)
     merged_TV = logits_of(alone.model, alone.prompts)
     distances = [distance(which, theirs, merged_TV, None) for which, theirs in alone.said]
     options = {"method": "into its base", "models": [name]}

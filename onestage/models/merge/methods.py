@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onestage.models.merge import DENSITY, LINEAR, SLERP, TRIMMED
+from onestage.models.merge import DENSITY, LINEAR, SLERP, TIES, TRIMMED
 
 NEARLY_PARALLEL = 0.9995
 """Beyond this cosine, either way, the arc is a line to float32's precision, or has no direction."""
@@ -49,9 +49,11 @@ def combiner(method: str, weights: Sequence[float], density: float = DENSITY) ->
     whole = sum(weights) if method == LINEAR else 1.0
     name = "task_arithmetic" if method == LINEAR else method
     function: Any = getattr(merge_utils, name)
-    options = {"density": density} if method in TRIMMED else {}
 
     def combine(deltas: Sequence[Tensor]) -> Tensor:
+        # Of a few numbers at least one stays, where a share of them is less than one.
+        few = (1 + 1e-6) / deltas[0].numel() if method == TIES else 0.0
+        options = {"density": min(1.0, max(density, few))} if method in TRIMMED else {}
         scale = torch.tensor([weight / whole for weight in weights], device=deltas[0].device)
         with warnings.catch_warnings():
             # A density of 1 is asked for by name; PEFT warns that nothing is pruned.

@@ -64,6 +64,8 @@ def run(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
         records, refused = read_records(asked.data, family.tokenizer, asked.max_length)
     examples = good_examples(records, asked.min_score) if asked.method == ADAPTIVE else []
     say(f"{len(asked.models)} models are loaded; base: {family.base or 'none'}")
+    for note in family.notes:
+        say(note)
     chosen = prompts(family.tokenizer, records)
     before = _logits(family, chosen)
     found = None

@@ -52,9 +52,15 @@ class Export(Section):
     def _possible(self) -> Export:
         if self.precision not in ("auto", *PRECISIONS.values()):
             raise ValueError(f"--dtype {self.dtype!r}{nearest(self.dtype, ['auto', *PRECISIONS])}")
-        if not SIZE.fullmatch(self.shard_size):
+        size = SIZE.fullmatch(self.shard_size)
+        if size is None or float(self.shard_size[:-2]) == 0:
             raise ValueError(
                 f"--shard-size {self.shard_size!r}: write a number and MB or GB, as 5GB"
+            )
+        said = [name for name in ("top_p", "top_k") if getattr(self, name) is not None]
+        if self.temperature == 0 and said:
+            raise ValueError(
+                f"--{said[0].replace('_', '-')}: changes nothing at --temperature 0, which is greedy"
             )
         if self.converter is not None and not self.gguf:
             raise ValueError("--converter is for --gguf: add that, or leave it out")

@@ -37,8 +37,11 @@ def header(file: Path) -> dict[str, Any]:
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF" or _number(opened, "I") not in (2, 3):
             raise ValueError(f"{file} is no GGUF file of version 2 or 3")
-        _tensors, count = _number(opened, "Q"), _number(opened, "Q")
-        return {_text(opened): _value(opened, _number(opened, "I")) for _ in range(count)}
+        try:
+            _tensors, count = _number(opened, "Q"), _number(opened, "Q")
+            return {_text(opened): _value(opened, _number(opened, "I")) for _ in range(count)}
+        except (struct.error, KeyError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{file} ends within its header, or is damaged") from error
 
 
 def _number(opened: BinaryIO, kind: str) -> Any:

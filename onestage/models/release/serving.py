@@ -15,13 +15,16 @@ from safetensors import safe_open
 
 from onestage.models.adapters import config_in
 from onestage.models.features import Door, require
-from onestage.models.loading import LoadError
-from onestage.models.merge.into_base import base_of, holds
+from onestage.models.loading import LoadError, check_files
+from onestage.models.merge.family import said_by
+from onestage.models.merge.into_base import base_of, holds, tokenizer_beside
 from onestage.models.model import Model
 from onestage.models.source import config_of, tokenizer_of
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Those that vLLM makes room for."""
+WRITTEN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Precisions as safetensors writes them."""
 ENDS = ("embed_tokens", "lm_head", "wte", "lora_embedding")
 """In the names of adapters on embeddings and heads, which vLLM does not load."""
 
@@ -50,6 +53,7 @@ def by_vllm(
     where: host and port, by default vLLM's own.
     """
     name, root = name or _name_of(model), base_of(model, base)
+    check_files(root or model)
     weights = holds(model, base, root)
     words = ["vllm", "serve", root or model, "--dtype", _dtype(weights)]
     if weights.revision is not None:
@@ -65,8 +69,8 @@ def by_vllm(
             "--lora-modules",
             f"{name}={model}",
         ]
-        words += _own_of(model, weights)
-    return Serving([*words, *_at(where)], name, _notes(model, root, weights))
+        words += _own_of(model, base, weights)
+    return Serving([*words, *_at(where)], name, _notes(model, base, root, weights))
 
 
 def by_transformers(
@@ -79,9 +83,10 @@ def by_transformers(
             f"--base {base}: `transformers serve` takes an adapter's base from adapter_config.json; "
             "write it there, or serve with --engine vllm"
         )
+    check_files(root or model)
     weights = holds(model, base, root)
     words = ["transformers", "serve", model, "--dtype", _dtype(weights)]
-    return Serving([*words, *_at(where)], model, _notes(model, root, weights))
+    return Serving([*words, *_at(where)], model, _notes(model, base, root, weights))
 
 
 def rank_of(folder: str) -> int:
@@ -109,17 +114,18 @@ def rank_of(folder: str) -> int:
 
 def _tensors(folder: str) -> list[str]:
     file = Path(folder) / "adapter_model.safetensors"
+    check_files(folder, "adapter_model")
     if not file.is_file():
         return []
     with safe_open(file, framework="pt") as opened:
         return list(opened.keys())
 
 
-def _own_of(adapter: str, base: Model) -> list[str]:
+def _own_of(adapter: str, moved: str | None, base: Model) -> list[str]:
     """What an adapter's folder says otherwise than its base."""
     words: list[str] = []
-    own, theirs = tokenizer_of(Model(name=adapter)), tokenizer_of(base)
-    if own.get_vocab() != theirs.get_vocab() or own.chat_template != theirs.chat_template:
+    own, theirs = tokenizer_beside(adapter, moved), tokenizer_of(base)
+    if own.get_vocab() != theirs.get_vocab() or said_by(own) != said_by(theirs):
         words += ["--tokenizer", adapter]
     if (Path(adapter) / "generation_config.json").is_file():
         words += ["--generation-config", adapter]
@@ -127,12 +133,21 @@ def _own_of(adapter: str, base: Model) -> list[str]:
 
 
 def _dtype(model: Model) -> str:
+    """The precision of a configuration, or, where it says none, of the weights: `auto` would halve
+    float32."""
     found = config_of(model).dtype
-    return "auto" if found is None else str(found).removeprefix("torch.")
+    if found is not None:
+        return str(found).removeprefix("torch.")
+    for file in sorted(Path(str(model.name)).glob("model*.safetensors"))[:1]:
+        with safe_open(file, framework="pt") as opened:
+            first = next(iter(opened.keys()), None)
+            told = "" if first is None else opened.get_slice(first).get_dtype()
+        return WRITTEN.get(told, "auto")
+    return "auto"
 
 
-def _notes(model: str, root: str | None, weights: Model) -> list[str]:
-    tokenizer = tokenizer_of(Model(name=model))
+def _notes(model: str, base: str | None, root: str | None, weights: Model) -> list[str]:
+    tokenizer = tokenizer_of(Model(name=model)) if root is None else tokenizer_beside(model, base)
     notes = []
     if tokenizer.chat_template is None:
         notes.append("no chat template: ask for completions (/v1/completions), not for chats")
@@ -141,7 +156,9 @@ def _notes(model: str, root: str | None, weights: Model) -> list[str]:
             "float32: served as it is, exactly; half the memory with `onestage export --dtype bf16`"
         )
     if root is not None:
-        notes.append(f"an adapter of {root}; as one model: `onestage merge {model} --out FOLDER`")
+        notes.append(
+            f"an adapter of {root}; as one model: `onestage merge {shlex.quote(model)} --out FOLDER`"
+        )
     return notes
 
 

@@ -16,16 +16,21 @@ from typing import Any
 
 import yaml
 
+from onestage.models.loading import check_files
 from onestage.models.model import ORIGIN
 
 FILES = (
-    *("config.json", "generation_config.json", "adapter_config.json", "*.safetensors"),
-    "preserved.json",
+    *("config.json", "generation_config.json", "adapter_config.json"),
+    *("model*.safetensors", "adapter_model*.safetensors", "preserved.json"),
     *("*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "chat_template*", "*.gguf", "LICENSE*", "NOTICE*"),
-    *("preprocessor_config.json", "processor_config.json", "README.md"),
+    *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece*.model"),
+    *("chat_template*", "*.gguf", "LICENSE*", "NOTICE*", "README.md", "configuration_*.py"),
+    *("modeling_*.py", "tokenization_*.py", "preprocessor_config.json", "processor_config.json"),
+    *("video_preprocessor_config.json", "audio_preprocessor_config.json"),
 )
 """What model folders are made of."""
+TEMPLATES = "additional_chat_templates"
+"""A folder of a tokenizer's other templates."""
 
 
 class HubError(RuntimeError):
@@ -40,6 +45,11 @@ class Parcel:
     left: list[str]
     """Names of what lies in the folder and stays here."""
 
+    @staticmethod
+    def name(file: Path) -> str:
+        """A file's place in the model's folder."""
+        return f"{TEMPLATES}/{file.name}" if file.parent.name == TEMPLATES else file.name
+
 
 def parcel_of(folder: Path) -> Parcel:
     """The files of a model folder. Raises `ValueError` where it is none."""
@@ -49,12 +59,22 @@ def parcel_of(folder: Path) -> Parcel:
         )
     every = sorted(folder.iterdir())
     files = [f for f in every if f.is_file() and any(fnmatch(f.name, p) for p in FILES)]
+    files += sorted((folder / TEMPLATES).glob("*.jinja"))
     if not any(f.name in ("config.json", "adapter_config.json") for f in files):
         raise ValueError(
             f"{folder} is no model folder: it has neither config.json nor adapter_config.json; give the "
             "one that a run left (RUN/model)"
         )
-    return Parcel(files, [f.name for f in every if f not in files])
+    adapter = (folder / "adapter_config.json").is_file()
+    if not any(f.suffix == ".gguf" for f in files):
+        check_files(str(folder), "adapter_model" if adapter else "model")
+    if not any(f.suffix in (".safetensors", ".gguf") for f in files):
+        raise ValueError(
+            f"{folder} has weights of older times (*.bin), which are not sent: write them anew "
+            f"(onestage export {folder} --out FOLDER) and push that"
+        )
+    sent = {f.relative_to(folder).parts[0] for f in files}
+    return Parcel(files, [f.name for f in every if f.name not in sent])
 
 
 def base_in(folder: Path) -> str | None:
@@ -138,7 +158,8 @@ def push(parcel: Parcel, repository: str, base: str | None, *, private: bool, me
 
     api = HfApi()
     operations = [
-        CommitOperationAdd(file.name, _content(file, base) or str(file)) for file in parcel.files
+        CommitOperationAdd(parcel.name(file), _content(file, base) or str(file))
+        for file in parcel.files
     ]
     try:
         address = api.create_repo(repository, private=private, exist_ok=True)

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from onestage.models.endings import settle, told_settings
-from onestage.models.loading import LoadError, count_of
+from onestage.models.endings import as_read, settle, told_settings
+from onestage.models.loading import LoadError, check_files, count_of
 from onestage.models.merge.into_base import Alone, base_of, looked_at, open_whole, weight_bytes
 from onestage.models.merge.run import Distance, check_saved, distance, logits_of
+from onestage.models.model import Model
 from onestage.models.release import Export
 from onestage.models.release.gguf import TYPES, convert, find_converter, try_out
+from onestage.models.source import text_part_note
 from onestage.runfolder.disk import require_room, whole_folder
 
 
@@ -41,6 +43,7 @@ def run(asked: Export, say: Callable[[str], None] = lambda line: None) -> Export
     converter = find_converter(asked.converter) if asked.gguf else None
     root = base_of(asked.model, asked.base)
     sources = [asked.model, *([root] if root else [])]
+    check_files(root or asked.model)
     each = None if asked.precision == "auto" else getattr(torch, asked.precision).itemsize
     copies = 2 if asked.gguf else 1
     room = copies * weight_bytes(root or asked.model, each)
@@ -52,13 +55,16 @@ def run(asked: Export, say: Callable[[str], None] = lambda line: None) -> Export
     alone = open_whole(asked.model, asked.base, merged_in="float32" if fine else "auto")
     if alone.base is not None:
         say(f"{asked.model}: an adapter, merged into {alone.base}")
+    for note in text_part_note(Model(name=root or asked.model)):
+        say(note)
     flushed = cast(alone, asked.precision)
     held = sum(p.numel() * p.element_size() for p in alone.model.parameters())
     require_room(asked.out, copies * held, f"the export of {asked.model}")
     settle(alone.model, alone.tokenizer, asked.sampling)
     ours_TV = logits_of(alone.model, alone.prompts)
     with whole_folder(asked.out) as draft:
-        alone.model.save_pretrained(draft, max_shard_size=asked.shard_size)
+        with as_read(alone.model, draft):
+            alone.model.save_pretrained(draft, max_shard_size=asked.shard_size)
         alone.tokenizer.save_pretrained(draft)
         reload = check_saved(draft, alone.prompts, ours_TV, alone.model.dtype)
         if converter is not None:

@@ -24,6 +24,10 @@ from onestage.rollout.engines._reading import worth_several
 from onestage.rollout.engines._refilling import trouble
 from onestage.rollout.engines._under_way import UnderWay
 
+PADDING_IS_READ = frozenset({"recurrent_gemma"})
+"""Models whose recurrence goes over padding as over text, whatever the mask says: prompts of different
+lengths are no batch. (Of 20 greedy completions 10 were others than alone.)"""
+
 
 @dataclass
 class Transformers(Engine):
@@ -59,6 +63,19 @@ class Transformers(Engine):
         ]
 
     def _sampled(
+        self, requests: Sequence[Request], how: Decoding
+    ) -> dict[tuple[int, int], Completion]:
+        lengths = [len(one.ids) for one in requests]
+        if self._base.config.model_type not in PADDING_IS_READ or len(set(lengths)) < 2:
+            return self._together(requests, how)
+        drawn: dict[tuple[int, int], Completion] = {}
+        for length in sorted(set(lengths)):
+            places = [place for place, own in enumerate(lengths) if own == length]
+            found = self._together([requests[place] for place in places], how)
+            drawn |= {(places[place], number): one for (place, number), one in found.items()}
+        return drawn
+
+    def _together(
         self, requests: Sequence[Request], how: Decoding
     ) -> dict[tuple[int, int], Completion]:
         longest = sorted((len(one.ids) for one in requests), reverse=True)
