@@ -92,7 +92,7 @@ def advice(stream: Stream) -> list[str]:
     unused = reading.unused()
     return [
         *_unheard(stream, renamed, unused),
-        *(_unsaid(reading.kinds, list(reading.columns), unused)),
+        *_unsaid(reading.kinds, list(reading.columns), unused),
         *_block(stream, renamed, list(unused)),
     ]
 
@@ -111,11 +111,16 @@ def _unsaid(
 ) -> Iterator[str]:
     """What is said of columns that would be left out and may judge the response, or be a part of what is
     asked; and of problems whose solutions might be meant to be imitated."""
+    if "check" in kinds:
+        if "solution" in columns:
+            yield (
+                "they are problems, which the model answers itself; to imitate their solutions, set "
+                "columns: {completion: solution} beside the prompt's"
+            )
+        return
     imitated = any(FEEDBACK[kind].scale == "none" and not FEEDBACK[kind].paired for kind in kinds)
     for column in (c for c, ours in unused.items() if ours not in FEEDBACK_COLUMNS):
         words = words_of(column) | {column.lower()}
-        if "check" in kinds:
-            continue
         if words & JUDGING and imitated:
             yield (
                 f"column {column!r} may judge the response and is left out, so that every response is "
@@ -126,11 +131,6 @@ def _unsaid(
                 f"column {column!r} may be a part of what is asked and is left out: write it into the "
                 "column of the prompt"
             )
-    if "check" in kinds and "solution" in columns:
-        yield (
-            "they are problems, which the model answers itself; to imitate their solutions, set "
-            "columns: {completion: solution} beside the prompt's"
-        )
 
 
 def _reason(stream: Stream, options: Mapping[str, Any], ours: str, theirs: str) -> str:

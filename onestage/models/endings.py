@@ -16,25 +16,16 @@ from typing import Any
 from onestage.data.template import dialect
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
-NO_WAY = (
-    "eos_token_id",
-    "bos_token_id",
-    "pad_token_id",
-    "transformers_version",
-    "_from_model_config",
+NO_WAY = frozenset(
+    ("eos_token_id", "bos_token_id", "pad_token_id", "transformers_version", "_from_model_config")
 )
 """Of generation settings, what does not say how a text is drawn."""
 TELLING = (
     *("repetition_penalty", "no_repeat_ngram_size", "encoder_repetition_penalty", "bad_words_ids"),
     *("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
-    *(
-        "typical_p",
-        "epsilon_cutoff",
-        "eta_cutoff",
-        "sequence_bias",
-        "exponential_decay_length_penalty",
-    ),
-    *("min_length", "min_new_tokens", "num_beams", "guidance_scale", "watermarking_config"),
+    *("typical_p", "epsilon_cutoff", "eta_cutoff", "sequence_bias", "min_length"),
+    *("min_new_tokens", "num_beams", "guidance_scale", "watermarking_config"),
+    "exponential_decay_length_penalty",
 )
 """Generation settings that change which text is drawn, and that no engine of ours reads."""
 NEUTRAL: tuple[Any, ...] = (None, 0, 1, [])
@@ -92,14 +83,14 @@ def settle_together(model: Any, folders: Sequence[str]) -> list[str]:
         return []
     ends = [end for one in (settings, *found) for end in _ends(one)]
     ways = [{k: v for k, v in one.to_diff_dict().items() if k not in NO_WAY} for one in found]
-    if all(way == ways[0] for way in ways):
+    agreed = all(way == ways[0] for way in ways)
+    if agreed:
         settle_as(model, found[0])
     settings = settings_of(model)
     if len(dict.fromkeys(ends)) > len(_ends(settings)):
         settings.eos_token_id = list(dict.fromkeys(ends))
-    if all(way == ways[0] for way in ways):
-        return []
-    return ["the models are sampled differently (generation_config.json); the base's way is kept"]
+    said = "the models are sampled differently (generation_config.json); the base's way is kept"
+    return [] if agreed else [said]
 
 
 def _ends(settings: Any) -> list[int]:

@@ -111,9 +111,8 @@ def check_files(name: str, stem: str = "model") -> None:
     index = folder / f"{stem}.safetensors.index.json"
     with reading(f"{name}: the weights", "copy the folder again, whole"):
         alone = folder / f"{stem}.safetensors"
-        if (
-            index.is_file() and not alone.is_file()
-        ):  # which transformers would take before the parts
+        # A whole file goes before an index of parts, as in transformers.
+        if index.is_file() and not alone.is_file():
             parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
             files = [folder / part for part in parts]
         else:
