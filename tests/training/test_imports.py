@@ -680,6 +680,13 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert any("12 answers of a step, 8 to a problem, which makes 8 here" in n for n in odd.notes)
 
 
+@pytest.mark.parametrize("key", ["eval_steps", "save_steps", "logging_steps"])
+def test_a_part_of_the_run_is_no_number_of_steps(key: str) -> None:
+    found = find("axolotl")().carry({"base_model": "m", key: 0.05})
+    assert key not in found.recipe["train"]
+    assert f"{key} 0.05 of the run: give train.{key} in steps" in found.notes
+
+
 def test_a_switch_that_is_off_is_told_where_on_is_usual() -> None:
     given = {"shuffle_dataset": False, "disable_dropout": False, "save_only_model": False}
     assert set(find("trl")().carry(given).left) == {"shuffle_dataset", "disable_dropout"}

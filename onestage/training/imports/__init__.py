@@ -119,6 +119,7 @@ class Tool(ABC):
         if packed or carried.packed:
             _of_rows(carried)
         _room(carried, prompt)
+        _in_steps(carried)
         _held_out(carried)
         _named(carried)
         order = ("model", "data", "objective", "rollout", "train")
@@ -191,6 +192,14 @@ def _named(carried: Carried) -> None:
             f"no objective could be carried: name one where the recipe has {UNNAMED!r} (onestage list "
             "objectives)"
         )
+
+
+def _in_steps(carried: Carried) -> None:
+    """How often something is done is given in steps here, and elsewhere also as a part of the run."""
+    train = carried.recipe.get("train", {})
+    for key in ("eval_steps", "save_steps", "logging_steps"):
+        if isinstance(train.get(key), float) and not train[key].is_integer():
+            carried.notes.append(f"{key} {train.pop(key)} of the run: give train.{key} in steps")
 
 
 def _held_out(carried: Carried) -> None:

@@ -185,6 +185,7 @@ class Axolotl(Tool):
         found: dict[str, Any] = {"train.max_length": 512, "train.lr_scheduler_type": "cosine"}
         if "warmup_steps" not in train:
             found["train.warmup_ratio"] = 0.03
+            carried.unsaid.append("warm-up: 0.03 of the steps, and at most 100 of them there")
         return {**found, **whole_batch(carried, devices)}
 
     def _tokens(self, carried: Carried) -> None:
