@@ -67,12 +67,12 @@ def _spoken(turns: Sequence[Message], first: int, apply: Apply, dialect: Dialect
         text, span, elsewhere = _turn(turns, number, whole, apply, dialect)
         said = text[slice(*span)]
         # The generation prompt may hold the beginning of what was said, such as <think>.
-        lost = unspoken(turns[number], said) and unspoken(
-            turns[number], _asked_with(turns[:number], apply, dialect) + said
-        )
+        if lost := unspoken(turns[number], said):
+            asked = _asked_with(turns[:number], apply, dialect)
+            lost = unspoken(turns[number], asked + said)
         if lost:
             raise Dropped(
-                f"the chat template drops or rewrites {lost}: it renders "
+                f"the chat template drops or rewrites {lost}: behind {asked[-30:]!r} it renders "
                 f"{said[:60]!r}; take it out of the row, or set model.chat_template to "
                 "a template that renders it"
             )

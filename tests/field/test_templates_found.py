@@ -169,3 +169,16 @@ def test_an_end_that_closes_thoughts_too_is_told(closes: str, told: bool) -> Non
     assert [note.split("ends a reply on ")[1].split(",")[0] for note in notes] == (
         ["<|im_end|>"] if told else []
     )
+
+
+def test_a_thought_behind_an_empty_one_is_refused_with_both() -> None:
+    """Qwen3 with enable_thinking: false, and a response that thinks all the same."""
+    tokenizer = chatml(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        "<think>\n\n</think>\n\n{% endif %}{{ m.content.replace('<think>\n', '') }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "<think>\n\n</think>\n\n{% endif %}"
+    )
+    refused = encode(tokenizer, [user("Hi"), said("<think>\nHm.\n</think>\n\nYes")])
+    assert isinstance(refused, Refusal)
+    assert "behind '>assistant\\n<think>\\n\\n</think>\\n\\n' it renders 'Hm." in refused.reason

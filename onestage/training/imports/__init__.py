@@ -103,10 +103,8 @@ class Tool(ABC):
         """The recipe of a configuration. command: see `Carried`."""
         plain = {key: _plain(value) for key, value in given.items()}
         carried = Carried(plain, {"model": {}}, command=command)
-        packed, prompt = (
-            any(plain.get(key) is True for key in PACKED),
-            plain.get("max_prompt_length"),
-        )
+        packed = any(plain.get(key) is True for key in PACKED)
+        prompt = plain.get("max_prompt_length")
         self.rest(carried, devices)
         for key, path in self.keys.items():
             value = carried.take(key)
