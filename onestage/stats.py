@@ -168,9 +168,9 @@ def estimate(found: Mapping[str, float | Weighted]) -> Estimate:
     if not whole > 0:
         return Estimate(math.nan, {}, n)
     mean = math.fsum(one.value * one.weight for one in pairs.values()) / whole
-    scale = math.sqrt(n / (n - 1)) / whole if n > 1 else 0.0
+    scale = math.sqrt(n / max(1, n - 1)) / whole
     parts = {i: one.weight * (one.value - mean) * scale for i, one in pairs.items()}
-    return Estimate(mean, parts, n)
+    return Estimate(mean, parts if n > 1 else {}, n)  # of one item no error is known
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:

@@ -126,14 +126,14 @@ def _changes(found: Evaluation, one: Evaluated) -> list[Change]:
     """Of the headline of each suite."""
     from onestage.report.verdict import Change
 
-    base, changes = found.base_of(one), []
+    changes = []
     for label, measured in one.found.items():
         name = measured.suite.headline
-        apart = found.difference(one, label).get(name)
-        if base is None or apart is None:
+        mine, theirs = found.on_the_same(one, label)
+        if name not in mine or name not in theirs:
             continue
-        after = measured.metrics[name].value
-        before, lower = after - apart.value, measured.suite.lower_is_better(name)
+        apart, lower = mine[name] - theirs[name], measured.suite.lower_is_better(name)
+        before, after = theirs[name].value, mine[name].value
         low, high = apart.value - apart.half, apart.value + apart.half
         share = not lower and 0 <= before <= 1 and 0 <= after <= 1
         better = "lower" if lower else "higher"

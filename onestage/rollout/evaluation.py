@@ -20,6 +20,7 @@ from typing import Any
 
 from onestage.config import plain
 from onestage.models import Policy
+from onestage.models.endings import unread
 from onestage.models.model import Precision
 from onestage.models.rates import slow_precision
 from onestage.rollout import engines, suites
@@ -61,11 +62,18 @@ class Evaluation:
 
     def difference(self, one: Evaluated, label: str) -> dict[str, Estimate]:
         """What a model has over its base in a suite, by metric, on items that both were scored on."""
+        mine, theirs = self.on_the_same(one, label)
+        return {name: mine[name] - theirs[name] for name in mine if name in theirs}
+
+    def on_the_same(
+        self, one: Evaluated, label: str
+    ) -> tuple[Mapping[str, Estimate], Mapping[str, Estimate]]:
+        """A suite's numbers of a model and of its base, on items that both were scored on; nothing where
+        one of them was not asked."""
         base = self.base_of(one)
         if base is None or label not in base.found or label not in one.found:
-            return {}
-        mine, theirs = _on_the_same(one.found[label], base.found[label])
-        return {name: mine[name] - theirs[name] for name in mine if name in theirs}
+            return {}, {}
+        return _on_the_same(one.found[label], base.found[label])
 
     def costs(self) -> dict[str, dict[str, float]]:
         """What judges have used in this process, by suite."""
@@ -202,10 +210,18 @@ class _Loading:
 
     def say_remarks(self) -> None:
         """What the engine has found out by now, each once."""
-        for remark in () if self.subject is None else self.subject.engine.remarks:
+        for remark in () if self.subject is None else self._remarks(self.subject):
             if remark not in self.said:
                 self.said.add(remark)
                 self.say(remark)
+
+    def _remarks(self, subject: Subject) -> list[str]:
+        passed_over = ", ".join(unread(subject.policy.model))
+        told = (
+            f"{self.one.name}: answers are drawn without what its generation_config.json says of "
+            f"{passed_over}; transformers' generate would have it"
+        )
+        return [*subject.engine.remarks, *([told] if passed_over else [])]
 
     def __call__(self, with_base: bool) -> Subject:
         if self.subject is None:

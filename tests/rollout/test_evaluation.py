@@ -376,7 +376,9 @@ def test_the_win_rate_is_controlled_for_length_by_the_packages_own_regression(
     with _regression(Path("df_gamed.csv")) as controlled:
         known = controlled(pd.DataFrame(told), save_weights_dir=None)
     assert found["lc_win_rate"].value == pytest.approx(known["length_controlled_winrate"] / 100)
-    assert found["lc_win_rate"].stderr == pytest.approx(known["lc_standard_error"] / 100)
+    # The package takes fitted preferences for observations, and leaves out the error of the fit.
+    assert found["lc_win_rate"].stderr > known["lc_standard_error"] / 100
+    assert len(found["lc_win_rate"].parts) == 20
     assert found["win_rate"].value == pytest.approx(known["win_rate"] / 100)
     assert found["lc_win_rate"].value != pytest.approx(found["win_rate"].value, abs=1e-3)
     assert found["length"].value == pytest.approx(np.mean([6 * size for size in sizes.values()]))

@@ -176,7 +176,8 @@ class Measured:
         if self.unfinished:
             found.append(
                 f"{self.unfinished:,} of {len(self.items):,} answers ended at the "
-                "limit of tokens and are scored as they are (max_completion_length of the suite)"
+                "limit of tokens and are scored as they are (max_completion_length of the suite, or "
+                "the task's own max_gen_toks)"
             )
         if (lost := self.metrics.get("unchecked")) is not None:
             found.append(f"{lost.value:.1%} of answers could not be checked and count as wrong")

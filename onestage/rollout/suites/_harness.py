@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from onestage.rollout.rewards import Failure
+from onestage.rollout.rewards import Failure, _ifeval_benchmark
 from onestage.rollout.suites import Content, Item, Scores, Subject, Suite, Whole, _task_data
 from onestage.rollout.suites._chat_later import as_messages
-from onestage.stats import Estimate, Weighted, mean_of
+from onestage.stats import Estimate, Weighted, estimate, mean_of
 
 SHOTS_SEED, SEED = 1234, 0
 """Of the examples in front and of what else a task draws: as the library's own command line has them."""
-MEANS = {"mean", "nanmean"}
+MEANS = {"mean"}
 COUNTED = {"weighted_perplexity", "bits_per_byte"}
 """Aggregations of values that are a log-likelihood and a count."""
 PREFERRED = ("acc_norm", "acc", "exact_match")
@@ -66,6 +66,9 @@ class Harness(Suite):
 
     def check(self) -> None:
         _task_data.require()
+        for part in self.parts():
+            if "ifeval" in part.task.lower():
+                _ifeval_benchmark.load()  # whose sentence model would be fetched for the first score
         if self.backend != "onestage":
             from onestage.rollout.suites._forest_lm import check_backend
 
@@ -108,7 +111,7 @@ class Harness(Suite):
         each = super().summarise(scores)
         each = {name: self._finished(name, one) for name, one in each.items()}
         each |= self._by_the_library(scores)
-        numbers = {part.name: self._part(part, each) for part in self.parts()}
+        numbers = {part.name: self._part(part, each, scores) for part in self.parts()}
         whole = mean_of([*numbers.values()]) if numbers else Estimate(math.nan)
         return {"average": whole, **numbers, **each}
 
@@ -130,9 +133,16 @@ class Harness(Suite):
         _task_data.require()
         parts = self.parts()
         _task_data.require_data(_name(self), [part.task for part in parts], self.data)
-        found = {}
+        found: dict[str, tuple[Part, Any]] = {}
         for part in parts:
+            # Some tasks shuffle choices while they are loaded: the same wherever they are.
+            random.seed(SEED)
             for name, task in _task_data.load(part.task, self.data, part.shots):
+                if name in found and found[name][0] != part:
+                    raise ValueError(
+                        f"the suite {_name(self)}: the task {name} is in {found[name][0].task} and in "
+                        f"{part.task}, and counts in one of them alone: leave one out"
+                    )
                 found[name] = (part, task)
         return found
 
@@ -165,11 +175,52 @@ class Harness(Suite):
             for name, some in found.items()
         }
 
-    def _part(self, part: Part, each: Mapping[str, Estimate]) -> Estimate:
+    def _part(
+        self, part: Part, each: Mapping[str, Estimate], scores: Mapping[str, Scores]
+    ) -> Estimate:
+        """The number of a part: its metrics' mean; of a group what it goes by itself, else a metric that
+        all of its tasks have, else each task by its own."""
         own = {n.partition("/")[2]: one for n, one in each.items() if n.startswith(f"{part.name}/")}
-        wanted = part.metrics or _standing(own)
-        chosen = [v for w in wanted for k, v in own.items() if w in (k, k.partition(",")[0])]
-        return mean_of(chosen) if chosen else Estimate(math.nan)
+        if part.metrics:
+            chosen = [v for w in part.metrics for k, v in own.items() if w in (k, _plain(k))]
+            return mean_of(chosen) if chosen else Estimate(math.nan)
+        by_task: dict[str, dict[str, Scores]] = {}
+        for i, one in scores.items():
+            if self._tasks[i.rpartition("/")[0]][0] == part:
+                by_task.setdefault(i.rpartition("/")[0], {})[i] = one
+        metrics = {
+            task: [name.partition("/")[2] for name in next(iter(some.values()))]
+            for task, some in by_task.items()
+        }
+        told = _task_data.told_of(part.task)
+        said = next((str(one["metric"]) for one in told if one.get("metric")), "")
+        alike = all(one.get("weight_by_size", True) for one in told)
+        common = [m for m in own if all(m in has for has in metrics.values())]
+        names = {task: _chosen(said, common or has) for task, has in metrics.items()}
+        if len(set(names.values())) == 1 and alike:
+            (name,) = set(names.values())
+            return mean_of([one for metric, one in own.items() if _plain(metric) == name])
+        found: list[dict[str, float | Weighted]] = []
+        for task, some in by_task.items():
+            metric = next(one for one in metrics[task] if _plain(one) == names[task])
+            values = {i: one[f"{part.name}/{metric}"] for i, one in some.items()}
+            found.append({i: v for i, v in values.items() if not isinstance(v, Whole)})
+        if not all(found):
+            return Estimate(math.nan)  # no mean over items; the metrics stand beside it
+        if alike:
+            return estimate({i: v for some in found for i, v in some.items()})
+        return mean_of([estimate(some) for some in found])
+
+
+def _chosen(said: str, has: Sequence[str]) -> str:
+    """The metric (without its filter) that stands for tasks which have these."""
+    plain = [_plain(one) for one in has]
+    return said if said in plain else next(iter(_standing(plain)), "")
+
+
+def _plain(name: str) -> str:
+    """A metric's name without its filter."""
+    return name.partition(",")[0]
 
 
 def _name(suite: Suite) -> str:
@@ -255,7 +306,7 @@ def _as_json(value: Any) -> Any:
 def _number(task: Any, name: str, value: Any) -> float | Weighted | None:
     """A value of the library's as what an item says of a mean; None where the metric is no such mean."""
     kind = _aggregation(task, name)
-    if kind in MEANS and isinstance(value, int | float):
+    if kind in MEANS and (isinstance(value, int | float) or getattr(value, "ndim", 1) == 0):
         return float(value)
     if kind == "perplexity":
         return -float(value)
@@ -263,6 +314,8 @@ def _number(task: Any, name: str, value: Any) -> float | Weighted | None:
         return Weighted(sum(map(bool, value)) / len(value), len(value))
     if kind in COUNTED:
         likelihood, count = value
+        if not count:
+            return Weighted(0.0, 0.0)  # a text without a word
         unit = math.log(2) if kind == "bits_per_byte" else 1.0
         return Weighted(-likelihood / count / unit, count)
-    return float(value) if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0 else None
+    return None

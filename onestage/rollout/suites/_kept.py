@@ -25,7 +25,10 @@ class Kept:
         if file is not None and file.is_file():
             lines, self.damaged = json_lines(file)
             for line in lines:
-                self._known[line["id"]] = line["answer"]
+                if isinstance(line.get("id"), str) and isinstance(line.get("answer"), Mapping):
+                    self._known[line["id"]] = line["answer"]
+                else:
+                    self.damaged += 1
 
     def __contains__(self, id: str) -> bool:
         return id in self._known

@@ -98,6 +98,8 @@ class Subject:
         for ids, key, (one,) in zip(whole, keys, self.engine(requests, how), strict=True):
             text = self.tokenizer.decode(one.ids, skip_special_tokens=True)
             short, stopped = _before(text, until)
+            if not stopped:  # at a special token, which is no part of the text
+                _, stopped = _before(self.tokenizer.decode(one.ids), until)
             told: dict[str, Any] = {"completion": short, "tokens": len(one.ids)}
             told["ended"] = bool(one.ended or stopped)
             if not told["ended"] and len(one.ids) == longest < allowed:

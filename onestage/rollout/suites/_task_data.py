@@ -74,6 +74,19 @@ def load(name: str, data: Path | None, shots: int | None) -> list[tuple[str, Any
     return list(found.items())
 
 
+def told_of(name: str) -> list[Mapping[str, Any]]:
+    """What the library's group of a name says of its numbers (`aggregate_metric_list`); [] of a task, a
+    tag, or a group that says nothing."""
+    group = _group_file(name)
+    if group is not None:
+        content = _content(group)
+    else:
+        entry = _library_of(name).task_index.get(name)
+        content = (entry.cfg or {}) if entry is not None and entry.kind.name == "GROUP" else {}
+    told = content.get("aggregate_metric_list") or []
+    return [told] if isinstance(told, Mapping) else [*told]
+
+
 def require_data(what: str, names: Sequence[str], data: Path | None) -> None:
     """Raise `ValueError` with every data set of some tasks that is not here and cannot be fetched."""
     lost: dict[str, None] = {}
@@ -201,7 +214,9 @@ def _leaves(name: str) -> Iterator[dict[str, Any]]:
             spec = {"task": one} if isinstance(one, str) else dict(one)
             inner = str(spec.get("group", spec.get("task")))
             if inner in index and index[inner].kind.name in ("GROUP", "TAG"):
-                yield from _leaves(inner)
+                # What a group says of one within it holds for all of its tasks.
+                more = {key: told for key, told in spec.items() if key not in ("task", "group")}
+                yield from ({**leaf, **more} for leaf in _leaves(inner))
             else:
                 yield spec
     else:

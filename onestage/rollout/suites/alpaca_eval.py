@@ -10,6 +10,7 @@ The judge's prompt is ours: with another judge than GPT-4 Turbo the numbers are 
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from onestage.stats import Estimate, estimate
 
 MISSING = "the suite alpaca_eval needs the package alpaca_eval: pip install 'onestage[eval]'"
 GAMED = "df_gamed.csv"
+GROUPS, FEWEST = 20, 10
+"""Of items, without which the regression is made again; of fewer items than the second nothing is known
+of its error."""
 PROMPT = """\
 Two AI systems answered the same instruction. Say which answer a person would prefer.
 
@@ -100,7 +104,7 @@ class AlpacaEval(Suite):
 
     def summarise(self, scores: Mapping[str, Scores]) -> dict[str, Estimate]:
         return {
-            "lc_win_rate": estimate(self._at_one_length(scores)),
+            "lc_win_rate": self._controlled(scores),
             "win_rate": estimate(_of(scores, "win")),
             "length": estimate(_of(scores, "length")),
         }
@@ -132,6 +136,26 @@ class AlpacaEval(Suite):
                 "to be controlled: put it into the folder of --data, or set its option gamed"
             )
         return given
+
+    def _controlled(self, scores: Mapping[str, Scores]) -> Estimate:
+        """The mean preference at equal lengths, with the error of the fit that it comes from.
+
+        The package takes the fitted preferences of items for observations: of a difference between two
+        models its error is a twentieth of what it varies by. So the fit is made again without each
+        of `GROUPS` groups of items, the same for every model (delete-a-group jackknife, Kott 2001).
+        """
+        value = estimate(self._at_one_length(scores)).value
+        ids = sorted(scores)
+        groups = min(GROUPS, len(ids))
+        if groups < FEWEST:
+            return Estimate(value, {}, len(ids))
+        without = []
+        for number in range(groups):
+            left = {i: scores[i] for place, i in enumerate(ids) if place % groups != number}
+            without.append(estimate(self._at_one_length(left)).value)
+        mean, scale = math.fsum(without) / groups, math.sqrt((groups - 1) / groups)
+        parts = {f"group {number}": scale * (one - mean) for number, one in enumerate(without)}
+        return Estimate(value, parts, groups)
 
     def _at_one_length(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """The package's own regression: what each item's preference would be at equal lengths."""

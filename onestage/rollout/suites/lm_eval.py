@@ -1,7 +1,8 @@
 """Any task, group or tag of `lm-eval` (Gao et al.) by its name, or a YAML file of one's own.
 
-The number of a task is its `acc_norm`, else `acc`, else `exact_match`, else its first metric; all of its
-metrics stand beside it.
+The number of a task is its `acc_norm`, else `acc`, else `exact_match`, else its first metric; that of a
+group the metric that it goes by itself, else the first of these that all of its tasks have, else each
+task's own. All metrics stand beside it.
 """
 
 from __future__ import annotations
@@ -27,4 +28,12 @@ class LmEval(Harness):
 
     def parts(self) -> Sequence[Part]:
         named = [self.tasks] if isinstance(self.tasks, str) else self.tasks
-        return [Part(Path(one).stem, one, self.shots) for one in named]
+        found: dict[str, str] = {}
+        for one in named:
+            name = Path(one).stem if one.endswith((".yaml", ".yml")) else one.rpartition("/")[2]
+            if found.setdefault(name, one) != one:
+                raise ValueError(
+                    f"the suite lm_eval: {found[name]} and {one} would both be called {name}: leave "
+                    "one out, or call its file otherwise"
+                )
+        return [Part(name, one, self.shots) for name, one in found.items()]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from tokenizers.pre_tokenizers import ByteLevel
 
 from onestage.data._row_error import RowError
 from onestage.data.packing import pack
@@ -27,6 +28,9 @@ from onestage.rollout.rewards import Failure
 from onestage.rollout.suites import Content, Item, Scores, Subject, Suite, _files
 from onestage.rollout.suites._subject import TOKENS_PER_ROW
 from onestage.stats import Estimate, Weighted
+
+ALPHABET = frozenset(ByteLevel.alphabet())
+"""The characters that stand for bytes in tokens."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Text(Suite):
         owner = np.asarray([number for number, _ in parts])
         found = {name: np.zeros(len(items)) for name in ("logp", "tokens", "bytes", "kl")}
         for number, ids in parts:
-            found["bytes"][number] += _bytes(subject, ids) - _bytes(subject, ids[:1])
+            found["bytes"][number] += _bytes(subject.tokenizer, ids)
         with subject.policy.evaluating():
             for row in pack(records, max(self.max_length, TOKENS_PER_ROW)):
                 whose = owner[row.tree.response_K]
@@ -134,12 +138,27 @@ def _ids(item: Item, tokenizer: Any) -> list[int]:
     return whole_ids(tokenizer, item.prompt, item.facts.get("asked", {}).get("template", {}))
 
 
-def _bytes(subject: Subject, ids: Any) -> int:
-    """Of the text that token ids stand for; special tokens stand for none."""
-    text = subject.tokenizer.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+def _bytes(tokenizer: Any, ids: Any) -> int:
+    """Of the text that token ids behind the first stand for; special tokens stand for none.
+
+    A token may be a part of a character, which decoding writes as U+FFFD, three bytes: tokens that are
+    written in bytes are counted by them.
+    """
+    special = set(tokenizer.all_special_ids)
+    words = tokenizer.convert_ids_to_tokens([int(i) for i in ids[1:] if int(i) not in special])
+    if all(ALPHABET.issuperset(word) for word in words) and _in_bytes(tokenizer):
+        return sum(map(len, words))
+    whole, first = (
+        tokenizer.decode(part, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        for part in (ids, ids[:1])
     )
-    return len(text.encode())
+    return len(whole.encode()) - len(first.encode())
+
+
+def _in_bytes(tokenizer: Any) -> bool:
+    """Whether the characters of tokens stand for bytes (ByteLevel, as of GPT-2 and most since)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend is not None and "ByteLevel" in repr(backend.decoder)
 
 
 def _scores(item: Item, answer: Content) -> Scores | Failure:
