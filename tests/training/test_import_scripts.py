@@ -82,6 +82,7 @@ def test_the_longest_command_of_a_script_is_the_configuration(tmp_path: Path) ->
         ("python dpo.py --dataset_name a/b --loss_type robust", "dpo"),
         ("python cpo.py --dataset_name a/b --loss_type ipo", "to be named"),
         ("python online_dpo.py --dataset_name a/b", "to be named"),
+        ("python train.py --dataset_name a/b --loss_type hinge", "slic"),
         ("python sdft.py --dataset_name a/b --num_generations 4", "to be named"),
         ("python gkd.py --dataset_name a/b --beta 0.5", "to be named"),
     ],

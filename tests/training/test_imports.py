@@ -752,3 +752,11 @@ def test_other_tools_are_not_taken_for_one_of_these() -> None:
     for given in ({"model": {}, "dataset": {}, "tokenizer": {}}, {"lora_rank": 8, "pretrain": "m"}):
         with pytest.raises(RecipeError, match="say whose it is: --from NAME"):
             recognise(given)
+
+
+def test_what_trl_draws_of_itself_for_rloo() -> None:
+    """TRL's `RLOOConfig`: two answers to a problem, 8 a device, of 512 tokens."""
+    found = find("trl")().carry({"dataset_name": "a/b"}, devices=2, command="trl rloo").recipe
+    assert found["objective"] == {"name": "rloo", "beta": 0.05}
+    assert found["rollout"] == {"num_generations": 2, "max_completion_length": 512}
+    assert found["train"]["batch_size"] == 8

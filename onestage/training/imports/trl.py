@@ -53,6 +53,8 @@ LIKELIHOOD = ("nll", "chunked_nll", "dft")
 """`loss_type` of demonstrations."""
 TRAINERS = ("sft", "dpo", "kto", "grpo", "rloo", "cpo", "orpo", "bco", "reward")
 """Words in the names of commands (`trl dpo`) and scripts (`dpo.py`, `reward_modeling.py`)."""
+NAMELESS = frozenset("train training trainer run main finetune fine tune tuning script llm".split())
+"""Words in the names of scripts that say of no trainer."""
 OTHERS = ("online", "async", "self")
 """Words beside them in the names of what is another method."""
 UNKNOWN = "?"
@@ -221,7 +223,7 @@ class TRL(Tool):
         found = {**epochs(carried, 3.0), "train.learning_rate": rate, **halved(carried)}
         if name in ("grpo", "rloo"):
             # 8 answers a device: of GRPO as many as there are to a problem.
-            found["rollout.max_completion_length"] = 512 if name == "grpo" else 256
+            found["rollout.max_completion_length"] = 512
             found |= {} if name == "grpo" else {"rollout.num_generations": 2}
             return {**found, **whole_batch(carried, devices if name == "grpo" else 4 * devices)}
         if "overflow" not in carried.recipe.get("train", {}):
@@ -230,10 +232,11 @@ class TRL(Tool):
 
 
 def _trainer(command: str) -> str:
-    """What a command or script trains, by its name: one of `TRAINERS`, or UNKNOWN; "" of a file."""
-    if not command:
+    """What a command or script trains, by its name: one of `TRAINERS`, or UNKNOWN; "" of a file, and of
+    a script that is called `train.py`."""
+    words = re.findall(r"[a-z0-9]+", command.removeprefix("trl ").removesuffix(".py").lower())
+    if NAMELESS.issuperset(words):
         return ""
-    words = re.split(r"[^a-z0-9]+", command.removeprefix("trl ").removesuffix(".py").lower())
     found = {one for one in TRAINERS if one in words}
     return found.pop() if len(found) == 1 and not set(OTHERS) & set(words) else UNKNOWN
 
