@@ -756,6 +756,8 @@ def test_other_tools_are_not_taken_for_one_of_these() -> None:
 
 def test_what_trl_draws_of_itself_for_rloo() -> None:
     """TRL's `RLOOConfig`: two answers to a problem, 8 a device, of 512 tokens."""
+    given = {"dataset_name": "a/b", "per_device_train_batch_size": 6}
+    assert find("trl")().carry(given, command="trl rloo").recipe["train"]["batch_size"] == 3
     found = find("trl")().carry({"dataset_name": "a/b"}, devices=2, command="trl rloo").recipe
     assert found["objective"] == {"name": "rloo", "beta": 0.05}
     assert found["rollout"] == {"num_generations": 2, "max_completion_length": 512}

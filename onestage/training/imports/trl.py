@@ -159,6 +159,9 @@ class TRL(Tool):
             prompts(carried)
         elif trainer == "rloo":
             left_one_out(carried, carried.take("beta", 0.05))
+            if "num_generations" not in carried.recipe.setdefault("rollout", {}):
+                carried.put("rollout.num_generations", 2)  # by which the batch is divided
+                carried.unsaid.append("num_generations is not given: 2, the tool's own default")
             prompts(carried)
         else:
             carried.take("loss_type")
@@ -224,7 +227,6 @@ class TRL(Tool):
         if name in ("grpo", "rloo"):
             # 8 answers a device: of GRPO as many as there are to a problem.
             found["rollout.max_completion_length"] = 512
-            found |= {} if name == "grpo" else {"rollout.num_generations": 2}
             return {**found, **whole_batch(carried, devices if name == "grpo" else 4 * devices)}
         if "overflow" not in carried.recipe.get("train", {}):
             carried.unsaid.append(CUT)
