@@ -46,7 +46,7 @@ def digest_of_settings(model: Any) -> str:
     """A digest of what decides a model's answers beside its weights: positions, windows, scales of its
     configuration, and how strong its adapters are. Where it lies, how it is computed and how it ends
     decide nothing of a given text."""
-    said = settings_of(model.config)
+    said = computed_by(model.config)
     adapters = {
         label: {name: getattr(one, name, None) for name in STRENGTH}
         for label, one in (getattr(model, "peft_config", None) or {}).items()
@@ -54,7 +54,7 @@ def digest_of_settings(model: Any) -> str:
     return digest_of([said, adapters])
 
 
-def settings_of(config: Any) -> dict[str, Any]:
+def computed_by(config: Any) -> dict[str, Any]:
     """What of a configuration decides answers."""
     said = config.to_diff_dict()
     return {k: v for k, v in said.items() if k not in ASIDE and not k.endswith("token_id")}

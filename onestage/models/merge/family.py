@@ -19,7 +19,7 @@ from torch import Tensor
 from onestage.models.adapters import config_in, put_on
 from onestage.models.endings import settle_together
 from onestage.models.features import Door, require
-from onestage.models.fingerprint import settings_of
+from onestage.models.fingerprint import computed_by
 from onestage.models.model import Model
 from onestage.models.source import (
     adapter_base,
@@ -260,13 +260,11 @@ def _check_settings(names: Sequence[str]) -> None:
 def _computed_otherwise(one: Any, other: Any) -> tuple[str, str] | None:
     """The first setting in which two configurations differ, of each; None where they compute alike.
     (How weights begin, what is dropped in training and how far positions may go change no answer.)"""
-    ours, theirs = settings_of(one), settings_of(other)
+    ours, theirs = computed_by(one), computed_by(other)
     for name in sorted({*ours, *theirs}):
         if name not in BESIDE and "dropout" not in name:
-            mine, its = (
-                ours.get(name, getattr(one, name, None)),
-                theirs.get(name, getattr(other, name, None)),
-            )
+            mine = ours.get(name, getattr(one, name, None))
+            its = theirs.get(name, getattr(other, name, None))
             if mine != its:
                 return f"{name} is {mine}", f"{its}"
     return None

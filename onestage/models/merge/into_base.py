@@ -132,7 +132,7 @@ def looked_at(name: str, base: str | None, root: str | None) -> tuple[Any, Any]:
 
 
 def tokenizer_beside(name: str, base: str | None) -> Any:
-    """An adapter's own tokenizer, or that of its base, where that has moved: `base`."""
+    """A model's own tokenizer, or that of an adapter's base, where that has moved: `base`."""
     own = base is None or any(Path(name).glob("tokenizer*"))
     return tokenizer_of(Model(name=name if own else base))
 
@@ -159,7 +159,7 @@ def run(asked: Merge, say: Callable[[str], None] = lambda line: None) -> Merged:
     check_files(base or name)
     require_room(asked.out, weight_bytes(base or name), f"the merged model of {name}")
     if asked.data is not None:
-        _, tokenizer = looked_at(name, asked.base, base)
+        tokenizer = tokenizer_beside(name, asked.base)
         records, refused = read_records(asked.data, tokenizer, asked.max_length)
     alone = open_whole(name, asked.base, records=records, device=asked.device)
     say(f"{name}: an adapter of {alone.base}")

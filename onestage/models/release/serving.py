@@ -147,7 +147,7 @@ def _dtype(model: Model) -> str:
 
 
 def _notes(model: str, base: str | None, root: str | None, weights: Model) -> list[str]:
-    tokenizer = tokenizer_of(Model(name=model)) if root is None else tokenizer_beside(model, base)
+    tokenizer = tokenizer_beside(model, base)
     notes = []
     if tokenizer.chat_template is None:
         notes.append("no chat template: ask for completions (/v1/completions), not for chats")

@@ -124,8 +124,8 @@ class Harness(Suite):
         wanted = next((part.metrics for part in self.parts() if part.name == metric), None)
         if wanted is not None:  # the number of a part, which is the mean of these
             names = wanted or _standing(told)
-            return bool(names) and all(told.get(one.partition(",")[0]) is False for one in names)
-        return told.get(plain.partition(",")[0]) is False
+            return bool(names) and all(told.get(_plain(one)) is False for one in names)
+        return told.get(_plain(plain)) is False
 
     @cached_property
     def _tasks(self) -> dict[str, tuple[Part, Any]]:
@@ -168,7 +168,7 @@ class Harness(Suite):
                     asked.setdefault((i.rpartition("/")[0], name), []).append(value.value)
         found: dict[str, list[tuple[float, int]]] = {}
         for (own, name), values in asked.items():
-            whole = self._tasks[own][1].aggregation()[name.partition("/")[2].partition(",")[0]]
+            whole = self._tasks[own][1].aggregation()[_plain(name.partition("/")[2])]
             found.setdefault(name, []).append((float(whole(values)), len(values)))
         return {
             name: Estimate(sum(v * n for v, n in some) / sum(n for _, n in some), {}, 0)
@@ -228,7 +228,7 @@ def _name(suite: Suite) -> str:
 
 
 def _standing(own: Iterable[str]) -> tuple[str, ...]:
-    plain = [name.partition(",")[0] for name in own]
+    plain = [_plain(name) for name in own]
     for name in PREFERRED:
         if name in plain:
             return (name,)
@@ -285,7 +285,7 @@ def _as_asked(answer: Any) -> Any:
 
 
 def _aggregation(task: Any, name: str) -> str:
-    used = task.aggregation().get(name.partition(",")[0])
+    used = task.aggregation().get(_plain(name))
     return getattr(used, "__name__", "mean") if used is not None else "mean"
 
 

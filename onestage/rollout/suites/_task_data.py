@@ -77,12 +77,9 @@ def load(name: str, data: Path | None, shots: int | None) -> list[tuple[str, Any
 def told_of(name: str) -> list[Mapping[str, Any]]:
     """What the library's group of a name says of its numbers (`aggregate_metric_list`); [] of a task, a
     tag, or a group that says nothing."""
-    group = _group_file(name)
-    if group is not None:
-        content = _content(group)
-    else:
-        entry = _library_of(name).task_index.get(name)
-        content = (entry.cfg or {}) if entry is not None and entry.kind.name == "GROUP" else {}
+    file = _file(name)
+    entry = None if file is not None else _library().task_index.get(name)
+    content = _content(file) if file is not None else (entry.cfg or {}) if entry is not None else {}
     told = content.get("aggregate_metric_list") or []
     return [told] if isinstance(told, Mapping) else [*told]
 

@@ -67,9 +67,8 @@ def read(file: Path) -> Configuration:
     if not _flags(longest):
         raise RecipeError(f"{file}: no command with arguments (--learning_rate ...) stands in it")
     others = [_program(one)[0] for one in commands if one is not longest and _flags(one) >= FEW]
-    notes = [
-        f"the command with most options is read; also in the script: {', '.join(filter(None, others))}"
-    ]
+    also = ", ".join(filter(None, others))
+    notes = (f"the command with most options is read; also in the script: {also}",) if also else ()
     command, start = _program(longest)
     launched = _options(longest[: start - len(command.split())])
     said = [launched[key] for key in DEVICES if isinstance(launched.get(key), int)]
@@ -82,9 +81,7 @@ def read(file: Path) -> Configuration:
         )
     told = {"rlhf_type": "dpo"} if command in PAIRS_BY_DEFAULT else {}
     given = told | _options(longest[start:])
-    return Configuration(
-        given, command, next(iter(said), None), tuple(notes if any(others) else ())
-    )
+    return Configuration(given, command, next(iter(said), None), notes)
 
 
 def _object(file: Path) -> dict[str, Any]:

@@ -101,7 +101,8 @@ class Axolotl(Tool):
     def rest(self, carried: Carried, devices: int) -> None:
         whole = count(carried.given.get("batch_size"))
         if isinstance(whole, int) and carried.given.get("gradient_accumulation_steps") is None:
-            carried.put("train.batch_size", carried.take("batch_size") and whole)
+            carried.put("train.batch_size", whole)
+            carried.take("batch_size")
             carried.take("micro_batch_size")
         batch(carried, "micro_batch_size", devices, "gradient_accumulation_steps", usual=1)
         warmup(carried)

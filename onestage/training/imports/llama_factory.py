@@ -82,9 +82,8 @@ class LlamaFactory(Tool):
 
     def _goes_on(self, carried: Carried, went: str) -> None:
         """An adapter is trained on, as it is."""
-        for key in ("adapter_name_or_path", "model_name_or_path", "lora_rank", "lora_alpha"):
-            carried.take(key)
-        for key in ("lora_dropout", "lora_target"):
+        shape = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target")
+        for key in ("adapter_name_or_path", "model_name_or_path", *shape):
             carried.take(key)
         carried.put("model.name", went)
         carried.notes.append(
